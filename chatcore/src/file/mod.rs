@@ -1,0 +1,11 @@
+//! Files: encrypted in chunks, uploaded once, resumed after any break (PROTOCOL.md section 9).
+//!
+//! Not here: reading and writing files, and talking to the relay; the driver in `net` does both.
+
+mod chunk;
+mod manifest;
+mod name;
+
+pub use chunk::{ChunkError, ChunkPlace, FileKey, RootHash};
+pub use manifest::{ChunkPlan, Manifest, chunk_plan};
+pub use name::safe_name;

@@ -1,0 +1,175 @@
+//! Invite links: a relay's address with its pinned key (PROTOCOL.md section 3).
+
+use std::fmt;
+use std::str::FromStr;
+
+use data_encoding::BASE64URL_NOPAD;
+
+use crate::ids::InviteToken;
+use crate::keys::RelayKey;
+
+const SCHEME: &str = "chat://";
+
+/// Why a text is no invite link. State is unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InviteError {
+    /// Does not begin with `chat://`.
+    #[error("an invite link begins with chat://")]
+    Scheme,
+    /// Host or port is missing or wrong.
+    #[error("the invite link's address is not HOST:PORT")]
+    Address,
+    /// The relay key is missing, cut off or mistyped.
+    #[error("the invite link's key is not complete")]
+    RelayKey,
+    /// The token is cut off or mistyped.
+    #[error("the invite link's token, after #, is not complete")]
+    Token,
+}
+
+/// A parsed invite link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InviteLink {
+    /// Name or address of the relay; IPv6 without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The relay's key, pinned.
+    pub relay: RelayKey,
+    /// Allows registration.
+    pub token: Option<InviteToken>,
+}
+
+impl InviteLink {
+    /// Returns `HOST:PORT`, with brackets around IPv6.
+    #[must_use]
+    pub fn address(&self) -> String {
+        join_address(&self.host, self.port)
+    }
+}
+
+/// Returns `HOST:PORT`, with brackets around IPv6.
+#[must_use]
+pub fn join_address(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+/// Splits `HOST:PORT`; IPv6 is in brackets.
+///
+/// # Errors
+/// [`InviteError::Address`].
+pub fn split_address(text: &str) -> Result<(String, u16), InviteError> {
+    let (host, port) = text.rsplit_once(':').ok_or(InviteError::Address)?;
+    let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    let port: u16 = port.parse().map_err(|_| InviteError::Address)?;
+    let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        Some(v6) if v6.parse::<std::net::Ipv6Addr>().is_ok() => v6,
+        Some(_) => return Err(InviteError::Address),
+        None => host,
+    };
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':');
+    let is_v6 = host.contains(':');
+    let bare_v6 = is_v6 && !text.starts_with('[');
+    if host.is_empty() || host.len() > 253 || !host.bytes().all(plain) || bare_v6 || !digits {
+        return Err(InviteError::Address);
+    }
+    Ok((host.to_owned(), port))
+}
+
+impl FromStr for InviteLink {
+    type Err = InviteError;
+
+    fn from_str(text: &str) -> Result<Self, InviteError> {
+        let rest = text
+            .trim()
+            .strip_prefix(SCHEME)
+            .ok_or(InviteError::Scheme)?;
+        let (address, rest) = rest.split_once('/').ok_or(InviteError::RelayKey)?;
+        let (host, port) = split_address(address)?;
+        let (key, token) = match rest.split_once('#') {
+            Some((key, token)) => (key, Some(token)),
+            None => (rest, None),
+        };
+        let decode = |text: &str| BASE64URL_NOPAD.decode(text.as_bytes()).ok();
+        let relay = decode(key).and_then(|bytes| RelayKey::from_slice(&bytes));
+        let token = match token {
+            None => None,
+            Some(token) => {
+                let token = decode(token).and_then(|bytes| InviteToken::from_slice(&bytes));
+                Some(token.ok_or(InviteError::Token)?)
+            }
+        };
+        Ok(Self {
+            host,
+            port,
+            relay: relay.ok_or(InviteError::RelayKey)?,
+            token,
+        })
+    }
+}
+
+impl fmt::Display for InviteLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = BASE64URL_NOPAD.encode(self.relay.as_bytes());
+        write!(f, "{SCHEME}{}/{key}", self.address())?;
+        match &self.token {
+            Some(token) => write!(f, "#{}", BASE64URL_NOPAD.encode(token.as_bytes())),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(host: &str, token: Option<&[u8]>) -> InviteLink {
+        InviteLink {
+            host: host.to_owned(),
+            port: 7667,
+            relay: RelayKey::from_slice(&[0xab; 64]).unwrap(),
+            token: token.and_then(InviteToken::from_slice),
+        }
+    }
+
+    #[test]
+    fn links_survive_being_written_and_read() {
+        for host in ["example.org", "10.0.0.1", "::1"] {
+            for token in [None, Some(&[7; 16][..])] {
+                let link = link(host, token);
+                assert_eq!(link.to_string().parse(), Ok(link.clone()));
+                assert_eq!(format!("  {link}\n").parse(), Ok(link));
+            }
+        }
+    }
+
+    #[test]
+    fn mistyped_links_say_what_is_wrong() {
+        let good = link("example.org", Some(&[7; 16])).to_string();
+        let bad = |text: &str| text.parse::<InviteLink>().unwrap_err();
+        assert_eq!(bad(&good[1..]), InviteError::Scheme);
+        assert_eq!(bad(&good[..good.len() - 1]), InviteError::Token);
+        assert_eq!(bad(&good.replace("q6ur", "q6u")), InviteError::RelayKey);
+        for port in ["", "70000", "+7", "x"] {
+            assert_eq!(bad(&good.replace("7667", port)), InviteError::Address);
+        }
+        assert_eq!(bad(&good.replace("example.org", "")), InviteError::Address);
+        assert_eq!(
+            bad(&good.replace("example.org", "a b")),
+            InviteError::Address
+        );
+        assert_eq!(
+            bad(&good.replace("example.org", "::1")),
+            InviteError::Address
+        );
+        assert_eq!(
+            bad(&good.replace("example.org", "[x]")),
+            InviteError::Address
+        );
+        assert_eq!(bad("chat://example.org:7667"), InviteError::RelayKey);
+    }
+}

@@ -1,0 +1,23 @@
+//! Long-term keys, and the signed objects that bind them to people.
+//!
+//! What arrives is a [`Signed`]; `verify` turns it into a [`UserRecord`] or a [`PrekeyRecord`], and
+//! nothing else makes those types. PROTOCOL.md sections 1 and 2.
+
+mod device;
+mod identity;
+mod nickname;
+mod prekey;
+mod record;
+mod relay;
+mod signed;
+
+pub(crate) use device::DeviceCertFields;
+pub use device::{CERT_LIFE, CERT_RENEWAL, DeviceCert, DeviceKeys, SigningKey, SigningPublicKey};
+pub use identity::{IdentityKey, IdentityKeyPair};
+pub use nickname::{Nickname, NicknameError, is_printable};
+pub(crate) use prekey::PrekeyFields;
+pub use prekey::{LAST_RESORT_LIFE, ONE_TIME_LIFE, PrekeyKind, PrekeyRecord, PrekeySecret};
+pub(crate) use record::UserRecordFields;
+pub use record::{KnownRecord, MAX_DEVICES, RecordError, RecordHistory, Standing, UserRecord};
+pub use relay::{RelayKey, RelayKeyPair};
+pub use signed::{SignatureError, Signed};

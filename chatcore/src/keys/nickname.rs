@@ -1,0 +1,141 @@
+//! Nicknames: short, printable, and safe to show.
+
+use std::fmt;
+
+use unicode_normalization::{UnicodeNormalization, is_nfc};
+
+/// Most characters of a nickname.
+pub(super) const MAX_NICKNAME_CHARS: usize = 32;
+
+/// Why a nickname can't be used. State is unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NicknameError {
+    /// No characters.
+    #[error("a nickname needs at least one character")]
+    Empty,
+    /// More than [`MAX_NICKNAME_CHARS`] characters.
+    #[error("a nickname has at most {MAX_NICKNAME_CHARS} characters")]
+    TooLong,
+    /// Begins with `#` (rooms) or `!` (commands).
+    #[error("a nickname can't begin with # or !")]
+    ReservedStart,
+    /// Holds a control, formatting or invisible character, or stray white space.
+    #[error("a nickname can't hold control, invisible or stray white-space characters")]
+    BadCharacter,
+    /// Not in Unicode normal form C.
+    #[error("a nickname must be in Unicode normal form C")]
+    NotNormalized,
+}
+
+/// A checked nickname (PROTOCOL.md section 11).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nickname(String);
+
+impl Nickname {
+    /// Checks a nickname from the wire.
+    ///
+    /// # Errors
+    /// [`NicknameError`] says which rule is broken.
+    pub fn new(text: &str) -> Result<Self, NicknameError> {
+        if text.is_empty() {
+            return Err(NicknameError::Empty);
+        }
+        if text.chars().nth(MAX_NICKNAME_CHARS).is_some() {
+            return Err(NicknameError::TooLong);
+        }
+        if text.starts_with(['#', '!']) {
+            return Err(NicknameError::ReservedStart);
+        }
+        let stray_space = text.starts_with(' ') || text.ends_with(' ') || text.contains("  ");
+        if stray_space || text.chars().any(|c| c != ' ' && !is_printable(c)) {
+            return Err(NicknameError::BadCharacter);
+        }
+        if !is_nfc(text) {
+            return Err(NicknameError::NotNormalized);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// Checks what a person typed, after normalizing it.
+    ///
+    /// # Errors
+    /// [`NicknameError`] says which rule is broken.
+    pub fn from_input(text: &str) -> Result<Self, NicknameError> {
+        Self::new(&text.trim().nfc().collect::<String>())
+    }
+
+    /// Returns the text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the form in which two nicknames are the same: NFKC, lower case.
+    #[must_use]
+    pub fn fold(&self) -> String {
+        self.0.nfkc().collect::<String>().to_lowercase()
+    }
+}
+
+/// Tells whether a character shows as itself: no control, format, private-use or white-space one.
+#[must_use]
+pub fn is_printable(c: char) -> bool {
+    let invisible = matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{e000}'..='\u{f8ff}' | '\u{110bd}' | '\u{110cd}'
+        | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}' | '\u{f0000}'..='\u{10ffff}');
+    !(c.is_control() || c.is_whitespace() || invisible)
+}
+
+impl fmt::Display for Nickname {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Nickname {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(_) = self;
+        f.write_str("Nickname(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rules_hold_at_the_limit_and_one_above() {
+        assert!(Nickname::new(&"é".repeat(32)).is_ok());
+        assert_eq!(Nickname::new(&"é".repeat(33)), Err(NicknameError::TooLong));
+        assert_eq!(Nickname::new(""), Err(NicknameError::Empty));
+        assert_eq!(Nickname::new("#a"), Err(NicknameError::ReservedStart));
+        assert_eq!(Nickname::new("e\u{301}"), Err(NicknameError::NotNormalized));
+        for bad in [
+            "a\u{202e}b",
+            "a\nb",
+            " a",
+            "a  b",
+            "a\u{1b}[2J",
+            "\u{200d}",
+            "a\u{a0}b",
+            "\u{e0041}",
+        ] {
+            assert_eq!(
+                Nickname::new(bad),
+                Err(NicknameError::BadCharacter),
+                "{bad:?}"
+            );
+        }
+        assert_eq!(
+            Nickname::from_input(" e\u{301}lan vital ")
+                .unwrap()
+                .as_str(),
+            "élan vital"
+        );
+        assert_eq!(Nickname::new("ＢＯＢ").unwrap().fold(), "bob");
+    }
+}

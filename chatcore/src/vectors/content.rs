@@ -1,0 +1,95 @@
+use super::{array, hex, list, number, read, text};
+use crate::ids::{DeliveryTag, MessageId, Timestamp};
+use crate::wire::content::{Body, Content, ReceiptKind};
+use crate::wire::envelope::{pad, unpad};
+
+#[test]
+fn contents_are_as_written() {
+    let v = read("envelope");
+    for case in list(&v, "contents") {
+        let name = text(case, "name");
+        let bytes = hex(case, "bytes");
+        let content = Content::decode(&bytes).unwrap();
+        assert_eq!(
+            content.message_id,
+            MessageId::from_bytes(array(case, "message_id")),
+            "{name}"
+        );
+        assert_eq!(
+            content.sent_at,
+            Timestamp(number(case, "sent_at")),
+            "{name}"
+        );
+        assert_eq!(
+            content.position.map_or(0, |p| p.seq),
+            number(case, "sender_seq"),
+            "{name}"
+        );
+        let hash = content
+            .position
+            .map_or_else(Vec::new, |p| p.previous.to_vec());
+        assert_eq!(hash, hex(case, "previous_own_hash"), "{name}");
+        let tag = hex(case, "next_tag");
+        assert_eq!(content.next_tag, DeliveryTag::from_slice(&tag), "{name}");
+        let receipts = list(case, "receipts");
+        assert_eq!(content.receipts.len(), receipts.len(), "{name}");
+        for (receipt, expected) in content.receipts.iter().zip(receipts) {
+            assert_eq!(
+                receipt.message_id.as_bytes()[..],
+                hex(expected, "message_id")
+            );
+            let kind = match receipt.kind {
+                ReceiptKind::Delivered => 1,
+                ReceiptKind::Read => 2,
+                ReceiptKind::Refused => 3,
+            };
+            assert_eq!(expected["kind"].as_u64().unwrap_or(kind), kind, "{name}");
+        }
+        let kind = match &content.body {
+            Body::Text(said) => {
+                assert_eq!(said, text(&case["body"], "text"));
+                "text"
+            }
+            Body::Empty => "empty",
+            Body::Profile(_) => "profile",
+            Body::Reset => "reset",
+            Body::Unknown => "unknown",
+            Body::File(_) => "file",
+            Body::LongText(_) => "long_text",
+        };
+        assert_eq!(kind, text(&case["body"], "kind"), "{name}");
+        if content.body != Body::Unknown {
+            assert_eq!(content.encode().to_vec(), bytes, "{name}");
+        }
+    }
+    for case in list(&v, "refused") {
+        assert!(
+            Content::decode(&hex(case, "bytes")).is_err(),
+            "{}",
+            text(case, "name")
+        );
+    }
+}
+
+#[test]
+fn padding_is_as_written() {
+    let v = read("envelope");
+    for case in list(&v, "padding") {
+        let overhead = usize::try_from(number(case, "overhead")).unwrap();
+        let content = vec![1; usize::try_from(number(case, "content_length")).unwrap()];
+        let blob = pad(&content, overhead)
+            .ok()
+            .map(|p| (p.len() + overhead) as u64);
+        assert_eq!(blob, case["blob_length"].as_u64());
+    }
+    for case in list(&v, "padding_round_trip") {
+        assert_eq!(unpad(&hex(case, "padded")).unwrap(), hex(case, "content"));
+    }
+    for case in list(&v, "padding_refused") {
+        assert!(
+            unpad(&hex(case, "bytes")).is_err(),
+            "{}",
+            text(case, "name")
+        );
+    }
+}

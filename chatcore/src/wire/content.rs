@@ -1,0 +1,201 @@
+//! Content: what is inside an opened envelope.
+
+use prost::Message;
+use proto::content as pb;
+use zeroize::Zeroizing;
+
+use super::file::{manifest_from, manifest_into};
+use super::limits::{MAX_RECEIPTS, MAX_TEXT};
+use super::{WireError, array, at_most};
+use crate::file::Manifest;
+use crate::ids::{DeliveryTag, MessageId, Timestamp};
+use crate::keys::Signed;
+
+/// What a device tells of a message it got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ReceiptKind {
+    /// Stored at the recipient.
+    Delivered,
+    /// Shown to the person.
+    Read,
+    /// Not taken.
+    Refused,
+}
+
+/// A receipt for one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// Which message.
+    pub message_id: MessageId,
+    /// What became of it.
+    pub kind: ReceiptKind,
+}
+
+/// Place of a content in its sender's conversation with us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChainPosition {
+    /// From 1.
+    pub seq: u64,
+    /// SHA-256 of the content before it.
+    pub previous: [u8; 32],
+}
+
+/// The body of a content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// A text.
+    Text(String),
+    /// A file.
+    File(Manifest),
+    /// A text too long for an envelope, as a file.
+    LongText(Manifest),
+    /// Nothing: the content carries receipts.
+    Empty,
+    /// A newer user record of the sender.
+    Profile(Signed),
+    /// First content of a session that replaces a broken one.
+    Reset,
+    /// A kind this version does not know.
+    Unknown,
+}
+
+/// What is inside an envelope (PROTOCOL.md section 7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// The same across resends.
+    pub message_id: MessageId,
+    /// Place in the conversation; `None` for receipts, profiles and resets.
+    pub position: Option<ChainPosition>,
+    /// The sender's clock.
+    pub sent_at: Timestamp,
+    /// Receipts for the recipient's messages.
+    pub receipts: Vec<Receipt>,
+    /// Tag the recipient uses from now on.
+    pub next_tag: Option<DeliveryTag>,
+    /// The body.
+    pub body: Body,
+}
+
+impl Content {
+    /// Decodes a content.
+    ///
+    /// # Errors
+    /// [`WireError`]; an unknown body is no error but [`Body::Unknown`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let content = pb::Content::decode(bytes)?;
+        at_most(content.receipts.len(), MAX_RECEIPTS, "receipts")?;
+        let position = match (content.sender_seq, content.previous_own_hash.as_slice()) {
+            (0, []) => None,
+            (0, _) => return Err(WireError::BadLength("previous_own_hash")),
+            (seq, hash) => Some(ChainPosition {
+                seq,
+                previous: array(hash, "previous_own_hash")?,
+            }),
+        };
+        let next_tag = match content.next_tag.as_slice() {
+            [] => None,
+            tag => Some(DeliveryTag::from_bytes(array(tag, "next_tag")?)),
+        };
+        if next_tag == Some(DeliveryTag::ZERO) {
+            return Err(WireError::BadValue("next_tag"));
+        }
+        Ok(Self {
+            message_id: MessageId::from_bytes(array(&content.message_id, "message_id")?),
+            position,
+            sent_at: Timestamp(content.sent_at),
+            receipts: content
+                .receipts
+                .iter()
+                .map(receipt_from)
+                .collect::<Result<_, _>>()?,
+            next_tag,
+            body: body_from(content.body)?,
+        })
+    }
+
+    /// Encodes the content; [`Body::Unknown`] can't be sent and is encoded as no body.
+    #[must_use]
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let content = pb::Content {
+            message_id: self.message_id.as_bytes().to_vec(),
+            sender_seq: self.position.map_or(0, |p| p.seq),
+            previous_own_hash: self.position.map_or_else(Vec::new, |p| p.previous.to_vec()),
+            sent_at: self.sent_at.0,
+            receipts: self.receipts.iter().map(receipt_into).collect(),
+            next_tag: self
+                .next_tag
+                .map_or_else(Vec::new, |t| t.as_bytes().to_vec()),
+            body: body_into(&self.body),
+        };
+        Zeroizing::new(content.encode_to_vec())
+    }
+}
+
+fn body_from(body: Option<pb::content::Body>) -> Result<Body, WireError> {
+    use pb::content::Body as Pb;
+    Ok(match body {
+        None => Body::Unknown,
+        Some(Pb::Text(text)) => {
+            at_most(text.text.len(), MAX_TEXT, "text")?;
+            Body::Text(text.text)
+        }
+        Some(Pb::File(manifest)) => Body::File(manifest_from(manifest)?),
+        Some(Pb::LongText(long)) => {
+            let manifest = manifest_from(long.manifest.ok_or(WireError::Missing("manifest"))?)?;
+            at_most(
+                usize::try_from(manifest.size).unwrap_or(usize::MAX),
+                MAX_TEXT,
+                "text",
+            )?;
+            Body::LongText(manifest)
+        }
+        Some(Pb::Empty(pb::Empty {})) => Body::Empty,
+        Some(Pb::Profile(profile)) => Body::Profile(Signed {
+            signature: array(&profile.record_signature, "record_signature")?,
+            body: profile.record_body,
+        }),
+        Some(Pb::Reset(pb::Reset {})) => Body::Reset,
+    })
+}
+
+fn body_into(body: &Body) -> Option<pb::content::Body> {
+    use pb::content::Body as Pb;
+    Some(match body {
+        Body::Unknown => return None,
+        Body::Text(text) => Pb::Text(pb::Text { text: text.clone() }),
+        Body::File(manifest) => Pb::File(manifest_into(manifest)),
+        Body::LongText(manifest) => Pb::LongText(pb::LongText {
+            manifest: Some(manifest_into(manifest)),
+        }),
+        Body::Empty => Pb::Empty(pb::Empty {}),
+        Body::Profile(signed) => Pb::Profile(pb::Profile {
+            record_body: signed.body.clone(),
+            record_signature: signed.signature.to_vec(),
+        }),
+        Body::Reset => Pb::Reset(pb::Reset {}),
+    })
+}
+
+fn receipt_from(receipt: &pb::Receipt) -> Result<Receipt, WireError> {
+    Ok(Receipt {
+        message_id: MessageId::from_bytes(array(&receipt.message_id, "receipt")?),
+        kind: match receipt.kind() {
+            pb::ReceiptKind::Delivered => ReceiptKind::Delivered,
+            pb::ReceiptKind::Read => ReceiptKind::Read,
+            pb::ReceiptKind::Refused => ReceiptKind::Refused,
+            pb::ReceiptKind::Unspecified => return Err(WireError::BadValue("receipt kind")),
+        },
+    })
+}
+
+fn receipt_into(receipt: &Receipt) -> pb::Receipt {
+    let kind = match receipt.kind {
+        ReceiptKind::Delivered => pb::ReceiptKind::Delivered,
+        ReceiptKind::Read => pb::ReceiptKind::Read,
+        ReceiptKind::Refused => pb::ReceiptKind::Refused,
+    };
+    pb::Receipt {
+        message_id: receipt.message_id.as_bytes().to_vec(),
+        kind: kind.into(),
+    }
+}

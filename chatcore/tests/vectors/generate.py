@@ -1,0 +1,675 @@
+#!/usr/bin/env python3
+"""Test vectors for protocol version 1, written from docs/PROTOCOL.md and proto/schema alone.
+
+    pip install -r requirements.txt
+    python3 generate.py            rewrites the JSON files beside this one
+    python3 generate.py --check    exits 1 when one of them differs
+    python3 generate.py --verbose  also tells why each refused variant was refused
+
+It and protocol.py share no code with the Rust sources, so that a fault has to be made twice to go unseen. Every secret
+comes from a label (see `rnd`), so the files are the same on each run. Whatever is sealed here is opened again from the
+other side, and every refused variant was refused by the checks in protocol.py.
+"""
+import base64, copy, hashlib, json, struct, sys
+from pathlib import Path
+
+import blake3
+
+sys.dont_write_bytecode = True  # leave no __pycache__ among the vectors
+from protocol import *
+
+T0 = 1_750_000_000_000  # the "now" the stories start at
+
+
+def rnd(label, length=32):
+    blocks = (sha256(b"chatcore test vector/" + label.encode() + u32(i)) for i in range((length + 31) // 32))
+    return b"".join(blocks)[:length]
+
+
+def source(label):
+    """The randomness of one ratchet message."""
+    return lambda what, length: rnd(f"{label}/{what}", length)
+
+
+# ---- variants that have to be refused ----
+
+def flip(message, at): return message[:at] + u8(message[at] ^ 1) + message[at + 1:] if at >= 0 else flip(message, at + len(message))
+
+
+def refused(name, check, message, *args, **extra):
+    try:
+        check(message, *args)
+    except (ValueError, UnicodeError) as reason:
+        if VERBOSE: print(f"  refused: {name}: {reason}")
+        return {"name": name, **extra, "bytes": message}
+    raise AssertionError("was accepted: " + name)
+
+
+# ---- section 2: signed objects ----
+
+class User:
+    def __init__(self, name, nickname):
+        self.seed, self.nickname = rnd(f"{name}/identity"), nickname.encode()
+        self.key = ed_public(self.seed)
+        self.id = user_id(self.key)
+        self.signing, self.agreement, self.link = (rnd(f"{name}/device 1/{k}") for k in ("signing", "agreement", "link"))
+        self.cert_body = self.certify(1)
+        self.cert = signed(self.seed, CERT, self.cert_body)
+        self.cert_hash = sha256(self.cert_body)
+        self.body = self.change()
+        self.record = self.signed(self.body)
+
+    def certify(self, device):
+        return cert_body(self.id, device, ed_public(self.signing), Key(self.agreement).public, Key(self.link).public, T0)
+
+    def change(self, **changes):
+        return record_body(**dict(identity=self.key, nickname=self.nickname, version=1, prev=bytes(32), devices=[self.cert]) | changes)
+
+    def signed(self, body, label=USER): return signed(self.seed, label, body)
+
+    def fields(self):
+        return {"nickname": self.nickname.decode(), "identity_seed": self.seed, "identity_key": self.key, "user_id": self.id,
+                "device_id": 1, "signing_seed": self.signing, "signing_key": ed_public(self.signing),
+                "agreement_secret": self.agreement, "agreement_key": Key(self.agreement).public,
+                "link_secret": self.link, "link_key": Key(self.link).public, "cert_body": self.cert_body,
+                "cert_signature": sign(self.seed, CERT, self.cert_body), "cert": self.cert, "cert_hash": self.cert_hash}
+
+
+ALICE, BOB = User("alice", "Zoë Müller"), User("bob", "bob")
+
+
+def user_record():
+    a = ALICE
+    v1 = a.record
+    body2 = a.change(nickname="Zoë Maier".encode(), version=2, prev=sha256(a.body))
+    v2 = a.signed(body2)
+    closing_body = a.change(version=3, prev=sha256(body2), devices=[])
+    closing = a.signed(closing_body)
+    check_record(v1, a.id), check_record(v2, a.id, v1), check_record(closing, a.id, v2)
+    parts = sorted((safety_digits(u.key), u.key) for u in (a, BOB))
+    certs = [signed(a.seed, CERT, a.certify(i)) for i in range(1, 10)]
+    accepted = [
+        ("eight devices", a.signed(a.change(devices=certs[:8]))),
+        ("nickname of 32 characters", a.signed(a.change(nickname=("ü" * 32).encode()))),
+        ("unknown field 15 in the body", a.signed(a.body + sub(15, b"later"))),
+    ]
+    for _, message in accepted:
+        check_record(message, a.id)
+
+    bad = []
+    def refuse(name, message, expected=a.id): bad.append(refused(name, check_record, message, expected, user_id=expected))
+    def changed(name, **changes): refuse(name, a.signed(a.change(**changes)))
+    refuse("empty", b"")
+    refuse("truncated", v1[:-1])
+    refuse("trailing byte", v1 + b"\0")
+    refuse("flipped bit in the body", flip(v1, 40))
+    refuse("flipped bit in the signature", flip(v1, -1))
+    refuse("signature of 63 bytes", sub(1, a.body) + sub(2, sign(a.seed, USER, a.body)[:63]))
+    s = sign(a.seed, USER, a.body)  # S + L verifies too unless S is checked to be reduced
+    order = 2**252 + 27742317777372353535851937790883648493
+    refuse("signature not canonical", sub(1, a.body) + sub(2, s[:32] + (int.from_bytes(s[32:], "little") + order).to_bytes(32, "little")))
+    refuse("wrong label", a.signed(a.body, CERT))
+    refuse("signed by another identity", BOB.signed(a.body))
+    refuse("another user's record", BOB.record)
+    # With the neutral element as key, (R = neutral element, S = 0) verifies for every body unless small orders are refused.
+    weak_signature = sub(2, u8(1) + bytes(63))
+    for name, key in ("small-order identity key", u8(1) + bytes(31)), ("identity key not canonical", b"\xee" + b"\xff" * 30 + b"\x7f"):
+        cert = sub(1, cert_body(user_id(key), 1, ed_public(a.signing), Key(a.agreement).public, Key(a.link).public, T0)) + weak_signature
+        refuse(name, sub(1, a.change(identity=key, devices=[cert])) + weak_signature, user_id(key))
+    refuse("identity key of 31 bytes", a.signed(a.change(identity=a.key[:31])), user_id(a.key[:31]))
+    for name, nick in {"empty": "", "of 33 characters": "n" * 33, "not NFC": "Zoe\u0308", "bidi override": "evil\u202etxt",
+                       "leading #": "#zoe", "leading !": "!zoe", "control character": "zo\u0007e", "zero-width joiner": "zo\u200de",
+                       "private use": "zo\ue000e", "no-break space": "zoe\u00a0m", "two spaces": "zoe  m", "leading space": " zoe",
+                       "trailing space": "zoe ", "line separator": "zoe\u2028m"}.items():
+        changed("nickname: " + name, nickname=nick.encode())
+    changed("nickname: not UTF-8", nickname=b"zo\xff")
+    changed("version 0", version=0)
+    changed("version 1 with a prev_hash", prev=rnd("any hash"))
+    changed("version 2 without a prev_hash", version=2)
+    changed("prev_hash of 31 bytes", version=2, prev=sha256(a.body)[:31])
+    changed("prev_hash missing", prev=b"")
+    changed("nine devices", devices=certs)
+    changed("device id twice", devices=[a.cert, a.cert])
+    def with_cert(name, body, seed=a.seed, label=CERT): changed("certificate: " + name, devices=[signed(seed, label, body)])
+    with_cert("wrong label", a.cert_body, label=USER)
+    with_cert("signed by another identity", a.cert_body, BOB.seed)
+    with_cert("of another user", BOB.certify(1))
+    with_cert("device id 0", a.certify(0))
+    with_cert("signing key of 31 bytes", cert_body(a.id, 1, ed_public(a.signing)[:31], Key(a.agreement).public, Key(a.link).public, T0))
+    with_cert("agreement key of 33 bytes", cert_body(a.id, 1, ed_public(a.signing), Key(a.agreement).public + b"\0", Key(a.link).public, T0))
+    with_cert("link key missing", cert_body(a.id, 1, ed_public(a.signing), Key(a.agreement).public, b"", T0))
+    changed("certificate: flipped bit", devices=[flip(a.cert, 60)])
+    refuse("more than 4,000 bytes", a.signed(a.body + sub(15, bytes(4000))))
+
+    not_extending = []
+    def stray(name, message, before):
+        check_record(message, user_id(one(parse(split_signed(message)[0]), 1)))  # it is valid by itself
+        not_extending.append(refused(name, check_record, message, a.id, before, previous=before))
+    stray("version 3 on version 1", a.signed(a.change(version=3, prev=sha256(a.body))), v1)
+    stray("wrong prev_hash", a.signed(a.change(version=2, prev=flip(sha256(a.body), 0))), v1)
+    stray("prev_hash is of the encoded Signed", a.signed(a.change(version=2, prev=sha256(v1))), v1)
+    stray("another identity", BOB.signed(BOB.change(version=2, prev=sha256(a.body))), v1)
+    stray("after the closing record", a.signed(a.change(version=4, prev=sha256(closing_body))), closing)
+    stray("the same version again", v1, v1)
+
+    def version(number, nick, body, message):
+        return {"version": number, "nickname": nick, "body": body, "signature": split_signed(message)[1], "hash": sha256(body), "bytes": message}
+    return {"user": a.fields(), "issued_at": T0, "not_after": T0 + 180 * DAY,
+            "v1": version(1, "Zoë Müller", a.body, v1), "v2": version(2, "Zoë Maier", body2, v2),
+            "closing": version(3, "Zoë Müller", closing_body, closing),
+            "accepted": [{"name": n, "user_id": a.id, "bytes": m} for n, m in accepted],
+            "second_user": {"identity_seed": BOB.seed, "identity_key": BOB.key, "user_id": BOB.id},
+            "safety_digits": safety_digits(a.key), "second_safety_digits": safety_digits(BOB.key),
+            "safety_number": parts[0][0] + parts[1][0],
+            "qr": "CHATSAFE1" + base64.b32encode(parts[0][1] + parts[1][1]).decode().rstrip("="),
+            "refused": bad, "not_extending": not_extending}
+
+
+# ---- section 3: link ----
+
+def link():
+    relay, relay_seed, device = Key(rnd("relay/x25519")), rnd("relay/ed25519"), Key(ALICE.link)
+    relay_key = ed_public(relay_seed) + relay.public
+    def prologue(version): return b"chatcore/1/link" + relay_key + u16(version)
+    def link_psk(ss, ek, ct): return hkdf(b"", ss, b"chatcore/1/link-psk" + sha256(ek) + sha256(ct), 32)
+    seed, m = rnd("link/ml-kem seed", 64), rnd("link/encapsulation")
+    e, re = Key(rnd("link/device ephemeral")), Key(rnd("link/relay ephemeral"))
+    ek, dk = kem_key(seed)
+    frame = num(1, 1) + sub(2, b"")  # DeviceFrame{request_id: 1, login: {}}
+
+    def as_device(version=1): return Noise("XKpsk2", True, prologue(version), device, relay.public)
+    def as_relay(): return Noise("XKpsk2", False, prologue(1), relay)
+    def framed(record): return u16(len(record)) + record
+
+    def read1(record, noise=None):
+        need(len(record) == 1232, "record 1 length")
+        offered = (noise or as_relay()).read(record)
+        check_ek(offered)
+        return offered
+
+    dev, rel = as_device(), as_relay()
+    record1 = dev.write(ek, e)
+    assert read1(record1, rel) == ek
+    ss, ct = encaps(ek, m)
+    psk = link_psk(ss, ek, ct)
+    before2, after1 = copy.deepcopy(dev), copy.deepcopy(rel)
+    def answer(payload=b"", ephemeral=re, key=psk): return ct + copy.deepcopy(after1).write(payload, ephemeral, key)
+
+    def read2(record, noise=None):
+        need(len(record) == 1136, "record 2 length")
+        noise = noise or copy.deepcopy(before2)
+        noise.read(record[1088:], link_psk(decaps(dk, record[:1088]), ek, record[:1088]))
+
+    record2 = ct + rel.write(b"", re, psk)
+    read2(record2, dev)
+    before3 = copy.deepcopy(rel)
+    forger = copy.deepcopy(dev)
+    record3 = dev.write(frame)
+    assert rel.read(record3) == frame and rel.rs == device.public and rel.h == dev.h
+    k1, k2 = dev.split()
+    assert (k1, k2) == rel.split()
+
+    def record3_by(static):
+        noise = copy.deepcopy(forger)
+        noise.s = static
+        return noise.write(frame)
+    def read3(record): copy.deepcopy(before3).read(record)
+    def read_transport(record):
+        plaintext = Cipher(k1).unseal(b"", record)
+        need(plaintext and plaintext[0] in (0, 1), "flags")
+
+    transport, ciphers = [], {"device": Cipher(k1), "relay": Cipher(k2)}
+    for sender, flags, fragment in (("device", 0, b"hello relay"), ("relay", 0, b"hello device"),
+                                    ("device", 1, b"in two "), ("device", 0, b"fragments")):
+        sealed = ciphers[sender].seal(b"", u8(flags) + fragment)
+        transport.append({"from": sender, "flags": flags, "fragment": fragment, "bytes": framed(sealed)})
+    rekeyed = [seal(k, bytes(4) + b"\xff" * 8, b"", bytes(32))[:32] for k in (k1, k2)]  # Noise REKEY
+    late = Cipher(rekeyed[0])
+    late.n = 65536
+
+    bad = []
+    def refuse(which, name, check, record): bad.append(refused(name, check, record, record=which) | {"bytes": framed(record)})
+    def first(payload=ek, ephemeral=e, version=1): return as_device(version).write(payload, ephemeral)
+    refuse(1, "truncated", read1, record1[:-1])
+    refuse(1, "trailing byte", read1, record1 + b"\0")
+    refuse(1, "flipped bit in the ephemeral key", read1, flip(record1, 0))
+    refuse(1, "flipped bit in the payload", read1, flip(record1, 500))
+    refuse(1, "low-order ephemeral key", read1, first(ephemeral=LowOrder()))
+    refuse(1, "another low-order ephemeral key", read1, first(ephemeral=LowOrder(u8(1) + bytes(31))))
+    refuse(1, "encapsulation key of 1,183 bytes", read1, first(ek[:-1]))
+    refuse(1, "encapsulation key not reduced", read1, first(not_reduced(ek)))
+    refuse(1, "wrong version", read1, first(version=2))
+    refuse(2, "truncated", read2, record2[:-1])
+    refuse(2, "trailing byte", read2, record2 + b"\0")
+    refuse(2, "flipped bit in the ciphertext", read2, flip(record2, 7))
+    refuse(2, "flipped bit in the ephemeral key", read2, flip(record2, 1088))
+    refuse(2, "flipped bit in the tag", read2, flip(record2, -1))
+    refuse(2, "low-order ephemeral key", read2, answer(ephemeral=LowOrder()))
+    refuse(2, "payload not empty", read2, answer(b"x"))
+    refuse(2, "psk of zeros", read2, answer(key=bytes(32)))
+    refuse(3, "truncated", read3, record3[:-1])
+    refuse(3, "flipped bit in the static key", read3, flip(record3, 0))
+    refuse(3, "flipped bit in the payload", read3, flip(record3, 49))
+    refuse(3, "low-order static key", read3, record3_by(LowOrder()))
+    first_record = transport[0]["bytes"][2:]
+    refuse("transport", "flipped bit", read_transport, flip(first_record, 3))
+    refuse("transport", "truncated", read_transport, first_record[:-1])
+    refuse("transport", "flags 2", read_transport, Cipher(k1).seal(b"", b"\x02hello relay"))
+    refuse("transport", "no flags", read_transport, Cipher(k1).seal(b"", b""))
+    refuse("transport", "the other direction's key", read_transport, Cipher(k2).seal(b"", b"\0hello relay"))
+
+    token = rnd("link/token", 16)
+    def b64(raw): return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    return {"relay_x25519_secret": relay.secret, "relay_ed25519_seed": relay_seed, "relay_key": relay_key,
+            "invite_link": {"host": "relay.example", "port": 4433, "token": token,
+                            "without_token": f"chat://relay.example:4433/{b64(relay_key)}",
+                            "with_token": f"chat://relay.example:4433/{b64(relay_key)}#{b64(token)}"},
+            "device_link_secret": device.secret, "device_link_key": device.public, "version": 1, "prologue": prologue(1),
+            "kem_seed": seed, "device_ephemeral_secret": e.secret, "device_random": seed + e.secret,
+            "encapsulation_randomness": m, "relay_ephemeral_secret": re.secret, "relay_random": m + re.secret,
+            "ek": ek, "ct": ct, "ss": ss, "psk": psk, "record1": framed(record1), "record2": framed(record2),
+            "record3_payload": frame, "record3": framed(record3), "handshake_hash": dev.h, "k1": k1, "k2": k2,
+            "transport": transport, "rekeyed": {"k1": rekeyed[0], "k2": rekeyed[1],
+                                                "record_65536": framed(late.seal(b"", b"\0after the rekey"))},
+            "refused": bad}
+
+
+# ---- section 7: content and padding ----
+
+def make_content(name, body, seq=0, previous=b"", sent_at=T0, receipts=(), next_tag=b""):
+    return {"message_id": rnd("message id/" + name, 16), "sender_seq": seq, "previous_own_hash": previous or (bytes(32) if seq else b""),
+            "sent_at": sent_at, "receipts": list(receipts), "next_tag": next_tag, "body": body}
+
+
+def text(t): return {"kind": "text", "text": t}
+
+
+def envelope():
+    digest, tag = rnd("a content's hash"), rnd("a tag", 16)
+    receipts = [{"message_id": rnd(f"receipt {i}", 16), "kind": 1} for i in range(64)]
+    a_manifest = {"file_key": rnd("manifest/key"), "file_id": rnd("manifest/file id", 16), "blob_id": rnd("manifest/blob id", 16),
+                  "size": 65537, "chunk_size": 65536, "chunk_count": 2, "root": rnd("manifest/root"), "name": "Foto.jpg", "media_type": "image/jpeg"}
+    long_manifest = a_manifest | {"name": "", "media_type": "", "size": 65536, "chunk_count": 1}
+    profile = {"kind": "profile", "record_body": ALICE.body, "record_signature": split_signed(ALICE.record)[1]}
+    positive = {
+        "text": make_content("text", text("Grüße 👋"), 1),
+        "text with a hash, receipts and a tag": make_content("second text", text("more"), 2, digest, receipts=receipts[:2], next_tag=tag),
+        "sequence number of three bytes": make_content("third text", text("x"), 70_000, digest),
+        "empty with receipts": make_content("empty", {"kind": "empty"}, receipts=receipts[:3]),
+        "64 receipts": make_content("receipts", {"kind": "empty"}, receipts=receipts),
+        "file": make_content("file", {"kind": "file", "manifest": a_manifest}, 3, digest),
+        "long text": make_content("long", {"kind": "long_text", "manifest": long_manifest}, 4, digest),
+        "profile": make_content("profile", profile),
+        "reset": make_content("reset", {"kind": "reset"}),
+        "unknown body": make_content("unknown", {"kind": "unknown", "field": 99, "bytes": b"\x0a\x03new"}, 5, digest),
+    }
+    for c in positive.values():
+        check_content(content(c))
+        assert unpad(pad(content(c), 99)) == content(c)
+
+    base, no_body = positive["text"], content(positive["text"])[:-len(sub(20, data(1, "Grüße 👋".encode())))]
+    bad, encoded = [], content(positive["text"])
+    def refuse(name, message): bad.append(refused(name, check_content, message))
+    def changed(name, **changes): refuse(name, content(base | changes))
+    refuse("empty", b"")
+    refuse("truncated", encoded[:-1])
+    refuse("trailing byte", encoded + b"\0")
+    refuse("text not UTF-8", no_body + sub(20, data(1, b"\xff\xfe")))
+    changed("message_id of 15 bytes", message_id=bytes(15))
+    changed("message_id of 17 bytes", message_id=bytes(17))
+    changed("message_id missing", message_id=b"")
+    changed("previous_own_hash of 31 bytes", previous_own_hash=bytes(31))
+    changed("previous_own_hash missing", previous_own_hash=b"")
+    changed("previous_own_hash without a sequence number", sender_seq=0)
+    changed("next_tag of 15 bytes", next_tag=tag[:15])
+    changed("65 receipts", receipts=receipts + receipts[:1])
+    changed("receipt with a message_id of 15 bytes", receipts=[{"message_id": bytes(15), "kind": 1}])
+
+    # Blobs of kind 2 for the longest content of each size and for one byte more, which takes the next size or none.
+    key, session, mk, nonce = rnd("edge/header key"), rnd("edge/session", 16), rnd("edge/mk"), rnd("edge/nonce", 24)
+    header = u8(0) + Key(rnd("edge/ratchet")).public + u32(0) + u32(0)
+    overhead, edges = ratchet_overhead(header), []
+    for length in [0, 1] + [b - overhead - 1 + more for b in BUCKETS for more in (0, 1)]:
+        message = bytes(i % 251 for i in range(length))
+        entry = {"content_length": length, "content_sha256": sha256(message)}
+        if length + overhead < BUCKETS[-1]:
+            padded = pad(message, overhead)
+            blob = seal_message(session, key, mk, nonce, header, padded)
+            assert unpad(padded) == message and len(blob) in BUCKETS
+            entry |= {"padded_length": len(padded), "padded_sha256": sha256(padded), "blob_length": len(blob), "blob_sha256": sha256(blob)}
+        edges.append(entry | {"fits": "blob_length" in entry})
+    lengths = [{"overhead": o, "content_length": b - o - 1 + more, "blob_length": next((x for x in BUCKETS if b + more <= x), None)}
+               for o in (overhead, overhead + 1184, overhead + 1096, overhead + 2280) for b in BUCKETS if b > o for more in (0, 1)]
+    padding_bad = [refused(n, unpad, p) for n, p in (("empty", b""), ("only zeros", bytes(413)), ("no 0x80", b"text" + bytes(9)),
+                                                     ("another byte after the zeros", b"text\x80\0\0\x01"), ("0x81 for 0x80", b"text\x81\0"))]
+    ends = [b"\x80", b"x\x80\0\0", b"\0\0", b""]  # contents that look like padding themselves
+    return {"contents": [{"name": n, **c, "bytes": content(c), "sha256": sha256(content(c))} for n, c in positive.items()],
+            "blobs": {"content": "byte i is i mod 251", "session_id": session, "header_key": key, "header": header, "mk": mk,
+                      "nonce": nonce, "overhead": overhead, "edges": edges},
+            "padding": lengths, "padding_round_trip": [{"content": e, "padded": pad(e, 99)} for e in ends],
+            "refused": bad, "padding_refused": padding_bad}
+
+
+# ---- section 6: ratchet ----
+
+def script():
+    """(sender or "deliver", name, hours since the start)"""
+    yield from (("A", "a0", 0.1), ("A", "a1", 0.2), ("A", "a2", 0.3), ("A", "a3", 0.4))
+    yield from (("deliver", "a0", 0.5), ("deliver", "a2", 0.5))  # a1 skipped, a3 on the way
+    yield from (("B", "b0", 1), ("deliver", "b0", 1.1))
+    # 24 hours have passed: A offers a key in her second chain; it rides in n = 0, 1, 2 and 16.
+    yield "A", "a4", 25
+    yield "deliver", "a4", 25.01  # its PN stores a3
+    yield from (("deliver", "a3", 25.02), ("deliver", "a1", 25.03))
+    yield from (("A", f"a{i}", 25 + i / 100) for i in range(5, 21))
+    yield from (("deliver", "a6", 25.3), ("deliver", "a7", 25.3), ("deliver", "a20", 25.4))
+    # B answers in her second chain; every message of it carries the ciphertext. The second arrives first.
+    yield from (("B", "b1", 26), ("B", "b2", 26.1), ("deliver", "b2", 26.2), ("deliver", "b1", 26.3))
+    yield "deliver", "a5", 26.4  # the offer once more, of a key already answered: not answered again
+    # 24 hours after the step B offers in the same chain: both flags.
+    yield from (("B", "b3", 51), ("deliver", "b3", 51.1))
+    # A's 24 hours have passed as well, but she holds B's key: she answers instead of offering.
+    yield from (("A", "a21", 51.5), ("A", "a22", 51.6), ("deliver", "a21", 51.7), ("deliver", "a22", 51.8))
+    yield from (("B", "b4", 52), ("deliver", "b4", 52.1), ("A", "a23", 53), ("deliver", "a23", 53.1))
+
+
+def ratchet():
+    names = "session_id root_key first_chain_key first_header_key next_header_key_a next_header_key_b".split()
+    derived = [rnd("ratchet/" + n, 16 if n == "session_id" else 32) for n in names]
+    a0, start = rnd("ratchet/a0"), T0
+    sides = {"A": Ratchet(True, *derived, a0, start), "B": Ratchet(False, *derived, Key(a0).public, start)}
+    events, messages, seq, previous, bad, snapshots = [], {}, {"A": 0, "B": 0}, {"A": b"", "B": b""}, [], {}
+    for kind, name, hours in script():
+        now = start + round(hours * HOUR)
+        assert not events or now >= events[-1]["now"]
+        if kind == "deliver":
+            other = "B" if name[0] == "a" else "A"
+            assert sides[other].open(messages[name]["bytes"], now) == messages[name]["content"]
+            events.append({"event": "deliver", "name": name, "to": other, "now": now})
+        else:
+            seq[kind] += 1
+            tag = rnd("ratchet/tag", 16) if name == "b0" else b""
+            message = content(make_content("ratchet/" + name, text("message " + name), seq[kind], previous[kind], now, next_tag=tag))
+            previous[kind] = sha256(message)
+            messages[name] = {"sender": kind, "now": now} | sides[kind].send(source("ratchet/" + name), now, message)
+            events.append({"event": "send", "name": name, "now": now})
+        snapshots[name, kind == "deliver"] = len(events), copy.deepcopy(sides)
+
+    def at(name, delivered=True):
+        count, both = snapshots[name, delivered]
+        return count, copy.deepcopy(both)
+
+    def refuse(name, moment, to, message):
+        count, both = moment
+        state = copy.deepcopy(both[to].__dict__)
+        bad.append(refused(name, both[to].open, message, events[count - 1]["now"], to=to, after_event=count - 1))
+        assert both[to].__dict__ == state
+
+    def forge(side, header=None, skip=0, session=None, hk=None, padded=None, **parts):
+        """What `side` would send next, with parts of it changed and everything authentic."""
+        ck, n = side.cks, side.ns + skip
+        for _ in range(skip):
+            ck = hmac256(ck, b"\2")
+        f = dict(flags=u8(2 if side.answer else 0), key=Key(side.own).public, pn=u32(side.pn), n=u32(n), rest=side.answer) | parts
+        return seal_message(session or side.session, hk or side.hks, hmac256(ck, b"\1"), rnd("ratchet/forged", 24),
+                            b"".join(f.values()) if header is None else header, padded or pad(b"forged", 99))
+
+    def forge_chain(side, own, pq=b"", answer=b""):
+        """A new chain of `side` with a ratchet key or an answer of the forger's choice."""
+        side = copy.deepcopy(side)
+        side.rk, ck, _ = root_step(side.rk, own.dh(side.peer), pq, answer[8:])
+        header = u8(2 if answer else 0) + own.public + u32(side.ns) + u32(0) + answer
+        return seal_message(side.session, side.nhks, hmac256(ck, b"\1"), rnd("ratchet/forged", 24), header, pad(b"forged", 99 + len(answer)))
+
+    moment, good = at("a3", False), messages["a0"]["bytes"]
+    for name, message in {"empty": b"", "truncated": good[:-1], "trailing byte": good + b"\0", "only a nonce": good[:24],
+                          "flipped bit in the nonce": flip(good, 0), "flipped bit in the sealed header": flip(good, 30),
+                          "flipped bit in the body": flip(good, 100), "flipped bit in the tag": flip(good, -1),
+                          "header length one less": good[:24] + u16(56) + good[26:], "header length past the end": good[:24] + u16(600) + good[26:],
+                          "the nonce of another message": messages["a1"]["bytes"][:24] + good[24:],
+                          "sent back to its sender": good}.items():
+        refuse(name, moment, "A" if "back" in name else "B", message)
+    moment = at("a2")
+    alice = moment[1]["A"]
+    refuse("opened before", moment, "B", good)
+    refuse("unknown flag", moment, "B", forge(alice, flags=u8(4)))
+    refuse("flag 1 without a key", moment, "B", forge(alice, flags=u8(1)))
+    refuse("flag 1 with a key of 1,183 bytes", moment, "B", forge(alice, flags=u8(1), rest=bytes(1183)))
+    refuse("flag 2 without a ciphertext", moment, "B", forge(alice, flags=u8(2)))
+    refuse("header with a trailing byte", moment, "B", forge(alice, rest=b"\0"))
+    refuse("header of 40 bytes", moment, "B", forge(alice, header=bytes(40)))
+    refuse("another session", moment, "B", forge(alice, session=rnd("ratchet/other session", 16)))
+    refuse("another header key", moment, "B", forge(alice, hk=rnd("ratchet/other key")))
+    refuse("a jump over 2,001 messages", moment, "B", forge(alice, skip=2000))  # a3 is missing there too
+    moment = at("b0")
+    refuse("new chain with a low-order ratchet key", moment, "B", forge_chain(moment[1]["A"], LowOrder()))
+    moment = at("a20")  # A's offer is outstanding, B is about to answer
+    bob, own = moment[1]["B"], Key(rnd("ratchet/forged own"))
+    pq, ct = encaps(bob.held, rnd("ratchet/forged m"))
+    refuse("ciphertext that names another key", moment, "A", forge_chain(bob, own, pq, bytes(8) + ct))
+    refuse("ciphertext with a flipped bit", moment, "A", forge_chain(bob, own, pq, sha256(bob.held)[:8] + flip(ct, 5)))
+    moment = at("a5")
+    refuse("skipped message opened before", moment, "B", messages["a1"]["bytes"])
+    refuse("message of a chain long past", moment, "B", messages["a0"]["bytes"])
+    moment = at("b4")  # nothing outstanding
+    pq, ct = encaps(messages["a4"]["offer_ek"], rnd("ratchet/forged m"))
+    refuse("ciphertext for a key long answered", moment, "B", forge_chain(moment[1]["A"], own, pq, sha256(messages["a4"]["offer_ek"])[:8] + ct))
+    return {"started_at": start, "a0_secret": a0, "a0": Key(a0).public, **dict(zip(names, derived)),
+            "events": events, "messages": [{"name": n, **m} for n, m in messages.items()], "refused": bad}
+
+
+# ---- section 5: first message ----
+
+def check_prekey(message, now=T0):
+    body, signature = split_signed(message)
+    verify(ed_public(BOB.signing), PREKEY, body, signature)
+    f = parse(body)
+    need(one(f, 1, 0) == 1 and one(f, 2) == BOB.id and one(f, 3, 0) == 1 and one(f, 4) == BOB.cert_hash, "prekey of another")
+    need(one(f, 5, 0) >= 1 and one(f, 6, 0) in (1, 2) and len(one(f, 7)) == 48 and now < one(f, 9, 0), "prekey field")
+    check_ek(one(f, 8))
+    return one(f, 7), one(f, 8)
+
+
+def first_message():
+    a, b, relay_key = ALICE, BOB, ed_public(rnd("relay/ed25519")) + Key(rnd("relay/x25519")).public
+    prekey_id, secret, seed, not_after = 7, Key(rnd("first/prekey")), rnd("first/ml-kem seed", 64), T0 + 30 * DAY
+    ek, dk = kem_key(seed)
+    agreement_a, agreement_b = Key(a.agreement), Key(b.agreement)
+
+    def prologue(number=prekey_id, kind=1):
+        return (b"chatcore/1/e2e" + u16(1) + relay_key + b.id + u32(1) + b.cert_hash + u64(number) + u8(kind) + sha256(ek))
+
+    def publish(e=secret): return Noise("KXpsk2", True, prologue(), agreement_b).write(b"", e)
+    msg1 = publish()
+
+    def prekey(seed=b.signing, label=PREKEY, **changes):
+        f = dict(suite=1, user=b.id, device=1, cert=b.cert_hash, number=prekey_id, kind=1, msg1=msg1, ek=ek, not_after=not_after) | changes
+        body = (num(1, f["suite"]) + data(2, f["user"]) + num(3, f["device"]) + data(4, f["cert"]) + num(5, f["number"]) + num(6, f["kind"])
+                + data(7, f["msg1"]) + data(8, f["ek"]) + num(9, f["not_after"]))
+        return signed(seed, label, body)
+
+    m, tag, a0, e = rnd("first/encapsulation"), rnd("first/delivery tag", 16), Key(rnd("first/a0")), Key(rnd("first/ephemeral"))
+    ss, ct = encaps(ek, m)
+    psk = hkdf(b"", ss, b"chatcore/1/psk" + sha256(ek) + sha256(ct) + sha256(msg1), 32)
+    hello = make_content("first", text("hello bob"), 1, sent_at=T0)
+
+    def payload(record=a.record, device=1, ratchet_key=a0.public, low=1, high=1, generation=0, delivery_tag=tag):
+        return (sub(1, record) + num(2, device) + data(3, ratchet_key) + num(4, low) + num(5, high) + num(6, generation) + data(7, delivery_tag))
+
+    def start(sent=None, static=agreement_a, ephemeral=e, pro=None, to=msg1, key=psk, ct_sent=ct):
+        """A's side; the arguments are what a forger would change."""
+        sent = payload() if sent is None else sent
+        noise = Noise("KXpsk2", False, prologue() if pro is None else pro, static, agreement_b.public)
+        noise.read(to)
+        msg2 = noise.write(sent, ephemeral, key)
+        k1, k2 = noise.split()
+        prk = extract(noise.h, k1 + k2)
+        okm = expand(prk, b"chatcore/1/session", 176)
+        derived = [okm[:16]] + [okm[i:i + 32] for i in range(16, 176, 32)]
+        before = u64(prekey_id) + ct_sent + u16(len(msg2)) + msg2
+        log = Ratchet(True, *derived, a0.secret, T0).send(source("first"), T0, content(hello), before)
+        return msg2, noise.h, k1, k2, prk, derived, before, log
+
+    def receive(blob):
+        need(len(blob) >= 1098 and blob[:8] == u64(prekey_id), "unknown prekey")
+        ct_seen, length = blob[8:1096], struct.unpack(">H", blob[1096:1098])[0]
+        msg2, rest = blob[1098:1098 + length], blob[1098 + length:]
+        need(len(msg2) == length, "length of msg2")
+        noise = Noise("KXpsk2", True, prologue(), agreement_b)
+        assert noise.write(b"", secret) == msg1
+        key = hkdf(b"", decaps(dk, ct_seen), b"chatcore/1/psk" + sha256(ek) + sha256(ct_seen) + sha256(msg1), 32)
+        p = parse(noise.read(msg2, key))
+        record = one(p, 1)
+        identity = one(parse(split_signed(record)[0]), 1)
+        devices = check_record(record, user_id(identity))
+        need(one(p, 2, 0) in devices and one(devices[one(p, 2, 0)], 4) == noise.rs, "agreement key")
+        need(one(p, 4, 0) <= 1 <= one(p, 5, 0) and len(one(p, 3)) == 32 and len(one(p, 7)) == 16, "payload")
+        k1, k2 = noise.split()
+        okm = expand(extract(noise.h, k1 + k2), b"chatcore/1/session", 176)
+        side = Ratchet(False, okm[:16], *(okm[i:i + 32] for i in range(16, 176, 32)), one(p, 3), T0)
+        message = side.open(rest, T0)
+        check_content(message)
+        return message
+
+    msg2, h, k1, k2, prk, derived, before, log = start()
+    blob = log["bytes"]
+    check_prekey(prekey())
+    assert receive(blob) == content(hello) and len(blob) in BUCKETS
+
+    bad_prekeys, bad = [], []
+    def refuse_prekey(name, **changes): bad_prekeys.append(refused(name, check_prekey, prekey(**changes)))
+    good = prekey()
+    for name, message in {"empty": b"", "truncated": good[:-1], "trailing byte": good + b"\0", "flipped bit in the body": flip(good, 100),
+                          "flipped bit in the signature": flip(good, -1)}.items():
+        bad_prekeys.append(refused(name, check_prekey, message))
+    refuse_prekey("wrong label", label=CERT)
+    refuse_prekey("signed by the identity key", seed=b.seed)
+    refuse_prekey("suite 2", suite=2)
+    refuse_prekey("of another user", user=a.id)
+    refuse_prekey("of another device", device=2)
+    refuse_prekey("of another certificate", cert=a.cert_hash)
+    refuse_prekey("prekey id 0", number=0)
+    refuse_prekey("kind 0", kind=0)
+    refuse_prekey("kind 3", kind=3)
+    refuse_prekey("msg1 of 47 bytes", msg1=msg1[:47])
+    refuse_prekey("encapsulation key of 1,183 bytes", ek=ek[:-1])
+    refuse_prekey("encapsulation key not reduced", ek=not_reduced(ek))
+    refuse_prekey("expired", not_after=T0 - 1)
+
+    # Well signed, but the Noise responder must not go on.
+    def answer(message): start(to=check_prekey(message)[0])
+    for name, message in {"msg1 with a flipped bit in the key": prekey(msg1=flip(msg1, 0)), "msg1 with a flipped bit in the tag": prekey(msg1=flip(msg1, 47)),
+                          "msg1 with a low-order key": prekey(msg1=publish(LowOrder()))}.items():
+        bad_prekeys.append(refused(name, answer, message))
+
+    def refuse(name, message): bad.append(refused(name, receive, message))
+    def forged(name, **changes): refuse(name, start(**changes)[-1]["bytes"])
+    refuse("empty", b"")
+    refuse("truncated", blob[:-1])
+    refuse("trailing byte", blob + b"\0")
+    refuse("truncated in msg2", blob[:1200])
+    refuse("unknown prekey id", u64(8) + blob[8:])
+    for name, where in {"the ciphertext": 8, "the length of msg2": 1097, "the ephemeral key": 1098, "the static key": 1130, "the payload": 1200,
+                        "the ratchet header": len(before) + 30, "the ratchet body": -1}.items():
+        refuse("flipped bit in " + name, flip(blob, where))
+    forged("low-order ephemeral key", ephemeral=LowOrder())
+    forged("low-order static key", static=LowOrder())
+    forged("static key that is not in the record", static=Key(rnd("first/other static")))
+    forged("psk of zeros", key=bytes(32))
+    forged("device id that is not in the record", sent=payload(device=2))
+    forged("record of another user", sent=payload(record=b.record))
+    forged("record with a bad signature", sent=payload(record=flip(a.record, -1)))
+    forged("record without devices", sent=payload(record=a.signed(a.change(version=2, prev=sha256(a.body), devices=[]))))
+    forged("min_version 2", sent=payload(low=2, high=2))
+    forged("max_version 0", sent=payload(low=0, high=0))
+    forged("ratchet key of 31 bytes", sent=payload(ratchet_key=a0.public[:31]))
+    forged("delivery tag of 15 bytes", sent=payload(delivery_tag=tag[:15]))
+    forged("payload truncated", sent=payload()[:-1])
+    forged("payload empty", sent=b"")
+
+    names = "session_id root_key first_chain_key first_header_key next_header_key_a next_header_key_b".split()
+    def person(u): return u.fields() | {"record_body": u.body, "record": u.record}
+    return {"relay_key": relay_key, "now": T0, "a": person(a), "b": person(b), "suite": 1, "prekey_id": prekey_id, "kind": 1, "not_after": not_after,
+            "prekey_secret": secret.secret, "kem_seed": seed, "b_random": secret.secret + seed, "kem_ek": ek, "prologue": prologue(), "msg1": msg1,
+            "prekey_body": split_signed(good)[0], "prekey_signature": split_signed(good)[1], "prekey": good,
+            "encapsulation_randomness": m, "delivery_tag": tag, "a0_secret": a0.secret, "a0": a0.public, "a_ephemeral_secret": e.secret,
+            "a_random": m + tag + a0.secret + e.secret, "kem_ct": ct, "ss": ss, "psk": psk, "min_version": 1, "max_version": 1, "generation": 0,
+            "payload": payload(), "msg2": msg2, "msg2_hash": sha256(msg2), "h": h, "k1": k1, "k2": k2, "prk": prk, **dict(zip(names, derived)),
+            "content_fields": hello, "content": content(hello), "before_ratchet_message": before,
+            "ratchet_message": {k: log[k] for k in ("n", "pn", "nonce", "header", "header_key", "mk", "body_key", "body_nonce", "sealed_header", "padded")}
+            | {"bytes": blob[len(before):]}, "blob": blob, "prekeys_refused": bad_prekeys, "refused": bad}
+
+
+# ---- section 9: files ----
+
+def file_chunk():
+    key, file_id, size = rnd("file/key"), rnd("file/id", 16), 65537
+    plain = bytes(i % 251 for i in range(size)).ljust(2 * 65536, b"\0")
+
+    def nonce(i): return u64(i) + bytes(3) + u8(i == 1)
+    def chunk_key(salt): return hkdf(b"", key, b"chatcore/1/chunk" + salt, 32)
+    def open_chunk(stored, i, ad=file_id):
+        need(len(stored) == 65568, "chunk length")
+        return unseal(chunk_key(stored[:16]), nonce(i), ad, stored[16:])
+
+    chunks, stored = [], []
+    for i in range(2):
+        salt, part = rnd(f"file/salt {i}", 16), plain[i * 65536:(i + 1) * 65536]
+        stored.append(salt + seal(chunk_key(salt), nonce(i), file_id, part))
+        assert open_chunk(stored[i], i) == part
+        chunks.append({"index": i, "last": i == 1, "salt": salt, "key": chunk_key(salt), "nonce": nonce(i), "plaintext_sha256": sha256(part),
+                       "stored_length": len(stored[i]), "stored_sha256": sha256(stored[i]), "stored_first_64": stored[i][:64], "stored_last_64": stored[i][-64:]})
+    root = blake3.blake3(b"".join(stored)).digest()
+    fields = {"file_key": key, "file_id": file_id, "blob_id": rnd("file/blob id", 16), "size": size, "chunk_size": 65536, "chunk_count": 2,
+              "root": root, "name": "bytes.bin", "media_type": "application/octet-stream"}
+    check_manifest(manifest(fields))
+
+    # A stored chunk is too long to print: each entry says what to do with which stored chunk, and as which index it is opened.
+    bad = []
+    def refuse(name, i, change, what, as_index=None, ad=file_id):
+        as_index = i if as_index is None else as_index
+        refused(name, open_chunk, change(stored[i]), as_index, ad)
+        bad.append({"name": name, "chunk": i, **what, "open_as_index": as_index, "file_id": ad})
+    for name, where in ("salt", 3), ("ciphertext", 30000), ("tag", 65567):
+        refuse("flipped bit in the " + name, 0, lambda s: flip(s, where), {"flip_lowest_bit_of_byte": where})
+    refuse("truncated", 0, lambda s: s[:-1], {"truncate_to": 65567})
+    refuse("empty", 0, lambda s: b"", {"truncate_to": 0})
+    refuse("trailing byte", 1, lambda s: s + b"\0", {"append": b"\0"})
+    refuse("first chunk as the last", 0, lambda s: s, {}, 1)
+    refuse("last chunk as the first", 1, lambda s: s, {}, 0)
+    refuse("another file", 0, lambda s: s, {}, ad=rnd("file/other id", 16))
+    bad_manifests = [refused(name, check_manifest, manifest(fields | change)) for name, change in {
+        "file_key of 31 bytes": {"file_key": key[:31]}, "file_id of 17 bytes": {"file_id": file_id + b"\0"}, "blob_id missing": {"blob_id": b""},
+        "root of 31 bytes": {"root": root[:31]}, "chunk size of another file size": {"chunk_size": 262144}, "chunk size of no file": {"chunk_size": 65535},
+        "count too low": {"chunk_count": 1}, "count too high": {"chunk_count": 3}, "count 0": {"chunk_count": 0},
+        "more than 16 GiB": {"size": (16 << 30) + 1, "chunk_size": 1048576, "chunk_count": padme(16385)},
+        "name of 256 bytes": {"name": "n" * 256}, "media type of 128 bytes": {"media_type": "m" * 128}}.items()]
+    sizes = [0, 1, 65535, 65536, 65537, 3 * 65536, 9 * 65536, 17 * 65536 - 1, 33 * 65536, 100 * 65536, 129 * 65536, 16 << 20, (16 << 20) + 1,
+             100_000_000, 1 << 30, (1 << 30) + 1, 1_500_000_000, 10_000_000_000, (16 << 30) - 1, 16 << 30]
+    return {"sizes": [dict(zip(("size", "chunk_size", "count", "padded_count"), (s, chunk_size(s), *counts(s)))) for s in sizes],
+            "padme": [{"count": c, "padded_count": padme(c)} for c in (1, 2, 3, 4, 7, 8, 9, 10, 15, 16, 17, 33, 63, 65, 127, 129, 255, 257, 1000, 4097, 16383, 16384)],
+            "file": {"plaintext": "byte i is i mod 251", **fields, "write_key": rnd("file/write key"), "write_key_sha256": sha256(rnd("file/write key")),
+                     "manifest": manifest(fields)},
+            "chunks": chunks, "root": root, "refused": bad, "manifests_refused": bad_manifests}
+
+
+VERBOSE = "--verbose" in sys.argv
+
+
+def main():
+    stale = []
+    for make in (user_record, link, first_message, ratchet, envelope, file_chunk):
+        path = Path(__file__).parent / f"{make.__name__}.json"
+        if VERBOSE: print(path.name)
+        made = json.dumps(make(), indent=2, ensure_ascii=False, default=bytes.hex) + "\n"
+        if "--check" not in sys.argv:
+            path.write_text(made, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != made:
+            stale.append(path.name)
+    for name in stale:
+        print(f"{name} differs from what generate.py makes")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
