@@ -2,10 +2,12 @@
 
 pub mod agreement;
 pub mod crypto;
+pub mod engine;
 pub mod file;
 pub mod ids;
 pub mod invite;
 pub mod keys;
+pub mod net;
 pub mod noise;
 pub mod ratchet;
 pub mod store;

@@ -7,7 +7,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::manifest::Manifest;
 use crate::crypto::aead::ChaChaKey;
-use crate::crypto::kdf::{LABEL_CHUNK, hkdf};
+use crate::crypto::kdf::{LABEL_CHUNK, hkdf, hmac};
 use crate::ids::FileId;
 
 const SALT_LEN: usize = 16;
@@ -65,12 +65,25 @@ impl FileKey {
         plaintext: &[u8],
         rng: &mut dyn CryptoRng,
     ) -> Vec<u8> {
+        let mut salt = ChunkSalt([0; SALT_LEN]);
+        rng.fill_bytes(&mut salt.0);
+        self.seal_chunk_with(file, place, plaintext, &salt)
+    }
+
+    /// As [`Self::seal_chunk`] with a salt that no other plaintext was ever sealed with: a fresh one
+    /// of [`ChunkSalt::derive`], or that of a chunk to be sealed again to the same bytes.
+    #[must_use]
+    pub fn seal_chunk_with(
+        &self,
+        file: &FileId,
+        place: ChunkPlace,
+        plaintext: &[u8],
+        ChunkSalt(salt): &ChunkSalt,
+    ) -> Vec<u8> {
         let mut out = Vec::with_capacity(plaintext.len() + 32);
-        let mut salt = [0; SALT_LEN];
-        rng.fill_bytes(&mut salt);
-        out.extend_from_slice(&salt);
+        out.extend_from_slice(salt);
         out.extend_from_slice(plaintext);
-        let key = self.chunk_key(&salt);
+        let key = self.chunk_key(salt);
         let (_, body) = out.split_at_mut(SALT_LEN);
         let tag = key.seal_detached(place.nonce(), file.as_bytes(), body);
         out.extend_from_slice(&tag);
@@ -107,6 +120,42 @@ impl fmt::Debug for FileKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(_) = self;
         f.write_str("FileKey")
+    }
+}
+
+/// Salt of one chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkSalt([u8; SALT_LEN]);
+
+impl ChunkSalt {
+    /// Derives the salt of a chunk from a random seed of one run: a sender that was interrupted
+    /// can seal what it sent again, without having kept it.
+    #[must_use]
+    pub fn derive(seed: &[u8; 32], index: u32) -> Self {
+        let mut salt = [0; SALT_LEN];
+        let derived = hmac(seed, &[&index.to_be_bytes()]);
+        salt.iter_mut()
+            .zip(derived.iter())
+            .for_each(|(to, from)| *to = *from);
+        Self(salt)
+    }
+
+    /// Returns the salt at the head of a stored chunk.
+    #[must_use]
+    pub fn of_chunk(chunk: &[u8]) -> Option<Self> {
+        chunk.first_chunk().copied().map(Self)
+    }
+
+    /// Takes 16 stored bytes.
+    #[must_use]
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        Some(Self(bytes.try_into().ok()?))
+    }
+
+    /// Returns the bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; SALT_LEN] {
+        &self.0
     }
 }
 

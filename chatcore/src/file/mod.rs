@@ -6,6 +6,6 @@ mod chunk;
 mod manifest;
 mod name;
 
-pub use chunk::{ChunkError, ChunkPlace, FileKey, RootHash};
+pub use chunk::{ChunkError, ChunkPlace, ChunkSalt, FileKey, RootHash};
 pub use manifest::{ChunkPlan, Manifest, chunk_plan};
 pub use name::safe_name;

@@ -107,6 +107,12 @@ impl PrekeyRecord {
         self.fields.kind
     }
 
+    /// Returns when it expires.
+    #[must_use]
+    pub const fn not_after(&self) -> Timestamp {
+        self.fields.not_after
+    }
+
     /// Tells whether it may still be used at `now`.
     #[must_use]
     pub fn is_fresh(&self, now: Timestamp) -> bool {

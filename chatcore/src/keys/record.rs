@@ -277,6 +277,15 @@ impl RecordHistory {
         Err(RecordError::ForkedOrRolledBack)
     }
 
+    /// Tells whether `record` is another record of a version that was seen.
+    #[must_use]
+    pub fn contradicts(&self, record: &UserRecord) -> bool {
+        let hash = record.hash();
+        self.known
+            .iter()
+            .any(|link| link.version == record.version && link.hash != hash)
+    }
+
     /// Takes a record in; tells how it stood.
     ///
     /// # Errors

@@ -141,6 +141,12 @@ impl Session {
         self.0.generation
     }
 
+    /// Returns when the session last sealed or opened a message.
+    #[must_use]
+    pub const fn used_at(&self) -> Timestamp {
+        self.0.used_at
+    }
+
     /// Tells whether the peer is known to have the session.
     #[must_use]
     pub const fn is_confirmed(&self) -> bool {

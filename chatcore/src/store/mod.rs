@@ -5,6 +5,7 @@
 
 pub mod conformance;
 mod memory;
+pub(crate) mod rows;
 
 pub use memory::MemoryStore;
 
@@ -36,10 +37,10 @@ pub enum Table {
     History,
     /// Message id → place in history and outbox.
     Messages,
-    /// Running numbers.
-    Counters,
     /// Files on their way, by running number.
     Transfers,
+    /// What the person has not been shown yet, by running number.
+    Journal,
 }
 
 impl Table {
@@ -54,8 +55,8 @@ impl Table {
         Self::Outbox,
         Self::History,
         Self::Messages,
-        Self::Counters,
         Self::Transfers,
+        Self::Journal,
     ];
 }
 

@@ -19,7 +19,7 @@ pub enum EnvelopeKind {
 }
 
 impl EnvelopeKind {
-    pub(super) const fn from_wire(kind: u32) -> Result<Self, WireError> {
+    pub(crate) const fn from_wire(kind: u32) -> Result<Self, WireError> {
         match kind {
             1 => Ok(Self::First),
             2 => Ok(Self::Session),
@@ -27,7 +27,7 @@ impl EnvelopeKind {
         }
     }
 
-    pub(super) const fn to_wire(self) -> u32 {
+    pub(crate) const fn to_wire(self) -> u32 {
         match self {
             Self::First => 1,
             Self::Session => 2,

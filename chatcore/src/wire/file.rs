@@ -7,7 +7,7 @@ use super::{WireError, array, at_most};
 use crate::file::{FileKey, Manifest, chunk_plan};
 use crate::ids::{BlobId, FileId};
 
-pub(super) fn manifest_from(pb: pb::FileManifest) -> Result<Manifest, WireError> {
+pub(crate) fn manifest_from(pb: pb::FileManifest) -> Result<Manifest, WireError> {
     at_most(pb.name.len(), MAX_FILE_NAME, "name")?;
     at_most(pb.media_type.len(), MAX_MEDIA_TYPE, "media_type")?;
     if pb.size > MAX_FILE || pb.chunk_count == 0 || pb.chunk_count > MAX_CHUNKS {
@@ -33,7 +33,7 @@ pub(super) fn manifest_from(pb: pb::FileManifest) -> Result<Manifest, WireError>
     })
 }
 
-pub(super) fn manifest_into(manifest: &Manifest) -> pb::FileManifest {
+pub(crate) fn manifest_into(manifest: &Manifest) -> pb::FileManifest {
     pb::FileManifest {
         file_key: manifest.key.expose().to_vec(),
         file_id: manifest.file_id.as_bytes().to_vec(),

@@ -271,6 +271,16 @@ pub struct RelayFrame {
 }
 
 impl DeviceFrame {
+    /// Returns the request id of a frame that [`Self::decode`] refused, 0 when there is none.
+    #[must_use]
+    pub fn peek_request_id(bytes: &[u8]) -> RequestId {
+        match bytes.split_first() {
+            // The key of field 1, a varint, which every encoder writes first.
+            Some((0x08, mut rest)) => prost::encoding::decode_varint(&mut rest).unwrap_or(0),
+            _ => 0,
+        }
+    }
+
     /// Decodes a frame from a device.
     ///
     /// # Errors

@@ -1,5 +1,69 @@
 //! Rows of a profile's store; private to this implementation.
 
+mod contact;
+mod journal;
+mod message;
+mod profile;
 mod session;
+mod transfer;
 
+pub(crate) use contact::{decode_contact, encode_contact};
+pub(crate) use journal::{decode_journal, encode_journal};
+pub(crate) use message::{
+    decode_history, decode_message_index, decode_outbox, decode_seen, decode_tag_owner,
+    encode_history, encode_message_index, encode_outbox, encode_seen, encode_tag_owner,
+};
+pub(crate) use profile::{decode_prekey, decode_profile, encode_prekey, encode_profile};
 pub(crate) use session::{decode_session, encode_session};
+pub(crate) use transfer::{decode_transfer, encode_transfer};
+
+use proto::storage as pb;
+use zeroize::Zeroizing;
+
+use super::directory::signed_from;
+use super::{WireError, array};
+use crate::ids::{DeviceAddress, DeviceId, Timestamp, UserId};
+use crate::keys::UserRecord;
+
+fn present(bytes: &[u8]) -> Option<&[u8]> {
+    if bytes.is_empty() { None } else { Some(bytes) }
+}
+
+const fn time(millis: u64) -> Option<Timestamp> {
+    if millis == 0 {
+        None
+    } else {
+        Some(Timestamp(millis))
+    }
+}
+
+fn encode(message: &impl prost::Message) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(message.encode_to_vec())
+}
+
+fn record_from(signed: Option<proto::directory::Signed>) -> Result<UserRecord, WireError> {
+    let signed = signed_from(signed.ok_or(WireError::Missing("record"))?)?;
+    UserRecord::verify(signed).map_err(|_| WireError::BadValue("record"))
+}
+
+fn user(bytes: &[u8]) -> Result<UserId, WireError> {
+    Ok(UserId::from_bytes(array(bytes, "user_id")?))
+}
+
+fn device(id: u32) -> Result<DeviceId, WireError> {
+    DeviceId::new(id).ok_or(WireError::BadValue("device_id"))
+}
+
+fn address_into(address: &DeviceAddress) -> pb::Address {
+    pb::Address {
+        user_id: address.user.as_bytes().to_vec(),
+        device_id: address.device.get(),
+    }
+}
+
+fn address_from(pb: &pb::Address) -> Result<DeviceAddress, WireError> {
+    Ok(DeviceAddress {
+        user: user(&pb.user_id)?,
+        device: device(pb.device_id)?,
+    })
+}

@@ -5,6 +5,7 @@ use proto::storage as pb;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::super::{WireError, array};
+use super::present;
 use crate::crypto::{DhPublicKey, DhSecret, KemCiphertext, KemPublicKey, KemSecret};
 use crate::ids::{PrekeyId, SessionId, Timestamp};
 use crate::ratchet::{
@@ -133,10 +134,6 @@ fn wipe(pb: &mut pb::Session) {
         chain.header_key.zeroize();
         chain.keys.iter_mut().for_each(|key| key.key.zeroize());
     }
-}
-
-fn present(bytes: &[u8]) -> Option<&[u8]> {
-    if bytes.is_empty() { None } else { Some(bytes) }
 }
 
 fn header(bytes: &[u8]) -> Result<HeaderKey, WireError> {

@@ -1,0 +1,161 @@
+//! What became of sent envelopes: accepted, still queued, or to be sent again.
+
+use super::outbound::{envelope, give_up, make_content, seal, set_status};
+use super::sessions::begin_reset;
+use super::tx::Tx;
+use super::{Engine, EngineError, Event, Pending, QUERY_EVERY, Sent};
+use crate::ids::{DAY, DeviceAddress, MessageId, SECOND, UserId};
+use crate::store::rows::{MessageStatus, OutboxState};
+use crate::wire::content::Body;
+use crate::wire::limits::MAX_QUERY;
+use crate::wire::relay::{ErrorCode, Request};
+
+/// Milliseconds after which a message is given up.
+const GIVE_UP_AFTER: u64 = 30 * DAY;
+/// Milliseconds that an unknown envelope is given before it is sent again.
+const UNKNOWN_FOR: u64 = 60 * SECOND;
+
+impl Engine {
+    pub(super) fn sent(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        results: impl Iterator<Item = (Sent, Result<(), ErrorCode>)>,
+    ) -> Result<(), EngineError> {
+        for (sent, result) in results {
+            let Sent::Outbox(user, number) = sent else {
+                continue;
+            };
+            let Some(mut entry) = tx.outbox_entry(&user, number)? else {
+                continue;
+            };
+            let message = entry.message;
+            match (result, entry.state) {
+                (Ok(()), OutboxState::Sealed(mut sealed)) => {
+                    sealed.sent_at = tx.now;
+                    entry.state = OutboxState::Accepted(sealed);
+                    tx.save_outbox(number, &entry);
+                    set_status(tx, &user, &message, MessageStatus::AtRelay)?;
+                    tx.event(Event::AtRelay { message });
+                }
+                (Ok(()), _) => {}
+                (Err(code), _) => {
+                    if code == ErrorCode::UnknownDevice {
+                        self.refresh(tx, user);
+                    }
+                    tx.event(Event::Delayed { message, code });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes through the whole outbox: sends, sends again, asks what still waits.
+    pub(super) fn drive_outbox(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+        self.next_query = tx.now.plus(QUERY_EVERY);
+        let (mut again, mut ask) = (Vec::new(), Vec::new());
+        let users = tx.outbox_users()?;
+        for user in &users {
+            for (number, entry) in tx.outbox(user)? {
+                if tx.now.since(entry.created_at) >= GIVE_UP_AFTER {
+                    give_up(tx, user, entry.message)?;
+                    continue;
+                }
+                match &entry.state {
+                    OutboxState::Waiting => {
+                        self.waiting.insert(*user);
+                    }
+                    OutboxState::Sealed(sealed) => {
+                        again.push((Sent::Outbox(*user, number), envelope(entry.to, sealed)));
+                    }
+                    OutboxState::Accepted(sealed) => ask.push(((*user, number), sealed.key)),
+                }
+            }
+        }
+        self.send(tx, again);
+        for user in &users {
+            self.drive_user(tx, user)?;
+        }
+        for batch in ask.chunks(MAX_QUERY) {
+            let (asked, keys) = batch.iter().copied().unzip();
+            self.ask(tx, Request::QueryQueued(keys), Pending::Query(asked));
+        }
+        Ok(())
+    }
+
+    pub(super) fn queried(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        answers: impl Iterator<Item = ((UserId, u64), bool)>,
+    ) -> Result<(), EngineError> {
+        let mut again = Vec::new();
+        let mut broken: Vec<DeviceAddress> = Vec::new();
+        for ((user, number), queued) in answers {
+            let Some(mut entry) = tx.outbox_entry(&user, number)? else {
+                continue;
+            };
+            let OutboxState::Accepted(sealed) = &entry.state else {
+                continue;
+            };
+            if queued || tx.now.since(sealed.sent_at) < UNKNOWN_FOR {
+                continue;
+            }
+            if sealed.resent {
+                if !broken.contains(&entry.to) {
+                    broken.push(entry.to);
+                }
+                continue;
+            }
+            let mut sealed = sealed.clone();
+            sealed.resent = true;
+            sealed.sent_at = tx.now;
+            again.push((Sent::Outbox(user, number), envelope(entry.to, &sealed)));
+            entry.state = OutboxState::Sealed(sealed);
+            tx.save_outbox(number, &entry);
+        }
+        self.send(tx, again);
+        for device in broken {
+            self.reset(tx, device)?;
+        }
+        Ok(())
+    }
+
+    /// The peer device lost our session: everything unreceipted goes out again in a new one.
+    fn reset(&mut self, tx: &mut Tx<'_, '_>, address: DeviceAddress) -> Result<(), EngineError> {
+        let Some(mut contact) = tx.contact(&address.user)? else {
+            return Ok(());
+        };
+        if !begin_reset(contact.device_mut(address.device), tx.now) {
+            return Ok(());
+        }
+        tx.save_contact(&contact);
+        for (number, mut entry) in tx.outbox(&address.user)? {
+            if entry.to == address {
+                entry.state = OutboxState::Waiting;
+                tx.save_outbox(number, &entry);
+            }
+        }
+        self.waiting.insert(address.user);
+        self.claim(tx, vec![address]);
+        Ok(())
+    }
+
+    /// Sends the first content of a session that replaces a broken one.
+    pub(super) fn announce_reset(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        address: DeviceAddress,
+    ) -> Result<(), EngineError> {
+        let Some(mut contact) = tx.contact(&address.user)? else {
+            return Ok(());
+        };
+        let message = MessageId::generate(tx.rng);
+        let device = contact.device_mut(address.device);
+        let content = make_content(tx, &address, device, message, Body::Reset).encode();
+        if let Some(sealed) = seal(tx, device, &content)? {
+            let sent = vec![(Sent::Unkept, envelope(address, &sealed))];
+            tx.save_contact(&contact);
+            self.send(tx, sent);
+        }
+        Ok(())
+    }
+}

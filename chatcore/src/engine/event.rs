@@ -1,0 +1,202 @@
+//! What the engine tells the program around it.
+
+use crate::file::Manifest;
+use crate::ids::{MessageId, Timestamp, UserId};
+use crate::keys::Nickname;
+use crate::trust::Trust;
+use crate::wire::content::ReceiptKind;
+use crate::wire::relay::{CloseReason, ErrorCode, Failure};
+
+/// Who wrote something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// The user.
+    pub user: UserId,
+    /// The name they have now.
+    pub nickname: Nickname,
+    /// How far their key is trusted.
+    pub trust: Trust,
+    /// Whether we ever wrote to them.
+    pub acquaintance: Acquaintance,
+}
+
+/// Whether a sender is a contact of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acquaintance {
+    /// We wrote to them.
+    Contact,
+    /// They wrote first; answering accepts.
+    Stranger,
+}
+
+/// Why a name could not be turned into a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LookupError {
+    /// Nobody has the name.
+    #[error("nobody has that name here")]
+    Unknown,
+    /// The name now leads to another identity key; the person must decide.
+    #[error("the name now belongs to another identity key")]
+    IdentityChanged,
+    /// The relay's answer does not verify.
+    #[error("the relay's answer does not verify")]
+    BadAnswer,
+    /// The relay refused.
+    #[error(transparent)]
+    Refused(#[from] ErrorCode),
+}
+
+/// Something a person or program may want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The relay knows us; this many envelopes wait.
+    Connected {
+        /// Envelopes waiting.
+        queued: u64,
+    },
+    /// The relay refused registration or login.
+    Refused(Failure),
+    /// The relay refused a change of the account.
+    RequestRefused(Failure),
+    /// The relay ends the connection.
+    Closing(CloseReason),
+    /// A lookup is done.
+    LookupDone {
+        /// The number it was asked with.
+        ticket: u64,
+        /// The user.
+        result: Result<UserId, LookupError>,
+    },
+    /// A text came.
+    Text {
+        /// From whom.
+        from: Sender,
+        /// Its id.
+        message: MessageId,
+        /// The text, not cleaned for terminals.
+        text: String,
+        /// The sender's clock, at most 5 minutes ahead of ours.
+        sent_at: Timestamp,
+        /// Our clock.
+        received_at: Timestamp,
+    },
+    /// A file, or a text in a file, is waiting at the relay.
+    File {
+        /// From whom.
+        from: Sender,
+        /// Its id.
+        message: MessageId,
+        /// How to fetch and open it.
+        manifest: Manifest,
+        /// What it is.
+        kind: FileKind,
+        /// The sender's clock, at most 5 minutes ahead of ours.
+        sent_at: Timestamp,
+        /// Our clock.
+        received_at: Timestamp,
+    },
+    /// A file was fetched and saved.
+    FileSaved {
+        /// From whom.
+        from: Sender,
+        /// Its id.
+        message: MessageId,
+        /// The sender's name for it, not cleaned for terminals.
+        name: String,
+        /// Bytes.
+        size: u64,
+        /// Where it is.
+        path: String,
+    },
+    /// Something this version can't show came.
+    UnknownContent {
+        /// From whom.
+        from: Sender,
+        /// Its id.
+        message: MessageId,
+    },
+    /// A message of ours is at the relay.
+    AtRelay {
+        /// Which.
+        message: MessageId,
+    },
+    /// The relay did not take a message; it is kept and tried again.
+    Delayed {
+        /// Which.
+        message: MessageId,
+        /// Why.
+        code: ErrorCode,
+    },
+    /// A message of ours is given up.
+    NotDelivered {
+        /// To whom.
+        to: UserId,
+        /// Which.
+        message: MessageId,
+    },
+    /// A receipt came.
+    Receipt {
+        /// From whom.
+        from: Sender,
+        /// For which message of ours.
+        message: MessageId,
+        /// What it says.
+        kind: ReceiptKind,
+    },
+    /// Messages of this sender are missing.
+    Gap {
+        /// From whom.
+        from: Sender,
+        /// How many.
+        missing: u64,
+    },
+    /// A message does not follow the one before it: something was altered or rolled back.
+    OutOfOrder {
+        /// From whom.
+        from: Sender,
+    },
+    /// An envelope could not be opened; it is acked and recorded.
+    Undecryptable {
+        /// From whom, if the tag told.
+        from: Option<UserId>,
+    },
+    /// The name of a contact now leads to another identity key.
+    IdentityChanged {
+        /// The contact as known.
+        contact: Sender,
+        /// Who has the name now.
+        new_user: UserId,
+    },
+    /// A record that is rolled back or forked was refused.
+    RecordRefused {
+        /// Whose.
+        user: UserId,
+    },
+    /// A person we know has a new nickname.
+    NicknameChanged {
+        /// Who, with the new name.
+        who: Sender,
+        /// The name before.
+        before: Nickname,
+    },
+    /// A new session replaces one that was live.
+    NewSession {
+        /// With whom.
+        with: Sender,
+    },
+    /// Our own nickname changed.
+    Renamed(Nickname),
+    /// Our account is closed.
+    AccountClosed,
+}
+
+/// What a waiting file is to the person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A file to save.
+    File,
+    /// A text that was too long for an envelope.
+    LongText,
+}

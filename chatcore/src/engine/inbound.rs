@@ -1,0 +1,522 @@
+//! Receiving: from a delivered envelope to something a person sees.
+
+use super::contacts::{sender, take_record};
+use super::outbound::{leave_outbox, set_status};
+use super::sessions::{add_session, incoming_tag};
+use super::tx::Tx;
+use super::{Engine, EngineError, Event, FileKind};
+use crate::agreement::open_first;
+use crate::crypto::kdf::sha256;
+use crate::ids::{DAY, DeviceAddress, HOUR, MINUTE, MessageId, Timestamp};
+use crate::keys::{LAST_RESORT_LIFE, PrekeyKind, UserRecord};
+use crate::ratchet::{OpenMessageError, Session};
+use crate::store::Table;
+use crate::store::rows::{
+    Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, Seen, Transfer,
+};
+use crate::wire::content::{Body, ChainPosition, Content, Receipt, ReceiptKind};
+use crate::wire::envelope::{EnvelopeKind, FirstBlock};
+use crate::wire::relay::{Delivery, Request};
+
+/// Milliseconds that processed envelopes are remembered.
+const REMEMBER: u64 = 30 * DAY;
+/// Requests of strangers that are held.
+const MAX_REQUESTS: usize = 50;
+/// First messages accepted from one peer device within an hour.
+const FIRST_MESSAGES: usize = 6;
+/// Milliseconds a peer's clock may be ahead of ours in what is shown.
+const MAX_AHEAD: u64 = 5 * MINUTE;
+/// Missing numbers kept per peer device.
+const MAX_MISSING: usize = 2_000;
+
+/// What an envelope turned out to be.
+enum Opened {
+    /// A content, from this device.
+    Content {
+        from: DeviceAddress,
+        message: Option<MessageId>,
+        session: Option<(SeenFirst, Session)>,
+    },
+    /// Nothing that could be opened.
+    Failed { from: Option<DeviceAddress> },
+    /// Not to be opened: blocked, over a limit, unknown tag.
+    Dropped,
+}
+
+/// The hash of a first message, and how long it must be remembered.
+struct SeenFirst {
+    hash: [u8; 32],
+    keep_until: Timestamp,
+}
+
+impl Engine {
+    pub(super) fn deliver(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        epoch: u64,
+        envelopes: Vec<Delivery>,
+    ) -> Result<(), EngineError> {
+        let Some(up_to) = envelopes.last().map(|e| e.n) else {
+            return Ok(());
+        };
+        self.undelivered = self.undelivered.saturating_sub(envelopes.len() as u64);
+        for delivery in envelopes {
+            self.process(tx, &delivery)?;
+        }
+        tx.frame(0, Request::Ack { epoch, up_to });
+        Ok(())
+    }
+
+    fn process(&mut self, tx: &mut Tx<'_, '_>, delivery: &Delivery) -> Result<(), EngineError> {
+        let hash = sha256(&[&delivery.blob]);
+        if let Some(seen) = tx.seen(&hash)? {
+            if let (Some(from), Some(message)) = (seen.from, seen.message)
+                && let Some(mut contact) = tx.contact(&from.user)?
+            {
+                self.owe_receipt(tx, &mut contact, from, message, ReceiptKind::Delivered);
+                tx.save_contact(&contact);
+            }
+            return Ok(());
+        }
+        let opened = match delivery.kind {
+            EnvelopeKind::Session => self.open_session_message(tx, delivery)?,
+            EnvelopeKind::First => self.open_first_message(tx, delivery)?,
+        };
+        let keep_until = tx.now.plus(REMEMBER);
+        let mut seen = Seen {
+            hash,
+            keep_until,
+            from: None,
+            message: None,
+            session: None,
+        };
+        match opened {
+            Opened::Dropped => return Ok(()),
+            Opened::Failed { from } => {
+                seen.from = from;
+                tx.event(Event::Undecryptable {
+                    from: from.map(|f| f.user),
+                });
+            }
+            Opened::Content {
+                from,
+                message,
+                session,
+            } => {
+                seen.from = Some(from);
+                seen.message = message;
+                if let Some((first, session)) = session {
+                    let seen = Seen {
+                        hash: first.hash,
+                        keep_until: first.keep_until,
+                        from: Some(from),
+                        message: None,
+                        session: Some(session.id()),
+                    };
+                    tx.save_seen(&seen);
+                }
+            }
+        }
+        tx.save_seen(&seen);
+        Ok(())
+    }
+
+    fn open_session_message(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        delivery: &Delivery,
+    ) -> Result<Opened, EngineError> {
+        let Some(from) = tx.tag_owner(&delivery.tag)? else {
+            self.unknown_tags += 1;
+            return Ok(Opened::Dropped);
+        };
+        let Some(mut contact) = tx.contact(&from.user)? else {
+            return Ok(Opened::Dropped);
+        };
+        if contact.standing == ContactStanding::Blocked {
+            return Ok(Opened::Dropped);
+        }
+        let device = contact.device_mut(from.device);
+        if device.current_tag() == Some(delivery.tag) {
+            device.tag_confirmed = true;
+        }
+        for id in device.sessions.clone() {
+            let Some(mut session) = tx.session(&id)? else {
+                continue;
+            };
+            match session.open(&delivery.blob, tx.now) {
+                Ok(content) => {
+                    tx.save_session(&session);
+                    let message = self.take_content(tx, &mut contact, from, &content)?;
+                    tx.save_contact(&contact);
+                    return Ok(Opened::Content {
+                        from,
+                        message,
+                        session: None,
+                    });
+                }
+                Err(OpenMessageError::NotOfThisSession) => {}
+                Err(_) => break,
+            }
+        }
+        Ok(Opened::Failed { from: Some(from) })
+    }
+
+    fn open_first_message(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        delivery: &Delivery,
+    ) -> Result<Opened, EngineError> {
+        let failed = Opened::Failed { from: None };
+        let Ok((block, message)) = FirstBlock::decode(&delivery.blob) else {
+            return Ok(failed);
+        };
+        let hash = sha256(&[&block.msg2]);
+        if let Some(seen) = tx.seen(&hash)? {
+            return self.open_repeated_first(tx, &seen, message);
+        }
+        let Some((secret, _)) = tx.prekey(block.prekey_id)? else {
+            return Ok(failed);
+        };
+        let profile = tx.profile()?;
+        let own = profile.own_address();
+        let accepted = open_first(
+            &profile.relay,
+            own,
+            &profile.device,
+            &secret,
+            &block,
+            tx.now,
+        );
+        let Ok(mut accepted) = accepted else {
+            return Ok(failed);
+        };
+        let user = accepted.record.user_id();
+        if user == own.user {
+            return Ok(failed);
+        }
+        let from = DeviceAddress {
+            user,
+            device: accepted.device,
+        };
+        let Some(mut contact) = self.admit(tx, &accepted.record, from)? else {
+            return Ok(Opened::Dropped);
+        };
+        let Ok(content) = accepted.session.open(message, tx.now) else {
+            return Ok(failed);
+        };
+
+        let keep_until = match secret.kind {
+            PrekeyKind::OneTime => {
+                tx.delete_prekey(secret.id);
+                tx.now.plus(REMEMBER)
+            }
+            PrekeyKind::LastResort => tx.now.plus(LAST_RESORT_LIFE + REMEMBER),
+        };
+        let device = contact.device_mut(from.device);
+        let replaces = !device.sessions.is_empty();
+        device.first_messages_at.push(tx.now);
+        device.outgoing_tag = Some(accepted.delivery_tag);
+        device.tag_confirmed = false;
+        incoming_tag(tx, device, &from);
+        add_session(tx, device, &accepted.session)?;
+        if replaces {
+            tx.event(Event::NewSession {
+                with: sender(&contact),
+            });
+        }
+        if tx.contact(&user)?.is_none() {
+            self.strangers = self.strangers.map(|held| held + 1);
+        }
+        let message = self.take_content(tx, &mut contact, from, &content)?;
+        tx.save_contact(&contact);
+        let first = SeenFirst { hash, keep_until };
+        Ok(Opened::Content {
+            from,
+            message,
+            session: Some((first, accepted.session)),
+        })
+    }
+
+    /// A later message of a starter who has not heard from us yet repeats the block.
+    fn open_repeated_first(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        seen: &Seen,
+        message: &[u8],
+    ) -> Result<Opened, EngineError> {
+        let (Some(from), Some(id)) = (seen.from, seen.session) else {
+            return Ok(Opened::Dropped);
+        };
+        let (Some(mut session), Some(mut contact)) = (tx.session(&id)?, tx.contact(&from.user)?)
+        else {
+            return Ok(Opened::Dropped);
+        };
+        if contact.standing == ContactStanding::Blocked {
+            return Ok(Opened::Dropped);
+        }
+        let Ok(content) = session.open(message, tx.now) else {
+            return Ok(Opened::Failed { from: Some(from) });
+        };
+        tx.save_session(&session);
+        let message = self.take_content(tx, &mut contact, from, &content)?;
+        tx.save_contact(&contact);
+        Ok(Opened::Content {
+            from,
+            message,
+            session: None,
+        })
+    }
+
+    /// Decides whether a starter may start: known or within the limits, not blocked, not forked.
+    fn admit(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        record: &UserRecord,
+        from: DeviceAddress,
+    ) -> Result<Option<Contact>, EngineError> {
+        let mut contact = match tx.contact(&from.user)? {
+            Some(contact) => contact,
+            None => match self.meet_stranger(tx, record)? {
+                Some(contact) => contact,
+                None => return Ok(None),
+            },
+        };
+        if contact.standing == ContactStanding::Blocked
+            || take_record(tx, &mut contact, record.clone()).is_err()
+        {
+            return Ok(None);
+        }
+        // The certificate must be in the newest record we know, not only in the one received.
+        let claimed = record.device(from.device).map(|d| d.agreement_key());
+        let newest = contact
+            .records
+            .newest()
+            .device(from.device)
+            .map(|d| d.agreement_key());
+        if claimed != newest || newest.is_none() {
+            return Ok(None);
+        }
+        let now = tx.now;
+        let recent = &mut contact.device_mut(from.device).first_messages_at;
+        recent.retain(|at| now.since(*at) < HOUR);
+        Ok(if recent.len() < FIRST_MESSAGES {
+            Some(contact)
+        } else {
+            None
+        })
+    }
+
+    fn meet_stranger(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        record: &UserRecord,
+    ) -> Result<Option<Contact>, EngineError> {
+        let others = tx.contacts_on_disk()?;
+        let is_request = |c: &&Contact| c.standing == ContactStanding::Request;
+        let held = self
+            .strangers
+            .unwrap_or_else(|| others.iter().filter(is_request).count());
+        self.strangers = Some(held);
+        if held >= MAX_REQUESTS {
+            return Ok(None);
+        }
+        let contact = Contact::new(record.clone(), ContactStanding::Request);
+        let name = contact.nickname().fold();
+        for other in others {
+            let same_name = other.nickname().fold() == name && other.user() != contact.user();
+            if same_name && other.standing == ContactStanding::Contact {
+                self.identity_changed(tx, &other.user(), contact.user())?;
+            }
+        }
+        Ok(Some(contact))
+    }
+
+    /// Takes an opened content in; returns the id that a receipt names.
+    fn take_content(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        contact: &mut Contact,
+        from: DeviceAddress,
+        bytes: &[u8],
+    ) -> Result<Option<MessageId>, EngineError> {
+        let Ok(content) = Content::decode(bytes) else {
+            tx.event(Event::Undecryptable {
+                from: Some(from.user),
+            });
+            return Ok(None);
+        };
+        if let Some(tag) = content.next_tag {
+            contact.device_mut(from.device).outgoing_tag = Some(tag);
+        }
+        for receipt in &content.receipts {
+            take_receipt(tx, contact, from, receipt)?;
+            if receipt.kind == ReceiptKind::Read {
+                self.file_fetched(tx, &from.user, &receipt.message_id)?;
+            }
+        }
+        if let Body::Profile(signed) = &content.body
+            && let Ok(record) = UserRecord::verify(signed.clone())
+            && record.user_id() == from.user
+        {
+            // A refusal is shown by the event that take_record adds.
+            let _refused = take_record(tx, contact, record);
+        }
+        match &content.body {
+            Body::Empty | Body::Profile(_) | Body::Reset => Ok(None),
+            Body::Text(_) | Body::File(_) | Body::LongText(_) | Body::Unknown => {
+                let id = content.message_id;
+                if tx.message_index(&from.user, &id)?.is_none() {
+                    follow_chain(tx, contact, from, content.position, bytes);
+                    self.show(tx, contact, content, bytes)?;
+                }
+                self.owe_receipt(tx, contact, from, id, ReceiptKind::Delivered);
+                Ok(Some(id))
+            }
+        }
+    }
+
+    fn show(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        contact: &Contact,
+        content: Content,
+        bytes: &[u8],
+    ) -> Result<(), EngineError> {
+        let peer = contact.user();
+        let (message, received_at) = (content.message_id, tx.now);
+        let sent_at = content.sent_at.min(tx.now.plus(MAX_AHEAD));
+        let history = tx.next_number(Table::History, peer.as_bytes())?;
+        let entry = HistoryEntry {
+            message,
+            peer,
+            direction: Direction::Incoming,
+            sent_at,
+            received_at,
+            content: zeroize::Zeroizing::new(bytes.to_vec()),
+            file_path: String::new(),
+        };
+        tx.save_history(history, &entry);
+        tx.save_message_index(
+            &peer,
+            &message,
+            &MessageIndex {
+                history,
+                outbox: Vec::new(),
+            },
+        );
+        if matches!(content.body, Body::File(_) | Body::LongText(_)) {
+            let number = tx.next_number(Table::Transfers, &[])?;
+            tx.save_transfer(&Transfer::Download {
+                number,
+                from: peer,
+                message,
+            });
+        }
+        let from = sender(contact);
+        tx.event(match content.body {
+            Body::Text(text) => Event::Text {
+                from,
+                message,
+                text,
+                sent_at,
+                received_at,
+            },
+            Body::File(manifest) => {
+                let kind = FileKind::File;
+                Event::File {
+                    from,
+                    message,
+                    manifest,
+                    kind,
+                    sent_at,
+                    received_at,
+                }
+            }
+            Body::LongText(manifest) => {
+                let kind = FileKind::LongText;
+                Event::File {
+                    from,
+                    message,
+                    manifest,
+                    kind,
+                    sent_at,
+                    received_at,
+                }
+            }
+            _ => Event::UnknownContent { from, message },
+        });
+        Ok(())
+    }
+}
+
+/// Holds a content against the sender's own chain: loss and reordering become visible.
+fn follow_chain(
+    tx: &mut Tx<'_, '_>,
+    contact: &mut Contact,
+    from: DeviceAddress,
+    position: Option<ChainPosition>,
+    bytes: &[u8],
+) {
+    let who = sender(contact);
+    let device = contact.device_mut(from.device);
+    let Some(ChainPosition { seq, previous }) = position else {
+        tx.event(Event::OutOfOrder { from: who });
+        return;
+    };
+    let next = device.received_seq.saturating_add(1);
+    if seq >= next {
+        if seq == next && previous != device.received_hash {
+            tx.event(Event::OutOfOrder { from: who.clone() });
+        }
+        if seq > next {
+            let missing = next..seq;
+            tx.event(Event::Gap {
+                from: who,
+                missing: seq - next,
+            });
+            device.missing.extend(missing.rev().take(MAX_MISSING));
+            let excess = device.missing.len().saturating_sub(MAX_MISSING);
+            device.missing.drain(..excess);
+        }
+        device.received_seq = seq;
+        device.received_hash = sha256(&[bytes]);
+    } else if let Some(late) = device.missing.iter().position(|n| *n == seq) {
+        device.missing.remove(late);
+    } else {
+        tx.event(Event::OutOfOrder { from: who });
+    }
+}
+
+fn take_receipt(
+    tx: &mut Tx<'_, '_>,
+    contact: &Contact,
+    from: DeviceAddress,
+    receipt: &Receipt,
+) -> Result<(), EngineError> {
+    let message = receipt.message_id;
+    let Some(index) = tx.message_index(&from.user, &message)? else {
+        return Ok(());
+    };
+    let Some(entry) = tx.history(&from.user, index.history)? else {
+        return Ok(());
+    };
+    let Direction::Outgoing(before) = entry.direction else {
+        return Ok(());
+    };
+    let status = match receipt.kind {
+        ReceiptKind::Delivered => MessageStatus::Delivered,
+        ReceiptKind::Read => MessageStatus::Read,
+        ReceiptKind::Refused => MessageStatus::NotDelivered,
+    };
+    leave_outbox(tx, &from.user, &message, Some(from.device))?;
+    if before < status {
+        set_status(tx, &from.user, &message, status)?;
+        tx.event(Event::Receipt {
+            from: sender(contact),
+            message,
+            kind: receipt.kind,
+        });
+    }
+    Ok(())
+}

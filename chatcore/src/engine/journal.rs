@@ -1,0 +1,140 @@
+//! The journal: what a person must not miss, kept from the step in which it happened until it was
+//! shown. A process that dies in between loses nothing of it.
+
+use super::contacts::sender;
+use super::query::damaged;
+use super::{EngineError, Event};
+use crate::ids::{MessageId, UserId};
+use crate::keys::Nickname;
+use crate::store::rows::{Contact, HistoryEntry, JournalEntry, JournalKind};
+use crate::store::{Direction, Key, Store, Table};
+use crate::wire::content::{Body, Content, ReceiptKind};
+use crate::wire::storage;
+
+pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
+    let (peer, kind) = match event {
+        Event::Text { from, message, .. } => (from.user, JournalKind::Text(*message)),
+        Event::FileSaved { from, message, .. } => (from.user, JournalKind::FileSaved(*message)),
+        Event::UnknownContent { from, message } => (from.user, JournalKind::Unknown(*message)),
+        Event::Receipt {
+            from,
+            message,
+            kind,
+        } => {
+            let kind = match kind {
+                ReceiptKind::Delivered => JournalKind::Delivered(*message),
+                ReceiptKind::Read => JournalKind::Read(*message),
+                ReceiptKind::Refused => JournalKind::Refused(*message),
+            };
+            (from.user, kind)
+        }
+        Event::NotDelivered { to, message } => (*to, JournalKind::NotDelivered(*message)),
+        Event::Gap { from, missing } => (from.user, JournalKind::Gap(*missing)),
+        Event::OutOfOrder { from } => (from.user, JournalKind::OutOfOrder),
+        Event::IdentityChanged { contact, new_user } => {
+            (contact.user, JournalKind::IdentityChanged(*new_user))
+        }
+        Event::NicknameChanged { who, before } => (
+            who.user,
+            JournalKind::NicknameChanged(before.as_str().to_owned()),
+        ),
+        Event::NewSession { with } => (with.user, JournalKind::NewSession),
+        Event::RecordRefused { user } => (*user, JournalKind::RecordRefused),
+        _ => return None,
+    };
+    Some(JournalEntry { peer, kind })
+}
+
+/// Returns at most `limit` things that were not shown yet, with their numbers, oldest first.
+///
+/// # Errors
+/// [`EngineError::Store`].
+pub fn journal(store: &dyn Store, limit: usize) -> Result<Vec<(u64, Option<Event>)>, EngineError> {
+    let mut events = Vec::new();
+    for (number, row) in store.scan(Table::Journal, &[], 0, Direction::Forward, limit)? {
+        let entry = storage::decode_journal(&row).map_err(damaged)?;
+        events.push((number, event_of(store, entry)?));
+    }
+    Ok(events)
+}
+
+fn history(
+    store: &dyn Store,
+    peer: &UserId,
+    message: &MessageId,
+) -> Result<Option<HistoryEntry>, EngineError> {
+    let key = [peer.as_bytes().as_slice(), message.as_bytes()].concat();
+    let Some(index) = store.load(&Key::new(Table::Messages, &key))? else {
+        return Ok(None);
+    };
+    let number = storage::decode_message_index(&index)
+        .map_err(damaged)?
+        .history;
+    let row = store.load(&Key::numbered(Table::History, peer.as_bytes(), number))?;
+    row.map(|row| storage::decode_history(&row).map_err(damaged))
+        .transpose()
+}
+
+fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, EngineError> {
+    let Some(row) = store.load(&Key::new(Table::Contacts, entry.peer.as_bytes()))? else {
+        return Ok(None);
+    };
+    let contact: Contact = storage::decode_contact(&row).map_err(damaged)?;
+    let from = sender(&contact);
+    let receipt = |message, kind| Event::Receipt {
+        from: sender(&contact),
+        message,
+        kind,
+    };
+    Ok(Some(match entry.kind {
+        JournalKind::Text(message) | JournalKind::FileSaved(message) => {
+            let Some(entry) = history(store, &entry.peer, &message)? else {
+                return Ok(None);
+            };
+            let content = Content::decode(&entry.content).map_err(damaged)?;
+            match content.body {
+                Body::Text(text) => {
+                    let (sent_at, received_at) = (entry.sent_at, entry.received_at);
+                    Event::Text {
+                        from,
+                        message,
+                        text,
+                        sent_at,
+                        received_at,
+                    }
+                }
+                Body::File(m) => {
+                    let path = entry.file_path;
+                    Event::FileSaved {
+                        from,
+                        message,
+                        name: m.name,
+                        size: m.size,
+                        path,
+                    }
+                }
+                _ => return Ok(None),
+            }
+        }
+        JournalKind::Unknown(message) => Event::UnknownContent { from, message },
+        JournalKind::Delivered(message) => receipt(message, ReceiptKind::Delivered),
+        JournalKind::Read(message) => receipt(message, ReceiptKind::Read),
+        JournalKind::Refused(message) => receipt(message, ReceiptKind::Refused),
+        JournalKind::NotDelivered(message) => Event::NotDelivered {
+            to: entry.peer,
+            message,
+        },
+        JournalKind::Gap(missing) => Event::Gap { from, missing },
+        JournalKind::OutOfOrder => Event::OutOfOrder { from },
+        JournalKind::IdentityChanged(new_user) => Event::IdentityChanged {
+            contact: from,
+            new_user,
+        },
+        JournalKind::NicknameChanged(before) => match Nickname::new(&before) {
+            Ok(before) => Event::NicknameChanged { who: from, before },
+            Err(_) => return Ok(None),
+        },
+        JournalKind::NewSession => Event::NewSession { with: from },
+        JournalKind::RecordRefused => Event::RecordRefused { user: entry.peer },
+    }))
+}

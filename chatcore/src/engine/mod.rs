@@ -1,0 +1,517 @@
+//! The engine: commands, frames and time go in; changes, frames and events come out.
+//!
+//! ```text
+//! handle_command ─┐                       ┌─▶ changes   saved first, in one durable transaction
+//! handle_frame   ─┼─▶ Engine ──▶ Step ────┼─▶ frames    sent next
+//! handle_timeout ─┘                       └─▶ events    shown last
+//! ```
+//! It only routes: what a session, a record or a file may do is decided in their own modules. It
+//! holds nothing that must survive: after a crash a new engine goes on from the store alone. When
+//! saving a step fails, the engine is dropped with it.
+
+mod account;
+mod contacts;
+mod deliver;
+mod event;
+mod files;
+mod inbound;
+mod journal;
+mod outbound;
+pub mod query;
+mod receipts;
+mod sessions;
+mod tx;
+
+pub use account::{NewProfile, Rejoin};
+pub use event::{Acquaintance, Event, FileKind, LookupError, Sender};
+pub use files::Upload;
+pub use query::{ContactView, HistoryView, ProfileView, Registration};
+pub use tx::Context;
+
+pub(crate) use outbound::MAX_INLINE;
+
+pub use crate::store::rows::{ContactStanding, Direction, MessageStatus};
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tx::Tx;
+
+use crate::file::Manifest;
+use crate::ids::{DeviceAddress, MINUTE, MessageId, Timestamp, UserId};
+use crate::keys::Nickname;
+use crate::store::{Changes, StoreError};
+use crate::wire::content::Body;
+use crate::wire::relay::{Answer, DeviceFrame, Failure, RelayFrame, RequestId};
+
+/// Milliseconds between looks at what the relay still holds of ours.
+const QUERY_EVERY: u64 = 10 * MINUTE;
+
+/// Why a command is refused, or the engine can't go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// Local failure: the store does not answer. The engine is to be dropped.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The user is not known here; look the name up first. State is unchanged.
+    #[error("the recipient is not known")]
+    UnknownContact,
+    /// The contact's identity key changed and the person has not decided. State is unchanged.
+    #[error("the contact's identity key changed")]
+    IdentityChanged,
+    /// The contact is blocked. State is unchanged.
+    #[error("the contact is blocked")]
+    Blocked,
+    /// The contact has closed the account. State is unchanged.
+    #[error("the contact has closed the account")]
+    AccountClosed,
+    /// The text is longer than allowed. State is unchanged.
+    #[error("the text is longer than {max} bytes")]
+    TextTooLong {
+        /// The limit.
+        max: usize,
+    },
+    /// The profile belongs to another relay. State is unchanged.
+    #[error("the profile belongs to another relay")]
+    OtherRelay,
+    /// Nobody writes to himself. State is unchanged.
+    #[error("that is yourself")]
+    OwnUser,
+    /// The command needs the relay. State is unchanged.
+    #[error("not connected to the relay")]
+    Offline,
+    /// The relay broke the protocol; the connection is to be closed. State is unchanged.
+    #[error("the relay broke the protocol")]
+    RelayMisbehaved,
+}
+
+/// What to do, in this order: save, send, show.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Step {
+    /// Saved in one durable transaction before anything else happens.
+    pub changes: Changes,
+    /// Sent after the changes are saved.
+    pub frames: Vec<DeviceFrame>,
+    /// Shown last.
+    pub events: Vec<Event>,
+}
+
+/// What a person or program asks for.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Command {
+    /// Turns a name into a user; answered by [`Event::LookupDone`].
+    Lookup {
+        /// Comes back in the answer.
+        ticket: u64,
+        /// As typed.
+        name: String,
+    },
+    /// Sends a text.
+    SendText {
+        /// To whom.
+        to: UserId,
+        /// A fresh id.
+        message: MessageId,
+        /// The text.
+        text: String,
+    },
+    /// Remembers an upload, so that it goes on after a break; before anything of it is sent.
+    SaveUpload(Upload),
+    /// Forgets an upload.
+    DropUpload(u64),
+    /// Sends a file that is complete at the relay, and forgets its upload in the same step.
+    SendFile {
+        /// To whom.
+        to: UserId,
+        /// A fresh id.
+        message: MessageId,
+        /// How to fetch and open it.
+        manifest: Manifest,
+        /// The upload it came from.
+        upload: u64,
+    },
+    /// Sends a text that was too long for an envelope and is complete at the relay as a file.
+    SendLongText {
+        /// To whom.
+        to: UserId,
+        /// A fresh id.
+        message: MessageId,
+        /// How to fetch and open it.
+        manifest: Manifest,
+        /// The text itself, for the own history.
+        text: String,
+    },
+    /// A text that came as a file was fetched; answered by [`Event::Text`].
+    LongTextFetched {
+        /// From whom.
+        from: UserId,
+        /// Which message.
+        message: MessageId,
+        /// The text.
+        text: String,
+    },
+    /// A file can't be fetched any more: it is no longer offered.
+    FileGone {
+        /// From whom.
+        from: UserId,
+        /// Which message.
+        message: MessageId,
+    },
+    /// Tells the sender that a file was fetched, and records where it is.
+    FileSaved {
+        /// From whom.
+        from: UserId,
+        /// Which message.
+        message: MessageId,
+        /// Where it was saved.
+        path: String,
+    },
+    /// Marks a contact's key as compared.
+    Verify(UserId),
+    /// Takes the user who now has a contact's name for that person.
+    AcceptIdentity(UserId),
+    /// Refuses everything from a user.
+    Block(UserId),
+    /// Takes the block back.
+    Unblock(UserId),
+    /// Changes the own nickname; answered by [`Event::Renamed`] or [`Event::RequestRefused`].
+    Rename(Nickname),
+    /// Closes the account for ever.
+    CloseAccount,
+    /// Sends due receipts at once.
+    FlushReceipts,
+    /// Everything in the journal up to this number was shown.
+    Shown(u64),
+}
+
+/// What an answer of the relay belongs to.
+#[derive(Debug)]
+enum Pending {
+    Login,
+    Lookup {
+        ticket: u64,
+        name: String,
+        expected: Option<UserId>,
+    },
+    Refresh {
+        user: UserId,
+    },
+    UpdateRecord,
+    CloseAccount,
+    UploadPrekeys,
+    Claim(Vec<DeviceAddress>),
+    Send(Vec<Sent>),
+    Query(Vec<(UserId, u64)>),
+    DeleteBlob,
+}
+
+/// What an envelope on its way carries.
+#[derive(Debug, Clone, Copy)]
+enum Sent {
+    /// An entry of the outbox.
+    Outbox(UserId, u64),
+    /// Receipts or a profile: not kept.
+    Unkept,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Offline,
+    Online,
+}
+
+/// The protocol state of one device that is not in its store.
+#[derive(Debug)]
+pub struct Engine {
+    link: Link,
+    pending: BTreeMap<RequestId, Pending>,
+    next_request: RequestId,
+    /// Envelopes that waited at login and have not come yet.
+    undelivered: u64,
+    claiming: BTreeSet<DeviceAddress>,
+    /// Users with outbox entries that have no ciphertext.
+    waiting: BTreeSet<UserId>,
+    receipts_due: BTreeMap<DeviceAddress, Timestamp>,
+    next_query: Timestamp,
+    looked_up: BTreeMap<UserId, Timestamp>,
+    unknown_tags: u64,
+    /// Strangers held, once counted.
+    strangers: Option<usize>,
+}
+
+/// Request ids from here on belong to the driver's own requests.
+pub(crate) const DRIVER_REQUESTS: RequestId = 1 << 32;
+
+impl Engine {
+    /// Begins with what the store holds.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`].
+    pub fn new(context: &mut Context<'_>) -> Result<Self, EngineError> {
+        let tx = Tx::new(context);
+        let mut receipts_due = BTreeMap::new();
+        for contact in tx.contacts()? {
+            for device in contact
+                .devices
+                .iter()
+                .filter(|d| !d.due_receipts.is_empty())
+            {
+                let address = DeviceAddress {
+                    user: contact.user(),
+                    device: device.id,
+                };
+                receipts_due.insert(address, device.receipts_due_at);
+            }
+        }
+        Ok(Self {
+            link: Link::Offline,
+            pending: BTreeMap::new(),
+            next_request: 1,
+            undelivered: 0,
+            claiming: BTreeSet::new(),
+            waiting: tx.outbox_users()?.into_iter().collect(),
+            receipts_due,
+            next_query: Timestamp(0),
+            looked_up: BTreeMap::new(),
+            unknown_tags: 0,
+            strangers: None,
+        })
+    }
+
+    /// Carries out a command.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn handle_command(
+        &mut self,
+        context: &mut Context<'_>,
+        command: Command,
+    ) -> Result<Step, EngineError> {
+        let mut tx = Tx::new(context);
+        match command {
+            Command::Lookup { ticket, name } => self.look_up(&mut tx, ticket, name)?,
+            Command::SendText { to, message, text } => {
+                self.send_body(&mut tx, to, message, Body::Text(text), None)?;
+            }
+            Command::SaveUpload(upload) => files::save_upload(&mut tx, upload),
+            Command::DropUpload(number) => tx.delete_transfer(number),
+            Command::SendFile {
+                to,
+                message,
+                manifest,
+                upload,
+            } => {
+                files::offer(&mut tx, upload, to, message, manifest.blob_id)?;
+                self.send_body(&mut tx, to, message, Body::File(manifest), None)?;
+            }
+            Command::SendLongText {
+                to,
+                message,
+                manifest,
+                text,
+            } => {
+                let body = Body::LongText(manifest);
+                self.send_body(&mut tx, to, message, body, Some(Body::Text(text)))?;
+            }
+            Command::LongTextFetched {
+                from,
+                message,
+                text,
+            } => {
+                self.long_text_fetched(&mut tx, &from, &message, text)?;
+            }
+            Command::FileGone { from, message } => files::forget(&mut tx, &from, &message)?,
+            Command::FileSaved {
+                from,
+                message,
+                path,
+            } => {
+                self.file_saved(&mut tx, &from, &message, path)?;
+            }
+            Command::Verify(user) => contacts::verify(&mut tx, &user)?,
+            Command::AcceptIdentity(user) => contacts::accept_identity(&mut tx, &user)?,
+            Command::Block(user) => self.block(&mut tx, &user)?,
+            Command::Unblock(user) => contacts::unblock(&mut tx, &user)?,
+            Command::Rename(nickname) => self.rename(&mut tx, nickname)?,
+            Command::CloseAccount => self.close_account(&mut tx)?,
+            Command::Shown(up_to) => {
+                for number in tx.journal_numbers(up_to)? {
+                    tx.delete_journal(number);
+                }
+            }
+            Command::FlushReceipts => self.flush_receipts(&mut tx, Flush::Everything)?,
+        }
+        tx.finish()
+    }
+
+    /// Takes in a frame from the relay.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`], or [`EngineError::RelayMisbehaved`] when the connection must end.
+    pub fn handle_frame(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: RelayFrame,
+    ) -> Result<Step, EngineError> {
+        let mut tx = Tx::new(context);
+        match frame.answer {
+            Answer::Deliver { epoch, envelopes } => self.deliver(&mut tx, epoch, envelopes)?,
+            Answer::Closing(reason) => tx.event(Event::Closing(reason)),
+            Answer::Pong => {}
+            answer => {
+                let pending = self.pending.remove(&frame.request_id);
+                self.answered(
+                    &mut tx,
+                    pending.ok_or(EngineError::RelayMisbehaved)?,
+                    answer,
+                )?;
+            }
+        }
+        tx.finish()
+    }
+
+    fn answered(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        pending: Pending,
+        answer: Answer,
+    ) -> Result<(), EngineError> {
+        match (pending, answer) {
+            (Pending::Login, Answer::LoggedIn(login)) => self.logged_in(tx, &login),
+            (Pending::Login, Answer::Failure(failure)) => {
+                tx.event(Event::Refused(failure));
+                Ok(())
+            }
+            (
+                Pending::Lookup {
+                    ticket,
+                    name,
+                    expected,
+                },
+                answer,
+            ) => self.looked_up(tx, ticket, &name, expected, answer),
+            (Pending::Refresh { user }, answer) => self.refreshed(tx, &user, answer),
+            (Pending::UpdateRecord, Answer::Done) => self.record_updated(tx),
+            (Pending::UpdateRecord, Answer::Failure(failure)) => {
+                account::record_refused(tx, failure)
+            }
+            (Pending::CloseAccount, Answer::Done) => {
+                tx.event(Event::AccountClosed);
+                Ok(())
+            }
+            (Pending::CloseAccount, Answer::Failure(failure)) => {
+                tx.event(Event::RequestRefused(failure));
+                Ok(())
+            }
+            (Pending::UploadPrekeys, Answer::PrekeyStatus { .. } | Answer::Failure(_)) => Ok(()),
+            (Pending::Claim(devices), Answer::ClaimedPrekeys(prekeys)) => {
+                if devices.len() != prekeys.len() {
+                    return Err(EngineError::RelayMisbehaved);
+                }
+                self.claimed(tx, devices.into_iter().zip(prekeys))
+            }
+            (Pending::Claim(devices), Answer::Failure(Failure { code, .. })) => {
+                self.claimed(tx, devices.into_iter().map(|d| (d, Err(code))))
+            }
+            (Pending::Send(sent), Answer::SendResults(results)) => {
+                if sent.len() != results.len() {
+                    return Err(EngineError::RelayMisbehaved);
+                }
+                self.sent(tx, sent.into_iter().zip(results))
+            }
+            (Pending::Send(sent), Answer::Failure(Failure { code, .. })) => {
+                self.sent(tx, sent.into_iter().map(|s| (s, Err(code))))
+            }
+            (Pending::Query(asked), Answer::Queued(queued)) => {
+                if asked.len() != queued.len() {
+                    return Err(EngineError::RelayMisbehaved);
+                }
+                self.queried(tx, asked.into_iter().zip(queued))
+            }
+            (Pending::Query(_) | Pending::DeleteBlob, Answer::Failure(_) | Answer::Done) => Ok(()),
+            _ => Err(EngineError::RelayMisbehaved),
+        }
+    }
+
+    /// Does what is due.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`].
+    pub fn handle_timeout(&mut self, context: &mut Context<'_>) -> Result<Step, EngineError> {
+        let mut tx = Tx::new(context);
+        if self.link == Link::Online {
+            if self.next_query <= tx.now {
+                self.drive_outbox(&mut tx)?;
+            }
+            self.flush_receipts(&mut tx, Flush::Due)?;
+        }
+        tx.finish()
+    }
+
+    /// Returns when [`Self::handle_timeout`] has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        if self.link == Link::Offline {
+            return None;
+        }
+        self.receipts_due
+            .values()
+            .copied()
+            .chain([self.next_query])
+            .min()
+    }
+
+    /// Tells the engine that the connection is gone.
+    pub fn disconnected(&mut self) {
+        self.link = Link::Offline;
+        self.pending.clear();
+        self.claiming.clear();
+        self.undelivered = 0;
+    }
+
+    /// Tells whether the relay knows us on this connection.
+    #[must_use]
+    pub fn is_online(&self) -> bool {
+        self.link == Link::Online
+    }
+
+    /// Tells whether nothing is under way: no answer outstanding, nothing waiting at the relay.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.link == Link::Online
+            && self.pending.is_empty()
+            && self.claiming.is_empty()
+            && self.undelivered == 0
+    }
+
+    /// Tells whether receipts wait to be sent.
+    #[must_use]
+    pub fn has_due_receipts(&self) -> bool {
+        !self.receipts_due.is_empty()
+    }
+
+    /// Returns how many envelopes with unknown tags were dropped.
+    #[must_use]
+    pub const fn unknown_tags(&self) -> u64 {
+        self.unknown_tags
+    }
+
+    fn ask(&mut self, tx: &mut Tx<'_, '_>, request: crate::wire::relay::Request, pending: Pending) {
+        let id = self.next_request;
+        self.next_request = (id + 1) % DRIVER_REQUESTS;
+        if self.next_request == 0 {
+            self.next_request = 1;
+        }
+        self.pending.insert(id, pending);
+        tx.frame(id, request);
+    }
+}
+
+/// Which receipts to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flush {
+    Due,
+    Everything,
+}

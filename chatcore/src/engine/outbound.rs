@@ -1,0 +1,344 @@
+//! Sending: from a body to the outbox, and from the outbox to the relay.
+
+use bytes::Bytes;
+
+use super::sessions::{incoming_tag, sending_session};
+use super::tx::Tx;
+use super::{Engine, EngineError, Event, Link, Pending, Sent};
+use crate::crypto::kdf::sha256;
+use crate::ids::{DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, MessageId, UserId};
+use crate::ratchet::SealError;
+use crate::store::Table;
+use crate::store::rows::{
+    Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxEntry,
+    OutboxState, PeerDevice, SealedEnvelope,
+};
+use crate::trust::Trust;
+use crate::wire::content::{Body, ChainPosition, Content};
+use crate::wire::envelope::{Envelope, EnvelopeKind};
+use crate::wire::limits::{MAX_ENVELOPES, MAX_RECEIPTS, MAX_TTL};
+use crate::wire::relay::Request;
+
+/// Most bytes of blobs in one request.
+const MAX_BATCH: usize = 900 * 1024;
+
+/// Longest encoded content that fits an envelope whatever precedes it.
+pub(crate) const MAX_INLINE: usize = 24 * 1024;
+
+/// Makes the content of a message to one device; moves the conversation's chain.
+pub(super) fn make_content(
+    tx: &mut Tx<'_, '_>,
+    address: &DeviceAddress,
+    device: &mut PeerDevice,
+    message_id: MessageId,
+    body: Body,
+) -> Content {
+    let in_chain = matches!(body, Body::Text(_) | Body::File(_) | Body::LongText(_));
+    let position = in_chain.then(|| {
+        let seq = device.sent_seq + 1;
+        ChainPosition {
+            seq,
+            previous: device.sent_hash,
+        }
+    });
+    let announce = !device.tag_confirmed && !device.sessions.is_empty();
+    let next_tag = announce.then(|| incoming_tag(tx, device, address));
+    let taken = device.due_receipts.len().min(MAX_RECEIPTS);
+    let receipts = device.due_receipts.drain(..taken).collect();
+    Content {
+        message_id,
+        position,
+        sent_at: tx.now,
+        receipts,
+        next_tag,
+        body,
+    }
+}
+
+/// Seals a content in a session; saves the session. `None`: a session is needed first.
+pub(super) fn seal(
+    tx: &mut Tx<'_, '_>,
+    device: &PeerDevice,
+    content: &[u8],
+) -> Result<Option<SealedEnvelope>, EngineError> {
+    let Some(mut session) = sending_session(tx, device)? else {
+        return Ok(None);
+    };
+    let (kind, blob) = match session.seal(content, tx.now, tx.rng) {
+        Ok(sealed) => sealed,
+        Err(SealError::Unusable) => return Ok(None),
+        Err(SealError::TooLong(_)) => return Err(EngineError::TextTooLong { max: MAX_INLINE }),
+    };
+    let tag = match kind {
+        EnvelopeKind::First => DeliveryTag::ZERO,
+        EnvelopeKind::Session => match device.outgoing_tag {
+            Some(tag) => tag,
+            None => return Ok(None),
+        },
+    };
+    tx.save_session(&session);
+    let key = IdempotencyKey::generate(tx.rng);
+    let blob = Bytes::from(blob);
+    Ok(Some(SealedEnvelope {
+        kind,
+        tag,
+        blob,
+        key,
+        sent_at: tx.now,
+        resent: false,
+    }))
+}
+
+pub(super) fn envelope(to: DeviceAddress, sealed: &SealedEnvelope) -> Envelope {
+    Envelope {
+        to,
+        tag: sealed.tag,
+        kind: sealed.kind,
+        blob: sealed.blob.clone(),
+        ttl: MAX_TTL,
+        idempotency_key: sealed.key,
+    }
+}
+
+impl Engine {
+    pub(super) fn send_body(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        to: UserId,
+        message: MessageId,
+        body: Body,
+        shown: Option<Body>,
+    ) -> Result<(), EngineError> {
+        if let Body::Text(text) = &body
+            && text.len() > MAX_INLINE
+        {
+            return Err(EngineError::TextTooLong { max: MAX_INLINE });
+        }
+        let profile = tx.profile()?;
+        if to == profile.user() {
+            return Err(EngineError::OwnUser);
+        }
+        let mut contact = tx.contact(&to)?.ok_or(EngineError::UnknownContact)?;
+        if contact.trust == Trust::Changed {
+            return Err(EngineError::IdentityChanged);
+        }
+        if contact.standing == ContactStanding::Blocked {
+            return Err(EngineError::Blocked);
+        }
+        contact.standing = ContactStanding::Contact;
+        let ids: Vec<DeviceId> = contact
+            .records
+            .newest()
+            .devices()
+            .iter()
+            .map(|d| d.device_id())
+            .collect();
+        if ids.is_empty() {
+            return Err(EngineError::AccountClosed);
+        }
+        self.append_message(tx, &mut contact, message, (&body, shown.as_ref()), &ids)?;
+        tx.save_contact(&contact);
+        self.waiting.insert(to);
+        self.drive_user(tx, &to)
+    }
+
+    /// Writes a message to history and outbox; the history may show it in another form.
+    fn append_message(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        contact: &mut Contact,
+        message: MessageId,
+        (body, shown): (&Body, Option<&Body>),
+        devices: &[DeviceId],
+    ) -> Result<(), EngineError> {
+        let user = contact.user();
+        let mut index = MessageIndex {
+            history: tx.next_number(Table::History, user.as_bytes())?,
+            outbox: Vec::new(),
+        };
+        let mut number = tx.next_number(Table::Outbox, user.as_bytes())?;
+        for id in devices {
+            let address = DeviceAddress { user, device: *id };
+            let device = contact.device_mut(*id);
+            let mut content = make_content(tx, &address, device, message, body.clone());
+            let bytes = content.encode();
+            content.body = shown.unwrap_or(body).clone();
+            let for_history = content.encode();
+            let content = bytes;
+            device.sent_seq += 1;
+            device.sent_hash = sha256(&[&content]);
+            if device.due_receipts.is_empty() {
+                self.receipts_due.remove(&address);
+            }
+            if index.outbox.is_empty() {
+                tx.save_history(
+                    index.history,
+                    &HistoryEntry {
+                        message,
+                        peer: user,
+                        direction: Direction::Outgoing(MessageStatus::Queued),
+                        sent_at: tx.now,
+                        received_at: tx.now,
+                        content: for_history,
+                        file_path: String::new(),
+                    },
+                );
+            }
+            let entry = OutboxEntry {
+                message,
+                to: address,
+                content,
+                created_at: tx.now,
+                state: OutboxState::Waiting,
+            };
+            tx.save_outbox(number, &entry);
+            index.outbox.push(number);
+            number += 1;
+        }
+        tx.save_message_index(&user, &message, &index);
+        Ok(())
+    }
+
+    /// Moves everything to a user that has no ciphertext yet: seals it, or asks for a session.
+    pub(super) fn drive_user(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        user: &UserId,
+    ) -> Result<(), EngineError> {
+        if self.link == Link::Offline || !self.waiting.contains(user) {
+            return Ok(());
+        }
+        let Some(contact) = tx.contact(user)? else {
+            return Ok(());
+        };
+        let (mut envelopes, mut unsealed) = (Vec::new(), Vec::new());
+        for (number, mut entry) in tx.outbox(user)? {
+            if entry.state != OutboxState::Waiting || unsealed.contains(&entry.to) {
+                continue;
+            }
+            let sealed = match contact.device(entry.to.device) {
+                Some(device) => seal(tx, device, &entry.content)?,
+                None => None,
+            };
+            match sealed {
+                None => unsealed.push(entry.to),
+                Some(sealed) => {
+                    envelopes.push((Sent::Outbox(*user, number), envelope(entry.to, &sealed)));
+                    entry.state = OutboxState::Sealed(sealed);
+                    tx.save_outbox(number, &entry);
+                }
+            }
+        }
+        if unsealed.is_empty() {
+            self.waiting.remove(user);
+        }
+        self.claim(tx, unsealed);
+        self.send(tx, envelopes);
+        Ok(())
+    }
+
+    /// Sends envelopes in as few requests as their sizes allow.
+    pub(super) fn send(&mut self, tx: &mut Tx<'_, '_>, envelopes: Vec<(Sent, Envelope)>) {
+        let (mut sent, mut batch, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for (what, envelope) in envelopes {
+            let full = bytes + envelope.blob.len() > MAX_BATCH || batch.len() == MAX_ENVELOPES;
+            if full {
+                let request = Request::SendMany(std::mem::take(&mut batch));
+                self.ask(tx, request, Pending::Send(std::mem::take(&mut sent)));
+                bytes = 0;
+            }
+            bytes += envelope.blob.len();
+            sent.push(what);
+            batch.push(envelope);
+        }
+        if !batch.is_empty() {
+            self.ask(tx, Request::SendMany(batch), Pending::Send(sent));
+        }
+    }
+
+    /// Tells everybody we write with that our record changed.
+    pub(super) fn tell_contacts(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        profile: &crate::store::rows::Profile,
+    ) -> Result<(), EngineError> {
+        let mut envelopes = Vec::new();
+        for mut contact in tx.contacts()? {
+            if contact.standing != ContactStanding::Contact {
+                continue;
+            }
+            let user = contact.user();
+            let ids: Vec<DeviceId> = contact.devices.iter().map(|d| d.id).collect();
+            for id in ids {
+                let address = DeviceAddress { user, device: id };
+                let body = Body::Profile(profile.record.signed().clone());
+                let message = MessageId::generate(tx.rng);
+                let device = contact.device_mut(id);
+                let content = make_content(tx, &address, device, message, body).encode();
+                if let Some(sealed) = seal(tx, device, &content)? {
+                    envelopes.push((Sent::Unkept, envelope(address, &sealed)));
+                }
+            }
+            tx.save_contact(&contact);
+        }
+        self.send(tx, envelopes);
+        Ok(())
+    }
+}
+
+/// Records how far a message of ours came; never back.
+pub(super) fn set_status(
+    tx: &mut Tx<'_, '_>,
+    user: &UserId,
+    message: &MessageId,
+    status: MessageStatus,
+) -> Result<(), EngineError> {
+    let Some(index) = tx.message_index(user, message)? else {
+        return Ok(());
+    };
+    let Some(mut entry) = tx.history(user, index.history)? else {
+        return Ok(());
+    };
+    if let Direction::Outgoing(before) = entry.direction
+        && before < status
+    {
+        entry.direction = Direction::Outgoing(status);
+        tx.save_history(index.history, &entry);
+    }
+    Ok(())
+}
+
+/// Takes a message out of the outbox: it is delivered, or given up.
+pub(super) fn leave_outbox(
+    tx: &mut Tx<'_, '_>,
+    user: &UserId,
+    message: &MessageId,
+    device: Option<DeviceId>,
+) -> Result<(), EngineError> {
+    let Some(mut index) = tx.message_index(user, message)? else {
+        return Ok(());
+    };
+    let mut left = Vec::new();
+    for number in std::mem::take(&mut index.outbox) {
+        let entry = tx.outbox_entry(user, number)?;
+        match entry {
+            Some(entry) if device.is_some_and(|d| d != entry.to.device) => left.push(number),
+            _ => tx.delete_outbox(user, number),
+        }
+    }
+    index.outbox = left;
+    tx.save_message_index(user, message, &index);
+    Ok(())
+}
+
+/// Tells that a message is given up.
+pub(super) fn give_up(
+    tx: &mut Tx<'_, '_>,
+    user: &UserId,
+    message: MessageId,
+) -> Result<(), EngineError> {
+    leave_outbox(tx, user, &message, None)?;
+    set_status(tx, user, &message, MessageStatus::NotDelivered)?;
+    tx.event(Event::NotDelivered { to: *user, message });
+    Ok(())
+}

@@ -1,0 +1,284 @@
+//! Looking at a profile without changing it.
+
+use super::{ContactStanding, Direction, EngineError, FileKind, Upload};
+use crate::file::Manifest;
+use crate::ids::{MessageId, Timestamp, UserId};
+use crate::keys::{IdentityKey, Nickname, RelayKey};
+use crate::store::rows::{Contact, Transfer};
+use crate::store::{Direction as Order, Key, Store, StoreError, Table};
+use crate::trust::{SafetyNumber, Trust};
+use crate::wire::content::{Body, Content};
+use crate::wire::{WireError, storage};
+
+pub use super::journal::journal;
+
+/// Who we are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProfileView {
+    /// Our user id.
+    pub user: UserId,
+    /// Our identity key.
+    pub identity_key: IdentityKey,
+    /// Our nickname.
+    pub nickname: Nickname,
+    /// The relay's pinned key.
+    pub relay: RelayKey,
+    /// `HOST:PORT`.
+    pub address: String,
+    /// Whether the relay has our record.
+    pub registration: Registration,
+}
+
+/// Whether a profile is known to its relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// Not yet.
+    Pending,
+    /// It is.
+    Done,
+}
+
+/// A person we know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContactView {
+    /// The user.
+    pub user: UserId,
+    /// The identity key.
+    pub identity_key: IdentityKey,
+    /// The nickname.
+    pub nickname: Nickname,
+    /// How the person stands to us.
+    pub standing: ContactStanding,
+    /// How far the key is trusted.
+    pub trust: Trust,
+    /// Who has the name now, if the person has to decide.
+    pub replaced_by: Option<UserId>,
+}
+
+impl ContactView {
+    /// Returns the number to compare with this person.
+    #[must_use]
+    pub fn safety_number(&self, own: &IdentityKey) -> SafetyNumber {
+        SafetyNumber::new(own, &self.identity_key)
+    }
+}
+
+/// A message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryView {
+    /// Running number in the conversation.
+    pub number: u64,
+    /// Its id.
+    pub message: MessageId,
+    /// Who wrote it.
+    pub direction: Direction,
+    /// The sender's clock.
+    pub sent_at: Timestamp,
+    /// Our clock.
+    pub received_at: Timestamp,
+    /// What it says.
+    pub body: Body,
+    /// Where a received file was saved; empty if it was not.
+    pub file_path: String,
+}
+
+pub(super) fn damaged(_: WireError) -> EngineError {
+    EngineError::Store(StoreError::Damaged)
+}
+
+/// Returns who we are.
+///
+/// # Errors
+/// [`EngineError::Store`].
+pub fn profile(store: &dyn Store) -> Result<ProfileView, EngineError> {
+    let row = store.load(&Key::new(Table::Profile, &[]))?;
+    let row = row.ok_or(EngineError::Store(StoreError::Damaged))?;
+    let profile = storage::decode_profile(&row).map_err(damaged)?;
+    Ok(ProfileView {
+        user: profile.user(),
+        identity_key: profile.identity.public(),
+        nickname: profile.record.nickname().clone(),
+        relay: profile.relay,
+        address: profile.address.clone(),
+        registration: if profile.registered {
+            Registration::Done
+        } else {
+            Registration::Pending
+        },
+    })
+}
+
+/// Returns everyone we know, by nickname.
+///
+/// # Errors
+/// [`EngineError::Store`].
+pub fn contacts(store: &dyn Store) -> Result<Vec<ContactView>, EngineError> {
+    let rows = store.list(Table::Contacts)?;
+    let decode = |row| {
+        storage::decode_contact(row)
+            .map(|c| view(&c))
+            .map_err(damaged)
+    };
+    let mut contacts = rows
+        .iter()
+        .map(|row| decode(row))
+        .collect::<Result<Vec<ContactView>, _>>()?;
+    contacts.sort_by_key(|c| (c.nickname.fold(), c.user));
+    Ok(contacts)
+}
+
+fn view(contact: &Contact) -> ContactView {
+    ContactView {
+        user: contact.user(),
+        identity_key: *contact.records.newest().identity_key(),
+        nickname: contact.nickname().clone(),
+        standing: contact.standing,
+        trust: contact.trust,
+        replaced_by: contact.replaced_by,
+    }
+}
+
+/// Returns the last `limit` messages with a user, oldest first.
+///
+/// # Errors
+/// [`EngineError::Store`].
+pub fn history(
+    store: &dyn Store,
+    user: &UserId,
+    limit: usize,
+) -> Result<Vec<HistoryView>, EngineError> {
+    let rows = store.scan(
+        Table::History,
+        user.as_bytes(),
+        u64::MAX,
+        Order::Backward,
+        limit,
+    )?;
+    let mut messages = Vec::with_capacity(rows.len());
+    for (number, row) in rows.into_iter().rev() {
+        let entry = storage::decode_history(&row).map_err(damaged)?;
+        let content = Content::decode(&entry.content).map_err(damaged)?;
+        messages.push(HistoryView {
+            number,
+            message: entry.message,
+            direction: entry.direction,
+            sent_at: entry.sent_at,
+            received_at: entry.received_at,
+            body: content.body,
+            file_path: entry.file_path,
+        });
+    }
+    Ok(messages)
+}
+
+/// A received file that is not fetched yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingFile {
+    /// From whom.
+    pub from: ContactView,
+    /// In which message.
+    pub message: MessageId,
+    /// How to fetch and open it.
+    pub manifest: Manifest,
+    /// What it is.
+    pub kind: FileKind,
+    /// The sender's clock.
+    pub sent_at: Timestamp,
+    /// Our clock.
+    pub received_at: Timestamp,
+}
+
+/// Returns the received files that are not fetched yet, oldest first.
+///
+/// # Errors
+/// [`EngineError::Store`].
+pub fn waiting_files(store: &dyn Store) -> Result<Vec<WaitingFile>, EngineError> {
+    let mut waiting = Vec::new();
+    for (_, row) in store.scan(Table::Transfers, &[], 0, Order::Forward, usize::MAX)? {
+        let transfer = storage::decode_transfer(&row).map_err(damaged)?;
+        if let Transfer::Download { from, message, .. } = transfer {
+            waiting.extend(waiting_file(store, &from, message)?);
+        }
+    }
+    Ok(waiting)
+}
+
+fn waiting_file(
+    store: &dyn Store,
+    from: &UserId,
+    message: MessageId,
+) -> Result<Option<WaitingFile>, EngineError> {
+    let key = [from.as_bytes().as_slice(), message.as_bytes()].concat();
+    let Some(index) = store.load(&Key::new(Table::Messages, &key))? else {
+        return Ok(None);
+    };
+    let number = storage::decode_message_index(&index)
+        .map_err(damaged)?
+        .history;
+    let contact = store.load(&Key::new(Table::Contacts, from.as_bytes()))?;
+    let entry = store.load(&Key::numbered(Table::History, from.as_bytes(), number))?;
+    let (Some(contact), Some(entry)) = (contact, entry) else {
+        return Ok(None);
+    };
+    let contact = storage::decode_contact(&contact).map_err(damaged)?;
+    let entry = storage::decode_history(&entry).map_err(damaged)?;
+    let (manifest, kind) = match Content::decode(&entry.content).map_err(damaged)?.body {
+        Body::File(manifest) => (manifest, FileKind::File),
+        Body::LongText(manifest) => (manifest, FileKind::LongText),
+        _ => return Ok(None),
+    };
+    let (sent_at, received_at) = (entry.sent_at, entry.received_at);
+    Ok(Some(WaitingFile {
+        from: view(&contact),
+        message,
+        manifest,
+        kind,
+        sent_at,
+        received_at,
+    }))
+}
+
+/// Returns the uploads that are not done.
+///
+/// # Errors
+/// [`EngineError::Store`].
+pub fn uploads(store: &dyn Store) -> Result<Vec<Upload>, EngineError> {
+    let mut uploads = Vec::new();
+    for row in store.list(Table::Transfers)? {
+        let transfer = storage::decode_transfer(&row).map_err(damaged)?;
+        if let Transfer::Upload {
+            number,
+            to,
+            manifest,
+            path,
+            modified,
+            write_key,
+            runs,
+        } = transfer
+        {
+            let runs = runs
+                .into_iter()
+                .map(|run| (run.salt_seed, run.stored))
+                .collect();
+            uploads.push(Upload {
+                number,
+                to,
+                manifest,
+                path,
+                modified,
+                write_key,
+                runs,
+            });
+        }
+    }
+    Ok(uploads)
+}
+
+/// Returns a number for a new upload.
+///
+/// # Errors
+/// [`EngineError::Store`].
+pub fn next_transfer(store: &dyn Store) -> Result<u64, EngineError> {
+    let last = store.scan(Table::Transfers, &[], u64::MAX, Order::Backward, 1)?;
+    Ok(last.first().map_or(0, |(number, _)| *number) + 1)
+}

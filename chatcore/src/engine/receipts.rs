@@ -1,0 +1,73 @@
+//! Receipts: owed for what came, sent soon, never receipted themselves.
+
+use super::outbound::{envelope, make_content, seal};
+use super::tx::Tx;
+use super::{Engine, EngineError, Flush, Link, Sent};
+use crate::ids::{DeviceAddress, MessageId, SECOND};
+use crate::store::rows::Contact;
+use crate::wire::content::{Body, Receipt, ReceiptKind};
+
+/// Milliseconds a receipt waits for a message to ride on.
+const RECEIPT_DELAY: u64 = 2 * SECOND;
+/// Receipts owed to one device; more are left to the sender's own questions.
+const MAX_OWED: usize = 10_000;
+
+impl Engine {
+    pub(super) fn owe_receipt(
+        &mut self,
+        tx: &Tx<'_, '_>,
+        contact: &mut Contact,
+        to: DeviceAddress,
+        message_id: MessageId,
+        kind: ReceiptKind,
+    ) {
+        let device = contact.device_mut(to.device);
+        let receipt = Receipt { message_id, kind };
+        if device.due_receipts.contains(&receipt) || device.due_receipts.len() >= MAX_OWED {
+            return;
+        }
+        if device.due_receipts.is_empty() {
+            device.receipts_due_at = tx.now.plus(RECEIPT_DELAY);
+        }
+        device.due_receipts.push(receipt);
+        self.receipts_due.insert(to, device.receipts_due_at);
+    }
+
+    pub(super) fn flush_receipts(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        which: Flush,
+    ) -> Result<(), EngineError> {
+        if self.link == Link::Offline {
+            return Ok(());
+        }
+        let now = tx.now;
+        let is_due = |at| which == Flush::Everything || at <= now;
+        let due: Vec<DeviceAddress> = self
+            .receipts_due
+            .iter()
+            .filter(|(_, at)| is_due(**at))
+            .map(|(to, _)| *to)
+            .collect();
+        let mut envelopes = Vec::new();
+        for to in due {
+            self.receipts_due.remove(&to);
+            let Some(mut contact) = tx.contact(&to.user)? else {
+                continue;
+            };
+            let device = contact.device_mut(to.device);
+            while !device.due_receipts.is_empty() {
+                let message = MessageId::generate(tx.rng);
+                let content = make_content(tx, &to, device, message, Body::Empty).encode();
+                // Without a session the peer will ask by sending again.
+                let Some(sealed) = seal(tx, device, &content)? else {
+                    break;
+                };
+                envelopes.push((Sent::Unkept, envelope(to, &sealed)));
+            }
+            tx.save_contact(&contact);
+        }
+        self.send(tx, envelopes);
+        Ok(())
+    }
+}

@@ -1,0 +1,227 @@
+//! Which session speaks, when a new one is needed, and how it comes about.
+
+use super::tx::Tx;
+use super::{Engine, EngineError, Event, Link, Pending};
+use crate::agreement::{AgreementError, Offer, start_session};
+use crate::ids::{DAY, DeliveryTag, DeviceAddress, Timestamp};
+use crate::keys::{PrekeyRecord, Signed};
+use crate::ratchet::Session;
+use crate::store::rows::{Contact, IncomingTag, OutboxEntry, OutboxState, PeerDevice};
+use crate::wire::limits::MAX_CLAIMS;
+use crate::wire::relay::{ErrorCode, Request};
+
+/// Most sessions with one peer device.
+const MAX_SESSIONS: usize = 5;
+/// Milliseconds a retired tag stays valid.
+const RETIRED_TAG_LIFE: u64 = 30 * DAY;
+/// Milliseconds a session of a lower generation still opens messages.
+const OLD_GENERATION_LIFE: u64 = 7 * DAY;
+
+/// Returns the tag that a peer device calls us by, a new one if there is none.
+pub(super) fn incoming_tag(
+    tx: &mut Tx<'_, '_>,
+    device: &mut PeerDevice,
+    address: &DeviceAddress,
+) -> DeliveryTag {
+    if let Some(tag) = device.current_tag() {
+        return tag;
+    }
+    let tag = DeliveryTag::generate(tx.rng);
+    let now = tx.now;
+    device.incoming_tags.retain(|t| {
+        t.retired_at
+            .is_none_or(|at| now.since(at) < RETIRED_TAG_LIFE)
+    });
+    device.incoming_tags.push(IncomingTag {
+        tag,
+        retired_at: None,
+    });
+    device.tag_confirmed = false;
+    tx.save_tag(&tag, address);
+    tag
+}
+
+/// Returns the session to send in (PROTOCOL.md section 8).
+pub(super) fn sending_session(
+    tx: &Tx<'_, '_>,
+    device: &PeerDevice,
+) -> Result<Option<Session>, EngineError> {
+    let mut best: Option<Session> = None;
+    for id in &device.sessions {
+        let Some(session) = tx.session(id)? else {
+            continue;
+        };
+        let speaks = session.generation() >= device.generation
+            && !session.is_stale(tx.now)
+            && (!session.is_confirmed() || device.outgoing_tag.is_some());
+        let rank = |s: &Session| (s.generation(), s.is_confirmed(), std::cmp::Reverse(s.id()));
+        if speaks && best.as_ref().is_none_or(|b| rank(&session) > rank(b)) {
+            best = Some(session);
+        }
+    }
+    Ok(best)
+}
+
+/// Adds a session to a device and lets those go that are over the limits.
+pub(super) fn add_session(
+    tx: &mut Tx<'_, '_>,
+    device: &mut PeerDevice,
+    session: &Session,
+) -> Result<(), EngineError> {
+    device.generation = device.generation.max(session.generation());
+    device.sessions.push(session.id());
+    tx.save_session(session);
+    let mut kept = Vec::new();
+    for id in std::mem::take(&mut device.sessions) {
+        let Some(other) = tx.session(&id)? else {
+            continue;
+        };
+        let life = if other.generation() < device.generation {
+            Some(OLD_GENERATION_LIFE)
+        } else {
+            None
+        };
+        let over = other.is_stale(tx.now)
+            || life.is_some_and(|life| tx.now.since(other.used_at()) >= life);
+        if over && id != session.id() {
+            tx.delete_session(&id);
+        } else {
+            kept.push((other.generation(), other.used_at(), id));
+        }
+    }
+    while kept.len() > MAX_SESSIONS {
+        let oldest = kept
+            .iter()
+            .filter(|(_, _, id)| *id != session.id())
+            .min()
+            .copied();
+        let Some(oldest) = oldest else { break };
+        tx.delete_session(&oldest.2);
+        kept.retain(|entry| *entry != oldest);
+    }
+    device.sessions = kept.into_iter().map(|(_, _, id)| id).collect();
+    Ok(())
+}
+
+impl Engine {
+    /// Asks for prekeys of devices that need a session, each once.
+    pub(super) fn claim(&mut self, tx: &mut Tx<'_, '_>, devices: Vec<DeviceAddress>) {
+        if self.link == Link::Offline {
+            return;
+        }
+        let fresh: Vec<_> = devices
+            .into_iter()
+            .filter(|d| self.claiming.insert(*d))
+            .collect();
+        for batch in fresh.chunks(MAX_CLAIMS) {
+            let batch = batch.to_vec();
+            self.ask(
+                tx,
+                Request::ClaimPrekeys(batch.clone()),
+                Pending::Claim(batch),
+            );
+        }
+    }
+
+    pub(super) fn claimed(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        claimed: impl Iterator<Item = (DeviceAddress, Result<Signed, ErrorCode>)>,
+    ) -> Result<(), EngineError> {
+        for (address, result) in claimed {
+            self.claiming.remove(&address);
+            let Some(mut contact) = tx.contact(&address.user)? else {
+                continue;
+            };
+            match result {
+                Ok(signed) => {
+                    if self.start(tx, &mut contact, address, signed)?.is_err() {
+                        tx.save_contact(&contact);
+                        self.delay(tx, &address, ErrorCode::BadPrekey)?;
+                        continue;
+                    }
+                    let replaces = contact.device_mut(address.device).generation > 0;
+                    tx.save_contact(&contact);
+                    if replaces {
+                        self.announce_reset(tx, address)?;
+                    }
+                    self.drive_user(tx, &address.user)?;
+                }
+                Err(code) => {
+                    if code == ErrorCode::UnknownDevice {
+                        self.refresh(tx, address.user);
+                    }
+                    self.delay(tx, &address, code)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn start(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        contact: &mut Contact,
+        address: DeviceAddress,
+        signed: Signed,
+    ) -> Result<Result<(), AgreementError>, EngineError> {
+        let Some(cert) = contact.records.newest().device(address.device).cloned() else {
+            return Ok(Err(AgreementError::NotAuthentic));
+        };
+        let prekey = match PrekeyRecord::verify(signed, &address.user, &cert) {
+            Ok(prekey) => prekey,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let profile = tx.profile()?;
+        let device = contact.device_mut(address.device);
+        let delivery_tag = incoming_tag(tx, device, &address);
+        let offer = Offer {
+            relay: &profile.relay,
+            device: &profile.device,
+            record: &profile.record,
+            delivery_tag,
+            generation: device.generation,
+        };
+        match start_session(&offer, &cert, address, &prekey, tx.now, tx.rng) {
+            Ok(session) => {
+                add_session(tx, device, &session)?;
+                Ok(Ok(()))
+            }
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Tells which messages wait because the relay refused something.
+    fn delay(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        address: &DeviceAddress,
+        code: ErrorCode,
+    ) -> Result<(), EngineError> {
+        let waits = |entry: &OutboxEntry| {
+            entry.to == *address && matches!(entry.state, OutboxState::Waiting)
+        };
+        for (_, entry) in tx.outbox(&address.user)? {
+            if waits(&entry) {
+                tx.event(Event::Delayed {
+                    message: entry.message,
+                    code,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Milliseconds between two resets of sessions with one device.
+pub(super) const RESET_EVERY: u64 = crate::ids::HOUR;
+
+/// Tells whether a new session may replace those with a device, and notes that it does.
+pub(super) fn begin_reset(device: &mut PeerDevice, now: Timestamp) -> bool {
+    if device.last_reset_at != Timestamp(0) && now.since(device.last_reset_at) < RESET_EVERY {
+        return false;
+    }
+    device.last_reset_at = now;
+    device.generation = device.generation.saturating_add(1);
+    true
+}

@@ -1,0 +1,383 @@
+//! One step's view of the store: reads see the step's own writes.
+
+use rand::CryptoRng;
+
+use super::{EngineError, Event, Step, journal};
+use crate::ids::{DeliveryTag, DeviceAddress, MessageId, PrekeyId, SessionId, Timestamp, UserId};
+use crate::keys::PrekeySecret;
+use crate::ratchet::Session;
+use crate::store::rows::{
+    Contact, HistoryEntry, JournalEntry, MessageIndex, OutboxEntry, Profile, Seen, Transfer,
+};
+use crate::store::{Changes, Direction, Key, Store, StoreError, Table, Value};
+use crate::wire::relay::{DeviceFrame, Request};
+use crate::wire::{WireError, storage};
+
+/// What a step is given: store, time, randomness.
+pub struct Context<'a> {
+    /// Rows as they are on disk.
+    pub store: &'a dyn Store,
+    /// The time.
+    pub now: Timestamp,
+    /// The operating system's randomness.
+    pub rng: &'a mut dyn CryptoRng,
+}
+
+impl std::fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            store: _,
+            now,
+            rng: _,
+        } = self;
+        write!(f, "Context({now:?})")
+    }
+}
+
+/// A step in the making.
+pub(super) struct Tx<'c, 'a> {
+    store: &'a dyn Store,
+    pub(super) now: Timestamp,
+    pub(super) rng: &'c mut (dyn CryptoRng + 'a),
+    changes: Changes,
+    frames: Vec<DeviceFrame>,
+    events: Vec<Event>,
+    journal: Vec<JournalEntry>,
+}
+
+/// A stored row that does not decode was not written by us.
+fn damaged(_: WireError) -> EngineError {
+    EngineError::Store(StoreError::Damaged)
+}
+
+impl<'c, 'a> Tx<'c, 'a> {
+    pub(super) fn new(context: &'c mut Context<'a>) -> Self {
+        Self {
+            store: context.store,
+            now: context.now,
+            rng: &mut *context.rng,
+            changes: Changes::default(),
+            frames: Vec::new(),
+            events: Vec::new(),
+            journal: Vec::new(),
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Result<Step, EngineError> {
+        if !self.journal.is_empty() {
+            let first = self.next_number(Table::Journal, &[])?;
+            for (number, entry) in (first..).zip(std::mem::take(&mut self.journal)) {
+                let key = Key::numbered(Table::Journal, &[], number);
+                self.changes.put(key, storage::encode_journal(&entry));
+            }
+        }
+        Ok(self.into_step())
+    }
+
+    fn into_step(self) -> Step {
+        Step {
+            changes: self.changes,
+            frames: self.frames,
+            events: self.events,
+        }
+    }
+
+    /// Tells of something; what a person must not miss is written down until it was shown.
+    pub(super) fn event(&mut self, event: Event) {
+        if let Some(entry) = journal::entry_of(&event) {
+            self.journal.push(entry);
+        }
+        self.events.push(event);
+    }
+
+    pub(super) fn frame(&mut self, request_id: u64, request: Request) {
+        self.frames.push(DeviceFrame {
+            request_id,
+            request,
+        });
+    }
+
+    fn load(&self, key: &Key) -> Result<Option<Value>, EngineError> {
+        match self.changes.get(key) {
+            Some(written) => Ok(written.cloned()),
+            None => Ok(self.store.load(key)?),
+        }
+    }
+
+    fn load_as<T>(
+        &self,
+        key: &Key,
+        decode: impl Fn(&[u8]) -> Result<T, WireError>,
+    ) -> Result<Option<T>, EngineError> {
+        self.load(key)?
+            .map(|bytes| decode(&bytes).map_err(damaged))
+            .transpose()
+    }
+
+    /// Rows of a table as they were before this step.
+    fn list(&self, table: Table) -> Result<Vec<Value>, EngineError> {
+        Ok(self.store.list(table)?)
+    }
+
+    pub(super) fn profile(&self) -> Result<Profile, EngineError> {
+        let key = Key::new(Table::Profile, &[]);
+        self.load_as(&key, storage::decode_profile)?
+            .ok_or(EngineError::Store(StoreError::Damaged))
+    }
+
+    pub(super) fn save_profile(&mut self, profile: &Profile) {
+        self.changes.put(
+            Key::new(Table::Profile, &[]),
+            storage::encode_profile(profile),
+        );
+    }
+
+    pub(super) fn contact(&self, user: &UserId) -> Result<Option<Contact>, EngineError> {
+        self.load_as(
+            &Key::new(Table::Contacts, user.as_bytes()),
+            storage::decode_contact,
+        )
+    }
+
+    pub(super) fn save_contact(&mut self, contact: &Contact) {
+        let key = Key::new(Table::Contacts, contact.user().as_bytes());
+        self.changes.put(key, storage::encode_contact(contact));
+    }
+
+    /// Every contact as it was before this step.
+    pub(super) fn contacts_on_disk(&self) -> Result<Vec<Contact>, EngineError> {
+        let rows = self.store.list(Table::Contacts)?;
+        rows.iter()
+            .map(|row| storage::decode_contact(row).map_err(damaged))
+            .collect()
+    }
+
+    /// Every contact, with this step's writes.
+    pub(super) fn contacts(&self) -> Result<Vec<Contact>, EngineError> {
+        let mut contacts = Vec::new();
+        for contact in self.contacts_on_disk()? {
+            contacts.extend(self.contact(&contact.user())?);
+        }
+        Ok(contacts)
+    }
+
+    pub(super) fn session(&self, id: &SessionId) -> Result<Option<Session>, EngineError> {
+        self.load_as(
+            &Key::new(Table::Sessions, id.as_bytes()),
+            storage::decode_session,
+        )
+    }
+
+    pub(super) fn save_session(&mut self, session: &Session) {
+        let key = Key::new(Table::Sessions, session.id().as_bytes());
+        self.changes.put(key, storage::encode_session(session));
+    }
+
+    pub(super) fn delete_session(&mut self, id: &SessionId) {
+        self.changes
+            .delete(Key::new(Table::Sessions, id.as_bytes()));
+    }
+
+    pub(super) fn tag_owner(
+        &self,
+        tag: &DeliveryTag,
+    ) -> Result<Option<DeviceAddress>, EngineError> {
+        self.load_as(
+            &Key::new(Table::Tags, tag.as_bytes()),
+            storage::decode_tag_owner,
+        )
+    }
+
+    pub(super) fn save_tag(&mut self, tag: &DeliveryTag, peer: &DeviceAddress) {
+        let key = Key::new(Table::Tags, tag.as_bytes());
+        self.changes.put(key, storage::encode_tag_owner(tag, peer));
+    }
+
+    pub(super) fn prekey(
+        &self,
+        id: PrekeyId,
+    ) -> Result<Option<(PrekeySecret, Option<Timestamp>)>, EngineError> {
+        self.load_as(
+            &Key::numbered(Table::Prekeys, &[], id.0),
+            storage::decode_prekey,
+        )
+    }
+
+    pub(super) fn prekeys(&self) -> Result<Vec<(PrekeySecret, Option<Timestamp>)>, EngineError> {
+        let rows = self.list(Table::Prekeys)?;
+        rows.iter()
+            .map(|row| storage::decode_prekey(row).map_err(damaged))
+            .collect()
+    }
+
+    pub(super) fn save_prekey(&mut self, prekey: &PrekeySecret, replaced_at: Option<Timestamp>) {
+        let key = Key::numbered(Table::Prekeys, &[], prekey.id.0);
+        self.changes
+            .put(key, storage::encode_prekey(prekey, replaced_at));
+    }
+
+    pub(super) fn delete_prekey(&mut self, id: PrekeyId) {
+        self.changes
+            .delete(Key::numbered(Table::Prekeys, &[], id.0));
+    }
+
+    pub(super) fn seen(&self, hash: &[u8; 32]) -> Result<Option<Seen>, EngineError> {
+        let seen = self.load_as(&Key::new(Table::Seen, hash), storage::decode_seen)?;
+        Ok(seen.filter(|seen| seen.keep_until >= self.now))
+    }
+
+    pub(super) fn save_seen(&mut self, seen: &Seen) {
+        self.changes.put(
+            Key::new(Table::Seen, &seen.hash),
+            storage::encode_seen(seen),
+        );
+    }
+
+    /// Deletes what need not be remembered any more.
+    pub(super) fn forget_seen(&mut self) -> Result<(), EngineError> {
+        for row in self.list(Table::Seen)? {
+            let seen = storage::decode_seen(&row).map_err(damaged)?;
+            if seen.keep_until < self.now {
+                self.changes.delete(Key::new(Table::Seen, &seen.hash));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn outbox(&self, user: &UserId) -> Result<Vec<(u64, OutboxEntry)>, EngineError> {
+        let rows = self.store.scan(
+            Table::Outbox,
+            user.as_bytes(),
+            0,
+            Direction::Forward,
+            usize::MAX,
+        )?;
+        let mut entries = std::collections::BTreeMap::new();
+        for (number, row) in rows {
+            entries.insert(number, Some(storage::decode_outbox(&row).map_err(damaged)?));
+        }
+        for (key, row) in self.changes.rows() {
+            if key.table == Table::Outbox && key.group == user.as_bytes() {
+                let entry = row
+                    .map(|r| storage::decode_outbox(r).map_err(damaged))
+                    .transpose()?;
+                entries.insert(key.number, entry);
+            }
+        }
+        Ok(entries
+            .into_iter()
+            .filter_map(|(n, entry)| Some((n, entry?)))
+            .collect())
+    }
+
+    pub(super) fn outbox_users(&self) -> Result<Vec<UserId>, EngineError> {
+        let mut users = std::collections::BTreeSet::new();
+        for row in self.list(Table::Outbox)? {
+            users.insert(storage::decode_outbox(&row).map_err(damaged)?.to.user);
+        }
+        Ok(users.into_iter().collect())
+    }
+
+    pub(super) fn outbox_entry(
+        &self,
+        user: &UserId,
+        number: u64,
+    ) -> Result<Option<OutboxEntry>, EngineError> {
+        let key = Key::numbered(Table::Outbox, user.as_bytes(), number);
+        self.load_as(&key, storage::decode_outbox)
+    }
+
+    pub(super) fn save_outbox(&mut self, number: u64, entry: &OutboxEntry) {
+        let key = Key::numbered(Table::Outbox, entry.to.user.as_bytes(), number);
+        self.changes.put(key, storage::encode_outbox(entry));
+    }
+
+    pub(super) fn delete_outbox(&mut self, user: &UserId, number: u64) {
+        self.changes
+            .delete(Key::numbered(Table::Outbox, user.as_bytes(), number));
+    }
+
+    /// The number after the highest of a group, from 1.
+    pub(super) fn next_number(&self, table: Table, group: &[u8]) -> Result<u64, EngineError> {
+        let stored = self
+            .store
+            .scan(table, group, u64::MAX, Direction::Backward, 1)?;
+        let written = self
+            .changes
+            .rows()
+            .filter(|(key, row)| key.table == table && key.group == group && row.is_some());
+        let highest = written.map(|(key, _)| key.number).max().unwrap_or(0);
+        Ok(stored.first().map_or(0, |(number, _)| *number).max(highest) + 1)
+    }
+
+    pub(super) fn history(
+        &self,
+        user: &UserId,
+        number: u64,
+    ) -> Result<Option<HistoryEntry>, EngineError> {
+        let key = Key::numbered(Table::History, user.as_bytes(), number);
+        self.load_as(&key, storage::decode_history)
+    }
+
+    pub(super) fn save_history(&mut self, number: u64, entry: &HistoryEntry) {
+        let key = Key::numbered(Table::History, entry.peer.as_bytes(), number);
+        self.changes.put(key, storage::encode_history(entry));
+    }
+
+    pub(super) fn save_transfer(&mut self, transfer: &Transfer) {
+        let key = Key::numbered(Table::Transfers, &[], transfer.number());
+        self.changes.put(key, storage::encode_transfer(transfer));
+    }
+
+    pub(super) fn journal_numbers(&self, up_to: u64) -> Result<Vec<u64>, EngineError> {
+        let rows = self
+            .store
+            .scan(Table::Journal, &[], up_to, Direction::Backward, usize::MAX)?;
+        Ok(rows.into_iter().map(|(number, _)| number).collect())
+    }
+
+    pub(super) fn delete_journal(&mut self, number: u64) {
+        self.changes
+            .delete(Key::numbered(Table::Journal, &[], number));
+    }
+
+    pub(super) fn delete_transfer(&mut self, number: u64) {
+        self.changes
+            .delete(Key::numbered(Table::Transfers, &[], number));
+    }
+
+    /// Files on their way as they were before this step.
+    pub(super) fn transfers(&self) -> Result<Vec<Transfer>, EngineError> {
+        let rows = self.list(Table::Transfers)?;
+        rows.iter()
+            .map(|row| storage::decode_transfer(row).map_err(damaged))
+            .collect()
+    }
+
+    pub(super) fn message_index(
+        &self,
+        peer: &UserId,
+        message: &MessageId,
+    ) -> Result<Option<MessageIndex>, EngineError> {
+        self.load_as(&message_key(peer, message), storage::decode_message_index)
+    }
+
+    pub(super) fn save_message_index(
+        &mut self,
+        peer: &UserId,
+        message: &MessageId,
+        index: &MessageIndex,
+    ) {
+        self.changes.put(
+            message_key(peer, message),
+            storage::encode_message_index(index),
+        );
+    }
+}
+
+fn message_key(peer: &UserId, message: &MessageId) -> Key {
+    Key::new(
+        Table::Messages,
+        &[peer.as_bytes().as_slice(), message.as_bytes()].concat(),
+    )
+}

@@ -1,0 +1,325 @@
+//! The handle that a program holds.
+
+use std::io;
+use std::thread;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::driver::{self, Op};
+use super::transfer::FileError;
+use super::{now, os_rng};
+use crate::engine::{
+    Command, ContactView, Context, EngineError, Event, HistoryView, LookupError, MAX_INLINE,
+    NewProfile, ProfileView, Rejoin, query,
+};
+use crate::ids::{MessageId, UserId};
+use crate::keys::Nickname;
+use crate::noise::{HandshakeError, TransportError};
+use crate::store::{ApplyChanges, Store, StoreError};
+use crate::wire::WireError;
+use crate::wire::relay::{Answer, Failure, Request};
+
+/// Why a client can't do what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// No connection, or it broke. What was saved is sent on the next one.
+    #[error("the relay can't be reached ({0})")]
+    Unreachable(io::ErrorKind),
+    /// Something answers at that address, but not with the pinned key.
+    #[error("what answers there is not the relay of the invite link")]
+    WrongRelay,
+    /// The handshake failed.
+    #[error("the relay could not prove its key: {0}")]
+    Handshake(#[from] HandshakeError),
+    /// The link broke the rules.
+    #[error(transparent)]
+    Link(TransportError),
+    /// A frame is not what it should be.
+    #[error("the relay sent something that is no frame: {0}")]
+    Wire(WireError),
+    /// The relay refused us.
+    #[error("{}", .0.code)]
+    Refused(Failure),
+    /// The engine refused, or the store failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A name leads nowhere.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// A file can't be sent or saved.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The client was closed.
+    #[error("the client is closed")]
+    Closed,
+}
+
+impl From<StoreError> for ClientError {
+    fn from(error: StoreError) -> Self {
+        Self::Engine(EngineError::Store(error))
+    }
+}
+
+/// What a client does when a connection can't be made or breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reconnect {
+    /// Tells so and ends.
+    Never,
+    /// Tries again, later each time, for ever.
+    Always,
+}
+
+/// How a client behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// After a broken connection.
+    pub reconnect: Reconnect,
+}
+
+/// What a client tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Notice {
+    /// Something happened in a conversation or account.
+    Event(Event),
+    /// The connection is gone; with [`Reconnect::Always`] a new one is tried.
+    Disconnected(ClientError),
+    /// The client stopped; nothing follows.
+    Stopped(ClientError),
+}
+
+/// The stream of what happens; bounded: a slow reader slows the relay down, and loses nothing.
+#[derive(Debug)]
+pub struct Events(mpsc::Receiver<Notice>);
+
+impl Events {
+    /// Waits for the next notice; `None` when the client is closed.
+    pub async fn next(&mut self) -> Option<Notice> {
+        self.0.recv().await
+    }
+}
+
+/// A profile that is connected, or tries to be.
+#[derive(Debug)]
+pub struct Client {
+    ops: mpsc::Sender<Op>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// Notices that wait for a slow reader.
+const NOTICES: usize = 1_024;
+
+impl Client {
+    /// Makes the keys of a new profile and stores them; nothing is sent.
+    ///
+    /// # Errors
+    /// [`ClientError::Engine`] when the store fails.
+    pub fn create_profile(
+        store: &mut impl ApplyChanges,
+        profile: NewProfile,
+    ) -> Result<(), ClientError> {
+        let mut rng = os_rng();
+        let mut context = Context {
+            store: &*store,
+            now: now(),
+            rng: &mut rng,
+        };
+        let step = profile.create(&mut context)?;
+        Ok(store.apply(&step.changes)?)
+    }
+
+    /// Uses a link again on a profile that exists: its address may have changed.
+    ///
+    /// # Errors
+    /// [`EngineError::OtherRelay`], or when the store fails.
+    pub fn rejoin(store: &mut impl ApplyChanges, rejoin: Rejoin) -> Result<(), ClientError> {
+        let mut rng = os_rng();
+        let mut context = Context {
+            store: &*store,
+            now: now(),
+            rng: &mut rng,
+        };
+        let step = rejoin.apply(&mut context)?;
+        Ok(store.apply(&step.changes)?)
+    }
+
+    /// Starts a client on a profile; it connects in the background.
+    ///
+    /// # Errors
+    /// [`ClientError::Engine`] when the store does not hold a profile.
+    pub fn open(
+        store: impl ApplyChanges + Send + 'static,
+        options: Options,
+    ) -> Result<(Self, Events), ClientError> {
+        query::profile(&store)?;
+        let (ops, ops_receiver) = mpsc::channel(64);
+        let (notices, notices_receiver) = mpsc::channel(NOTICES);
+        let thread = thread::Builder::new()
+            .name("chat-client".to_owned())
+            .spawn(move || driver::run(Box::new(store), options, ops_receiver, notices))
+            .map_err(|e| ClientError::Engine(EngineError::Store(StoreError::Io(e.kind()))))?;
+        Ok((
+            Self {
+                ops,
+                thread: Some(thread),
+            },
+            Events(notices_receiver),
+        ))
+    }
+
+    async fn call<T>(
+        &self,
+        op: impl FnOnce(oneshot::Sender<Result<T, ClientError>>) -> Op,
+    ) -> Result<T, ClientError> {
+        let (reply, answer) = oneshot::channel();
+        self.ops
+            .send(op(reply))
+            .await
+            .map_err(|_| ClientError::Closed)?;
+        answer.await.map_err(|_| ClientError::Closed)?
+    }
+
+    /// Carries out a command; returns when its changes are durable.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn command(&self, command: Command) -> Result<(), ClientError> {
+        self.call(|reply| Op::Command { command, reply }).await
+    }
+
+    /// Waits until the relay knows us.
+    ///
+    /// # Errors
+    /// [`ClientError`] when a connection can't be made.
+    pub async fn online(&self) -> Result<(), ClientError> {
+        self.call(|reply| Op::Online { reply }).await
+    }
+
+    /// Sends a request of a file transfer; the receiver gets the answer.
+    pub(super) async fn request(
+        &self,
+        request: Request,
+    ) -> Result<oneshot::Receiver<Result<Answer, ClientError>>, ClientError> {
+        let (reply, answer) = oneshot::channel();
+        let op = Op::Request { request, reply };
+        self.ops.send(op).await.map_err(|_| ClientError::Closed)?;
+        Ok(answer)
+    }
+
+    /// Finds who is meant by a name: a contact first, else the relay's directory.
+    ///
+    /// # Errors
+    /// [`ClientError::Lookup`].
+    pub async fn lookup(&self, name: &str) -> Result<UserId, ClientError> {
+        let name = name.to_owned();
+        self.call(|reply| Op::Lookup { name, reply }).await
+    }
+
+    /// Queues a text durably; [`Event::AtRelay`] and [`Event::Receipt`] tell how far it came.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn send_text(&self, who: &str, text: &str) -> Result<MessageId, ClientError> {
+        let to = self.lookup(who).await?;
+        self.send_text_to(to, text).await
+    }
+
+    /// As [`Self::send_text`], to a user that is known.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn send_text_to(&self, to: UserId, text: &str) -> Result<MessageId, ClientError> {
+        if text.len() > MAX_INLINE {
+            return self.send_long_text(to, text).await;
+        }
+        let message = MessageId::generate(&mut os_rng());
+        let text = text.to_owned();
+        self.command(Command::SendText { to, message, text })
+            .await?;
+        Ok(message)
+    }
+
+    /// Changes the nickname; [`Event::Renamed`] tells when it is done.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn rename(&self, nickname: Nickname) -> Result<(), ClientError> {
+        self.command(Command::Rename(nickname)).await
+    }
+
+    /// Waits until all that waited at the relay was received, and all that was to be sent was
+    /// answered, receipts included.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the connection can't be made or breaks before.
+    pub async fn settle(&self) -> Result<(), ClientError> {
+        self.call(|reply| Op::Settle { reply }).await
+    }
+
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&dyn Store) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, ClientError> {
+        self.call(|reply| {
+            Op::Look(Box::new(move |store| {
+                // Whoever asked may have gone.
+                let _gone = reply.send(look(store).map_err(ClientError::Engine));
+            }))
+        })
+        .await
+    }
+
+    /// Returns who we are.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn profile(&self) -> Result<ProfileView, ClientError> {
+        self.look(|store| query::profile(store)).await
+    }
+
+    /// Returns everyone we know.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn contacts(&self) -> Result<Vec<ContactView>, ClientError> {
+        self.look(|store| query::contacts(store)).await
+    }
+
+    /// Returns the last messages with a user, oldest first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn history(
+        &self,
+        user: UserId,
+        limit: usize,
+    ) -> Result<Vec<HistoryView>, ClientError> {
+        self.look(move |store| query::history(store, &user, limit))
+            .await
+    }
+
+    /// Returns what was not shown yet, oldest first; [`Self::shown`] takes it off the list.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn journal(&self, limit: usize) -> Result<Vec<(u64, Option<Event>)>, ClientError> {
+        self.look(move |store| query::journal(store, limit)).await
+    }
+
+    /// Says that everything up to a number of the journal was shown.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn shown(&self, up_to: u64) -> Result<(), ClientError> {
+        self.command(Command::Shown(up_to)).await
+    }
+
+    /// Stops the client: what was queued on the connection is written, the store is closed.
+    pub async fn close(mut self) {
+        let _closed = self.ops.send(Op::Close).await;
+        if let Some(thread) = self.thread.take() {
+            let _joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}

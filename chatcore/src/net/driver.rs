@@ -1,0 +1,480 @@
+//! The loop of one client: commands, socket and timers go into the engine; each step is saved,
+//! then sent, then shown.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use super::client::{ClientError, Notice, Options, Reconnect};
+use super::connection::{Activity, Connection};
+use super::{now, os_rng};
+use crate::engine::{Command, Context, DRIVER_REQUESTS, Engine, EngineError, Event, Step};
+use crate::ids::{Timestamp, UserId};
+use crate::keys::RelayKey;
+use crate::store::{ApplyChanges, Key, Store, StoreError, Table};
+use crate::wire::relay::{Answer, DeviceFrame, RelayFrame, Request, RequestId};
+use crate::wire::storage;
+
+/// What the handle asks of the driver.
+pub(super) enum Op {
+    Command {
+        command: Command,
+        reply: Reply<()>,
+    },
+    Lookup {
+        name: String,
+        reply: Reply<UserId>,
+    },
+    /// Waits for a connection.
+    Online {
+        reply: Reply<()>,
+    },
+    Settle {
+        reply: Reply<()>,
+    },
+    /// A request of a file transfer.
+    Request {
+        request: Request,
+        reply: Reply<Answer>,
+    },
+    Look(Box<dyn FnOnce(&dyn Store) + Send>),
+    Close,
+}
+
+type Reply<T> = oneshot::Sender<Result<T, ClientError>>;
+
+impl std::fmt::Debug for Op {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Op")
+    }
+}
+
+/// Silence after which a ping is sent.
+const PING_AFTER: Duration = Duration::from_secs(30);
+/// Silence after which the connection is dead.
+const DEAD_AFTER: Duration = Duration::from_secs(90);
+/// Notices held for a slow reader before the socket is left alone.
+const MAX_NOTICES: usize = 1_024;
+/// Bytes waiting to be written before the handle's commands wait.
+const MAX_OUTGOING: usize = 4 << 20;
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Runs a client until it is closed.
+pub(super) fn run(
+    store: Box<dyn ApplyChanges + Send>,
+    options: Options,
+    ops: mpsc::Receiver<Op>,
+    notices: mpsc::Sender<Notice>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let error = match runtime {
+        Ok(runtime) => {
+            let lookups = BTreeMap::new();
+            let backlog = VecDeque::new();
+            let driver = Driver {
+                store,
+                options,
+                ops,
+                notices,
+                backlog,
+                lookups,
+                next_ticket: 0,
+                settling: Vec::new(),
+                waiting_online: Vec::new(),
+                requests: BTreeMap::new(),
+                next_request: DRIVER_REQUESTS + 1,
+            };
+            runtime.block_on(driver.run());
+            return;
+        }
+        Err(error) => ClientError::Engine(EngineError::Store(StoreError::Io(error.kind()))),
+    };
+    // A reader that is gone needs no farewell.
+    let _gone = notices.blocking_send(Notice::Stopped(error));
+}
+
+struct Driver {
+    store: Box<dyn ApplyChanges + Send>,
+    options: Options,
+    ops: mpsc::Receiver<Op>,
+    notices: mpsc::Sender<Notice>,
+    backlog: VecDeque<Notice>,
+    lookups: BTreeMap<u64, Reply<UserId>>,
+    next_ticket: u64,
+    settling: Vec<Reply<()>>,
+    waiting_online: Vec<Reply<()>>,
+    requests: BTreeMap<RequestId, Reply<Answer>>,
+    next_request: RequestId,
+}
+
+/// What the loop woke for.
+enum Woke<'n> {
+    Op(Option<Op>),
+    Socket(Result<Activity, ClientError>),
+    Reader(Option<mpsc::Permit<'n, Notice>>),
+    Timer,
+}
+
+/// Why a connection's loop ended.
+enum End {
+    Closed,
+    Failed(ClientError),
+}
+
+impl Driver {
+    async fn run(mut self) {
+        let end = self.serve().await;
+        if let End::Failed(error) = end {
+            self.fail_waiters(error);
+            self.backlog.push_back(Notice::Stopped(error));
+        }
+        while let Some(notice) = self.backlog.pop_front() {
+            if self.notices.send(notice).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn serve(&mut self) -> End {
+        let mut rng = os_rng();
+        let mut context = Context {
+            store: &*self.store,
+            now: now(),
+            rng: &mut rng,
+        };
+        let mut engine = match Engine::new(&mut context) {
+            Ok(engine) => engine,
+            Err(error) => return End::Failed(error.into()),
+        };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match self.connect(&mut engine).await {
+                Ok(connection) => {
+                    pause = FIRST_PAUSE;
+                    match self.converse(&mut engine, connection).await {
+                        End::Closed => return End::Closed,
+                        End::Failed(error) => error,
+                    }
+                }
+                Err(error) => error,
+            };
+            engine.disconnected();
+            if self.options.reconnect == Reconnect::Never || is_final(&error) {
+                return End::Failed(error);
+            }
+            self.fail_waiters(error);
+            self.backlog.push_back(Notice::Disconnected(error));
+            let jitter = rng.random_range(0.5..1.0);
+            let until = Instant::now() + pause.mul_f64(jitter);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            if let Err(end) = self.wait_offline(&mut engine, until).await {
+                return end;
+            }
+        }
+    }
+
+    fn fail_waiters(&mut self, error: ClientError) {
+        for reply in std::mem::take(&mut self.lookups).into_values() {
+            let _gone = reply.send(Err(error));
+        }
+        for reply in self.settling.drain(..).chain(self.waiting_online.drain(..)) {
+            let _gone = reply.send(Err(error));
+        }
+        for reply in std::mem::take(&mut self.requests).into_values() {
+            let _gone = reply.send(Err(error));
+        }
+    }
+
+    async fn connect(&mut self, engine: &mut Engine) -> Result<Connection, ClientError> {
+        let row = self
+            .store
+            .load(&Key::new(Table::Profile, &[]))?
+            .ok_or(StoreError::Damaged)?;
+        let profile = storage::decode_profile(&row).map_err(|_| StoreError::Damaged)?;
+        let relay: RelayKey = profile.relay;
+        let mut rng = os_rng();
+        let mut context = Context {
+            store: &*self.store,
+            now: now(),
+            rng: &mut rng,
+        };
+        let first = engine.first_request(&mut context)?;
+        Connection::open(&profile.address, &relay, &profile.device.link, &first).await
+    }
+
+    /// Serves the handle while there is no connection.
+    async fn wait_offline(&mut self, engine: &mut Engine, until: Instant) -> Result<(), End> {
+        let notices = self.notices.clone();
+        loop {
+            let woke = tokio::select! {
+                op = self.ops.recv() => Woke::Op(op),
+                permit = notices.reserve(), if !self.backlog.is_empty() => Woke::Reader(permit.ok()),
+                () = sleep_until(until) => return Ok(()),
+            };
+            match woke {
+                Woke::Op(None | Some(Op::Close)) | Woke::Reader(None) => return Err(End::Closed),
+                Woke::Op(Some(op)) => self.handle_op(engine, None, op).map_err(End::Failed)?,
+                Woke::Reader(Some(permit)) => self.show(permit),
+                Woke::Socket(_) | Woke::Timer => {}
+            }
+        }
+    }
+
+    fn show(&mut self, permit: mpsc::Permit<'_, Notice>) {
+        if let Some(notice) = self.backlog.pop_front() {
+            permit.send(notice);
+        }
+    }
+
+    /// Serves one connection.
+    async fn converse(&mut self, engine: &mut Engine, mut connection: Connection) -> End {
+        let notices = self.notices.clone();
+        let (mut heard, mut spoken) = (Instant::now(), Instant::now());
+        loop {
+            let wake = next_wake(engine, heard, spoken);
+            let reading = self.backlog.len() < MAX_NOTICES;
+            let writable = connection.backlog() < MAX_OUTGOING;
+            let woke = tokio::select! {
+                op = self.ops.recv(), if writable => Woke::Op(op),
+                activity = connection.progress(reading) => Woke::Socket(activity),
+                permit = notices.reserve(), if !self.backlog.is_empty() => Woke::Reader(permit.ok()),
+                () = sleep_until(wake) => Woke::Timer,
+            };
+            let result = match woke {
+                Woke::Op(None | Some(Op::Close)) | Woke::Reader(None) => {
+                    connection.shut_down().await;
+                    return End::Closed;
+                }
+                Woke::Op(Some(op)) => self.handle_op(engine, Some(&mut connection), op),
+                Woke::Reader(Some(permit)) => {
+                    self.show(permit);
+                    Ok(())
+                }
+                Woke::Socket(Ok(Activity::Received)) => {
+                    heard = Instant::now();
+                    self.handle_frames(engine, &mut connection)
+                }
+                Woke::Socket(Ok(Activity::Sent)) => {
+                    spoken = Instant::now();
+                    Ok(())
+                }
+                Woke::Socket(Err(error)) => Err(error),
+                Woke::Timer => self.handle_wake(engine, &mut connection, heard, spoken),
+            };
+            let result = result.and_then(|()| self.settle(engine, &mut connection));
+            if let Err(error) = result {
+                return End::Failed(error);
+            }
+        }
+    }
+
+    fn handle_wake(
+        &mut self,
+        engine: &mut Engine,
+        connection: &mut Connection,
+        heard: Instant,
+        spoken: Instant,
+    ) -> Result<(), ClientError> {
+        let at = Instant::now();
+        if at.duration_since(heard) >= DEAD_AFTER {
+            return Err(ClientError::Unreachable(std::io::ErrorKind::TimedOut));
+        }
+        if at.duration_since(spoken) >= PING_AFTER && connection.backlog() == 0 {
+            let request_id = DRIVER_REQUESTS;
+            connection.push(&DeviceFrame {
+                request_id,
+                request: Request::Ping,
+            })?;
+        }
+        let mut rng = os_rng();
+        let mut context = Context {
+            store: &*self.store,
+            now: now(),
+            rng: &mut rng,
+        };
+        let step = engine.handle_timeout(&mut context)?;
+        self.apply(Some(connection), step)
+    }
+
+    fn handle_frames(
+        &mut self,
+        engine: &mut Engine,
+        connection: &mut Connection,
+    ) -> Result<(), ClientError> {
+        while let Some(frame) = connection.next_frame()? {
+            self.handle_frame(engine, connection, frame)?;
+        }
+        Ok(())
+    }
+
+    fn handle_frame(
+        &mut self,
+        engine: &mut Engine,
+        connection: &mut Connection,
+        frame: RelayFrame,
+    ) -> Result<(), ClientError> {
+        let mut rng = os_rng();
+        let mut context = Context {
+            store: &*self.store,
+            now: now(),
+            rng: &mut rng,
+        };
+        let step = engine.handle_frame(&mut context, frame)?;
+        self.apply(Some(connection), step)
+    }
+
+    fn handle_op(
+        &mut self,
+        engine: &mut Engine,
+        connection: Option<&mut Connection>,
+        op: Op,
+    ) -> Result<(), ClientError> {
+        match op {
+            Op::Command { command, reply } => {
+                let result = self.command(engine, connection, command);
+                let fatal = result.err().filter(is_final);
+                let _gone = reply.send(result);
+                fatal.map_or(Ok(()), Err)
+            }
+            Op::Lookup { name, reply } => {
+                let ticket = self.next_ticket;
+                self.next_ticket += 1;
+                self.lookups.insert(ticket, reply);
+                let result = self.command(engine, connection, Command::Lookup { ticket, name });
+                if let Err(error) = result
+                    && let Some(reply) = self.lookups.remove(&ticket)
+                {
+                    let _gone = reply.send(Err(error));
+                }
+                result.err().filter(is_final).map_or(Ok(()), Err)
+            }
+            Op::Online { reply } => {
+                self.waiting_online.push(reply);
+                Ok(())
+            }
+            Op::Request { request, reply } => {
+                let Some(connection) = connection.filter(|_| engine.is_online()) else {
+                    let offline = ClientError::Unreachable(std::io::ErrorKind::NotConnected);
+                    let _gone = reply.send(Err(offline));
+                    return Ok(());
+                };
+                let request_id = self.next_request;
+                self.next_request += 1;
+                self.requests.insert(request_id, reply);
+                connection.push(&DeviceFrame {
+                    request_id,
+                    request,
+                })
+            }
+            Op::Settle { reply } => {
+                self.settling.push(reply);
+                Ok(())
+            }
+            Op::Look(look) => {
+                look(&*self.store);
+                Ok(())
+            }
+            Op::Close => Ok(()),
+        }
+    }
+
+    fn command(
+        &mut self,
+        engine: &mut Engine,
+        connection: Option<&mut Connection>,
+        command: Command,
+    ) -> Result<(), ClientError> {
+        let mut rng = os_rng();
+        let mut context = Context {
+            store: &*self.store,
+            now: now(),
+            rng: &mut rng,
+        };
+        let step = engine.handle_command(&mut context, command)?;
+        self.apply(connection, step)
+    }
+
+    /// Saves, then sends, then shows.
+    fn apply(
+        &mut self,
+        connection: Option<&mut Connection>,
+        step: Step,
+    ) -> Result<(), ClientError> {
+        if !step.changes.is_empty() {
+            self.store.apply(&step.changes)?;
+        }
+        if let Some(connection) = connection {
+            for frame in &step.frames {
+                connection.push(frame)?;
+            }
+        }
+        let mut refused = None;
+        for event in step.events {
+            match event {
+                Event::LookupDone { ticket, result } => {
+                    if let Some(reply) = self.lookups.remove(&ticket) {
+                        let _gone = reply.send(result.map_err(ClientError::Lookup));
+                    }
+                }
+                Event::Refused(failure) => {
+                    refused = Some(failure);
+                    self.backlog.push_back(Notice::Event(event));
+                }
+                event => self.backlog.push_back(Notice::Event(event)),
+            }
+        }
+        match refused {
+            Some(failure) => Err(ClientError::Refused(failure)),
+            None => Ok(()),
+        }
+    }
+
+    /// Answers those who wait for everything to be done.
+    fn settle(
+        &mut self,
+        engine: &mut Engine,
+        connection: &mut Connection,
+    ) -> Result<(), ClientError> {
+        if engine.is_online() {
+            for reply in self.waiting_online.drain(..) {
+                let _gone = reply.send(Ok(()));
+            }
+        }
+        if self.settling.is_empty() || !engine.is_settled() {
+            return Ok(());
+        }
+        if engine.has_due_receipts() {
+            return self.command(engine, Some(connection), Command::FlushReceipts);
+        }
+        if connection.backlog() == 0 {
+            for reply in self.settling.drain(..) {
+                let _gone = reply.send(Ok(()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Errors that trying again does not mend.
+fn is_final(error: &ClientError) -> bool {
+    match error {
+        ClientError::Engine(EngineError::Store(_)) => true,
+        ClientError::Refused(failure) => failure.retry_after_ms == 0,
+        _ => false,
+    }
+}
+
+fn next_wake(engine: &Engine, heard: Instant, spoken: Instant) -> Instant {
+    let link = (heard + DEAD_AFTER).min(spoken + PING_AFTER);
+    let Some(at) = engine.poll_timeout() else {
+        return link;
+    };
+    let Timestamp(wait) = Timestamp(at.since(now()));
+    link.min(Instant::now() + Duration::from_millis(wait))
+}

@@ -1,0 +1,34 @@
+//! The library's easy face: an async [`Client`] around the engine. Only here is tokio used.
+//!
+//! A client runs on a thread of its own: there the store's fsyncs block nobody, and one order is
+//! kept for every step: save, send, show.
+
+mod client;
+mod connection;
+mod driver;
+mod transfer;
+
+pub use client::{Client, ClientError, Events, Notice, Options, Reconnect};
+pub use transfer::{Fetched, FileError};
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rand::rand_core::UnwrapErr;
+use rand::rngs::SysRng;
+
+use crate::ids::Timestamp;
+
+/// Returns the operating system's randomness.
+#[must_use]
+pub fn os_rng() -> UnwrapErr<SysRng> {
+    UnwrapErr(SysRng)
+}
+
+/// Returns the time.
+#[must_use]
+pub fn now() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

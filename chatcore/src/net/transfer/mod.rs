@@ -1,0 +1,88 @@
+//! Files between disk and relay: constant memory, several chunks in flight, resumed after a break.
+
+mod download;
+mod partial;
+mod upload;
+
+pub use download::Fetched;
+
+use std::io;
+
+use super::client::ClientError;
+use crate::file::ChunkError;
+use crate::wire::relay::{Answer, ErrorCode, Failure};
+
+/// Why a file can't be sent or saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// A folder can't be sent yet. Nothing was sent.
+    #[error("it is a folder")]
+    Folder,
+    /// Neither a file nor a folder. Nothing was sent.
+    #[error("it is not a file")]
+    NotAFile,
+    /// Over the limit. Nothing was sent.
+    #[error("it is larger than {max} bytes")]
+    TooLarge {
+        /// The limit.
+        max: u64,
+    },
+    /// The file changed while it was sent. The recipient got nothing.
+    #[error("it changed while it was being sent")]
+    Changed,
+    /// Not enough space. What was fetched stays for the next attempt.
+    #[error("{needed} bytes are needed and {free} are free")]
+    NoSpace {
+        /// Bytes that are missing on disk.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
+    /// The relay does not have it any more.
+    #[error("the relay does not have it any more")]
+    Gone,
+    /// What came is not what was sent. It was deleted.
+    #[error(transparent)]
+    Chunk(#[from] ChunkError),
+    /// The operating system refused. What was done stays for the next attempt.
+    #[error("{0}")]
+    Io(io::ErrorKind),
+}
+
+impl From<io::Error> for FileError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error.kind())
+    }
+}
+
+/// Bytes of chunks in flight.
+const IN_FLIGHT: usize = 4 << 20;
+
+/// Returns how many chunks of a size may be in flight.
+const fn window(chunk_size: u32) -> usize {
+    let count = IN_FLIGHT / chunk_size as usize;
+    if count < 16 { count } else { 16 }
+}
+
+/// What an answer says if it is a refusal.
+fn refusal(answer: Answer) -> ClientError {
+    match answer {
+        Answer::Failure(Failure {
+            code: ErrorCode::UnknownBlob,
+            ..
+        }) => FileError::Gone.into(),
+        Answer::Failure(failure) => ClientError::Refused(failure),
+        _ => ClientError::Engine(crate::engine::EngineError::RelayMisbehaved),
+    }
+}
+
+/// Runs blocking work beside the runtime.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
+) -> Result<T, ClientError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(ClientError::File),
+        Err(_) => Err(ClientError::Closed),
+    }
+}

@@ -1,0 +1,425 @@
+//! Sending a file: sealed chunk by chunk, stored at the relay, then announced in a message.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use bytes::Bytes;
+use rand::Rng;
+use tokio::sync::{mpsc, oneshot};
+
+use super::super::{Client, ClientError, os_rng};
+use super::{FileError, blocking, refusal, window};
+use crate::engine::{Command, EngineError, Upload, query};
+use crate::file::{ChunkPlace, ChunkSalt, FileKey, Manifest, RootHash, chunk_plan};
+use crate::ids::{BlobId, FileId, MessageId, Timestamp, UserId};
+use crate::wire::limits::{MAX_FILE, MAX_FILE_NAME, MAX_TEXT};
+use crate::wire::relay::{Answer, Request, WriteKey};
+
+/// Runs of one upload; after so many breaks it begins anew.
+const MAX_RUNS: usize = 64;
+
+/// A file as it was when sending began.
+#[derive(Debug)]
+struct Source {
+    file: File,
+    path: PathBuf,
+    size: u64,
+    modified: Timestamp,
+}
+
+fn modified(file: &File) -> Result<(u64, Timestamp), FileError> {
+    let metadata = file.metadata()?;
+    let since = metadata
+        .modified()?
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Ok((
+        metadata.len(),
+        Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+    ))
+}
+
+impl Source {
+    fn open(path: &Path) -> Result<Self, FileError> {
+        let path = path.canonicalize()?;
+        let kind = std::fs::metadata(&path)?;
+        if kind.is_dir() {
+            return Err(FileError::Folder);
+        }
+        if !kind.is_file() {
+            return Err(FileError::NotAFile);
+        }
+        let file = File::open(&path)?;
+        let (size, modified) = modified(&file)?;
+        if size > MAX_FILE {
+            return Err(FileError::TooLarge { max: MAX_FILE });
+        }
+        Ok(Self {
+            file,
+            path,
+            size,
+            modified,
+        })
+    }
+
+    fn is_unchanged(&self) -> Result<bool, FileError> {
+        Ok(modified(&self.file)? == (self.size, self.modified))
+    }
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    os_rng().fill_bytes(&mut bytes);
+    bytes
+}
+
+fn new_manifest(size: u64, name: String) -> Manifest {
+    let plan = chunk_plan(size);
+    let rng = &mut os_rng();
+    Manifest {
+        key: FileKey::generate(rng),
+        file_id: FileId::generate(rng),
+        blob_id: BlobId::generate(rng),
+        size,
+        chunk_size: plan.chunk_size,
+        chunk_count: plan.chunk_count,
+        root: [0; 32],
+        name,
+        media_type: String::new(),
+    }
+}
+
+/// The last part of a path, cut to what the wire allows.
+fn wire_name(path: &Path) -> String {
+    let mut name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    while name.len() > MAX_FILE_NAME {
+        name.pop();
+    }
+    name
+}
+
+fn is_set(bitmap: &[u8], index: u32) -> bool {
+    let byte = usize::try_from(index / 8)
+        .ok()
+        .and_then(|at| bitmap.get(at));
+    byte.is_some_and(|byte| byte & (1 << (index % 8)) != 0)
+}
+
+/// Returns the salt of a chunk: the current run's if the relay lacks it, else that of the run in
+/// which it was stored. `None`: the relay claims a chunk that no run can have sent.
+fn salt(runs: &[([u8; 32], Vec<u8>)], index: u32) -> Option<(ChunkSalt, Stored)> {
+    let stored_by = runs.iter().position(|(_, stored)| is_set(stored, index));
+    let (run, state) = match stored_by {
+        None => (runs.len().checked_sub(1)?, Stored::No),
+        Some(after) => (after.checked_sub(1)?, Stored::Yes),
+    };
+    runs.get(run)
+        .map(|(seed, _)| (ChunkSalt::derive(seed, index), state))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    Yes,
+    No,
+}
+
+type Sealed = (u32, Bytes);
+
+/// Seals every chunk in order, hands over those that the relay lacks, and returns the root.
+fn seal_all(
+    mut source: impl Read,
+    upload: &Upload,
+    chunks: &mpsc::Sender<Sealed>,
+) -> Result<[u8; 32], FileError> {
+    let manifest = &upload.manifest;
+    let mut plain = vec![0; usize::try_from(manifest.chunk_size).unwrap_or(usize::MAX)];
+    let mut root = RootHash::default();
+    let mut total = 0;
+    for index in 0..manifest.chunk_count {
+        let len = fill(&mut source, &mut plain)?;
+        total += len as u64;
+        plain.iter_mut().skip(len).for_each(|byte| *byte = 0);
+        let (salt, stored) = salt(&upload.runs, index).ok_or(FileError::Gone)?;
+        let place = ChunkPlace {
+            index,
+            count: manifest.chunk_count,
+        };
+        let sealed = manifest
+            .key
+            .seal_chunk_with(&manifest.file_id, place, &plain, &salt);
+        root.update(&sealed);
+        if stored == Stored::No && chunks.blocking_send((index, sealed.into())).is_err() {
+            // The other half failed and knows why.
+            break;
+        }
+    }
+    if total > manifest.size {
+        Err(FileError::Changed)
+    } else {
+        Ok(root.finish())
+    }
+}
+
+fn fill(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, FileError> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match source.read(rest)? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    Ok(filled)
+}
+
+impl Client {
+    /// Sends a file; a later call with the same path and recipient goes on after any break.
+    ///
+    /// `progress` is told the bytes of the file that are at the relay.
+    ///
+    /// # Errors
+    /// [`ClientError`]; what is at the relay stays there for the next attempt, unless the file
+    /// changed.
+    pub async fn send_file(
+        &self,
+        who: &str,
+        path: &Path,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<MessageId, ClientError> {
+        let to = self.lookup(who).await?;
+        self.send_file_to(to, path, progress).await
+    }
+
+    /// As [`Self::send_file`], to a user that is known.
+    ///
+    /// # Errors
+    /// As [`Self::send_file`].
+    pub async fn send_file_to(
+        &self,
+        to: UserId,
+        path: &Path,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<MessageId, ClientError> {
+        let path = path.to_owned();
+        let source = blocking(move || Source::open(&path)).await?;
+        let upload = self.find_upload(to, &source).await?;
+        let number = upload.number;
+        match self.upload_source(source, upload, progress).await {
+            Ok(manifest) => {
+                let message = MessageId::generate(&mut os_rng());
+                let command = Command::SendFile {
+                    to,
+                    message,
+                    manifest,
+                    upload: number,
+                };
+                self.command(command).await?;
+                Ok(message)
+            }
+            Err((error, upload)) => {
+                if matches!(
+                    error,
+                    ClientError::File(FileError::Changed | FileError::Gone)
+                ) {
+                    self.discard(upload).await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn find_upload(&self, to: UserId, source: &Source) -> Result<Upload, ClientError> {
+        let path = source.path.to_string_lossy().into_owned();
+        for upload in self.look(|store| query::uploads(store)).await? {
+            if upload.to != to || upload.path != path {
+                continue;
+            }
+            let same = upload.manifest.size == source.size && upload.modified == source.modified;
+            if same && upload.runs.len() < MAX_RUNS {
+                return Ok(upload);
+            }
+            self.discard(upload).await?;
+        }
+        Ok(Upload {
+            number: self.look(|store| query::next_transfer(store)).await?,
+            to,
+            manifest: new_manifest(source.size, wire_name(&source.path)),
+            path,
+            modified: source.modified,
+            write_key: WriteKey(random()),
+            runs: Vec::new(),
+        })
+    }
+
+    async fn discard(&self, upload: Upload) -> Result<(), ClientError> {
+        let (blob, write_key) = (upload.manifest.blob_id, upload.write_key);
+        let answer = self
+            .request(Request::DeleteBlob { blob, write_key })
+            .await?;
+        // What can't be deleted now goes with the relay's retention.
+        let _answer = answer.await;
+        self.command(Command::DropUpload(upload.number)).await
+    }
+
+    async fn upload_source(
+        &self,
+        source: Source,
+        mut upload: Upload,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<Manifest, (ClientError, Upload)> {
+        let result = async {
+            self.begin_run(&mut upload).await?;
+            self.command(Command::SaveUpload(upload.clone())).await?;
+            let reader = source.file.try_clone().map_err(FileError::from)?;
+            let root = self.put_all(reader, &upload, progress).await?;
+            if blocking(move || source.is_unchanged()).await? {
+                Ok(root)
+            } else {
+                Err(FileError::Changed.into())
+            }
+        };
+        match result.await {
+            Ok(root) => match self.complete(&upload).await {
+                Ok(()) => Ok(Manifest {
+                    root,
+                    ..upload.manifest
+                }),
+                Err(error) => Err((error, upload)),
+            },
+            Err(error) => Err((error, upload)),
+        }
+    }
+
+    /// Makes the blob, or asks what of it is stored.
+    async fn begin_run(&self, upload: &mut Upload) -> Result<(), ClientError> {
+        let request = Request::CreateBlob {
+            blob: upload.manifest.blob_id,
+            write_key: upload.write_key.clone(),
+            shape: upload.manifest.shape(),
+        };
+        let answer = self
+            .request(request)
+            .await?
+            .await
+            .map_err(|_| ClientError::Closed)??;
+        match answer {
+            Answer::BlobInfo { shape, stored, .. } if shape == upload.manifest.shape() => {
+                upload.runs.push((random(), stored.to_vec()));
+                Ok(())
+            }
+            answer => Err(refusal(answer)),
+        }
+    }
+
+    async fn put_all(
+        &self,
+        source: impl Read + Send + 'static,
+        upload: &Upload,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<[u8; 32], ClientError> {
+        let manifest = &upload.manifest;
+        let chunk_size = u64::from(manifest.chunk_size);
+        let already = upload.runs.last().map_or(0, |(_, stored)| {
+            (0..manifest.chunk_count)
+                .filter(|i| is_set(stored, *i))
+                .count() as u64
+        });
+        let mut done = (already * chunk_size).min(manifest.size);
+        progress(done);
+        let (sender, mut chunks) = mpsc::channel::<Sealed>(1);
+        let sealing = upload.clone();
+        let sealer = tokio::task::spawn_blocking(move || seal_all(source, &sealing, &sender));
+        let mut answers: VecDeque<oneshot::Receiver<_>> = VecDeque::new();
+        let mut last = false;
+        while !last || !answers.is_empty() {
+            if !last && answers.len() < window(manifest.chunk_size) {
+                match chunks.recv().await {
+                    Some((index, chunk)) => {
+                        let write_key = upload.write_key.clone();
+                        let blob = manifest.blob_id;
+                        let request = Request::PutChunk {
+                            blob,
+                            write_key,
+                            index,
+                            chunk,
+                        };
+                        answers.push_back(self.request(request).await?);
+                    }
+                    None => last = true,
+                }
+                continue;
+            }
+            if let Some(answer) = answers.pop_front() {
+                match answer.await.map_err(|_| ClientError::Closed)?? {
+                    Answer::Done => {
+                        done = (done + chunk_size).min(manifest.size);
+                        progress(done);
+                    }
+                    answer => return Err(refusal(answer)),
+                }
+            }
+        }
+        sealer
+            .await
+            .map_err(|_| ClientError::Closed)?
+            .map_err(ClientError::File)
+    }
+
+    async fn complete(&self, upload: &Upload) -> Result<(), ClientError> {
+        let (blob, write_key) = (upload.manifest.blob_id, upload.write_key.clone());
+        let request = Request::CompleteBlob { blob, write_key };
+        match self
+            .request(request)
+            .await?
+            .await
+            .map_err(|_| ClientError::Closed)??
+        {
+            Answer::Done => Ok(()),
+            answer => Err(refusal(answer)),
+        }
+    }
+
+    /// Sends a text that does not fit an envelope.
+    pub(crate) async fn send_long_text(
+        &self,
+        to: UserId,
+        text: &str,
+    ) -> Result<MessageId, ClientError> {
+        if text.len() > MAX_TEXT {
+            return Err(EngineError::TextTooLong { max: MAX_TEXT }.into());
+        }
+        let mut upload = Upload {
+            number: 0,
+            to,
+            manifest: new_manifest(text.len() as u64, String::new()),
+            path: String::new(),
+            modified: Timestamp(0),
+            write_key: WriteKey(random()),
+            runs: Vec::new(),
+        };
+        self.begin_run(&mut upload).await?;
+        let bytes = std::io::Cursor::new(text.to_owned().into_bytes());
+        let root = self.put_all(bytes, &upload, &mut |_| ()).await?;
+        self.complete(&upload).await?;
+        let message = MessageId::generate(&mut os_rng());
+        let manifest = Manifest {
+            root,
+            ..upload.manifest
+        };
+        let text = text.to_owned();
+        self.command(Command::SendLongText {
+            to,
+            message,
+            manifest,
+            text,
+        })
+        .await?;
+        Ok(message)
+    }
+}

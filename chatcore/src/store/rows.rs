@@ -1,0 +1,329 @@
+//! The rows of a profile, as the engine works with them; `wire::storage` encodes them.
+
+use bytes::Bytes;
+use zeroize::Zeroizing;
+
+use crate::file::Manifest;
+use crate::ids::{
+    BlobId, DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, InviteToken, MessageId, PrekeyId,
+    SessionId, Timestamp, UserId,
+};
+use crate::keys::{
+    DeviceCert, DeviceKeys, IdentityKeyPair, Nickname, RecordHistory, RelayKey, UserRecord,
+};
+use crate::trust::Trust;
+use crate::wire::content::Receipt;
+use crate::wire::envelope::EnvelopeKind;
+use crate::wire::relay::WriteKey;
+
+/// Own keys and settings.
+#[derive(Debug)]
+pub(crate) struct Profile {
+    pub(crate) identity: IdentityKeyPair,
+    pub(crate) device: DeviceKeys,
+    pub(crate) record: UserRecord,
+    /// The next version, made but not confirmed by the relay.
+    pub(crate) pending_record: Option<UserRecord>,
+    pub(crate) relay: RelayKey,
+    pub(crate) address: String,
+    pub(crate) token: Option<InviteToken>,
+    pub(crate) registered: bool,
+    pub(crate) next_prekey_id: u64,
+    pub(crate) last_resort: Option<(PrekeyId, Timestamp)>,
+    /// When what is too old was last deleted.
+    pub(crate) swept_at: Timestamp,
+}
+
+impl Profile {
+    pub(crate) fn user(&self) -> UserId {
+        self.record.user_id()
+    }
+
+    pub(crate) fn own_address(&self) -> DeviceAddress {
+        DeviceAddress {
+            user: self.user(),
+            device: self.device.id,
+        }
+    }
+
+    pub(crate) fn cert(&self) -> Option<&DeviceCert> {
+        self.record.device(self.device.id)
+    }
+}
+
+/// How a person stands to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContactStanding {
+    /// Wrote to us; we have not answered.
+    Request,
+    /// We wrote to them.
+    Contact,
+    /// Nothing of theirs is opened.
+    Blocked,
+}
+
+/// A tag that a peer device calls us by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IncomingTag {
+    pub(crate) tag: DeliveryTag,
+    pub(crate) retired_at: Option<Timestamp>,
+}
+
+/// One device of a person.
+#[derive(Debug)]
+pub(crate) struct PeerDevice {
+    pub(crate) id: DeviceId,
+    pub(crate) incoming_tags: Vec<IncomingTag>,
+    pub(crate) outgoing_tag: Option<DeliveryTag>,
+    pub(crate) sessions: Vec<SessionId>,
+    pub(crate) tag_confirmed: bool,
+    pub(crate) last_reset_at: Timestamp,
+    pub(crate) first_messages_at: Vec<Timestamp>,
+    /// Highest generation named by either side.
+    pub(crate) generation: u32,
+    pub(crate) sent_seq: u64,
+    pub(crate) sent_hash: [u8; 32],
+    pub(crate) received_seq: u64,
+    pub(crate) received_hash: [u8; 32],
+    pub(crate) missing: Vec<u64>,
+    pub(crate) due_receipts: Vec<Receipt>,
+    pub(crate) receipts_due_at: Timestamp,
+}
+
+impl PeerDevice {
+    pub(crate) const fn new(id: DeviceId) -> Self {
+        Self {
+            id,
+            incoming_tags: Vec::new(),
+            outgoing_tag: None,
+            sessions: Vec::new(),
+            tag_confirmed: false,
+            last_reset_at: Timestamp(0),
+            first_messages_at: Vec::new(),
+            generation: 0,
+            sent_seq: 0,
+            sent_hash: [0; 32],
+            received_seq: 0,
+            received_hash: [0; 32],
+            missing: Vec::new(),
+            due_receipts: Vec::new(),
+            receipts_due_at: Timestamp(0),
+        }
+    }
+
+    pub(crate) fn current_tag(&self) -> Option<DeliveryTag> {
+        self.incoming_tags
+            .iter()
+            .find(|t| t.retired_at.is_none())
+            .map(|t| t.tag)
+    }
+}
+
+/// A person we know.
+#[derive(Debug)]
+pub(crate) struct Contact {
+    pub(crate) records: RecordHistory,
+    pub(crate) standing: ContactStanding,
+    pub(crate) trust: Trust,
+    /// Who has the name now, while the person has not decided.
+    pub(crate) replaced_by: Option<UserId>,
+    pub(crate) devices: Vec<PeerDevice>,
+}
+
+impl Contact {
+    pub(crate) fn new(record: UserRecord, standing: ContactStanding) -> Self {
+        Self {
+            records: RecordHistory::new(record),
+            standing,
+            trust: Trust::Pinned,
+            replaced_by: None,
+            devices: Vec::new(),
+        }
+    }
+
+    pub(crate) fn user(&self) -> UserId {
+        self.records.newest().user_id()
+    }
+
+    pub(crate) fn nickname(&self) -> &Nickname {
+        self.records.newest().nickname()
+    }
+
+    pub(crate) fn device(&self, id: DeviceId) -> Option<&PeerDevice> {
+        self.devices.iter().find(|d| d.id == id)
+    }
+
+    /// Returns the device's row, new if it was not there.
+    pub(crate) fn device_mut(&mut self, id: DeviceId) -> &mut PeerDevice {
+        let index = match self.devices.iter().position(|d| d.id == id) {
+            Some(index) => index,
+            None => {
+                self.devices.push(PeerDevice::new(id));
+                self.devices.len() - 1
+            }
+        };
+        #[allow(clippy::indexing_slicing, reason = "found or pushed just now")]
+        &mut self.devices[index]
+    }
+}
+
+/// What became of an envelope or first message that was processed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) hash: [u8; 32],
+    pub(crate) keep_until: Timestamp,
+    pub(crate) from: Option<DeviceAddress>,
+    /// To repeat its receipt.
+    pub(crate) message: Option<MessageId>,
+    /// Session that a first message made.
+    pub(crate) session: Option<SessionId>,
+}
+
+/// How far an outgoing message is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OutboxState {
+    /// Has no ciphertext yet.
+    Waiting,
+    /// Sealed; the relay has not said that it has it.
+    Sealed(SealedEnvelope),
+    /// The relay has it, or had.
+    Accepted(SealedEnvelope),
+}
+
+/// The exact ciphertext of an outgoing message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SealedEnvelope {
+    pub(crate) kind: EnvelopeKind,
+    pub(crate) tag: DeliveryTag,
+    pub(crate) blob: Bytes,
+    pub(crate) key: IdempotencyKey,
+    pub(crate) sent_at: Timestamp,
+    pub(crate) resent: bool,
+}
+
+/// An outgoing message that has no receipt yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutboxEntry {
+    pub(crate) message: MessageId,
+    pub(crate) to: DeviceAddress,
+    pub(crate) content: Zeroizing<Vec<u8>>,
+    pub(crate) created_at: Timestamp,
+    pub(crate) state: OutboxState,
+}
+
+/// How far a message of ours came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MessageStatus {
+    /// On this device only.
+    Queued,
+    /// The relay has it.
+    AtRelay,
+    /// The recipient's device has it.
+    Delivered,
+    /// The recipient saw or fetched it.
+    Read,
+    /// Given up, or refused by the recipient.
+    NotDelivered,
+}
+
+/// Who wrote a message of a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// The peer.
+    Incoming,
+    /// We; with how far it came.
+    Outgoing(MessageStatus),
+}
+
+/// A message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HistoryEntry {
+    pub(crate) message: MessageId,
+    pub(crate) peer: UserId,
+    pub(crate) direction: Direction,
+    pub(crate) sent_at: Timestamp,
+    pub(crate) received_at: Timestamp,
+    pub(crate) content: Zeroizing<Vec<u8>>,
+    pub(crate) file_path: String,
+}
+
+/// Where a message stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct MessageIndex {
+    pub(crate) history: u64,
+    pub(crate) outbox: Vec<u64>,
+}
+
+/// One run of an upload: chunks sealed in it have salts derived from its seed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UploadRun {
+    /// Random, drawn before the run seals anything.
+    pub(crate) salt_seed: [u8; 32],
+    /// What the relay had when the run began.
+    pub(crate) stored: Vec<u8>,
+}
+
+/// A file on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Transfer {
+    /// To the relay, not yet sent to anybody.
+    Upload {
+        number: u64,
+        to: UserId,
+        /// Its root is not known yet.
+        manifest: Manifest,
+        path: String,
+        modified: Timestamp,
+        write_key: WriteKey,
+        runs: Vec<UploadRun>,
+    },
+    /// Sent, and not fetched by the recipient yet: it can be deleted then.
+    Offered {
+        number: u64,
+        to: UserId,
+        message: MessageId,
+        blob: BlobId,
+        write_key: WriteKey,
+    },
+    /// Received and not fetched yet.
+    Download {
+        number: u64,
+        from: UserId,
+        message: MessageId,
+    },
+}
+
+impl Transfer {
+    pub(crate) const fn number(&self) -> u64 {
+        match self {
+            Self::Upload { number, .. }
+            | Self::Offered { number, .. }
+            | Self::Download { number, .. } => *number,
+        }
+    }
+}
+
+/// What a journal entry tells; the rest stands in contact and history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum JournalKind {
+    Text(MessageId),
+    FileSaved(MessageId),
+    Unknown(MessageId),
+    Delivered(MessageId),
+    Read(MessageId),
+    Refused(MessageId),
+    NotDelivered(MessageId),
+    Gap(u64),
+    OutOfOrder,
+    IdentityChanged(UserId),
+    NicknameChanged(String),
+    NewSession,
+    RecordRefused,
+}
+
+/// Something the person has not been shown yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct JournalEntry {
+    pub(crate) peer: UserId,
+    pub(crate) kind: JournalKind,
+}

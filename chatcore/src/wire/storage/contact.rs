@@ -1,0 +1,129 @@
+//! People and their devices.
+
+use prost::Message;
+use proto::storage as pb;
+use zeroize::Zeroizing;
+
+use super::super::directory::signed_into;
+use super::super::{WireError, array};
+use super::message::{receipt_from, receipt_into};
+use super::{device, encode, present, record_from, time, user};
+use crate::ids::{DeliveryTag, SessionId, Timestamp};
+use crate::keys::{KnownRecord, RecordHistory};
+use crate::store::rows::{Contact, ContactStanding, IncomingTag, PeerDevice};
+use crate::trust::Trust;
+
+pub(crate) fn encode_contact(contact: &Contact) -> Zeroizing<Vec<u8>> {
+    let known = |k: &KnownRecord| pb::KnownRecord {
+        version: k.version,
+        hash: k.hash.to_vec(),
+    };
+    encode(&pb::Contact {
+        record: Some(signed_into(contact.records.newest().signed())),
+        known: contact.records.known().iter().map(known).collect(),
+        standing: match contact.standing {
+            ContactStanding::Request => 1,
+            ContactStanding::Contact => 2,
+            ContactStanding::Blocked => 3,
+        },
+        trust: match contact.trust {
+            Trust::Pinned => 1,
+            Trust::Verified => 2,
+            Trust::Changed => 3,
+        },
+        replaced_by: contact
+            .replaced_by
+            .map_or_else(Vec::new, |u| u.as_bytes().to_vec()),
+        devices: contact.devices.iter().map(device_into).collect(),
+    })
+}
+
+pub(crate) fn decode_contact(bytes: &[u8]) -> Result<Contact, WireError> {
+    let pb = pb::Contact::decode(bytes)?;
+    let known = |k: &pb::KnownRecord| -> Result<_, WireError> {
+        Ok(KnownRecord {
+            version: k.version,
+            hash: array(&k.hash, "hash")?,
+        })
+    };
+    let known = pb.known.iter().map(known).collect::<Result<_, _>>()?;
+    Ok(Contact {
+        records: RecordHistory::from_parts(record_from(pb.record)?, known),
+        standing: match pb.standing {
+            1 => ContactStanding::Request,
+            2 => ContactStanding::Contact,
+            3 => ContactStanding::Blocked,
+            _ => return Err(WireError::BadValue("standing")),
+        },
+        trust: match pb.trust {
+            1 => Trust::Pinned,
+            2 => Trust::Verified,
+            3 => Trust::Changed,
+            _ => return Err(WireError::BadValue("trust")),
+        },
+        replaced_by: present(&pb.replaced_by).map(user).transpose()?,
+        devices: pb
+            .devices
+            .iter()
+            .map(device_from)
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn device_into(d: &PeerDevice) -> pb::PeerDevice {
+    let tag = |t: &IncomingTag| pb::IncomingTag {
+        tag: t.tag.as_bytes().to_vec(),
+        retired_at: t.retired_at.map_or(0, |t| t.0),
+    };
+    pb::PeerDevice {
+        device_id: d.id.get(),
+        incoming_tags: d.incoming_tags.iter().map(tag).collect(),
+        outgoing_tag: d
+            .outgoing_tag
+            .map_or_else(Vec::new, |t| t.as_bytes().to_vec()),
+        sessions: d.sessions.iter().map(|s| s.as_bytes().to_vec()).collect(),
+        tag_confirmed: d.tag_confirmed,
+        last_reset_at: d.last_reset_at.0,
+        first_messages_at: d.first_messages_at.iter().map(|t| t.0).collect(),
+        generation: d.generation,
+        sent_seq: d.sent_seq,
+        sent_hash: d.sent_hash.to_vec(),
+        received_seq: d.received_seq,
+        received_hash: d.received_hash.to_vec(),
+        missing: d.missing.clone(),
+        due_receipts: d.due_receipts.iter().map(receipt_into).collect(),
+        receipts_due_at: d.receipts_due_at.0,
+    }
+}
+
+fn device_from(pb: &pb::PeerDevice) -> Result<PeerDevice, WireError> {
+    let tag = |t: &pb::IncomingTag| -> Result<_, WireError> {
+        let tag = DeliveryTag::from_bytes(array(&t.tag, "tag")?);
+        Ok(IncomingTag {
+            tag,
+            retired_at: time(t.retired_at),
+        })
+    };
+    let session = |s: &Vec<u8>| array(s, "session").map(SessionId::from_bytes);
+    Ok(PeerDevice {
+        id: device(pb.device_id)?,
+        incoming_tags: pb.incoming_tags.iter().map(tag).collect::<Result<_, _>>()?,
+        outgoing_tag: DeliveryTag::from_slice(&pb.outgoing_tag),
+        sessions: pb.sessions.iter().map(session).collect::<Result<_, _>>()?,
+        tag_confirmed: pb.tag_confirmed,
+        last_reset_at: Timestamp(pb.last_reset_at),
+        first_messages_at: pb.first_messages_at.iter().map(|t| Timestamp(*t)).collect(),
+        generation: pb.generation,
+        sent_seq: pb.sent_seq,
+        sent_hash: array(&pb.sent_hash, "sent_hash")?,
+        received_seq: pb.received_seq,
+        received_hash: array(&pb.received_hash, "received_hash")?,
+        missing: pb.missing.clone(),
+        due_receipts: pb
+            .due_receipts
+            .iter()
+            .map(receipt_from)
+            .collect::<Result<_, _>>()?,
+        receipts_due_at: Timestamp(pb.receipts_due_at),
+    })
+}

@@ -1,0 +1,199 @@
+//! Outbox, history, and what was seen.
+
+use bytes::Bytes;
+use prost::Message;
+use proto::storage as pb;
+use zeroize::Zeroizing;
+
+use super::super::envelope::EnvelopeKind;
+use super::super::{WireError, array};
+use super::{address_from, address_into, encode, present, user};
+use crate::ids::{DeliveryTag, DeviceAddress, IdempotencyKey, MessageId, SessionId, Timestamp};
+use crate::store::rows::{
+    Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxEntry, OutboxState, SealedEnvelope,
+    Seen,
+};
+use crate::wire::content::{Receipt, ReceiptKind};
+
+fn message_id(bytes: &[u8]) -> Result<MessageId, WireError> {
+    Ok(MessageId::from_bytes(array(bytes, "message_id")?))
+}
+
+pub(super) fn receipt_into(receipt: &Receipt) -> pb::DueReceipt {
+    let kind = match receipt.kind {
+        ReceiptKind::Delivered => 1,
+        ReceiptKind::Read => 2,
+        ReceiptKind::Refused => 3,
+    };
+    pb::DueReceipt {
+        message_id: receipt.message_id.as_bytes().to_vec(),
+        kind,
+    }
+}
+
+pub(super) fn receipt_from(pb: &pb::DueReceipt) -> Result<Receipt, WireError> {
+    let kind = match pb.kind {
+        1 => ReceiptKind::Delivered,
+        2 => ReceiptKind::Read,
+        3 => ReceiptKind::Refused,
+        _ => return Err(WireError::BadValue("receipt kind")),
+    };
+    Ok(Receipt {
+        message_id: message_id(&pb.message_id)?,
+        kind,
+    })
+}
+
+pub(crate) fn encode_seen(seen: &Seen) -> Zeroizing<Vec<u8>> {
+    encode(&pb::Seen {
+        hash: seen.hash.to_vec(),
+        message_id: seen
+            .message
+            .map_or_else(Vec::new, |m| m.as_bytes().to_vec()),
+        from: seen.from.as_ref().map(address_into),
+        session_id: seen
+            .session
+            .map_or_else(Vec::new, |s| s.as_bytes().to_vec()),
+        keep_until: seen.keep_until.0,
+    })
+}
+
+pub(crate) fn decode_seen(bytes: &[u8]) -> Result<Seen, WireError> {
+    let pb = pb::Seen::decode(bytes)?;
+    Ok(Seen {
+        hash: array(&pb.hash, "hash")?,
+        keep_until: Timestamp(pb.keep_until),
+        from: pb.from.as_ref().map(address_from).transpose()?,
+        message: present(&pb.message_id).map(message_id).transpose()?,
+        session: SessionId::from_slice(&pb.session_id),
+    })
+}
+
+pub(crate) fn encode_tag_owner(tag: &DeliveryTag, peer: &DeviceAddress) -> Zeroizing<Vec<u8>> {
+    let peer = Some(address_into(peer));
+    encode(&pb::TagOwner {
+        peer,
+        tag: tag.as_bytes().to_vec(),
+    })
+}
+
+pub(crate) fn decode_tag_owner(bytes: &[u8]) -> Result<DeviceAddress, WireError> {
+    let pb = pb::TagOwner::decode(bytes)?;
+    address_from(&pb.peer.ok_or(WireError::Missing("peer"))?)
+}
+
+pub(crate) fn encode_outbox(entry: &OutboxEntry) -> Zeroizing<Vec<u8>> {
+    let mut pb = pb::OutboxEntry {
+        message_id: entry.message.as_bytes().to_vec(),
+        to: Some(address_into(&entry.to)),
+        content: entry.content.to_vec(),
+        created_at: entry.created_at.0,
+        ..pb::OutboxEntry::default()
+    };
+    let sealed = match &entry.state {
+        OutboxState::Waiting => {
+            pb.state = 1;
+            None
+        }
+        OutboxState::Sealed(sealed) => {
+            pb.state = 2;
+            Some(sealed)
+        }
+        OutboxState::Accepted(sealed) => {
+            pb.state = 3;
+            Some(sealed)
+        }
+    };
+    if let Some(sealed) = sealed {
+        pb.kind = sealed.kind.to_wire();
+        pb.blob = sealed.blob.to_vec();
+        pb.tag = sealed.tag.as_bytes().to_vec();
+        pb.idempotency_key = sealed.key.as_bytes().to_vec();
+        pb.sent_at = sealed.sent_at.0;
+        pb.resent = sealed.resent;
+    }
+    encode(&pb)
+}
+
+pub(crate) fn decode_outbox(bytes: &[u8]) -> Result<OutboxEntry, WireError> {
+    let pb = pb::OutboxEntry::decode(bytes)?;
+    let sealed = || -> Result<_, WireError> {
+        Ok(SealedEnvelope {
+            kind: EnvelopeKind::from_wire(pb.kind)?,
+            tag: DeliveryTag::from_bytes(array(&pb.tag, "tag")?),
+            blob: Bytes::copy_from_slice(&pb.blob),
+            key: IdempotencyKey::from_bytes(array(&pb.idempotency_key, "key")?),
+            sent_at: Timestamp(pb.sent_at),
+            resent: pb.resent,
+        })
+    };
+    Ok(OutboxEntry {
+        message: message_id(&pb.message_id)?,
+        to: address_from(pb.to.as_ref().ok_or(WireError::Missing("to"))?)?,
+        created_at: Timestamp(pb.created_at),
+        state: match pb.state {
+            1 => OutboxState::Waiting,
+            2 => OutboxState::Sealed(sealed()?),
+            3 => OutboxState::Accepted(sealed()?),
+            _ => return Err(WireError::BadValue("state")),
+        },
+        content: Zeroizing::new(pb.content),
+    })
+}
+
+pub(crate) fn encode_history(entry: &HistoryEntry) -> Zeroizing<Vec<u8>> {
+    let status = match entry.direction {
+        Direction::Incoming => 0,
+        Direction::Outgoing(MessageStatus::Queued) => 1,
+        Direction::Outgoing(MessageStatus::AtRelay) => 2,
+        Direction::Outgoing(MessageStatus::Delivered) => 3,
+        Direction::Outgoing(MessageStatus::Read) => 4,
+        Direction::Outgoing(MessageStatus::NotDelivered) => 5,
+    };
+    encode(&pb::HistoryEntry {
+        message_id: entry.message.as_bytes().to_vec(),
+        peer: entry.peer.as_bytes().to_vec(),
+        outgoing: status != 0,
+        sent_at: entry.sent_at.0,
+        received_at: entry.received_at.0,
+        content: entry.content.to_vec(),
+        status,
+        file_path: entry.file_path.clone(),
+    })
+}
+
+pub(crate) fn decode_history(bytes: &[u8]) -> Result<HistoryEntry, WireError> {
+    let pb = pb::HistoryEntry::decode(bytes)?;
+    Ok(HistoryEntry {
+        message: message_id(&pb.message_id)?,
+        peer: user(&pb.peer)?,
+        direction: match pb.status {
+            0 => Direction::Incoming,
+            1 => Direction::Outgoing(MessageStatus::Queued),
+            2 => Direction::Outgoing(MessageStatus::AtRelay),
+            3 => Direction::Outgoing(MessageStatus::Delivered),
+            4 => Direction::Outgoing(MessageStatus::Read),
+            5 => Direction::Outgoing(MessageStatus::NotDelivered),
+            _ => return Err(WireError::BadValue("status")),
+        },
+        sent_at: Timestamp(pb.sent_at),
+        received_at: Timestamp(pb.received_at),
+        content: Zeroizing::new(pb.content),
+        file_path: pb.file_path,
+    })
+}
+
+pub(crate) fn encode_message_index(index: &MessageIndex) -> Zeroizing<Vec<u8>> {
+    encode(&pb::MessageIndex {
+        history: index.history,
+        outbox: index.outbox.clone(),
+    })
+}
+
+pub(crate) fn decode_message_index(bytes: &[u8]) -> Result<MessageIndex, WireError> {
+    let pb = pb::MessageIndex::decode(bytes)?;
+    Ok(MessageIndex {
+        history: pb.history,
+        outbox: pb.outbox,
+    })
+}

@@ -1,0 +1,128 @@
+//! Own keys and the secrets of published prekeys.
+
+use prost::Message;
+use proto::storage as pb;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::super::directory::signed_into;
+use super::super::{WireError, array};
+use super::{device, encode, present, record_from};
+use crate::crypto::{DhSecret, KemSecret};
+use crate::ids::{InviteToken, PrekeyId, Timestamp};
+use crate::keys::{DeviceKeys, IdentityKeyPair, PrekeyKind, PrekeySecret, RelayKey, SigningKey};
+use crate::store::rows::Profile;
+
+pub(crate) fn encode_profile(profile: &Profile) -> Zeroizing<Vec<u8>> {
+    let mut pb = pb::Profile {
+        identity_seed: profile.identity.seed().to_vec(),
+        device_id: profile.device.id.get(),
+        signing_seed: profile.device.signing.seed().to_vec(),
+        agreement_secret: profile.device.agreement.to_bytes().to_vec(),
+        link_secret: profile.device.link.to_bytes().to_vec(),
+        record: Some(signed_into(profile.record.signed())),
+        relay_key: profile.relay.as_bytes().to_vec(),
+        relay_address: profile.address.clone(),
+        invite_token: profile
+            .token
+            .as_ref()
+            .map_or_else(Vec::new, |t| t.as_bytes().to_vec()),
+        registered: profile.registered,
+        next_prekey_id: profile.next_prekey_id,
+        last_resort_id: profile.last_resort.map_or(0, |(id, _)| id.0),
+        last_resort_at: profile.last_resort.map_or(0, |(_, at)| at.0),
+        pending_record: profile
+            .pending_record
+            .as_ref()
+            .map(|r| signed_into(r.signed())),
+        swept_at: profile.swept_at.0,
+    };
+    let bytes = encode(&pb);
+    wipe_profile(&mut pb);
+    bytes
+}
+
+pub(crate) fn decode_profile(bytes: &[u8]) -> Result<Profile, WireError> {
+    let mut pb = pb::Profile::decode(bytes)?;
+    let profile = profile_from(&pb);
+    wipe_profile(&mut pb);
+    profile
+}
+
+fn profile_from(pb: &pb::Profile) -> Result<Profile, WireError> {
+    let seed = |bytes: &[u8]| array::<32>(bytes, "seed").map(Zeroizing::new);
+    let last_resort = match pb.last_resort_id {
+        0 => None,
+        id => Some((PrekeyId(id), Timestamp(pb.last_resort_at))),
+    };
+    Ok(Profile {
+        identity: IdentityKeyPair::from_seed(&*seed(&pb.identity_seed)?),
+        device: DeviceKeys {
+            id: device(pb.device_id)?,
+            signing: SigningKey::from_seed(&*seed(&pb.signing_seed)?),
+            agreement: DhSecret::from_bytes(&*seed(&pb.agreement_secret)?),
+            link: DhSecret::from_bytes(&*seed(&pb.link_secret)?),
+        },
+        record: record_from(pb.record.clone())?,
+        pending_record: match &pb.pending_record {
+            None => None,
+            pending => Some(record_from(pending.clone())?),
+        },
+        relay: RelayKey::from_slice(&pb.relay_key).ok_or(WireError::BadLength("relay_key"))?,
+        address: pb.relay_address.clone(),
+        token: present(&pb.invite_token).and_then(InviteToken::from_slice),
+        registered: pb.registered,
+        next_prekey_id: pb.next_prekey_id,
+        last_resort,
+        swept_at: Timestamp(pb.swept_at),
+    })
+}
+
+fn wipe_profile(pb: &mut pb::Profile) {
+    pb.identity_seed.zeroize();
+    pb.signing_seed.zeroize();
+    pb.agreement_secret.zeroize();
+    pb.link_secret.zeroize();
+    pb.invite_token.zeroize();
+}
+
+pub(crate) fn encode_prekey(
+    prekey: &PrekeySecret,
+    replaced_at: Option<Timestamp>,
+) -> Zeroizing<Vec<u8>> {
+    let mut pb = pb::Prekey {
+        id: prekey.id.0,
+        kind: prekey.kind.byte().into(),
+        cert_hash: prekey.cert_hash.to_vec(),
+        not_after: prekey.not_after.0,
+        dh_secret: prekey.dh.to_bytes().to_vec(),
+        kem_seed: prekey.kem.seed().to_vec(),
+        replaced_at: replaced_at.map_or(0, |t| t.0),
+    };
+    let bytes = encode(&pb);
+    pb.dh_secret.zeroize();
+    pb.kem_seed.zeroize();
+    bytes
+}
+
+pub(crate) fn decode_prekey(bytes: &[u8]) -> Result<(PrekeySecret, Option<Timestamp>), WireError> {
+    let mut pb = pb::Prekey::decode(bytes)?;
+    let prekey = prekey_from(&pb);
+    pb.dh_secret.zeroize();
+    pb.kem_seed.zeroize();
+    Ok((prekey?, super::time(pb.replaced_at)))
+}
+
+fn prekey_from(pb: &pb::Prekey) -> Result<PrekeySecret, WireError> {
+    Ok(PrekeySecret {
+        id: PrekeyId(pb.id),
+        kind: match pb.kind {
+            1 => PrekeyKind::OneTime,
+            2 => PrekeyKind::LastResort,
+            _ => return Err(WireError::BadValue("kind")),
+        },
+        cert_hash: array(&pb.cert_hash, "cert_hash")?,
+        not_after: Timestamp(pb.not_after),
+        dh: DhSecret::from_bytes(&*Zeroizing::new(array(&pb.dh_secret, "dh_secret")?)),
+        kem: KemSecret::from_seed(&*Zeroizing::new(array(&pb.kem_seed, "kem_seed")?)),
+    })
+}

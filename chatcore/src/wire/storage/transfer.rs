@@ -1,0 +1,104 @@
+//! Files on their way.
+
+use prost::Message;
+use proto::storage as pb;
+use zeroize::Zeroizing;
+
+use super::super::file::{manifest_from, manifest_into};
+use super::super::{WireError, array};
+use super::{encode, user};
+use crate::ids::{BlobId, MessageId, Timestamp};
+use crate::store::rows::{Transfer, UploadRun};
+use crate::wire::relay::WriteKey;
+
+pub(crate) fn encode_transfer(transfer: &Transfer) -> Zeroizing<Vec<u8>> {
+    encode(&match transfer {
+        Transfer::Upload {
+            number,
+            to,
+            manifest,
+            path,
+            modified,
+            write_key,
+            runs,
+        } => {
+            let run = |r: &UploadRun| pb::UploadRun {
+                salt_seed: r.salt_seed.to_vec(),
+                stored: r.stored.clone(),
+            };
+            pb::Transfer {
+                number: *number,
+                upload: true,
+                peer: to.as_bytes().to_vec(),
+                message_id: Vec::new(),
+                manifest: Some(manifest_into(manifest)),
+                path: path.clone(),
+                modified: modified.0,
+                write_key: write_key.0.to_vec(),
+                runs: runs.iter().map(run).collect(),
+                blob_id: Vec::new(),
+            }
+        }
+        Transfer::Offered {
+            number,
+            to,
+            message,
+            blob,
+            write_key,
+        } => pb::Transfer {
+            number: *number,
+            peer: to.as_bytes().to_vec(),
+            message_id: message.as_bytes().to_vec(),
+            write_key: write_key.0.to_vec(),
+            blob_id: blob.as_bytes().to_vec(),
+            ..pb::Transfer::default()
+        },
+        Transfer::Download {
+            number,
+            from,
+            message,
+        } => pb::Transfer {
+            number: *number,
+            upload: false,
+            peer: from.as_bytes().to_vec(),
+            message_id: message.as_bytes().to_vec(),
+            ..pb::Transfer::default()
+        },
+    })
+}
+
+pub(crate) fn decode_transfer(bytes: &[u8]) -> Result<Transfer, WireError> {
+    let pb = pb::Transfer::decode(bytes)?;
+    let write_key = || array(&pb.write_key, "write_key").map(WriteKey);
+    if !pb.upload && !pb.blob_id.is_empty() {
+        return Ok(Transfer::Offered {
+            number: pb.number,
+            to: user(&pb.peer)?,
+            message: MessageId::from_bytes(array(&pb.message_id, "message_id")?),
+            blob: BlobId::from_bytes(array(&pb.blob_id, "blob_id")?),
+            write_key: write_key()?,
+        });
+    }
+    if !pb.upload {
+        return Ok(Transfer::Download {
+            number: pb.number,
+            from: user(&pb.peer)?,
+            message: MessageId::from_bytes(array(&pb.message_id, "message_id")?),
+        });
+    }
+    let run = |r: &pb::UploadRun| -> Result<_, WireError> {
+        Ok(UploadRun {
+            salt_seed: array(&r.salt_seed, "salt_seed")?,
+            stored: r.stored.clone(),
+        })
+    };
+    Ok(Transfer::Upload {
+        number: pb.number,
+        to: user(&pb.peer)?,
+        manifest: manifest_from(pb.manifest.clone().ok_or(WireError::Missing("manifest"))?)?,
+        path: pb.path.clone(),
+        modified: Timestamp(pb.modified),
+        write_key: write_key()?,
+        runs: pb.runs.iter().map(run).collect::<Result<_, _>>()?,
+    })
+}

@@ -1,0 +1,68 @@
+//! Users, crashes and a hostile relay, from a thousand seeds; a failure prints its seed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod support;
+
+use chatcore::engine::Event;
+use support::world::World;
+
+fn play(seed: u64, malice: u32, crashes: u32) -> World {
+    let users = 2 + usize::try_from(seed % 4).unwrap();
+    let mut world = World::new(seed, users);
+    world.relay.malice = malice;
+    for peer in &mut world.peers {
+        peer.crashes = crashes;
+    }
+    for n in 0..60 {
+        world.step(n);
+    }
+    world.heal();
+    world.check();
+    world
+}
+
+/// `CHAT_SEED` plays one seed again.
+fn seeds(count: u64) -> Vec<u64> {
+    match std::env::var("CHAT_SEED").ok().and_then(|s| s.parse().ok()) {
+        Some(seed) => vec![seed],
+        None => (1..=count).collect(),
+    }
+}
+
+#[test]
+fn an_honest_relay_delivers_everything_without_alarms() {
+    for seed in seeds(100) {
+        let world = play(seed, 0, 0);
+        let alarms = world.count(|e| {
+            matches!(
+                e,
+                Event::Gap { .. }
+                    | Event::OutOfOrder { .. }
+                    | Event::Undecryptable { .. }
+                    | Event::IdentityChanged { .. }
+                    | Event::NotDelivered { .. }
+                    | Event::RecordRefused { .. }
+            )
+        });
+        assert_eq!(alarms, 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn crashes_at_any_write_lose_nothing() {
+    for seed in seeds(300) {
+        play(seed, 0, 50);
+    }
+}
+
+#[test]
+fn a_hostile_relay_changes_nothing_and_delivery_resumes() {
+    for seed in seeds(600) {
+        play(seed, 15, 10);
+    }
+}

@@ -1,0 +1,13 @@
+//! Peers, a relay that misbehaves, and a clock, all in one thread and from one seed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "test support"
+)]
+
+pub mod peer;
+pub mod relay;
+pub mod world;

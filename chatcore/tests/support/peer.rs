@@ -1,0 +1,154 @@
+//! One device: its engine, its store, and crashes at any write.
+
+use chatcore::engine::{Command, Context, Engine, Event, NewProfile, Step, query};
+use chatcore::ids::{DeviceAddress, DeviceId, Timestamp};
+use chatcore::keys::{Nickname, RelayKey};
+use chatcore::store::{ApplyChanges, MemoryStore};
+use chatcore::wire::relay::{DeviceFrame, RelayFrame};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+pub struct Peer {
+    pub store: MemoryStore,
+    pub engine: Option<Engine>,
+    pub rng: StdRng,
+    pub address: DeviceAddress,
+    pub name: String,
+    /// Frames on their way to the relay.
+    pub outgoing: Vec<DeviceFrame>,
+    pub online: bool,
+    /// Steps of a thousand at which the process dies.
+    pub crashes: u32,
+    pub events: Vec<Event>,
+}
+
+/// The process died, before or after the step was saved.
+pub struct Crashed;
+
+impl Peer {
+    pub fn new(name: &str, relay: RelayKey, now: Timestamp, seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut store = MemoryStore::default();
+        let profile = NewProfile {
+            nickname: Nickname::new(name).unwrap(),
+            relay,
+            address: "relay:1".to_owned(),
+            token: None,
+        };
+        let mut context = Context {
+            store: &store,
+            now,
+            rng: &mut rng,
+        };
+        let step = profile.create(&mut context).unwrap();
+        store.apply(&step.changes).unwrap();
+        let user = query::profile(&store).unwrap().user;
+        Self {
+            store,
+            engine: None,
+            rng,
+            address: DeviceAddress {
+                user,
+                device: DeviceId::FIRST,
+            },
+            name: name.to_owned(),
+            outgoing: Vec::new(),
+            online: false,
+            crashes: 0,
+            events: Vec::new(),
+        }
+    }
+
+    fn dies(&mut self) -> bool {
+        self.rng.random_range(0..1000) < self.crashes
+    }
+
+    pub fn die(&mut self) {
+        self.engine = None;
+        self.outgoing.clear();
+        self.online = false;
+    }
+
+    /// Saves, then sends, then shows; dies before or after saving.
+    fn apply(&mut self, step: Step) -> Result<(), Crashed> {
+        if self.dies() {
+            self.die();
+            return Err(Crashed);
+        }
+        self.store.apply(&step.changes).unwrap();
+        if self.dies() {
+            self.die();
+            return Err(Crashed);
+        }
+        self.outgoing.extend(step.frames);
+        self.events.extend(step.events);
+        Ok(())
+    }
+
+    fn run<E>(
+        &mut self,
+        now: Timestamp,
+        act: impl FnOnce(&mut Engine, &mut Context<'_>) -> Result<Step, E>,
+    ) -> Result<Result<(), Crashed>, E> {
+        let mut context = Context {
+            store: &self.store,
+            now,
+            rng: &mut self.rng,
+        };
+        let mut engine = match self.engine.take() {
+            Some(engine) => engine,
+            None => Engine::new(&mut context).unwrap(),
+        };
+        let step = act(&mut engine, &mut context);
+        self.engine = Some(engine);
+        Ok(self.apply(step?))
+    }
+
+    pub fn connect(&mut self, now: Timestamp) {
+        let mut first = None;
+        let result = self.run(now, |engine, context| {
+            first = Some(engine.first_request(context)?);
+            Ok::<_, chatcore::engine::EngineError>(Step::default())
+        });
+        if let Ok(Ok(())) = result {
+            self.online = true;
+            self.outgoing = vec![first.unwrap()];
+        }
+    }
+
+    pub fn disconnect(&mut self) {
+        self.online = false;
+        self.outgoing.clear();
+        if let Some(engine) = &mut self.engine {
+            engine.disconnected();
+        }
+    }
+
+    pub fn command(
+        &mut self,
+        now: Timestamp,
+        command: Command,
+    ) -> Result<Result<(), Crashed>, chatcore::engine::EngineError> {
+        self.run(now, |engine, context| {
+            engine.handle_command(context, command)
+        })
+    }
+
+    pub fn frame(&mut self, now: Timestamp, frame: RelayFrame) {
+        if self
+            .run(now, |engine, context| engine.handle_frame(context, frame))
+            .is_err()
+        {
+            self.disconnect();
+        }
+    }
+
+    pub fn timeout(&mut self, now: Timestamp) {
+        let due = self.engine.as_ref().and_then(Engine::poll_timeout);
+        if due.is_some_and(|at| at <= now) {
+            let _ = self
+                .run(now, |engine, context| engine.handle_timeout(context))
+                .unwrap();
+        }
+    }
+}

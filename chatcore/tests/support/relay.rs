@@ -1,0 +1,300 @@
+//! A relay in memory that may do to envelopes and bundles whatever it likes.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use chatcore::ids::{DeviceAddress, IdempotencyKey, UserId};
+use chatcore::keys::{PrekeyKind, PrekeyRecord, RelayKey, RelayKeyPair, Signed, UserRecord};
+use chatcore::wire::envelope::Envelope;
+use chatcore::wire::relay::{
+    Answer, Delivery, DeviceFrame, ErrorCode, LoggedIn, RelayFrame, Request, Who,
+};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// What the relay does to an envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    Drop,
+    Duplicate,
+    Reorder,
+    Replay,
+    FlipBit,
+    Truncate,
+    CrossMailbox,
+}
+
+const FAULTS: [Fault; 7] = [
+    Fault::Drop,
+    Fault::Duplicate,
+    Fault::Reorder,
+    Fault::Replay,
+    Fault::FlipBit,
+    Fault::Truncate,
+    Fault::CrossMailbox,
+];
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    waiting: VecDeque<(u64, Envelope)>,
+    delivered_up_to: u64,
+    next: u64,
+}
+
+#[derive(Debug)]
+pub struct Relay {
+    pub keys: RelayKeyPair,
+    rng: StdRng,
+    /// How many envelopes of a hundred suffer, and how many claims.
+    pub malice: u32,
+    records: BTreeMap<UserId, Vec<UserRecord>>,
+    prekeys: BTreeMap<DeviceAddress, Vec<PrekeyRecord>>,
+    mailboxes: BTreeMap<DeviceAddress, Mailbox>,
+    epoch: u64,
+    /// Everything ever sent, to look for plaintext and to replay.
+    pub seen: Vec<Envelope>,
+    pub handed_out_twice: u32,
+}
+
+impl Relay {
+    pub fn new(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        Self {
+            keys: RelayKeyPair::generate(&mut rng),
+            rng,
+            malice: 0,
+            records: BTreeMap::new(),
+            prekeys: BTreeMap::new(),
+            mailboxes: BTreeMap::new(),
+            epoch: 1,
+            seen: Vec::new(),
+            handed_out_twice: 0,
+        }
+    }
+
+    pub fn public(&self) -> RelayKey {
+        self.keys.public()
+    }
+
+    fn is_malicious_now(&mut self) -> bool {
+        self.rng.random_range(0..100) < self.malice
+    }
+
+    /// Forgets what was delivered but not acked: all of it comes again.
+    pub fn connection_lost(&mut self, device: &DeviceAddress) {
+        if let Some(mailbox) = self.mailboxes.get_mut(device) {
+            mailbox.delivered_up_to = 0;
+        }
+    }
+
+    pub fn handle(&mut self, from: DeviceAddress, frame: DeviceFrame) -> Vec<RelayFrame> {
+        let answer = match frame.request {
+            Request::Login if self.records.contains_key(&from.user) => self.logged_in(from),
+            Request::Login => Answer::Failure(ErrorCode::NotRegistered.into()),
+            Request::Register { record, .. } => {
+                let record = UserRecord::verify(record).unwrap();
+                assert_eq!(record.user_id(), from.user);
+                self.records
+                    .entry(from.user)
+                    .or_insert_with(|| vec![record]);
+                self.logged_in(from)
+            }
+            Request::UpdateRecord(record) => {
+                let record = UserRecord::verify(record).unwrap();
+                let chain = self.records.get_mut(&from.user).unwrap();
+                assert!(record.extends(chain.last().unwrap()));
+                chain.push(record);
+                Answer::Done
+            }
+            Request::GetRecords { who, .. } => self.records_of(&who),
+            Request::UploadPrekeys(records) => self.upload(from, records),
+            Request::ClaimPrekeys(devices) => {
+                Answer::ClaimedPrekeys(devices.iter().map(|d| self.claim(d)).collect())
+            }
+            Request::SendMany(envelopes) => {
+                let results = envelopes.into_iter().map(|e| self.accept(e)).collect();
+                Answer::SendResults(results)
+            }
+            Request::Ack { epoch, up_to } => {
+                assert_eq!(epoch, self.epoch);
+                let mailbox = self.mailboxes.entry(from).or_default();
+                let end = up_to.min(mailbox.delivered_up_to);
+                mailbox.waiting.retain(|(n, _)| *n > end);
+                return Vec::new();
+            }
+            Request::QueryQueued(keys) => {
+                Answer::Queued(keys.iter().map(|key| self.is_queued(key)).collect())
+            }
+            Request::Ping => Answer::Pong,
+            other => panic!("the simulation does not serve {other:?}"),
+        };
+        vec![RelayFrame {
+            request_id: frame.request_id,
+            answer,
+        }]
+    }
+
+    fn logged_in(&mut self, device: DeviceAddress) -> Answer {
+        let prekeys = self.prekeys.entry(device).or_default();
+        let one_time = prekeys
+            .iter()
+            .filter(|p| p.kind() == PrekeyKind::OneTime)
+            .count();
+        let last_resort = prekeys.iter().find(|p| p.kind() == PrekeyKind::LastResort);
+        Answer::LoggedIn(LoggedIn {
+            address: device,
+            record_version: self.records[&device.user].last().unwrap().version(),
+            one_time_prekeys: u32::try_from(one_time).unwrap(),
+            last_resort: last_resort.map(PrekeyRecord::id),
+            queued: self.mailboxes.entry(device).or_default().waiting.len() as u64,
+        })
+    }
+
+    fn records_of(&self, who: &Who) -> Answer {
+        let chain = self.records.values().find(|chain| {
+            let newest = chain.last().unwrap();
+            match who {
+                Who::Nickname(name) => newest.nickname().as_str() == name,
+                Who::User(user) => newest.user_id() == *user,
+            }
+        });
+        match chain {
+            Some(chain) => Answer::Records(chain.iter().map(|r| r.signed().clone()).collect()),
+            None => Answer::Failure(ErrorCode::UnknownUser.into()),
+        }
+    }
+
+    fn upload(&mut self, device: DeviceAddress, records: Vec<Signed>) -> Answer {
+        let record = self.records[&device.user].last().unwrap();
+        let cert = record.device(device.device).unwrap();
+        let stored = self.prekeys.entry(device).or_default();
+        for signed in records {
+            let prekey = PrekeyRecord::verify(signed, &device.user, cert).unwrap();
+            if prekey.kind() == PrekeyKind::LastResort {
+                stored.retain(|p| p.kind() != PrekeyKind::LastResort);
+            }
+            stored.push(prekey);
+        }
+        Answer::PrekeyStatus {
+            one_time_prekeys: 0,
+            last_resort: None,
+        }
+    }
+
+    fn claim(&mut self, device: &DeviceAddress) -> Result<Signed, ErrorCode> {
+        if self.is_malicious_now() && self.rng.random() {
+            let others: Vec<_> = self.prekeys.keys().filter(|d| *d != device).collect();
+            if let Some(other) = others.first() {
+                let swapped = self.prekeys[other].first().map(|p| p.signed().clone());
+                return swapped.ok_or(ErrorCode::NoPrekey);
+            }
+        }
+        let twice = self.is_malicious_now();
+        let stored = self
+            .prekeys
+            .get_mut(device)
+            .ok_or(ErrorCode::UnknownDevice)?;
+        let place = stored.iter().position(|p| p.kind() == PrekeyKind::OneTime);
+        match place {
+            Some(place) if twice => {
+                self.handed_out_twice += 1;
+                Ok(stored[place].signed().clone())
+            }
+            Some(place) => Ok(stored.remove(place).signed().clone()),
+            None => stored
+                .first()
+                .map(|p| p.signed().clone())
+                .ok_or(ErrorCode::NoPrekey),
+        }
+    }
+
+    fn is_queued(&self, key: &IdempotencyKey) -> bool {
+        let mut all = self.mailboxes.values().flat_map(|m| &m.waiting);
+        all.any(|(_, e)| e.idempotency_key == *key)
+    }
+
+    fn accept(&mut self, envelope: Envelope) -> Result<(), ErrorCode> {
+        if !self.records.contains_key(&envelope.to.user) {
+            return Err(ErrorCode::UnknownDevice);
+        }
+        self.seen.push(envelope.clone());
+        let fault = if self.is_malicious_now() {
+            Some(FAULTS[self.rng.random_range(0..FAULTS.len())])
+        } else {
+            None
+        };
+        match fault {
+            None => self.append(envelope),
+            Some(Fault::Drop) => {}
+            Some(Fault::Duplicate) => {
+                self.append(envelope.clone());
+                self.append(envelope);
+            }
+            Some(Fault::Reorder) => {
+                let to = envelope.to;
+                self.append(envelope);
+                let waiting = &mut self.mailboxes.get_mut(&to).unwrap().waiting;
+                let last = waiting.len() - 1;
+                let other = self.rng.random_range(0..=last);
+                let (a, b) = (waiting[other].1.clone(), waiting[last].1.clone());
+                waiting[other].1 = b;
+                waiting[last].1 = a;
+            }
+            Some(Fault::Replay) => {
+                let old = self.seen[self.rng.random_range(0..self.seen.len())].clone();
+                self.append(envelope);
+                self.append(old);
+            }
+            Some(Fault::FlipBit) => {
+                let mut blob = envelope.blob.to_vec();
+                let at = self.rng.random_range(0..blob.len());
+                blob[at] ^= 1 << self.rng.random_range(0..8);
+                self.append(Envelope {
+                    blob: blob.into(),
+                    ..envelope
+                });
+            }
+            Some(Fault::Truncate) => {
+                let blob = Bytes::copy_from_slice(&envelope.blob[..512]);
+                self.append(Envelope { blob, ..envelope });
+            }
+            Some(Fault::CrossMailbox) => {
+                let all: Vec<_> = self.prekeys.keys().copied().collect();
+                let to = all[self.rng.random_range(0..all.len())];
+                self.append(Envelope { to, ..envelope });
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, envelope: Envelope) {
+        let mailbox = self.mailboxes.entry(envelope.to).or_default();
+        mailbox.next += 1;
+        mailbox.waiting.push_back((mailbox.next, envelope));
+    }
+
+    /// Pushes what was not delivered on this connection yet.
+    pub fn deliver(&mut self, to: DeviceAddress) -> Option<RelayFrame> {
+        let mailbox = self.mailboxes.entry(to).or_default();
+        let fresh: Vec<Delivery> = mailbox
+            .waiting
+            .iter()
+            .filter(|(n, _)| *n > mailbox.delivered_up_to)
+            .map(|(n, e)| Delivery {
+                n: *n,
+                tag: e.tag,
+                kind: e.kind,
+                blob: e.blob.clone(),
+            })
+            .collect();
+        mailbox.delivered_up_to = fresh.last()?.n;
+        let answer = Answer::Deliver {
+            epoch: self.epoch,
+            envelopes: fresh,
+        };
+        Some(RelayFrame {
+            request_id: 0,
+            answer,
+        })
+    }
+}

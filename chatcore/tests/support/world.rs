@@ -1,0 +1,206 @@
+//! Some users, their relay, and what happens to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chatcore::engine::{Command, Direction, Event, query};
+use chatcore::ids::{DeviceAddress, HOUR, MINUTE, MessageId, SECOND, Timestamp, UserId};
+use chatcore::wire::content::Body;
+use chatcore::wire::relay::RelayFrame;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::peer::Peer;
+use super::relay::Relay;
+
+pub struct World {
+    pub seed: u64,
+    pub now: Timestamp,
+    pub rng: StdRng,
+    pub relay: Relay,
+    pub peers: Vec<Peer>,
+    answers: BTreeMap<DeviceAddress, Vec<RelayFrame>>,
+    /// What was queued durably: message → (from, to, text).
+    pub sent: BTreeMap<MessageId, (UserId, UserId, String)>,
+}
+
+impl World {
+    pub fn new(seed: u64, users: usize) -> Self {
+        let now = Timestamp(1_800_000_000_000);
+        let relay = Relay::new(seed);
+        let names = ["alice", "bob", "carol", "dave", "eve"];
+        let peers = (0..users)
+            .map(|i| Peer::new(names[i], relay.public(), now, seed * 100 + i as u64 + 1))
+            .collect();
+        let rng = StdRng::seed_from_u64(seed ^ 0x5eed);
+        let mut world = Self {
+            seed,
+            now,
+            rng,
+            relay,
+            peers,
+            answers: BTreeMap::new(),
+            sent: BTreeMap::new(),
+        };
+        world.connect_all();
+        world.run_until_quiet();
+        world
+    }
+
+    pub fn connect_all(&mut self) {
+        for i in 0..self.peers.len() {
+            if !self.peers[i].online {
+                self.connect(i);
+            }
+        }
+    }
+
+    pub fn connect(&mut self, i: usize) {
+        self.relay.connection_lost(&self.peers[i].address);
+        self.answers.remove(&self.peers[i].address);
+        self.peers[i].connect(self.now);
+    }
+
+    /// Queues a text; counts it only if it became durable.
+    pub fn send(&mut self, from: usize, to: usize, text: String) {
+        let (sender, recipient) = (self.peers[from].address.user, self.peers[to].address.user);
+        let known = query::contacts(&self.peers[from].store).unwrap();
+        if !known.iter().any(|c| c.user == recipient) {
+            let name = self.peers[to].name.clone();
+            let lookup = Command::Lookup { ticket: 0, name };
+            if self.peers[from].command(self.now, lookup).is_err() {
+                return;
+            }
+            self.carry(from);
+        }
+        let message = MessageId::generate(&mut self.rng);
+        let command = Command::SendText {
+            to: recipient,
+            message,
+            text: text.clone(),
+        };
+        // A process that dies may have saved the message or not: its history tells.
+        let _ = self.peers[from].command(self.now, command);
+        let history = query::history(&self.peers[from].store, &recipient, usize::MAX).unwrap();
+        if history.iter().any(|m| m.message == message) {
+            self.sent.insert(message, (sender, recipient, text));
+        }
+    }
+
+    /// Carries everything between one peer and the relay, once.
+    pub fn carry(&mut self, i: usize) {
+        if !self.peers[i].online {
+            return;
+        }
+        let address = self.peers[i].address;
+        for frame in std::mem::take(&mut self.peers[i].outgoing) {
+            let answers = self.relay.handle(address, frame);
+            self.answers.entry(address).or_default().extend(answers);
+        }
+        for frame in self.answers.remove(&address).unwrap_or_default() {
+            if self.peers[i].online {
+                self.peers[i].frame(self.now, frame);
+            }
+        }
+        if self.peers[i].online
+            && let Some(frame) = self.relay.deliver(address)
+        {
+            self.peers[i].frame(self.now, frame);
+        }
+        self.peers[i].timeout(self.now);
+    }
+
+    pub fn run_until_quiet(&mut self) {
+        for _ in 0..200 {
+            self.now = self.now.plus(3 * SECOND);
+            for i in 0..self.peers.len() {
+                self.carry(i);
+            }
+            if self.peers.iter().all(|p| p.outgoing.is_empty()) {
+                return;
+            }
+        }
+        panic!("seed {}: the peers never come to rest", self.seed);
+    }
+
+    /// One random thing happens.
+    pub fn step(&mut self, n: usize) {
+        let i = self.rng.random_range(0..self.peers.len());
+        match self.rng.random_range(0..20) {
+            0 => self.peers[i].disconnect(),
+            1 => self.peers[i].die(),
+            2..=4 if !self.peers[i].online => self.connect(i),
+            5 => self.now = self.now.plus(self.rng.random_range(0..26) * HOUR),
+            6..=11 => {
+                let to = self.rng.random_range(0..self.peers.len());
+                if to != i {
+                    let text = format!("seed {} message {n} secretword", self.seed);
+                    self.send(i, to, text);
+                }
+            }
+            _ => self.carry(i),
+        }
+        self.now = self.now.plus(self.rng.random_range(0..5) * SECOND);
+    }
+
+    /// The relay turns honest, everybody connects, and time passes.
+    pub fn heal(&mut self) {
+        self.relay.malice = 0;
+        for peer in &mut self.peers {
+            peer.crashes = 0;
+        }
+        for _ in 0..24 {
+            self.connect_all();
+            self.run_until_quiet();
+            self.now = self.now.plus(11 * MINUTE);
+        }
+    }
+
+    /// Nothing accepted twice, nothing altered, nothing lost, no plaintext at the relay.
+    pub fn check(&self) {
+        let seed = self.seed;
+        let mut arrived = BTreeSet::new();
+        for peer in &self.peers {
+            for contact in query::contacts(&peer.store).unwrap() {
+                for m in query::history(&peer.store, &contact.user, usize::MAX).unwrap() {
+                    if m.direction != Direction::Incoming {
+                        continue;
+                    }
+                    assert!(arrived.insert(m.message), "seed {seed}: accepted twice");
+                    let (from, to, text) = self.sent.get(&m.message).unwrap_or_else(|| {
+                        panic!("seed {seed}: {} has a message nobody sent", peer.name)
+                    });
+                    assert_eq!(
+                        (*from, *to),
+                        (contact.user, peer.address.user),
+                        "seed {seed}"
+                    );
+                    assert_eq!(m.body, Body::Text(text.clone()), "seed {seed}: altered");
+                }
+            }
+        }
+        let lost: Vec<_> = self
+            .sent
+            .keys()
+            .filter(|id| !arrived.contains(id))
+            .collect();
+        assert!(
+            lost.is_empty(),
+            "seed {seed}: {} of {} lost",
+            lost.len(),
+            self.sent.len()
+        );
+        for envelope in &self.relay.seen {
+            let blob = &envelope.blob;
+            let readable = blob.windows(10).any(|w| w == b"secretword");
+            assert!(!readable, "seed {seed}: the relay can read");
+        }
+    }
+
+    pub fn count(&self, is: impl Fn(&Event) -> bool) -> usize {
+        self.peers
+            .iter()
+            .flat_map(|p| &p.events)
+            .filter(|e| is(e))
+            .count()
+    }
+}
