@@ -15,9 +15,6 @@ const FILES: [&str; 7] = [
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=schema");
     let descriptors = protox::compile(FILES, ["schema"])?;
-    prost_build::Config::new()
-        .bytes([".chat.relay"])
-        .skip_debug(["."])
-        .compile_fds(descriptors)?;
+    prost_build::Config::new().bytes([".chat.relay"]).skip_debug(["."]).compile_fds(descriptors)?;
     Ok(())
 }

@@ -40,11 +40,7 @@ impl SafetyNumber {
             Ordering::Greater => [(peer_half, peer), (own_half, own)],
             Ordering::Less | Ordering::Equal => [(own_half, own), (peer_half, peer)],
         };
-        Self {
-            digits: a + &b,
-            first: *first,
-            second: *second,
-        }
+        Self { digits: a + &b, first: *first, second: *second }
     }
 
     /// Returns the 60 digits.
@@ -57,10 +53,7 @@ impl SafetyNumber {
     #[must_use]
     pub fn grouped(&self) -> Vec<String> {
         let chars: Vec<char> = self.digits.chars().collect();
-        chars
-            .chunks(5)
-            .map(|group| group.iter().collect())
-            .collect()
+        chars.chunks(5).map(|group| group.iter().collect()).collect()
     }
 
     /// Returns the text of the QR code.
@@ -73,10 +66,7 @@ impl SafetyNumber {
     /// Tells whether what a person read out or scanned is this number.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
-        let compact: String = text
-            .chars()
-            .filter(|c| !c.is_whitespace() && *c != '-')
-            .collect();
+        let compact: String = text.chars().filter(|c| !c.is_whitespace() && *c != '-').collect();
         compact == self.digits || compact == self.qr_text()
     }
 }
@@ -84,9 +74,7 @@ impl SafetyNumber {
 fn half(key: &IdentityKey) -> String {
     let mut digest = key.as_bytes().to_vec();
     for _ in 0..ITERATIONS {
-        let hash = Sha512::new()
-            .chain_update(LABEL_SAFETY_NUMBER)
-            .chain_update(&digest);
+        let hash = Sha512::new().chain_update(LABEL_SAFETY_NUMBER).chain_update(&digest);
         digest = hash.chain_update(key.as_bytes()).finalize().to_vec();
     }
     digest
@@ -95,9 +83,7 @@ fn half(key: &IdentityKey) -> String {
         .iter()
         .take(6)
         .map(|[a, b, c, d, e]| u64::from_be_bytes([0, 0, 0, *a, *b, *c, *d, *e]) % 100_000)
-        .fold(String::new(), |digits, group| {
-            digits + &format!("{group:05}")
-        })
+        .fold(String::new(), |digits, group| digits + &format!("{group:05}"))
 }
 
 #[cfg(test)]
@@ -106,18 +92,12 @@ mod tests {
 
     #[test]
     fn both_sides_see_the_same_number() {
-        let (a, b) = (
-            IdentityKey::from_bytes([1; 32]),
-            IdentityKey::from_bytes([2; 32]),
-        );
+        let (a, b) = (IdentityKey::from_bytes([1; 32]), IdentityKey::from_bytes([2; 32]));
         let number = SafetyNumber::new(&a, &b);
         assert_eq!(number, SafetyNumber::new(&b, &a));
         assert_eq!(number.digits().len(), 60);
         assert!(number.matches(&number.grouped().join(" ")) && number.matches(&number.qr_text()));
-        assert!(!number.matches(&number.digits()[1..]));
-        assert_ne!(
-            number,
-            SafetyNumber::new(&a, &IdentityKey::from_bytes([3; 32]))
-        );
+        assert!(!number.matches(number.digits().get(1..).unwrap()));
+        assert_ne!(number, SafetyNumber::new(&a, &IdentityKey::from_bytes([3; 32])));
     }
 }

@@ -1,17 +1,8 @@
 //! Schema of the messenger and the code generated from it; no logic.
 //!
 //! Only `chatcore::wire` uses this crate: everything else speaks the checked types of that module.
-#![allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
-    clippy::pedantic,
-    clippy::restriction
-)]
-#![allow(
-    missing_debug_implementations,
-    reason = "generated messages may carry secrets"
-)]
+#![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::restriction)]
+#![allow(missing_debug_implementations, reason = "generated messages may carry secrets")]
 
 /// User records and device certificates.
 pub mod directory {

@@ -79,16 +79,6 @@ pub fn start_session(
     msg2.truncate(len);
 
     let secrets = SessionSecrets::derive(noise)?;
-    let block = FirstBlock {
-        prekey_id: fields.prekey_id,
-        kem_ct,
-        msg2,
-    };
-    Ok(Session::start(
-        secrets,
-        ratchet_secret,
-        block,
-        offer.generation,
-        now,
-    ))
+    let block = FirstBlock { prekey_id: fields.prekey_id, kem_ct, msg2 };
+    Ok(Session::start(secrets, ratchet_secret, block, offer.generation, now))
 }

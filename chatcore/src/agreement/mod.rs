@@ -126,9 +126,7 @@ impl SessionSecrets {
         let [k1, k2] = &*keys;
         let ikm = Zeroizing::new([k1.as_slice(), k2.as_slice()].concat());
         let okm = hkdf::<176>(noise.get_handshake_hash(), &ikm, &[LABEL_SESSION]);
-        let (id, rest) = okm
-            .split_first_chunk::<16>()
-            .ok_or(AgreementError::NotAuthentic)?;
+        let (id, rest) = okm.split_first_chunk::<16>().ok_or(AgreementError::NotAuthentic)?;
         let mut keys = rest.as_chunks::<32>().0.iter();
         let mut next = || keys.next().ok_or(AgreementError::NotAuthentic);
         Ok(Self {

@@ -111,22 +111,12 @@ pub fn open_first(
         return Err(AgreementError::Incompatible);
     }
     let record = UserRecord::verify(payload.record)?;
-    let cert = record
-        .device(payload.device_id)
-        .ok_or(AgreementError::NotAuthentic)?;
-    let remote = noise
-        .get_remote_static()
-        .and_then(|k| k.first_chunk::<32>())
-        .copied();
+    let cert = record.device(payload.device_id).ok_or(AgreementError::NotAuthentic)?;
+    let remote = noise.get_remote_static().and_then(|k| k.first_chunk::<32>()).copied();
     if remote.map(DhPublicKey::from_bytes).as_ref() != Some(cert.agreement_key()) {
         return Err(AgreementError::NotAuthentic);
     }
     let secrets = SessionSecrets::derive(noise)?;
     let session = Session::accept(secrets, payload.ratchet_key, payload.generation, now);
-    Ok(Accepted {
-        session,
-        device: payload.device_id,
-        delivery_tag: payload.delivery_tag,
-        record,
-    })
+    Ok(Accepted { session, device: payload.device_id, delivery_tag: payload.delivery_tag, record })
 }

@@ -56,9 +56,7 @@ impl ChaChaKey {
         buffer: &'b mut [u8],
     ) -> Result<&'b mut [u8], OpenError> {
         let nonce = Nonce::assume_unique_for_key(nonce);
-        self.0
-            .open_in_place(nonce, Aad::from(ad), buffer)
-            .map_err(|_| OpenError)
+        self.0.open_in_place(nonce, Aad::from(ad), buffer).map_err(|_| OpenError)
     }
 }
 

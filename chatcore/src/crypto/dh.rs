@@ -78,22 +78,14 @@ impl DhSecret {
     pub fn dh(&self, peer: &DhPublicKey) -> Result<Zeroizing<[u8; 32]>, LowOrderPoint> {
         let shared = self.secret.diffie_hellman(&PublicKey::from(peer.0));
         let bytes = Zeroizing::new(shared.to_bytes());
-        if bool::from(bytes.ct_eq(&[0; 32])) {
-            Err(LowOrderPoint)
-        } else {
-            Ok(bytes)
-        }
+        if bool::from(bytes.ct_eq(&[0; 32])) { Err(LowOrderPoint) } else { Ok(bytes) }
     }
 }
 
 impl fmt::Debug for DhSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { secret: _, public } = self;
-        write!(
-            f,
-            "DhSecret(public {})",
-            crate::ids::short_hex(public.as_bytes())
-        )
+        write!(f, "DhSecret(public {})", crate::ids::short_hex(public.as_bytes()))
     }
 }
 
@@ -112,15 +104,9 @@ mod tests {
             0x5f, 0x49, 0xb8, 0x00,
         ];
         for point in [[0; 32], one, order_eight] {
-            assert_eq!(
-                secret.dh(&DhPublicKey::from_bytes(point)).err(),
-                Some(LowOrderPoint)
-            );
+            assert_eq!(secret.dh(&DhPublicKey::from_bytes(point)).err(), Some(LowOrderPoint));
         }
         let peer = DhSecret::from_bytes(&[9; 32]);
-        assert_eq!(
-            *secret.dh(peer.public()).unwrap(),
-            *peer.dh(secret.public()).unwrap()
-        );
+        assert_eq!(*secret.dh(peer.public()).unwrap(), *peer.dh(secret.public()).unwrap());
     }
 }

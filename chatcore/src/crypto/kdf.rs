@@ -50,9 +50,7 @@ pub(crate) fn hkdf<const N: usize>(salt: &[u8], ikm: &[u8], info: &[&[u8]]) -> Z
     let mut okm = Zeroizing::new([0; N]);
     let extracted = Hkdf::<Sha256>::new(Some(salt), ikm);
     #[allow(clippy::expect_used, reason = "the length is checked at compile time")]
-    extracted
-        .expand_multi_info(info, okm.as_mut_slice())
-        .expect("N is at most 255 blocks");
+    extracted.expand_multi_info(info, okm.as_mut_slice()).expect("N is at most 255 blocks");
     okm
 }
 

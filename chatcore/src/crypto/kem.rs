@@ -55,21 +55,14 @@ impl KemPublicKey {
     ) -> (KemCiphertext, Zeroizing<[u8; 32]>) {
         let key = MlKem768PublicKey::from(*self.0);
         let (ciphertext, secret) = mlkem768::encapsulate(&key, *randomness);
-        (
-            KemCiphertext(Box::new(*ciphertext.as_slice())),
-            Zeroizing::new(secret),
-        )
+        (KemCiphertext(Box::new(*ciphertext.as_slice())), Zeroizing::new(secret))
     }
 }
 
 impl fmt::Debug for KemPublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(bytes) = self;
-        write!(
-            f,
-            "KemPublicKey({})",
-            crate::ids::short_hex(bytes.as_slice())
-        )
+        write!(f, "KemPublicKey({})", crate::ids::short_hex(bytes.as_slice()))
     }
 }
 
@@ -94,11 +87,7 @@ impl KemCiphertext {
 impl fmt::Debug for KemCiphertext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(bytes) = self;
-        write!(
-            f,
-            "KemCiphertext({})",
-            crate::ids::short_hex(bytes.as_slice())
-        )
+        write!(f, "KemCiphertext({})", crate::ids::short_hex(bytes.as_slice()))
     }
 }
 
@@ -120,10 +109,7 @@ impl KemSecret {
     #[must_use]
     pub fn from_seed(seed: &[u8; 64]) -> Self {
         let pair = mlkem768::generate_key_pair(*seed);
-        Self {
-            seed: Zeroizing::new(*seed),
-            public: KemPublicKey(Box::new(*pair.pk())),
-        }
+        Self { seed: Zeroizing::new(*seed), public: KemPublicKey(Box::new(*pair.pk())) }
     }
 
     /// Returns the seed for storage.
@@ -144,10 +130,7 @@ impl KemSecret {
         let pair = mlkem768::generate_key_pair(*self.seed);
         let secret = Zeroizing::new(*pair.sk());
         let key = MlKem768PrivateKey::from(*secret);
-        Zeroizing::new(mlkem768::decapsulate(
-            &key,
-            &MlKem768Ciphertext::from(*ciphertext.0),
-        ))
+        Zeroizing::new(mlkem768::decapsulate(&key, &MlKem768Ciphertext::from(*ciphertext.0)))
     }
 }
 
@@ -169,11 +152,8 @@ mod tests {
             let seed: [u8; 64] = std::array::from_fn(|i| u8::try_from(i * 3 + n).unwrap());
             let ours = KemSecret::from_seed(&seed);
             let theirs = ml_kem::DecapsulationKey::<ml_kem::MlKem768>::from_seed(seed.into());
-            assert_eq!(
-                ours.public().as_bytes()[..],
-                theirs.encapsulation_key().to_bytes()[..]
-            );
-            let (ciphertext, secret) = ours.public().encapsulate(&mut rand::rng());
+            assert_eq!(ours.public().as_bytes()[..], theirs.encapsulation_key().to_bytes()[..]);
+            let (ciphertext, secret) = ours.public().encapsulate(&mut crate::testing::rng());
             let opened = theirs.decapsulate(&(*ciphertext.as_bytes()).into());
             assert_eq!(secret[..], opened[..]);
             assert_eq!(*ours.decapsulate(&ciphertext), *secret);

@@ -112,19 +112,13 @@ impl Engine {
             Request::Login
         } else {
             let record = profile.record.signed().clone();
-            Request::Register {
-                token: profile.token,
-                record,
-            }
+            Request::Register { token: profile.token, record }
         };
         self.disconnected();
         let request_id = self.next_request;
         self.next_request += 1;
         self.pending.insert(request_id, Pending::Login);
-        Ok(DeviceFrame {
-            request_id,
-            request,
-        })
+        Ok(DeviceFrame { request_id, request })
     }
 
     pub(super) fn logged_in(
@@ -143,9 +137,7 @@ impl Engine {
             profile.registered = true;
             profile.token = None;
         }
-        tx.event(Event::Connected {
-            queued: login.queued,
-        });
+        tx.event(Event::Connected { queued: login.queued });
         if tx.now.since(profile.swept_at) >= DAY {
             profile.swept_at = tx.now;
             drop_old_prekeys(tx)?;
@@ -177,9 +169,7 @@ impl Engine {
         if tx.now.since(cert.issued_at()) >= CERT_RENEWAL {
             let renewed = profile.device.certify(&profile.identity, tx.now);
             let nickname = profile.record.nickname().clone();
-            let record = profile
-                .record
-                .next(&profile.identity, nickname, vec![renewed]);
+            let record = profile.record.next(&profile.identity, nickname, vec![renewed]);
             self.submit_record(tx, profile, record);
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use super::event::{Acquaintance, LookupError, Sender};
 use super::tx::Tx;
-use super::{Engine, EngineError, Event, Link, Pending};
+use super::{Asker, Engine, EngineError, Event, Link, Pending};
 use crate::ids::{HOUR, UserId};
 use crate::keys::{Nickname, Signed, Standing, UserRecord};
 use crate::store::rows::{Contact, ContactStanding};
@@ -50,6 +50,17 @@ pub(super) fn accept_identity(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), 
     Ok(())
 }
 
+/// The person decided: the contact is who was always meant.
+pub(super) fn keep_identity(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), EngineError> {
+    let mut contact = known(tx, user)?;
+    if contact.trust == Trust::Changed {
+        // Who has the name now stays noted: that one raises no second alarm.
+        contact.trust = Trust::Pinned;
+        tx.save_contact(&contact);
+    }
+    Ok(())
+}
+
 pub(super) fn unblock(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), EngineError> {
     let mut contact = known(tx, user)?;
     if contact.standing == ContactStanding::Blocked {
@@ -70,10 +81,7 @@ pub(super) fn take_record(
     match contact.records.accept(record) {
         Ok(standing) => {
             if *contact.nickname() != before {
-                tx.event(Event::NicknameChanged {
-                    who: sender(contact),
-                    before,
-                });
+                tx.event(Event::NicknameChanged { who: sender(contact), before });
             }
             Ok(standing)
         }
@@ -107,9 +115,7 @@ fn take_chain(
     let goes_back = chain.last().is_none_or(|last| last.version() < known);
     let foreign = chain.iter().any(|r| r.user_id() != contact.user());
     if goes_back || foreign || chain.iter().any(|r| contact.records.contradicts(r)) {
-        tx.event(Event::RecordRefused {
-            user: contact.user(),
-        });
+        tx.event(Event::RecordRefused { user: contact.user() });
         return Err(LookupError::BadAnswer);
     }
     for record in chain.into_iter().filter(|r| r.version() > known) {
@@ -130,6 +136,11 @@ fn find(contacts: &[Contact], name: &str) -> Option<UserId> {
     named.min_by_key(rank).map(Contact::user)
 }
 
+fn has_namesake(contacts: &[Contact], user: &UserId) -> bool {
+    let name = contacts.iter().find(|c| c.user() == *user).map(|c| c.nickname().fold());
+    contacts.iter().any(|c| c.user() != *user && Some(c.nickname().fold()) == name)
+}
+
 impl Engine {
     pub(super) fn block(&mut self, tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), EngineError> {
         let mut contact = known(tx, user)?;
@@ -148,10 +159,14 @@ impl Engine {
         ticket: u64,
         name: String,
     ) -> Result<(), EngineError> {
-        let expected = find(&tx.contacts()?, &name);
+        let contacts = tx.contacts()?;
+        let expected = find(&contacts, &name);
         let checked = expected.and_then(|user| self.looked_up.get(&user));
-        let recent = checked.is_some_and(|at| tx.now.since(*at) < HOUR);
+        // Two people with one name: only the directory can say whose it is.
+        let namesakes = expected.is_some_and(|user| has_namesake(&contacts, &user));
+        let recent = !namesakes && checked.is_some_and(|at| tx.now.since(*at) < HOUR);
         match expected {
+            Some(_) if namesakes && self.link == Link::Offline => Err(EngineError::Offline),
             Some(user) if recent || self.link == Link::Offline => {
                 let contact = known(tx, &user)?;
                 let result = if contact.trust == Trust::Changed {
@@ -169,42 +184,41 @@ impl Engine {
                     tx.event(Event::LookupDone { ticket, result });
                     return Ok(());
                 };
-                let who = Who::Nickname(nickname.as_str().to_owned());
-                let request = Request::GetRecords {
-                    who,
-                    after_version: 0,
+                let asker = match expected {
+                    Some(expected) => Asker::Contact { ticket, expected },
+                    None => Asker::Stranger { ticket },
                 };
-                let name = nickname.as_str().to_owned();
-                self.ask(
-                    tx,
-                    request,
-                    Pending::Lookup {
-                        ticket,
-                        name,
-                        expected,
-                    },
-                );
+                self.ask_directory(tx, nickname.as_str(), asker);
                 Ok(())
             }
         }
     }
 
+    pub(super) fn ask_directory(&mut self, tx: &mut Tx<'_, '_>, name: &str, asker: Asker) {
+        let who = Who::Nickname(name.to_owned());
+        let request = Request::GetRecords { who, after_version: 0 };
+        self.ask(tx, request, Pending::Lookup { name: name.to_owned(), asker });
+    }
+
     pub(super) fn looked_up(
         &mut self,
         tx: &mut Tx<'_, '_>,
-        ticket: u64,
         name: &str,
-        expected: Option<UserId>,
+        asker: Asker,
         answer: Answer,
     ) -> Result<(), EngineError> {
-        let result = match (answer, expected) {
-            (Answer::Records(records), expected) => {
-                self.name_answered(tx, name, expected, records)?
-            }
+        let result = match (answer, asker.expected()) {
+            (Answer::Records(records), _) => match self.name_answered(tx, name, records)? {
+                Ok(user) if asker.expected().is_some_and(|expected| expected != user) => {
+                    self.mismatch(tx, name, asker, user);
+                    return Ok(());
+                }
+                result => result,
+            },
             (Answer::Failure(f), Some(user)) if f.code == ErrorCode::UnknownUser => {
                 // The contact has another name now; the pinned key is what counts.
-                self.refresh(tx, user);
-                Ok(user)
+                self.refresh(tx, user, asker.ticket());
+                return Ok(());
             }
             (Answer::Failure(f), None) if f.code == ErrorCode::UnknownUser => {
                 Err(LookupError::Unknown)
@@ -212,7 +226,44 @@ impl Engine {
             (Answer::Failure(f), _) => Err(LookupError::Refused(f.code)),
             _ => return Err(EngineError::RelayMisbehaved),
         };
-        tx.event(Event::LookupDone { ticket, result });
+        finish_lookup(tx, asker.ticket(), result);
+        Ok(())
+    }
+
+    /// A contact's name leads to another user: asks what became of the contact.
+    fn mismatch(&mut self, tx: &mut Tx<'_, '_>, name: &str, asker: Asker, other: UserId) {
+        let Some(contact) = asker.expected() else { return };
+        let request = Request::GetRecords { who: Who::User(contact), after_version: 0 };
+        let name = name.to_owned();
+        let ticket = asker.ticket();
+        self.ask(tx, request, Pending::Mismatch { name, contact, other, ticket });
+    }
+
+    /// The contact's own, signed record says whether the name was given up; else it is an alarm.
+    pub(super) fn mismatch_answered(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        name: &str,
+        contact: UserId,
+        other: UserId,
+        ticket: Option<u64>,
+        answer: Answer,
+    ) -> Result<(), EngineError> {
+        if matches!(answer, Answer::Records(_)) {
+            // A refused record has been shown; the name is judged by what is known then.
+            let _refused = self.take_refreshed(tx, &contact, answer)?;
+        }
+        let fold = Nickname::from_input(name).map(|n| n.fold()).ok();
+        let row = known(tx, &contact)?;
+        let decided = row.replaced_by == Some(other) && row.trust != Trust::Changed;
+        let result = if Some(row.nickname().fold()) == fold && !decided {
+            identity_changed(tx, &contact, other)?;
+            Err(LookupError::IdentityChanged)
+        } else {
+            // The new name was told; whoever asked meant the person as they knew them.
+            Ok(contact)
+        };
+        finish_lookup(tx, ticket, result);
         Ok(())
     }
 
@@ -220,7 +271,6 @@ impl Engine {
         &mut self,
         tx: &mut Tx<'_, '_>,
         name: &str,
-        expected: Option<UserId>,
         records: Vec<Signed>,
     ) -> Result<Result<UserId, LookupError>, EngineError> {
         let chain = match verify_chain(records) {
@@ -228,9 +278,7 @@ impl Engine {
             Err(error) => return Ok(Err(error)),
         };
         let asked = Nickname::from_input(name).map(|n| n.fold()).ok();
-        let Some(newest) = chain.last() else {
-            return Ok(Err(LookupError::BadAnswer));
-        };
+        let Some(newest) = chain.last() else { return Ok(Err(LookupError::BadAnswer)) };
         if Some(newest.nickname().fold()) != asked {
             return Ok(Err(LookupError::BadAnswer));
         }
@@ -246,66 +294,69 @@ impl Engine {
             return Ok(Err(error));
         }
         self.looked_up.insert(user, tx.now);
-        let was_changed = contact.trust == Trust::Changed;
         tx.save_contact(&contact);
-        match expected {
-            Some(expected) if expected != user => {
-                self.identity_changed(tx, &expected, user)?;
-                Ok(Err(LookupError::IdentityChanged))
-            }
-            _ if was_changed => Ok(Err(LookupError::IdentityChanged)),
-            _ => Ok(Ok(user)),
-        }
-    }
-
-    /// A contact's name leads to another key: sending waits for the person.
-    pub(super) fn identity_changed(
-        &mut self,
-        tx: &mut Tx<'_, '_>,
-        contact: &UserId,
-        new_user: UserId,
-    ) -> Result<(), EngineError> {
-        let mut contact = known(tx, contact)?;
-        let first_time = contact.replaced_by != Some(new_user);
-        contact.trust = Trust::Changed;
-        contact.replaced_by = Some(new_user);
-        tx.save_contact(&contact);
-        if first_time {
-            tx.event(Event::IdentityChanged {
-                contact: sender(&contact),
-                new_user,
-            });
-        }
-        Ok(())
+        let changed = contact.trust == Trust::Changed;
+        Ok(if changed { Err(LookupError::IdentityChanged) } else { Ok(user) })
     }
 
     /// Asks for newer records of a user we know.
-    pub(super) fn refresh(&mut self, tx: &mut Tx<'_, '_>, user: UserId) {
-        let request = Request::GetRecords {
-            who: Who::User(user),
-            after_version: 0,
-        };
-        self.ask(tx, request, Pending::Refresh { user });
+    pub(super) fn refresh(&mut self, tx: &mut Tx<'_, '_>, user: UserId, ticket: Option<u64>) {
+        let request = Request::GetRecords { who: Who::User(user), after_version: 0 };
+        self.ask(tx, request, Pending::Refresh { user, ticket });
     }
 
     pub(super) fn refreshed(
         &mut self,
         tx: &mut Tx<'_, '_>,
         user: &UserId,
+        ticket: Option<u64>,
         answer: Answer,
     ) -> Result<(), EngineError> {
-        let (Answer::Records(records), Some(mut contact)) = (answer, tx.contact(user)?) else {
-            return Ok(());
-        };
-        let Ok(chain) = verify_chain(records) else {
-            tx.event(Event::RecordRefused { user: *user });
-            return Ok(());
-        };
-        if take_chain(tx, &mut contact, chain).is_err() {
-            return Ok(());
-        }
-        self.looked_up.insert(*user, tx.now);
-        tx.save_contact(&contact);
+        let result = self.take_refreshed(tx, user, answer)?;
+        finish_lookup(tx, ticket, result.map(|()| *user));
         self.drive_user(tx, user)
     }
+
+    fn take_refreshed(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        user: &UserId,
+        answer: Answer,
+    ) -> Result<Result<(), LookupError>, EngineError> {
+        let Some(mut contact) = tx.contact(user)? else { return Ok(Err(LookupError::Unknown)) };
+        let records = match answer {
+            Answer::Records(records) => records,
+            Answer::Failure(failure) => return Ok(Err(LookupError::Refused(failure.code))),
+            _ => return Err(EngineError::RelayMisbehaved),
+        };
+        let taken = verify_chain(records).and_then(|chain| take_chain(tx, &mut contact, chain));
+        if taken.is_ok() {
+            self.looked_up.insert(*user, tx.now);
+            tx.save_contact(&contact);
+        }
+        Ok(if contact.trust == Trust::Changed { Err(LookupError::IdentityChanged) } else { taken })
+    }
+}
+
+fn finish_lookup(tx: &mut Tx<'_, '_>, ticket: Option<u64>, result: Result<UserId, LookupError>) {
+    if let Some(ticket) = ticket {
+        tx.event(Event::LookupDone { ticket, result });
+    }
+}
+
+/// A contact's name leads to another key: sending waits for the person.
+fn identity_changed(
+    tx: &mut Tx<'_, '_>,
+    contact: &UserId,
+    new_user: UserId,
+) -> Result<(), EngineError> {
+    let mut contact = known(tx, contact)?;
+    let first_time = contact.replaced_by != Some(new_user);
+    contact.trust = Trust::Changed;
+    contact.replaced_by = Some(new_user);
+    tx.save_contact(&contact);
+    if first_time {
+        tx.event(Event::IdentityChanged { contact: sender(&contact), new_user });
+    }
+    Ok(())
 }

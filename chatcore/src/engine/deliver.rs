@@ -40,7 +40,7 @@ impl Engine {
                 (Ok(()), _) => {}
                 (Err(code), _) => {
                     if code == ErrorCode::UnknownDevice {
-                        self.refresh(tx, user);
+                        self.refresh(tx, user, None);
                     }
                     tx.event(Event::Delayed { message, code });
                 }

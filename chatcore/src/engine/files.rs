@@ -37,9 +37,7 @@ pub(super) fn save_upload(tx: &mut Tx<'_, '_>, upload: Upload) {
         path: upload.path,
         modified: upload.modified,
         write_key: upload.write_key,
-        runs: runs
-            .map(|(salt_seed, stored)| UploadRun { salt_seed, stored })
-            .collect(),
+        runs: runs.map(|(salt_seed, stored)| UploadRun { salt_seed, stored }).collect(),
     });
 }
 
@@ -53,22 +51,12 @@ pub(super) fn offer(
 ) -> Result<(), EngineError> {
     let uploads = tx.transfers()?;
     let write_key = uploads.into_iter().find_map(|t| match t {
-        Transfer::Upload {
-            number: n,
-            write_key,
-            ..
-        } if n == number => Some(write_key),
+        Transfer::Upload { number: n, write_key, .. } if n == number => Some(write_key),
         _ => None,
     });
     match write_key {
         Some(write_key) => {
-            tx.save_transfer(&Transfer::Offered {
-                number,
-                to,
-                message,
-                blob,
-                write_key,
-            });
+            tx.save_transfer(&Transfer::Offered { number, to, message, blob, write_key });
         }
         None => tx.delete_transfer(number),
     }
@@ -82,11 +70,7 @@ pub(super) fn forget(
     fetched: &MessageId,
 ) -> Result<(), EngineError> {
     for transfer in tx.transfers()? {
-        if let Transfer::Download {
-            number,
-            from,
-            message,
-        } = transfer
+        if let Transfer::Download { number, from, message } = transfer
             && from == *user
             && message == *fetched
         {
@@ -105,22 +89,12 @@ impl Engine {
         fetched: &MessageId,
     ) -> Result<(), EngineError> {
         for transfer in tx.transfers()? {
-            if let Transfer::Offered {
-                number,
-                to,
-                message,
-                blob,
-                write_key,
-            } = transfer
+            if let Transfer::Offered { number, to, message, blob, write_key } = transfer
                 && to == *user
                 && message == *fetched
             {
                 tx.delete_transfer(number);
-                self.ask(
-                    tx,
-                    Request::DeleteBlob { blob, write_key },
-                    Pending::DeleteBlob,
-                );
+                self.ask(tx, Request::DeleteBlob { blob, write_key }, Pending::DeleteBlob);
             }
         }
         Ok(())
@@ -137,22 +111,11 @@ impl Engine {
         entry.file_path.clone_from(&path);
         tx.save_history(number, &entry);
         let content = Content::decode(&entry.content);
-        if let (
-            Ok(Content {
-                body: Body::File(manifest),
-                ..
-            }),
-            Some(contact),
-        ) = (content, tx.contact(user)?)
+        if let (Ok(Content { body: Body::File(manifest), .. }), Some(contact)) =
+            (content, tx.contact(user)?)
         {
             let (from, name, size) = (sender(&contact), manifest.name, manifest.size);
-            tx.event(Event::FileSaved {
-                from,
-                message: *message,
-                name,
-                size,
-                path,
-            });
+            tx.event(Event::FileSaved { from, message: *message, name, size, path });
         }
         self.fetched(tx, user, message)
     }
@@ -174,13 +137,7 @@ impl Engine {
         self.fetched(tx, user, message)?;
         if let Some(contact) = tx.contact(user)? {
             let (from, message) = (sender(&contact), *message);
-            tx.event(Event::Text {
-                from,
-                message,
-                text,
-                sent_at,
-                received_at,
-            });
+            tx.event(Event::Text { from, message, text, sent_at, received_at });
         }
         Ok(())
     }
@@ -196,10 +153,7 @@ impl Engine {
         let mut contact = tx.contact(user)?.ok_or(EngineError::UnknownContact)?;
         let devices: Vec<_> = contact.devices.iter().map(|d| d.id).collect();
         for device in devices {
-            let from = DeviceAddress {
-                user: *user,
-                device,
-            };
+            let from = DeviceAddress { user: *user, device };
             self.owe_receipt(tx, &mut contact, from, *message, ReceiptKind::Read);
         }
         tx.save_contact(&contact);
@@ -212,11 +166,7 @@ fn find(
     user: &UserId,
     message: &MessageId,
 ) -> Result<(u64, HistoryEntry), EngineError> {
-    let index = tx
-        .message_index(user, message)?
-        .ok_or(EngineError::UnknownContact)?;
-    let entry = tx
-        .history(user, index.history)?
-        .ok_or(EngineError::UnknownContact)?;
+    let index = tx.message_index(user, message)?.ok_or(EngineError::UnknownContact)?;
+    let entry = tx.history(user, index.history)?.ok_or(EngineError::UnknownContact)?;
     Ok((index.history, entry))
 }

@@ -4,12 +4,12 @@ use super::contacts::{sender, take_record};
 use super::outbound::{leave_outbox, set_status};
 use super::sessions::{add_session, incoming_tag};
 use super::tx::Tx;
-use super::{Engine, EngineError, Event, FileKind};
+use super::{Asker, Engine, EngineError, Event, FileKind};
 use crate::agreement::open_first;
 use crate::crypto::kdf::sha256;
-use crate::ids::{DAY, DeviceAddress, HOUR, MINUTE, MessageId, Timestamp};
+use crate::ids::{DAY, DeviceAddress, HOUR, MINUTE, MessageId, SessionId, Timestamp};
 use crate::keys::{LAST_RESORT_LIFE, PrekeyKind, UserRecord};
-use crate::ratchet::{OpenMessageError, Session};
+use crate::ratchet::OpenMessageError;
 use crate::store::Table;
 use crate::store::rows::{
     Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, Seen, Transfer,
@@ -32,11 +32,7 @@ const MAX_MISSING: usize = 2_000;
 /// What an envelope turned out to be.
 enum Opened {
     /// A content, from this device.
-    Content {
-        from: DeviceAddress,
-        message: Option<MessageId>,
-        session: Option<(SeenFirst, Session)>,
-    },
+    Content { from: DeviceAddress, message: Option<MessageId>, first: Option<SeenFirst> },
     /// Nothing that could be opened.
     Failed { from: Option<DeviceAddress> },
     /// Not to be opened: blocked, over a limit, unknown tag.
@@ -47,6 +43,7 @@ enum Opened {
 struct SeenFirst {
     hash: [u8; 32],
     keep_until: Timestamp,
+    session: SessionId,
 }
 
 impl Engine {
@@ -83,35 +80,23 @@ impl Engine {
             EnvelopeKind::First => self.open_first_message(tx, delivery)?,
         };
         let keep_until = tx.now.plus(REMEMBER);
-        let mut seen = Seen {
-            hash,
-            keep_until,
-            from: None,
-            message: None,
-            session: None,
-        };
+        let mut seen = Seen { hash, keep_until, from: None, message: None, session: None };
         match opened {
             Opened::Dropped => return Ok(()),
             Opened::Failed { from } => {
                 seen.from = from;
-                tx.event(Event::Undecryptable {
-                    from: from.map(|f| f.user),
-                });
+                tx.event(Event::Undecryptable { from: from.map(|f| f.user) });
             }
-            Opened::Content {
-                from,
-                message,
-                session,
-            } => {
+            Opened::Content { from, message, first } => {
                 seen.from = Some(from);
                 seen.message = message;
-                if let Some((first, session)) = session {
+                if let Some(first) = first {
                     let seen = Seen {
                         hash: first.hash,
                         keep_until: first.keep_until,
                         from: Some(from),
                         message: None,
-                        session: Some(session.id()),
+                        session: Some(first.session),
                     };
                     tx.save_seen(&seen);
                 }
@@ -149,11 +134,7 @@ impl Engine {
                     tx.save_session(&session);
                     let message = self.take_content(tx, &mut contact, from, &content)?;
                     tx.save_contact(&contact);
-                    return Ok(Opened::Content {
-                        from,
-                        message,
-                        session: None,
-                    });
+                    return Ok(Opened::Content { from, message, first: None });
                 }
                 Err(OpenMessageError::NotOfThisSession) => {}
                 Err(_) => break,
@@ -180,14 +161,7 @@ impl Engine {
         };
         let profile = tx.profile()?;
         let own = profile.own_address();
-        let accepted = open_first(
-            &profile.relay,
-            own,
-            &profile.device,
-            &secret,
-            &block,
-            tx.now,
-        );
+        let accepted = open_first(&profile.relay, own, &profile.device, &secret, &block, tx.now);
         let Ok(mut accepted) = accepted else {
             return Ok(failed);
         };
@@ -195,10 +169,7 @@ impl Engine {
         if user == own.user {
             return Ok(failed);
         }
-        let from = DeviceAddress {
-            user,
-            device: accepted.device,
-        };
+        let from = DeviceAddress { user, device: accepted.device };
         let Some(mut contact) = self.admit(tx, &accepted.record, from)? else {
             return Ok(Opened::Dropped);
         };
@@ -221,21 +192,15 @@ impl Engine {
         incoming_tag(tx, device, &from);
         add_session(tx, device, &accepted.session)?;
         if replaces {
-            tx.event(Event::NewSession {
-                with: sender(&contact),
-            });
+            tx.event(Event::NewSession { with: sender(&contact) });
         }
         if tx.contact(&user)?.is_none() {
             self.strangers = self.strangers.map(|held| held + 1);
         }
         let message = self.take_content(tx, &mut contact, from, &content)?;
         tx.save_contact(&contact);
-        let first = SeenFirst { hash, keep_until };
-        Ok(Opened::Content {
-            from,
-            message,
-            session: Some((first, accepted.session)),
-        })
+        let first = Some(SeenFirst { hash, keep_until, session: accepted.session.id() });
+        Ok(Opened::Content { from, message, first })
     }
 
     /// A later message of a starter who has not heard from us yet repeats the block.
@@ -261,11 +226,7 @@ impl Engine {
         tx.save_session(&session);
         let message = self.take_content(tx, &mut contact, from, &content)?;
         tx.save_contact(&contact);
-        Ok(Opened::Content {
-            from,
-            message,
-            session: None,
-        })
+        Ok(Opened::Content { from, message, first: None })
     }
 
     /// Decides whether a starter may start: known or within the limits, not blocked, not forked.
@@ -289,22 +250,14 @@ impl Engine {
         }
         // The certificate must be in the newest record we know, not only in the one received.
         let claimed = record.device(from.device).map(|d| d.agreement_key());
-        let newest = contact
-            .records
-            .newest()
-            .device(from.device)
-            .map(|d| d.agreement_key());
+        let newest = contact.records.newest().device(from.device).map(|d| d.agreement_key());
         if claimed != newest || newest.is_none() {
             return Ok(None);
         }
         let now = tx.now;
         let recent = &mut contact.device_mut(from.device).first_messages_at;
         recent.retain(|at| now.since(*at) < HOUR);
-        Ok(if recent.len() < FIRST_MESSAGES {
-            Some(contact)
-        } else {
-            None
-        })
+        Ok(if recent.len() < FIRST_MESSAGES { Some(contact) } else { None })
     }
 
     fn meet_stranger(
@@ -313,21 +266,20 @@ impl Engine {
         record: &UserRecord,
     ) -> Result<Option<Contact>, EngineError> {
         let others = tx.contacts_on_disk()?;
-        let is_request = |c: &&Contact| c.standing == ContactStanding::Request;
-        let held = self
-            .strangers
-            .unwrap_or_else(|| others.iter().filter(is_request).count());
+        let is_request =
+            |c: &&Contact| c.standing == ContactStanding::Request && !c.devices.is_empty();
+        let held = self.strangers.unwrap_or_else(|| others.iter().filter(is_request).count());
         self.strangers = Some(held);
         if held >= MAX_REQUESTS {
             return Ok(None);
         }
         let contact = Contact::new(record.clone(), ContactStanding::Request);
         let name = contact.nickname().fold();
-        for other in others {
-            let same_name = other.nickname().fold() == name && other.user() != contact.user();
-            if same_name && other.standing == ContactStanding::Contact {
-                self.identity_changed(tx, &other.user(), contact.user())?;
-            }
+        let namesake =
+            |c: &&Contact| c.standing == ContactStanding::Contact && c.nickname().fold() == name;
+        if let Some(namesake) = others.iter().find(namesake) {
+            // Anybody may claim a name in a first message; whose it is, the directory is asked.
+            self.ask_directory(tx, contact.nickname().as_str(), Asker::Own(namesake.user()));
         }
         Ok(Some(contact))
     }
@@ -341,9 +293,7 @@ impl Engine {
         bytes: &[u8],
     ) -> Result<Option<MessageId>, EngineError> {
         let Ok(content) = Content::decode(bytes) else {
-            tx.event(Event::Undecryptable {
-                from: Some(from.user),
-            });
+            tx.event(Event::Undecryptable { from: Some(from.user) });
             return Ok(None);
         };
         if let Some(tag) = content.next_tag {
@@ -397,52 +347,21 @@ impl Engine {
             file_path: String::new(),
         };
         tx.save_history(history, &entry);
-        tx.save_message_index(
-            &peer,
-            &message,
-            &MessageIndex {
-                history,
-                outbox: Vec::new(),
-            },
-        );
+        tx.save_message_index(&peer, &message, &MessageIndex { history, outbox: Vec::new() });
         if matches!(content.body, Body::File(_) | Body::LongText(_)) {
             let number = tx.next_number(Table::Transfers, &[])?;
-            tx.save_transfer(&Transfer::Download {
-                number,
-                from: peer,
-                message,
-            });
+            tx.save_transfer(&Transfer::Download { number, from: peer, message });
         }
         let from = sender(contact);
         tx.event(match content.body {
-            Body::Text(text) => Event::Text {
-                from,
-                message,
-                text,
-                sent_at,
-                received_at,
-            },
+            Body::Text(text) => Event::Text { from, message, text, sent_at, received_at },
             Body::File(manifest) => {
                 let kind = FileKind::File;
-                Event::File {
-                    from,
-                    message,
-                    manifest,
-                    kind,
-                    sent_at,
-                    received_at,
-                }
+                Event::File { from, message, manifest, kind, sent_at, received_at }
             }
             Body::LongText(manifest) => {
                 let kind = FileKind::LongText;
-                Event::File {
-                    from,
-                    message,
-                    manifest,
-                    kind,
-                    sent_at,
-                    received_at,
-                }
+                Event::File { from, message, manifest, kind, sent_at, received_at }
             }
             _ => Event::UnknownContent { from, message },
         });
@@ -471,10 +390,7 @@ fn follow_chain(
         }
         if seq > next {
             let missing = next..seq;
-            tx.event(Event::Gap {
-                from: who,
-                missing: seq - next,
-            });
+            tx.event(Event::Gap { from: who, missing: seq - next });
             device.missing.extend(missing.rev().take(MAX_MISSING));
             let excess = device.missing.len().saturating_sub(MAX_MISSING);
             device.missing.drain(..excess);
@@ -512,11 +428,7 @@ fn take_receipt(
     leave_outbox(tx, &from.user, &message, Some(from.device))?;
     if before < status {
         set_status(tx, &from.user, &message, status)?;
-        tx.event(Event::Receipt {
-            from: sender(contact),
-            message,
-            kind: receipt.kind,
-        });
+        tx.event(Event::Receipt { from: sender(contact), message, kind: receipt.kind });
     }
     Ok(())
 }

@@ -16,11 +16,7 @@ pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
         Event::Text { from, message, .. } => (from.user, JournalKind::Text(*message)),
         Event::FileSaved { from, message, .. } => (from.user, JournalKind::FileSaved(*message)),
         Event::UnknownContent { from, message } => (from.user, JournalKind::Unknown(*message)),
-        Event::Receipt {
-            from,
-            message,
-            kind,
-        } => {
+        Event::Receipt { from, message, kind } => {
             let kind = match kind {
                 ReceiptKind::Delivered => JournalKind::Delivered(*message),
                 ReceiptKind::Read => JournalKind::Read(*message),
@@ -34,10 +30,9 @@ pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
         Event::IdentityChanged { contact, new_user } => {
             (contact.user, JournalKind::IdentityChanged(*new_user))
         }
-        Event::NicknameChanged { who, before } => (
-            who.user,
-            JournalKind::NicknameChanged(before.as_str().to_owned()),
-        ),
+        Event::NicknameChanged { who, before } => {
+            (who.user, JournalKind::NicknameChanged(before.as_str().to_owned()))
+        }
         Event::NewSession { with } => (with.user, JournalKind::NewSession),
         Event::RecordRefused { user } => (*user, JournalKind::RecordRefused),
         _ => return None,
@@ -67,12 +62,9 @@ fn history(
     let Some(index) = store.load(&Key::new(Table::Messages, &key))? else {
         return Ok(None);
     };
-    let number = storage::decode_message_index(&index)
-        .map_err(damaged)?
-        .history;
+    let number = storage::decode_message_index(&index).map_err(damaged)?.history;
     let row = store.load(&Key::numbered(Table::History, peer.as_bytes(), number))?;
-    row.map(|row| storage::decode_history(&row).map_err(damaged))
-        .transpose()
+    row.map(|row| storage::decode_history(&row).map_err(damaged)).transpose()
 }
 
 fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, EngineError> {
@@ -81,11 +73,7 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
     };
     let contact: Contact = storage::decode_contact(&row).map_err(damaged)?;
     let from = sender(&contact);
-    let receipt = |message, kind| Event::Receipt {
-        from: sender(&contact),
-        message,
-        kind,
-    };
+    let receipt = |message, kind| Event::Receipt { from: sender(&contact), message, kind };
     Ok(Some(match entry.kind {
         JournalKind::Text(message) | JournalKind::FileSaved(message) => {
             let Some(entry) = history(store, &entry.peer, &message)? else {
@@ -95,23 +83,11 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
             match content.body {
                 Body::Text(text) => {
                     let (sent_at, received_at) = (entry.sent_at, entry.received_at);
-                    Event::Text {
-                        from,
-                        message,
-                        text,
-                        sent_at,
-                        received_at,
-                    }
+                    Event::Text { from, message, text, sent_at, received_at }
                 }
                 Body::File(m) => {
                     let path = entry.file_path;
-                    Event::FileSaved {
-                        from,
-                        message,
-                        name: m.name,
-                        size: m.size,
-                        path,
-                    }
+                    Event::FileSaved { from, message, name: m.name, size: m.size, path }
                 }
                 _ => return Ok(None),
             }
@@ -120,16 +96,12 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
         JournalKind::Delivered(message) => receipt(message, ReceiptKind::Delivered),
         JournalKind::Read(message) => receipt(message, ReceiptKind::Read),
         JournalKind::Refused(message) => receipt(message, ReceiptKind::Refused),
-        JournalKind::NotDelivered(message) => Event::NotDelivered {
-            to: entry.peer,
-            message,
-        },
+        JournalKind::NotDelivered(message) => Event::NotDelivered { to: entry.peer, message },
         JournalKind::Gap(missing) => Event::Gap { from, missing },
         JournalKind::OutOfOrder => Event::OutOfOrder { from },
-        JournalKind::IdentityChanged(new_user) => Event::IdentityChanged {
-            contact: from,
-            new_user,
-        },
+        JournalKind::IdentityChanged(new_user) => {
+            Event::IdentityChanged { contact: from, new_user }
+        }
         JournalKind::NicknameChanged(before) => match Nickname::new(&before) {
             Ok(before) => Event::NicknameChanged { who: from, before },
             Err(_) => return Ok(None),

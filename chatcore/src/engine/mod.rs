@@ -172,6 +172,8 @@ pub enum Command {
     Verify(UserId),
     /// Takes the user who now has a contact's name for that person.
     AcceptIdentity(UserId),
+    /// Stays with the contact as known, whoever has the name now.
+    KeepIdentity(UserId),
     /// Refuses everything from a user.
     Block(UserId),
     /// Takes the block back.
@@ -191,12 +193,19 @@ pub enum Command {
 enum Pending {
     Login,
     Lookup {
-        ticket: u64,
         name: String,
-        expected: Option<UserId>,
+        asker: Asker,
+    },
+    /// A contact's name leads to another user: has the contact only taken another name?
+    Mismatch {
+        name: String,
+        contact: UserId,
+        other: UserId,
+        ticket: Option<u64>,
     },
     Refresh {
         user: UserId,
+        ticket: Option<u64>,
     },
     UpdateRecord,
     CloseAccount,
@@ -205,6 +214,33 @@ enum Pending {
     Send(Vec<Sent>),
     Query(Vec<(UserId, u64)>),
     DeleteBlob,
+}
+
+/// On whose behalf the directory is asked for a name.
+#[derive(Debug, Clone, Copy)]
+enum Asker {
+    /// A person typed a name that nobody we know has.
+    Stranger { ticket: u64 },
+    /// A person typed the name of this contact.
+    Contact { ticket: u64, expected: UserId },
+    /// Somebody claims the name of this contact.
+    Own(UserId),
+}
+
+impl Asker {
+    const fn ticket(self) -> Option<u64> {
+        match self {
+            Self::Stranger { ticket } | Self::Contact { ticket, .. } => Some(ticket),
+            Self::Own(_) => None,
+        }
+    }
+
+    const fn expected(self) -> Option<UserId> {
+        match self {
+            Self::Stranger { .. } => None,
+            Self::Contact { expected, .. } | Self::Own(expected) => Some(expected),
+        }
+    }
 }
 
 /// What an envelope on its way carries.
@@ -253,15 +289,8 @@ impl Engine {
         let tx = Tx::new(context);
         let mut receipts_due = BTreeMap::new();
         for contact in tx.contacts()? {
-            for device in contact
-                .devices
-                .iter()
-                .filter(|d| !d.due_receipts.is_empty())
-            {
-                let address = DeviceAddress {
-                    user: contact.user(),
-                    device: device.id,
-                };
+            for device in contact.devices.iter().filter(|d| !d.due_receipts.is_empty()) {
+                let address = DeviceAddress { user: contact.user(), device: device.id };
                 receipts_due.insert(address, device.receipts_due_at);
             }
         }
@@ -297,41 +326,24 @@ impl Engine {
             }
             Command::SaveUpload(upload) => files::save_upload(&mut tx, upload),
             Command::DropUpload(number) => tx.delete_transfer(number),
-            Command::SendFile {
-                to,
-                message,
-                manifest,
-                upload,
-            } => {
+            Command::SendFile { to, message, manifest, upload } => {
                 files::offer(&mut tx, upload, to, message, manifest.blob_id)?;
                 self.send_body(&mut tx, to, message, Body::File(manifest), None)?;
             }
-            Command::SendLongText {
-                to,
-                message,
-                manifest,
-                text,
-            } => {
+            Command::SendLongText { to, message, manifest, text } => {
                 let body = Body::LongText(manifest);
                 self.send_body(&mut tx, to, message, body, Some(Body::Text(text)))?;
             }
-            Command::LongTextFetched {
-                from,
-                message,
-                text,
-            } => {
+            Command::LongTextFetched { from, message, text } => {
                 self.long_text_fetched(&mut tx, &from, &message, text)?;
             }
             Command::FileGone { from, message } => files::forget(&mut tx, &from, &message)?,
-            Command::FileSaved {
-                from,
-                message,
-                path,
-            } => {
+            Command::FileSaved { from, message, path } => {
                 self.file_saved(&mut tx, &from, &message, path)?;
             }
             Command::Verify(user) => contacts::verify(&mut tx, &user)?,
             Command::AcceptIdentity(user) => contacts::accept_identity(&mut tx, &user)?,
+            Command::KeepIdentity(user) => contacts::keep_identity(&mut tx, &user)?,
             Command::Block(user) => self.block(&mut tx, &user)?,
             Command::Unblock(user) => contacts::unblock(&mut tx, &user)?,
             Command::Rename(nickname) => self.rename(&mut tx, nickname)?,
@@ -362,11 +374,7 @@ impl Engine {
             Answer::Pong => {}
             answer => {
                 let pending = self.pending.remove(&frame.request_id);
-                self.answered(
-                    &mut tx,
-                    pending.ok_or(EngineError::RelayMisbehaved)?,
-                    answer,
-                )?;
+                self.answered(&mut tx, pending.ok_or(EngineError::RelayMisbehaved)?, answer)?;
             }
         }
         tx.finish()
@@ -384,15 +392,13 @@ impl Engine {
                 tx.event(Event::Refused(failure));
                 Ok(())
             }
-            (
-                Pending::Lookup {
-                    ticket,
-                    name,
-                    expected,
-                },
-                answer,
-            ) => self.looked_up(tx, ticket, &name, expected, answer),
-            (Pending::Refresh { user }, answer) => self.refreshed(tx, &user, answer),
+            (Pending::Lookup { name, asker }, answer) => self.looked_up(tx, &name, asker, answer),
+            (Pending::Mismatch { name, contact, other, ticket }, answer) => {
+                self.mismatch_answered(tx, &name, contact, other, ticket, answer)
+            }
+            (Pending::Refresh { user, ticket }, answer) => {
+                self.refreshed(tx, &user, ticket, answer)
+            }
             (Pending::UpdateRecord, Answer::Done) => self.record_updated(tx),
             (Pending::UpdateRecord, Answer::Failure(failure)) => {
                 account::record_refused(tx, failure)
@@ -456,11 +462,7 @@ impl Engine {
         if self.link == Link::Offline {
             return None;
         }
-        self.receipts_due
-            .values()
-            .copied()
-            .chain([self.next_query])
-            .min()
+        self.receipts_due.values().copied().chain([self.next_query]).min()
     }
 
     /// Tells the engine that the connection is gone.

@@ -36,23 +36,13 @@ pub(super) fn make_content(
     let in_chain = matches!(body, Body::Text(_) | Body::File(_) | Body::LongText(_));
     let position = in_chain.then(|| {
         let seq = device.sent_seq + 1;
-        ChainPosition {
-            seq,
-            previous: device.sent_hash,
-        }
+        ChainPosition { seq, previous: device.sent_hash }
     });
     let announce = !device.tag_confirmed && !device.sessions.is_empty();
     let next_tag = announce.then(|| incoming_tag(tx, device, address));
     let taken = device.due_receipts.len().min(MAX_RECEIPTS);
     let receipts = device.due_receipts.drain(..taken).collect();
-    Content {
-        message_id,
-        position,
-        sent_at: tx.now,
-        receipts,
-        next_tag,
-        body,
-    }
+    Content { message_id, position, sent_at: tx.now, receipts, next_tag, body }
 }
 
 /// Seals a content in a session; saves the session. `None`: a session is needed first.
@@ -79,14 +69,7 @@ pub(super) fn seal(
     tx.save_session(&session);
     let key = IdempotencyKey::generate(tx.rng);
     let blob = Bytes::from(blob);
-    Ok(Some(SealedEnvelope {
-        kind,
-        tag,
-        blob,
-        key,
-        sent_at: tx.now,
-        resent: false,
-    }))
+    Ok(Some(SealedEnvelope { kind, tag, blob, key, sent_at: tx.now, resent: false }))
 }
 
 pub(super) fn envelope(to: DeviceAddress, sealed: &SealedEnvelope) -> Envelope {
@@ -126,13 +109,8 @@ impl Engine {
             return Err(EngineError::Blocked);
         }
         contact.standing = ContactStanding::Contact;
-        let ids: Vec<DeviceId> = contact
-            .records
-            .newest()
-            .devices()
-            .iter()
-            .map(|d| d.device_id())
-            .collect();
+        let ids: Vec<DeviceId> =
+            contact.records.newest().devices().iter().map(|d| d.device_id()).collect();
         if ids.is_empty() {
             return Err(EngineError::AccountClosed);
         }
@@ -156,8 +134,8 @@ impl Engine {
             history: tx.next_number(Table::History, user.as_bytes())?,
             outbox: Vec::new(),
         };
-        let mut number = tx.next_number(Table::Outbox, user.as_bytes())?;
-        for id in devices {
+        let first = tx.next_number(Table::Outbox, user.as_bytes())?;
+        for (number, id) in (first..).zip(devices) {
             let address = DeviceAddress { user, device: *id };
             let device = contact.device_mut(*id);
             let mut content = make_content(tx, &address, device, message, body.clone());
@@ -193,7 +171,6 @@ impl Engine {
             };
             tx.save_outbox(number, &entry);
             index.outbox.push(number);
-            number += 1;
         }
         tx.save_message_index(&user, &message, &index);
         Ok(())

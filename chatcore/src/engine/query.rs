@@ -100,11 +100,7 @@ pub fn profile(store: &dyn Store) -> Result<ProfileView, EngineError> {
         nickname: profile.record.nickname().clone(),
         relay: profile.relay,
         address: profile.address.clone(),
-        registration: if profile.registered {
-            Registration::Done
-        } else {
-            Registration::Pending
-        },
+        registration: if profile.registered { Registration::Done } else { Registration::Pending },
     })
 }
 
@@ -114,15 +110,9 @@ pub fn profile(store: &dyn Store) -> Result<ProfileView, EngineError> {
 /// [`EngineError::Store`].
 pub fn contacts(store: &dyn Store) -> Result<Vec<ContactView>, EngineError> {
     let rows = store.list(Table::Contacts)?;
-    let decode = |row| {
-        storage::decode_contact(row)
-            .map(|c| view(&c))
-            .map_err(damaged)
-    };
-    let mut contacts = rows
-        .iter()
-        .map(|row| decode(row))
-        .collect::<Result<Vec<ContactView>, _>>()?;
+    let decode = |row| storage::decode_contact(row).map(|c| view(&c)).map_err(damaged);
+    let mut contacts =
+        rows.iter().map(|row| decode(row)).collect::<Result<Vec<ContactView>, _>>()?;
     contacts.sort_by_key(|c| (c.nickname.fold(), c.user));
     Ok(contacts)
 }
@@ -147,13 +137,7 @@ pub fn history(
     user: &UserId,
     limit: usize,
 ) -> Result<Vec<HistoryView>, EngineError> {
-    let rows = store.scan(
-        Table::History,
-        user.as_bytes(),
-        u64::MAX,
-        Order::Backward,
-        limit,
-    )?;
+    let rows = store.scan(Table::History, user.as_bytes(), u64::MAX, Order::Backward, limit)?;
     let mut messages = Vec::with_capacity(rows.len());
     for (number, row) in rows.into_iter().rev() {
         let entry = storage::decode_history(&row).map_err(damaged)?;
@@ -212,9 +196,7 @@ fn waiting_file(
     let Some(index) = store.load(&Key::new(Table::Messages, &key))? else {
         return Ok(None);
     };
-    let number = storage::decode_message_index(&index)
-        .map_err(damaged)?
-        .history;
+    let number = storage::decode_message_index(&index).map_err(damaged)?.history;
     let contact = store.load(&Key::new(Table::Contacts, from.as_bytes()))?;
     let entry = store.load(&Key::numbered(Table::History, from.as_bytes(), number))?;
     let (Some(contact), Some(entry)) = (contact, entry) else {
@@ -222,20 +204,16 @@ fn waiting_file(
     };
     let contact = storage::decode_contact(&contact).map_err(damaged)?;
     let entry = storage::decode_history(&entry).map_err(damaged)?;
+    if contact.standing == ContactStanding::Blocked {
+        return Ok(None);
+    }
     let (manifest, kind) = match Content::decode(&entry.content).map_err(damaged)?.body {
         Body::File(manifest) => (manifest, FileKind::File),
         Body::LongText(manifest) => (manifest, FileKind::LongText),
         _ => return Ok(None),
     };
     let (sent_at, received_at) = (entry.sent_at, entry.received_at);
-    Ok(Some(WaitingFile {
-        from: view(&contact),
-        message,
-        manifest,
-        kind,
-        sent_at,
-        received_at,
-    }))
+    Ok(Some(WaitingFile { from: view(&contact), message, manifest, kind, sent_at, received_at }))
 }
 
 /// Returns the uploads that are not done.
@@ -246,29 +224,10 @@ pub fn uploads(store: &dyn Store) -> Result<Vec<Upload>, EngineError> {
     let mut uploads = Vec::new();
     for row in store.list(Table::Transfers)? {
         let transfer = storage::decode_transfer(&row).map_err(damaged)?;
-        if let Transfer::Upload {
-            number,
-            to,
-            manifest,
-            path,
-            modified,
-            write_key,
-            runs,
-        } = transfer
+        if let Transfer::Upload { number, to, manifest, path, modified, write_key, runs } = transfer
         {
-            let runs = runs
-                .into_iter()
-                .map(|run| (run.salt_seed, run.stored))
-                .collect();
-            uploads.push(Upload {
-                number,
-                to,
-                manifest,
-                path,
-                modified,
-                write_key,
-                runs,
-            });
+            let runs = runs.into_iter().map(|run| (run.salt_seed, run.stored)).collect();
+            uploads.push(Upload { number, to, manifest, path, modified, write_key, runs });
         }
     }
     Ok(uploads)

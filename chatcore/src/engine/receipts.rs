@@ -43,12 +43,8 @@ impl Engine {
         }
         let now = tx.now;
         let is_due = |at| which == Flush::Everything || at <= now;
-        let due: Vec<DeviceAddress> = self
-            .receipts_due
-            .iter()
-            .filter(|(_, at)| is_due(**at))
-            .map(|(to, _)| *to)
-            .collect();
+        let due: Vec<DeviceAddress> =
+            self.receipts_due.iter().filter(|(_, at)| is_due(**at)).map(|(to, _)| *to).collect();
         let mut envelopes = Vec::new();
         for to in due {
             self.receipts_due.remove(&to);

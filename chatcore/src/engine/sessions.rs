@@ -28,14 +28,8 @@ pub(super) fn incoming_tag(
     }
     let tag = DeliveryTag::generate(tx.rng);
     let now = tx.now;
-    device.incoming_tags.retain(|t| {
-        t.retired_at
-            .is_none_or(|at| now.since(at) < RETIRED_TAG_LIFE)
-    });
-    device.incoming_tags.push(IncomingTag {
-        tag,
-        retired_at: None,
-    });
+    device.incoming_tags.retain(|t| t.retired_at.is_none_or(|at| now.since(at) < RETIRED_TAG_LIFE));
+    device.incoming_tags.push(IncomingTag { tag, retired_at: None });
     device.tag_confirmed = false;
     tx.save_tag(&tag, address);
     tag
@@ -76,11 +70,8 @@ pub(super) fn add_session(
         let Some(other) = tx.session(&id)? else {
             continue;
         };
-        let life = if other.generation() < device.generation {
-            Some(OLD_GENERATION_LIFE)
-        } else {
-            None
-        };
+        let life =
+            if other.generation() < device.generation { Some(OLD_GENERATION_LIFE) } else { None };
         let over = other.is_stale(tx.now)
             || life.is_some_and(|life| tx.now.since(other.used_at()) >= life);
         if over && id != session.id() {
@@ -90,11 +81,7 @@ pub(super) fn add_session(
         }
     }
     while kept.len() > MAX_SESSIONS {
-        let oldest = kept
-            .iter()
-            .filter(|(_, _, id)| *id != session.id())
-            .min()
-            .copied();
+        let oldest = kept.iter().filter(|(_, _, id)| *id != session.id()).min().copied();
         let Some(oldest) = oldest else { break };
         tx.delete_session(&oldest.2);
         kept.retain(|entry| *entry != oldest);
@@ -109,17 +96,10 @@ impl Engine {
         if self.link == Link::Offline {
             return;
         }
-        let fresh: Vec<_> = devices
-            .into_iter()
-            .filter(|d| self.claiming.insert(*d))
-            .collect();
+        let fresh: Vec<_> = devices.into_iter().filter(|d| self.claiming.insert(*d)).collect();
         for batch in fresh.chunks(MAX_CLAIMS) {
             let batch = batch.to_vec();
-            self.ask(
-                tx,
-                Request::ClaimPrekeys(batch.clone()),
-                Pending::Claim(batch),
-            );
+            self.ask(tx, Request::ClaimPrekeys(batch.clone()), Pending::Claim(batch));
         }
     }
 
@@ -149,7 +129,7 @@ impl Engine {
                 }
                 Err(code) => {
                     if code == ErrorCode::UnknownDevice {
-                        self.refresh(tx, address.user);
+                        self.refresh(tx, address.user, None);
                     }
                     self.delay(tx, &address, code)?;
                 }
@@ -203,10 +183,7 @@ impl Engine {
         };
         for (_, entry) in tx.outbox(&address.user)? {
             if waits(&entry) {
-                tx.event(Event::Delayed {
-                    message: entry.message,
-                    code,
-                });
+                tx.event(Event::Delayed { message: entry.message, code });
             }
         }
         Ok(())

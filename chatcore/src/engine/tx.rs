@@ -25,11 +25,7 @@ pub struct Context<'a> {
 
 impl std::fmt::Debug for Context<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            store: _,
-            now,
-            rng: _,
-        } = self;
+        let Self { store: _, now, rng: _ } = self;
         write!(f, "Context({now:?})")
     }
 }
@@ -75,11 +71,7 @@ impl<'c, 'a> Tx<'c, 'a> {
     }
 
     fn into_step(self) -> Step {
-        Step {
-            changes: self.changes,
-            frames: self.frames,
-            events: self.events,
-        }
+        Step { changes: self.changes, frames: self.frames, events: self.events }
     }
 
     /// Tells of something; what a person must not miss is written down until it was shown.
@@ -91,10 +83,7 @@ impl<'c, 'a> Tx<'c, 'a> {
     }
 
     pub(super) fn frame(&mut self, request_id: u64, request: Request) {
-        self.frames.push(DeviceFrame {
-            request_id,
-            request,
-        });
+        self.frames.push(DeviceFrame { request_id, request });
     }
 
     fn load(&self, key: &Key) -> Result<Option<Value>, EngineError> {
@@ -109,9 +98,7 @@ impl<'c, 'a> Tx<'c, 'a> {
         key: &Key,
         decode: impl Fn(&[u8]) -> Result<T, WireError>,
     ) -> Result<Option<T>, EngineError> {
-        self.load(key)?
-            .map(|bytes| decode(&bytes).map_err(damaged))
-            .transpose()
+        self.load(key)?.map(|bytes| decode(&bytes).map_err(damaged)).transpose()
     }
 
     /// Rows of a table as they were before this step.
@@ -121,22 +108,15 @@ impl<'c, 'a> Tx<'c, 'a> {
 
     pub(super) fn profile(&self) -> Result<Profile, EngineError> {
         let key = Key::new(Table::Profile, &[]);
-        self.load_as(&key, storage::decode_profile)?
-            .ok_or(EngineError::Store(StoreError::Damaged))
+        self.load_as(&key, storage::decode_profile)?.ok_or(EngineError::Store(StoreError::Damaged))
     }
 
     pub(super) fn save_profile(&mut self, profile: &Profile) {
-        self.changes.put(
-            Key::new(Table::Profile, &[]),
-            storage::encode_profile(profile),
-        );
+        self.changes.put(Key::new(Table::Profile, &[]), storage::encode_profile(profile));
     }
 
     pub(super) fn contact(&self, user: &UserId) -> Result<Option<Contact>, EngineError> {
-        self.load_as(
-            &Key::new(Table::Contacts, user.as_bytes()),
-            storage::decode_contact,
-        )
+        self.load_as(&Key::new(Table::Contacts, user.as_bytes()), storage::decode_contact)
     }
 
     pub(super) fn save_contact(&mut self, contact: &Contact) {
@@ -147,9 +127,7 @@ impl<'c, 'a> Tx<'c, 'a> {
     /// Every contact as it was before this step.
     pub(super) fn contacts_on_disk(&self) -> Result<Vec<Contact>, EngineError> {
         let rows = self.store.list(Table::Contacts)?;
-        rows.iter()
-            .map(|row| storage::decode_contact(row).map_err(damaged))
-            .collect()
+        rows.iter().map(|row| storage::decode_contact(row).map_err(damaged)).collect()
     }
 
     /// Every contact, with this step's writes.
@@ -162,10 +140,7 @@ impl<'c, 'a> Tx<'c, 'a> {
     }
 
     pub(super) fn session(&self, id: &SessionId) -> Result<Option<Session>, EngineError> {
-        self.load_as(
-            &Key::new(Table::Sessions, id.as_bytes()),
-            storage::decode_session,
-        )
+        self.load_as(&Key::new(Table::Sessions, id.as_bytes()), storage::decode_session)
     }
 
     pub(super) fn save_session(&mut self, session: &Session) {
@@ -174,18 +149,14 @@ impl<'c, 'a> Tx<'c, 'a> {
     }
 
     pub(super) fn delete_session(&mut self, id: &SessionId) {
-        self.changes
-            .delete(Key::new(Table::Sessions, id.as_bytes()));
+        self.changes.delete(Key::new(Table::Sessions, id.as_bytes()));
     }
 
     pub(super) fn tag_owner(
         &self,
         tag: &DeliveryTag,
     ) -> Result<Option<DeviceAddress>, EngineError> {
-        self.load_as(
-            &Key::new(Table::Tags, tag.as_bytes()),
-            storage::decode_tag_owner,
-        )
+        self.load_as(&Key::new(Table::Tags, tag.as_bytes()), storage::decode_tag_owner)
     }
 
     pub(super) fn save_tag(&mut self, tag: &DeliveryTag, peer: &DeviceAddress) {
@@ -197,28 +168,21 @@ impl<'c, 'a> Tx<'c, 'a> {
         &self,
         id: PrekeyId,
     ) -> Result<Option<(PrekeySecret, Option<Timestamp>)>, EngineError> {
-        self.load_as(
-            &Key::numbered(Table::Prekeys, &[], id.0),
-            storage::decode_prekey,
-        )
+        self.load_as(&Key::numbered(Table::Prekeys, &[], id.0), storage::decode_prekey)
     }
 
     pub(super) fn prekeys(&self) -> Result<Vec<(PrekeySecret, Option<Timestamp>)>, EngineError> {
         let rows = self.list(Table::Prekeys)?;
-        rows.iter()
-            .map(|row| storage::decode_prekey(row).map_err(damaged))
-            .collect()
+        rows.iter().map(|row| storage::decode_prekey(row).map_err(damaged)).collect()
     }
 
     pub(super) fn save_prekey(&mut self, prekey: &PrekeySecret, replaced_at: Option<Timestamp>) {
         let key = Key::numbered(Table::Prekeys, &[], prekey.id.0);
-        self.changes
-            .put(key, storage::encode_prekey(prekey, replaced_at));
+        self.changes.put(key, storage::encode_prekey(prekey, replaced_at));
     }
 
     pub(super) fn delete_prekey(&mut self, id: PrekeyId) {
-        self.changes
-            .delete(Key::numbered(Table::Prekeys, &[], id.0));
+        self.changes.delete(Key::numbered(Table::Prekeys, &[], id.0));
     }
 
     pub(super) fn seen(&self, hash: &[u8; 32]) -> Result<Option<Seen>, EngineError> {
@@ -227,10 +191,7 @@ impl<'c, 'a> Tx<'c, 'a> {
     }
 
     pub(super) fn save_seen(&mut self, seen: &Seen) {
-        self.changes.put(
-            Key::new(Table::Seen, &seen.hash),
-            storage::encode_seen(seen),
-        );
+        self.changes.put(Key::new(Table::Seen, &seen.hash), storage::encode_seen(seen));
     }
 
     /// Deletes what need not be remembered any more.
@@ -245,29 +206,19 @@ impl<'c, 'a> Tx<'c, 'a> {
     }
 
     pub(super) fn outbox(&self, user: &UserId) -> Result<Vec<(u64, OutboxEntry)>, EngineError> {
-        let rows = self.store.scan(
-            Table::Outbox,
-            user.as_bytes(),
-            0,
-            Direction::Forward,
-            usize::MAX,
-        )?;
+        let rows =
+            self.store.scan(Table::Outbox, user.as_bytes(), 0, Direction::Forward, usize::MAX)?;
         let mut entries = std::collections::BTreeMap::new();
         for (number, row) in rows {
             entries.insert(number, Some(storage::decode_outbox(&row).map_err(damaged)?));
         }
         for (key, row) in self.changes.rows() {
             if key.table == Table::Outbox && key.group == user.as_bytes() {
-                let entry = row
-                    .map(|r| storage::decode_outbox(r).map_err(damaged))
-                    .transpose()?;
+                let entry = row.map(|r| storage::decode_outbox(r).map_err(damaged)).transpose()?;
                 entries.insert(key.number, entry);
             }
         }
-        Ok(entries
-            .into_iter()
-            .filter_map(|(n, entry)| Some((n, entry?)))
-            .collect())
+        Ok(entries.into_iter().filter_map(|(n, entry)| Some((n, entry?))).collect())
     }
 
     pub(super) fn outbox_users(&self) -> Result<Vec<UserId>, EngineError> {
@@ -293,15 +244,12 @@ impl<'c, 'a> Tx<'c, 'a> {
     }
 
     pub(super) fn delete_outbox(&mut self, user: &UserId, number: u64) {
-        self.changes
-            .delete(Key::numbered(Table::Outbox, user.as_bytes(), number));
+        self.changes.delete(Key::numbered(Table::Outbox, user.as_bytes(), number));
     }
 
     /// The number after the highest of a group, from 1.
     pub(super) fn next_number(&self, table: Table, group: &[u8]) -> Result<u64, EngineError> {
-        let stored = self
-            .store
-            .scan(table, group, u64::MAX, Direction::Backward, 1)?;
+        let stored = self.store.scan(table, group, u64::MAX, Direction::Backward, 1)?;
         let written = self
             .changes
             .rows()
@@ -330,28 +278,22 @@ impl<'c, 'a> Tx<'c, 'a> {
     }
 
     pub(super) fn journal_numbers(&self, up_to: u64) -> Result<Vec<u64>, EngineError> {
-        let rows = self
-            .store
-            .scan(Table::Journal, &[], up_to, Direction::Backward, usize::MAX)?;
+        let rows = self.store.scan(Table::Journal, &[], up_to, Direction::Backward, usize::MAX)?;
         Ok(rows.into_iter().map(|(number, _)| number).collect())
     }
 
     pub(super) fn delete_journal(&mut self, number: u64) {
-        self.changes
-            .delete(Key::numbered(Table::Journal, &[], number));
+        self.changes.delete(Key::numbered(Table::Journal, &[], number));
     }
 
     pub(super) fn delete_transfer(&mut self, number: u64) {
-        self.changes
-            .delete(Key::numbered(Table::Transfers, &[], number));
+        self.changes.delete(Key::numbered(Table::Transfers, &[], number));
     }
 
     /// Files on their way as they were before this step.
     pub(super) fn transfers(&self) -> Result<Vec<Transfer>, EngineError> {
         let rows = self.list(Table::Transfers)?;
-        rows.iter()
-            .map(|row| storage::decode_transfer(row).map_err(damaged))
-            .collect()
+        rows.iter().map(|row| storage::decode_transfer(row).map_err(damaged)).collect()
     }
 
     pub(super) fn message_index(
@@ -368,16 +310,10 @@ impl<'c, 'a> Tx<'c, 'a> {
         message: &MessageId,
         index: &MessageIndex,
     ) {
-        self.changes.put(
-            message_key(peer, message),
-            storage::encode_message_index(index),
-        );
+        self.changes.put(message_key(peer, message), storage::encode_message_index(index));
     }
 }
 
 fn message_key(peer: &UserId, message: &MessageId) -> Key {
-    Key::new(
-        Table::Messages,
-        &[peer.as_bytes().as_slice(), message.as_bytes()].concat(),
-    )
+    Key::new(Table::Messages, &[peer.as_bytes().as_slice(), message.as_bytes()].concat())
 }

@@ -105,13 +105,8 @@ impl FileKey {
             return Err(refused);
         }
         let (salt, sealed) = chunk.split_at_mut_checked(SALT_LEN).ok_or(refused)?;
-        let place = ChunkPlace {
-            index,
-            count: manifest.chunk_count,
-        };
-        let opened = self
-            .chunk_key(salt)
-            .open(place.nonce(), manifest.file_id.as_bytes(), sealed);
+        let place = ChunkPlace { index, count: manifest.chunk_count };
+        let opened = self.chunk_key(salt).open(place.nonce(), manifest.file_id.as_bytes(), sealed);
         Ok(opened.map_err(|_| refused)?)
     }
 }
@@ -134,9 +129,7 @@ impl ChunkSalt {
     pub fn derive(seed: &[u8; 32], index: u32) -> Self {
         let mut salt = [0; SALT_LEN];
         let derived = hmac(seed, &[&index.to_be_bytes()]);
-        salt.iter_mut()
-            .zip(derived.iter())
-            .for_each(|(to, from)| *to = *from);
+        salt.iter_mut().zip(derived.iter()).for_each(|(to, from)| *to = *from);
         Self(salt)
     }
 
@@ -197,11 +190,7 @@ impl RootHash {
     /// # Errors
     /// [`ChunkError::WrongRoot`].
     pub fn check(&self, manifest: &Manifest) -> Result<(), ChunkError> {
-        if self.finish() == manifest.root {
-            Ok(())
-        } else {
-            Err(ChunkError::WrongRoot)
-        }
+        if self.finish() == manifest.root { Ok(()) } else { Err(ChunkError::WrongRoot) }
     }
 }
 
@@ -213,7 +202,7 @@ mod tests {
 
     fn manifest(size: u64) -> Manifest {
         let plan = chunk_plan(size);
-        let rng = &mut rand::rng();
+        let rng = &mut crate::testing::rng();
         Manifest {
             key: FileKey::generate(rng),
             file_id: FileId::generate(rng),
@@ -232,16 +221,9 @@ mod tests {
         let manifest = manifest(100_000);
         let plain = vec![3; 65_536];
         let place = ChunkPlace { index: 0, count: 2 };
-        let sealed = manifest
-            .key
-            .seal_chunk(&manifest.file_id, place, &plain, &mut rand::rng());
-        assert_eq!(
-            manifest
-                .key
-                .open_chunk(&manifest, 0, &mut sealed.clone())
-                .unwrap(),
-            plain
-        );
+        let sealed =
+            manifest.key.seal_chunk(&manifest.file_id, place, &plain, &mut crate::testing::rng());
+        assert_eq!(manifest.key.open_chunk(&manifest, 0, &mut sealed.clone()).unwrap(), plain);
         let refused = |m: &Manifest, index, mut bytes: Vec<u8>| {
             assert_eq!(
                 m.key.open_chunk(m, index, &mut bytes).err(),
@@ -259,7 +241,7 @@ mod tests {
         shorter.chunk_count = 1;
         refused(&shorter, 0, sealed.clone());
         let mut other = manifest;
-        other.file_id = FileId::generate(&mut rand::rng());
+        other.file_id = FileId::generate(&mut crate::testing::rng());
         refused(&other, 0, sealed);
     }
 
@@ -267,10 +249,7 @@ mod tests {
     fn sealing_twice_never_meets_the_same_key() {
         let m = manifest(1);
         let place = ChunkPlace { index: 0, count: 1 };
-        let seal = || {
-            m.key
-                .seal_chunk(&m.file_id, place, &[0; 65_536], &mut rand::rng())
-        };
+        let seal = || m.key.seal_chunk(&m.file_id, place, &[0; 65_536], &mut crate::testing::rng());
         assert_ne!(seal()[..16], seal()[..16]);
     }
 }

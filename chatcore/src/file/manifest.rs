@@ -33,11 +33,7 @@ impl Manifest {
     /// Returns the shape of the blob at the relay.
     #[must_use]
     pub fn shape(&self) -> BlobShape {
-        ChunkPlan {
-            chunk_size: self.chunk_size,
-            chunk_count: self.chunk_count,
-        }
-        .shape()
+        ChunkPlan { chunk_size: self.chunk_size, chunk_count: self.chunk_count }.shape()
     }
 }
 
@@ -73,10 +69,7 @@ pub fn chunk_plan(size: u64) -> ChunkPlan {
     };
     let count = size.div_ceil(u64::from(chunk_size)).max(1);
     let chunk_count = u32::try_from(padme(count)).unwrap_or(u32::MAX);
-    ChunkPlan {
-        chunk_size,
-        chunk_count,
-    }
+    ChunkPlan { chunk_size, chunk_count }
 }
 
 /// Rounds up so that only the top bits of a count show (Nikitin et al., PURBs, 2019).
@@ -110,10 +103,7 @@ mod tests {
     fn padding_never_shrinks_and_adds_at_most_12_percent() {
         for count in 1..20_000 {
             let padded = padme(count);
-            assert!(
-                padded >= count && padded * 100 <= count * 112,
-                "{count} → {padded}"
-            );
+            assert!(padded >= count && padded * 100 <= count * 112, "{count} → {padded}");
         }
     }
 }

@@ -15,24 +15,13 @@ pub fn safe_name(name: &str) -> String {
     let kept: String = base
         .nfc()
         .filter(|c| *c == ' ' || is_printable(*c))
-        .map(|c| {
-            if matches!(c, ':' | '*' | '?' | '"' | '<' | '>' | '|') {
-                '_'
-            } else {
-                c
-            }
-        })
+        .map(|c| if matches!(c, ':' | '*' | '?' | '"' | '<' | '>' | '|') { '_' } else { c })
         .collect();
     let trimmed = kept.trim_matches([' ', '.']);
     let short = shorten(trimmed);
-    let stem = short
-        .split('.')
-        .next()
-        .unwrap_or_default()
-        .to_ascii_uppercase();
+    let stem = short.split('.').next().unwrap_or_default().to_ascii_uppercase();
     let numbered = |prefix| {
-        stem.strip_prefix(prefix)
-            .is_some_and(|n: &str| matches!(n.as_bytes(), [b'0'..=b'9']))
+        stem.strip_prefix(prefix).is_some_and(|n: &str| matches!(n.as_bytes(), [b'0'..=b'9']))
     };
     let reserved = matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL")
         || numbered("COM")

@@ -97,12 +97,7 @@ impl DeviceKeys {
         let mut seed = Zeroizing::new([0; 32]);
         rng.fill_bytes(seed.as_mut_slice());
         let signing = SigningKey::from_seed(&seed);
-        Self {
-            id,
-            signing,
-            agreement: DhSecret::generate(rng),
-            link: DhSecret::generate(rng),
-        }
+        Self { id, signing, agreement: DhSecret::generate(rng), link: DhSecret::generate(rng) }
     }
 
     /// Has the user's identity key certify these keys from `now` on.
@@ -118,10 +113,7 @@ impl DeviceKeys {
             not_after: now.plus(CERT_LIFE),
         };
         let body = wire::directory::encode_device_cert(&fields);
-        DeviceCert {
-            signed: identity.sign(LABEL_DEVICE_CERT, body),
-            fields,
-        }
+        DeviceCert { signed: identity.sign(LABEL_DEVICE_CERT, body), fields }
     }
 }
 

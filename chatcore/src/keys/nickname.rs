@@ -114,28 +114,12 @@ mod tests {
         assert_eq!(Nickname::new(""), Err(NicknameError::Empty));
         assert_eq!(Nickname::new("#a"), Err(NicknameError::ReservedStart));
         assert_eq!(Nickname::new("e\u{301}"), Err(NicknameError::NotNormalized));
-        for bad in [
-            "a\u{202e}b",
-            "a\nb",
-            " a",
-            "a  b",
-            "a\u{1b}[2J",
-            "\u{200d}",
-            "a\u{a0}b",
-            "\u{e0041}",
-        ] {
-            assert_eq!(
-                Nickname::new(bad),
-                Err(NicknameError::BadCharacter),
-                "{bad:?}"
-            );
+        for bad in
+            ["a\u{202e}b", "a\nb", " a", "a  b", "a\u{1b}[2J", "\u{200d}", "a\u{a0}b", "\u{e0041}"]
+        {
+            assert_eq!(Nickname::new(bad), Err(NicknameError::BadCharacter), "{bad:?}");
         }
-        assert_eq!(
-            Nickname::from_input(" e\u{301}lan vital ")
-                .unwrap()
-                .as_str(),
-            "élan vital"
-        );
+        assert_eq!(Nickname::from_input(" e\u{301}lan vital ").unwrap().as_str(), "élan vital");
         assert_eq!(Nickname::new("ＢＯＢ").unwrap().fold(), "bob");
     }
 }

@@ -75,17 +75,11 @@ impl PrekeyRecord {
         let fits = fields.user_id == *user
             && fields.device_id == cert.device_id()
             && fields.cert_hash == cert.hash();
-        if fits {
-            Ok(Self { signed, fields })
-        } else {
-            Err(RecordError::Inconsistent)
-        }
+        if fits { Ok(Self { signed, fields }) } else { Err(RecordError::Inconsistent) }
     }
 
     pub(crate) fn sign(device: &DeviceKeys, fields: PrekeyFields) -> Self {
-        let signed = device
-            .signing
-            .sign(LABEL_PREKEY, wire::prekey::encode(&fields));
+        let signed = device.signing.sign(LABEL_PREKEY, wire::prekey::encode(&fields));
         Self { signed, fields }
     }
 
@@ -151,27 +145,13 @@ impl PrekeySecret {
     ) -> Self {
         let dh = DhSecret::generate(rng);
         let kem = KemSecret::generate(rng);
-        Self {
-            id,
-            kind,
-            cert_hash: cert.hash(),
-            not_after: now.plus(kind.life()),
-            dh,
-            kem,
-        }
+        Self { id, kind, cert_hash: cert.hash(), not_after: now.plus(kind.life()), dh, kem }
     }
 }
 
 impl fmt::Debug for PrekeySecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            id,
-            kind,
-            cert_hash: _,
-            not_after: _,
-            dh: _,
-            kem: _,
-        } = self;
+        let Self { id, kind, cert_hash: _, not_after: _, dh: _, kem: _ } = self;
         write!(f, "PrekeySecret({} {kind:?})", id.0)
     }
 }

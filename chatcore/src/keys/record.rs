@@ -71,23 +71,13 @@ impl UserRecord {
         let mut devices = Vec::with_capacity(fields.devices.len());
         for cert in fields.devices {
             let cert = DeviceCert::verify(cert, &fields.identity_key)?;
-            if devices
-                .iter()
-                .any(|d: &DeviceCert| d.device_id() == cert.device_id())
-            {
+            if devices.iter().any(|d: &DeviceCert| d.device_id() == cert.device_id()) {
                 return Err(RecordError::Inconsistent);
             }
             devices.push(cert);
         }
         let (identity_key, version) = (fields.identity_key, fields.version);
-        Ok(Self {
-            signed,
-            identity_key,
-            nickname,
-            version,
-            prev_hash: fields.prev_hash,
-            devices,
-        })
+        Ok(Self { signed, identity_key, nickname, version, prev_hash: fields.prev_hash, devices })
     }
 
     /// Makes the first record of a user.
@@ -122,14 +112,7 @@ impl UserRecord {
             devices: devices.iter().map(|d| d.signed().clone()).collect(),
         });
         let signed = identity.sign(LABEL_USER_RECORD, body);
-        Self {
-            signed,
-            identity_key: identity.public(),
-            nickname,
-            version,
-            prev_hash,
-            devices,
-        }
+        Self { signed, identity_key: identity.public(), nickname, version, prev_hash, devices }
     }
 
     /// Tells whether this record directly follows `earlier`.
@@ -224,14 +207,8 @@ impl RecordHistory {
     /// Begins with the first record seen of a user.
     #[must_use]
     pub fn new(record: UserRecord) -> Self {
-        let known = vec![KnownRecord {
-            version: record.version,
-            hash: record.hash(),
-        }];
-        Self {
-            newest: record,
-            known,
-        }
+        let known = vec![KnownRecord { version: record.version, hash: record.hash() }];
+        Self { newest: record, known }
     }
 
     /// Restores a history from its parts.
@@ -260,10 +237,7 @@ impl RecordHistory {
         if record.identity_key != self.newest.identity_key {
             return Err(RecordError::OtherUser);
         }
-        let link = KnownRecord {
-            version: record.version,
-            hash: record.hash(),
-        };
+        let link = KnownRecord { version: record.version, hash: record.hash() };
         if self.known.contains(&link) {
             return Ok(Standing::Known);
         }
@@ -281,9 +255,7 @@ impl RecordHistory {
     #[must_use]
     pub fn contradicts(&self, record: &UserRecord) -> bool {
         let hash = record.hash();
-        self.known
-            .iter()
-            .any(|link| link.version == record.version && link.hash != hash)
+        self.known.iter().any(|link| link.version == record.version && link.hash != hash)
     }
 
     /// Takes a record in; tells how it stood.
@@ -293,10 +265,7 @@ impl RecordHistory {
     pub fn accept(&mut self, record: UserRecord) -> Result<Standing, RecordError> {
         let standing = self.standing(&record)?;
         if standing != Standing::Known {
-            self.known.push(KnownRecord {
-                version: record.version,
-                hash: record.hash(),
-            });
+            self.known.push(KnownRecord { version: record.version, hash: record.hash() });
             if self.known.len() > MAX_KNOWN {
                 self.known.remove(0);
             }

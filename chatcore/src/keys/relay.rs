@@ -30,9 +30,7 @@ impl RelayKey {
     #[must_use]
     pub fn link_key(&self) -> DhPublicKey {
         let mut half = [0; 32];
-        half.iter_mut()
-            .zip(self.0.iter().skip(32))
-            .for_each(|(to, from)| *to = *from);
+        half.iter_mut().zip(self.0.iter().skip(32)).for_each(|(to, from)| *to = *from);
         DhPublicKey::from_bytes(half)
     }
 }
@@ -62,29 +60,17 @@ impl RelayKeyPair {
     #[must_use]
     pub fn from_bytes(bytes: &[u8; 64]) -> Self {
         let (mut seed, mut link) = (Zeroizing::new([0; 32]), Zeroizing::new([0; 32]));
-        seed.iter_mut()
-            .zip(bytes.iter())
-            .for_each(|(to, from)| *to = *from);
-        link.iter_mut()
-            .zip(bytes.iter().skip(32))
-            .for_each(|(to, from)| *to = *from);
-        Self {
-            signing: SigningKey::from_bytes(&seed),
-            link: DhSecret::from_bytes(&link),
-        }
+        seed.iter_mut().zip(bytes.iter()).for_each(|(to, from)| *to = *from);
+        link.iter_mut().zip(bytes.iter().skip(32)).for_each(|(to, from)| *to = *from);
+        Self { signing: SigningKey::from_bytes(&seed), link: DhSecret::from_bytes(&link) }
     }
 
     /// Returns the secrets for storage.
     #[must_use]
     pub fn to_bytes(&self) -> Zeroizing<[u8; 64]> {
         let mut out = Zeroizing::new([0; 64]);
-        let (seed, link) = (
-            Zeroizing::new(self.signing.to_bytes()),
-            self.link.to_bytes(),
-        );
-        out.iter_mut()
-            .zip(seed.iter().chain(link.iter()))
-            .for_each(|(to, from)| *to = *from);
+        let (seed, link) = (Zeroizing::new(self.signing.to_bytes()), self.link.to_bytes());
+        out.iter_mut().zip(seed.iter().chain(link.iter())).for_each(|(to, from)| *to = *from);
         out
     }
 
@@ -94,9 +80,7 @@ impl RelayKeyPair {
         let mut out = [0; 64];
         let verifying = self.signing.verifying_key().to_bytes();
         let halves = verifying.iter().chain(self.link.public().as_bytes());
-        out.iter_mut()
-            .zip(halves)
-            .for_each(|(to, from)| *to = *from);
+        out.iter_mut().zip(halves).for_each(|(to, from)| *to = *from);
         RelayKey(out)
     }
 
@@ -107,10 +91,7 @@ impl RelayKeyPair {
 
 impl fmt::Debug for RelayKeyPair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            signing: _,
-            link: _,
-        } = self;
+        let Self { signing: _, link: _ } = self;
         write!(f, "RelayKeyPair(public {:?})", self.public())
     }
 }

@@ -28,8 +28,7 @@ impl Signed {
     pub(crate) fn verify(&self, key: &[u8; 32], label: &[u8]) -> Result<(), SignatureError> {
         let key = VerifyingKey::from_bytes(key).map_err(|_| SignatureError)?;
         let signature = Signature::from_bytes(&self.signature);
-        key.verify_strict(&message(label, &self.body), &signature)
-            .map_err(|_| SignatureError)
+        key.verify_strict(&message(label, &self.body), &signature).map_err(|_| SignatureError)
     }
 
     /// Returns SHA-256 of the body: the object's name in chains.

@@ -27,7 +27,7 @@ pub enum ClientError {
     #[error("the relay can't be reached ({0})")]
     Unreachable(io::ErrorKind),
     /// Something answers at that address, but not with the pinned key.
-    #[error("what answers there is not the relay of the invite link")]
+    #[error("what answers there is not the relay of the invite link, or hung up")]
     WrongRelay,
     /// The handshake failed.
     #[error("the relay could not prove its key: {0}")]
@@ -82,7 +82,7 @@ pub struct Options {
 #[non_exhaustive]
 pub enum Notice {
     /// Something happened in a conversation or account.
-    Event(Event),
+    Event(Box<Event>),
     /// The connection is gone; with [`Reconnect::Always`] a new one is tried.
     Disconnected(ClientError),
     /// The client stopped; nothing follows.
@@ -120,11 +120,7 @@ impl Client {
         profile: NewProfile,
     ) -> Result<(), ClientError> {
         let mut rng = os_rng();
-        let mut context = Context {
-            store: &*store,
-            now: now(),
-            rng: &mut rng,
-        };
+        let mut context = Context { store: &*store, now: now(), rng: &mut rng };
         let step = profile.create(&mut context)?;
         Ok(store.apply(&step.changes)?)
     }
@@ -135,11 +131,7 @@ impl Client {
     /// [`EngineError::OtherRelay`], or when the store fails.
     pub fn rejoin(store: &mut impl ApplyChanges, rejoin: Rejoin) -> Result<(), ClientError> {
         let mut rng = os_rng();
-        let mut context = Context {
-            store: &*store,
-            now: now(),
-            rng: &mut rng,
-        };
+        let mut context = Context { store: &*store, now: now(), rng: &mut rng };
         let step = rejoin.apply(&mut context)?;
         Ok(store.apply(&step.changes)?)
     }
@@ -159,13 +151,7 @@ impl Client {
             .name("chat-client".to_owned())
             .spawn(move || driver::run(Box::new(store), options, ops_receiver, notices))
             .map_err(|e| ClientError::Engine(EngineError::Store(StoreError::Io(e.kind()))))?;
-        Ok((
-            Self {
-                ops,
-                thread: Some(thread),
-            },
-            Events(notices_receiver),
-        ))
+        Ok((Self { ops, thread: Some(thread) }, Events(notices_receiver)))
     }
 
     async fn call<T>(
@@ -173,10 +159,7 @@ impl Client {
         op: impl FnOnce(oneshot::Sender<Result<T, ClientError>>) -> Op,
     ) -> Result<T, ClientError> {
         let (reply, answer) = oneshot::channel();
-        self.ops
-            .send(op(reply))
-            .await
-            .map_err(|_| ClientError::Closed)?;
+        self.ops.send(op(reply)).await.map_err(|_| ClientError::Closed)?;
         answer.await.map_err(|_| ClientError::Closed)?
     }
 
@@ -235,8 +218,7 @@ impl Client {
         }
         let message = MessageId::generate(&mut os_rng());
         let text = text.to_owned();
-        self.command(Command::SendText { to, message, text })
-            .await?;
+        self.command(Command::SendText { to, message, text }).await?;
         Ok(message)
     }
 
@@ -295,8 +277,7 @@ impl Client {
         user: UserId,
         limit: usize,
     ) -> Result<Vec<HistoryView>, ClientError> {
-        self.look(move |store| query::history(store, &user, limit))
-            .await
+        self.look(move |store| query::history(store, &user, limit)).await
     }
 
     /// Returns what was not shown yet, oldest first; [`Self::shown`] takes it off the list.

@@ -48,9 +48,7 @@ impl Connection {
             .await
             .map_err(unreachable)?
             .map_err(|e| ClientError::Unreachable(e.kind()))?;
-        stream
-            .set_nodelay(true)
-            .map_err(|e| ClientError::Unreachable(e.kind()))?;
+        stream.set_nodelay(true).map_err(|e| ClientError::Unreachable(e.kind()))?;
         let transport = timeout(PATIENCE, handshake(&mut stream, relay, link, first))
             .await
             .map_err(unreachable)??;
@@ -68,9 +66,7 @@ impl Connection {
         self.scratch.clear();
         frame.encode(&mut self.scratch);
         let mut records = Vec::new();
-        self.transport
-            .seal(&self.scratch, &mut records)
-            .map_err(ClientError::Link)?;
+        self.transport.seal(&self.scratch, &mut records).map_err(ClientError::Link)?;
         self.outgoing.extend_from_slice(&records);
         Ok(())
     }
@@ -134,19 +130,13 @@ async fn handshake(
         kind => ClientError::Unreachable(kind),
     };
     let (record, state) = ClientHandshake::start(relay, link, &mut os_rng())?;
-    stream
-        .write_all(&frame_record(&record))
-        .await
-        .map_err(lost)?;
+    stream.write_all(&frame_record(&record)).await.map_err(lost)?;
     let len = usize::from(stream.read_u16().await.map_err(lost)?);
     let mut record = vec![0; len];
     stream.read_exact(&mut record).await.map_err(lost)?;
     let mut request = Vec::new();
     first.encode(&mut request);
     let (record, transport) = state.finish(&record, &request)?;
-    stream
-        .write_all(&frame_record(&record))
-        .await
-        .map_err(lost)?;
+    stream.write_all(&frame_record(&record)).await.map_err(lost)?;
     Ok(transport)
 }

@@ -40,10 +40,11 @@ pub(super) enum Op {
         request: Request,
         reply: Reply<Answer>,
     },
-    Look(Box<dyn FnOnce(&dyn Store) + Send>),
+    Look(Look),
     Close,
 }
 
+type Look = Box<dyn FnOnce(&dyn Store) + Send>;
 type Reply<T> = oneshot::Sender<Result<T, ClientError>>;
 
 impl std::fmt::Debug for Op {
@@ -70,9 +71,7 @@ pub(super) fn run(
     ops: mpsc::Receiver<Op>,
     notices: mpsc::Sender<Notice>,
 ) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let error = match runtime {
         Ok(runtime) => {
             let lookups = BTreeMap::new();
@@ -115,10 +114,20 @@ struct Driver {
 
 /// What the loop woke for.
 enum Woke<'n> {
-    Op(Option<Op>),
+    Op(Box<Op>),
+    Close,
     Socket(Result<Activity, ClientError>),
     Reader(Option<mpsc::Permit<'n, Notice>>),
     Timer,
+}
+
+impl Woke<'_> {
+    fn op(op: Option<Op>) -> Self {
+        match op {
+            None | Some(Op::Close) => Self::Close,
+            Some(op) => Self::Op(Box::new(op)),
+        }
+    }
 }
 
 /// Why a connection's loop ended.
@@ -130,24 +139,38 @@ enum End {
 impl Driver {
     async fn run(mut self) {
         let end = self.serve().await;
-        if let End::Failed(error) = end {
-            self.fail_waiters(error);
-            self.backlog.push_back(Notice::Stopped(error));
-        }
-        while let Some(notice) = self.backlog.pop_front() {
-            if self.notices.send(notice).await.is_err() {
-                return;
+        let error = match end {
+            End::Failed(error) => {
+                self.fail_waiters(error);
+                self.backlog.push_back(Notice::Stopped(error));
+                error
+            }
+            End::Closed => {
+                self.ops.close();
+                ClientError::Closed
+            }
+        };
+        // Whoever still asks is told why; whoever still reads gets what is left.
+        let notices = self.notices.clone();
+        let mut asked = true;
+        while asked || !self.backlog.is_empty() {
+            tokio::select! {
+                op = self.ops.recv(), if asked => match op {
+                    None => asked = false,
+                    Some(Op::Close) => self.ops.close(),
+                    Some(op) => refuse(op, error),
+                },
+                permit = notices.reserve(), if !self.backlog.is_empty() => match permit {
+                    Ok(permit) => self.show(permit),
+                    Err(_) => self.backlog.clear(),
+                },
             }
         }
     }
 
     async fn serve(&mut self) -> End {
         let mut rng = os_rng();
-        let mut context = Context {
-            store: &*self.store,
-            now: now(),
-            rng: &mut rng,
-        };
+        let mut context = Context { store: &*self.store, now: now(), rng: &mut rng };
         let mut engine = match Engine::new(&mut context) {
             Ok(engine) => engine,
             Err(error) => return End::Failed(error.into()),
@@ -192,18 +215,11 @@ impl Driver {
     }
 
     async fn connect(&mut self, engine: &mut Engine) -> Result<Connection, ClientError> {
-        let row = self
-            .store
-            .load(&Key::new(Table::Profile, &[]))?
-            .ok_or(StoreError::Damaged)?;
+        let row = self.store.load(&Key::new(Table::Profile, &[]))?.ok_or(StoreError::Damaged)?;
         let profile = storage::decode_profile(&row).map_err(|_| StoreError::Damaged)?;
         let relay: RelayKey = profile.relay;
         let mut rng = os_rng();
-        let mut context = Context {
-            store: &*self.store,
-            now: now(),
-            rng: &mut rng,
-        };
+        let mut context = Context { store: &*self.store, now: now(), rng: &mut rng };
         let first = engine.first_request(&mut context)?;
         Connection::open(&profile.address, &relay, &profile.device.link, &first).await
     }
@@ -213,13 +229,13 @@ impl Driver {
         let notices = self.notices.clone();
         loop {
             let woke = tokio::select! {
-                op = self.ops.recv() => Woke::Op(op),
+                op = self.ops.recv() => Woke::op(op),
                 permit = notices.reserve(), if !self.backlog.is_empty() => Woke::Reader(permit.ok()),
                 () = sleep_until(until) => return Ok(()),
             };
             match woke {
-                Woke::Op(None | Some(Op::Close)) | Woke::Reader(None) => return Err(End::Closed),
-                Woke::Op(Some(op)) => self.handle_op(engine, None, op).map_err(End::Failed)?,
+                Woke::Close | Woke::Reader(None) => return Err(End::Closed),
+                Woke::Op(op) => self.handle_op(engine, None, *op).map_err(End::Failed)?,
                 Woke::Reader(Some(permit)) => self.show(permit),
                 Woke::Socket(_) | Woke::Timer => {}
             }
@@ -241,17 +257,17 @@ impl Driver {
             let reading = self.backlog.len() < MAX_NOTICES;
             let writable = connection.backlog() < MAX_OUTGOING;
             let woke = tokio::select! {
-                op = self.ops.recv(), if writable => Woke::Op(op),
+                op = self.ops.recv(), if writable => Woke::op(op),
                 activity = connection.progress(reading) => Woke::Socket(activity),
                 permit = notices.reserve(), if !self.backlog.is_empty() => Woke::Reader(permit.ok()),
                 () = sleep_until(wake) => Woke::Timer,
             };
             let result = match woke {
-                Woke::Op(None | Some(Op::Close)) | Woke::Reader(None) => {
+                Woke::Close | Woke::Reader(None) => {
                     connection.shut_down().await;
                     return End::Closed;
                 }
-                Woke::Op(Some(op)) => self.handle_op(engine, Some(&mut connection), op),
+                Woke::Op(op) => self.handle_op(engine, Some(&mut connection), *op),
                 Woke::Reader(Some(permit)) => {
                     self.show(permit);
                     Ok(())
@@ -287,17 +303,10 @@ impl Driver {
         }
         if at.duration_since(spoken) >= PING_AFTER && connection.backlog() == 0 {
             let request_id = DRIVER_REQUESTS;
-            connection.push(&DeviceFrame {
-                request_id,
-                request: Request::Ping,
-            })?;
+            connection.push(&DeviceFrame { request_id, request: Request::Ping })?;
         }
         let mut rng = os_rng();
-        let mut context = Context {
-            store: &*self.store,
-            now: now(),
-            rng: &mut rng,
-        };
+        let mut context = Context { store: &*self.store, now: now(), rng: &mut rng };
         let step = engine.handle_timeout(&mut context)?;
         self.apply(Some(connection), step)
     }
@@ -319,12 +328,14 @@ impl Driver {
         connection: &mut Connection,
         frame: RelayFrame,
     ) -> Result<(), ClientError> {
+        if frame.request_id > DRIVER_REQUESTS {
+            if let Some(reply) = self.requests.remove(&frame.request_id) {
+                let _gone = reply.send(Ok(frame.answer));
+            }
+            return Ok(());
+        }
         let mut rng = os_rng();
-        let mut context = Context {
-            store: &*self.store,
-            now: now(),
-            rng: &mut rng,
-        };
+        let mut context = Context { store: &*self.store, now: now(), rng: &mut rng };
         let step = engine.handle_frame(&mut context, frame)?;
         self.apply(Some(connection), step)
     }
@@ -367,10 +378,7 @@ impl Driver {
                 let request_id = self.next_request;
                 self.next_request += 1;
                 self.requests.insert(request_id, reply);
-                connection.push(&DeviceFrame {
-                    request_id,
-                    request,
-                })
+                connection.push(&DeviceFrame { request_id, request })
             }
             Op::Settle { reply } => {
                 self.settling.push(reply);
@@ -391,11 +399,7 @@ impl Driver {
         command: Command,
     ) -> Result<(), ClientError> {
         let mut rng = os_rng();
-        let mut context = Context {
-            store: &*self.store,
-            now: now(),
-            rng: &mut rng,
-        };
+        let mut context = Context { store: &*self.store, now: now(), rng: &mut rng };
         let step = engine.handle_command(&mut context, command)?;
         self.apply(connection, step)
     }
@@ -424,9 +428,9 @@ impl Driver {
                 }
                 Event::Refused(failure) => {
                     refused = Some(failure);
-                    self.backlog.push_back(Notice::Event(event));
+                    self.backlog.push_back(Notice::Event(Box::new(event)));
                 }
-                event => self.backlog.push_back(Notice::Event(event)),
+                event => self.backlog.push_back(Notice::Event(Box::new(event))),
             }
         }
         match refused {
@@ -458,6 +462,23 @@ impl Driver {
             }
         }
         Ok(())
+    }
+}
+
+/// Answers an operation of a client that has stopped.
+fn refuse(op: Op, error: ClientError) {
+    match op {
+        Op::Command { reply, .. } | Op::Online { reply } | Op::Settle { reply } => {
+            let _gone = reply.send(Err(error));
+        }
+        Op::Lookup { reply, .. } => {
+            let _gone = reply.send(Err(error));
+        }
+        Op::Request { reply, .. } => {
+            let _gone = reply.send(Err(error));
+        }
+        // Its reply is dropped with it.
+        Op::Look(_) | Op::Close => {}
     }
 }
 

@@ -64,10 +64,7 @@ fn builder<'a>(
     prologue: &'a [u8],
     local: &'a [u8; 32],
 ) -> Result<Builder<'a>, HandshakeError> {
-    Ok(Resolver::drawing(rng)
-        .builder(PROTOCOL)?
-        .prologue(prologue)?
-        .local_private_key(local)?)
+    Ok(Resolver::drawing(rng).builder(PROTOCOL)?.prologue(prologue)?.local_private_key(local)?)
 }
 
 fn write(noise: &mut HandshakeState, payload: &[u8]) -> Result<Vec<u8>, HandshakeError> {
@@ -126,9 +123,7 @@ impl ClientAwaitsReply {
         if request.len() > MAX_FIRST_REQUEST {
             return Err(HandshakeError::RequestTooLong);
         }
-        let (ct, message) = record
-            .split_at_checked(KEM_CT_LEN)
-            .ok_or(HandshakeError::BadLength)?;
+        let (ct, message) = record.split_at_checked(KEM_CT_LEN).ok_or(HandshakeError::BadLength)?;
         let ct = KemCiphertext::from_slice(ct).ok_or(HandshakeError::BadLength)?;
         let secret = self.kem.decapsulate(&ct);
         let psk = link_psk(&secret, self.kem.public(), &ct);
@@ -195,10 +190,7 @@ impl RelayAwaitsFinish {
         let mut request = vec![0; record.len()];
         let len = self.noise.read_message(record, &mut request)?;
         request.truncate(len);
-        let key = self
-            .noise
-            .get_remote_static()
-            .and_then(|k| k.first_chunk::<32>());
+        let key = self.noise.get_remote_static().and_then(|k| k.first_chunk::<32>());
         let key = DhPublicKey::from_bytes(*key.ok_or(HandshakeError::NotAuthentic)?);
         Ok((key, request, Transport::new(self.noise)?))
     }

@@ -19,9 +19,7 @@ pub(crate) struct Resolver {
 
 impl Resolver {
     pub(crate) fn with_ephemeral(ephemeral: &DhSecret) -> Self {
-        Self {
-            ephemeral: ephemeral.to_bytes(),
-        }
+        Self { ephemeral: ephemeral.to_bytes() }
     }
 
     pub(crate) fn drawing(rng: &mut dyn CryptoRng) -> Self {
@@ -85,11 +83,7 @@ struct Dh25519 {
 
 impl Dh25519 {
     fn empty() -> Self {
-        Self {
-            secret: None,
-            private: Zeroizing::new([0; 32]),
-            public: [0; 32],
-        }
+        Self { secret: None, private: Zeroizing::new([0; 32]), public: [0; 32] }
     }
 
     fn load(&mut self, private: Zeroizing<[u8; 32]>) {
@@ -115,10 +109,7 @@ impl Dh for Dh25519 {
 
     fn set(&mut self, privkey: &[u8]) {
         let mut private = Zeroizing::new([0; 32]);
-        private
-            .iter_mut()
-            .zip(privkey)
-            .for_each(|(to, from)| *to = *from);
+        private.iter_mut().zip(privkey).for_each(|(to, from)| *to = *from);
         self.load(private);
     }
 
@@ -140,12 +131,8 @@ impl Dh for Dh25519 {
     fn dh(&self, pubkey: &[u8], out: &mut [u8]) -> Result<(), Error> {
         let peer = pubkey.first_chunk::<32>().ok_or(Error::Dh)?;
         let secret = self.secret.as_ref().ok_or(Error::Dh)?;
-        let shared = secret
-            .dh(&DhPublicKey::from_bytes(*peer))
-            .map_err(|_| Error::Dh)?;
-        out.get_mut(..32)
-            .ok_or(Error::Dh)?
-            .copy_from_slice(shared.as_slice());
+        let shared = secret.dh(&DhPublicKey::from_bytes(*peer)).map_err(|_| Error::Dh)?;
+        out.get_mut(..32).ok_or(Error::Dh)?.copy_from_slice(shared.as_slice());
         Ok(())
     }
 }
@@ -175,9 +162,7 @@ impl Hash for HashSha256 {
 
     fn result(&mut self, out: &mut [u8]) {
         let digest = std::mem::replace(&mut self.0, Context::new(&SHA256)).finish();
-        out.iter_mut()
-            .zip(digest.as_ref())
-            .for_each(|(to, from)| *to = *from);
+        out.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
     }
 }
 
@@ -185,11 +170,7 @@ struct CipherChaCha(Option<LessSafeKey>);
 
 fn noise_nonce(n: u64) -> Nonce {
     let mut nonce = [0; 12];
-    nonce
-        .iter_mut()
-        .skip(4)
-        .zip(n.to_le_bytes())
-        .for_each(|(to, from)| *to = from);
+    nonce.iter_mut().skip(4).zip(n.to_le_bytes()).for_each(|(to, from)| *to = from);
     Nonce::assume_unique_for_key(nonce)
 }
 
@@ -199,15 +180,10 @@ impl Cipher for CipherChaCha {
     }
 
     fn set(&mut self, key: &[u8; 32]) {
-        self.0 = UnboundKey::new(&CHACHA20_POLY1305, key)
-            .ok()
-            .map(LessSafeKey::new);
+        self.0 = UnboundKey::new(&CHACHA20_POLY1305, key).ok().map(LessSafeKey::new);
     }
 
-    #[allow(
-        clippy::expect_used,
-        reason = "snow sets the key and sizes the buffer beforehand"
-    )]
+    #[allow(clippy::expect_used, reason = "snow sets the key and sizes the buffer beforehand")]
     fn encrypt(&self, nonce: u64, authtext: &[u8], plaintext: &[u8], out: &mut [u8]) -> usize {
         let key = self.0.as_ref().expect("snow sets a key before it encrypts");
         let (body, rest) = out.split_at_mut(plaintext.len());
@@ -239,9 +215,7 @@ impl Cipher for CipherChaCha {
             let plain = key
                 .open_in_place(noise_nonce(nonce), Aad::from(authtext), &mut buffer)
                 .map_err(|_| Error::Decrypt)?;
-            out.get_mut(..len)
-                .ok_or(Error::Decrypt)?
-                .copy_from_slice(plain);
+            out.get_mut(..len).ok_or(Error::Decrypt)?.copy_from_slice(plain);
         }
         Ok(len)
     }

@@ -13,6 +13,9 @@ pub const MAX_FRAGMENT: usize = MAX_NOISE_MESSAGE - 17;
 /// Records after which a direction takes a new key.
 pub const REKEY_EVERY: u64 = 1 << 16;
 
+/// Bytes of buffer that a waiting link may keep.
+const KEPT_BUFFER: usize = 2_048;
+
 const LAST: u8 = 0;
 const MORE: u8 = 1;
 
@@ -58,6 +61,13 @@ impl Transport {
         &self.handshake_hash
     }
 
+    /// Frees the buffer that long messages left behind, on a link that is about to wait.
+    pub fn release(&mut self) {
+        if self.plain.capacity() > KEPT_BUFFER {
+            self.plain = Zeroizing::new(Vec::new());
+        }
+    }
+
     /// Appends the records of one message to `out`, each with its length.
     ///
     /// # Errors
@@ -92,9 +102,7 @@ impl Transport {
         out.extend_from_slice(&len.to_be_bytes());
         out.resize(start + 2 + usize::from(len), 0);
         let record = out.get_mut(start + 2..).ok_or(TransportError::TooLong)?;
-        self.noise
-            .write_message(&self.plain, record)
-            .map_err(|_| TransportError::NotAuthentic)?;
+        self.noise.write_message(&self.plain, record).map_err(|_| TransportError::NotAuthentic)?;
         self.sent += 1;
         if self.sent.is_multiple_of(REKEY_EVERY) {
             self.noise.rekey_outgoing();
@@ -132,14 +140,7 @@ impl Transport {
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            noise: _,
-            handshake_hash: _,
-            sent,
-            received,
-            partial: _,
-            plain: _,
-        } = self;
+        let Self { noise: _, handshake_hash: _, sent, received, partial: _, plain: _ } = self;
         write!(f, "Transport(sent {sent}, received {received})")
     }
 }
@@ -169,17 +170,15 @@ mod tests {
     use crate::noise::{ClientHandshake, RelayHandshake};
 
     fn link() -> (Transport, Transport) {
-        let relay = RelayKeyPair::generate(&mut rand::rng());
-        let device = DhSecret::generate(&mut rand::rng());
+        let relay = RelayKeyPair::generate(&mut crate::testing::rng());
+        let device = DhSecret::generate(&mut crate::testing::rng());
         let (one, client) =
-            ClientHandshake::start(&relay.public(), &device, &mut rand::rng()).unwrap();
-        let (two, server) = RelayHandshake::respond(&relay, &one, &mut rand::rng()).unwrap();
+            ClientHandshake::start(&relay.public(), &device, &mut crate::testing::rng()).unwrap();
+        let (two, server) =
+            RelayHandshake::respond(&relay, &one, &mut crate::testing::rng()).unwrap();
         let (three, client) = client.finish(&two, b"login").unwrap();
         let (key, request, server) = server.finish(&three).unwrap();
-        assert_eq!(
-            (key, request.as_slice()),
-            (*device.public(), b"login".as_slice())
-        );
+        assert_eq!((key, request.as_slice()), (*device.public(), b"login".as_slice()));
         assert_eq!(client.handshake_hash(), server.handshake_hash());
         (client, server)
     }
@@ -208,10 +207,7 @@ mod tests {
             assert_eq!(carry(&mut server, &mut client, &message), message);
         }
         let too_long = vec![0; MAX_LINK_MESSAGE + 1];
-        assert_eq!(
-            client.seal(&too_long, &mut Vec::new()),
-            Err(TransportError::TooLong)
-        );
+        assert_eq!(client.seal(&too_long, &mut Vec::new()), Err(TransportError::TooLong));
     }
 
     #[test]
@@ -241,12 +237,13 @@ mod tests {
     #[test]
     fn a_relay_with_another_key_is_refused() {
         let (real, other) = (
-            RelayKeyPair::generate(&mut rand::rng()),
-            RelayKeyPair::generate(&mut rand::rng()),
+            RelayKeyPair::generate(&mut crate::testing::rng()),
+            RelayKeyPair::generate(&mut crate::testing::rng()),
         );
-        let device = DhSecret::generate(&mut rand::rng());
-        let (one, _) = ClientHandshake::start(&real.public(), &device, &mut rand::rng()).unwrap();
-        assert!(RelayHandshake::respond(&other, &one, &mut rand::rng()).is_err());
+        let device = DhSecret::generate(&mut crate::testing::rng());
+        let (one, _) =
+            ClientHandshake::start(&real.public(), &device, &mut crate::testing::rng()).unwrap();
+        assert!(RelayHandshake::respond(&other, &one, &mut crate::testing::rng()).is_err());
     }
 
     #[test]

@@ -56,10 +56,7 @@ impl Header {
             let (to, after) = rest.split_first_chunk::<8>().ok_or(bad)?;
             let (ct, after) = after.split_at_checked(KEM_CT_LEN).ok_or(bad)?;
             let ct = KemCiphertext::from_slice(ct).ok_or(bad)?;
-            answer = Some(Answer {
-                to: EkHash::from_bytes(*to),
-                ct,
-            });
+            answer = Some(Answer { to: EkHash::from_bytes(*to), ct });
             rest = after;
         }
         if !rest.is_empty() {

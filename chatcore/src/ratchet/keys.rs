@@ -24,11 +24,6 @@ macro_rules! secret_key {
             pub(crate) const fn expose(&self) -> &[u8; 32] {
                 &self.0
             }
-
-            /// Makes the one copy that working beside the state needs.
-            pub(crate) const fn duplicate(&self) -> Self {
-                Self(self.0)
-            }
         }
 
         impl fmt::Debug for $name {
@@ -76,9 +71,7 @@ impl RootKey {
         let ikm = Zeroizing::new([dh.as_slice(), secret].concat());
         let okm = hkdf::<96>(&self.0, &ikm, &[LABEL_ROOT, &[flag], &sha256(&[ct])]);
         let mut keys = [[0; 32]; 3];
-        keys.iter_mut()
-            .zip(okm.as_chunks::<32>().0)
-            .for_each(|(to, from)| *to = *from);
+        keys.iter_mut().zip(okm.as_chunks::<32>().0).for_each(|(to, from)| *to = *from);
         let mut keys = Zeroizing::new(keys);
         let [root, chain, header] = &mut *keys;
         Ok((Self(*root), ChainKey(*chain), HeaderKey(*header)))
@@ -86,16 +79,23 @@ impl RootKey {
 }
 
 impl ChainKey {
+    /// Makes the copy that working beside the state needs.
+    pub(super) const fn duplicate(&self) -> Self {
+        Self(self.0)
+    }
+
     /// Returns this step's message key and the next chain key.
     pub(super) fn step(&self) -> (MessageKey, Self) {
-        (
-            MessageKey(*hmac(&self.0, &[&[1]])),
-            Self(*hmac(&self.0, &[&[2]])),
-        )
+        (MessageKey(*hmac(&self.0, &[&[1]])), Self(*hmac(&self.0, &[&[2]])))
     }
 }
 
 impl HeaderKey {
+    /// Makes the copy that names a chain of skipped keys.
+    pub(super) const fn duplicate(&self) -> Self {
+        Self(self.0)
+    }
+
     pub(super) fn seal(
         &self,
         nonce: &[u8; XNONCE_LEN],
@@ -124,10 +124,7 @@ impl MessageKey {
         let okm = hkdf::<44>(nonce, &self.0, &[LABEL_BODY]);
         let mut key = Zeroizing::new([0; 32]);
         let mut body_nonce = [0; 12];
-        key.iter_mut()
-            .chain(&mut body_nonce)
-            .zip(okm.iter())
-            .for_each(|(to, from)| *to = *from);
+        key.iter_mut().chain(&mut body_nonce).zip(okm.iter()).for_each(|(to, from)| *to = *from);
         (ChaChaKey::new(&key), body_nonce)
     }
 

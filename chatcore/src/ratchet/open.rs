@@ -59,11 +59,7 @@ impl<'a> Parts<'a> {
         let (len, rest) = rest.split_first_chunk::<2>()?;
         let len = usize::from(u16::from_be_bytes(*len));
         let (sealed_header, sealed_body) = rest.split_at_checked(len)?;
-        Some(Self {
-            nonce,
-            sealed_header,
-            sealed_body,
-        })
+        Some(Self { nonce, sealed_header, sealed_body })
     }
 }
 
@@ -85,11 +81,7 @@ struct Advanced {
 fn advance(key: &ChainKey, from: u32, to: u32) -> Result<Advanced, OpenMessageError> {
     let (skipped, key) = skip(key, from, to)?;
     let (message_key, next) = key.step();
-    Ok(Advanced {
-        skipped,
-        message_key,
-        next,
-    })
+    Ok(Advanced { skipped, message_key, next })
 }
 
 fn skip(
@@ -174,12 +166,7 @@ impl Session {
         key: &MessageKey,
         parts: &Parts<'_>,
     ) -> Result<Zeroizing<Vec<u8>>, OpenMessageError> {
-        let ad = [
-            self.0.id.as_bytes(),
-            parts.nonce.as_slice(),
-            parts.sealed_header,
-        ]
-        .concat();
+        let ad = [self.0.id.as_bytes(), parts.nonce.as_slice(), parts.sealed_header].concat();
         let mut body = key
             .decrypt(parts.nonce, &ad, parts.sealed_body)
             .map_err(|_| OpenMessageError::NotAuthentic)?;
@@ -195,9 +182,7 @@ impl Session {
         chain: usize,
     ) -> Result<Zeroizing<Vec<u8>>, OpenMessageError> {
         let keys = self.0.skipped.0.get(chain).map(|c| &c.keys);
-        let key = keys
-            .and_then(|k| k.get(&header.n))
-            .ok_or(OpenMessageError::Replayed)?;
+        let key = keys.and_then(|k| k.get(&header.n)).ok_or(OpenMessageError::Replayed)?;
         let content = self.open_body(key, parts)?;
         self.0.skipped.remove(chain, header.n);
         Ok(content)
@@ -209,11 +194,7 @@ impl Session {
         header: &Header,
         now: Timestamp,
     ) -> Result<Zeroizing<Vec<u8>>, OpenMessageError> {
-        let chain = self
-            .0
-            .receiving
-            .as_ref()
-            .ok_or(OpenMessageError::NotOfThisSession)?;
+        let chain = self.0.receiving.as_ref().ok_or(OpenMessageError::NotOfThisSession)?;
         let advanced = advance(&chain.key, chain.n, header.n)?;
         let content = self.open_body(&advanced.message_key, parts)?;
         if let Some(chain) = &mut self.0.receiving {
@@ -282,9 +263,6 @@ impl Session {
             }
         };
         let pq = secret.as_ref().map(|(ct, secret)| (*ct, &**secret));
-        self.0
-            .root
-            .step(own, &header.ratchet_key, pq)
-            .map_err(|_| refused)
+        self.0.root.step(own, &header.ratchet_key, pq).map_err(|_| refused)
     }
 }

@@ -24,10 +24,7 @@ impl EkHash {
 
     pub(super) fn of(key: &KemPublicKey) -> Self {
         let mut short = [0; 8];
-        short
-            .iter_mut()
-            .zip(sha256(&[key.as_bytes()]))
-            .for_each(|(to, from)| *to = from);
+        short.iter_mut().zip(sha256(&[key.as_bytes()])).for_each(|(to, from)| *to = from);
         Self(short)
     }
 }
@@ -56,13 +53,7 @@ pub(crate) struct PqState {
 
 impl PqState {
     pub(super) const fn new(now: Timestamp) -> Self {
-        Self {
-            own_offer: None,
-            peer_offer: None,
-            answered: None,
-            messages: 0,
-            stepped_at: now,
-        }
+        Self { own_offer: None, peer_offer: None, answered: None, messages: 0, stepped_at: now }
     }
 
     pub(super) const fn is_offer_due(&self, now: Timestamp) -> bool {

@@ -37,15 +37,9 @@ impl Session {
         rng: &mut dyn CryptoRng,
     ) -> Result<(EnvelopeKind, Vec<u8>), SealError> {
         // Checked with the largest header before any key moves.
-        let block_len = self
-            .0
-            .block
-            .as_ref()
-            .map_or(0, crate::wire::envelope::FirstBlock::encoded_len);
-        pad(
-            content,
-            block_len + XNONCE_LEN + 2 + MAX_HEADER + 2 * TAG_LEN,
-        )?;
+        let block_len =
+            self.0.block.as_ref().map_or(0, crate::wire::envelope::FirstBlock::encoded_len);
+        pad(content, block_len + XNONCE_LEN + 2 + MAX_HEADER + 2 * TAG_LEN)?;
 
         self.begin_sending_chain(now, rng)?;
         if self.0.pq.is_offer_due(now) {
@@ -58,11 +52,7 @@ impl Session {
         let own = state.own.as_ref().ok_or(SealError::Unusable)?;
         let chain = state.sending.as_mut().ok_or(SealError::Unusable)?;
         let following = chain.n.checked_add(1).ok_or(SealError::Unusable)?;
-        let offer = state
-            .pq
-            .own_offer
-            .as_ref()
-            .filter(|_| PqState::rides_in(chain.n));
+        let offer = state.pq.own_offer.as_ref().filter(|_| PqState::rides_in(chain.n));
         let header = Header {
             ratchet_key: *own.public(),
             previous_len: state.previous_len,
@@ -112,19 +102,11 @@ impl Session {
         let own = DhSecret::generate(rng);
         let pq = state.pq.peer_offer.as_ref().map(|key| {
             let (ct, secret) = key.encapsulate(rng);
-            (
-                Answer {
-                    to: EkHash::of(key),
-                    ct,
-                },
-                secret,
-            )
+            (Answer { to: EkHash::of(key), ct }, secret)
         });
         let pq_secret = pq.as_ref().map(|(answer, secret)| (&answer.ct, &**secret));
-        let (root, key, next_header) = state
-            .root
-            .step(&own, &peer, pq_secret)
-            .map_err(|_| SealError::Unusable)?;
+        let (root, key, next_header) =
+            state.root.step(&own, &peer, pq_secret).map_err(|_| SealError::Unusable)?;
         let header = std::mem::replace(&mut state.next_sending_header, next_header);
         state.root = root;
         state.own = Some(own);
@@ -133,12 +115,8 @@ impl Session {
             state.pq.peer_offer = None;
             state.pq.stepped(now);
         }
-        state.sending = Some(SendingChain {
-            key,
-            header,
-            n: 0,
-            answer: pq.map(|(answer, _)| answer),
-        });
+        state.sending =
+            Some(SendingChain { key, header, n: 0, answer: pq.map(|(answer, _)| answer) });
         Ok(())
     }
 }

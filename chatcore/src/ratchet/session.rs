@@ -92,11 +92,8 @@ impl Session {
         generation: u32,
         now: Timestamp,
     ) -> Self {
-        let receiving = ReceivingChain {
-            key: secrets.first_chain,
-            header: secrets.first_header,
-            n: 0,
-        };
+        let receiving =
+            ReceivingChain { key: secrets.first_chain, header: secrets.first_header, n: 0 };
         Self(Snapshot {
             id: secrets.id,
             generation,

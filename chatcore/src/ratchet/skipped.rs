@@ -32,18 +32,13 @@ impl Skipped {
         keys: BTreeMap<u32, MessageKey>,
         now: Timestamp,
     ) {
-        self.0
-            .retain(|chain| now.since(chain.since) < KEEP && !chain.keys.is_empty());
+        self.0.retain(|chain| now.since(chain.since) < KEEP && !chain.keys.is_empty());
         if keys.is_empty() {
             return;
         }
         match self.0.iter_mut().find(|chain| chain.header.same_as(header)) {
             Some(chain) => chain.keys.extend(keys),
-            None => self.0.push(SkippedChain {
-                header: header.duplicate(),
-                keys,
-                since: now,
-            }),
+            None => self.0.push(SkippedChain { header: header.duplicate(), keys, since: now }),
         }
         if self.0.len() > MAX_CHAINS {
             self.0.remove(0);

@@ -26,19 +26,12 @@ impl Store for MemoryStore {
         let key = |number| Key::numbered(table, group, number);
         let row = |(key, value): (&Key, &Value)| (key.number, value.clone());
         Ok(match direction {
-            Direction::Forward => self
-                .rows
-                .range(key(from)..=key(u64::MAX))
-                .take(limit)
-                .map(row)
-                .collect(),
-            Direction::Backward => self
-                .rows
-                .range(key(0)..=key(from))
-                .rev()
-                .take(limit)
-                .map(row)
-                .collect(),
+            Direction::Forward => {
+                self.rows.range(key(from)..=key(u64::MAX)).take(limit).map(row).collect()
+            }
+            Direction::Backward => {
+                self.rows.range(key(0)..=key(from)).rev().take(limit).map(row).collect()
+            }
         })
     }
 

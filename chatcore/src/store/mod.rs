@@ -77,21 +77,13 @@ impl Key {
     /// Names the only row of a natural key.
     #[must_use]
     pub fn new(table: Table, group: &[u8]) -> Self {
-        Self {
-            table,
-            group: group.to_vec(),
-            number: 0,
-        }
+        Self { table, group: group.to_vec(), number: 0 }
     }
 
     /// Names one row of a group.
     #[must_use]
     pub fn numbered(table: Table, group: &[u8], number: u64) -> Self {
-        Self {
-            table,
-            group: group.to_vec(),
-            number,
-        }
+        Self { table, group: group.to_vec(), number }
     }
 }
 

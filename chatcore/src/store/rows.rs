@@ -40,10 +40,7 @@ impl Profile {
     }
 
     pub(crate) fn own_address(&self) -> DeviceAddress {
-        DeviceAddress {
-            user: self.user(),
-            device: self.device.id,
-        }
+        DeviceAddress { user: self.user(), device: self.device.id }
     }
 
     pub(crate) fn cert(&self) -> Option<&DeviceCert> {
@@ -112,10 +109,7 @@ impl PeerDevice {
     }
 
     pub(crate) fn current_tag(&self) -> Option<DeliveryTag> {
-        self.incoming_tags
-            .iter()
-            .find(|t| t.retired_at.is_none())
-            .map(|t| t.tag)
+        self.incoming_tags.iter().find(|t| t.retired_at.is_none()).map(|t| t.tag)
     }
 }
 
@@ -278,19 +272,9 @@ pub(crate) enum Transfer {
         runs: Vec<UploadRun>,
     },
     /// Sent, and not fetched by the recipient yet: it can be deleted then.
-    Offered {
-        number: u64,
-        to: UserId,
-        message: MessageId,
-        blob: BlobId,
-        write_key: WriteKey,
-    },
+    Offered { number: u64, to: UserId, message: MessageId, blob: BlobId, write_key: WriteKey },
     /// Received and not fetched yet.
-    Download {
-        number: u64,
-        from: UserId,
-        message: MessageId,
-    },
+    Download { number: u64, from: UserId, message: MessageId },
 }
 
 impl Transfer {

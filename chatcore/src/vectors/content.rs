@@ -10,34 +10,17 @@ fn contents_are_as_written() {
         let name = text(case, "name");
         let bytes = hex(case, "bytes");
         let content = Content::decode(&bytes).unwrap();
-        assert_eq!(
-            content.message_id,
-            MessageId::from_bytes(array(case, "message_id")),
-            "{name}"
-        );
-        assert_eq!(
-            content.sent_at,
-            Timestamp(number(case, "sent_at")),
-            "{name}"
-        );
-        assert_eq!(
-            content.position.map_or(0, |p| p.seq),
-            number(case, "sender_seq"),
-            "{name}"
-        );
-        let hash = content
-            .position
-            .map_or_else(Vec::new, |p| p.previous.to_vec());
+        assert_eq!(content.message_id, MessageId::from_bytes(array(case, "message_id")), "{name}");
+        assert_eq!(content.sent_at, Timestamp(number(case, "sent_at")), "{name}");
+        assert_eq!(content.position.map_or(0, |p| p.seq), number(case, "sender_seq"), "{name}");
+        let hash = content.position.map_or_else(Vec::new, |p| p.previous.to_vec());
         assert_eq!(hash, hex(case, "previous_own_hash"), "{name}");
         let tag = hex(case, "next_tag");
         assert_eq!(content.next_tag, DeliveryTag::from_slice(&tag), "{name}");
         let receipts = list(case, "receipts");
         assert_eq!(content.receipts.len(), receipts.len(), "{name}");
         for (receipt, expected) in content.receipts.iter().zip(receipts) {
-            assert_eq!(
-                receipt.message_id.as_bytes()[..],
-                hex(expected, "message_id")
-            );
+            assert_eq!(receipt.message_id.as_bytes()[..], hex(expected, "message_id"));
             let kind = match receipt.kind {
                 ReceiptKind::Delivered => 1,
                 ReceiptKind::Read => 2,
@@ -63,11 +46,7 @@ fn contents_are_as_written() {
         }
     }
     for case in list(&v, "refused") {
-        assert!(
-            Content::decode(&hex(case, "bytes")).is_err(),
-            "{}",
-            text(case, "name")
-        );
+        assert!(Content::decode(&hex(case, "bytes")).is_err(), "{}", text(case, "name"));
     }
 }
 
@@ -77,19 +56,13 @@ fn padding_is_as_written() {
     for case in list(&v, "padding") {
         let overhead = usize::try_from(number(case, "overhead")).unwrap();
         let content = vec![1; usize::try_from(number(case, "content_length")).unwrap()];
-        let blob = pad(&content, overhead)
-            .ok()
-            .map(|p| (p.len() + overhead) as u64);
+        let blob = pad(&content, overhead).ok().map(|p| (p.len() + overhead) as u64);
         assert_eq!(blob, case["blob_length"].as_u64());
     }
     for case in list(&v, "padding_round_trip") {
         assert_eq!(unpad(&hex(case, "padded")).unwrap(), hex(case, "content"));
     }
     for case in list(&v, "padding_refused") {
-        assert!(
-            unpad(&hex(case, "bytes")).is_err(),
-            "{}",
-            text(case, "name")
-        );
+        assert!(unpad(&hex(case, "bytes")).is_err(), "{}", text(case, "name"));
     }
 }

@@ -33,35 +33,18 @@ fn chunks_are_byte_for_byte() {
         name: String::new(),
         media_type: String::new(),
     };
-    plain.resize(
-        manifest.chunk_size as usize * manifest.chunk_count as usize,
-        0,
-    );
+    plain.resize(manifest.chunk_size as usize * manifest.chunk_count as usize, 0);
     let mut root = RootHash::default();
     let mut stored = Vec::new();
-    for (chunk, case) in plain
-        .chunks(manifest.chunk_size as usize)
-        .zip(list(&v, "chunks"))
-    {
+    for (chunk, case) in plain.chunks(manifest.chunk_size as usize).zip(list(&v, "chunks")) {
         let index = small(number(case, "index"));
-        let place = ChunkPlace {
-            index,
-            count: manifest.chunk_count,
-        };
+        let place = ChunkPlace { index, count: manifest.chunk_count };
         let mut rng = Script::new(hex(case, "salt"));
-        let sealed = manifest
-            .key
-            .seal_chunk(&manifest.file_id, place, chunk, &mut rng);
+        let sealed = manifest.key.seal_chunk(&manifest.file_id, place, chunk, &mut rng);
         assert_eq!(sealed[..64], hex(case, "stored_first_64"));
         assert_eq!(sealed[sealed.len() - 64..], hex(case, "stored_last_64"));
         assert_eq!(sha256(&[&sealed])[..], hex(case, "stored_sha256"));
-        assert_eq!(
-            manifest
-                .key
-                .open_chunk(&manifest, index, &mut sealed.clone())
-                .unwrap(),
-            chunk
-        );
+        assert_eq!(manifest.key.open_chunk(&manifest, index, &mut sealed.clone()).unwrap(), chunk);
         root.update(&sealed);
         stored.push(sealed);
     }
@@ -79,17 +62,12 @@ fn chunks_are_byte_for_byte() {
         if case["append"].is_string() {
             bytes.extend(hex(case, "append"));
         }
-        let index = case["open_as_index"]
-            .as_u64()
-            .unwrap_or(number(case, "chunk"));
+        let index = case["open_as_index"].as_u64().unwrap_or(number(case, "chunk"));
         let mut manifest = manifest.clone();
         if case["file_id"].is_string() {
             manifest.file_id = FileId::from_bytes(array(case, "file_id"));
         }
-        let refused = manifest
-            .key
-            .open_chunk(&manifest, small(index), &mut bytes)
-            .is_err();
+        let refused = manifest.key.open_chunk(&manifest, small(index), &mut bytes).is_err();
         assert!(refused, "{}", text(case, "name"));
     }
 }

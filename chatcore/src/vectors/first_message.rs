@@ -27,13 +27,7 @@ impl Run {
                 .unwrap(),
         };
         let record = decode_signed(&hex(&vector["b"], "record")).unwrap();
-        Self {
-            relay,
-            now,
-            b,
-            b_record: UserRecord::verify(record).unwrap(),
-            vector,
-        }
+        Self { relay, now, b, b_record: UserRecord::verify(record).unwrap(), vector }
     }
 
     fn cert(&self) -> &DeviceCert {
@@ -97,11 +91,7 @@ fn first_messages_are_made_byte_for_byte() {
     assert_eq!(published.signed().signature[..], hex(v, "prekey_signature"));
 
     // The delivery tag is drawn by the caller, between encapsulation and A0 in the vector's list.
-    let draws = [
-        "encapsulation_randomness",
-        "a0_secret",
-        "a_ephemeral_secret",
-    ];
+    let draws = ["encapsulation_randomness", "a0_secret", "a_ephemeral_secret"];
     let random = draws.map(|name| hex(v, name)).concat();
     let mut session = run.start(&hex(v, "prekey"), random).unwrap();
     assert_eq!(session.id().as_bytes()[..], hex(v, "session_id"));
@@ -110,23 +100,14 @@ fn first_messages_are_made_byte_for_byte() {
     let sending = state.sending.as_ref().unwrap();
     assert_eq!(sending.key.expose()[..], hex(v, "first_chain_key"));
     assert_eq!(sending.header.expose()[..], hex(v, "first_header_key"));
-    assert_eq!(
-        state.next_sending_header.expose()[..],
-        hex(v, "next_header_key_a")
-    );
-    assert_eq!(
-        state.next_receiving_header.expose()[..],
-        hex(v, "next_header_key_b")
-    );
+    assert_eq!(state.next_sending_header.expose()[..], hex(v, "next_header_key_a"));
+    assert_eq!(state.next_receiving_header.expose()[..], hex(v, "next_header_key_b"));
     let block = state.block.as_ref().unwrap();
     assert_eq!(block.kem_ct.as_bytes()[..], hex(v, "kem_ct"));
     assert_eq!(block.msg2, hex(v, "msg2"));
 
     let content = hex(v, "content");
-    assert_eq!(
-        Content::decode(&content).unwrap().encode().to_vec(),
-        content
-    );
+    assert_eq!(Content::decode(&content).unwrap().encode().to_vec(), content);
     let mut rng = Script::new(hex(&v["ratchet_message"], "nonce"));
     let (kind, blob) = session.seal(&content, run.now, &mut rng).unwrap();
     assert_eq!((kind, blob), (EnvelopeKind::First, hex(v, "blob")));
@@ -137,12 +118,7 @@ fn first_messages_are_made_byte_for_byte() {
 fn forged_first_messages_are_refused() {
     let run = Run::new();
     for case in list(&run.vector, "refused") {
-        assert_eq!(
-            run.open(&hex(case, "bytes")),
-            None,
-            "{}",
-            text(case, "name")
-        );
+        assert_eq!(run.open(&hex(case, "bytes")), None, "{}", text(case, "name"));
     }
 }
 
@@ -151,10 +127,6 @@ fn forged_prekeys_are_refused() {
     let run = Run::new();
     for case in list(&run.vector, "prekeys_refused") {
         let random = vec![5; 96];
-        assert!(
-            run.start(&hex(case, "bytes"), random).is_err(),
-            "{}",
-            text(case, "name")
-        );
+        assert!(run.start(&hex(case, "bytes"), random).is_err(), "{}", text(case, "name"));
     }
 }

@@ -16,17 +16,10 @@ struct Run {
 impl Run {
     fn new() -> Self {
         let vector = read("link");
-        let seeds = [
-            hex(&vector, "relay_ed25519_seed"),
-            hex(&vector, "relay_x25519_secret"),
-        ];
+        let seeds = [hex(&vector, "relay_ed25519_seed"), hex(&vector, "relay_x25519_secret")];
         let relay = RelayKeyPair::from_bytes(&seeds.concat().try_into().unwrap());
         let device = DhSecret::from_bytes(&array(&vector, "device_link_secret"));
-        Self {
-            vector,
-            relay,
-            device,
-        }
+        Self { vector, relay, device }
     }
 
     fn record(&self, name: &str) -> Vec<u8> {
@@ -57,14 +50,8 @@ impl Run {
         assert_eq!(record3, self.record("record3"));
         let (key, request, server) = server.finish(&record3).unwrap();
         assert_eq!((key, request), (*self.device.public(), payload));
-        assert_eq!(
-            client.handshake_hash()[..],
-            hex(&self.vector, "handshake_hash")
-        );
-        assert_eq!(
-            server.handshake_hash()[..],
-            hex(&self.vector, "handshake_hash")
-        );
+        assert_eq!(client.handshake_hash()[..], hex(&self.vector, "handshake_hash"));
+        assert_eq!(server.handshake_hash()[..], hex(&self.vector, "handshake_hash"));
         (client, server)
     }
 }
@@ -72,27 +59,17 @@ impl Run {
 #[test]
 fn handshake_and_records_are_byte_for_byte() {
     let run = Run::new();
-    assert_eq!(
-        run.relay.public().as_bytes()[..],
-        hex(&run.vector, "relay_key")
-    );
+    assert_eq!(run.relay.public().as_bytes()[..], hex(&run.vector, "relay_key"));
     let (mut client, mut server) = run.transports();
     let mut message = Vec::new();
     for record in list(&run.vector, "transport") {
         let from_device = text(record, "from") == "device";
-        let (from, to) = if from_device {
-            (&mut client, &mut server)
-        } else {
-            (&mut server, &mut client)
-        };
+        let (from, to) =
+            if from_device { (&mut client, &mut server) } else { (&mut server, &mut client) };
         let fragment = hex(record, "fragment");
         let mut wire = Vec::new();
-        from.seal_record(
-            u8::try_from(number(record, "flags")).unwrap(),
-            &fragment,
-            &mut wire,
-        )
-        .unwrap();
+        from.seal_record(u8::try_from(number(record, "flags")).unwrap(), &fragment, &mut wire)
+            .unwrap();
         assert_eq!(wire, hex(record, "bytes"));
         message.extend(fragment);
         match to.open(&wire[2..]).unwrap() {
@@ -111,7 +88,7 @@ fn changed_records_are_refused() {
         let record = bytes.get(2..).unwrap_or_default();
         let refused = match &case["record"] {
             Value::Number(n) if n.as_u64() == Some(1) => {
-                RelayHandshake::respond(&run.relay, record, &mut rand::rng()).is_err()
+                RelayHandshake::respond(&run.relay, record, &mut crate::testing::rng()).is_err()
             }
             Value::Number(n) if n.as_u64() == Some(2) => {
                 run.start().1.finish(record, b"request").is_err()

@@ -23,11 +23,7 @@ impl Script {
     }
 
     pub(crate) fn assert_spent(&self) {
-        assert!(
-            self.0.is_empty(),
-            "{} random bytes were not drawn",
-            self.0.len()
-        );
+        assert!(self.0.is_empty(), "{} random bytes were not drawn", self.0.len());
     }
 }
 
@@ -59,9 +55,7 @@ pub(crate) fn read(name: &str) -> Value {
 
 /// The bytes of a hex field.
 pub(crate) fn hex(value: &Value, field: &str) -> Vec<u8> {
-    let text = value[field]
-        .as_str()
-        .unwrap_or_else(|| panic!("no hex field {field}"));
+    let text = value[field].as_str().unwrap_or_else(|| panic!("no hex field {field}"));
     data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap()
 }
 
@@ -71,19 +65,13 @@ pub(crate) fn array<const N: usize>(value: &Value, field: &str) -> [u8; N] {
 }
 
 pub(crate) fn number(value: &Value, field: &str) -> u64 {
-    value[field]
-        .as_u64()
-        .unwrap_or_else(|| panic!("no number {field}"))
+    value[field].as_u64().unwrap_or_else(|| panic!("no number {field}"))
 }
 
 pub(crate) fn text<'v>(value: &'v Value, field: &str) -> &'v str {
-    value[field]
-        .as_str()
-        .unwrap_or_else(|| panic!("no text {field}"))
+    value[field].as_str().unwrap_or_else(|| panic!("no text {field}"))
 }
 
 pub(crate) fn list<'v>(value: &'v Value, field: &str) -> &'v [Value] {
-    value[field]
-        .as_array()
-        .unwrap_or_else(|| panic!("no list {field}"))
+    value[field].as_array().unwrap_or_else(|| panic!("no list {field}"))
 }

@@ -26,11 +26,7 @@ fn both(v: &Value) -> (Session, Session) {
     let started = Timestamp(number(v, "started_at"));
     // The vectors begin after the first block: an empty one, dropped before A seals.
     let kem_ct = KemCiphertext::from_slice(&[0; 1088]).unwrap();
-    let block = FirstBlock {
-        prekey_id: PrekeyId(1),
-        kem_ct,
-        msg2: vec![],
-    };
+    let block = FirstBlock { prekey_id: PrekeyId(1), kem_ct, msg2: vec![] };
     let mut a = Session::start(secrets(v), a0, block, 0, started);
     a.forget_block_for_testing_only();
     (a, Session::accept(secrets(v), peer, 0, started))
@@ -44,43 +40,30 @@ fn state(session: &Session) -> Vec<u8> {
 fn the_conversation_is_byte_for_byte() {
     let v = read("ratchet");
     let (mut a, mut b) = both(&v);
-    let messages: BTreeMap<_, _> = list(&v, "messages")
-        .iter()
-        .map(|m| (text(m, "name"), m))
-        .collect();
+    let messages: BTreeMap<_, _> =
+        list(&v, "messages").iter().map(|m| (text(m, "name"), m)).collect();
     for (index, event) in list(&v, "events").iter().enumerate() {
         let message = messages[text(event, "name")];
         let now = Timestamp(number(event, "now"));
         if text(event, "event") == "send" {
-            let sender = if text(message, "sender").eq_ignore_ascii_case("a") {
-                &mut a
-            } else {
-                &mut b
-            };
+            let sender =
+                if text(message, "sender").eq_ignore_ascii_case("a") { &mut a } else { &mut b };
             let mut rng = Script::new(hex(message, "random"));
-            let (kind, blob) = sender
-                .seal(&hex(message, "content"), now, &mut rng)
-                .unwrap();
+            let (kind, blob) = sender.seal(&hex(message, "content"), now, &mut rng).unwrap();
             rng.assert_spent();
             assert_eq!(kind, EnvelopeKind::Session);
             assert_eq!(blob, hex(message, "bytes"), "{}", text(event, "name"));
             *sender = storage::decode_session(&state(sender)).unwrap();
         } else {
-            let receiver = if text(event, "to").eq_ignore_ascii_case("a") {
-                &mut a
-            } else {
-                &mut b
-            };
+            let receiver =
+                if text(event, "to").eq_ignore_ascii_case("a") { &mut a } else { &mut b };
             let content = receiver.open(&hex(message, "bytes"), now).unwrap();
             assert_eq!(content.to_vec(), hex(message, "content"));
         }
         for case in list(&v, "refused") {
             if number(case, "after_event") == index as u64 {
-                let receiver = if text(case, "to").eq_ignore_ascii_case("a") {
-                    &mut a
-                } else {
-                    &mut b
-                };
+                let receiver =
+                    if text(case, "to").eq_ignore_ascii_case("a") { &mut a } else { &mut b };
                 let before = state(receiver);
                 let refused = receiver.open(&hex(case, "bytes"), now);
                 assert!(refused.is_err(), "{}", text(case, "name"));

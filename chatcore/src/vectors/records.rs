@@ -23,11 +23,7 @@ pub(super) fn device(user: &Value) -> DeviceKeys {
 
 fn verify(bytes: &[u8], expected: &UserId) -> Result<UserRecord, RecordError> {
     let record = UserRecord::verify(decode_signed(bytes)?)?;
-    if record.user_id() == *expected {
-        Ok(record)
-    } else {
-        Err(RecordError::OtherUser)
-    }
+    if record.user_id() == *expected { Ok(record) } else { Err(RecordError::OtherUser) }
 }
 
 #[test]
@@ -36,10 +32,7 @@ fn records_are_made_byte_for_byte() {
     let user = &vector["user"];
     let (identity, keys) = (identity(user), device(user));
     assert_eq!(identity.public().as_bytes()[..], hex(user, "identity_key"));
-    assert_eq!(
-        identity.public().user_id().as_bytes()[..],
-        hex(user, "user_id")
-    );
+    assert_eq!(identity.public().user_id().as_bytes()[..], hex(user, "user_id"));
     let cert = keys.certify(&identity, Timestamp(number(&vector, "issued_at")));
     assert_eq!(cert.signed().body, hex(user, "cert_body"));
     assert_eq!(cert.signed().signature[..], hex(user, "cert_signature"));
@@ -52,21 +45,10 @@ fn records_are_made_byte_for_byte() {
     for (name, record) in [("v1", &v1), ("v2", &v2), ("closing", &closing)] {
         let expected = &vector[name];
         assert_eq!(record.signed().body, hex(expected, "body"), "{name}");
-        assert_eq!(
-            record.signed().signature[..],
-            hex(expected, "signature"),
-            "{name}"
-        );
+        assert_eq!(record.signed().signature[..], hex(expected, "signature"), "{name}");
         assert_eq!(record.hash()[..], hex(expected, "hash"), "{name}");
-        assert_eq!(
-            encode_signed(record.signed()),
-            hex(expected, "bytes"),
-            "{name}"
-        );
-        assert_eq!(
-            verify(&hex(expected, "bytes"), &record.user_id()).as_ref(),
-            Ok(record)
-        );
+        assert_eq!(encode_signed(record.signed()), hex(expected, "bytes"), "{name}");
+        assert_eq!(verify(&hex(expected, "bytes"), &record.user_id()).as_ref(), Ok(record));
     }
     assert!(v2.extends(&v1) && closing.extends(&v2) && !closing.extends(&v1));
 }
@@ -76,19 +58,11 @@ fn records_are_accepted_and_refused_as_written() {
     let vector = read("user_record");
     for case in list(&vector, "accepted") {
         let id = UserId::from_bytes(array(case, "user_id"));
-        assert!(
-            verify(&hex(case, "bytes"), &id).is_ok(),
-            "{}",
-            text(case, "name")
-        );
+        assert!(verify(&hex(case, "bytes"), &id).is_ok(), "{}", text(case, "name"));
     }
     for case in list(&vector, "refused") {
         let id = UserId::from_bytes(array(case, "user_id"));
-        assert!(
-            verify(&hex(case, "bytes"), &id).is_err(),
-            "{}",
-            text(case, "name")
-        );
+        assert!(verify(&hex(case, "bytes"), &id).is_err(), "{}", text(case, "name"));
     }
     for case in list(&vector, "not_extending") {
         let next = UserRecord::verify(decode_signed(&hex(case, "bytes")).unwrap()).unwrap();

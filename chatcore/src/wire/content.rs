@@ -87,10 +87,7 @@ impl Content {
         let position = match (content.sender_seq, content.previous_own_hash.as_slice()) {
             (0, []) => None,
             (0, _) => return Err(WireError::BadLength("previous_own_hash")),
-            (seq, hash) => Some(ChainPosition {
-                seq,
-                previous: array(hash, "previous_own_hash")?,
-            }),
+            (seq, hash) => Some(ChainPosition { seq, previous: array(hash, "previous_own_hash")? }),
         };
         let next_tag = match content.next_tag.as_slice() {
             [] => None,
@@ -103,11 +100,7 @@ impl Content {
             message_id: MessageId::from_bytes(array(&content.message_id, "message_id")?),
             position,
             sent_at: Timestamp(content.sent_at),
-            receipts: content
-                .receipts
-                .iter()
-                .map(receipt_from)
-                .collect::<Result<_, _>>()?,
+            receipts: content.receipts.iter().map(receipt_from).collect::<Result<_, _>>()?,
             next_tag,
             body: body_from(content.body)?,
         })
@@ -122,9 +115,7 @@ impl Content {
             previous_own_hash: self.position.map_or_else(Vec::new, |p| p.previous.to_vec()),
             sent_at: self.sent_at.0,
             receipts: self.receipts.iter().map(receipt_into).collect(),
-            next_tag: self
-                .next_tag
-                .map_or_else(Vec::new, |t| t.as_bytes().to_vec()),
+            next_tag: self.next_tag.map_or_else(Vec::new, |t| t.as_bytes().to_vec()),
             body: body_into(&self.body),
         };
         Zeroizing::new(content.encode_to_vec())
@@ -142,11 +133,7 @@ fn body_from(body: Option<pb::content::Body>) -> Result<Body, WireError> {
         Some(Pb::File(manifest)) => Body::File(manifest_from(manifest)?),
         Some(Pb::LongText(long)) => {
             let manifest = manifest_from(long.manifest.ok_or(WireError::Missing("manifest"))?)?;
-            at_most(
-                usize::try_from(manifest.size).unwrap_or(usize::MAX),
-                MAX_TEXT,
-                "text",
-            )?;
+            at_most(usize::try_from(manifest.size).unwrap_or(usize::MAX), MAX_TEXT, "text")?;
             Body::LongText(manifest)
         }
         Some(Pb::Empty(pb::Empty {})) => Body::Empty,
@@ -164,9 +151,9 @@ fn body_into(body: &Body) -> Option<pb::content::Body> {
         Body::Unknown => return None,
         Body::Text(text) => Pb::Text(pb::Text { text: text.clone() }),
         Body::File(manifest) => Pb::File(manifest_into(manifest)),
-        Body::LongText(manifest) => Pb::LongText(pb::LongText {
-            manifest: Some(manifest_into(manifest)),
-        }),
+        Body::LongText(manifest) => {
+            Pb::LongText(pb::LongText { manifest: Some(manifest_into(manifest)) })
+        }
         Body::Empty => Pb::Empty(pb::Empty {}),
         Body::Profile(signed) => Pb::Profile(pb::Profile {
             record_body: signed.body.clone(),
@@ -194,8 +181,5 @@ fn receipt_into(receipt: &Receipt) -> pb::Receipt {
         ReceiptKind::Read => pb::ReceiptKind::Read,
         ReceiptKind::Refused => pb::ReceiptKind::Refused,
     };
-    pb::Receipt {
-        message_id: receipt.message_id.as_bytes().to_vec(),
-        kind: kind.into(),
-    }
+    pb::Receipt { message_id: receipt.message_id.as_bytes().to_vec(), kind: kind.into() }
 }

@@ -26,17 +26,11 @@ pub fn encode_signed(signed: &Signed) -> Vec<u8> {
 }
 
 pub(super) fn signed_from(signed: pb::Signed) -> Result<Signed, WireError> {
-    Ok(Signed {
-        signature: array(&signed.signature, "signature")?,
-        body: signed.body,
-    })
+    Ok(Signed { signature: array(&signed.signature, "signature")?, body: signed.body })
 }
 
 pub(super) fn signed_into(signed: &Signed) -> pb::Signed {
-    pb::Signed {
-        body: signed.body.clone(),
-        signature: signed.signature.to_vec(),
-    }
+    pb::Signed { body: signed.body.clone(), signature: signed.signature.to_vec() }
 }
 
 pub(crate) fn decode_user_record(signed: &Signed) -> Result<UserRecordFields, WireError> {
@@ -48,11 +42,7 @@ pub(crate) fn decode_user_record(signed: &Signed) -> Result<UserRecordFields, Wi
         nickname: body.nickname,
         version: body.version,
         prev_hash: array(&body.prev_hash, "prev_hash")?,
-        devices: body
-            .devices
-            .into_iter()
-            .map(signed_from)
-            .collect::<Result<_, _>>()?,
+        devices: body.devices.into_iter().map(signed_from).collect::<Result<_, _>>()?,
     })
 }
 

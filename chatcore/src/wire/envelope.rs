@@ -63,10 +63,7 @@ pub struct ContentTooLong;
 /// [`ContentTooLong`].
 pub fn pad(content: &[u8], overhead: usize) -> Result<Zeroizing<Vec<u8>>, ContentTooLong> {
     let needed = content.len().saturating_add(overhead).saturating_add(1);
-    let size = BLOB_SIZES
-        .into_iter()
-        .find(|size| *size >= needed)
-        .ok_or(ContentTooLong)?;
+    let size = BLOB_SIZES.into_iter().find(|size| *size >= needed).ok_or(ContentTooLong)?;
     let mut padded = Zeroizing::new(Vec::with_capacity(size));
     padded.extend_from_slice(content);
     padded.push(0x80);
@@ -79,10 +76,7 @@ pub fn pad(content: &[u8], overhead: usize) -> Result<Zeroizing<Vec<u8>>, Conten
 /// # Errors
 /// [`WireError::Malformed`] when there is no padding.
 pub fn unpad(padded: &[u8]) -> Result<&[u8], WireError> {
-    let end = padded
-        .iter()
-        .rposition(|byte| *byte != 0)
-        .ok_or(WireError::Malformed)?;
+    let end = padded.iter().rposition(|byte| *byte != 0).ok_or(WireError::Malformed)?;
     match padded.get(end) {
         Some(0x80) => padded.get(..end).ok_or(WireError::Malformed),
         _ => Err(WireError::Malformed),

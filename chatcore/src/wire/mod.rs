@@ -55,9 +55,5 @@ pub(crate) fn array<const N: usize>(
 
 /// Refuses a count or length over its limit.
 pub(crate) fn at_most(value: usize, limit: usize, field: &'static str) -> Result<(), WireError> {
-    if value > limit {
-        Err(WireError::OverLimit { field, limit })
-    } else {
-        Ok(())
-    }
+    if value > limit { Err(WireError::OverLimit { field, limit }) } else { Ok(()) }
 }

@@ -8,6 +8,6 @@
     reason = "test support"
 )]
 
-pub mod peer;
-pub mod relay;
-pub mod world;
+pub(crate) mod peer;
+pub(crate) mod relay;
+pub(crate) mod world;

@@ -8,25 +8,25 @@ use chatcore::wire::relay::{DeviceFrame, RelayFrame};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-pub struct Peer {
-    pub store: MemoryStore,
-    pub engine: Option<Engine>,
-    pub rng: StdRng,
-    pub address: DeviceAddress,
-    pub name: String,
+pub(crate) struct Peer {
+    pub(crate) store: MemoryStore,
+    pub(crate) engine: Option<Engine>,
+    pub(crate) rng: StdRng,
+    pub(crate) address: DeviceAddress,
+    pub(crate) name: String,
     /// Frames on their way to the relay.
-    pub outgoing: Vec<DeviceFrame>,
-    pub online: bool,
+    pub(crate) outgoing: Vec<DeviceFrame>,
+    pub(crate) online: bool,
     /// Steps of a thousand at which the process dies.
-    pub crashes: u32,
-    pub events: Vec<Event>,
+    pub(crate) crashes: u32,
+    pub(crate) events: Vec<Event>,
 }
 
 /// The process died, before or after the step was saved.
-pub struct Crashed;
+pub(crate) struct Crashed;
 
 impl Peer {
-    pub fn new(name: &str, relay: RelayKey, now: Timestamp, seed: u64) -> Self {
+    pub(crate) fn new(name: &str, relay: RelayKey, now: Timestamp, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut store = MemoryStore::default();
         let profile = NewProfile {
@@ -35,11 +35,7 @@ impl Peer {
             address: "relay:1".to_owned(),
             token: None,
         };
-        let mut context = Context {
-            store: &store,
-            now,
-            rng: &mut rng,
-        };
+        let mut context = Context { store: &store, now, rng: &mut rng };
         let step = profile.create(&mut context).unwrap();
         store.apply(&step.changes).unwrap();
         let user = query::profile(&store).unwrap().user;
@@ -47,10 +43,7 @@ impl Peer {
             store,
             engine: None,
             rng,
-            address: DeviceAddress {
-                user,
-                device: DeviceId::FIRST,
-            },
+            address: DeviceAddress { user, device: DeviceId::FIRST },
             name: name.to_owned(),
             outgoing: Vec::new(),
             online: false,
@@ -63,7 +56,7 @@ impl Peer {
         self.rng.random_range(0..1000) < self.crashes
     }
 
-    pub fn die(&mut self) {
+    pub(crate) fn die(&mut self) {
         self.engine = None;
         self.outgoing.clear();
         self.online = false;
@@ -90,11 +83,7 @@ impl Peer {
         now: Timestamp,
         act: impl FnOnce(&mut Engine, &mut Context<'_>) -> Result<Step, E>,
     ) -> Result<Result<(), Crashed>, E> {
-        let mut context = Context {
-            store: &self.store,
-            now,
-            rng: &mut self.rng,
-        };
+        let mut context = Context { store: &self.store, now, rng: &mut self.rng };
         let mut engine = match self.engine.take() {
             Some(engine) => engine,
             None => Engine::new(&mut context).unwrap(),
@@ -104,7 +93,7 @@ impl Peer {
         Ok(self.apply(step?))
     }
 
-    pub fn connect(&mut self, now: Timestamp) {
+    pub(crate) fn connect(&mut self, now: Timestamp) {
         let mut first = None;
         let result = self.run(now, |engine, context| {
             first = Some(engine.first_request(context)?);
@@ -116,7 +105,7 @@ impl Peer {
         }
     }
 
-    pub fn disconnect(&mut self) {
+    pub(crate) fn disconnect(&mut self) {
         self.online = false;
         self.outgoing.clear();
         if let Some(engine) = &mut self.engine {
@@ -124,31 +113,24 @@ impl Peer {
         }
     }
 
-    pub fn command(
+    pub(crate) fn command(
         &mut self,
         now: Timestamp,
         command: Command,
     ) -> Result<Result<(), Crashed>, chatcore::engine::EngineError> {
-        self.run(now, |engine, context| {
-            engine.handle_command(context, command)
-        })
+        self.run(now, |engine, context| engine.handle_command(context, command))
     }
 
-    pub fn frame(&mut self, now: Timestamp, frame: RelayFrame) {
-        if self
-            .run(now, |engine, context| engine.handle_frame(context, frame))
-            .is_err()
-        {
+    pub(crate) fn frame(&mut self, now: Timestamp, frame: RelayFrame) {
+        if self.run(now, |engine, context| engine.handle_frame(context, frame)).is_err() {
             self.disconnect();
         }
     }
 
-    pub fn timeout(&mut self, now: Timestamp) {
+    pub(crate) fn timeout(&mut self, now: Timestamp) {
         let due = self.engine.as_ref().and_then(Engine::poll_timeout);
         if due.is_some_and(|at| at <= now) {
-            let _ = self
-                .run(now, |engine, context| engine.handle_timeout(context))
-                .unwrap();
+            let _ = self.run(now, |engine, context| engine.handle_timeout(context)).unwrap();
         }
     }
 }

@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 
 /// What the relay does to an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     Drop,
     Duplicate,
     Reorder,
@@ -42,22 +42,22 @@ struct Mailbox {
 }
 
 #[derive(Debug)]
-pub struct Relay {
-    pub keys: RelayKeyPair,
+pub(crate) struct Relay {
+    pub(crate) keys: RelayKeyPair,
     rng: StdRng,
     /// How many envelopes of a hundred suffer, and how many claims.
-    pub malice: u32,
+    pub(crate) malice: u32,
     records: BTreeMap<UserId, Vec<UserRecord>>,
     prekeys: BTreeMap<DeviceAddress, Vec<PrekeyRecord>>,
     mailboxes: BTreeMap<DeviceAddress, Mailbox>,
     epoch: u64,
     /// Everything ever sent, to look for plaintext and to replay.
-    pub seen: Vec<Envelope>,
-    pub handed_out_twice: u32,
+    pub(crate) seen: Vec<Envelope>,
+    pub(crate) handed_out_twice: u32,
 }
 
 impl Relay {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         Self {
             keys: RelayKeyPair::generate(&mut rng),
@@ -72,7 +72,7 @@ impl Relay {
         }
     }
 
-    pub fn public(&self) -> RelayKey {
+    pub(crate) fn public(&self) -> RelayKey {
         self.keys.public()
     }
 
@@ -81,22 +81,20 @@ impl Relay {
     }
 
     /// Forgets what was delivered but not acked: all of it comes again.
-    pub fn connection_lost(&mut self, device: &DeviceAddress) {
+    pub(crate) fn connection_lost(&mut self, device: &DeviceAddress) {
         if let Some(mailbox) = self.mailboxes.get_mut(device) {
             mailbox.delivered_up_to = 0;
         }
     }
 
-    pub fn handle(&mut self, from: DeviceAddress, frame: DeviceFrame) -> Vec<RelayFrame> {
+    pub(crate) fn handle(&mut self, from: DeviceAddress, frame: DeviceFrame) -> Vec<RelayFrame> {
         let answer = match frame.request {
             Request::Login if self.records.contains_key(&from.user) => self.logged_in(from),
             Request::Login => Answer::Failure(ErrorCode::NotRegistered.into()),
             Request::Register { record, .. } => {
                 let record = UserRecord::verify(record).unwrap();
                 assert_eq!(record.user_id(), from.user);
-                self.records
-                    .entry(from.user)
-                    .or_insert_with(|| vec![record]);
+                self.records.entry(from.user).or_insert_with(|| vec![record]);
                 self.logged_in(from)
             }
             Request::UpdateRecord(record) => {
@@ -128,18 +126,12 @@ impl Relay {
             Request::Ping => Answer::Pong,
             other => panic!("the simulation does not serve {other:?}"),
         };
-        vec![RelayFrame {
-            request_id: frame.request_id,
-            answer,
-        }]
+        vec![RelayFrame { request_id: frame.request_id, answer }]
     }
 
     fn logged_in(&mut self, device: DeviceAddress) -> Answer {
         let prekeys = self.prekeys.entry(device).or_default();
-        let one_time = prekeys
-            .iter()
-            .filter(|p| p.kind() == PrekeyKind::OneTime)
-            .count();
+        let one_time = prekeys.iter().filter(|p| p.kind() == PrekeyKind::OneTime).count();
         let last_resort = prekeys.iter().find(|p| p.kind() == PrekeyKind::LastResort);
         Answer::LoggedIn(LoggedIn {
             address: device,
@@ -175,10 +167,7 @@ impl Relay {
             }
             stored.push(prekey);
         }
-        Answer::PrekeyStatus {
-            one_time_prekeys: 0,
-            last_resort: None,
-        }
+        Answer::PrekeyStatus { one_time_prekeys: 0, last_resort: None }
     }
 
     fn claim(&mut self, device: &DeviceAddress) -> Result<Signed, ErrorCode> {
@@ -190,10 +179,7 @@ impl Relay {
             }
         }
         let twice = self.is_malicious_now();
-        let stored = self
-            .prekeys
-            .get_mut(device)
-            .ok_or(ErrorCode::UnknownDevice)?;
+        let stored = self.prekeys.get_mut(device).ok_or(ErrorCode::UnknownDevice)?;
         let place = stored.iter().position(|p| p.kind() == PrekeyKind::OneTime);
         match place {
             Some(place) if twice => {
@@ -201,10 +187,7 @@ impl Relay {
                 Ok(stored[place].signed().clone())
             }
             Some(place) => Ok(stored.remove(place).signed().clone()),
-            None => stored
-                .first()
-                .map(|p| p.signed().clone())
-                .ok_or(ErrorCode::NoPrekey),
+            None => stored.first().map(|p| p.signed().clone()).ok_or(ErrorCode::NoPrekey),
         }
     }
 
@@ -249,10 +232,7 @@ impl Relay {
                 let mut blob = envelope.blob.to_vec();
                 let at = self.rng.random_range(0..blob.len());
                 blob[at] ^= 1 << self.rng.random_range(0..8);
-                self.append(Envelope {
-                    blob: blob.into(),
-                    ..envelope
-                });
+                self.append(Envelope { blob: blob.into(), ..envelope });
             }
             Some(Fault::Truncate) => {
                 let blob = Bytes::copy_from_slice(&envelope.blob[..512]);
@@ -274,27 +254,16 @@ impl Relay {
     }
 
     /// Pushes what was not delivered on this connection yet.
-    pub fn deliver(&mut self, to: DeviceAddress) -> Option<RelayFrame> {
+    pub(crate) fn deliver(&mut self, to: DeviceAddress) -> Option<RelayFrame> {
         let mailbox = self.mailboxes.entry(to).or_default();
         let fresh: Vec<Delivery> = mailbox
             .waiting
             .iter()
             .filter(|(n, _)| *n > mailbox.delivered_up_to)
-            .map(|(n, e)| Delivery {
-                n: *n,
-                tag: e.tag,
-                kind: e.kind,
-                blob: e.blob.clone(),
-            })
+            .map(|(n, e)| Delivery { n: *n, tag: e.tag, kind: e.kind, blob: e.blob.clone() })
             .collect();
         mailbox.delivered_up_to = fresh.last()?.n;
-        let answer = Answer::Deliver {
-            epoch: self.epoch,
-            envelopes: fresh,
-        };
-        Some(RelayFrame {
-            request_id: 0,
-            answer,
-        })
+        let answer = Answer::Deliver { epoch: self.epoch, envelopes: fresh };
+        Some(RelayFrame { request_id: 0, answer })
     }
 }

@@ -12,19 +12,19 @@ use rand::{RngExt, SeedableRng};
 use super::peer::Peer;
 use super::relay::Relay;
 
-pub struct World {
-    pub seed: u64,
-    pub now: Timestamp,
-    pub rng: StdRng,
-    pub relay: Relay,
-    pub peers: Vec<Peer>,
+pub(crate) struct World {
+    pub(crate) seed: u64,
+    pub(crate) now: Timestamp,
+    pub(crate) rng: StdRng,
+    pub(crate) relay: Relay,
+    pub(crate) peers: Vec<Peer>,
     answers: BTreeMap<DeviceAddress, Vec<RelayFrame>>,
     /// What was queued durably: message → (from, to, text).
-    pub sent: BTreeMap<MessageId, (UserId, UserId, String)>,
+    pub(crate) sent: BTreeMap<MessageId, (UserId, UserId, String)>,
 }
 
 impl World {
-    pub fn new(seed: u64, users: usize) -> Self {
+    pub(crate) fn new(seed: u64, users: usize) -> Self {
         let now = Timestamp(1_800_000_000_000);
         let relay = Relay::new(seed);
         let names = ["alice", "bob", "carol", "dave", "eve"];
@@ -32,21 +32,14 @@ impl World {
             .map(|i| Peer::new(names[i], relay.public(), now, seed * 100 + i as u64 + 1))
             .collect();
         let rng = StdRng::seed_from_u64(seed ^ 0x5eed);
-        let mut world = Self {
-            seed,
-            now,
-            rng,
-            relay,
-            peers,
-            answers: BTreeMap::new(),
-            sent: BTreeMap::new(),
-        };
+        let mut world =
+            Self { seed, now, rng, relay, peers, answers: BTreeMap::new(), sent: BTreeMap::new() };
         world.connect_all();
         world.run_until_quiet();
         world
     }
 
-    pub fn connect_all(&mut self) {
+    pub(crate) fn connect_all(&mut self) {
         for i in 0..self.peers.len() {
             if !self.peers[i].online {
                 self.connect(i);
@@ -54,14 +47,14 @@ impl World {
         }
     }
 
-    pub fn connect(&mut self, i: usize) {
+    pub(crate) fn connect(&mut self, i: usize) {
         self.relay.connection_lost(&self.peers[i].address);
         self.answers.remove(&self.peers[i].address);
         self.peers[i].connect(self.now);
     }
 
     /// Queues a text; counts it only if it became durable.
-    pub fn send(&mut self, from: usize, to: usize, text: String) {
+    pub(crate) fn send(&mut self, from: usize, to: usize, text: String) {
         let (sender, recipient) = (self.peers[from].address.user, self.peers[to].address.user);
         let known = query::contacts(&self.peers[from].store).unwrap();
         if !known.iter().any(|c| c.user == recipient) {
@@ -73,11 +66,7 @@ impl World {
             self.carry(from);
         }
         let message = MessageId::generate(&mut self.rng);
-        let command = Command::SendText {
-            to: recipient,
-            message,
-            text: text.clone(),
-        };
+        let command = Command::SendText { to: recipient, message, text: text.clone() };
         // A process that dies may have saved the message or not: its history tells.
         let _ = self.peers[from].command(self.now, command);
         let history = query::history(&self.peers[from].store, &recipient, usize::MAX).unwrap();
@@ -87,7 +76,7 @@ impl World {
     }
 
     /// Carries everything between one peer and the relay, once.
-    pub fn carry(&mut self, i: usize) {
+    pub(crate) fn carry(&mut self, i: usize) {
         if !self.peers[i].online {
             return;
         }
@@ -109,7 +98,7 @@ impl World {
         self.peers[i].timeout(self.now);
     }
 
-    pub fn run_until_quiet(&mut self) {
+    pub(crate) fn run_until_quiet(&mut self) {
         for _ in 0..200 {
             self.now = self.now.plus(3 * SECOND);
             for i in 0..self.peers.len() {
@@ -123,7 +112,7 @@ impl World {
     }
 
     /// One random thing happens.
-    pub fn step(&mut self, n: usize) {
+    pub(crate) fn step(&mut self, n: usize) {
         let i = self.rng.random_range(0..self.peers.len());
         match self.rng.random_range(0..20) {
             0 => self.peers[i].disconnect(),
@@ -143,7 +132,7 @@ impl World {
     }
 
     /// The relay turns honest, everybody connects, and time passes.
-    pub fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.relay.malice = 0;
         for peer in &mut self.peers {
             peer.crashes = 0;
@@ -156,7 +145,7 @@ impl World {
     }
 
     /// Nothing accepted twice, nothing altered, nothing lost, no plaintext at the relay.
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         let seed = self.seed;
         let mut arrived = BTreeSet::new();
         for peer in &self.peers {
@@ -169,26 +158,13 @@ impl World {
                     let (from, to, text) = self.sent.get(&m.message).unwrap_or_else(|| {
                         panic!("seed {seed}: {} has a message nobody sent", peer.name)
                     });
-                    assert_eq!(
-                        (*from, *to),
-                        (contact.user, peer.address.user),
-                        "seed {seed}"
-                    );
+                    assert_eq!((*from, *to), (contact.user, peer.address.user), "seed {seed}");
                     assert_eq!(m.body, Body::Text(text.clone()), "seed {seed}: altered");
                 }
             }
         }
-        let lost: Vec<_> = self
-            .sent
-            .keys()
-            .filter(|id| !arrived.contains(id))
-            .collect();
-        assert!(
-            lost.is_empty(),
-            "seed {seed}: {} of {} lost",
-            lost.len(),
-            self.sent.len()
-        );
+        let lost: Vec<_> = self.sent.keys().filter(|id| !arrived.contains(id)).collect();
+        assert!(lost.is_empty(), "seed {seed}: {} of {} lost", lost.len(), self.sent.len());
         for envelope in &self.relay.seen {
             let blob = &envelope.blob;
             let readable = blob.windows(10).any(|w| w == b"secretword");
@@ -196,11 +172,7 @@ impl World {
         }
     }
 
-    pub fn count(&self, is: impl Fn(&Event) -> bool) -> usize {
-        self.peers
-            .iter()
-            .flat_map(|p| &p.events)
-            .filter(|e| is(e))
-            .count()
+    pub(crate) fn count(&self, is: impl Fn(&Event) -> bool) -> usize {
+        self.peers.iter().flat_map(|p| &p.events).filter(|e| is(e)).count()
     }
 }

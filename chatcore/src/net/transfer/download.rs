@@ -27,13 +27,13 @@ pub enum Fetched {
 fn write_all(
     mut partial: Partial,
     mut chunks: mpsc::Receiver<Bytes>,
-) -> Result<Partial, (FileError, Partial)> {
+) -> (Partial, Result<(), FileError>) {
     while let Some(chunk) = chunks.blocking_recv() {
         if let Err(error) = partial.add(chunk.into()) {
-            return Err((error, partial));
+            return (partial, Err(error));
         }
     }
-    Ok(partial)
+    (partial, Ok(()))
 }
 
 impl Client {
@@ -76,23 +76,13 @@ impl Client {
             FileKind::File => {
                 let path = blocking(move || partial.finish()).await?;
                 let saved = path.to_string_lossy().into_owned();
-                self.command(Command::FileSaved {
-                    from,
-                    message,
-                    path: saved,
-                })
-                .await?;
+                self.command(Command::FileSaved { from, message, path: saved }).await?;
                 Ok(Fetched::Saved(path))
             }
             FileKind::LongText => {
                 let bytes = blocking(move || partial.into_bytes()).await?;
                 let text = String::from_utf8_lossy(&bytes).into_owned();
-                self.command(Command::LongTextFetched {
-                    from,
-                    message,
-                    text,
-                })
-                .await?;
+                self.command(Command::LongTextFetched { from, message, text }).await?;
                 Ok(Fetched::Text)
             }
         }
@@ -114,10 +104,7 @@ impl Client {
         let mut failed = None;
         while failed.is_none() && (next < manifest.chunk_count || !answers.is_empty()) {
             if next < manifest.chunk_count && answers.len() < window(manifest.chunk_size) {
-                let request = Request::GetChunk {
-                    blob: manifest.blob_id,
-                    index: next,
-                };
+                let request = Request::GetChunk { blob: manifest.blob_id, index: next };
                 answers.push_back(self.request(request).await?);
                 next += 1;
                 continue;
@@ -139,8 +126,8 @@ impl Client {
         }
         drop(sender);
         match writer.await.map_err(|_| ClientError::Closed)? {
-            Ok(partial) => failed.map_or(Ok(partial), Err),
-            Err((error, partial)) => {
+            (partial, Ok(())) => failed.map_or(Ok(partial), Err),
+            (partial, Err(error)) => {
                 if matches!(error, FileError::Chunk(_)) {
                     partial.discard();
                 }

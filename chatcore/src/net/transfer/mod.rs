@@ -68,10 +68,7 @@ const fn window(chunk_size: u32) -> usize {
 /// What an answer says if it is a refusal.
 fn refusal(answer: Answer) -> ClientError {
     match answer {
-        Answer::Failure(Failure {
-            code: ErrorCode::UnknownBlob,
-            ..
-        }) => FileError::Gone.into(),
+        Answer::Failure(Failure { code: ErrorCode::UnknownBlob, .. }) => FileError::Gone.into(),
         Answer::Failure(failure) => ClientError::Refused(failure),
         _ => ClientError::Engine(crate::engine::EngineError::RelayMisbehaved),
     }

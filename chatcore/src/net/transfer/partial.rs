@@ -28,10 +28,8 @@ impl Partial {
     /// Opens what an earlier attempt left, or begins.
     pub(super) fn open(folder: &Path, manifest: &Manifest) -> Result<Self, FileError> {
         let stem = format!(".chat-{}", manifest.blob_id.to_hex());
-        let (path, salts_path) = (
-            folder.join(format!("{stem}.part")),
-            folder.join(format!("{stem}.salts")),
-        );
+        let (path, salts_path) =
+            (folder.join(format!("{stem}.part")), folder.join(format!("{stem}.salts")));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         #[cfg(unix)]
@@ -62,11 +60,7 @@ impl Partial {
         let total = u64::from(self.manifest.chunk_size) * u64::from(self.manifest.chunk_count);
         let needed = total.saturating_sub(have);
         let free = fs4::available_space(&self.folder)?;
-        if needed > free {
-            Err(FileError::NoSpace { needed, free })
-        } else {
-            Ok(())
-        }
+        if needed > free { Err(FileError::NoSpace { needed, free }) } else { Ok(()) }
     }
 
     /// Seals the chunks on disk again, to the same bytes, for the root.
@@ -76,10 +70,7 @@ impl Partial {
         for index in 0..whole {
             self.file.read_exact(&mut plain)?;
             self.salts.read_exact(&mut salt)?;
-            let place = ChunkPlace {
-                index,
-                count: self.manifest.chunk_count,
-            };
+            let place = ChunkPlace { index, count: self.manifest.chunk_count };
             let salt = ChunkSalt::from_slice(&salt).ok_or(FileError::Gone)?;
             let key = &self.manifest.key;
             let sealed = key.seal_chunk_with(&self.manifest.file_id, place, &plain, &salt);
@@ -97,10 +88,7 @@ impl Partial {
         let refused = crate::file::ChunkError::NotAuthentic { index };
         self.root.update(&chunk);
         let salt = ChunkSalt::of_chunk(&chunk).ok_or(refused)?;
-        let plain = self
-            .manifest
-            .key
-            .open_chunk(&self.manifest, index, &mut chunk)?;
+        let plain = self.manifest.key.open_chunk(&self.manifest, index, &mut chunk)?;
         self.file.write_all(plain)?;
         self.salts.write_all(salt.as_bytes())?;
         self.next += 1;
@@ -143,10 +131,7 @@ impl Partial {
     /// Deletes what was fetched: it is not what was sent.
     pub(super) fn discard(self) {
         // Whatever can't be deleted is hidden and never taken for the file.
-        let _removed = (
-            fs::remove_file(&self.path),
-            fs::remove_file(&self.salts_path),
-        );
+        let _removed = (fs::remove_file(&self.path), fs::remove_file(&self.salts_path));
     }
 }
 
@@ -179,7 +164,7 @@ mod tests {
 
     fn sealed(size: u64) -> (Manifest, Vec<Vec<u8>>) {
         let plan = chunk_plan(size);
-        let rng = &mut rand::rng();
+        let rng = &mut crate::testing::rng();
         let mut manifest = Manifest {
             key: FileKey::generate(rng),
             file_id: FileId::generate(rng),
@@ -194,14 +179,9 @@ mod tests {
         let mut root = RootHash::default();
         let mut chunks = Vec::new();
         for index in 0..plan.chunk_count {
-            let place = ChunkPlace {
-                index,
-                count: plan.chunk_count,
-            };
+            let place = ChunkPlace { index, count: plan.chunk_count };
             let plain = vec![7; plan.chunk_size as usize];
-            let chunk = manifest
-                .key
-                .seal_chunk(&manifest.file_id, place, &plain, rng);
+            let chunk = manifest.key.seal_chunk(&manifest.file_id, place, &plain, rng);
             root.update(&chunk);
             chunks.push(chunk);
         }
@@ -239,9 +219,7 @@ mod tests {
         for expected in ["photo.png", "photo (1).png", "photo (2).png"] {
             let (manifest, chunks) = sealed(10);
             let mut partial = Partial::open(folder.path(), &manifest).unwrap();
-            chunks
-                .into_iter()
-                .for_each(|chunk| partial.add(chunk).unwrap());
+            chunks.into_iter().for_each(|chunk| partial.add(chunk).unwrap());
             assert_eq!(partial.finish().unwrap(), folder.path().join(expected));
         }
         assert_eq!(numbered("Makefile", 3), "Makefile (3)");
@@ -257,9 +235,7 @@ mod tests {
         partial.file.write_all(b"x").unwrap();
         drop(partial);
         let mut partial = Partial::open(folder.path(), &manifest).unwrap();
-        chunks[1..]
-            .iter()
-            .for_each(|chunk| partial.add(chunk.clone()).unwrap());
+        chunks[1..].iter().for_each(|chunk| partial.add(chunk.clone()).unwrap());
         assert!(matches!(partial.finish(), Err(FileError::Chunk(_))));
     }
 }

@@ -32,14 +32,8 @@ struct Source {
 
 fn modified(file: &File) -> Result<(u64, Timestamp), FileError> {
     let metadata = file.metadata()?;
-    let since = metadata
-        .modified()?
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Ok((
-        metadata.len(),
-        Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
-    ))
+    let since = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok((metadata.len(), Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))))
 }
 
 impl Source {
@@ -57,12 +51,7 @@ impl Source {
         if size > MAX_FILE {
             return Err(FileError::TooLarge { max: MAX_FILE });
         }
-        Ok(Self {
-            file,
-            path,
-            size,
-            modified,
-        })
+        Ok(Self { file, path, size, modified })
     }
 
     fn is_unchanged(&self) -> Result<bool, FileError> {
@@ -94,11 +83,7 @@ fn new_manifest(size: u64, name: String) -> Manifest {
 
 /// The last part of a path, cut to what the wire allows.
 fn wire_name(path: &Path) -> String {
-    let mut name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let mut name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     while name.len() > MAX_FILE_NAME {
         name.pop();
     }
@@ -106,9 +91,7 @@ fn wire_name(path: &Path) -> String {
 }
 
 fn is_set(bitmap: &[u8], index: u32) -> bool {
-    let byte = usize::try_from(index / 8)
-        .ok()
-        .and_then(|at| bitmap.get(at));
+    let byte = usize::try_from(index / 8).ok().and_then(|at| bitmap.get(at));
     byte.is_some_and(|byte| byte & (1 << (index % 8)) != 0)
 }
 
@@ -120,8 +103,7 @@ fn salt(runs: &[([u8; 32], Vec<u8>)], index: u32) -> Option<(ChunkSalt, Stored)>
         None => (runs.len().checked_sub(1)?, Stored::No),
         Some(after) => (after.checked_sub(1)?, Stored::Yes),
     };
-    runs.get(run)
-        .map(|(seed, _)| (ChunkSalt::derive(seed, index), state))
+    runs.get(run).map(|(seed, _)| (ChunkSalt::derive(seed, index), state))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,24 +129,15 @@ fn seal_all(
         total += len as u64;
         plain.iter_mut().skip(len).for_each(|byte| *byte = 0);
         let (salt, stored) = salt(&upload.runs, index).ok_or(FileError::Gone)?;
-        let place = ChunkPlace {
-            index,
-            count: manifest.chunk_count,
-        };
-        let sealed = manifest
-            .key
-            .seal_chunk_with(&manifest.file_id, place, &plain, &salt);
+        let place = ChunkPlace { index, count: manifest.chunk_count };
+        let sealed = manifest.key.seal_chunk_with(&manifest.file_id, place, &plain, &salt);
         root.update(&sealed);
         if stored == Stored::No && chunks.blocking_send((index, sealed.into())).is_err() {
             // The other half failed and knows why.
             break;
         }
     }
-    if total > manifest.size {
-        Err(FileError::Changed)
-    } else {
-        Ok(root.finish())
-    }
+    if total > manifest.size { Err(FileError::Changed) } else { Ok(root.finish()) }
 }
 
 fn fill(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, FileError> {
@@ -213,20 +186,12 @@ impl Client {
         match self.upload_source(source, upload, progress).await {
             Ok(manifest) => {
                 let message = MessageId::generate(&mut os_rng());
-                let command = Command::SendFile {
-                    to,
-                    message,
-                    manifest,
-                    upload: number,
-                };
+                let command = Command::SendFile { to, message, manifest, upload: number };
                 self.command(command).await?;
                 Ok(message)
             }
             Err((error, upload)) => {
-                if matches!(
-                    error,
-                    ClientError::File(FileError::Changed | FileError::Gone)
-                ) {
+                if matches!(error, ClientError::File(FileError::Changed | FileError::Gone)) {
                     self.discard(upload).await?;
                 }
                 Err(error)
@@ -259,9 +224,7 @@ impl Client {
 
     async fn discard(&self, upload: Upload) -> Result<(), ClientError> {
         let (blob, write_key) = (upload.manifest.blob_id, upload.write_key);
-        let answer = self
-            .request(Request::DeleteBlob { blob, write_key })
-            .await?;
+        let answer = self.request(Request::DeleteBlob { blob, write_key }).await?;
         // What can't be deleted now goes with the relay's retention.
         let _answer = answer.await;
         self.command(Command::DropUpload(upload.number)).await
@@ -286,10 +249,7 @@ impl Client {
         };
         match result.await {
             Ok(root) => match self.complete(&upload).await {
-                Ok(()) => Ok(Manifest {
-                    root,
-                    ..upload.manifest
-                }),
+                Ok(()) => Ok(Manifest { root, ..upload.manifest }),
                 Err(error) => Err((error, upload)),
             },
             Err(error) => Err((error, upload)),
@@ -303,11 +263,7 @@ impl Client {
             write_key: upload.write_key.clone(),
             shape: upload.manifest.shape(),
         };
-        let answer = self
-            .request(request)
-            .await?
-            .await
-            .map_err(|_| ClientError::Closed)??;
+        let answer = self.request(request).await?.await.map_err(|_| ClientError::Closed)??;
         match answer {
             Answer::BlobInfo { shape, stored, .. } if shape == upload.manifest.shape() => {
                 upload.runs.push((random(), stored.to_vec()));
@@ -326,9 +282,7 @@ impl Client {
         let manifest = &upload.manifest;
         let chunk_size = u64::from(manifest.chunk_size);
         let already = upload.runs.last().map_or(0, |(_, stored)| {
-            (0..manifest.chunk_count)
-                .filter(|i| is_set(stored, *i))
-                .count() as u64
+            (0..manifest.chunk_count).filter(|i| is_set(stored, *i)).count() as u64
         });
         let mut done = (already * chunk_size).min(manifest.size);
         progress(done);
@@ -343,12 +297,7 @@ impl Client {
                     Some((index, chunk)) => {
                         let write_key = upload.write_key.clone();
                         let blob = manifest.blob_id;
-                        let request = Request::PutChunk {
-                            blob,
-                            write_key,
-                            index,
-                            chunk,
-                        };
+                        let request = Request::PutChunk { blob, write_key, index, chunk };
                         answers.push_back(self.request(request).await?);
                     }
                     None => last = true,
@@ -365,21 +314,13 @@ impl Client {
                 }
             }
         }
-        sealer
-            .await
-            .map_err(|_| ClientError::Closed)?
-            .map_err(ClientError::File)
+        sealer.await.map_err(|_| ClientError::Closed)?.map_err(ClientError::File)
     }
 
     async fn complete(&self, upload: &Upload) -> Result<(), ClientError> {
         let (blob, write_key) = (upload.manifest.blob_id, upload.write_key.clone());
         let request = Request::CompleteBlob { blob, write_key };
-        match self
-            .request(request)
-            .await?
-            .await
-            .map_err(|_| ClientError::Closed)??
-        {
+        match self.request(request).await?.await.map_err(|_| ClientError::Closed)?? {
             Answer::Done => Ok(()),
             answer => Err(refusal(answer)),
         }
@@ -408,18 +349,9 @@ impl Client {
         let root = self.put_all(bytes, &upload, &mut |_| ()).await?;
         self.complete(&upload).await?;
         let message = MessageId::generate(&mut os_rng());
-        let manifest = Manifest {
-            root,
-            ..upload.manifest
-        };
+        let manifest = Manifest { root, ..upload.manifest };
         let text = text.to_owned();
-        self.command(Command::SendLongText {
-            to,
-            message,
-            manifest,
-            text,
-        })
-        .await?;
+        self.command(Command::SendLongText { to, message, manifest, text }).await?;
         Ok(message)
     }
 }

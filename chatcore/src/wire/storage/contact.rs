@@ -14,10 +14,7 @@ use crate::store::rows::{Contact, ContactStanding, IncomingTag, PeerDevice};
 use crate::trust::Trust;
 
 pub(crate) fn encode_contact(contact: &Contact) -> Zeroizing<Vec<u8>> {
-    let known = |k: &KnownRecord| pb::KnownRecord {
-        version: k.version,
-        hash: k.hash.to_vec(),
-    };
+    let known = |k: &KnownRecord| pb::KnownRecord { version: k.version, hash: k.hash.to_vec() };
     encode(&pb::Contact {
         record: Some(signed_into(contact.records.newest().signed())),
         known: contact.records.known().iter().map(known).collect(),
@@ -31,9 +28,7 @@ pub(crate) fn encode_contact(contact: &Contact) -> Zeroizing<Vec<u8>> {
             Trust::Verified => 2,
             Trust::Changed => 3,
         },
-        replaced_by: contact
-            .replaced_by
-            .map_or_else(Vec::new, |u| u.as_bytes().to_vec()),
+        replaced_by: contact.replaced_by.map_or_else(Vec::new, |u| u.as_bytes().to_vec()),
         devices: contact.devices.iter().map(device_into).collect(),
     })
 }
@@ -41,10 +36,7 @@ pub(crate) fn encode_contact(contact: &Contact) -> Zeroizing<Vec<u8>> {
 pub(crate) fn decode_contact(bytes: &[u8]) -> Result<Contact, WireError> {
     let pb = pb::Contact::decode(bytes)?;
     let known = |k: &pb::KnownRecord| -> Result<_, WireError> {
-        Ok(KnownRecord {
-            version: k.version,
-            hash: array(&k.hash, "hash")?,
-        })
+        Ok(KnownRecord { version: k.version, hash: array(&k.hash, "hash")? })
     };
     let known = pb.known.iter().map(known).collect::<Result<_, _>>()?;
     Ok(Contact {
@@ -62,11 +54,7 @@ pub(crate) fn decode_contact(bytes: &[u8]) -> Result<Contact, WireError> {
             _ => return Err(WireError::BadValue("trust")),
         },
         replaced_by: present(&pb.replaced_by).map(user).transpose()?,
-        devices: pb
-            .devices
-            .iter()
-            .map(device_from)
-            .collect::<Result<_, _>>()?,
+        devices: pb.devices.iter().map(device_from).collect::<Result<_, _>>()?,
     })
 }
 
@@ -78,9 +66,7 @@ fn device_into(d: &PeerDevice) -> pb::PeerDevice {
     pb::PeerDevice {
         device_id: d.id.get(),
         incoming_tags: d.incoming_tags.iter().map(tag).collect(),
-        outgoing_tag: d
-            .outgoing_tag
-            .map_or_else(Vec::new, |t| t.as_bytes().to_vec()),
+        outgoing_tag: d.outgoing_tag.map_or_else(Vec::new, |t| t.as_bytes().to_vec()),
         sessions: d.sessions.iter().map(|s| s.as_bytes().to_vec()).collect(),
         tag_confirmed: d.tag_confirmed,
         last_reset_at: d.last_reset_at.0,
@@ -99,10 +85,7 @@ fn device_into(d: &PeerDevice) -> pb::PeerDevice {
 fn device_from(pb: &pb::PeerDevice) -> Result<PeerDevice, WireError> {
     let tag = |t: &pb::IncomingTag| -> Result<_, WireError> {
         let tag = DeliveryTag::from_bytes(array(&t.tag, "tag")?);
-        Ok(IncomingTag {
-            tag,
-            retired_at: time(t.retired_at),
-        })
+        Ok(IncomingTag { tag, retired_at: time(t.retired_at) })
     };
     let session = |s: &Vec<u8>| array(s, "session").map(SessionId::from_bytes);
     Ok(PeerDevice {
@@ -119,11 +102,7 @@ fn device_from(pb: &pb::PeerDevice) -> Result<PeerDevice, WireError> {
         received_seq: pb.received_seq,
         received_hash: array(&pb.received_hash, "received_hash")?,
         missing: pb.missing.clone(),
-        due_receipts: pb
-            .due_receipts
-            .iter()
-            .map(receipt_from)
-            .collect::<Result<_, _>>()?,
+        due_receipts: pb.due_receipts.iter().map(receipt_from).collect::<Result<_, _>>()?,
         receipts_due_at: Timestamp(pb.receipts_due_at),
     })
 }

@@ -10,10 +10,8 @@ use crate::ids::MessageId;
 use crate::store::rows::{JournalEntry, JournalKind};
 
 pub(crate) fn encode_journal(entry: &JournalEntry) -> Zeroizing<Vec<u8>> {
-    let mut pb = pb::JournalEntry {
-        peer: entry.peer.as_bytes().to_vec(),
-        ..pb::JournalEntry::default()
-    };
+    let mut pb =
+        pb::JournalEntry { peer: entry.peer.as_bytes().to_vec(), ..pb::JournalEntry::default() };
     let mut about = |kind, message: &MessageId| {
         pb.kind = kind;
         pb.message_id = message.as_bytes().to_vec();
@@ -64,8 +62,5 @@ pub(crate) fn decode_journal(bytes: &[u8]) -> Result<JournalEntry, WireError> {
         13 => JournalKind::RecordRefused,
         _ => return Err(WireError::BadValue("kind")),
     };
-    Ok(JournalEntry {
-        peer: user(&pb.peer)?,
-        kind,
-    })
+    Ok(JournalEntry { peer: user(&pb.peer)?, kind })
 }

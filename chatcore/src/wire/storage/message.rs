@@ -25,10 +25,7 @@ pub(super) fn receipt_into(receipt: &Receipt) -> pb::DueReceipt {
         ReceiptKind::Read => 2,
         ReceiptKind::Refused => 3,
     };
-    pb::DueReceipt {
-        message_id: receipt.message_id.as_bytes().to_vec(),
-        kind,
-    }
+    pb::DueReceipt { message_id: receipt.message_id.as_bytes().to_vec(), kind }
 }
 
 pub(super) fn receipt_from(pb: &pb::DueReceipt) -> Result<Receipt, WireError> {
@@ -38,22 +35,15 @@ pub(super) fn receipt_from(pb: &pb::DueReceipt) -> Result<Receipt, WireError> {
         3 => ReceiptKind::Refused,
         _ => return Err(WireError::BadValue("receipt kind")),
     };
-    Ok(Receipt {
-        message_id: message_id(&pb.message_id)?,
-        kind,
-    })
+    Ok(Receipt { message_id: message_id(&pb.message_id)?, kind })
 }
 
 pub(crate) fn encode_seen(seen: &Seen) -> Zeroizing<Vec<u8>> {
     encode(&pb::Seen {
         hash: seen.hash.to_vec(),
-        message_id: seen
-            .message
-            .map_or_else(Vec::new, |m| m.as_bytes().to_vec()),
+        message_id: seen.message.map_or_else(Vec::new, |m| m.as_bytes().to_vec()),
         from: seen.from.as_ref().map(address_into),
-        session_id: seen
-            .session
-            .map_or_else(Vec::new, |s| s.as_bytes().to_vec()),
+        session_id: seen.session.map_or_else(Vec::new, |s| s.as_bytes().to_vec()),
         keep_until: seen.keep_until.0,
     })
 }
@@ -71,10 +61,7 @@ pub(crate) fn decode_seen(bytes: &[u8]) -> Result<Seen, WireError> {
 
 pub(crate) fn encode_tag_owner(tag: &DeliveryTag, peer: &DeviceAddress) -> Zeroizing<Vec<u8>> {
     let peer = Some(address_into(peer));
-    encode(&pb::TagOwner {
-        peer,
-        tag: tag.as_bytes().to_vec(),
-    })
+    encode(&pb::TagOwner { peer, tag: tag.as_bytes().to_vec() })
 }
 
 pub(crate) fn decode_tag_owner(bytes: &[u8]) -> Result<DeviceAddress, WireError> {
@@ -184,16 +171,10 @@ pub(crate) fn decode_history(bytes: &[u8]) -> Result<HistoryEntry, WireError> {
 }
 
 pub(crate) fn encode_message_index(index: &MessageIndex) -> Zeroizing<Vec<u8>> {
-    encode(&pb::MessageIndex {
-        history: index.history,
-        outbox: index.outbox.clone(),
-    })
+    encode(&pb::MessageIndex { history: index.history, outbox: index.outbox.clone() })
 }
 
 pub(crate) fn decode_message_index(bytes: &[u8]) -> Result<MessageIndex, WireError> {
     let pb = pb::MessageIndex::decode(bytes)?;
-    Ok(MessageIndex {
-        history: pb.history,
-        outbox: pb.outbox,
-    })
+    Ok(MessageIndex { history: pb.history, outbox: pb.outbox })
 }

@@ -22,18 +22,12 @@ pub(crate) fn encode_profile(profile: &Profile) -> Zeroizing<Vec<u8>> {
         record: Some(signed_into(profile.record.signed())),
         relay_key: profile.relay.as_bytes().to_vec(),
         relay_address: profile.address.clone(),
-        invite_token: profile
-            .token
-            .as_ref()
-            .map_or_else(Vec::new, |t| t.as_bytes().to_vec()),
+        invite_token: profile.token.as_ref().map_or_else(Vec::new, |t| t.as_bytes().to_vec()),
         registered: profile.registered,
         next_prekey_id: profile.next_prekey_id,
         last_resort_id: profile.last_resort.map_or(0, |(id, _)| id.0),
         last_resort_at: profile.last_resort.map_or(0, |(_, at)| at.0),
-        pending_record: profile
-            .pending_record
-            .as_ref()
-            .map(|r| signed_into(r.signed())),
+        pending_record: profile.pending_record.as_ref().map(|r| signed_into(r.signed())),
         swept_at: profile.swept_at.0,
     };
     let bytes = encode(&pb);
@@ -122,7 +116,7 @@ fn prekey_from(pb: &pb::Prekey) -> Result<PrekeySecret, WireError> {
         },
         cert_hash: array(&pb.cert_hash, "cert_hash")?,
         not_after: Timestamp(pb.not_after),
-        dh: DhSecret::from_bytes(&*Zeroizing::new(array(&pb.dh_secret, "dh_secret")?)),
-        kem: KemSecret::from_seed(&*Zeroizing::new(array(&pb.kem_seed, "kem_seed")?)),
+        dh: DhSecret::from_bytes(&Zeroizing::new(array(&pb.dh_secret, "dh_secret")?)),
+        kem: KemSecret::from_seed(&Zeroizing::new(array(&pb.kem_seed, "kem_seed")?)),
     })
 }

@@ -22,37 +22,17 @@ pub(crate) fn encode_session(session: &Session) -> Zeroizing<Vec<u8>> {
         generation: s.generation,
         used_at: s.used_at.0,
         root: s.root.expose().to_vec(),
-        own: s
-            .own
-            .as_ref()
-            .map_or_else(Vec::new, |k| k.to_bytes().to_vec()),
+        own: s.own.as_ref().map_or_else(Vec::new, |k| k.to_bytes().to_vec()),
         peer: s.peer.map_or_else(Vec::new, |k| k.as_bytes().to_vec()),
-        sending: s
-            .sending
-            .as_ref()
-            .map(|c| chain_into(&c.key, &c.header, c.n, c.answer.as_ref())),
+        sending: s.sending.as_ref().map(|c| chain_into(&c.key, &c.header, c.n, c.answer.as_ref())),
         previous_len: s.previous_len,
         next_sending_header: s.next_sending_header.expose().to_vec(),
-        receiving: s
-            .receiving
-            .as_ref()
-            .map(|c| chain_into(&c.key, &c.header, c.n, None)),
+        receiving: s.receiving.as_ref().map(|c| chain_into(&c.key, &c.header, c.n, None)),
         next_receiving_header: s.next_receiving_header.expose().to_vec(),
         skipped: s.skipped.0.iter().map(skipped_into).collect(),
-        own_offer: s
-            .pq
-            .own_offer
-            .as_ref()
-            .map_or_else(Vec::new, |k| k.seed().to_vec()),
-        peer_offer: s
-            .pq
-            .peer_offer
-            .as_ref()
-            .map_or_else(Vec::new, |k| k.as_bytes().to_vec()),
-        answered: s
-            .pq
-            .answered
-            .map_or_else(Vec::new, |h| h.as_bytes().to_vec()),
+        own_offer: s.pq.own_offer.as_ref().map_or_else(Vec::new, |k| k.seed().to_vec()),
+        peer_offer: s.pq.peer_offer.as_ref().map_or_else(Vec::new, |k| k.as_bytes().to_vec()),
+        answered: s.pq.answered.map_or_else(Vec::new, |h| h.as_bytes().to_vec()),
         pq_messages: s.pq.messages,
         pq_stepped_at: s.pq.stepped_at.0,
         block: s.block.as_ref().map(|b| pb::FirstBlock {
@@ -76,13 +56,10 @@ pub(crate) fn decode_session(bytes: &[u8]) -> Result<Session, WireError> {
 
 fn session_from(pb: &pb::Session) -> Result<Session, WireError> {
     let secret = |bytes: &[u8]| -> Result<_, WireError> {
-        Ok(DhSecret::from_bytes(&*Zeroizing::new(array(bytes, "own")?)))
+        Ok(DhSecret::from_bytes(&Zeroizing::new(array(bytes, "own")?)))
     };
     let offer = |bytes: &[u8]| -> Result<_, WireError> {
-        Ok(KemSecret::from_seed(&*Zeroizing::new(array(
-            bytes,
-            "own_offer",
-        )?)))
+        Ok(KemSecret::from_seed(&Zeroizing::new(array(bytes, "own_offer")?)))
     };
     Ok(Session::from_snapshot(Snapshot {
         id: SessionId::from_bytes(array(&pb.id, "id")?),
@@ -98,12 +75,7 @@ fn session_from(pb: &pb::Session) -> Result<Session, WireError> {
         next_sending_header: header(&pb.next_sending_header)?,
         receiving: pb.receiving.as_ref().map(receiving_from).transpose()?,
         next_receiving_header: header(&pb.next_receiving_header)?,
-        skipped: Skipped(
-            pb.skipped
-                .iter()
-                .map(skipped_from)
-                .collect::<Result<_, _>>()?,
-        ),
+        skipped: Skipped(pb.skipped.iter().map(skipped_from).collect::<Result<_, _>>()?),
         pq: PqState {
             own_offer: present(&pb.own_offer).map(offer).transpose()?,
             peer_offer: present(&pb.peer_offer)
@@ -159,21 +131,12 @@ fn sending_from(pb: &pb::Chain) -> Result<SendingChain, WireError> {
         }),
     };
     let ReceivingChain { key, header, n } = receiving_from(pb)?;
-    Ok(SendingChain {
-        key,
-        header,
-        n,
-        answer,
-    })
+    Ok(SendingChain { key, header, n, answer })
 }
 
 fn receiving_from(pb: &pb::Chain) -> Result<ReceivingChain, WireError> {
     let key = ChainKey::from_bytes(&array(&pb.key, "chain key")?);
-    Ok(ReceivingChain {
-        key,
-        header: header(&pb.header_key)?,
-        n: pb.n,
-    })
+    Ok(ReceivingChain { key, header: header(&pb.header_key)?, n: pb.n })
 }
 
 fn skipped_into(chain: &SkippedChain) -> pb::SkippedChain {
@@ -183,10 +146,7 @@ fn skipped_into(chain: &SkippedChain) -> pb::SkippedChain {
         keys: chain
             .keys
             .iter()
-            .map(|(n, key)| pb::SkippedKey {
-                n: *n,
-                key: key.expose().to_vec(),
-            })
+            .map(|(n, key)| pb::SkippedKey { n: *n, key: key.expose().to_vec() })
             .collect(),
     }
 }

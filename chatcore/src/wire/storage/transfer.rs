@@ -13,15 +13,7 @@ use crate::wire::relay::WriteKey;
 
 pub(crate) fn encode_transfer(transfer: &Transfer) -> Zeroizing<Vec<u8>> {
     encode(&match transfer {
-        Transfer::Upload {
-            number,
-            to,
-            manifest,
-            path,
-            modified,
-            write_key,
-            runs,
-        } => {
+        Transfer::Upload { number, to, manifest, path, modified, write_key, runs } => {
             let run = |r: &UploadRun| pb::UploadRun {
                 salt_seed: r.salt_seed.to_vec(),
                 stored: r.stored.clone(),
@@ -39,13 +31,7 @@ pub(crate) fn encode_transfer(transfer: &Transfer) -> Zeroizing<Vec<u8>> {
                 blob_id: Vec::new(),
             }
         }
-        Transfer::Offered {
-            number,
-            to,
-            message,
-            blob,
-            write_key,
-        } => pb::Transfer {
+        Transfer::Offered { number, to, message, blob, write_key } => pb::Transfer {
             number: *number,
             peer: to.as_bytes().to_vec(),
             message_id: message.as_bytes().to_vec(),
@@ -53,11 +39,7 @@ pub(crate) fn encode_transfer(transfer: &Transfer) -> Zeroizing<Vec<u8>> {
             blob_id: blob.as_bytes().to_vec(),
             ..pb::Transfer::default()
         },
-        Transfer::Download {
-            number,
-            from,
-            message,
-        } => pb::Transfer {
+        Transfer::Download { number, from, message } => pb::Transfer {
             number: *number,
             upload: false,
             peer: from.as_bytes().to_vec(),
@@ -87,10 +69,7 @@ pub(crate) fn decode_transfer(bytes: &[u8]) -> Result<Transfer, WireError> {
         });
     }
     let run = |r: &pb::UploadRun| -> Result<_, WireError> {
-        Ok(UploadRun {
-            salt_seed: array(&r.salt_seed, "salt_seed")?,
-            stored: r.stored.clone(),
-        })
+        Ok(UploadRun { salt_seed: array(&r.salt_seed, "salt_seed")?, stored: r.stored.clone() })
     };
     Ok(Transfer::Upload {
         number: pb.number,

@@ -30,11 +30,7 @@ fn present(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 const fn time(millis: u64) -> Option<Timestamp> {
-    if millis == 0 {
-        None
-    } else {
-        Some(Timestamp(millis))
-    }
+    if millis == 0 { None } else { Some(Timestamp(millis)) }
 }
 
 fn encode(message: &impl prost::Message) -> Zeroizing<Vec<u8>> {
@@ -55,15 +51,9 @@ fn device(id: u32) -> Result<DeviceId, WireError> {
 }
 
 fn address_into(address: &DeviceAddress) -> pb::Address {
-    pb::Address {
-        user_id: address.user.as_bytes().to_vec(),
-        device_id: address.device.get(),
-    }
+    pb::Address { user_id: address.user.as_bytes().to_vec(), device_id: address.device.get() }
 }
 
 fn address_from(pb: &pb::Address) -> Result<DeviceAddress, WireError> {
-    Ok(DeviceAddress {
-        user: user(&pb.user_id)?,
-        device: device(pb.device_id)?,
-    })
+    Ok(DeviceAddress { user: user(&pb.user_id)?, device: device(pb.device_id)? })
 }

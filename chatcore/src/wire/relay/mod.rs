@@ -205,11 +205,7 @@ pub struct Failure {
 
 impl From<ErrorCode> for Failure {
     fn from(code: ErrorCode) -> Self {
-        Self {
-            code,
-            limit: 0,
-            retry_after_ms: 0,
-        }
+        Self { code, limit: 0, retry_after_ms: 0 }
     }
 }
 
@@ -323,10 +319,7 @@ impl DeviceFrame {
                 at_most(r.envelopes.len(), MAX_ENVELOPES, "envelopes")?;
                 Request::SendMany(list(r.envelopes, envelope_from)?)
             }
-            Pb::Ack(r) => Request::Ack {
-                epoch: r.epoch,
-                up_to: r.up_to,
-            },
+            Pb::Ack(r) => Request::Ack { epoch: r.epoch, up_to: r.up_to },
             Pb::QueryQueued(r) => {
                 at_most(r.idempotency_keys.len(), MAX_QUERY, "keys")?;
                 Request::QueryQueued(list(r.idempotency_keys, |k| idempotency_key(&k))?)
@@ -347,10 +340,7 @@ impl DeviceFrame {
                 blob: blob_id(&r.blob_id)?,
                 write_key: write_key(&r.write_key)?,
             },
-            Pb::GetChunk(r) => Request::GetChunk {
-                blob: blob_id(&r.blob_id)?,
-                index: r.index,
-            },
+            Pb::GetChunk(r) => Request::GetChunk { blob: blob_id(&r.blob_id)?, index: r.index },
             Pb::DeleteBlob(r) => Request::DeleteBlob {
                 blob: blob_id(&r.blob_id)?,
                 write_key: write_key(&r.write_key)?,
@@ -360,10 +350,7 @@ impl DeviceFrame {
         if (frame.request_id == 0) != matches!(request, Request::Ack { .. }) {
             return Err(WireError::BadValue("request_id"));
         }
-        Ok(Self {
-            request_id: frame.request_id,
-            request,
-        })
+        Ok(Self { request_id: frame.request_id, request })
     }
 
     /// Appends the encoded frame to `out`.
@@ -372,17 +359,15 @@ impl DeviceFrame {
         let body = match &self.request {
             Request::Login => Pb::Login(pb::Login {}),
             Request::Register { token, record } => Pb::Register(pb::Register {
-                token: token
-                    .as_ref()
-                    .map_or_else(Bytes::new, |t| copy(t.as_bytes())),
+                token: token.as_ref().map_or_else(Bytes::new, |t| copy(t.as_bytes())),
                 record: Some(signed_into(record)),
             }),
-            Request::UpdateRecord(r) => Pb::UpdateRecord(pb::UpdateRecord {
-                record: Some(signed_into(r)),
-            }),
-            Request::CloseAccount(r) => Pb::CloseAccount(pb::CloseAccount {
-                record: Some(signed_into(r)),
-            }),
+            Request::UpdateRecord(r) => {
+                Pb::UpdateRecord(pb::UpdateRecord { record: Some(signed_into(r)) })
+            }
+            Request::CloseAccount(r) => {
+                Pb::CloseAccount(pb::CloseAccount { record: Some(signed_into(r)) })
+            }
             Request::GetRecords { who, after_version } => Pb::GetRecords(pb::GetRecords {
                 who: Some(match who {
                     Who::Nickname(name) => pb::get_records::Who::Nickname(name.clone()),
@@ -405,32 +390,20 @@ impl DeviceFrame {
             Request::SendMany(envelopes) => Pb::SendMany(pb::SendMany {
                 envelopes: envelopes.iter().map(envelope_into).collect(),
             }),
-            Request::Ack { epoch, up_to } => Pb::Ack(pb::Ack {
-                epoch: *epoch,
-                up_to: *up_to,
-            }),
+            Request::Ack { epoch, up_to } => Pb::Ack(pb::Ack { epoch: *epoch, up_to: *up_to }),
             Request::QueryQueued(keys) => Pb::QueryQueued(pb::QueryQueued {
                 idempotency_keys: keys.iter().map(|k| copy(k.as_bytes())).collect(),
             }),
-            Request::CreateBlob {
-                blob,
-                write_key,
-                shape,
-            } => Pb::CreateBlob(pb::CreateBlob {
+            Request::CreateBlob { blob, write_key, shape } => Pb::CreateBlob(pb::CreateBlob {
                 blob_id: copy(blob.as_bytes()),
                 write_key: copy(&write_key.0),
                 chunk_size: shape.chunk_size,
                 chunk_count: shape.chunk_count,
             }),
-            Request::BlobStatus(blob) => Pb::BlobStatus(pb::BlobStatus {
-                blob_id: copy(blob.as_bytes()),
-            }),
-            Request::PutChunk {
-                blob,
-                write_key,
-                index,
-                chunk,
-            } => Pb::PutChunk(pb::PutChunk {
+            Request::BlobStatus(blob) => {
+                Pb::BlobStatus(pb::BlobStatus { blob_id: copy(blob.as_bytes()) })
+            }
+            Request::PutChunk { blob, write_key, index, chunk } => Pb::PutChunk(pb::PutChunk {
                 blob_id: copy(blob.as_bytes()),
                 write_key: copy(&write_key.0),
                 index: *index,
@@ -440,23 +413,16 @@ impl DeviceFrame {
                 blob_id: copy(blob.as_bytes()),
                 write_key: copy(&write_key.0),
             }),
-            Request::GetChunk { blob, index } => Pb::GetChunk(pb::GetChunk {
-                blob_id: copy(blob.as_bytes()),
-                index: *index,
-            }),
+            Request::GetChunk { blob, index } => {
+                Pb::GetChunk(pb::GetChunk { blob_id: copy(blob.as_bytes()), index: *index })
+            }
             Request::DeleteBlob { blob, write_key } => Pb::DeleteBlob(pb::DeleteBlob {
                 blob_id: copy(blob.as_bytes()),
                 write_key: copy(&write_key.0),
             }),
             Request::Ping => Pb::Ping(pb::Ping {}),
         };
-        append(
-            &pb::DeviceFrame {
-                request_id: self.request_id,
-                body: Some(body),
-            },
-            out,
-        );
+        append(&pb::DeviceFrame { request_id: self.request_id, body: Some(body) }, out);
     }
 }
 
@@ -506,21 +472,14 @@ impl RelayFrame {
                 if i.stored.len() != bitmap_len(shape.chunk_count) {
                     return Err(WireError::BadLength("stored"));
                 }
-                Answer::BlobInfo {
-                    shape,
-                    complete: i.complete,
-                    stored: i.stored,
-                }
+                Answer::BlobInfo { shape, complete: i.complete, stored: i.stored }
             }
             Pb::Chunk(c) => Answer::Chunk(c.chunk),
             Pb::Done(pb::Done {}) => Answer::Done,
             Pb::Pong(pb::Pong {}) => Answer::Pong,
             Pb::Deliver(d) => {
                 at_most(d.envelopes.len(), MAX_ENVELOPES, "envelopes")?;
-                Answer::Deliver {
-                    epoch: d.epoch,
-                    envelopes: list(d.envelopes, delivery_from)?,
-                }
+                Answer::Deliver { epoch: d.epoch, envelopes: list(d.envelopes, delivery_from)? }
             }
             Pb::Closing(c) => Answer::Closing(match c.reason() {
                 pb::CloseReason::Shutdown => CloseReason::Shutdown,
@@ -533,10 +492,7 @@ impl RelayFrame {
         if is_push != (frame.request_id == 0) {
             return Err(WireError::BadValue("request_id"));
         }
-        Ok(Self {
-            request_id: frame.request_id,
-            answer,
-        })
+        Ok(Self { request_id: frame.request_id, answer })
     }
 
     /// Appends the encoded frame to `out`.
@@ -556,41 +512,29 @@ impl RelayFrame {
                 last_resort_prekey_id: l.last_resort.map_or(0, |id| id.0),
                 queued: l.queued,
             }),
-            Answer::Records(records) => Pb::Records(pb::Records {
-                records: records.iter().map(signed_into).collect(),
-            }),
-            Answer::PrekeyStatus {
-                one_time_prekeys,
-                last_resort,
-            } => Pb::PrekeyStatus(pb::PrekeyStatus {
-                one_time_prekeys: *one_time_prekeys,
-                last_resort_prekey_id: last_resort.map_or(0, |id| id.0),
-            }),
+            Answer::Records(records) => {
+                Pb::Records(pb::Records { records: records.iter().map(signed_into).collect() })
+            }
+            Answer::PrekeyStatus { one_time_prekeys, last_resort } => {
+                Pb::PrekeyStatus(pb::PrekeyStatus {
+                    one_time_prekeys: *one_time_prekeys,
+                    last_resort_prekey_id: last_resort.map_or(0, |id| id.0),
+                })
+            }
             Answer::ClaimedPrekeys(prekeys) => Pb::ClaimedPrekeys(pb::ClaimedPrekeys {
                 prekeys: prekeys.iter().map(claimed_into).collect(),
             }),
             Answer::SendResults(results) => Pb::SendResults(pb::SendResults {
-                results: results
-                    .iter()
-                    .map(|r| r.err().map_or(0, ErrorCode::to_wire))
-                    .collect(),
+                results: results.iter().map(|r| r.err().map_or(0, ErrorCode::to_wire)).collect(),
             }),
-            Answer::Queued(queued) => Pb::QueuedAnswer(pb::QueuedAnswer {
-                queued: queued.clone(),
-            }),
-            Answer::BlobInfo {
-                shape,
-                complete,
-                stored,
-            } => Pb::BlobInfo(pb::BlobInfo {
+            Answer::Queued(queued) => Pb::QueuedAnswer(pb::QueuedAnswer { queued: queued.clone() }),
+            Answer::BlobInfo { shape, complete, stored } => Pb::BlobInfo(pb::BlobInfo {
                 chunk_size: shape.chunk_size,
                 chunk_count: shape.chunk_count,
                 complete: *complete,
                 stored: stored.clone(),
             }),
-            Answer::Chunk(chunk) => Pb::Chunk(pb::Chunk {
-                chunk: chunk.clone(),
-            }),
+            Answer::Chunk(chunk) => Pb::Chunk(pb::Chunk { chunk: chunk.clone() }),
             Answer::Done => Pb::Done(pb::Done {}),
             Answer::Pong => Pb::Pong(pb::Pong {}),
             Answer::Deliver { epoch, envelopes } => Pb::Deliver(pb::Deliver {
@@ -614,13 +558,7 @@ impl RelayFrame {
                 .into(),
             }),
         };
-        append(
-            &pb::RelayFrame {
-                request_id: self.request_id,
-                body: Some(body),
-            },
-            out,
-        );
+        append(&pb::RelayFrame { request_id: self.request_id, body: Some(body) }, out);
     }
 }
 
@@ -648,10 +586,7 @@ fn copy(bytes: &[u8]) -> Bytes {
 
 fn signed_from(signed: pb::Signed, limit: usize) -> Result<Signed, WireError> {
     at_most(signed.encoded_len(), limit, "signed")?;
-    Ok(Signed {
-        signature: array(&signed.signature, "signature")?,
-        body: signed.body.into(),
-    })
+    Ok(Signed { signature: array(&signed.signature, "signature")?, body: signed.body.into() })
 }
 
 fn record_from(signed: Option<pb::Signed>) -> Result<Signed, WireError> {
@@ -659,10 +594,7 @@ fn record_from(signed: Option<pb::Signed>) -> Result<Signed, WireError> {
 }
 
 fn signed_into(signed: &Signed) -> pb::Signed {
-    pb::Signed {
-        body: copy(&signed.body),
-        signature: copy(&signed.signature),
-    }
+    pb::Signed { body: copy(&signed.body), signature: copy(&signed.signature) }
 }
 
 fn user_id(bytes: &[u8]) -> Result<UserId, WireError> {
@@ -671,10 +603,7 @@ fn user_id(bytes: &[u8]) -> Result<UserId, WireError> {
 
 fn address(user: &[u8], device: u32) -> Result<DeviceAddress, WireError> {
     let device = DeviceId::new(device).ok_or(WireError::BadValue("device_id"))?;
-    Ok(DeviceAddress {
-        user: user_id(user)?,
-        device,
-    })
+    Ok(DeviceAddress { user: user_id(user)?, device })
 }
 
 const fn prekey_id(id: u64) -> Option<PrekeyId> {
@@ -694,25 +623,16 @@ fn write_key(bytes: &[u8]) -> Result<WriteKey, WireError> {
 }
 
 fn shape(chunk_size: u32, chunk_count: u32) -> Result<BlobShape, WireError> {
-    let plain = usize::try_from(chunk_size)
-        .ok()
-        .and_then(|s| s.checked_sub(CHUNK_OVERHEAD));
+    let plain = usize::try_from(chunk_size).ok().and_then(|s| s.checked_sub(CHUNK_OVERHEAD));
     let known = plain.is_some_and(|p| CHUNK_SIZES.iter().any(|s| usize::try_from(*s) == Ok(p)));
     if !known || chunk_count == 0 || chunk_count > MAX_CHUNKS {
         return Err(WireError::BadValue("chunk_size"));
     }
-    Ok(BlobShape {
-        chunk_size,
-        chunk_count,
-    })
+    Ok(BlobShape { chunk_size, chunk_count })
 }
 
 fn blob(bytes: Bytes) -> Result<Bytes, WireError> {
-    if BLOB_SIZES.contains(&bytes.len()) {
-        Ok(bytes)
-    } else {
-        Err(WireError::BadLength("blob"))
-    }
+    if BLOB_SIZES.contains(&bytes.len()) { Ok(bytes) } else { Err(WireError::BadLength("blob")) }
 }
 
 fn envelope_from(e: pb::Envelope) -> Result<Envelope, WireError> {
@@ -754,9 +674,9 @@ fn claimed_from(c: pb::ClaimedPrekey) -> Result<Result<Signed, ErrorCode>, WireE
     use pb::claimed_prekey::Result as Pb;
     match c.result.ok_or(WireError::Missing("result"))? {
         Pb::Record(signed) => Ok(Ok(signed_from(signed, MAX_PREKEY)?)),
-        Pb::Error(code) => Ok(Err(
-            ErrorCode::from_wire(code)?.ok_or(WireError::BadValue("error"))?
-        )),
+        Pb::Error(code) => {
+            Ok(Err(ErrorCode::from_wire(code)?.ok_or(WireError::BadValue("error"))?))
+        }
     }
 }
 
@@ -766,9 +686,7 @@ fn claimed_into(claimed: &Result<Signed, ErrorCode>) -> pb::ClaimedPrekey {
         Ok(signed) => Pb::Record(signed_into(signed)),
         Err(code) => Pb::Error(code.to_wire()),
     };
-    pb::ClaimedPrekey {
-        result: Some(result),
-    }
+    pb::ClaimedPrekey { result: Some(result) }
 }
 
 fn result_from(code: i32) -> Result<Result<(), ErrorCode>, WireError> {

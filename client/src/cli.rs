@@ -1,0 +1,378 @@
+//! The command line: types only, and the texts of `--help`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::paths::ProfileName;
+
+/// Private messages and files between people.
+///
+/// Messages are locked on your computer and unlocked on your friend's. The relay in between keeps
+/// them until your friend is there, and cannot read them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "chat",
+    bin_name = "chat",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "First steps:\n  \
+        chat demo                               see everything at work, in half a minute\n  \
+        chat host                               run a relay; it prints a link for your friends\n  \
+        chat join 'chat://...' --nick alice     come in, with a link that you were given\n  \
+        chat send bob 'hello'                   write to bob\n  \
+        chat receive --follow                   read what arrives"
+)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Flags of every command")]
+pub struct GlobalArgs {
+    /// Folder that holds all profiles [default: chat in the usual data folder]
+    #[arg(long, global = true, value_name = "DIR", env = "CHAT_HOME", hide_env_values = true)]
+    pub home: Option<PathBuf>,
+
+    /// Which of your profiles to use: each is a person of its own
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        default_value = "default",
+        env = "CHAT_PROFILE",
+        hide_env_values = true
+    )]
+    pub profile: ProfileName,
+
+    /// Print one JSON object per line, for programs; other words go to standard error
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Make the profile without a passphrase: who can read your files can read your messages
+    #[arg(long, global = true, conflicts_with_all = ["passphrase_file", "passphrase_fd"])]
+    pub no_passphrase: bool,
+
+    /// Read the passphrase from the first line of FILE instead of asking
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "passphrase_fd")]
+    pub passphrase_file: Option<PathBuf>,
+
+    /// Read the passphrase from the first line of file descriptor N instead of asking
+    #[arg(long, global = true, value_name = "N")]
+    pub passphrase_fd: Option<u32>,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Come in: make your profile at the relay that a link names
+    #[command(
+        after_help = "Example:\n  chat join 'chat://example.org:7667/...#...' --nick alice\n\n\
+            Joining again with a new link of the same relay only changes its address."
+    )]
+    Join(JoinArgs),
+    /// Send a text to somebody, also while they are away
+    #[command(after_help = "Examples:\n  chat send bob 'see you at eight'\n  \
+            git log -1 | chat send bob -")]
+    Send(SendArgs),
+    /// Send files to somebody, also while they are away; goes on where it was interrupted
+    #[command(after_help = "Example:\n  chat send-file bob ./photo.png ./notes.pdf")]
+    SendFile(SendFileArgs),
+    /// Show what arrived, and save files that arrived
+    #[command(after_help = "Examples:\n  chat receive                      \
+            show what waits, then end\n  \
+            chat receive --follow --to ~/in   stay, and save files in ~/in\n  \
+            chat receive --json | my-bot      one JSON object per line")]
+    Receive(ReceiveArgs),
+    /// Show earlier messages with somebody
+    #[command(after_help = "Example:\n  chat history bob --limit 20")]
+    History(HistoryArgs),
+    /// List the people you write with, and whom you have verified
+    #[command(after_help = "Example:\n  chat contacts --json")]
+    Contacts,
+    /// Make sure that somebody is who they say: compare the same 60 digits on both sides
+    #[command(after_help = "Examples:\n  chat verify bob\n  \
+            chat verify bob --number '12345 67890 ...'   with the digits that bob reads to you\n\n\
+            Compare over a call or face to face, not over this chat.")]
+    Verify(VerifyArgs),
+    /// Hear nothing more from somebody
+    #[command(after_help = "Example:\n  chat block mallory")]
+    Block(WhoArgs),
+    /// Hear from somebody again
+    #[command(after_help = "Example:\n  chat unblock mallory")]
+    Unblock(WhoArgs),
+    /// Change your name at the relay; you stay the same person
+    #[command(after_help = "Example:\n  chat nick alice2")]
+    Nick(NickArgs),
+    /// Show who you are here: name, id, relay
+    #[command(after_help = "Example:\n  chat whoami --json")]
+    Whoami,
+    /// Set, change or remove the passphrase of your profile
+    #[command(after_help = "Examples:\n  chat passphrase\n  chat passphrase --remove")]
+    Passphrase(PassphraseArgs),
+    /// Everything about the account itself
+    #[command(subcommand, after_help = "Example:\n  chat account delete")]
+    Account(AccountCommand),
+    /// Run a relay on this computer and print the link to hand to friends
+    #[command(after_help = "Examples:\n  chat host\n  \
+            chat host --listen 0.0.0.0:7667 --public-address example.org:7667")]
+    Host(HostArgs),
+    /// Show everything at work on this computer: a relay, alice and bob; leaves nothing behind
+    #[command(after_help = "Example:\n  chat demo")]
+    Demo,
+    /// Print completions for your shell
+    #[command(
+        after_help = "Example:\n  chat completions bash > ~/.local/share/bash-completion/completions/chat"
+    )]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one per command
+    #[command(after_help = "Examples:\n  chat man | man -l -\n  \
+            chat man --to ~/.local/share/man/man1")]
+    Man(ManArgs),
+}
+
+/// What `join` takes.
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// The link that you were given: chat://HOST:PORT/KEY, perhaps with #TOKEN; put it in quotes
+    pub link: String,
+    /// The name that others find you by; needed the first time
+    #[arg(long, value_name = "NAME")]
+    pub nick: Option<String>,
+    /// Connect to this address instead of the link's
+    #[arg(long, value_name = "HOST:PORT")]
+    pub connect: Option<String>,
+}
+
+/// What `send` takes.
+#[derive(Debug, Args)]
+pub struct SendArgs {
+    /// Somebody's name
+    pub who: String,
+    /// The text, in quotes; - reads it from standard input
+    #[arg(allow_hyphen_values = true)]
+    pub text: String,
+    /// Send only if you have verified them
+    #[arg(long)]
+    pub verified_only: bool,
+}
+
+/// What `send-file` takes.
+#[derive(Debug, Args)]
+pub struct SendFileArgs {
+    /// Somebody's name
+    pub who: String,
+    /// The files
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Send only if you have verified them
+    #[arg(long)]
+    pub verified_only: bool,
+}
+
+/// What `receive` takes.
+#[derive(Debug, Args)]
+pub struct ReceiveArgs {
+    /// Stay connected and show what arrives, until Ctrl-C
+    #[arg(long)]
+    pub follow: bool,
+    /// Save files in this folder [default: the current one]
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+}
+
+/// What `history` takes.
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// Somebody's name
+    pub who: String,
+    /// Show the newest N messages
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub limit: usize,
+}
+
+/// What `verify` takes.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Somebody's name
+    pub who: String,
+    /// Do not ask: you have compared the digits already
+    #[arg(long)]
+    pub yes: bool,
+    /// Do not ask: compare with these 60 digits, which they read to you
+    #[arg(long, value_name = "DIGITS", conflicts_with = "yes")]
+    pub number: Option<String>,
+    /// After an alarm: stay with the person as you knew them, whoever has the name now
+    #[arg(long, conflicts_with_all = ["yes", "number"])]
+    pub keep: bool,
+}
+
+/// Somebody.
+#[derive(Debug, Args)]
+pub struct WhoArgs {
+    /// Somebody's name
+    pub who: String,
+}
+
+/// What `nick` takes.
+#[derive(Debug, Args)]
+pub struct NickArgs {
+    /// The new name
+    pub name: String,
+}
+
+/// What `passphrase` takes.
+#[derive(Debug, Args)]
+pub struct PassphraseArgs {
+    /// Remove it: who can read your files can then read your messages
+    #[arg(long, conflicts_with = "new_passphrase_file")]
+    pub remove: bool,
+    /// Read the new passphrase from the first line of FILE instead of asking
+    #[arg(long, value_name = "FILE")]
+    pub new_passphrase_file: Option<PathBuf>,
+}
+
+/// What `account` can do.
+#[derive(Debug, Subcommand)]
+pub enum AccountCommand {
+    /// Delete the account at the relay and the profile on this computer, for good
+    #[command(after_help = "Example:\n  chat account delete")]
+    Delete(DeleteArgs),
+}
+
+/// What `account delete` takes.
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// What `host` takes.
+#[derive(Debug, Args)]
+pub struct HostArgs {
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7667")]
+    pub listen: SocketAddr,
+    /// Folder of the relay [default: chat-server in the usual data folder]
+    #[arg(long, value_name = "DIR", conflicts_with = "ephemeral")]
+    pub data: Option<PathBuf>,
+    /// Who may come in
+    #[arg(long, value_enum, default_value_t = Registration::Invite)]
+    pub registration: Registration,
+    /// Address that the link names, when friends reach this computer by another one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub public_address: Option<String>,
+    /// Keep everything in memory and forget it at the end
+    #[arg(long)]
+    pub ephemeral: bool,
+}
+
+/// Who may register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Registration {
+    /// Who has the whole link
+    Invite,
+    /// Everybody who knows the relay
+    Open,
+    /// Nobody new
+    Closed,
+}
+
+/// What `completions` takes.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Your shell
+    pub shell: Shell,
+}
+
+/// What `man` takes.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Write one page per command into this folder
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    fn parse(line: &str) -> Result<Cli, ErrorKind> {
+        Cli::try_parse_from(line.split(' ')).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        let mut commands: Vec<_> = Cli::command().get_subcommands().cloned().collect();
+        while let Some(command) = commands.pop() {
+            let help = command.get_after_help().map(ToString::to_string);
+            let example = format!("  chat {}", command.get_name());
+            let nested = command.get_name() == "delete";
+            let shown = help.unwrap_or_default();
+            assert!(nested || shown.contains(&example), "{}", command.get_name());
+            assert!(command.get_about().is_some());
+            commands.extend(command.get_subcommands().cloned());
+        }
+    }
+
+    #[test]
+    fn help_does_without_the_words_of_the_trade() {
+        let mut help = String::new();
+        for mut command in Cli::command().get_subcommands().cloned() {
+            help.push_str(&command.render_long_help().to_string().to_lowercase());
+        }
+        for word in ["noise", "ratchet", "prekey", "envelope", "kem", "mailbox", "redb"] {
+            assert!(!help.contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn global_flags_stand_before_or_after_the_command() {
+        for line in ["chat --profile a whoami --json", "chat whoami --profile a --json"] {
+            let cli = parse(line).unwrap();
+            assert_eq!(cli.global.profile.as_str(), "a");
+            assert!(cli.global.json);
+        }
+    }
+
+    #[test]
+    fn a_dash_is_a_text_and_so_is_a_text_with_a_dash() {
+        for (line, text) in [("chat send bob -", "-"), ("chat send bob -5°", "-5°")] {
+            let Command::Send(args) = parse(line).unwrap().command else {
+                panic!("another command");
+            };
+            assert_eq!((args.who.as_str(), args.text.as_str()), ("bob", text));
+        }
+    }
+
+    #[test]
+    fn contradictions_are_usage_errors() {
+        for line in [
+            "chat whoami --no-passphrase --passphrase-file x",
+            "chat whoami --passphrase-file x --passphrase-fd 3",
+            "chat verify bob --yes --number 1",
+            "chat host --ephemeral --data x",
+            "chat passphrase --remove --new-passphrase-file x",
+        ] {
+            assert_eq!(parse(line).unwrap_err(), ErrorKind::ArgumentConflict, "{line}");
+        }
+        assert_eq!(parse("chat --profile ../x whoami").unwrap_err(), ErrorKind::ValueValidation);
+    }
+}

@@ -1,0 +1,60 @@
+//! `chat nick NAME` and `chat account delete`.
+
+use chatcore::engine::{Command, Event};
+use chatcore::net::{ClientError, Notice, Reconnect};
+
+use crate::cli::{DeleteArgs, NickArgs};
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::online::Online;
+use crate::render;
+
+/// Waits for the relay's word on a change of the account.
+async fn outcome(online: &mut Online, done: impl Fn(&Event) -> bool) -> Result<(), CommandError> {
+    loop {
+        match online.events.next().await {
+            Some(Notice::Event(event)) => match *event {
+                Event::RequestRefused(failure) => return Err(CommandError::refused(failure.code)),
+                event if done(&event) => return Ok(()),
+                _ => {}
+            },
+            Some(Notice::Stopped(error) | Notice::Disconnected(error)) => {
+                return Err(error.into());
+            }
+            Some(_) => {}
+            None => return Err(ClientError::Closed.into()),
+        }
+    }
+}
+
+/// Changes the nickname.
+///
+/// # Errors
+/// The name, or the relay.
+pub(super) async fn nick(context: &Context, args: &NickArgs) -> Result<(), CommandError> {
+    let nickname = super::join::parse_nickname(&args.name)?;
+    let mut online = Online::connect(context, Reconnect::Never).await?;
+    online.client.rename(nickname.clone()).await?;
+    outcome(&mut online, |event| matches!(event, Event::Renamed(_))).await?;
+    online.finish().await?;
+    context.output.say(&format!("You are now {}.", render::name(nickname.as_str())))
+}
+
+/// Deletes the account at the relay, then the profile.
+///
+/// # Errors
+/// The relay's; the profile stays then.
+pub(super) async fn delete(context: &Context, args: &DeleteArgs) -> Result<(), CommandError> {
+    let question = "Delete your account and everything in this profile, for good?";
+    if !args.yes && !context.prompt.confirm(question, "--yes")? {
+        return Err(CommandError::interrupted());
+    }
+    let mut online = Online::connect(context, Reconnect::Never).await?;
+    online.client.command(Command::CloseAccount).await?;
+    outcome(&mut online, |event| matches!(event, Event::AccountClosed)).await?;
+    let Online { client, mut events } = online;
+    let drain = async { while events.next().await.is_some() {} };
+    tokio::join!(client.close(), drain);
+    context.open_store()?.destroy()?;
+    context.output.say("The account and its profile are gone.")
+}

@@ -1,0 +1,55 @@
+//! `chat join LINK --nick NAME`.
+
+use chatcore::engine::{NewProfile, Rejoin};
+use chatcore::invite::{InviteLink, split_address};
+use chatcore::keys::Nickname;
+use chatcore::net::{Client, Reconnect};
+
+use crate::cli::JoinArgs;
+use crate::context::Context;
+use crate::error::{CommandError, ExitCode};
+use crate::online::Online;
+
+/// Makes the profile and registers it; an existing one takes the link's address.
+///
+/// # Errors
+/// The link, the name, or the relay.
+pub(super) async fn run(context: &Context, args: &JoinArgs) -> Result<(), CommandError> {
+    let usage = |error: &dyn std::fmt::Display| CommandError::new(ExitCode::Usage, error);
+    let link: InviteLink = args.link.parse().map_err(|error| {
+        usage(&error).hint("copy the whole link, and put it in quotes: it may contain #")
+    })?;
+    let address = match &args.connect {
+        Some(address) => {
+            split_address(address).map_err(|error| usage(&error))?;
+            address.clone()
+        }
+        None => link.address(),
+    };
+    let nickname = args.nick.as_deref().map(parse_nickname).transpose()?;
+    if context.has_profile() {
+        let mut store = context.open_store()?;
+        let rejoin = Rejoin { nickname, relay: link.relay, address, token: link.token };
+        Client::rejoin(&mut store, rejoin)?;
+    } else {
+        let nickname = match nickname {
+            Some(nickname) => nickname,
+            None => parse_nickname(&context.prompt.text("Your name here", "--nick NAME")?)?,
+        };
+        let mut store = context.create_store()?;
+        let profile = NewProfile { nickname, relay: link.relay, address, token: link.token };
+        Client::create_profile(&mut store, profile)?;
+    }
+    let online = Online::connect(context, Reconnect::Never).await?;
+    let profile = online.client.profile().await?;
+    online.finish().await?;
+    super::whoami::show(context, &profile, "You are in. Write to somebody: chat send NAME 'hello'")
+}
+
+/// Checks a name that a person typed.
+///
+/// # Errors
+/// [`ExitCode::Usage`].
+pub(super) fn parse_nickname(text: &str) -> Result<Nickname, CommandError> {
+    Nickname::from_input(text).map_err(|error| CommandError::new(ExitCode::Usage, error))
+}

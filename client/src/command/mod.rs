@@ -1,0 +1,52 @@
+//! One file per command or family: it does what the command says and prints the result.
+
+mod account;
+mod completions;
+mod demo;
+mod host;
+mod join;
+mod man;
+mod passphrase;
+mod people;
+mod receive;
+mod send;
+mod whoami;
+
+use chatcore::engine::Command as EngineCommand;
+
+use crate::cli::{AccountCommand, Cli, Command};
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::online::{block_on, serve};
+
+/// Does what the command line says.
+///
+/// # Errors
+/// What the person is to be told, with the exit code.
+pub fn run(cli: &Cli) -> Result<(), CommandError> {
+    let context = Context::new(&cli.global)?;
+    match &cli.command {
+        Command::Completions(args) => completions::run(&context, args),
+        Command::Man(args) => man::run(&context, args),
+        Command::Passphrase(args) => passphrase::run(&context, args),
+        Command::Whoami => whoami::run(&context),
+        Command::Contacts => people::contacts(&context),
+        Command::History(args) => people::history(&context, args),
+        Command::Join(args) => block_on(join::run(&context, args)),
+        Command::Send(args) => block_on(send::text(&context, args)),
+        Command::SendFile(args) => block_on(send::files(&context, args)),
+        Command::Receive(args) => block_on(receive::run(&context, args)),
+        Command::Verify(args) => block_on(people::verify(&context, args)),
+        Command::Block(args) => {
+            block_on(people::block(&context, args, EngineCommand::Block, "is blocked."))
+        }
+        Command::Unblock(args) => {
+            let done = "is not blocked any more.";
+            block_on(people::block(&context, args, EngineCommand::Unblock, done))
+        }
+        Command::Nick(args) => block_on(account::nick(&context, args)),
+        Command::Account(AccountCommand::Delete(args)) => block_on(account::delete(&context, args)),
+        Command::Host(args) => serve(host::run(&context, args)),
+        Command::Demo => block_on(demo::run(&context)),
+    }
+}

@@ -1,0 +1,255 @@
+//! `chat contacts`, `chat history`, `chat verify`, `chat block` and `chat unblock`.
+
+use chatcore::engine::{
+    Command, ContactStanding, ContactView, Direction, HistoryView, MessageStatus, query,
+};
+use chatcore::keys::Nickname;
+use chatcore::net::{self, ClientError, Reconnect};
+use chatcore::trust::{SafetyNumber, Trust};
+use chatcore::wire::content::Body;
+use qrcode::QrCode;
+use qrcode::render::unicode::Dense1x2;
+
+use crate::cli::{HistoryArgs, VerifyArgs, WhoArgs};
+use crate::context::Context;
+use crate::error::{CommandError, ExitCode};
+use crate::json::Line;
+use crate::online::Online;
+use crate::output::OutputMode;
+use crate::render;
+
+const fn standing(contact: &ContactView) -> &'static str {
+    match contact.standing {
+        ContactStanding::Contact => "contact",
+        ContactStanding::Request => "request",
+        ContactStanding::Blocked => "blocked",
+    }
+}
+
+const fn trust(contact: &ContactView) -> &'static str {
+    match contact.trust {
+        Trust::Pinned => "pinned",
+        Trust::Verified => "verified",
+        Trust::Changed => "changed",
+    }
+}
+
+/// Lists everyone we know; needs no connection.
+///
+/// # Errors
+/// The store's.
+pub(super) fn contacts(context: &Context) -> Result<(), CommandError> {
+    let contacts = query::contacts(&context.open_store()?)?;
+    for contact in &contacts {
+        let (nickname, standing, trust) =
+            (contact.nickname.as_str(), standing(contact), trust(contact));
+        match context.output.mode() {
+            OutputMode::Json => {
+                let user_id = contact.user;
+                context.output.json(&Line::Contact { nickname, user_id, standing, trust })?;
+            }
+            OutputMode::People => {
+                let id = contact.user.fmt_short();
+                let name = render::name(nickname);
+                context.output.say(&format!("{name:<20} {trust:<9} {standing:<8} {id}"))?;
+            }
+        }
+    }
+    if contacts.is_empty() && context.output.mode() == OutputMode::People {
+        context.output.say("Nobody yet. Write to somebody: chat send NAME 'hello'")?;
+    }
+    Ok(())
+}
+
+/// Finds a known person without asking the relay.
+fn find(contacts: Vec<ContactView>, name: &str) -> Result<ContactView, CommandError> {
+    let fold = Nickname::from_input(name).map(|n| n.fold()).unwrap_or_default();
+    let found = contacts.into_iter().find(|c| c.nickname.fold() == fold);
+    found.ok_or_else(|| {
+        CommandError::new(ExitCode::UnknownRecipient, "you know nobody with that name")
+            .hint("'chat contacts' lists whom you know")
+    })
+}
+
+/// Shows earlier messages; needs no connection.
+///
+/// # Errors
+/// An unknown name, or the store's.
+pub(super) fn history(context: &Context, args: &HistoryArgs) -> Result<(), CommandError> {
+    let store = context.open_store()?;
+    let contact = find(query::contacts(&store)?, &args.who)?;
+    let own = query::profile(&store)?;
+    for message in query::history(&store, &contact.user, args.limit)? {
+        let (text, name) = match &message.body {
+            Body::Text(text) => (text.as_str(), ""),
+            Body::File(manifest) => ("", manifest.name.as_str()),
+            Body::LongText(_) => ("(a long text, not fetched yet)", ""),
+            _ => ("(something that needs a newer version)", ""),
+        };
+        if context.output.mode() == OutputMode::Json {
+            let (id, status, sent_at) = (message.message, status(&message), message.sent_at);
+            let path = message.file_path.as_str();
+            context.output.json(&Line::History { id, status, text, name, path, sent_at })?;
+            continue;
+        }
+        let shown = match name {
+            "" => text.to_owned(),
+            name => format!("[file {}] {}", render::name(name), render::line(&message.file_path)),
+        };
+        let (who, id) = match message.direction {
+            Direction::Incoming => (contact.nickname.as_str(), contact.user),
+            Direction::Outgoing(_) => (own.nickname.as_str(), own.user),
+        };
+        let time = render::time(message.sent_at, net::now());
+        let paint = context.output.paint();
+        let mut line = render::message(paint, &time, who, &id, &shown);
+        if let Direction::Outgoing(_) = message.direction {
+            line.push_str(&paint.dim(&format!("  [{}]", status(&message).replace('_', " "))));
+        }
+        context.output.say(&line)?;
+    }
+    Ok(())
+}
+
+const fn status(message: &HistoryView) -> &'static str {
+    match message.direction {
+        Direction::Incoming => "in",
+        Direction::Outgoing(MessageStatus::Queued) => "queued",
+        Direction::Outgoing(MessageStatus::AtRelay) => "at_relay",
+        Direction::Outgoing(MessageStatus::Delivered) => "delivered",
+        Direction::Outgoing(MessageStatus::Read) => "read",
+        Direction::Outgoing(MessageStatus::NotDelivered) => "not_delivered",
+    }
+}
+
+/// Shows the safety number and records that it was compared.
+///
+/// # Errors
+/// An unknown name; [`ExitCode::Identity`] when the number is not theirs.
+pub(super) async fn verify(context: &Context, args: &VerifyArgs) -> Result<(), CommandError> {
+    let online = Online::connect(context, Reconnect::Never).await?;
+    let contact = match online.contact(&args.who).await {
+        Ok(contact) => contact,
+        Err(error) if error.code() == ExitCode::Identity => {
+            decide(context, &online, args).await?;
+            online.contact(&args.who).await?
+        }
+        Err(error) => return Err(error),
+    };
+    let own = online.client.profile().await?;
+    let number = contact.safety_number(&own.identity_key);
+    show_number(context, &contact, &number)?;
+    let same = match (&args.number, args.yes) {
+        (Some(digits), _) => {
+            if !number.matches(digits) {
+                return Err(CommandError::new(ExitCode::Identity, "these are other digits")
+                    .hint("read them again; if they still differ, somebody stands between you"));
+            }
+            true
+        }
+        (None, true) => true,
+        // Without anybody to ask, showing the number is all that was wanted.
+        (None, false) if context.output.mode() == OutputMode::Json => false,
+        (None, false) => context.prompt.confirm(
+            "Do they see the same digits (over a call, or face to face)?",
+            "--yes or --number DIGITS",
+        )?,
+    };
+    if same {
+        online.client.command(Command::Verify(contact.user)).await?;
+        if context.output.mode() == OutputMode::People {
+            let name = render::name(contact.nickname.as_str());
+            context.output.say(&format!("{name} is verified."))?;
+        }
+    }
+    online.finish().await
+}
+
+/// The name leads to another key: shows both and lets the person decide.
+async fn decide(context: &Context, online: &Online, args: &VerifyArgs) -> Result<(), CommandError> {
+    let known = online.client.contacts().await?;
+    let fold = Nickname::from_input(&args.who).map(|n| n.fold()).unwrap_or_default();
+    let contact = known
+        .iter()
+        .find(|c| c.trust == Trust::Changed && c.nickname.fold() == fold)
+        .ok_or_else(CommandError::identity_changed)?;
+    if args.keep {
+        online.client.command(Command::KeepIdentity(contact.user)).await?;
+        return Ok(());
+    }
+    let own = online.client.profile().await?;
+    let new = contact.replaced_by.and_then(|user| known.iter().find(|c| c.user == user));
+    let new = new.ok_or_else(CommandError::identity_changed)?;
+    let number = new.safety_number(&own.identity_key);
+    let matches = args.number.as_ref().map(|digits| number.matches(digits));
+    if matches == Some(false) {
+        return Err(CommandError::identity_changed());
+    }
+    let accept = match matches {
+        Some(true) => true,
+        _ if args.yes => true,
+        _ => {
+            context.output.say("The name now belongs to another identity key. Its number:")?;
+            context.output.say(&number.grouped().join(" "))?;
+            context.prompt.confirm(
+                "Have you asked them, over a call, and it is really them?",
+                "--number DIGITS",
+            )?
+        }
+    };
+    if !accept {
+        let question = "Stay with the person as you knew them, and go on writing to them?";
+        if context.prompt.confirm(question, "--keep")? {
+            online.client.command(Command::KeepIdentity(contact.user)).await?;
+            return Ok(());
+        }
+        return Err(CommandError::identity_changed());
+    }
+    online.client.command(Command::AcceptIdentity(contact.user)).await?;
+    Ok(())
+}
+
+fn show_number(
+    context: &Context,
+    contact: &ContactView,
+    number: &SafetyNumber,
+) -> Result<(), CommandError> {
+    let nickname = contact.nickname.as_str();
+    if context.output.mode() == OutputMode::Json {
+        return context.output.json(&Line::SafetyNumber {
+            with: nickname,
+            user_id: contact.user,
+            number: number.digits(),
+            verified: contact.trust == Trust::Verified,
+        });
+    }
+    context.output.say(&format!("Your safety number with {}:", render::name(nickname)))?;
+    for row in number.grouped().chunks(4) {
+        context.output.say(&format!("  {}", row.join(" ")))?;
+    }
+    match QrCode::new(number.qr_text()) {
+        Ok(code) => context.output.say(&code.render::<Dense1x2>().build()),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Hears nothing more from somebody, or hears again.
+///
+/// # Errors
+/// An unknown name, or the store's.
+pub(super) async fn block(
+    context: &Context,
+    args: &WhoArgs,
+    command: impl FnOnce(chatcore::ids::UserId) -> Command,
+    done: &str,
+) -> Result<(), CommandError> {
+    let online = Online::connect(context, Reconnect::Never).await?;
+    let known = online.client.contacts().await?;
+    let user = match find(known, &args.who) {
+        Ok(contact) => contact.user,
+        Err(_) => online.client.lookup(&args.who).await?,
+    };
+    online.client.command(command(user)).await.map_err(|error: ClientError| error)?;
+    online.finish().await?;
+    context.output.say(&format!("{} {done}", render::name(&args.who)))
+}

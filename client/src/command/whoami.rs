@@ -1,0 +1,45 @@
+//! `chat whoami`.
+
+use chatcore::engine::{ProfileView, Registration, query};
+
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::json::Line;
+use crate::output::OutputMode;
+use crate::render;
+
+/// Shows the own name, id and relay; needs no connection.
+///
+/// # Errors
+/// The store's.
+pub(super) fn run(context: &Context) -> Result<(), CommandError> {
+    let profile = query::profile(&context.open_store()?)?;
+    let hint = match profile.registration {
+        Registration::Done => "",
+        Registration::Pending => "The relay does not know you yet: repeat 'chat join'.",
+    };
+    show(context, &profile, hint)
+}
+
+pub(super) fn show(
+    context: &Context,
+    profile: &ProfileView,
+    hint: &str,
+) -> Result<(), CommandError> {
+    let nickname = profile.nickname.as_str();
+    if context.output.mode() == OutputMode::Json {
+        return context.output.json(&Line::Whoami {
+            nickname,
+            user_id: profile.user,
+            relay: &profile.address,
+            registered: profile.registration == Registration::Done,
+        });
+    }
+    context.output.say(&format!(
+        "{} at {}",
+        render::name(nickname),
+        render::line(&profile.address)
+    ))?;
+    context.output.say(&format!("id {}", profile.user.to_hex()))?;
+    if hint.is_empty() { Ok(()) } else { context.output.say(hint) }
+}

@@ -1,0 +1,151 @@
+//! What every command needs: where the profile is, who reads the output, who answers questions.
+
+use chatcore::store::StoreError;
+
+use crate::cli::GlobalArgs;
+use crate::error::CommandError;
+use crate::output::{Output, OutputMode};
+use crate::passphrase::PassphraseSource;
+use crate::paths::Paths;
+use crate::prompt::Prompt;
+use crate::store::{KdfCost, Protection, RedbStore};
+
+/// One run of `chat`.
+#[derive(Debug)]
+pub struct Context {
+    /// Folders.
+    pub paths: Paths,
+    /// Standard output.
+    pub output: Output,
+    /// Questions.
+    pub prompt: Prompt,
+    /// Where the passphrase comes from.
+    pub passphrase: PassphraseSource,
+    /// What a guess at a new passphrase shall cost.
+    pub cost: KdfCost,
+}
+
+impl Context {
+    /// Takes the flags of every command.
+    ///
+    /// # Errors
+    /// As [`Paths::new`].
+    pub fn new(args: &GlobalArgs) -> Result<Self, CommandError> {
+        let mode = if args.json { OutputMode::Json } else { OutputMode::People };
+        Ok(Self {
+            paths: Paths::new(args.home.clone(), args.profile.clone())?,
+            output: Output::new(mode),
+            prompt: Prompt::new(),
+            passphrase: PassphraseSource::new(args),
+            cost: KdfCost::default(),
+        })
+    }
+
+    /// Tells whether the profile exists.
+    #[must_use]
+    pub fn has_profile(&self) -> bool {
+        RedbStore::exists(&self.paths.profile_folder())
+    }
+
+    /// Opens the profile's store; asks for the passphrase if there is one and no flag gives it.
+    ///
+    /// # Errors
+    /// [`ExitCode::Store`](crate::error::ExitCode::Store), or that of the passphrase's source.
+    pub fn open_store(&self) -> Result<RedbStore, CommandError> {
+        let dir = self.paths.profile_folder();
+        if !RedbStore::needs_passphrase(&dir)? {
+            return Ok(RedbStore::open(&dir, None)?);
+        }
+        if let Some(passphrase) = self.passphrase.read()? {
+            return Ok(RedbStore::open(&dir, Some(&passphrase))?);
+        }
+        if self.prompt == Prompt::Unattended {
+            return Err(StoreError::PassphraseNeeded.into());
+        }
+        let mut question = "Passphrase";
+        for _ in 1..ATTEMPTS {
+            let passphrase = self.prompt.passphrase(question)?;
+            match RedbStore::open(&dir, Some(&passphrase)) {
+                Err(StoreError::WrongPassphrase) => question = "That is not it. Passphrase",
+                opened => return Ok(opened?),
+            }
+        }
+        let passphrase = self.prompt.passphrase(question)?;
+        Ok(RedbStore::open(&dir, Some(&passphrase))?)
+    }
+
+    /// Makes a new profile; asks for a new passphrase unless a flag answers.
+    ///
+    /// # Errors
+    /// As [`open_store`](Self::open_store).
+    pub fn create_store(&self) -> Result<RedbStore, CommandError> {
+        let dir = self.paths.profile_folder();
+        if RedbStore::exists(&dir) {
+            // Before a passphrase is asked for in vain.
+            return Err(StoreError::Io(std::io::ErrorKind::AlreadyExists).into());
+        }
+        let protection = match &self.passphrase {
+            PassphraseSource::None => Protection::KeyFile,
+            source => {
+                let passphrase = match source.read()? {
+                    Some(passphrase) => passphrase,
+                    None => {
+                        self.prompt.new_passphrase("--passphrase-file FILE or --no-passphrase")?
+                    }
+                };
+                Protection::Passphrase { passphrase, cost: self.cost }
+            }
+        };
+        Ok(RedbStore::create(&dir, &protection)?)
+    }
+}
+
+/// How often a person may mistype before the command gives up.
+const ATTEMPTS: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ExitCode;
+    use tempfile::TempDir;
+
+    fn context(home: &TempDir, passphrase: PassphraseSource) -> Context {
+        Context {
+            paths: Paths::new(Some(home.path().to_owned()), "alice".parse().unwrap()).unwrap(),
+            output: Output::new(OutputMode::People),
+            prompt: Prompt::Unattended,
+            passphrase,
+            cost: KdfCost::CHEAP_FOR_TESTING_ONLY,
+        }
+    }
+
+    #[test]
+    fn a_profile_without_passphrase_opens_without_questions() {
+        let home = TempDir::new().unwrap();
+        let context = context(&home, PassphraseSource::None);
+        assert!(!context.has_profile());
+        assert_eq!(context.open_store().unwrap_err().code(), ExitCode::Store);
+        drop(context.create_store().unwrap());
+        assert!(context.has_profile());
+        assert!(context.open_store().is_ok());
+        let again = context.create_store().unwrap_err();
+        assert_eq!(again.code(), ExitCode::Store);
+    }
+
+    #[test]
+    fn a_written_passphrase_answers_and_its_absence_is_named() {
+        let home = TempDir::new().unwrap();
+        let file = home.path().join("passphrase");
+        std::fs::write(&file, "correct horse\n").unwrap();
+        let asking = context(&home, PassphraseSource::Ask);
+        assert_eq!(asking.create_store().unwrap_err().code(), ExitCode::Usage);
+        let written = context(&home, PassphraseSource::File(file.clone()));
+        drop(written.create_store().unwrap());
+        assert!(written.open_store().is_ok());
+        let needed = CommandError::from(StoreError::PassphraseNeeded);
+        assert_eq!(asking.open_store().unwrap_err(), needed);
+        std::fs::write(&file, "wrong\n").unwrap();
+        let wrong = CommandError::from(StoreError::WrongPassphrase);
+        assert_eq!(written.open_store().unwrap_err(), wrong);
+    }
+}

@@ -1,0 +1,368 @@
+//! What a command can fail with: an exit code, what happened, and what to do about it.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+
+use chatcore::engine::{EngineError, LookupError};
+use chatcore::net::{ClientError, FileError};
+use chatcore::store::StoreError;
+use chatcore::wire::relay::ErrorCode;
+
+use crate::render;
+
+/// Kinds of failure that scripts tell apart; the numbers are promised in docs/CLI.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// None of the others.
+    Other = 1,
+    /// The command line makes no sense, or a question could not be asked.
+    Usage = 2,
+    /// No connection to the relay.
+    RelayUnreachable = 3,
+    /// The relay said no.
+    Refused = 4,
+    /// Nobody has that name.
+    UnknownRecipient = 5,
+    /// The identity changed, or is not verified where that was demanded.
+    Identity = 6,
+    /// The profile is locked, damaged, missing, or the passphrase is wrong.
+    Store = 7,
+    /// A file of the person's cannot be read or written.
+    File = 8,
+    /// What arrived is not what was sent.
+    Integrity = 9,
+    /// More than is allowed.
+    Limit = 10,
+    /// The person stopped it.
+    Interrupted = 130,
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// Why a command ended early.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CommandError {
+    code: ExitCode,
+    what: String,
+    hint: Option<String>,
+}
+
+impl CommandError {
+    /// Says what happened: lower case, no full stop, no secret.
+    #[must_use]
+    pub fn new(code: ExitCode, what: impl fmt::Display) -> Self {
+        Self { code, what: what.to_string(), hint: None }
+    }
+
+    /// Says what the person can do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// A file or folder of the person's that cannot be used.
+    #[must_use]
+    pub fn file(path: &Path, error: &io::Error) -> Self {
+        let failed =
+            Self::new(ExitCode::File, format_args!("{}: {}", path.display(), Reason(error.kind())));
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                failed.hint("free some space, then repeat the command")
+            }
+            ErrorKind::PermissionDenied => failed.hint("check who owns it and who may use it"),
+            _ => failed,
+        }
+    }
+
+    /// The person pressed Ctrl-C.
+    #[must_use]
+    pub fn interrupted() -> Self {
+        Self::new(ExitCode::Interrupted, "interrupted")
+    }
+
+    /// Nothing to say: whoever read the output went away.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self::new(ExitCode::Other, "")
+    }
+
+    /// Returns the exit code.
+    #[must_use]
+    pub const fn code(&self) -> ExitCode {
+        self.code
+    }
+
+    /// Writes `chat: what happened` and, indented, what to do.
+    ///
+    /// # Errors
+    /// When `out` fails.
+    pub fn report(&self, out: &mut dyn Write) -> io::Result<()> {
+        if self.what.is_empty() {
+            return Ok(());
+        }
+        // Names and paths of others may stand in it.
+        writeln!(out, "chat: {}", render::line(&self.what))?;
+        if let Some(hint) = &self.hint {
+            for line in hint.lines() {
+                writeln!(out, "  {}", render::line(line))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for CommandError {}
+
+impl From<ClientError> for CommandError {
+    fn from(error: ClientError) -> Self {
+        let say = |code, hint: &str| Self::new(code, error).hint(hint);
+        match error {
+            ClientError::Unreachable(_) => say(
+                ExitCode::RelayUnreachable,
+                "check the network, and that the relay runs; what was queued is sent next time",
+            ),
+            ClientError::WrongRelay | ClientError::Handshake(_) => say(
+                ExitCode::Integrity,
+                "check the link with whoever gave it to you; nothing was sent",
+            ),
+            ClientError::Link(_) | ClientError::Wire(_) => {
+                say(ExitCode::Integrity, "the relay or something on the way misbehaves")
+            }
+            ClientError::Refused(failure) => Self::refused(failure.code),
+            ClientError::Engine(error) => error.into(),
+            ClientError::Lookup(LookupError::Unknown) => say(
+                ExitCode::UnknownRecipient,
+                "check the name; 'chat contacts' lists whom you know",
+            ),
+            ClientError::Lookup(LookupError::IdentityChanged) => Self::identity_changed(),
+            ClientError::Lookup(LookupError::Refused(code)) => Self::refused(code),
+            ClientError::Lookup(_) => {
+                say(ExitCode::Integrity, "the relay's directory contradicts itself")
+            }
+            ClientError::File(FileError::Chunk(_)) => {
+                say(ExitCode::Integrity, "ask the sender to send it again")
+            }
+            ClientError::File(FileError::TooLarge { .. }) => {
+                say(ExitCode::Limit, "split it, or send it another way")
+            }
+            ClientError::File(FileError::Folder) => {
+                say(ExitCode::File, "pack it first: tar czf folder.tar.gz folder")
+            }
+            ClientError::File(FileError::Changed) => {
+                say(ExitCode::File, "nothing was sent; repeat the command")
+            }
+            ClientError::File(FileError::NoSpace { .. }) => {
+                say(ExitCode::File, "free some space, then repeat the command: it goes on")
+            }
+            ClientError::File(FileError::Gone) => {
+                say(ExitCode::File, "ask the sender to send it again")
+            }
+            _ => Self::new(ExitCode::Other, error),
+        }
+    }
+}
+
+impl From<EngineError> for CommandError {
+    fn from(error: EngineError) -> Self {
+        let say = |code, hint: &str| Self::new(code, error).hint(hint);
+        match error {
+            EngineError::Store(error) => error.into(),
+            EngineError::UnknownContact => {
+                say(ExitCode::UnknownRecipient, "'chat contacts' lists whom you know")
+            }
+            EngineError::IdentityChanged => Self::identity_changed(),
+            EngineError::Blocked => {
+                say(ExitCode::Usage, "'chat unblock NAME' takes the block back")
+            }
+            EngineError::AccountClosed => {
+                say(ExitCode::UnknownRecipient, "they closed the account; ask for a new name")
+            }
+            EngineError::TextTooLong { .. } => {
+                say(ExitCode::Limit, "put it into a file and use 'chat send-file'")
+            }
+            EngineError::OwnUser => say(ExitCode::Usage, "choose somebody else"),
+            EngineError::OtherRelay => {
+                say(ExitCode::Usage, "use another profile for this relay: --profile NAME")
+            }
+            EngineError::Offline => say(ExitCode::RelayUnreachable, "check the network"),
+            _ => Self::new(ExitCode::Integrity, error),
+        }
+    }
+}
+
+impl CommandError {
+    /// The relay said no.
+    #[must_use]
+    pub fn refused(code: ErrorCode) -> Self {
+        let (exit, hint) = match code {
+            ErrorCode::MailboxFull | ErrorCode::SenderQuota => {
+                (ExitCode::Limit, "your message is kept and sent when there is room")
+            }
+            ErrorCode::RateLimited => (ExitCode::Limit, "wait a little, then repeat the command"),
+            ErrorCode::StorageQuota | ErrorCode::TooLarge => {
+                (ExitCode::Limit, "ask whoever runs the relay for more room")
+            }
+            ErrorCode::BadToken | ErrorCode::RegistrationClosed => {
+                (ExitCode::Refused, "ask whoever runs the relay for a new link")
+            }
+            ErrorCode::NicknameTaken => (ExitCode::Refused, "choose another name: --nick NAME"),
+            ErrorCode::NotRegistered => {
+                (ExitCode::Refused, "the relay does not know this profile (any more)")
+            }
+            ErrorCode::NoPrekey => {
+                (ExitCode::Refused, "they must connect once; your message is kept and sent then")
+            }
+            _ => (ExitCode::Refused, "ask whoever runs the relay"),
+        };
+        Self::new(exit, code).hint(hint)
+    }
+
+    /// A contact's name leads to another key.
+    #[must_use]
+    pub fn identity_changed() -> Self {
+        Self::new(ExitCode::Identity, "the name now belongs to somebody with another identity key")
+            .hint(
+                "it may be a new device of theirs, or an impostor: call them, \
+                 then 'chat verify NAME' shows both and asks you",
+            )
+    }
+}
+
+impl From<StoreError> for CommandError {
+    fn from(error: StoreError) -> Self {
+        let failed = Self::new(ExitCode::Store, error);
+        match error {
+            StoreError::Locked => {
+                failed.hint("close the other `chat`, or use another profile with --profile NAME")
+            }
+            StoreError::WrongPassphrase => failed.hint("try again: capital letters count"),
+            StoreError::PassphraseNeeded => {
+                failed.hint("answer with --passphrase-file FILE or --passphrase-fd N")
+            }
+            StoreError::Damaged => failed.hint(
+                "nothing was overwritten; put the profile's folder back from a copy,\n\
+                 or start anew under another name with --profile NAME",
+            ),
+            StoreError::NewerSchema { .. } => failed.hint("install the newest version of `chat`"),
+            StoreError::Io(kind) => {
+                let failed = Self::new(
+                    ExitCode::Store,
+                    format_args!("the profile's store failed: {}", Reason(kind)),
+                );
+                match kind {
+                    ErrorKind::NotFound => Self::new(ExitCode::Store, "there is no profile yet")
+                        .hint("start with: chat join LINK --nick NAME"),
+                    ErrorKind::AlreadyExists => {
+                        Self::new(ExitCode::Store, "there is a profile already")
+                            .hint("use another one with --profile NAME")
+                    }
+                    ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                        failed.hint("free some space on the disk, then repeat the command")
+                    }
+                    _ => failed,
+                }
+            }
+            _ => failed,
+        }
+    }
+}
+
+/// A cause in the operating system's words, without its error numbers.
+struct Reason(ErrorKind);
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ErrorKind::NotFound => f.write_str("not found"),
+            ErrorKind::StorageFull => f.write_str("the disk is full"),
+            ErrorKind::Other => f.write_str("the system refused"),
+            kind => write!(f, "{kind}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reported(error: &CommandError) -> String {
+        let mut out = Vec::new();
+        error.report(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn exit_codes_keep_their_numbers() {
+        let codes = [
+            (ExitCode::Other, 1),
+            (ExitCode::Usage, 2),
+            (ExitCode::RelayUnreachable, 3),
+            (ExitCode::Refused, 4),
+            (ExitCode::UnknownRecipient, 5),
+            (ExitCode::Identity, 6),
+            (ExitCode::Store, 7),
+            (ExitCode::File, 8),
+            (ExitCode::Integrity, 9),
+            (ExitCode::Limit, 10),
+            (ExitCode::Interrupted, 130),
+        ];
+        for (code, number) in codes {
+            assert_eq!(code as u8, number);
+        }
+    }
+
+    #[test]
+    fn it_says_what_happened_and_what_to_do() {
+        let error = CommandError::new(ExitCode::Limit, "too long").hint("cut it\nor send a file");
+        assert_eq!(reported(&error), "chat: too long\n  cut it\n  or send a file\n");
+        assert_eq!(reported(&CommandError::silent()), "");
+    }
+
+    #[test]
+    fn a_name_in_an_error_cannot_move_the_cursor() {
+        let error =
+            CommandError::new(ExitCode::UnknownRecipient, "nobody is \x1b[2Jbob\n\u{202e}x");
+        assert_eq!(reported(&error), "chat: nobody is [2Jbobx\n");
+    }
+
+    #[test]
+    fn every_store_error_is_7_and_knows_a_way_on() {
+        let kinds = [ErrorKind::NotFound, ErrorKind::AlreadyExists, ErrorKind::StorageFull];
+        let errors = [
+            StoreError::Locked,
+            StoreError::WrongPassphrase,
+            StoreError::PassphraseNeeded,
+            StoreError::Damaged,
+            StoreError::NewerSchema { found: 2, known: 1 },
+        ];
+        for error in errors.into_iter().chain(kinds.map(StoreError::Io)) {
+            let failed = CommandError::from(error);
+            assert_eq!(failed.code(), ExitCode::Store);
+            assert!(failed.hint.is_some(), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_a_file_error_with_a_way_on() {
+        let full = io::Error::from(ErrorKind::StorageFull);
+        let error = CommandError::file(Path::new("/x/photo.png"), &full);
+        assert_eq!(error.code(), ExitCode::File);
+        assert_eq!(
+            reported(&error),
+            "chat: /x/photo.png: the disk is full\n  free some space, then repeat the command\n"
+        );
+    }
+}

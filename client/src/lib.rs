@@ -1,0 +1,26 @@
+//! The messenger's command, `chat`, as a library that its `main` and its tests call.
+//!
+//! | module | for |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`command`] | one file per command |
+//! | [`context`] | what every command needs |
+//! | [`store`] | the encrypted profile |
+//! | [`paths`], [`passphrase`], [`prompt`] | where things are, and questions |
+//! | [`output`], [`render`], [`json`], [`progress`] | what the person or a program sees |
+//! | [`error`] | what went wrong, and exit codes |
+
+pub mod cli;
+pub mod command;
+pub mod context;
+pub mod error;
+pub mod json;
+mod online;
+pub mod output;
+pub mod passphrase;
+pub mod paths;
+pub mod progress;
+pub mod prompt;
+pub mod render;
+mod show;
+pub mod store;

@@ -1,0 +1,106 @@
+//! One command's time with the relay.
+
+use std::future::Future;
+
+use chatcore::engine::{ContactView, Event};
+use chatcore::ids::MessageId;
+use chatcore::net::{Client, ClientError, Events, Notice, Options, Reconnect};
+use chatcore::trust::Trust;
+
+use crate::context::Context;
+use crate::error::{CommandError, ExitCode};
+
+/// A connected profile.
+#[derive(Debug)]
+pub(crate) struct Online {
+    pub(crate) client: Client,
+    pub(crate) events: Events,
+}
+
+impl Online {
+    /// Opens the profile and connects.
+    pub(crate) async fn connect(
+        context: &Context,
+        reconnect: Reconnect,
+    ) -> Result<Self, CommandError> {
+        let store = context.open_store()?;
+        let (client, events) = Client::open(store, Options { reconnect })?;
+        client.online().await?;
+        Ok(Self { client, events })
+    }
+
+    /// Does all that is due, so that the next command finds nothing left over, and disconnects.
+    pub(crate) async fn finish(self) -> Result<(), CommandError> {
+        let Self { client, mut events } = self;
+        let settled = client.settle().await;
+        let drain = async { while events.next().await.is_some() {} };
+        tokio::join!(client.close(), drain);
+        settled.map_err(CommandError::from)
+    }
+
+    /// Waits until the relay has a message, or says why not.
+    pub(crate) async fn at_relay(&mut self, wanted: MessageId) -> Result<(), CommandError> {
+        loop {
+            match self.events.next().await {
+                Some(Notice::Event(event)) => match *event {
+                    Event::AtRelay { message } if message == wanted => return Ok(()),
+                    // A fast recipient's receipt may come before the relay's own answer.
+                    Event::Receipt { message, .. } if message == wanted => return Ok(()),
+                    Event::Delayed { message, code } if message == wanted => {
+                        return Err(CommandError::refused(code));
+                    }
+                    _ => {}
+                },
+                Some(Notice::Stopped(error) | Notice::Disconnected(error)) => {
+                    return Err(error.into());
+                }
+                Some(_) => {}
+                None => return Err(ClientError::Closed.into()),
+            }
+        }
+    }
+
+    /// Finds a person by name.
+    pub(crate) async fn contact(&self, name: &str) -> Result<ContactView, CommandError> {
+        let user = self.client.lookup(name).await?;
+        let contacts = self.client.contacts().await?;
+        let found = contacts.into_iter().find(|contact| contact.user == user);
+        found.ok_or_else(|| {
+            CommandError::new(ExitCode::Usage, "that is yourself").hint("choose somebody else")
+        })
+    }
+
+    /// Refuses a person whose safety number was not compared.
+    pub(crate) async fn require_verified(&self, name: &str) -> Result<(), CommandError> {
+        let contact = self.contact(name).await?;
+        if contact.trust == Trust::Verified {
+            return Ok(());
+        }
+        Err(CommandError::new(ExitCode::Identity, "you have not verified them")
+            .hint(format_args!("compare first: chat verify {}", contact.nickname)))
+    }
+}
+
+/// Runs asynchronous work until it is done or the person presses Ctrl-C.
+pub(crate) fn block_on<T>(
+    work: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
+    serve(async {
+        tokio::select! {
+            result = work => result,
+            _ = tokio::signal::ctrl_c() => Err(CommandError::interrupted()),
+        }
+    })
+}
+
+/// Runs asynchronous work that handles Ctrl-C itself.
+pub(crate) fn serve<T>(
+    work: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| CommandError::new(ExitCode::Other, error))?;
+    runtime.block_on(work)
+}

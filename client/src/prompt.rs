@@ -1,0 +1,131 @@
+//! Every question to the person. Without a terminal none is asked, and the error names the flag
+//! that answers it.
+//!
+//! Questions block: async callers ask them on a thread of their own.
+
+use std::io::{self, IsTerminal};
+
+use dialoguer::{Confirm, Input, Password};
+use zeroize::Zeroizing;
+
+use crate::error::{CommandError, ExitCode};
+use crate::store::Passphrase;
+
+/// Whether there is somebody to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prompt {
+    /// A person sits at a terminal.
+    Attended,
+    /// A program runs this one.
+    Unattended,
+}
+
+impl Prompt {
+    /// Looks whether questions can be shown and answered.
+    #[must_use]
+    pub fn new() -> Self {
+        if io::stdin().is_terminal() && io::stderr().is_terminal() {
+            Self::Attended
+        } else {
+            Self::Unattended
+        }
+    }
+
+    /// Asks for yes or no; there is no default.
+    ///
+    /// # Errors
+    /// [`ExitCode::Usage`] without a terminal, naming `flag`; [`ExitCode::Interrupted`].
+    pub fn confirm(self, question: &str, flag: &str) -> Result<bool, CommandError> {
+        self.attended(question, flag)?;
+        let asked = Confirm::new().with_prompt(question);
+        asked.wait_for_newline(true).interact().map_err(failed)
+    }
+
+    /// Asks for a line of text.
+    ///
+    /// # Errors
+    /// As [`confirm`](Self::confirm).
+    pub fn text(self, question: &str, flag: &str) -> Result<String, CommandError> {
+        self.attended(question, flag)?;
+        let asked = Input::<String>::new().with_prompt(question);
+        asked.interact_text().map_err(failed)
+    }
+
+    /// Asks for the passphrase of a profile, without showing it.
+    ///
+    /// # Errors
+    /// As [`confirm`](Self::confirm).
+    pub fn passphrase(self, question: &str) -> Result<Passphrase, CommandError> {
+        self.attended(question, "--passphrase-file FILE")?;
+        let asked = Password::new().with_prompt(question).report(false);
+        given(asked.interact())
+    }
+
+    /// Asks for a new passphrase, twice.
+    ///
+    /// # Errors
+    /// As [`confirm`](Self::confirm).
+    pub fn new_passphrase(self, flag: &str) -> Result<Passphrase, CommandError> {
+        self.attended("a passphrase is to be chosen", flag)?;
+        let asked = Password::new()
+            .with_prompt("New passphrase")
+            .with_confirmation("The same again", "they differ, please repeat")
+            .report(false);
+        given(asked.interact())
+    }
+
+    fn attended(self, question: &str, flag: &str) -> Result<(), CommandError> {
+        match self {
+            Self::Attended => Ok(()),
+            Self::Unattended => Err(CommandError::new(
+                ExitCode::Usage,
+                format_args!("there is no terminal to ask on: {question}"),
+            )
+            .hint(format_args!("answer with {flag}"))),
+        }
+    }
+}
+
+impl Default for Prompt {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn given(answer: dialoguer::Result<String>) -> Result<Passphrase, CommandError> {
+    Passphrase::new(Zeroizing::new(answer.map_err(failed)?))
+        .ok_or_else(|| CommandError::new(ExitCode::Usage, "the passphrase is empty"))
+}
+
+fn failed(error: dialoguer::Error) -> CommandError {
+    match io::Error::from(error).kind() {
+        // Ctrl-C, or the terminal went away.
+        io::ErrorKind::Interrupted | io::ErrorKind::UnexpectedEof => CommandError::interrupted(),
+        kind => {
+            CommandError::new(ExitCode::Other, format_args!("the terminal does not answer: {kind}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_terminal_the_flag_is_named() {
+        let prompt = Prompt::Unattended;
+        let errors = [
+            (prompt.confirm("really?", "--yes").unwrap_err(), "--yes"),
+            (prompt.text("name?", "--nick NAME").unwrap_err(), "--nick NAME"),
+            (prompt.passphrase("Passphrase").unwrap_err(), "--passphrase-file FILE"),
+            (prompt.new_passphrase("--no-passphrase").unwrap_err(), "--no-passphrase"),
+        ];
+        for (error, flag) in errors {
+            assert_eq!(error.code(), ExitCode::Usage);
+            let mut out = Vec::new();
+            error.report(&mut out).unwrap();
+            let out = String::from_utf8(out).unwrap();
+            assert!(out.ends_with(&format!("\n  answer with {flag}\n")), "{out}");
+        }
+    }
+}

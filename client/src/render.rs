@@ -1,0 +1,242 @@
+//! How things look to a person: names, texts, times and sizes.
+//!
+//! Whatever came from others passes through [`name()`], [`text()`] or [`line()`] before it is shown.
+//! JSON output does not use this module: programs get what was sent.
+
+use chatcore::ids::{Timestamp, UserId};
+use chatcore::keys::is_printable;
+use jiff::tz::TimeZone;
+
+/// Returns a name of another's choosing, on one line, never empty.
+#[must_use]
+pub fn name(name: &str) -> String {
+    let shown = line(name);
+    if shown.trim().is_empty() { "?".to_owned() } else { shown }
+}
+
+/// Returns one line without what could move the cursor, hide or reorder anything.
+#[must_use]
+pub fn line(text: &str) -> String {
+    text.chars()
+        .filter_map(|c| match c {
+            ' ' => Some(' '),
+            c if is_printable(c) => Some(c),
+            // An unusual space is a space; a line break or tab would leave the line.
+            c if c.is_whitespace() && !c.is_control() && !is_line_break(c) => Some(' '),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Returns a text of another's writing: as [`line()`], but with its line breaks and tabs, and with
+/// the joiners that emoji and some scripts need.
+#[must_use]
+pub fn text(text: &str) -> String {
+    text.chars()
+        .filter_map(|c| match c {
+            '\n' | '\t' | '\u{200c}' | '\u{200d}' | '\u{fe0e}' | '\u{fe0f}' => Some(c),
+            '\u{2028}' | '\u{2029}' => Some('\n'),
+            c if c == ' ' || is_printable(c) => Some(c),
+            c if c.is_whitespace() && !c.is_control() => Some(' '),
+            _ => None,
+        })
+        .collect()
+}
+
+const fn is_line_break(c: char) -> bool {
+    matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// Returns `[14:03] bob: text`; further lines are indented, so that none looks like a message of
+/// its own.
+#[must_use]
+pub fn message(paint: Paint, time: &str, from: &str, id: &UserId, body: &str) -> String {
+    let mut out = format!(
+        "{} {}: ",
+        paint.dim(&format!("[{time}]")),
+        paint.sender(&name(from), id.as_bytes())
+    );
+    let body = text(body);
+    for (n, part) in body.trim_end().split('\n').enumerate() {
+        if n > 0 {
+            out.push_str("\n    ");
+        }
+        out.push_str(part);
+    }
+    out
+}
+
+/// Returns the local time of day, with the date unless it is today's.
+#[must_use]
+pub fn time(at: Timestamp, now: Timestamp) -> String {
+    time_in(at, now, TimeZone::system())
+}
+
+fn time_in(at: Timestamp, now: Timestamp, zone: TimeZone) -> String {
+    let (at, now) = (instant(at), instant(now));
+    let (at, now) = (at.to_zoned(zone.clone()), now.to_zoned(zone));
+    let pattern = if at.date() == now.date() { "%H:%M" } else { "%Y-%m-%d %H:%M" };
+    at.strftime(pattern).to_string()
+}
+
+/// Returns a time in UTC to the millisecond, as RFC 3339 writes it.
+#[must_use]
+pub fn rfc3339(at: Timestamp) -> String {
+    format!("{:.3}", instant(at))
+}
+
+/// Times come from others: one beyond the calendar is shown as its end.
+fn instant(at: Timestamp) -> jiff::Timestamp {
+    i64::try_from(at.0)
+        .ok()
+        .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok())
+        .unwrap_or(jiff::Timestamp::MAX)
+}
+
+/// Returns a size in the largest unit that keeps it above 1.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut tenths = u128::from(bytes) * 10;
+    let mut unit = "B";
+    for larger in ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"] {
+        // Rounded up into the next unit rather than to "1024.0".
+        if tenths < 10 * 1024 - 1 {
+            break;
+        }
+        tenths = (tenths + 512) / 1024;
+        unit = larger;
+    }
+    format!("{}.{} {unit}", tenths / 10, tenths % 10)
+}
+
+/// Colours, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paint {
+    /// The terminal shows colours.
+    Colour,
+    /// A file, a pipe, or a person who wants none.
+    Plain,
+}
+
+impl Paint {
+    /// Colours what goes to a terminal unless `NO_COLOR` is set (no-color.org).
+    #[must_use]
+    pub fn new(stream: &impl std::io::IsTerminal) -> Self {
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        if stream.is_terminal() && !unwanted { Self::Colour } else { Self::Plain }
+    }
+
+    /// Paints a person's name in a colour that stays theirs.
+    #[must_use]
+    pub fn sender(self, name: &str, id: &[u8; 32]) -> String {
+        let [first, ..] = id;
+        let colour = SENDERS.get(usize::from(*first) % SENDERS.len()).unwrap_or(&"36");
+        self.with(&format!("1;{colour}"), name)
+    }
+
+    /// Paints what matters less.
+    #[must_use]
+    pub fn dim(self, text: &str) -> String {
+        self.with("2", text)
+    }
+
+    /// Paints what matters more.
+    #[must_use]
+    pub fn bold(self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    /// Paints what went wrong; no name has this colour.
+    #[must_use]
+    pub fn warning(self, text: &str) -> String {
+        self.with("1;31", text)
+    }
+
+    fn with(self, code: &str, text: &str) -> String {
+        match self {
+            Self::Colour => format!("\x1b[{code}m{text}\x1b[0m"),
+            Self::Plain => text.to_owned(),
+        }
+    }
+}
+
+/// Readable on dark and light grounds; red is for warnings.
+const SENDERS: [&str; 10] = ["32", "33", "34", "35", "36", "92", "94", "95", "38;5;172", "38;5;37"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keep_to_their_line() {
+        assert_eq!(name("bob"), "bob");
+        assert_eq!(name("bob\nalice: hi\t\u{2028}x"), "bobalice: hix");
+        assert_eq!(name("\x1b]0;title\x07bob\u{202e}"), "]0;titlebob");
+        assert_eq!(name("a\u{a0}b"), "a b");
+        assert_eq!(name("\u{200b}"), "?");
+        assert_eq!(name(""), "?");
+    }
+
+    #[test]
+    fn texts_keep_breaks_tabs_and_emoji_but_no_control() {
+        assert_eq!(text("one\n\ttwo"), "one\n\ttwo");
+        assert_eq!(text("👩\u{200d}👩\u{200d}👧 ❤\u{fe0f}"), "👩\u{200d}👩\u{200d}👧 ❤\u{fe0f}");
+        assert_eq!(text("a\r\x08\x1b[31mred\u{9b}0m\u{7f}"), "a[31mred0m");
+        assert_eq!(text("\u{202e}\u{2066}\u{200f}x\u{e0041}"), "x");
+        assert_eq!(text("a\u{2029}b\u{3000}c"), "a\nb c");
+    }
+
+    #[test]
+    fn a_line_of_a_text_does_not_look_like_a_message() {
+        let id = UserId::from_bytes([0; 32]);
+        let shown = message(Paint::Plain, "14:03", "bob", &id, "hi\n[14:04] alice: yes\n");
+        assert_eq!(shown, "[14:03] bob: hi\n    [14:04] alice: yes");
+    }
+
+    #[test]
+    fn a_sender_keeps_a_colour() {
+        let painted = |first| Paint::Colour.sender("bob", &[first; 32]);
+        assert_eq!(painted(0), "\x1b[1;32mbob\x1b[0m");
+        assert_eq!(painted(0), painted(10));
+        assert_ne!(painted(0), painted(1));
+        assert_eq!(Paint::Plain.sender("bob", &[0; 32]), "bob");
+        assert!(SENDERS.iter().all(|colour| !colour.ends_with('1')));
+    }
+
+    #[test]
+    fn times_are_local_and_dated_unless_today() {
+        let zone = || TimeZone::fixed(jiff::tz::offset(2));
+        let at = Timestamp(1_790_000_000_123);
+        let later = |hours: u64| Timestamp(at.0 + hours * 3_600_000);
+        assert_eq!(rfc3339(at), "2026-09-21T14:13:20.123Z");
+        assert_eq!(time_in(at, later(7), zone()), "16:13");
+        assert_eq!(time_in(at, later(8), zone()), "2026-09-21 16:13");
+    }
+
+    #[test]
+    fn a_time_beyond_the_calendar_does_not_fail() {
+        assert_eq!(rfc3339(Timestamp(0)), "1970-01-01T00:00:00.000Z");
+        assert!(rfc3339(Timestamp(u64::MAX)).starts_with("9999-12-3"));
+        assert!(!time(Timestamp(u64::MAX), Timestamp(0)).is_empty());
+    }
+
+    #[test]
+    fn sizes_have_one_decimal() {
+        let sizes = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (1024 * 1024 - 1, "1.0 MiB"),
+            (200 * 1024 * 1024, "200.0 MiB"),
+            (u64::MAX, "16.0 EiB"),
+        ];
+        for (bytes, shown) in sizes {
+            assert_eq!(size(bytes), shown);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The profile's header: who may open it.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 8 | `chatprof` |
+//! | 4 | version, big-endian |
+//! | 1 | 0: the key lies in a file beside it; 1: it is wrapped under a passphrase |
+//! | 12 | only for 1: memory in KiB, passes, lanes |
+//! | 16, 24, 48 | only for 1: salt, nonce, sealed master key (associated data: all bytes before the nonce) |
+//! | 32 | SHA-256 of all before, in every version: tells damage from a wrong passphrase |
+
+use chatcore::crypto::aead::XNONCE_LEN;
+use chatcore::crypto::kdf::sha256;
+use chatcore::store::StoreError;
+
+use super::keys::{KdfCost, MasterKey, Passphrase, WrappingKey, fill};
+
+/// A decoded header.
+#[derive(Debug)]
+pub(super) struct Header {
+    pub(super) wrapping: Wrapping,
+}
+
+/// Where the master key is.
+#[derive(Debug)]
+pub(super) enum Wrapping {
+    KeyFile,
+    Passphrase(WrappedKey),
+}
+
+/// The master key under a passphrase.
+#[derive(Debug)]
+pub(super) struct WrappedKey {
+    cost: KdfCost,
+    salt: [u8; 16],
+    nonce: [u8; XNONCE_LEN],
+    sealed: [u8; SEALED_LEN],
+}
+
+impl WrappedKey {
+    /// Wraps under a fresh salt and nonce.
+    pub(super) fn wrap(
+        master: &MasterKey,
+        passphrase: &Passphrase,
+        cost: KdfCost,
+    ) -> Result<Self, StoreError> {
+        let mut wrapped =
+            Self { cost, salt: [0; 16], nonce: [0; XNONCE_LEN], sealed: [0; SEALED_LEN] };
+        fill(&mut wrapped.salt)?;
+        fill(&mut wrapped.nonce)?;
+        let key = WrappingKey::derive(passphrase, &wrapped.salt, cost)?;
+        let sealed = key.seal(&wrapped.nonce, &wrapped.associated_data(), master);
+        wrapped.sealed = sealed.try_into().map_err(|_| StoreError::Damaged)?;
+        Ok(wrapped)
+    }
+
+    /// Unwraps.
+    pub(super) fn unwrap_with(&self, passphrase: &Passphrase) -> Result<MasterKey, StoreError> {
+        WrappingKey::derive(passphrase, &self.salt, self.cost)?
+            .open(&self.nonce, &self.associated_data(), &self.sealed)
+            .map_err(|_| StoreError::WrongPassphrase)
+    }
+
+    fn associated_data(&self) -> Vec<u8> {
+        let mut out = start(KIND_PASSPHRASE);
+        let KdfCost { memory_kib, passes, lanes } = self.cost;
+        for number in [memory_kib, passes, lanes] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        out.extend_from_slice(&self.salt);
+        out
+    }
+}
+
+impl Header {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = match &self.wrapping {
+            Wrapping::KeyFile => start(KIND_KEY_FILE),
+            Wrapping::Passphrase(wrapped) => {
+                let mut out = wrapped.associated_data();
+                out.extend_from_slice(&wrapped.nonce);
+                out.extend_from_slice(&wrapped.sealed);
+                out
+            }
+        };
+        let checksum = sha256(&[&out]);
+        out.extend_from_slice(&checksum);
+        out
+    }
+
+    /// Decodes.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], [`StoreError::NewerSchema`].
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let damaged = StoreError::Damaged;
+        let (body, checksum) = bytes.split_last_chunk::<32>().ok_or(damaged)?;
+        let rest = body.strip_prefix(MAGIC).ok_or(damaged)?;
+        if sha256(&[body]) != *checksum {
+            return Err(damaged);
+        }
+        let mut rest = Reader(rest);
+        let version = rest.number()?;
+        if version > VERSION {
+            return Err(StoreError::NewerSchema { found: version, known: VERSION });
+        }
+        let [kind] = rest.take()?;
+        let wrapping = match (version, kind) {
+            (VERSION, KIND_KEY_FILE) => Wrapping::KeyFile,
+            (VERSION, KIND_PASSPHRASE) => Wrapping::Passphrase(WrappedKey {
+                cost: KdfCost {
+                    memory_kib: rest.number()?,
+                    passes: rest.number()?,
+                    lanes: rest.number()?,
+                },
+                salt: rest.take()?,
+                nonce: rest.take()?,
+                sealed: rest.take()?,
+            }),
+            _ => return Err(damaged),
+        };
+        if let Wrapping::Passphrase(wrapped) = &wrapping
+            && !wrapped.cost.is_bearable()
+        {
+            return Err(damaged);
+        }
+        if !rest.0.is_empty() {
+            return Err(damaged);
+        }
+        Ok(Self { wrapping })
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
+        let (taken, rest) = self.0.split_first_chunk::<N>().ok_or(StoreError::Damaged)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    fn number(&mut self) -> Result<u32, StoreError> {
+        self.take().map(u32::from_be_bytes)
+    }
+}
+
+fn start(kind: u8) -> Vec<u8> {
+    let mut out = MAGIC.to_vec();
+    out.extend_from_slice(&VERSION.to_be_bytes());
+    out.push(kind);
+    out
+}
+
+const MAGIC: &[u8] = b"chatprof";
+const VERSION: u32 = 1;
+const KIND_KEY_FILE: u8 = 0;
+const KIND_PASSPHRASE: u8 = 1;
+const SEALED_LEN: usize = 32 + 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zeroize::Zeroizing;
+
+    fn passphrase(text: &str) -> Passphrase {
+        Passphrase::new(Zeroizing::new(text.to_owned())).unwrap()
+    }
+
+    fn wrapped() -> (MasterKey, Header) {
+        let master = MasterKey::generate().unwrap();
+        let cost = KdfCost::CHEAP_FOR_TESTING_ONLY;
+        let wrapped = WrappedKey::wrap(&master, &passphrase("right"), cost).unwrap();
+        let wrapping = Wrapping::Passphrase(wrapped);
+        (master, Header { wrapping })
+    }
+
+    fn with_checksum(mut body: Vec<u8>) -> Vec<u8> {
+        let checksum = sha256(&[&body]);
+        body.extend_from_slice(&checksum);
+        body
+    }
+
+    #[test]
+    fn a_header_survives_encoding() {
+        let (master, header) = wrapped();
+        let decoded = Header::decode(&header.encode()).unwrap();
+        let Wrapping::Passphrase(wrapped) = decoded.wrapping else {
+            panic!("another kind");
+        };
+        let opened = wrapped.unwrap_with(&passphrase("right")).unwrap();
+        assert_eq!(opened.as_bytes(), master.as_bytes());
+        let wrong = wrapped.unwrap_with(&passphrase("wrong"));
+        assert_eq!(wrong.unwrap_err(), StoreError::WrongPassphrase);
+    }
+
+    #[test]
+    fn a_damaged_header_is_told_from_a_wrong_passphrase() {
+        let plain = Header { wrapping: Wrapping::KeyFile };
+        for good in [wrapped().1.encode(), plain.encode()] {
+            for n in 0..good.len() {
+                let cut = Header::decode(&good[..n]);
+                assert_eq!(cut.unwrap_err(), StoreError::Damaged, "cut at {n}");
+                let mut flipped = good.clone();
+                flipped[n] ^= 0x10;
+                let flipped = Header::decode(&flipped);
+                assert_eq!(flipped.unwrap_err(), StoreError::Damaged, "flipped at {n}");
+            }
+            let mut long = good.clone();
+            long.push(0);
+            assert_eq!(Header::decode(&long).unwrap_err(), StoreError::Damaged);
+        }
+    }
+
+    #[test]
+    fn only_known_versions_kinds_and_lengths_are_read() {
+        let newer = [MAGIC, &2u32.to_be_bytes(), b"whatever"].concat();
+        let newer = Header::decode(&with_checksum(newer));
+        let expected = StoreError::NewerSchema { found: 2, known: 1 };
+        assert_eq!(newer.unwrap_err(), expected);
+        let older = [MAGIC, &0u32.to_be_bytes(), &[0]].concat();
+        let mut trailing = start(KIND_KEY_FILE);
+        trailing.push(0);
+        for bad in [older, start(2), trailing, start(KIND_PASSPHRASE), MAGIC.to_vec()] {
+            let bad = Header::decode(&with_checksum(bad));
+            assert_eq!(bad.unwrap_err(), StoreError::Damaged);
+        }
+    }
+
+    #[test]
+    fn a_header_cannot_ask_for_unbearable_memory() {
+        let (_, mut header) = wrapped();
+        if let Wrapping::Passphrase(wrapped) = &mut header.wrapping {
+            wrapped.cost.memory_kib = u32::MAX;
+        }
+        let decoded = Header::decode(&header.encode());
+        assert_eq!(decoded.unwrap_err(), StoreError::Damaged);
+    }
+}

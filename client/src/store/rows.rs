@@ -1,0 +1,318 @@
+//! The rows in redb, and nothing about how the profile is opened.
+
+use std::fs::File;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use chatcore::store::{
+    ApplyChanges, Changes, Direction, Key, SCHEMA_VERSION, Store, StoreError, Table, Value,
+};
+use redb::backends::FileBackend;
+use redb::{
+    Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition,
+    TableError,
+};
+
+use super::files::{FolderLock, refused, sync_folder};
+use super::guard::{GuardedDatabase, guarded};
+use super::keys::{IndexKey, MasterKey, Place, ROW_KEY_LEN, ValueKey};
+
+/// A profile's store, held by this process alone until it is dropped.
+pub struct RedbStore {
+    // Dropped in this order: the file is closed before the lock is given back.
+    database: GuardedDatabase,
+    index_key: IndexKey,
+    value_key: ValueKey,
+    master: MasterKey,
+    dir: PathBuf,
+    _lock: FolderLock,
+}
+
+impl std::fmt::Debug for RedbStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedbStore").finish_non_exhaustive()
+    }
+}
+
+impl RedbStore {
+    pub(super) fn master(&self) -> &MasterKey {
+        &self.master
+    }
+
+    /// Returns the folder of the profile.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Fills an empty file.
+    pub(super) fn initialize(
+        file: File,
+        master: MasterKey,
+        dir: PathBuf,
+        lock: FolderLock,
+    ) -> Result<Self, StoreError> {
+        let database = guarded(|| {
+            let backend = FileBackend::new(file).map_err(failed)?;
+            builder().create_with_backend(backend).map_err(failed)
+        })?;
+        sync_folder(&dir)?;
+        let store = Self::new(database, master, dir, lock);
+        let check = store.value_key.seal(&check_place(), CHECK)?;
+        guarded(|| {
+            let mut transaction = store.database.open()?.begin_write().map_err(failed)?;
+            transaction.set_durability(Durability::Immediate).map_err(failed)?;
+            {
+                let mut meta = transaction.open_table(META).map_err(failed)?;
+                let version: &[u8] = &SCHEMA_VERSION.to_be_bytes();
+                meta.insert(META_SCHEMA, version).map_err(failed)?;
+                meta.insert(META_CHECK, check.as_slice()).map_err(failed)?;
+            }
+            transaction.commit().map_err(failed)
+        })?;
+        Ok(store)
+    }
+
+    /// Opens a file that [`initialize`](Self::initialize) made with the same master key.
+    pub(super) fn attach(
+        path: &Path,
+        master: MasterKey,
+        dir: PathBuf,
+        lock: FolderLock,
+    ) -> Result<Self, StoreError> {
+        let length = match std::fs::metadata(path) {
+            Ok(file) => file.len(),
+            // Never an empty store in its place: the person would take it for theirs.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(StoreError::Damaged);
+            }
+            Err(error) => return Err(refused(error)),
+        };
+        let database = guarded(|| {
+            let check = length <= CHECKED_ON_OPEN;
+            let mut builder = builder();
+            builder.set_check_integrity_on_open(check);
+            builder.open(path).map_err(failed)
+        })?;
+        let store = Self::new(database, master, dir, lock);
+        let check = guarded(|| {
+            let transaction = store.database.open()?.begin_read().map_err(failed)?;
+            let meta = transaction.open_table(META).map_err(failed)?;
+            let version = meta.get(META_SCHEMA).map_err(failed)?;
+            let version = version.ok_or(StoreError::Damaged)?;
+            let version = version.value().try_into().map(u32::from_be_bytes);
+            match version.map_err(|_| StoreError::Damaged)? {
+                SCHEMA_VERSION => {}
+                found if found > SCHEMA_VERSION => {
+                    return Err(StoreError::NewerSchema { found, known: SCHEMA_VERSION });
+                }
+                _ => return Err(StoreError::Damaged),
+            }
+            let check = meta.get(META_CHECK).map_err(failed)?;
+            Ok(check.ok_or(StoreError::Damaged)?.value().to_vec())
+        })?;
+        // Fails for a store and a header that do not belong together.
+        store.value_key.open(&check_place(), &check)?;
+        Ok(store)
+    }
+
+    fn new(database: Database, master: MasterKey, dir: PathBuf, lock: FolderLock) -> Self {
+        Self {
+            database: GuardedDatabase::new(database),
+            index_key: master.index_key(),
+            value_key: master.value_key(),
+            master,
+            dir,
+            _lock: lock,
+        }
+    }
+
+    fn open_value(
+        &self,
+        table: Table,
+        row: &[u8; ROW_KEY_LEN],
+        stored: &[u8],
+    ) -> Result<Value, StoreError> {
+        self.value_key.open(&place(table, row), stored)
+    }
+
+    /// Returns the table, or `None` while nothing was ever written to it.
+    fn table(&self, table: Table) -> Result<Option<Rows>, StoreError> {
+        let transaction = self.database.open()?.begin_read().map_err(failed)?;
+        match transaction.open_table(definition(table)) {
+            Ok(rows) => Ok(Some(rows)),
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+impl Store for RedbStore {
+    fn load(&self, key: &Key) -> Result<Option<Value>, StoreError> {
+        let row = self.index_key.group(table_byte(key.table), &key.group).row(key.number);
+        guarded(|| {
+            let Some(rows) = self.table(key.table)? else {
+                return Ok(None);
+            };
+            let stored = rows.get(&row).map_err(failed)?;
+            stored.map(|stored| self.open_value(key.table, &row, stored.value())).transpose()
+        })
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        group: &[u8],
+        from: u64,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<(u64, Value)>, StoreError> {
+        let group = self.index_key.group(table_byte(table), group);
+        let numbers: RangeInclusive<u64> = match direction {
+            Direction::Forward => from..=u64::MAX,
+            Direction::Backward => 0..=from,
+        };
+        let (low, high) = (group.row(*numbers.start()), group.row(*numbers.end()));
+        guarded(|| {
+            let Some(rows) = self.table(table)? else {
+                return Ok(Vec::new());
+            };
+            let mut range = rows.range::<&[u8; ROW_KEY_LEN]>(&low..=&high).map_err(failed)?;
+            let mut found = Vec::new();
+            while found.len() < limit {
+                let next = match direction {
+                    Direction::Forward => range.next(),
+                    Direction::Backward => range.next_back(),
+                };
+                let Some(row) = next else { break };
+                let (key, stored) = row.map_err(failed)?;
+                let key = key.value();
+                let number = key.last_chunk().copied().map(u64::from_be_bytes);
+                let number = number.ok_or(StoreError::Damaged)?;
+                found.push((number, self.open_value(table, key, stored.value())?));
+            }
+            Ok(found)
+        })
+    }
+
+    fn list(&self, table: Table) -> Result<Vec<Value>, StoreError> {
+        guarded(|| {
+            let Some(rows) = self.table(table)? else {
+                return Ok(Vec::new());
+            };
+            let mut found = Vec::new();
+            for row in rows.iter().map_err(failed)? {
+                let (key, stored) = row.map_err(failed)?;
+                found.push(self.open_value(table, key.value(), stored.value())?);
+            }
+            Ok(found)
+        })
+    }
+}
+
+impl ApplyChanges for RedbStore {
+    fn apply(&mut self, changes: &Changes) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        guarded(|| {
+            let mut transaction = self.database.open()?.begin_write().map_err(failed)?;
+            transaction.set_durability(Durability::Immediate).map_err(failed)?;
+            let mut rows = changes.rows().peekable();
+            while let Some((first, _)) = rows.peek() {
+                // Changes come sorted by table, so each table is opened once.
+                let table = first.table;
+                let mut open = transaction.open_table(definition(table)).map_err(failed)?;
+                while let Some((key, value)) = rows.next_if(|(key, _)| key.table == table) {
+                    let group = self.index_key.group(table_byte(table), &key.group);
+                    let row = group.row(key.number);
+                    match value {
+                        Some(value) => {
+                            let sealed = self.value_key.seal(&place(table, &row), value)?;
+                            open.insert(&row, sealed.as_slice()).map_err(failed)?;
+                        }
+                        None => {
+                            open.remove(&row).map_err(failed)?;
+                        }
+                    }
+                }
+            }
+            transaction.commit().map_err(failed)
+        })
+    }
+}
+
+type RowKey = &'static [u8; ROW_KEY_LEN];
+type Rows = ReadOnlyTable<RowKey, &'static [u8]>;
+
+/// Returns a table's name in the file and in what its rows are bound to; never changes.
+const fn table_name(table: Table) -> (u8, &'static str) {
+    match table {
+        Table::Profile => (0, "0"),
+        Table::Prekeys => (1, "1"),
+        Table::Contacts => (2, "2"),
+        Table::Sessions => (3, "3"),
+        Table::Tags => (4, "4"),
+        Table::Seen => (5, "5"),
+        Table::Outbox => (6, "6"),
+        Table::History => (7, "7"),
+        Table::Messages => (8, "8"),
+        Table::Transfers => (9, "9"),
+        Table::Journal => (10, "10"),
+    }
+}
+
+const fn table_byte(table: Table) -> u8 {
+    table_name(table).0
+}
+
+const fn definition(table: Table) -> TableDefinition<'static, RowKey, &'static [u8]> {
+    TableDefinition::new(table_name(table).1)
+}
+
+const fn place(table: Table, row: &[u8; ROW_KEY_LEN]) -> Place<'_> {
+    Place { table: table_byte(table), row, schema: SCHEMA_VERSION }
+}
+
+const fn check_place() -> Place<'static> {
+    Place { table: META_BYTE, row: &[0; ROW_KEY_LEN], schema: SCHEMA_VERSION }
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE);
+    builder
+}
+
+/// Sorts redb's errors by what a person can do about them.
+fn failed(error: impl Into<redb::Error>) -> StoreError {
+    use std::io::ErrorKind;
+    match error.into() {
+        redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => StoreError::Locked,
+        redb::Error::Io(error) => match error.kind() {
+            ErrorKind::InvalidData | ErrorKind::UnexpectedEof => StoreError::Damaged,
+            kind => StoreError::Io(kind),
+        },
+        redb::Error::PreviousIo
+        | redb::Error::Backend(_)
+        | redb::Error::DatabaseClosed
+        | redb::Error::TransactionInProgress => StoreError::Io(ErrorKind::Other),
+        redb::Error::ValueTooLarge(_) => StoreError::Io(ErrorKind::FileTooLarge),
+        redb::Error::Unsupported => StoreError::Io(ErrorKind::Unsupported),
+        _ => StoreError::Damaged,
+    }
+}
+
+/// What is known before any row can be opened.
+const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
+const META_SCHEMA: &str = "schema";
+/// A sealed constant, which only the right key opens.
+const META_CHECK: &str = "check";
+const CHECK: &[u8] = b"chat store";
+const META_BYTE: u8 = 255;
+/// Enough for the pages of one step; the default is far beyond a client's memory.
+const CACHE: usize = 8 * 1024 * 1024;
+/// Files up to this length are read and verified at every opening, in about 10 ms at most: a page
+/// that changed could hide a row, and a pinned contact who vanished would be trusted anew. Longer
+/// ones are verified after a crash only; each row authenticates itself in any case.
+const CHECKED_ON_OPEN: u64 = 32 * 1024 * 1024;

@@ -1,0 +1,6 @@
+//! What the command prints and with which exit code; one file per case in `tests/cli`.
+
+#[test]
+fn commands_print_what_their_files_say() {
+    trycmd::TestCases::new().case("tests/cli/*.toml");
+}

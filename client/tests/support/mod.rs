@@ -1,0 +1,145 @@
+//! Real processes: a relay and people, each with a folder of their own.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "test support")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const CHAT: &str = env!("CARGO_BIN_EXE_chat");
+
+/// A relay process that can be killed and started again on the same port.
+pub(crate) struct Relay {
+    child: Child,
+    pub(crate) link: String,
+    folder: PathBuf,
+}
+
+impl Relay {
+    fn start(folder: PathBuf, listen: &str) -> Self {
+        let mut child = Command::new(CHAT)
+            .args(["host", "--listen", listen, "--data"])
+            .arg(&folder)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut link = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut link).unwrap();
+        assert!(link.starts_with("chat://"), "the relay said {link:?}");
+        Self { child, link: link.trim().to_owned(), folder }
+    }
+
+    /// SIGKILL: no chance to finish anything.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn restart(&mut self) {
+        let address = self.link.strip_prefix("chat://").unwrap().split('/').next().unwrap();
+        *self = Self::start(self.folder.clone(), address);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) home: TempDir,
+    pub(crate) relay: Relay,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let home = TempDir::new().unwrap();
+        let relay = Relay::start(home.path().join("relay"), "127.0.0.1:0");
+        Self { home, relay }
+    }
+
+    /// A relay, and people who joined it.
+    pub(crate) fn with(names: &[&str]) -> Self {
+        let world = Self::new();
+        for name in names {
+            let link = world.relay.link.clone();
+            world.ok(name, &["join", &link, "--nick", name]);
+        }
+        world
+    }
+
+    pub(crate) fn command(&self, who: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(CHAT);
+        command.env_remove("CHAT_HOME").env_remove("CHAT_PROFILE").env("NO_COLOR", "1");
+        command.arg("--home").arg(self.home.path().join("people"));
+        command.args(["--profile", who, "--no-passphrase"]).args(args);
+        command
+    }
+
+    pub(crate) fn run(&self, who: &str, args: &[&str]) -> Output {
+        self.command(who, args).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Runs a command that must succeed; returns what it printed.
+    pub(crate) fn ok(&self, who: &str, args: &[&str]) -> String {
+        let output = self.run(who, args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{who} {args:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that must fail with this code; returns what it complained of.
+    pub(crate) fn fails(&self, who: &str, args: &[&str], code: i32) -> String {
+        let output = self.run(who, args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{who} {args:?}: {said}");
+        said
+    }
+
+    /// The JSON lines of one `receive`.
+    pub(crate) fn receive(&self, who: &str) -> Vec<Value> {
+        let inbox = self.inbox(who);
+        let out = self.ok(who, &["receive", "--json", "--to", inbox.to_str().unwrap()]);
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    pub(crate) fn texts(&self, who: &str) -> Vec<String> {
+        let lines = self.receive(who);
+        let texts = lines.iter().filter(|line| line["type"] == "text");
+        texts.map(|line| line["text"].as_str().unwrap().to_owned()).collect()
+    }
+
+    pub(crate) fn inbox(&self, who: &str) -> PathBuf {
+        let inbox = self.home.path().join(format!("{who}-inbox"));
+        fs::create_dir_all(&inbox).unwrap();
+        inbox
+    }
+
+    pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> String {
+        let path = self.home.path().join(name);
+        fs::File::create(&path).unwrap().write_all(bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// Starts a transfer and kills it once its progress shows `mark`.
+    pub(crate) fn kill_at(&self, who: &str, args: &[&str], mark: &str) {
+        let mut child = self
+            .command(who, args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::<ChildStderr>::new(child.stderr.take().unwrap()).lines();
+        let reached = lines.map(Result::unwrap).any(|line| line.contains(mark));
+        assert!(reached, "{who} {args:?} ended before {mark}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

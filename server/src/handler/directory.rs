@@ -1,0 +1,187 @@
+//! Login, registration and user records.
+
+use std::sync::Arc;
+
+use chatcore::ids::{DeviceAddress, InviteToken};
+use chatcore::keys::{Nickname, Signed, UserRecord};
+use chatcore::wire::limits::MAX_RECORDS;
+use chatcore::wire::relay::{Answer, ErrorCode, Failure, LoggedIn, Who};
+
+use super::{Caller, internal};
+use crate::config::Registration;
+use crate::login::Welcome;
+use crate::registry::Seat;
+use crate::server::Shared;
+use crate::store::Put;
+
+/// Finds the device of a link key.
+pub(crate) fn login(shared: &Arc<Shared>, link_key: &[u8; 32]) -> Result<Welcome, Failure> {
+    let device = shared.stores.directory.device(link_key).map_err(internal)?;
+    let address = device.ok_or(ErrorCode::NotRegistered)?;
+    welcome(shared, link_key, address)
+}
+
+fn welcome(
+    shared: &Arc<Shared>,
+    link_key: &[u8; 32],
+    address: DeviceAddress,
+) -> Result<Welcome, Failure> {
+    let stores = &shared.stores;
+    let version = stores.directory.version(&address.user).map_err(internal)?;
+    let prekeys = stores.prekeys.status(&address).map_err(internal)?;
+    let seat = Seat::take(shared, address);
+    // A device that was removed meanwhile must not keep the seat.
+    let device = stores.directory.device(link_key).map_err(internal)?;
+    if device != Some(address) {
+        shared.mailboxes.remove(&address);
+        return Err(ErrorCode::NotRegistered.into());
+    }
+    let answer = Answer::LoggedIn(LoggedIn {
+        address,
+        record_version: version.unwrap_or(0),
+        one_time_prekeys: prekeys.one_time,
+        last_resort: prekeys.last_resort,
+        queued: seat.waiting,
+    });
+    Ok(Welcome { seat, answer })
+}
+
+/// Takes a new user in, or one who asks again with the same record.
+pub(crate) fn register(
+    shared: &Arc<Shared>,
+    link_key: &[u8; 32],
+    token: Option<&InviteToken>,
+    record: Signed,
+    from: u64,
+) -> Result<Welcome, Failure> {
+    let now = shared.clock.now();
+    if shared.handshakes.take(from, 1, now) == 0 {
+        return Err(Failure {
+            code: ErrorCode::RateLimited,
+            limit: 0,
+            retry_after_ms: shared.handshakes.retry_after_ms(),
+        });
+    }
+    let directory = &shared.stores.directory;
+    let record = UserRecord::verify(record).map_err(|_| ErrorCode::BadRecord)?;
+    let [device] = record.devices() else {
+        return Err(ErrorCode::BadRecord.into());
+    };
+    if record.version() != 1 || device.link_key().as_bytes() != link_key {
+        return Err(ErrorCode::BadRecord.into());
+    }
+    let address = DeviceAddress { user: record.user_id(), device: device.device_id() };
+    let is_known = directory.version(&address.user).map_err(internal)?.is_some();
+    if !is_known {
+        match shared.registration {
+            Registration::Closed => return Err(ErrorCode::RegistrationClosed.into()),
+            // `InviteToken` compares in constant time.
+            Registration::Invite if token != Some(&shared.identity.token) => {
+                return Err(ErrorCode::BadToken.into());
+            }
+            Registration::Invite | Registration::Open => {}
+        }
+    }
+    match directory.put(&record, now).map_err(internal)? {
+        Put::Stored | Put::Same => welcome(shared, link_key, address),
+        Put::NicknameTaken => Err(ErrorCode::NicknameTaken.into()),
+        Put::AlreadyRegistered => Err(ErrorCode::AlreadyRegistered.into()),
+        Put::Refused => Err(ErrorCode::BadRecord.into()),
+    }
+}
+
+/// Replaces the caller's record by its next version.
+pub(super) fn update(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    record: Signed,
+) -> Result<Answer, Failure> {
+    let record = UserRecord::verify(record).map_err(|_| ErrorCode::BadRecord)?;
+    let own = record.device(caller.address.device);
+    let is_kept = own.is_some_and(|d| *d.link_key().as_bytes() == caller.link_key);
+    if !is_kept || has_twins(&record) {
+        return Err(ErrorCode::BadRecord.into());
+    }
+    replace(shared, caller, &record)
+}
+
+/// Ends the caller's account.
+pub(super) fn close(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    record: Signed,
+) -> Result<Answer, Failure> {
+    let record = UserRecord::verify(record).map_err(|_| ErrorCode::BadRecord)?;
+    if !record.devices().is_empty() {
+        return Err(ErrorCode::BadRecord.into());
+    }
+    let answer = replace(shared, caller, &record)?;
+    let blobs = &shared.stores.blobs;
+    blobs.remove_owned(&caller.address.user).map_err(internal)?;
+    Ok(answer)
+}
+
+fn replace(shared: &Shared, caller: &Caller, record: &UserRecord) -> Result<Answer, Failure> {
+    let user = caller.address.user;
+    if record.user_id() != user {
+        return Err(ErrorCode::BadRecord.into());
+    }
+    let directory = &shared.stores.directory;
+    let former = directory.newest(&user).map_err(internal)?;
+    let former = former.and_then(|signed| UserRecord::verify(signed).ok());
+    let former = former.ok_or(ErrorCode::Internal)?;
+    // A device keeps its link key for life; a new key is a new device.
+    let has_new_key = record.devices().iter().any(|new| {
+        let old = former.device(new.device_id());
+        old.is_some_and(|old| old.link_key() != new.link_key())
+    });
+    if has_new_key {
+        return Err(ErrorCode::BadRecord.into());
+    }
+    match directory.put(record, shared.clock.now()).map_err(internal)? {
+        Put::Stored => {}
+        Put::Same => return Ok(Answer::Done),
+        Put::NicknameTaken => return Err(ErrorCode::NicknameTaken.into()),
+        Put::AlreadyRegistered | Put::Refused => return Err(ErrorCode::BadRecord.into()),
+    }
+    for old in former.devices() {
+        let device = old.device_id();
+        let address = DeviceAddress { user, device };
+        let new = record.device(device).map(|cert| cert.hash());
+        if new.is_none() {
+            shared.mailboxes.remove(&address);
+        }
+        if new != Some(old.hash()) {
+            let prekeys = &shared.stores.prekeys;
+            prekeys.retain(&address, new.as_ref()).map_err(internal)?;
+        }
+    }
+    Ok(Answer::Done)
+}
+
+/// Tells whether two devices of a record share a link key.
+fn has_twins(record: &UserRecord) -> bool {
+    let devices = record.devices();
+    devices.iter().enumerate().any(|(index, device)| {
+        let others = devices.iter().skip(index + 1);
+        others.map(|o| o.link_key()).any(|key| key == device.link_key())
+    })
+}
+
+/// Returns a user's records.
+pub(super) fn records(shared: &Shared, who: &Who, after: u64) -> Result<Answer, Failure> {
+    let directory = &shared.stores.directory;
+    let user = match who {
+        Who::User(user) => *user,
+        Who::Nickname(text) => {
+            let nickname = Nickname::from_input(text).map_err(|_| ErrorCode::UnknownUser)?;
+            let owner = directory.owner(&nickname.fold()).map_err(internal)?;
+            owner.ok_or(ErrorCode::UnknownUser)?
+        }
+    };
+    let records = directory.records(&user, after, MAX_RECORDS).map_err(internal)?;
+    if records.is_empty() && directory.version(&user).map_err(internal)?.is_none() {
+        return Err(ErrorCode::UnknownUser.into());
+    }
+    Ok(Answer::Records(records))
+}

@@ -1,0 +1,76 @@
+//! Sending, and reading what is delivered from the store.
+
+use std::sync::Arc;
+
+use chatcore::wire::envelope::Envelope;
+use chatcore::wire::relay::ErrorCode;
+
+use super::Caller;
+use crate::registry::Ticket;
+use crate::server::Shared;
+use crate::store::{Arrival, Body};
+
+/// Queues envelopes for mailboxes in memory; does not block. Settles the ticket's first share.
+pub(crate) fn send(
+    shared: &Shared,
+    caller: &Caller,
+    mut envelopes: Vec<Envelope>,
+    ticket: &Arc<Ticket>,
+) {
+    let now = shared.clock.now();
+    let user = caller.address.user;
+    let wanted = envelopes.len();
+    let granted = shared.sends.take(user, u32::try_from(wanted).unwrap_or(u32::MAX), now);
+    envelopes.truncate(granted as usize);
+    let mut results = shared.mailboxes.append(&user, envelopes, ticket, now);
+    results.resize(wanted, Err(ErrorCode::RateLimited));
+    ticket.set_results(results);
+    ticket.settle();
+}
+
+/// Makes the mailboxes of devices in the directory known, then sends.
+pub(super) fn look_up_and_send(
+    shared: &Shared,
+    caller: &Caller,
+    envelopes: Vec<Envelope>,
+    ticket: &Arc<Ticket>,
+) {
+    for envelope in &envelopes {
+        if shared.mailboxes.knows(&envelope.to) {
+            continue;
+        }
+        match shared.stores.directory.has_device(&envelope.to) {
+            Ok(true) => shared.mailboxes.ensure(&envelope.to),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(%error, "a recipient could not be looked up");
+                ticket.fail();
+                return;
+            }
+        }
+    }
+    send(shared, caller, envelopes, ticket);
+}
+
+/// Reads envelopes that are to be delivered.
+pub(crate) fn read_bodies(shared: &Shared, wanted: &[(u64, Arrival)]) -> Vec<(u64, Option<Body>)> {
+    // What is not stored yet is still in the queue; asked first, as it may be stored meanwhile.
+    let committer = shared.mailboxes.committer();
+    let mut bodies: Vec<_> = wanted.iter().map(|(n, a)| (*n, committer.body(*a))).collect();
+    let stored = bodies.iter().zip(wanted).filter(|((_, body), _)| body.is_none());
+    let stored: Vec<Arrival> = stored.map(|(_, (_, arrival))| *arrival).collect();
+    if stored.is_empty() {
+        return bodies;
+    }
+    let mut stored = match shared.stores.mailbox.bodies(&stored) {
+        Ok(stored) => stored.into_iter(),
+        Err(error) => {
+            tracing::error!(%error, "envelopes could not be read");
+            Vec::new().into_iter()
+        }
+    };
+    for (_, body) in bodies.iter_mut().filter(|(_, body)| body.is_none()) {
+        *body = stored.next().flatten();
+    }
+    bodies
+}

@@ -1,0 +1,132 @@
+//! What requests do. Everything here may block and runs on blocking threads, except [`send`].
+
+mod directory;
+mod files;
+mod mailbox;
+mod prekeys;
+
+use std::sync::Arc;
+
+use chatcore::ids::DeviceAddress;
+use chatcore::wire::envelope::Envelope;
+use chatcore::wire::relay::{Answer, ErrorCode, Failure, Request, RequestId};
+
+use crate::registry::{Completion, PeerHandle, Ticket};
+use crate::server::Shared;
+use crate::store::StoreError;
+
+pub(crate) use directory::{login, register};
+pub(crate) use mailbox::{read_bodies, send};
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller {
+    pub(crate) address: DeviceAddress,
+    pub(crate) link_key: [u8; 32],
+}
+
+/// One piece of a connection's storage work.
+#[derive(Debug)]
+pub(crate) enum LaneItem {
+    /// Any request but those answered in memory.
+    Request(RequestId, Request),
+    /// A `SendMany` to mailboxes that must be looked up.
+    Send(Vec<Envelope>, Arc<Ticket>),
+}
+
+/// Bytes that a small request is taken for.
+const SMALL: usize = 8 << 10;
+/// Bytes that an answer with a chunk may have.
+const LARGE: usize = 1 << 20;
+
+impl LaneItem {
+    /// Returns about how many bytes it holds or brings.
+    pub(crate) fn cost(&self) -> usize {
+        match self {
+            Self::Request(_, Request::PutChunk { chunk, .. }) => chunk.len() + SMALL,
+            Self::Request(_, Request::GetChunk { .. }) => LARGE,
+            Self::Request(_, Request::ClaimPrekeys(devices)) => SMALL + devices.len() * 2_048,
+            Self::Request(..) => SMALL,
+            Self::Send(envelopes, _) => {
+                SMALL + envelopes.iter().map(|e| e.blob.len()).sum::<usize>()
+            }
+        }
+    }
+}
+
+/// Does a connection's storage work in its order.
+pub(crate) fn run_lane(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    handle: &Arc<PeerHandle>,
+    items: Vec<LaneItem>,
+) {
+    // Says so even when a request panics: the connection goes on.
+    let _idle = IdleOnDrop(handle);
+    let mut items = items.into_iter().peekable();
+    while let Some(item) = items.next() {
+        match item {
+            LaneItem::Send(envelopes, ticket) => {
+                mailbox::look_up_and_send(shared, caller, envelopes, &ticket);
+                handle.complete(Completion::LaneSent);
+            }
+            LaneItem::Request(id, Request::CompleteBlob { blob, write_key }) => {
+                // Small files come in rows: one sync of the folder and one transaction for all.
+                let mut batch = vec![(id, blob, write_key)];
+                while let Some(LaneItem::Request(id, Request::CompleteBlob { blob, write_key })) =
+                    items.next_if(LaneItem::is_complete)
+                {
+                    batch.push((id, blob, write_key));
+                }
+                for (id, answer) in files::complete(shared, batch) {
+                    handle.complete(Completion::Answer(id, answer));
+                }
+            }
+            LaneItem::Request(id, request) => {
+                let answer = dispatch(shared, caller, request).unwrap_or_else(Answer::Failure);
+                handle.complete(Completion::Answer(id, answer));
+            }
+        }
+    }
+}
+
+impl LaneItem {
+    fn is_complete(&self) -> bool {
+        matches!(self, Self::Request(_, Request::CompleteBlob { .. }))
+    }
+}
+
+struct IdleOnDrop<'a>(&'a PeerHandle);
+
+impl Drop for IdleOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.complete(Completion::LaneIdle);
+    }
+}
+
+fn dispatch(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Result<Answer, Failure> {
+    match request {
+        Request::UpdateRecord(record) => directory::update(shared, caller, record),
+        Request::CloseAccount(record) => directory::close(shared, caller, record),
+        Request::GetRecords { who, after_version } => {
+            directory::records(shared, &who, after_version)
+        }
+        Request::UploadPrekeys(records) => prekeys::upload(shared, caller, records),
+        Request::ClaimPrekeys(devices) => prekeys::claim(shared, caller, &devices),
+        Request::CreateBlob { blob, write_key, shape } => {
+            files::create(shared, caller, &blob, &write_key, shape)
+        }
+        Request::BlobStatus(blob) => files::status(shared, &blob),
+        Request::PutChunk { blob, write_key, index, chunk } => {
+            files::put(shared, &blob, &write_key, index, &chunk)
+        }
+        Request::GetChunk { blob, index } => files::chunk(shared, caller, &blob, index),
+        Request::DeleteBlob { blob, write_key } => files::delete(shared, &blob, &write_key),
+        _ => Err(ErrorCode::Unsupported.into()),
+    }
+}
+
+fn internal(error: StoreError) -> Failure {
+    tracing::error!(%error, "a request failed in the store");
+    ErrorCode::Internal.into()
+}

@@ -1,0 +1,123 @@
+//! The relay's key and its registration token, in files that only its user reads.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use chatcore::ids::InviteToken;
+use chatcore::keys::RelayKeyPair;
+use zeroize::Zeroizing;
+
+use crate::error::RelayError;
+
+/// Name of the file with the relay's secret key.
+pub(crate) const KEY_FILE: &str = "relay.key";
+/// Name of the file with the registration token.
+pub(crate) const TOKEN_FILE: &str = "invite.token";
+
+/// What a relay is known by.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) keys: RelayKeyPair,
+    pub(crate) token: InviteToken,
+}
+
+impl Identity {
+    /// Draws a new identity.
+    pub(crate) fn generate() -> Self {
+        let mut rng = rand::rng();
+        Self { keys: RelayKeyPair::generate(&mut rng), token: InviteToken::generate(&mut rng) }
+    }
+
+    /// Loads the identity from a data folder; draws what is missing.
+    pub(crate) fn load(folder: &Path) -> Result<Self, RelayError> {
+        let fresh = Self::generate();
+        let key = load_or_write(&folder.join(KEY_FILE), &fresh.keys.to_bytes())?;
+        let token = load_or_write(&folder.join(TOKEN_FILE), fresh.token.as_bytes())?;
+        Ok(Self {
+            keys: RelayKeyPair::from_bytes(&key),
+            token: InviteToken::from_slice(token.as_slice()).unwrap_or(fresh.token),
+        })
+    }
+}
+
+fn load_or_write<const N: usize>(
+    path: &Path,
+    fresh: &[u8; N],
+) -> Result<Zeroizing<[u8; N]>, RelayError> {
+    let stored = match fs::read(path) {
+        Ok(bytes) => Zeroizing::new(bytes),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            write_private(path, fresh)
+                .map_err(|source| RelayError::File { path: path.to_owned(), source })?;
+            return Ok(Zeroizing::new(*fresh));
+        }
+        Err(source) => {
+            return Err(RelayError::File { path: path.to_owned(), source });
+        }
+    };
+    let bytes = stored.as_slice().try_into();
+    bytes.map(Zeroizing::new).map_err(|_| RelayError::BadFile { path: path.to_owned() })
+}
+
+/// Writes a file of mode 0600 that is either whole or not there.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let temporary = path.with_file_name(name);
+    match fs::remove_file(&temporary) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    sync_folder(path.parent().unwrap_or_else(|| Path::new(".")))
+}
+
+/// Makes renames in a folder durable, where the system can.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        File::open(folder)?.sync_all()?;
+    }
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_the_same_across_restarts_and_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Identity::load(folder.path()).unwrap();
+        let again = Identity::load(folder.path()).unwrap();
+        assert_eq!(first.keys.public(), again.keys.public());
+        assert_eq!(first.token, again.token);
+        #[cfg(unix)]
+        for name in [KEY_FILE, TOKEN_FILE] {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn a_cut_key_file_is_refused_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(KEY_FILE);
+        fs::write(&path, [1; 63]).unwrap();
+        let error = Identity::load(folder.path()).unwrap_err();
+        assert!(matches!(error, RelayError::BadFile { .. }));
+        assert_eq!(fs::read(&path).unwrap(), [1; 63]);
+    }
+}

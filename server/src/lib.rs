@@ -1,0 +1,42 @@
+//! The relay: keeps sealed envelopes, public keys and sealed files for devices that are away.
+//!
+//! ```text
+//! server      accepts, stops          login       handshake, Login, Register
+//! connection  records and buffers     peer        the loop of one device
+//! handler     what requests do        mailboxes   order, limits, deliveries
+//! committer   batches for the store   store       traits, sled + redb + files, memory
+//! ```
+//! It decrypts the link and nothing else: envelopes, files and names in them stay sealed.
+
+#![forbid(unsafe_code)]
+
+pub mod backup;
+pub mod clock;
+mod committer;
+pub mod config;
+mod connection;
+pub mod console;
+pub mod error;
+mod handler;
+mod identity;
+pub mod limits;
+mod lock;
+mod login;
+mod mailboxes;
+mod peer;
+mod registry;
+mod server;
+pub mod store;
+
+pub use config::{Config, Registration, Storage};
+pub use error::RelayError;
+pub use server::Relay;
+
+/// Writes a file of mode 0600 that is either whole or not there.
+///
+/// # Errors
+/// [`RelayError::File`].
+pub fn write_private(path: &std::path::Path, bytes: &[u8]) -> Result<(), RelayError> {
+    identity::write_private(path, bytes)
+        .map_err(|source| RelayError::File { path: path.to_owned(), source })
+}

@@ -1,0 +1,207 @@
+//! Quotas and rates as types; the numbers are those of PROTOCOL.md section 11.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use chatcore::ids::{DAY, MINUTE, Timestamp};
+
+use crate::lock::lock;
+
+/// Every limit of a relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: u32,
+    /// Time for handshake and login.
+    pub handshake_time: Duration,
+    /// Silence after which a connection is dead.
+    pub idle_time: Duration,
+    /// Time for what is under way when the relay stops.
+    pub drain_time: Duration,
+    /// Failed or unregistered handshakes of one address.
+    pub handshakes: Rate,
+    /// Envelopes of one user.
+    pub sends: Rate,
+    /// Prekeys of one device claimed by one user.
+    pub claims: Rate,
+    /// Envelopes in a mailbox.
+    pub mailbox_envelopes: usize,
+    /// Bytes in a mailbox.
+    pub mailbox_bytes: u64,
+    /// Envelopes of one sender in a mailbox.
+    pub mailbox_per_sender: u32,
+    /// Envelopes delivered and not acked.
+    pub window_envelopes: usize,
+    /// Bytes delivered and not acked.
+    pub window_bytes: usize,
+    /// Incomplete blobs of one user.
+    pub open_uploads: u32,
+    /// Bytes of one user's blobs.
+    pub stored_per_user: u64,
+    /// Milliseconds a blob is kept.
+    pub blob_life: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 100_000,
+            handshake_time: Duration::from_secs(10),
+            idle_time: Duration::from_secs(90),
+            drain_time: Duration::from_secs(10),
+            handshakes: Rate::per_second(200, 50),
+            sends: Rate::per_second(10_000, 1_000),
+            claims: Rate { burst: 6, interval_us: 10 * MINUTE * 1_000 },
+            mailbox_envelopes: 10_000,
+            mailbox_bytes: 64 << 20,
+            mailbox_per_sender: 1_000,
+            window_envelopes: 1_000,
+            window_bytes: 1 << 20,
+            open_uploads: 8,
+            stored_per_user: 32 << 30,
+            blob_life: 30 * DAY,
+        }
+    }
+}
+
+/// A token bucket: `burst` at once, then one per interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Tokens of a full bucket.
+    pub burst: u32,
+    /// Microseconds until one token is back.
+    pub interval_us: u64,
+}
+
+impl Rate {
+    /// Makes a rate of `burst` at once, then `per_second`; at least one.
+    #[must_use]
+    pub const fn per_second(burst: u32, per_second: u32) -> Self {
+        let per_second = if per_second == 0 { 1 } else { per_second };
+        Self { burst, interval_us: 1_000_000 / per_second as u64 }
+    }
+
+    /// Takes up to `wanted` tokens from the bucket that is full again at `full_at`.
+    fn take(self, full_at: &mut u64, now_us: u64, wanted: u32) -> u32 {
+        let start = now_us.max(*full_at);
+        let interval = self.interval_us.max(1);
+        let owed = (start - now_us).div_ceil(interval);
+        let free = u64::from(self.burst).saturating_sub(owed);
+        let granted = free.min(u64::from(wanted));
+        *full_at = start.saturating_add(granted.saturating_mul(interval));
+        u32::try_from(granted).unwrap_or(wanted)
+    }
+}
+
+/// Buckets still filling that are kept; beyond it nothing new is granted.
+const MAX_BUCKETS: usize = 200_000;
+
+/// One bucket for each key; full ones take no memory.
+#[derive(Debug)]
+pub struct RateTable<K> {
+    rate: Rate,
+    buckets: Mutex<Buckets<K>>,
+}
+
+#[derive(Debug)]
+struct Buckets<K> {
+    full_at: HashMap<K, u64>,
+    sweep_at: usize,
+    refused_until: u64,
+}
+
+impl<K: Eq + Hash> RateTable<K> {
+    /// Makes a table whose buckets are all full.
+    #[must_use]
+    pub fn new(rate: Rate) -> Self {
+        let buckets = Buckets { full_at: HashMap::new(), sweep_at: 1_024, refused_until: 0 };
+        Self { rate, buckets: Mutex::new(buckets) }
+    }
+
+    /// Takes up to `wanted` tokens; returns how many there were.
+    pub fn take(&self, key: K, wanted: u32, now: Timestamp) -> u32 {
+        let now_us = now.0.saturating_mul(1_000);
+        let mut buckets = lock(&self.buckets);
+        if buckets.full_at.len() >= buckets.sweep_at {
+            buckets.full_at.retain(|_, full_at| *full_at > now_us);
+            buckets.sweep_at = (buckets.full_at.len() * 2).max(1_024);
+        }
+        if buckets.full_at.len() >= MAX_BUCKETS {
+            let is_due = now_us >= buckets.refused_until;
+            if is_due {
+                buckets.full_at.retain(|_, full_at| *full_at > now_us);
+            }
+            if buckets.full_at.len() >= MAX_BUCKETS {
+                // Sweeping costs: not at every request of a flood.
+                if is_due {
+                    buckets.refused_until = now_us.saturating_add(1_000_000);
+                }
+                return 0;
+            }
+        }
+        let full_at = buckets.full_at.entry(key).or_insert(0);
+        self.rate.take(full_at, now_us, wanted)
+    }
+
+    /// Tells whether a token is there, without taking it.
+    pub fn has_any(&self, key: &K, now: Timestamp) -> bool {
+        let now_us = now.0.saturating_mul(1_000);
+        let mut full_at = lock(&self.buckets).full_at.get(key).copied().unwrap_or(0);
+        self.rate.take(&mut full_at, now_us, 1) == 1
+    }
+
+    /// Returns the milliseconds after which an empty bucket has a token again.
+    #[must_use]
+    pub const fn retry_after_ms(&self) -> u64 {
+        self.rate.interval_us.div_ceil(1_000)
+    }
+}
+
+/// Returns what counts as one address: an IPv4 address or an IPv6 network of 64 bits.
+#[must_use]
+pub fn address_key(address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => u64::from(u32::from(v4)),
+        IpAddr::V6(v6) => u64::try_from(u128::from(v6) >> 64).unwrap_or(u64::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_grants_its_burst_and_then_its_rate() {
+        let table = RateTable::new(Rate::per_second(10, 1_000));
+        let now = Timestamp(1_000_000);
+        assert_eq!(table.take("a", 7, now), 7);
+        assert_eq!(table.take("a", 7, now), 3);
+        assert_eq!(table.take("a", 1, now), 0);
+        assert!(!table.has_any(&"a", now) && table.has_any(&"b", now));
+        assert_eq!(table.take("a", 7, now.plus(2)), 2);
+        assert_eq!(table.take("a", 99, now.plus(1_000)), 10);
+        assert_eq!(table.take("b", 1, now), 1);
+    }
+
+    #[test]
+    fn buckets_are_bounded_and_full_ones_forgotten() {
+        let table = RateTable::new(Rate::per_second(1, 1));
+        for key in 0..MAX_BUCKETS {
+            assert_eq!(table.take(key, 1, Timestamp(5)), 1);
+        }
+        assert_eq!(table.take(MAX_BUCKETS, 1, Timestamp(5)), 0);
+        assert_eq!(table.take(MAX_BUCKETS, 1, Timestamp(5_000)), 1);
+        assert_eq!(lock(&table.buckets).full_at.len(), 1);
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_address() {
+        let key = |text: &str| address_key(text.parse().unwrap());
+        assert_eq!(key("2001:db8::1"), key("2001:db8::2"));
+        assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
+        assert_eq!(key("::ffff:10.0.0.1"), key("10.0.0.1"));
+    }
+}

@@ -1,0 +1,230 @@
+//! From an accepted socket to a device that is logged in.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chatcore::noise::HandshakeError;
+use chatcore::noise::RelayHandshake;
+use chatcore::noise::handshake::{MAX_FIRST_REQUEST, RECORD_1_LEN};
+use chatcore::noise::transport::{frame_record, split_record};
+use chatcore::wire::relay::{Answer, DeviceFrame, ErrorCode, Failure, RelayFrame, Request};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::connection::{Link, LinkError, Reading};
+use crate::handler;
+use crate::limits::address_key;
+use crate::peer::Peer;
+use crate::registry::Seat;
+use crate::server::Shared;
+
+/// Requests a device may try before it is logged in.
+const MAX_ATTEMPTS: usize = 8;
+
+#[derive(Debug, thiserror::Error)]
+enum LoginError {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    #[error("a request that is not understood")]
+    Malformed,
+    #[error("too many attempts")]
+    TooManyAttempts,
+    #[error("it took too long")]
+    TimedOut,
+    #[error("the relay stops")]
+    Stopping,
+}
+
+impl From<io::Error> for LoginError {
+    fn from(error: io::Error) -> Self {
+        Self::Link(error.into())
+    }
+}
+
+/// A device whose login or registration succeeded.
+pub(crate) struct Welcome {
+    pub(crate) seat: Seat,
+    pub(crate) answer: Answer,
+}
+
+/// A connection ready for its loop.
+pub(crate) struct Entered {
+    pub(crate) seat: Seat,
+    pub(crate) link: Link,
+    pub(crate) link_key: [u8; 32],
+    /// Requests that came early.
+    pub(crate) messages: Vec<Bytes>,
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, from: IpAddr) {
+    // Boxed: the handshake's state is gone once the device is logged in.
+    let logging_in = Box::pin(log_in(&shared, stream, from));
+    match logging_in.await {
+        Ok(entered) => Peer::new(shared, entered).run().await,
+        Err(error) => {
+            tracing::debug!(%error, "a connection ended before its login");
+        }
+    }
+}
+
+async fn log_in(
+    shared: &Arc<Shared>,
+    stream: TcpStream,
+    from: IpAddr,
+) -> Result<Entered, LoginError> {
+    let mut stopping = shared.stopping.subscribe();
+    let attempt = async {
+        let (link, link_key, request) = handshake(shared, stream, from).await?;
+        first_requests(shared, link, link_key, request, from).await
+    };
+    let result = tokio::select! {
+        result = tokio::time::timeout(shared.limits.handshake_time, attempt) => {
+            result.unwrap_or(Err(LoginError::TimedOut))
+        }
+        _ = stopping.wait_for(|is_stopping| *is_stopping) => Err(LoginError::Stopping),
+    };
+    result
+}
+
+/// Counts a connection against its address unless it comes to something. A local of whoever owns
+/// the socket: it is counted before the other side sees the end.
+struct Penalty<'a> {
+    shared: &'a Shared,
+    from: IpAddr,
+    is_due: bool,
+}
+
+impl<'a> Penalty<'a> {
+    const fn new(shared: &'a Shared, from: IpAddr) -> Self {
+        let is_due = true;
+        Self { shared, from, is_due }
+    }
+
+    fn waive(mut self) {
+        self.is_due = false;
+    }
+}
+
+impl Drop for Penalty<'_> {
+    fn drop(&mut self) {
+        if self.is_due {
+            let now = self.shared.clock.now();
+            self.shared.handshakes.take(address_key(self.from), 1, now);
+        }
+    }
+}
+
+async fn handshake(
+    shared: &Shared,
+    mut stream: TcpStream,
+    from: IpAddr,
+) -> Result<(Link, [u8; 32], Vec<u8>), LoginError> {
+    let penalty = Penalty::new(shared, from);
+    let mut buffer = Vec::with_capacity(RECORD_1_LEN + 2);
+    let one = read_record(&mut stream, &mut buffer, RECORD_1_LEN).await?;
+    let keys = &shared.identity.keys;
+    let (two, state) = RelayHandshake::respond(keys, &one, &mut rand::rng())?;
+    stream.write_all(&frame_record(&two)).await?;
+    let three = read_record(&mut stream, &mut buffer, MAX_FIRST_REQUEST + 64).await?;
+    let (link_key, request, transport) = state.finish(&three)?;
+    let link = Link::new(stream, transport, buffer);
+    penalty.waive();
+    Ok((link, *link_key.as_bytes(), request))
+}
+
+/// Takes one record of at most `max` bytes off `buffer`, reading as needed.
+async fn read_record(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+    max: usize,
+) -> Result<Vec<u8>, LoginError> {
+    loop {
+        if let Some((record, end)) = split_record(buffer) {
+            let record = record.to_vec();
+            buffer.drain(..end);
+            return Ok(record);
+        }
+        if let Some((length, _)) = buffer.split_first_chunk::<2>()
+            && usize::from(u16::from_be_bytes(*length)) > max
+        {
+            return Err(HandshakeError::BadLength.into());
+        }
+        if stream.read_buf(buffer).await? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+    }
+}
+
+/// Serves `Login` and `Register`, and nothing else, until one succeeds.
+async fn first_requests(
+    shared: &Arc<Shared>,
+    mut link: Link,
+    link_key: [u8; 32],
+    first: Vec<u8>,
+    from: IpAddr,
+) -> Result<Entered, LoginError> {
+    let penalty = Penalty::new(shared, from);
+    let mut messages = vec![Bytes::from(first)];
+    for _ in 0..MAX_ATTEMPTS {
+        while messages.is_empty() {
+            link.exchange(Reading::On, &mut messages).await?;
+        }
+        // A device says nothing more before it is answered.
+        let message = messages.remove(0);
+        let Ok(frame) = DeviceFrame::decode(message.clone()) else {
+            refuse(link, &message).await?;
+            return Err(LoginError::Malformed);
+        };
+        let request_id = frame.request_id;
+        let answer = match enter(shared, link_key, frame.request, from).await {
+            Ok(welcome) => {
+                let Welcome { seat, answer } = welcome;
+                link.push(&RelayFrame { request_id, answer })?;
+                penalty.waive();
+                return Ok(Entered { seat, link, link_key, messages });
+            }
+            Err(failure) => Answer::Failure(failure),
+        };
+        if request_id != 0 {
+            link.push(&RelayFrame { request_id, answer })?;
+            link.write_some().await?;
+        }
+    }
+    link.close().await;
+    Err(LoginError::TooManyAttempts)
+}
+
+async fn enter(
+    shared: &Arc<Shared>,
+    link_key: [u8; 32],
+    request: Request,
+    from: IpAddr,
+) -> Result<Welcome, Failure> {
+    let shared = Arc::clone(shared);
+    let work = move || match request {
+        Request::Login => handler::login(&shared, &link_key),
+        Request::Register { token, record } => {
+            let address = address_key(from);
+            handler::register(&shared, &link_key, token.as_ref(), record, address)
+        }
+        _ => Err(ErrorCode::NotRegistered.into()),
+    };
+    let result = tokio::task::spawn_blocking(work).await;
+    result.unwrap_or(Err(ErrorCode::Internal.into()))
+}
+
+/// Answers a frame that is not understood and ends the connection.
+pub(crate) async fn refuse(mut link: Link, message: &[u8]) -> Result<(), LinkError> {
+    let request_id = DeviceFrame::peek_request_id(message);
+    if request_id != 0 {
+        let answer = Answer::Failure(ErrorCode::Malformed.into());
+        link.push(&RelayFrame { request_id, answer })?;
+    }
+    link.close().await;
+    Ok(())
+}

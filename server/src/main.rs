@@ -1,0 +1,162 @@
+//! `chat-server`: flags, signals, exit code.
+
+#![forbid(unsafe_code)]
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use chatcore::invite::InviteLink;
+use clap::{Parser, Subcommand};
+use qrcode::QrCode;
+use qrcode::render::unicode::Dense1x2;
+use server::config::{DEFAULT_LISTEN, Settings};
+use server::{Relay, RelayError, backup, console};
+use tokio::net::TcpListener;
+
+/// Relay of an end-to-end encrypted messenger: it stores and forwards what it can't read.
+///
+/// Settings come from flags, then CHAT_SERVER_* variables, then the file given by --config.
+#[derive(Debug, Parser)]
+#[command(name = "chat-server", version)]
+struct Flags {
+    #[command(flatten)]
+    settings: Settings,
+    /// TOML file with the same names as the flags
+    #[arg(long, value_name = "FILE", env = "CHAT_SERVER_CONFIG", global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Copy the data folder of a relay that is not running to DIR
+    Backup {
+        /// Folder to write; absent or empty
+        dir: PathBuf,
+    },
+    /// Make a data folder of the backup in DIR; never overwrites one
+    Restore {
+        /// Folder to read
+        dir: PathBuf,
+    },
+}
+
+/// Threads for work that waits for the disk.
+const BLOCKING_THREADS: usize = 64;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CHAT_SERVER_LOG");
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|_| "server=info,chat_server=info".into()))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    match run(flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("chat-server: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(flags: Flags) -> Result<(), RelayError> {
+    let file = flags.config.as_deref().map(Settings::from_file).transpose()?;
+    let settings = flags.settings.or(file.unwrap_or_default());
+    match flags.command {
+        None => {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .max_blocking_threads(BLOCKING_THREADS)
+                .build()
+                .map_err(RelayError::System)?;
+            runtime.block_on(serve(settings))
+        }
+        Some(Command::Backup { dir }) => {
+            backup::backup(&settings.data_folder(home_data())?, &dir)?;
+            say(format_args!("backed up to {}", dir.display()))
+        }
+        Some(Command::Restore { dir }) => {
+            let folder = settings.data_folder(home_data())?;
+            backup::restore(&dir, &folder)?;
+            say(format_args!("restored to {}", folder.display()))
+        }
+    }
+}
+
+async fn serve(settings: Settings) -> Result<(), RelayError> {
+    let config = settings.config(home_data())?;
+    let has_public_address = config.public_address.is_some();
+    let address = settings.listen.as_deref().unwrap_or(DEFAULT_LISTEN);
+    // Before the stores: who can't listen changes nothing.
+    let listen_error = |source| RelayError::Listen { address: address.to_owned(), source };
+    let listener = TcpListener::bind(address).await.map_err(listen_error)?;
+    let local = listener.local_addr().map_err(listen_error)?;
+    let relay = tokio::task::spawn_blocking(move || Relay::open(config));
+    let relay = relay.await.map_err(|e| RelayError::System(e.into()))??;
+    let stop = shutdown()?;
+    let link = relay.invite_link(local);
+    if let Some(path) = &settings.link_file {
+        write_link(path, &link)?;
+    }
+    if local.ip().is_unspecified() && !has_public_address {
+        eprintln!(
+            "chat-server: the link names no machine; start with --public-address HOST:PORT so \
+             that others can use it"
+        );
+    }
+    show_link(&link)?;
+    relay.serve(listener, stop).await
+}
+
+/// Returns what ends on SIGTERM, SIGINT or `!quit`.
+fn shutdown() -> Result<impl Future<Output = ()>, RelayError> {
+    #[cfg(unix)]
+    let mut terminate = {
+        use tokio::signal::unix::{SignalKind, signal};
+        signal(SignalKind::terminate()).map_err(RelayError::System)?
+    };
+    Ok(async move {
+        #[cfg(unix)]
+        let terminated = terminate.recv();
+        #[cfg(not(unix))]
+        let terminated = std::future::pending::<()>();
+        tokio::select! {
+            _ = terminated => {}
+            _ = tokio::signal::ctrl_c() => {}
+            () = console::quit() => {}
+        }
+        tracing::info!("stopping");
+    })
+}
+
+fn write_link(path: &Path, link: &InviteLink) -> Result<(), RelayError> {
+    server::write_private(path, format!("{link}\n").as_bytes())
+}
+
+fn show_link(link: &InviteLink) -> Result<(), RelayError> {
+    let text = link.to_string();
+    say(format_args!("{text}"))?;
+    if std::io::stdout().is_terminal()
+        && let Ok(code) = QrCode::new(&text)
+    {
+        let mut picture = code.render::<Dense1x2>();
+        say(format_args!("{}", picture.quiet_zone(true).build()))?;
+    }
+    Ok(())
+}
+
+fn say(text: std::fmt::Arguments<'_>) -> Result<(), RelayError> {
+    writeln!(std::io::stdout().lock(), "{text}").map_err(RelayError::System)
+}
+
+/// Returns the user's folder for data.
+fn home_data() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let xdg = variable("XDG_DATA_HOME").map(PathBuf::from);
+    let home = || Some(PathBuf::from(variable("HOME")?).join(".local/share"));
+    xdg.filter(|path| path.is_absolute()).or_else(home)
+}

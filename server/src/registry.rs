@@ -1,0 +1,215 @@
+//! Who is connected: a handle for each logged-in connection, through which others reach it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use chatcore::ids::DeviceAddress;
+use chatcore::wire::relay::{Answer, CloseReason, ErrorCode, RequestId};
+use tokio::sync::Notify;
+
+use crate::lock::lock;
+use crate::server::Shared;
+use crate::store::Body;
+
+/// Number of a connection in this process.
+pub(crate) type ConnectionId = u64;
+
+/// What storage work has ready for a connection.
+#[derive(Debug)]
+pub(crate) enum Completion {
+    /// An answer to one of its requests.
+    Answer(RequestId, Answer),
+    /// The lane has done everything it took.
+    LaneIdle,
+    /// The lane has done one `SendMany`.
+    LaneSent,
+    /// Envelopes read from the store, ascending.
+    Fetched(Vec<(u64, Option<Body>)>),
+}
+
+/// A logged-in connection as others see it.
+#[derive(Debug)]
+pub(crate) struct PeerHandle {
+    pub(crate) id: ConnectionId,
+    wake: Notify,
+    closing: AtomicU8,
+    completions: Mutex<VecDeque<Completion>>,
+}
+
+impl PeerHandle {
+    /// Wakes the connection's task.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Waits for [`Self::wake`].
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Hands something to the connection's task. Bounded: a connection has a bounded number of
+    /// requests under way.
+    pub(crate) fn complete(&self, completion: Completion) {
+        lock(&self.completions).push_back(completion);
+        self.wake();
+    }
+
+    /// Takes the next thing that is ready.
+    pub(crate) fn next_completion(&self) -> Option<Completion> {
+        let mut completions = lock(&self.completions);
+        let next = completions.pop_front();
+        if completions.is_empty() {
+            // An idle connection holds no buffer.
+            *completions = VecDeque::new();
+        }
+        next
+    }
+
+    /// Asks the connection to end; the first reason stays.
+    pub(crate) fn close(&self, reason: CloseReason) {
+        let code = match reason {
+            CloseReason::Shutdown => 1,
+            CloseReason::Replaced => 2,
+            CloseReason::Revoked => 3,
+        };
+        let swap = self.closing.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+        if swap.is_ok() {
+            self.wake();
+        }
+    }
+
+    /// Returns why the connection should end, if it should.
+    pub(crate) fn close_reason(&self) -> Option<CloseReason> {
+        match self.closing.load(Ordering::Acquire) {
+            1 => Some(CloseReason::Shutdown),
+            2 => Some(CloseReason::Replaced),
+            3 => Some(CloseReason::Revoked),
+            _ => None,
+        }
+    }
+}
+
+/// All logged-in connections.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    next: AtomicU64,
+    is_closing: AtomicBool,
+    peers: Mutex<HashMap<ConnectionId, Arc<PeerHandle>>>,
+}
+
+impl Registry {
+    /// Adds a connection; one that comes while the relay stops is asked to end at once.
+    pub(crate) fn add(&self) -> Arc<PeerHandle> {
+        let handle = Arc::new(PeerHandle {
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            wake: Notify::new(),
+            closing: AtomicU8::new(0),
+            completions: Mutex::new(VecDeque::new()),
+        });
+        lock(&self.peers).insert(handle.id, Arc::clone(&handle));
+        if self.is_closing.load(Ordering::Acquire) {
+            handle.close(CloseReason::Shutdown);
+        }
+        handle
+    }
+
+    /// Removes a connection that ended.
+    pub(crate) fn remove(&self, id: ConnectionId) {
+        lock(&self.peers).remove(&id);
+    }
+
+    /// Asks every connection to end.
+    pub(crate) fn close_all(&self) {
+        self.is_closing.store(true, Ordering::Release);
+        for peer in lock(&self.peers).values() {
+            peer.close(CloseReason::Shutdown);
+        }
+    }
+}
+
+/// A connection's place in registry and mailbox; given up when dropped.
+pub(crate) struct Seat {
+    shared: Arc<Shared>,
+    pub(crate) handle: Arc<PeerHandle>,
+    pub(crate) address: DeviceAddress,
+    /// Envelopes that were waiting.
+    pub(crate) waiting: u64,
+}
+
+impl Seat {
+    /// Makes a new connection the one of its device.
+    pub(crate) fn take(shared: &Arc<Shared>, address: DeviceAddress) -> Self {
+        let handle = shared.registry.add();
+        let waiting = shared.mailboxes.attach(&address, &handle);
+        Self { shared: Arc::clone(shared), handle, address, waiting }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.shared.mailboxes.detach(&self.address, self.handle.id);
+        self.shared.registry.remove(self.handle.id);
+    }
+}
+
+/// A `SendMany` on its way to being durable.
+///
+/// ```text
+/// open: results are being collected ──done()──▶ waiting for `left` envelopes ──▶ answered
+/// ```
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    left: AtomicUsize,
+    has_failed: AtomicBool,
+    results: Mutex<Vec<Result<(), ErrorCode>>>,
+    sender: Arc<PeerHandle>,
+}
+
+impl Ticket {
+    /// Makes a ticket that is open until [`Self::settle`] is called once for its maker.
+    pub(crate) fn new(sender: Arc<PeerHandle>) -> Arc<Self> {
+        Arc::new(Self {
+            left: AtomicUsize::new(1),
+            has_failed: AtomicBool::new(false),
+            results: Mutex::new(Vec::new()),
+            sender,
+        })
+    }
+
+    /// Adds an envelope that the answer waits for.
+    pub(crate) fn expect_one(&self) {
+        self.left.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that one of what the answer waits for is done.
+    pub(crate) fn settle(&self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.sender.wake();
+        }
+    }
+
+    /// Notes that an envelope could not be stored.
+    pub(crate) fn fail(&self) {
+        self.has_failed.store(true, Ordering::Release);
+        self.settle();
+    }
+
+    /// Keeps the results for the answer.
+    pub(crate) fn set_results(&self, results: Vec<Result<(), ErrorCode>>) {
+        *lock(&self.results) = results;
+    }
+
+    /// Tells whether the answer may go out.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.left.load(Ordering::Acquire) == 0
+    }
+
+    /// Returns the answer of a settled ticket.
+    pub(crate) fn answer(&self) -> Answer {
+        if self.has_failed.load(Ordering::Acquire) {
+            return Answer::Failure(ErrorCode::Internal.into());
+        }
+        Answer::SendResults(std::mem::take(&mut *lock(&self.results)))
+    }
+}

@@ -1,0 +1,280 @@
+//! The relay as a whole: opening its folder, accepting connections, stopping.
+
+use std::fs::File;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use chatcore::ids::{DeviceAddress, UserId};
+use chatcore::invite::InviteLink;
+use chatcore::keys::RelayKey;
+use rand::RngExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Registration, Storage};
+use crate::error::RelayError;
+use crate::identity::Identity;
+use crate::limits::{Limits, RateTable, address_key};
+use crate::login;
+use crate::mailboxes::Mailboxes;
+use crate::registry::Registry;
+use crate::store::{StoreError, Stores};
+
+/// Time between sweeps of what is over its time.
+const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
+/// Time between checkpoints of incomplete uploads.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
+/// Pause when the system has no more sockets.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes of a user's files that a relay without a disk keeps.
+const EPHEMERAL_PER_USER: u64 = 1 << 30;
+/// Name of the file that keeps a second relay out.
+pub(crate) const LOCK_FILE: &str = "lock";
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) identity: Identity,
+    pub(crate) registration: Registration,
+    pub(crate) limits: Limits,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) stores: Arc<Stores>,
+    pub(crate) mailboxes: Arc<Mailboxes>,
+    pub(crate) registry: Registry,
+    pub(crate) stopping: watch::Sender<bool>,
+    pub(crate) handshakes: RateTable<u64>,
+    pub(crate) sends: RateTable<UserId>,
+    pub(crate) claims: RateTable<(UserId, DeviceAddress)>,
+}
+
+/// A relay whose stores are open.
+pub struct Relay {
+    shared: Arc<Shared>,
+    public_address: Option<(String, u16)>,
+    committer: Option<JoinHandle<()>>,
+    /// Released last.
+    _lock: Option<File>,
+}
+
+impl Relay {
+    /// Opens the relay's stores; makes key, token and stores in a new data folder.
+    ///
+    /// # Errors
+    /// [`RelayError`]; a damaged, newer or used data folder is left as it is.
+    pub fn open(config: Config) -> Result<Self, RelayError> {
+        Self::open_with_clock(config, Arc::new(SystemClock))
+    }
+
+    /// The same with another clock.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<Self, RelayError> {
+        let mut limits = config.limits;
+        let (lock, identity, stores) = match &config.storage {
+            Storage::Memory => {
+                limits.stored_per_user = limits.stored_per_user.min(EPHEMERAL_PER_USER);
+                (None, Identity::generate(), Stores::in_memory())
+            }
+            Storage::Folder(folder) => {
+                let lock = lock_folder(folder)?;
+                let stores = Stores::open(folder).map_err(|source| store_error(folder, source))?;
+                (Some(lock), Identity::load(folder)?, stores)
+            }
+        };
+        let folder = config.storage.folder();
+        let stored = stores.mailbox.index().map_err(|e| store_error(folder, e))?;
+        let mailboxes = Mailboxes::new(rand::rng().random(), &stored, limits.clone());
+        let shared = Arc::new(Shared {
+            identity,
+            registration: config.registration,
+            clock,
+            stores: Arc::new(stores),
+            mailboxes: Arc::new(mailboxes),
+            registry: Registry::default(),
+            stopping: watch::Sender::new(false),
+            handshakes: RateTable::new(limits.handshakes),
+            sends: RateTable::new(limits.sends),
+            claims: RateTable::new(limits.claims),
+            limits,
+        });
+        let committer = spawn_committer(&shared).map_err(RelayError::System)?;
+        Ok(Self {
+            shared,
+            public_address: config.public_address,
+            committer: Some(committer),
+            _lock: lock,
+        })
+    }
+
+    /// Returns the relay's public key.
+    #[must_use]
+    pub fn key(&self) -> RelayKey {
+        self.shared.identity.keys.public()
+    }
+
+    /// Returns the link that people join with, for a relay that listens on `address`. It says the
+    /// public address, if there is one, with the port of `address` where that says 0.
+    #[must_use]
+    pub fn invite_link(&self, address: SocketAddr) -> InviteLink {
+        let (host, port) = match &self.public_address {
+            Some((host, 0)) => (host.clone(), address.port()),
+            Some((host, port)) => (host.clone(), *port),
+            None => (address.ip().to_string(), address.port()),
+        };
+        let has_token = self.shared.registration == Registration::Invite;
+        InviteLink {
+            host,
+            port,
+            relay: self.key(),
+            token: has_token.then(|| self.shared.identity.token.clone()),
+        }
+    }
+
+    /// Serves until `shutdown` ends: then stops accepting, finishes what must be durable, tells the
+    /// devices, and leaves. The data folder is free afterwards.
+    ///
+    /// # Errors
+    /// [`RelayError`] when what was accepted could not be stored at the end.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), RelayError> {
+        let mut connections = JoinSet::new();
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        let mut checkpoint = tokio::time::interval(CHECKPOINT_EVERY);
+        tokio::pin!(shutdown);
+        loop {
+            let has_room = connections.len() < self.shared.limits.connections as usize;
+            tokio::select! {
+                () = &mut shutdown => break,
+                accepted = listener.accept(), if has_room => match accepted {
+                    Ok((stream, from)) => self.admit(&mut connections, stream, from),
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                _ = connections.join_next(), if !connections.is_empty() => {}
+                _ = sweep.tick() => self.spawn_work(sweep_all),
+                _ = checkpoint.tick() => self.spawn_work(|shared| {
+                    // Said in the log; the next one tries again.
+                    let _ = shared.stores.blobs.checkpoint();
+                }),
+            }
+        }
+        drop(listener);
+        self.stop(connections).await;
+        Ok(())
+    }
+
+    fn admit(&self, connections: &mut JoinSet<()>, stream: TcpStream, from: SocketAddr) {
+        let shared = &self.shared;
+        if !shared.handshakes.has_any(&address_key(from.ip()), shared.clock.now()) {
+            tracing::debug!("an address made too many attempts");
+            return;
+        }
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection ended at once");
+            return;
+        }
+        connections.spawn(login::serve(Arc::clone(shared), stream, from.ip()));
+    }
+
+    fn spawn_work(&self, work: impl FnOnce(&Shared) + Send + 'static) {
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || work(&shared));
+    }
+
+    async fn stop(mut self, mut connections: JoinSet<()>) {
+        self.shared.stopping.send_replace(true);
+        self.shared.registry.close_all();
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.shared.limits.drain_time, drained).await.is_err() {
+            tracing::warn!("connections did not end in time and were cut");
+        }
+        connections.shutdown().await;
+        // Blocking jobs of cut connections hold the stores a moment longer. The committer holds
+        // its own references.
+        while Arc::strong_count(&self.shared) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let work = move || {
+            let _ = self.shared.stores.blobs.checkpoint();
+            self.stop_committer();
+        };
+        let _ = tokio::task::spawn_blocking(work).await;
+    }
+
+    fn stop_committer(&mut self) {
+        self.shared.mailboxes.committer().stop();
+        if let Some(thread) = self.committer.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.stop_committer();
+    }
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Relay({:?})", self.key())
+    }
+}
+
+fn sweep_all(shared: &Shared) {
+    let now = shared.clock.now();
+    shared.mailboxes.sweep(now);
+    let oldest = chatcore::ids::Timestamp(now.0.saturating_sub(shared.limits.blob_life));
+    // Said in the log; the next sweep tries again.
+    let _ = shared.stores.retention.sweep(now, oldest);
+}
+
+/// Starts the thread that stores envelopes.
+fn spawn_committer(shared: &Shared) -> io::Result<JoinHandle<()>> {
+    let (stores, mailboxes) = (Arc::clone(&shared.stores), Arc::clone(&shared.mailboxes));
+    let run = move || {
+        let committer = mailboxes.committer();
+        while let Some(batch) = committer.next_batch() {
+            let result = stores.mailbox.commit(Arc::clone(&batch.changes));
+            if result.is_err() {
+                mailboxes.discard(&batch);
+            }
+            committer.finish(batch, result.is_ok());
+        }
+    };
+    let thread = std::thread::Builder::new().name("committer".to_owned());
+    thread.spawn(run)
+}
+
+/// Makes the data folder, private to its user, and keeps other relays out of it.
+pub(crate) fn lock_folder(folder: &std::path::Path) -> Result<File, RelayError> {
+    let file_error = |source| RelayError::File { path: folder.to_owned(), source };
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder).map_err(file_error)?;
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false);
+    let lock = options.open(folder.join(LOCK_FILE)).map_err(file_error)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(std::fs::TryLockError::WouldBlock) => Err(store_error(folder, StoreError::Locked)),
+        Err(std::fs::TryLockError::Error(source)) => Err(file_error(source)),
+    }
+}
+
+pub(crate) fn store_error(folder: &std::path::Path, source: StoreError) -> RelayError {
+    RelayError::Store { folder: folder.to_owned(), source }
+}

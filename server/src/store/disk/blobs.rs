@@ -1,0 +1,428 @@
+//! Blobs as plain files: one file for each, chunks at their offsets, records in redb.
+//!
+//! A chunk is not synced when it is stored. Which chunks of an incomplete blob survive a crash says
+//! the file `ID.map` beside it; it is written only after `sync_data` of the bytes it speaks of.
+//! Bits only ever go from 0 to 1, so a torn write of it is harmless.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use chatcore::ids::{BlobId, Timestamp, UserId};
+
+use super::super::rules::Bitmap;
+use super::super::{
+    BlobQuota, BlobRecord, BlobState, BlobUsage, Blobs, ChunkOutcome, CreateOutcome, StoreError,
+};
+use super::failed;
+use super::main::MainDb;
+use crate::lock::lock;
+
+/// Chunks of one blob after which they are synced and its map is written.
+const CHECKPOINT_EVERY: u32 = 64;
+
+/// The folder of blobs.
+pub(super) struct DiskBlobs {
+    shared: Arc<Shared>,
+    checkpoints: Mutex<Option<Sender<Arc<Blob>>>>,
+    thread: Option<JoinHandle<()>>,
+    usage: Mutex<HashMap<UserId, BlobUsage>>,
+    blobs: Mutex<HashMap<BlobId, Arc<Blob>>>,
+}
+
+struct Shared {
+    folder: PathBuf,
+    main: Arc<MainDb>,
+}
+
+struct Blob {
+    id: BlobId,
+    record: BlobRecord,
+    progress: Mutex<Progress>,
+}
+
+struct Progress {
+    stored: Bitmap,
+    complete: bool,
+    /// Whether redb has the record.
+    is_recorded: bool,
+    /// Chunks stored since the last checkpoint.
+    unsynced: u32,
+    /// Removed while somebody still held it.
+    is_gone: bool,
+}
+
+impl Blob {
+    fn state(&self) -> BlobState {
+        let progress = lock(&self.progress);
+        BlobState {
+            record: self.record,
+            complete: progress.complete,
+            stored: progress.stored.to_bytes(),
+        }
+    }
+
+    fn offset(&self, index: u32) -> SeekFrom {
+        SeekFrom::Start(u64::from(index) * u64::from(self.record.shape.chunk_size))
+    }
+
+    fn read(&self, path: &Path, index: u32) -> io::Result<Vec<u8>> {
+        let size = usize::try_from(self.record.shape.chunk_size).map_err(io::Error::other)?;
+        let mut file = File::open(path)?;
+        file.seek(self.offset(index))?;
+        let mut chunk = Vec::with_capacity(size);
+        file.take(u64::from(self.record.shape.chunk_size)).read_to_end(&mut chunk)?;
+        if chunk.len() == size { Ok(chunk) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    fn write(&self, path: &Path, index: u32, chunk: &[u8]) -> io::Result<()> {
+        let mut file = File::options().write(true).create(true).truncate(false).open(path)?;
+        file.seek(self.offset(index))?;
+        file.write_all(chunk)
+    }
+}
+
+impl Shared {
+    fn path(&self, id: &BlobId) -> PathBuf {
+        self.folder.join(id.to_hex())
+    }
+
+    fn map_path(&self, id: &BlobId) -> PathBuf {
+        self.folder.join(format!("{}.map", id.to_hex()))
+    }
+
+    /// Makes the chunks stored so far survive a crash.
+    fn checkpoint(&self, blob: &Blob) -> Result<(), StoreError> {
+        let (stored, is_recorded) = {
+            let mut progress = lock(&blob.progress);
+            if progress.unsynced == 0 || progress.complete || progress.is_gone {
+                return Ok(());
+            }
+            progress.unsynced = 0;
+            (progress.stored.to_bytes(), progress.is_recorded)
+        };
+        let write = || -> io::Result<()> {
+            File::options().write(true).open(self.path(&blob.id))?.sync_data()?;
+            let map = self.map_path(&blob.id);
+            let mut map = File::options().write(true).create(true).truncate(false).open(map)?;
+            map.write_all(&stored)
+        };
+        write().map_err(|e| failed(&e))?;
+        if !is_recorded {
+            self.main.put_blobs(vec![(blob.id, blob.record, false)])?;
+        }
+        let is_gone = {
+            let mut progress = lock(&blob.progress);
+            progress.is_recorded = true;
+            progress.is_gone
+        };
+        if is_gone {
+            self.erase(&[blob.id])?;
+        }
+        Ok(())
+    }
+
+    fn erase(&self, ids: &[BlobId]) -> Result<(), StoreError> {
+        self.main.remove_blobs(ids.to_vec())?;
+        for id in ids {
+            for path in [self.path(id), self.map_path(id)] {
+                match fs::remove_file(path) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(&e)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl DiskBlobs {
+    pub(super) fn open(folder: PathBuf, main: Arc<MainDb>) -> Result<Self, StoreError> {
+        fs::create_dir_all(&folder).map_err(|e| failed(&e))?;
+        let shared = Arc::new(Shared { folder, main });
+        let rows = shared.main.blobs()?;
+        let known: HashSet<BlobId> = rows.iter().map(|(id, ..)| *id).collect();
+        let files = shared.keep_only(&known).map_err(|e| failed(&e))?;
+        let mut blobs = HashMap::new();
+        let mut usage: HashMap<UserId, BlobUsage> = HashMap::new();
+        let mut lost = Vec::new();
+        for (id, record, complete) in rows {
+            if !files.contains(&id) {
+                lost.push(id);
+                continue;
+            }
+            let count = record.shape.chunk_count;
+            let stored = if complete {
+                Bitmap::full(count)
+            } else {
+                let map = fs::read(shared.map_path(&id)).unwrap_or_default();
+                Bitmap::from_bits(count, &map)
+            };
+            let of_owner = usage.entry(record.owner).or_default();
+            of_owner.open += u32::from(!complete);
+            of_owner.bytes += record.shape.total();
+            let progress = Mutex::new(Progress {
+                stored,
+                complete,
+                is_recorded: true,
+                unsynced: 0,
+                is_gone: false,
+            });
+            let blob = Arc::new(Blob { id, record, progress });
+            blobs.insert(id, blob);
+        }
+        if !lost.is_empty() {
+            tracing::warn!(count = lost.len(), "files of blobs are missing; forgot them");
+            shared.erase(&lost)?;
+        }
+        let (checkpoints, thread) =
+            spawn_checkpoints(Arc::clone(&shared)).map_err(|e| failed(&e))?;
+        Ok(Self {
+            shared,
+            checkpoints: Mutex::new(Some(checkpoints)),
+            thread: Some(thread),
+            usage: Mutex::new(usage),
+            blobs: Mutex::new(blobs),
+        })
+    }
+
+    fn get(&self, id: &BlobId) -> Option<Arc<Blob>> {
+        lock(&self.blobs).get(id).cloned()
+    }
+
+    pub(super) fn remove_created_before(&self, oldest: Timestamp) -> Result<(), StoreError> {
+        self.remove_where(|record| record.created < oldest)
+    }
+
+    fn remove_where(&self, is_unwanted: impl Fn(&BlobRecord) -> bool) -> Result<(), StoreError> {
+        let blobs = lock(&self.blobs);
+        let unwanted = blobs.values().filter(|b| is_unwanted(&b.record));
+        let ids: Vec<_> = unwanted.map(|b| b.id).collect();
+        drop(blobs);
+        self.remove_all(&ids)
+    }
+
+    fn remove_all(&self, ids: &[BlobId]) -> Result<(), StoreError> {
+        let mut gone = Vec::new();
+        for id in ids {
+            let Some(blob) = lock(&self.blobs).remove(id) else {
+                continue;
+            };
+            let complete = {
+                let mut progress = lock(&blob.progress);
+                progress.is_gone = true;
+                progress.complete
+            };
+            self.change_usage(&blob.record.owner, |usage| {
+                usage.open = usage.open.saturating_sub(u32::from(!complete));
+                usage.bytes = usage.bytes.saturating_sub(blob.record.shape.total());
+            });
+            gone.push(*id);
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.shared.erase(&gone)
+    }
+
+    fn change_usage(&self, owner: &UserId, change: impl Fn(&mut BlobUsage)) {
+        let mut usage = lock(&self.usage);
+        let of_owner = usage.entry(*owner).or_default();
+        change(of_owner);
+        if *of_owner == BlobUsage::default() {
+            usage.remove(owner);
+        }
+    }
+
+    /// Syncs the full blobs among `blobs` and their folder; returns those.
+    fn sync(&self, blobs: &[Option<Arc<Blob>>]) -> io::Result<Vec<Arc<Blob>>> {
+        let mut full = Vec::new();
+        for blob in blobs.iter().flatten() {
+            let is_due = {
+                let progress = lock(&blob.progress);
+                progress.stored.is_full() && !progress.complete && !progress.is_gone
+            };
+            if is_due {
+                let path = self.shared.path(&blob.id);
+                File::options().write(true).open(path)?.sync_all()?;
+                full.push(Arc::clone(blob));
+            }
+        }
+        #[cfg(unix)]
+        if !full.is_empty() {
+            File::open(&self.shared.folder)?.sync_all()?;
+        }
+        Ok(full)
+    }
+}
+
+impl Shared {
+    /// Deletes files of unknown blobs; returns the ids whose file is there.
+    fn keep_only(&self, known: &HashSet<BlobId>) -> io::Result<HashSet<BlobId>> {
+        let names: HashMap<String, BlobId> = known.iter().map(|id| (id.to_hex(), *id)).collect();
+        let mut found = HashSet::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            match names.get(name.trim_end_matches(".map")) {
+                Some(id) if !name.ends_with(".map") => {
+                    found.insert(*id);
+                }
+                Some(_) => {}
+                None => fs::remove_file(entry.path())?,
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Starts the thread that writes checkpoints, so that uploads do not wait for the disk.
+fn spawn_checkpoints(shared: Arc<Shared>) -> io::Result<(Sender<Arc<Blob>>, JoinHandle<()>)> {
+    let (sender, receiver) = mpsc::channel::<Arc<Blob>>();
+    let thread =
+        std::thread::Builder::new().name("blob-checkpoints".to_owned()).spawn(move || {
+            for blob in receiver {
+                // The next checkpoint or the end of the upload tries again.
+                let _ = shared.checkpoint(&blob);
+            }
+        })?;
+    Ok((sender, thread))
+}
+
+impl Drop for DiskBlobs {
+    /// Ends the thread, so that the files are closed when the stores are dropped.
+    fn drop(&mut self) {
+        *lock(&self.checkpoints) = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Blobs for Arc<DiskBlobs> {
+    fn create(
+        &self,
+        id: &BlobId,
+        record: &BlobRecord,
+        quota: &BlobQuota,
+    ) -> Result<CreateOutcome, StoreError> {
+        let free = fs4::available_space(&self.shared.folder).map_err(|e| failed(&e))?;
+        let mut blobs = lock(&self.blobs);
+        if let Some(old) = blobs.get(id) {
+            return Ok(if record.is_retry_of(&old.record) {
+                CreateOutcome::Created(old.state())
+            } else {
+                CreateOutcome::Exists
+            });
+        }
+        let total = record.shape.total();
+        if self.usage(&record.owner).is_over(quota, record) || total > free / 2 {
+            return Ok(CreateOutcome::OverQuota);
+        }
+        let progress = Mutex::new(Progress {
+            stored: Bitmap::new(record.shape.chunk_count),
+            complete: false,
+            is_recorded: false,
+            unsynced: 0,
+            is_gone: false,
+        });
+        let blob = Arc::new(Blob { id: *id, record: *record, progress });
+        let state = blob.state();
+        blobs.insert(*id, blob);
+        drop(blobs);
+        self.change_usage(&record.owner, |usage| {
+            usage.open += 1;
+            usage.bytes += total;
+        });
+        Ok(CreateOutcome::Created(state))
+    }
+
+    fn find(&self, id: &BlobId) -> Result<Option<BlobState>, StoreError> {
+        Ok(self.get(id).map(|blob| blob.state()))
+    }
+
+    fn put(&self, id: &BlobId, index: u32, chunk: &[u8]) -> Result<ChunkOutcome, StoreError> {
+        let Some(blob) = self.get(id) else {
+            return Ok(ChunkOutcome::Unknown);
+        };
+        let path = self.shared.path(id);
+        // Held while writing: two writers of one chunk must not both find it missing.
+        let mut progress = lock(&blob.progress);
+        if progress.is_gone || !progress.stored.holds(index) {
+            return Ok(ChunkOutcome::Unknown);
+        }
+        if progress.stored.is_set(index) {
+            let stored = blob.read(&path, index).map_err(|e| failed(&e))?;
+            return Ok(if stored == chunk { ChunkOutcome::Same } else { ChunkOutcome::Differs });
+        }
+        blob.write(&path, index, chunk).map_err(|e| failed(&e))?;
+        progress.stored.set(index);
+        progress.unsynced += 1;
+        if progress.unsynced == CHECKPOINT_EVERY {
+            drop(progress);
+            if let Some(checkpoints) = lock(&self.checkpoints).as_ref() {
+                // Only fails when the thread is gone; the end of the upload syncs as well.
+                let _ = checkpoints.send(blob);
+            }
+        }
+        Ok(ChunkOutcome::Stored)
+    }
+
+    fn chunk(&self, id: &BlobId, index: u32) -> Result<Option<Bytes>, StoreError> {
+        let Some(blob) = self.get(id).filter(|b| lock(&b.progress).stored.is_set(index)) else {
+            return Ok(None);
+        };
+        match blob.read(&self.shared.path(id), index) {
+            Ok(chunk) => Ok(Some(chunk.into())),
+            // Deleted between: as if it had been asked for later.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(failed(&e)),
+        }
+    }
+
+    fn complete(&self, ids: &[BlobId]) -> Result<Vec<bool>, StoreError> {
+        let blobs: Vec<_> = ids.iter().map(|id| self.get(id)).collect();
+        let full = self.sync(&blobs).map_err(|e| failed(&e))?;
+        if !full.is_empty() {
+            let rows = full.iter().map(|b| (b.id, b.record, true)).collect();
+            self.shared.main.put_blobs(rows)?;
+        }
+        for blob in full {
+            let was_open = {
+                let mut progress = lock(&blob.progress);
+                progress.is_recorded = true;
+                !std::mem::replace(&mut progress.complete, true) && !progress.is_gone
+            };
+            if was_open {
+                self.change_usage(&blob.record.owner, |usage| {
+                    usage.open = usage.open.saturating_sub(1);
+                });
+                let _ = fs::remove_file(self.shared.map_path(&blob.id));
+            }
+        }
+        let is_complete = |blob: &Arc<Blob>| lock(&blob.progress).complete;
+        Ok(blobs.iter().map(|b| b.as_ref().is_some_and(is_complete)).collect())
+    }
+
+    fn remove(&self, ids: &[BlobId]) -> Result<(), StoreError> {
+        self.remove_all(ids)
+    }
+
+    fn remove_owned(&self, owner: &UserId) -> Result<(), StoreError> {
+        self.remove_where(|record| record.owner == *owner)
+    }
+
+    fn checkpoint(&self) -> Result<(), StoreError> {
+        let blobs: Vec<_> = lock(&self.blobs).values().cloned().collect();
+        blobs.iter().try_for_each(|blob| self.shared.checkpoint(blob))
+    }
+
+    fn usage(&self, owner: &UserId) -> BlobUsage {
+        lock(&self.usage).get(owner).copied().unwrap_or_default()
+    }
+}

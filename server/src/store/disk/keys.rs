@@ -1,0 +1,154 @@
+//! sled: the folder, its schema and its flush.
+//!
+//! No value exceeds 4 KiB: a leaf of 17 of them stays below the size at which sled moves it to a
+//! file of its own, which it would never sync. sled's flush is `sync_file_range`, so `sync_data`
+//! is called on its file through a handle of our own before anything is answered.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard};
+
+use chatcore::ids::{DeviceAddress, UserId};
+use sled::{Db, Tree};
+
+use super::super::{SCHEMA, StoreError};
+use super::failed;
+use super::group::Group;
+use super::seal::Seal;
+use crate::lock::lock;
+
+/// Most bytes of a value.
+const MAX_VALUE: usize = 4_096;
+const SCHEMA_KEY: &[u8] = b"schema";
+const CACHE: u64 = 64 << 20;
+/// Writers of different users seldom meet in one of these locks.
+const WRITER_LOCKS: usize = 64;
+
+/// The sled folder.
+pub(super) struct KeysDb {
+    db: Db,
+    file: File,
+    group: Group<()>,
+    writers: Vec<Mutex<()>>,
+    /// user ‖ version → signed record.
+    pub(super) records: Tree,
+    /// link key → device address.
+    pub(super) links: Tree,
+    /// device address → link key.
+    pub(super) devices: Tree,
+    /// device address ‖ kind ‖ prekey id → expiry ‖ certificate hash ‖ signed record.
+    pub(super) prekeys: Tree,
+    /// device address → highest one-time prekey id stored so far.
+    pub(super) highest: Tree,
+    /// Dropped last.
+    _seal: Option<Seal>,
+}
+
+impl KeysDb {
+    /// Opens the folder. One without a schema is taken as new only in a store that `is_new`, or when
+    /// it is not there at all: clients upload lost public keys again.
+    pub(super) fn open(path: &Path, is_new: bool) -> Result<Self, StoreError> {
+        let is_new = is_new || !path.exists();
+        Seal::lift(path)?;
+        match catch_unwind(AssertUnwindSafe(|| Self::open_inner(path, is_new))) {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Damaged),
+        }
+    }
+
+    fn open_inner(path: &Path, is_new: bool) -> Result<Self, StoreError> {
+        let config = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(None);
+        // Declared before sled's handles, hence dropped after them.
+        let seal;
+        let db = config.open().map_err(|e| refusal(&e))?;
+        // Also noted when the store is refused below: the files are whole.
+        seal = Some(Seal::at_end(path));
+        let schema = db.get(SCHEMA_KEY).map_err(|e| refusal(&e))?;
+        let schema = schema.and_then(|v| v.as_ref().try_into().map(u64::from_be_bytes).ok());
+        match schema {
+            Some(SCHEMA) => {}
+            Some(found) if found > SCHEMA => {
+                let known = SCHEMA;
+                return Err(StoreError::Newer { found, known });
+            }
+            None if is_new => {}
+            _ => return Err(StoreError::Damaged),
+        }
+        let tree = |name: &str| db.open_tree(name).map_err(|e| refusal(&e));
+        Ok(Self {
+            file: File::options()
+                .read(true)
+                .write(true)
+                .open(path.join("db"))
+                .map_err(|e| failed(&e))?,
+            records: tree("records")?,
+            links: tree("links")?,
+            devices: tree("devices")?,
+            prekeys: tree("prekeys")?,
+            highest: tree("highest")?,
+            group: Group::new(),
+            writers: (0..WRITER_LOCKS).map(|_| Mutex::new(())).collect(),
+            db,
+            _seal: seal,
+        })
+    }
+
+    /// Writes the schema of a new store.
+    pub(super) fn prepare(&self) -> Result<(), StoreError> {
+        self.db.insert(SCHEMA_KEY, &SCHEMA.to_be_bytes()).map_err(|e| failed(&e))?;
+        self.flush()
+    }
+
+    /// Makes what this thread wrote durable, together with what others wrote.
+    pub(super) fn flush(&self) -> Result<(), StoreError> {
+        self.group.run((), |_| {
+            self.db.flush().map_err(|e| failed(&e))?;
+            self.file.sync_data().map_err(|e| failed(&e))
+        })
+    }
+
+    /// Keeps other writers of the same user out.
+    pub(super) fn writer(&self, user: &UserId) -> Option<MutexGuard<'_, ()>> {
+        let first = user.as_bytes().first().copied().unwrap_or(0);
+        let index = usize::from(first) % WRITER_LOCKS;
+        self.writers.get(index).map(lock)
+    }
+}
+
+/// Refuses a value that sled would not keep safely.
+pub(super) fn value(bytes: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+    if bytes.len() > MAX_VALUE {
+        return Err(StoreError::Failed);
+    }
+    Ok(bytes)
+}
+
+pub(super) fn address_key(device: &DeviceAddress) -> [u8; 36] {
+    let mut key = [0; 36];
+    let bytes = device.user.as_bytes().iter().copied();
+    let bytes = bytes.chain(device.device.get().to_be_bytes());
+    key.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
+    key
+}
+
+fn refusal(error: &sled::Error) -> StoreError {
+    match error {
+        // sled takes an exclusive lock on its file.
+        sled::Error::Io(io) if io.kind() == std::io::ErrorKind::WouldBlock => StoreError::Locked,
+        sled::Error::Io(io) if io.to_string().contains("could not acquire lock") => {
+            StoreError::Locked
+        }
+        sled::Error::Corruption { .. } | sled::Error::Unsupported(_) => StoreError::Damaged,
+        _ => failed(error),
+    }
+}
+
+#[cfg(test)]
+pub(super) fn set_schema_for_testing_only(path: &Path, version: u64) {
+    Seal::lift(path).unwrap();
+    let db = sled::open(path).unwrap();
+    db.insert(SCHEMA_KEY, &version.to_be_bytes()).unwrap();
+    drop(db);
+    drop(Seal::at_end(path));
+}

@@ -1,0 +1,80 @@
+//! The stores in a data folder: `keys/` (sled), `relay.redb`, `blobs/`.
+
+mod blobs;
+mod directory;
+mod group;
+mod keys;
+mod main;
+mod prekeys;
+mod seal;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use chatcore::ids::Timestamp;
+
+use super::{Retention, StoreError, Stores};
+use blobs::DiskBlobs;
+use directory::DiskDirectory;
+use keys::KeysDb;
+use main::MainDb;
+use prekeys::DiskPrekeys;
+use seal::Seal;
+
+/// Folder of the public keys.
+const KEYS: &str = "keys";
+/// File of everything that must not be lost.
+const MAIN: &str = "relay.redb";
+/// Folder of the blobs' bytes.
+const BLOBS: &str = "blobs";
+
+pub(super) fn open(folder: &Path) -> Result<Stores, StoreError> {
+    let is_lost = std::fs::metadata(folder.join(MAIN)).map_or(true, |m| m.len() == 0);
+    if is_lost && folder.join(KEYS).exists() {
+        return Err(StoreError::Damaged);
+    }
+    Seal::check(&folder.join(KEYS))?;
+    // Both are opened before anything is written to either.
+    let main = Arc::new(MainDb::open(&folder.join(MAIN))?);
+    let is_new = main.is_empty().map_err(|e| failed(&e))?;
+    let keys = Arc::new(KeysDb::open(&folder.join(KEYS), is_new)?);
+    keys.prepare()?;
+    main.prepare()?;
+    let blobs = Arc::new(DiskBlobs::open(folder.join(BLOBS), Arc::clone(&main))?);
+    let retention = DiskRetention { main: Arc::clone(&main), blobs: Arc::clone(&blobs) };
+    Ok(Stores {
+        directory: Box::new(DiskDirectory::new(Arc::clone(&keys), Arc::clone(&main))),
+        prekeys: Box::new(DiskPrekeys::new(keys)),
+        mailbox: Box::new(main),
+        blobs: Box::new(blobs),
+        retention: Box::new(retention),
+    })
+}
+
+struct DiskRetention {
+    main: Arc<MainDb>,
+    blobs: Arc<DiskBlobs>,
+}
+
+impl Retention for DiskRetention {
+    fn sweep(&self, now: Timestamp, oldest: Timestamp) -> Result<(), StoreError> {
+        self.main.sweep_nicknames(now)?;
+        self.blobs.remove_created_before(oldest)
+    }
+}
+
+/// Logs what the engine says and keeps only the class for callers.
+fn failed(error: &dyn std::error::Error) -> StoreError {
+    tracing::error!(%error, "the store failed");
+    StoreError::Failed
+}
+
+/// Writes another schema version into one engine of a closed store.
+#[cfg(test)]
+pub(super) fn set_schema_for_testing_only(folder: &Path, engine: &str, version: u64) {
+    if engine == "redb" {
+        main::set_schema_for_testing_only(&folder.join(MAIN), version);
+    } else {
+        keys::set_schema_for_testing_only(&folder.join(KEYS), version);
+    }
+}

@@ -1,0 +1,328 @@
+//! Stores that are gone when dropped.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use chatcore::ids::{BlobId, DeviceAddress, PrekeyId, Timestamp, UserId};
+use chatcore::keys::{PrekeyKind, Signed, UserRecord};
+
+use super::rules::{Bitmap, NicknameRow, Rename, judge};
+use super::{
+    Arrival, BlobQuota, BlobRecord, BlobState, BlobUsage, Blobs, Body, ChunkOutcome, CreateOutcome,
+    Directory, MAX_ONE_TIME, Mailbox, MailboxBatch, PrekeyStatus, Prekeys, Put, Queued, Retention,
+    StoreError, StoredPrekey, Stores,
+};
+use crate::lock::lock;
+
+pub(super) fn open() -> Stores {
+    let memory = Memory::default();
+    Stores {
+        directory: Box::new(memory.clone()),
+        prekeys: Box::new(memory.clone()),
+        mailbox: Box::new(memory.clone()),
+        blobs: Box::new(memory.clone()),
+        retention: Box::new(memory),
+    }
+}
+
+#[derive(Default, Clone)]
+struct Memory {
+    directory: Arc<Mutex<DirectoryTables>>,
+    prekeys: Arc<Mutex<HashMap<DeviceAddress, DevicePrekeys>>>,
+    mailbox: Arc<Mutex<BTreeMap<Arrival, (Queued, Body)>>>,
+    blobs: Arc<Mutex<HashMap<BlobId, MemoryBlob>>>,
+}
+
+#[derive(Default)]
+struct DirectoryTables {
+    records: HashMap<UserId, Vec<UserRecord>>,
+    nicknames: HashMap<String, NicknameRow>,
+    links: HashMap<[u8; 32], DeviceAddress>,
+}
+
+impl DirectoryTables {
+    fn newest(&self, user: &UserId) -> Option<&UserRecord> {
+        self.records.get(user).and_then(|chain| chain.last())
+    }
+}
+
+impl Directory for Memory {
+    fn device(&self, link_key: &[u8; 32]) -> Result<Option<DeviceAddress>, StoreError> {
+        Ok(lock(&self.directory).links.get(link_key).copied())
+    }
+
+    fn has_device(&self, device: &DeviceAddress) -> Result<bool, StoreError> {
+        let tables = lock(&self.directory);
+        let newest = tables.newest(&device.user);
+        Ok(newest.is_some_and(|n| n.device(device.device).is_some()))
+    }
+
+    fn newest(&self, user: &UserId) -> Result<Option<Signed>, StoreError> {
+        let tables = lock(&self.directory);
+        Ok(tables.newest(user).map(|n| n.signed().clone()))
+    }
+
+    fn version(&self, user: &UserId) -> Result<Option<u64>, StoreError> {
+        Ok(lock(&self.directory).newest(user).map(UserRecord::version))
+    }
+
+    fn records(&self, user: &UserId, after: u64, max: usize) -> Result<Vec<Signed>, StoreError> {
+        let tables = lock(&self.directory);
+        let chain = tables.records.get(user).map_or(&[][..], Vec::as_slice);
+        let newer = chain.iter().filter(|r| r.version() > after).take(max);
+        Ok(newer.map(|r| r.signed().clone()).collect())
+    }
+
+    fn owner(&self, folded: &str) -> Result<Option<UserId>, StoreError> {
+        let tables = lock(&self.directory);
+        let row = tables.nicknames.get(folded).filter(|r| r.until.is_none());
+        Ok(row.map(|r| r.owner))
+    }
+
+    fn put(&self, record: &UserRecord, now: Timestamp) -> Result<Put, StoreError> {
+        let mut tables = lock(&self.directory);
+        let user = record.user_id();
+        let newest = tables.newest(&user).cloned();
+        if let Some(put) = judge(record, newest.as_ref().map(|n| n.signed().clone()))? {
+            return Ok(put);
+        }
+        let foreign = record.devices().iter().any(|d| {
+            let holder = tables.links.get(d.link_key().as_bytes());
+            holder.is_some_and(|h| h.user != user || h.device != d.device_id())
+        });
+        if foreign {
+            return Ok(Put::Refused);
+        }
+        let rename = Rename::of(record, newest.as_ref(), now);
+        if let Some(new) = rename.new {
+            let row = tables.nicknames.get(&new);
+            if row.is_some_and(|r| r.refuses(&user, now)) {
+                return Ok(Put::NicknameTaken);
+            }
+            tables.nicknames.insert(new, NicknameRow::live(user));
+        }
+        if let Some(former) = rename.former {
+            let row = NicknameRow::given_up(user, now);
+            tables.nicknames.insert(former, row);
+        }
+        for device in newest.iter().flat_map(|n| n.devices()) {
+            tables.links.remove(device.link_key().as_bytes());
+        }
+        for device in record.devices() {
+            let address = DeviceAddress { user, device: device.device_id() };
+            tables.links.insert(*device.link_key().as_bytes(), address);
+        }
+        tables.records.entry(user).or_default().push(record.clone());
+        Ok(Put::Stored)
+    }
+}
+
+#[derive(Default)]
+struct DevicePrekeys {
+    one_time: BTreeMap<PrekeyId, StoredPrekey>,
+    last_resort: Option<StoredPrekey>,
+    highest: u64,
+}
+
+impl DevicePrekeys {
+    fn status(&self) -> PrekeyStatus {
+        PrekeyStatus {
+            one_time: u32::try_from(self.one_time.len()).unwrap_or(u32::MAX),
+            last_resort: self.last_resort.as_ref().map(|p| p.id),
+        }
+    }
+}
+
+impl Prekeys for Memory {
+    fn status(&self, device: &DeviceAddress) -> Result<PrekeyStatus, StoreError> {
+        let prekeys = lock(&self.prekeys);
+        Ok(prekeys.get(device).map(DevicePrekeys::status).unwrap_or_default())
+    }
+
+    fn upload(
+        &self,
+        device: &DeviceAddress,
+        prekeys: &[StoredPrekey],
+    ) -> Result<PrekeyStatus, StoreError> {
+        let mut all = lock(&self.prekeys);
+        let stored = all.entry(*device).or_default();
+        let mut prekeys: Vec<_> = prekeys.iter().collect();
+        prekeys.sort_by_key(|p| p.id);
+        for prekey in prekeys {
+            match prekey.kind {
+                PrekeyKind::LastResort => stored.last_resort = Some(prekey.clone()),
+                PrekeyKind::OneTime => {
+                    if prekey.id.0 > stored.highest && stored.one_time.len() < MAX_ONE_TIME {
+                        stored.highest = prekey.id.0;
+                        stored.one_time.insert(prekey.id, prekey.clone());
+                    }
+                }
+            }
+        }
+        Ok(stored.status())
+    }
+
+    fn claim(
+        &self,
+        devices: &[DeviceAddress],
+        now: Timestamp,
+    ) -> Result<Vec<Option<Signed>>, StoreError> {
+        let mut all = lock(&self.prekeys);
+        let claim = |device| {
+            let stored: &mut DevicePrekeys = all.get_mut(device)?;
+            while let Some((_, prekey)) = stored.one_time.pop_first() {
+                if now <= prekey.not_after {
+                    return Some(prekey.signed);
+                }
+            }
+            let last = stored.last_resort.as_ref();
+            last.filter(|p| now <= p.not_after).map(|p| p.signed.clone())
+        };
+        Ok(devices.iter().map(claim).collect())
+    }
+
+    fn retain(&self, device: &DeviceAddress, keep: Option<&[u8; 32]>) -> Result<(), StoreError> {
+        let mut all = lock(&self.prekeys);
+        if let Some(stored) = all.get_mut(device) {
+            stored.one_time.retain(|_, p| keep == Some(&p.cert_hash));
+            stored.last_resort = stored.last_resort.take().filter(|p| keep == Some(&p.cert_hash));
+        }
+        Ok(())
+    }
+}
+
+impl Mailbox for Memory {
+    fn index(&self) -> Result<Vec<Queued>, StoreError> {
+        Ok(lock(&self.mailbox).values().map(|(queued, _)| *queued).collect())
+    }
+
+    fn bodies(&self, arrivals: &[Arrival]) -> Result<Vec<Option<Body>>, StoreError> {
+        let mailbox = lock(&self.mailbox);
+        let body = |arrival| mailbox.get(arrival).map(|(_, body)| body.clone());
+        Ok(arrivals.iter().map(body).collect())
+    }
+
+    fn commit(&self, batch: Arc<MailboxBatch>) -> Result<(), StoreError> {
+        let mut mailbox = lock(&self.mailbox);
+        for (queued, body) in &batch.appended {
+            mailbox.insert(queued.arrival, (*queued, body.clone()));
+        }
+        for arrival in &batch.removed {
+            mailbox.remove(arrival);
+        }
+        Ok(())
+    }
+}
+
+struct MemoryBlob {
+    record: BlobRecord,
+    complete: bool,
+    stored: Bitmap,
+    chunks: BTreeMap<u32, Bytes>,
+}
+
+impl MemoryBlob {
+    fn state(&self) -> BlobState {
+        BlobState { record: self.record, complete: self.complete, stored: self.stored.to_bytes() }
+    }
+}
+
+impl Blobs for Memory {
+    fn create(
+        &self,
+        blob: &BlobId,
+        record: &BlobRecord,
+        quota: &BlobQuota,
+    ) -> Result<CreateOutcome, StoreError> {
+        let usage = self.usage(&record.owner);
+        let mut blobs = lock(&self.blobs);
+        if let Some(old) = blobs.get(blob) {
+            return Ok(if record.is_retry_of(&old.record) {
+                CreateOutcome::Created(old.state())
+            } else {
+                CreateOutcome::Exists
+            });
+        }
+        if usage.is_over(quota, record) {
+            return Ok(CreateOutcome::OverQuota);
+        }
+        let new = MemoryBlob {
+            record: *record,
+            complete: false,
+            stored: Bitmap::new(record.shape.chunk_count),
+            chunks: BTreeMap::new(),
+        };
+        let state = new.state();
+        blobs.insert(*blob, new);
+        Ok(CreateOutcome::Created(state))
+    }
+
+    fn find(&self, blob: &BlobId) -> Result<Option<BlobState>, StoreError> {
+        Ok(lock(&self.blobs).get(blob).map(MemoryBlob::state))
+    }
+
+    fn put(&self, blob: &BlobId, index: u32, chunk: &[u8]) -> Result<ChunkOutcome, StoreError> {
+        let mut blobs = lock(&self.blobs);
+        let Some(blob) = blobs.get_mut(blob).filter(|b| b.stored.holds(index)) else {
+            return Ok(ChunkOutcome::Unknown);
+        };
+        if let Some(stored) = blob.chunks.get(&index) {
+            return Ok(if stored == chunk { ChunkOutcome::Same } else { ChunkOutcome::Differs });
+        }
+        blob.stored.set(index);
+        blob.chunks.insert(index, Bytes::copy_from_slice(chunk));
+        Ok(ChunkOutcome::Stored)
+    }
+
+    fn chunk(&self, blob: &BlobId, index: u32) -> Result<Option<Bytes>, StoreError> {
+        let blobs = lock(&self.blobs);
+        Ok(blobs.get(blob).and_then(|b| b.chunks.get(&index)).cloned())
+    }
+
+    fn complete(&self, ids: &[BlobId]) -> Result<Vec<bool>, StoreError> {
+        let mut blobs = lock(&self.blobs);
+        let complete = |id| {
+            blobs.get_mut(id).is_some_and(|blob: &mut MemoryBlob| {
+                blob.complete = blob.stored.is_full();
+                blob.complete
+            })
+        };
+        Ok(ids.iter().map(complete).collect())
+    }
+
+    fn remove(&self, ids: &[BlobId]) -> Result<(), StoreError> {
+        let mut blobs = lock(&self.blobs);
+        for id in ids {
+            blobs.remove(id);
+        }
+        Ok(())
+    }
+
+    fn remove_owned(&self, owner: &UserId) -> Result<(), StoreError> {
+        lock(&self.blobs).retain(|_, blob| blob.record.owner != *owner);
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn usage(&self, owner: &UserId) -> BlobUsage {
+        let blobs = lock(&self.blobs);
+        let mut usage = BlobUsage::default();
+        for blob in blobs.values().filter(|b| b.record.owner == *owner) {
+            usage.open += u32::from(!blob.complete);
+            usage.bytes += blob.record.shape.total();
+        }
+        usage
+    }
+}
+
+impl Retention for Memory {
+    fn sweep(&self, now: Timestamp, oldest: Timestamp) -> Result<(), StoreError> {
+        lock(&self.directory).nicknames.retain(|_, row| !row.is_over(now));
+        lock(&self.blobs).retain(|_, blob| blob.record.created >= oldest);
+        Ok(())
+    }
+}

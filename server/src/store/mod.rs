@@ -1,0 +1,425 @@
+//! What the relay keeps, behind narrow traits: one atomic operation per method, durable on return.
+//!
+//! Two engines on disk, each where it is good: sled keeps public keys ([`disk::keys`]), redb keeps
+//! what must not be lost ([`disk::main`]); blobs are plain files. The memory engine serves
+//! `--ephemeral` and tests; both pass the same conformance suite. No engine type, iterator or
+//! transaction leaves this module. All calls block.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use chatcore::ids::{BlobId, DeliveryTag, DeviceAddress, IdempotencyKey};
+use chatcore::ids::{PrekeyId, Timestamp, UserId};
+use chatcore::keys::{PrekeyKind, Signed, UserRecord};
+use chatcore::wire::envelope::EnvelopeKind;
+use chatcore::wire::relay::BlobShape;
+
+#[cfg(test)]
+mod conformance;
+mod disk;
+mod memory;
+mod rules;
+
+/// Version of what is on disk; a store with a higher one is refused.
+pub const SCHEMA: u64 = 1;
+
+/// Why the store did not do what it was asked. Nothing was changed unless a variant says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another relay has the folder open.
+    #[error("another relay uses this data folder; stop it, or choose another folder with --data")]
+    Locked,
+    /// The folder was written by a newer version.
+    #[error("the store has version {found}, this program knows {known}; use a newer chat-server")]
+    Newer {
+        /// Version in the store.
+        found: u64,
+        /// Newest version known here.
+        known: u64,
+    },
+    /// The files are not what was written; they were left as they are.
+    #[error(
+        "the store is damaged and was left as it is; move the data folder away and restore a \
+         backup with: chat-server restore DIR"
+    )]
+    Damaged,
+    /// Reading or writing failed. What was being written may or may not be stored.
+    #[error("the store can't be read or written; check free space and permissions")]
+    Failed,
+}
+
+/// What a directory did with a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Put {
+    /// It is the newest now.
+    Stored,
+    /// It was the newest already.
+    Same,
+    /// The nickname belongs to, or is reserved for, another user.
+    NicknameTaken,
+    /// Version 1 of a user who exists with another record.
+    AlreadyRegistered,
+    /// It does not extend the newest, or names a link key of another device.
+    Refused,
+}
+
+/// User records: append-only chains, their nicknames, and the link keys in them.
+pub trait Directory: Send + Sync {
+    /// Returns the device with this link key.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn device(&self, link_key: &[u8; 32]) -> Result<Option<DeviceAddress>, StoreError>;
+
+    /// Tells whether the device is in its user's newest record.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn has_device(&self, device: &DeviceAddress) -> Result<bool, StoreError>;
+
+    /// Returns a user's newest record.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn newest(&self, user: &UserId) -> Result<Option<Signed>, StoreError>;
+
+    /// Returns the version of a user's newest record.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn version(&self, user: &UserId) -> Result<Option<u64>, StoreError>;
+
+    /// Returns at most `max` records with a higher version than `after`, ascending.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn records(&self, user: &UserId, after: u64, max: usize) -> Result<Vec<Signed>, StoreError>;
+
+    /// Returns who uses a folded nickname now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn owner(&self, folded: &str) -> Result<Option<UserId>, StoreError>;
+
+    /// Appends a record; moves nickname and link keys with it. `now` starts the reservation of a
+    /// nickname that is given up.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn put(&self, record: &UserRecord, now: Timestamp) -> Result<Put, StoreError>;
+}
+
+/// Milliseconds a nickname that was given up stays reserved for its former owner.
+pub const NICKNAME_RESERVATION: u64 = 30 * chatcore::ids::DAY;
+
+/// A prekey as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPrekey {
+    /// One-time or last-resort.
+    pub kind: PrekeyKind,
+    /// Its number.
+    pub id: PrekeyId,
+    /// When it expires.
+    pub not_after: Timestamp,
+    /// Certificate it belongs to.
+    pub cert_hash: [u8; 32],
+    /// The record itself.
+    pub signed: Signed,
+}
+
+/// What is stored of a device's prekeys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PrekeyStatus {
+    /// One-time prekeys.
+    pub one_time: u32,
+    /// The last-resort prekey.
+    pub last_resort: Option<PrekeyId>,
+}
+
+/// Most one-time prekeys kept for a device.
+pub const MAX_ONE_TIME: usize = 100;
+
+/// Published prekeys.
+pub trait Prekeys: Send + Sync {
+    /// Returns what is stored for a device.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn status(&self, device: &DeviceAddress) -> Result<PrekeyStatus, StoreError>;
+
+    /// Adds one-time prekeys up to [`MAX_ONE_TIME`], replaces the last-resort one. A one-time prekey
+    /// whose number is not above all stored before is ignored: it may have been handed out.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn upload(
+        &self,
+        device: &DeviceAddress,
+        prekeys: &[StoredPrekey],
+    ) -> Result<PrekeyStatus, StoreError>;
+
+    /// Takes one prekey for each device: a one-time one, which nobody gets again, or else the
+    /// last-resort one. Expired ones are not handed out.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn claim(
+        &self,
+        devices: &[DeviceAddress],
+        now: Timestamp,
+    ) -> Result<Vec<Option<Signed>>, StoreError>;
+
+    /// Drops the device's prekeys except those of the certificate `keep`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn retain(&self, device: &DeviceAddress, keep: Option<&[u8; 32]>) -> Result<(), StoreError>;
+}
+
+/// Number of an envelope in the order of arrival at this relay; never reused in one store.
+pub type Arrival = u64;
+
+/// An envelope's place in a mailbox, without its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queued {
+    /// Order of arrival.
+    pub arrival: Arrival,
+    /// The mailbox.
+    pub to: DeviceAddress,
+    /// The sender's key for it.
+    pub key: IdempotencyKey,
+    /// When it is dropped.
+    pub expires: Timestamp,
+    /// Bytes of the blob.
+    pub size: u32,
+}
+
+/// What is delivered of an envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Body {
+    /// Names the sending device to the recipient.
+    pub tag: DeliveryTag,
+    /// What the blob is.
+    pub kind: EnvelopeKind,
+    /// The ciphertext.
+    pub blob: Bytes,
+}
+
+/// Changes of mailboxes that become durable together.
+#[derive(Debug, Clone, Default)]
+pub struct MailboxBatch {
+    /// New envelopes, ascending by arrival.
+    pub appended: Vec<(Queued, Body)>,
+    /// Envelopes to delete; unknown ones are ignored.
+    pub removed: Vec<Arrival>,
+}
+
+/// Queued envelopes.
+pub trait Mailbox: Send + Sync {
+    /// Returns everything queued, ascending by arrival; asked once, at the start.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn index(&self) -> Result<Vec<Queued>, StoreError>;
+
+    /// Returns the bytes of envelopes, `None` for those that are not stored.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn bodies(&self, arrivals: &[Arrival]) -> Result<Vec<Option<Body>>, StoreError>;
+
+    /// Makes a batch durable.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing of the batch is stored.
+    fn commit(&self, batch: std::sync::Arc<MailboxBatch>) -> Result<(), StoreError>;
+}
+
+/// What the relay knows of a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobRecord {
+    /// Who pays for the space.
+    pub owner: UserId,
+    /// Chunk size and count.
+    pub shape: BlobShape,
+    /// SHA-256 of the write key.
+    pub write_hash: [u8; 32],
+    /// When it was created.
+    pub created: Timestamp,
+}
+
+impl BlobRecord {
+    /// Tells whether this is another attempt at creating `earlier`.
+    #[must_use]
+    pub fn is_retry_of(&self, earlier: &Self) -> bool {
+        self.owner == earlier.owner
+            && self.shape == earlier.shape
+            && self.write_hash == earlier.write_hash
+    }
+}
+
+/// A blob and what is stored of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobState {
+    /// Its record.
+    pub record: BlobRecord,
+    /// Whether it can be read.
+    pub complete: bool,
+    /// Bit i, least significant first: chunk i is stored.
+    pub stored: Bytes,
+}
+
+/// What a user has stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BlobUsage {
+    /// Blobs that are not complete.
+    pub open: u32,
+    /// Bytes of all blobs, those not yet uploaded included.
+    pub bytes: u64,
+}
+
+/// What may be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobQuota {
+    /// Incomplete blobs of a user.
+    pub open: u32,
+    /// Bytes of a user.
+    pub bytes: u64,
+}
+
+impl BlobUsage {
+    /// Tells whether one more blob would be over `quota`.
+    #[must_use]
+    pub fn is_over(&self, quota: &BlobQuota, more: &BlobRecord) -> bool {
+        self.open >= quota.open || self.bytes.saturating_add(more.shape.total()) > quota.bytes
+    }
+}
+
+/// What became of a blob to be created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CreateOutcome {
+    /// It is there: new, or created before with the same owner, key and shape.
+    Created(BlobState),
+    /// The id is in use.
+    Exists,
+    /// The quota does not allow it.
+    OverQuota,
+}
+
+/// What became of a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChunkOutcome {
+    /// It is stored.
+    Stored,
+    /// It was stored with these bytes.
+    Same,
+    /// It was stored with other bytes, or the blob is complete.
+    Differs,
+    /// There is no such blob or chunk.
+    Unknown,
+}
+
+/// Sealed files.
+pub trait Blobs: Send + Sync {
+    /// Begins a blob. Need not survive a crash before chunks do.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn create(
+        &self,
+        blob: &BlobId,
+        record: &BlobRecord,
+        quota: &BlobQuota,
+    ) -> Result<CreateOutcome, StoreError>;
+
+    /// Returns a blob's state.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn find(&self, blob: &BlobId) -> Result<Option<BlobState>, StoreError>;
+
+    /// Stores a chunk of exactly the blob's chunk size; never rewrites one. Not durable by itself.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn put(&self, blob: &BlobId, index: u32, chunk: &[u8]) -> Result<ChunkOutcome, StoreError>;
+
+    /// Returns a stored chunk.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn chunk(&self, blob: &BlobId, index: u32) -> Result<Option<Bytes>, StoreError>;
+
+    /// Makes blobs readable and durable, together; tells for each whether all chunks were there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn complete(&self, blobs: &[BlobId]) -> Result<Vec<bool>, StoreError>;
+
+    /// Deletes blobs; unknown ones are ignored.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn remove(&self, blobs: &[BlobId]) -> Result<(), StoreError>;
+
+    /// Deletes the blobs of one owner.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn remove_owned(&self, owner: &UserId) -> Result<(), StoreError>;
+
+    /// Makes what is stored of incomplete blobs survive a restart.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn checkpoint(&self) -> Result<(), StoreError>;
+
+    /// Returns what a user has stored.
+    fn usage(&self, owner: &UserId) -> BlobUsage;
+}
+
+/// Housekeeping.
+pub trait Retention: Send + Sync {
+    /// Forgets nicknames whose reservation ended, and blobs created before `oldest`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn sweep(&self, now: Timestamp, oldest: Timestamp) -> Result<(), StoreError>;
+}
+
+/// All of a relay's stores.
+pub struct Stores {
+    /// User records.
+    pub directory: Box<dyn Directory>,
+    /// Prekeys.
+    pub prekeys: Box<dyn Prekeys>,
+    /// Envelopes.
+    pub mailbox: Box<dyn Mailbox>,
+    /// Files.
+    pub blobs: Box<dyn Blobs>,
+    /// Housekeeping.
+    pub retention: Box<dyn Retention>,
+}
+
+impl Stores {
+    /// Makes empty stores that are gone when dropped.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        memory::open()
+    }
+
+    /// Opens the stores in a data folder, or creates them in an empty one.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a damaged or newer store is left as it is.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        disk::open(folder)
+    }
+}
+
+impl std::fmt::Debug for Stores {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stores")
+    }
+}

@@ -1,0 +1,150 @@
+//! Rules that both engines share.
+
+use bytes::Bytes;
+use chatcore::ids::{Timestamp, UserId};
+use chatcore::keys::{Signed, UserRecord};
+
+use super::{NICKNAME_RESERVATION, Put, StoreError};
+
+/// Judges a record by the newest one stored; `None` means it may be appended.
+pub(super) fn judge(
+    record: &UserRecord,
+    newest: Option<Signed>,
+) -> Result<Option<Put>, StoreError> {
+    let Some(newest) = newest else {
+        return Ok((record.version() != 1).then_some(Put::Refused));
+    };
+    if *record.signed() == newest {
+        return Ok(Some(Put::Same));
+    }
+    // What was verified on the way in verifies again, unless the disk changed it.
+    let newest = UserRecord::verify(newest).map_err(|_| StoreError::Damaged)?;
+    Ok(if record.version() == 1 {
+        Some(Put::AlreadyRegistered)
+    } else {
+        (!record.extends(&newest)).then_some(Put::Refused)
+    })
+}
+
+/// Who has a nickname, and until when if it was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NicknameRow {
+    pub(super) owner: UserId,
+    pub(super) until: Option<Timestamp>,
+}
+
+impl NicknameRow {
+    pub(super) const fn live(owner: UserId) -> Self {
+        Self { owner, until: None }
+    }
+
+    pub(super) const fn given_up(owner: UserId, now: Timestamp) -> Self {
+        Self { owner, until: Some(now.plus(NICKNAME_RESERVATION)) }
+    }
+
+    pub(super) fn is_over(&self, now: Timestamp) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+
+    pub(super) fn refuses(&self, user: &UserId, now: Timestamp) -> bool {
+        self.owner != *user && !self.is_over(now)
+    }
+}
+
+/// A nickname change that comes with a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rename {
+    pub(super) user: UserId,
+    pub(super) former: Option<String>,
+    pub(super) new: Option<String>,
+    pub(super) now: Timestamp,
+}
+
+impl Rename {
+    pub(super) fn of(record: &UserRecord, newest: Option<&UserRecord>, now: Timestamp) -> Self {
+        let new = (!record.devices().is_empty()).then(|| record.nickname().fold());
+        let former = newest.map(|n| n.nickname().fold());
+        Self {
+            user: record.user_id(),
+            former: former.filter(|f| new.as_ref() != Some(f)),
+            new,
+            now,
+        }
+    }
+}
+
+/// Which chunks are stored: bit i, least significant first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Bitmap {
+    bits: Vec<u8>,
+    count: u32,
+}
+
+impl Bitmap {
+    pub(super) fn new(count: u32) -> Self {
+        let bits = vec![0; chatcore::wire::relay::bitmap_len(count)];
+        Self { bits, count }
+    }
+
+    /// Takes stored bits; missing bytes are zero, bits beyond `count` are dropped.
+    pub(super) fn from_bits(count: u32, stored: &[u8]) -> Self {
+        let mut bitmap = Self::new(count);
+        for index in 0..count {
+            let byte = usize::try_from(index / 8).unwrap_or(usize::MAX);
+            if stored.get(byte).is_some_and(|b| b >> (index % 8) & 1 == 1) {
+                bitmap.set(index);
+            }
+        }
+        bitmap
+    }
+
+    pub(super) fn full(count: u32) -> Self {
+        let mut bitmap = Self::new(count);
+        (0..count).for_each(|index| bitmap.set(index));
+        bitmap
+    }
+
+    pub(super) const fn holds(&self, index: u32) -> bool {
+        index < self.count
+    }
+
+    pub(super) fn is_set(&self, index: u32) -> bool {
+        let byte = usize::try_from(index / 8).unwrap_or(usize::MAX);
+        let set = self.bits.get(byte).is_some_and(|b| b >> (index % 8) & 1 == 1);
+        self.holds(index) && set
+    }
+
+    pub(super) fn set(&mut self, index: u32) {
+        let byte = usize::try_from(index / 8).unwrap_or(usize::MAX);
+        if let Some(byte) = self.bits.get_mut(byte).filter(|_| index < self.count) {
+            *byte |= 1 << (index % 8);
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        let set: u32 = self.bits.iter().map(|b| b.count_ones()).sum();
+        set == self.count
+    }
+
+    pub(super) fn to_bytes(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.bits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bitmap_keeps_to_its_count() {
+        let mut bitmap = Bitmap::new(9);
+        bitmap.set(0);
+        bitmap.set(8);
+        bitmap.set(9);
+        assert_eq!(&bitmap.to_bytes()[..], &[1, 1]);
+        assert!(bitmap.is_set(8) && !bitmap.is_set(9) && !bitmap.is_full());
+        assert_eq!(Bitmap::from_bits(9, &[0xff, 0xff]), Bitmap::full(9));
+        assert_eq!(Bitmap::from_bits(9, &[1]).to_bytes()[..], [1, 0]);
+        assert!(Bitmap::full(9).is_full());
+    }
+}
