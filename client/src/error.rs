@@ -148,6 +148,10 @@ impl From<ClientError> for CommandError {
                 "check the name; 'chat contacts' lists whom you know",
             ),
             ClientError::Lookup(LookupError::IdentityChanged) => Self::identity_changed(),
+            ClientError::Lookup(LookupError::Ambiguous) => say(
+                ExitCode::Identity,
+                "one of them took the other's name: ask them, 'chat contacts' shows both",
+            ),
             ClientError::Lookup(LookupError::Refused(code)) => Self::refused(code),
             ClientError::Lookup(_) => {
                 say(ExitCode::Integrity, "the relay's directory contradicts itself")
@@ -167,7 +171,7 @@ impl From<ClientError> for CommandError {
             ClientError::File(FileError::NoSpace { .. }) => {
                 say(ExitCode::File, "free some space, then repeat the command: it goes on")
             }
-            ClientError::File(FileError::Gone) => {
+            ClientError::File(FileError::Gone | FileError::Refused(_) | FileError::NotText) => {
                 say(ExitCode::File, "ask the sender to send it again")
             }
             _ => Self::new(ExitCode::Other, error),
@@ -197,6 +201,7 @@ impl From<EngineError> for CommandError {
             EngineError::OtherRelay => {
                 say(ExitCode::Usage, "use another profile for this relay: --profile NAME")
             }
+            EngineError::Busy => say(ExitCode::Other, "wait a little, then repeat the command"),
             EngineError::Offline => say(ExitCode::RelayUnreachable, "check the network"),
             _ => Self::new(ExitCode::Integrity, error),
         }

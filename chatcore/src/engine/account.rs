@@ -9,10 +9,12 @@ use crate::keys::{
     RelayKey, Signed, UserRecord,
 };
 use crate::store::rows::Profile;
-use crate::wire::relay::{DeviceFrame, Failure, LoggedIn, Request};
+use crate::wire::relay::{Answer, DeviceFrame, ErrorCode, Failure, LoggedIn, Request, Who};
 
 /// One-time prekeys that a device keeps at the relay.
 const ONE_TIME_PREKEYS: u32 = 20;
+/// Secrets of published prekeys that are kept.
+const MAX_PREKEY_SECRETS: usize = 400;
 /// Below this many they are refilled.
 const REFILL_BELOW: u32 = 10;
 /// Milliseconds after which the last-resort prekey is replaced.
@@ -54,6 +56,7 @@ impl NewProfile {
             address: self.address,
             token: self.token,
             registered: false,
+            register_sent: false,
             next_prekey_id: 1,
             last_resort: None,
             swept_at: tx.now,
@@ -88,9 +91,12 @@ impl Rejoin {
         }
         profile.address = self.address;
         if !profile.registered {
+            let other_relay = profile.relay != self.relay;
             profile.relay = self.relay;
             profile.token = self.token;
-            if let Some(nickname) = self.nickname {
+            // A record that the relay may have stored already must stay the same.
+            profile.register_sent &= !other_relay;
+            if let Some(nickname) = self.nickname.filter(|_| !profile.register_sent) {
                 let cert = profile.device.certify(&profile.identity, tx.now);
                 profile.record = UserRecord::first(&profile.identity, nickname, cert);
             }
@@ -101,16 +107,24 @@ impl Rejoin {
 }
 
 impl Engine {
-    /// Returns the frame that goes into the handshake: a login, or a registration.
+    /// Returns the frame that goes into the handshake, a login or a registration, and what is to
+    /// be saved before it leaves.
     ///
     /// # Errors
     /// [`EngineError::Store`].
-    pub fn first_request(&mut self, context: &mut Context<'_>) -> Result<DeviceFrame, EngineError> {
-        let tx = Tx::new(context);
-        let profile = tx.profile()?;
+    pub fn first_request(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Result<(DeviceFrame, Step), EngineError> {
+        let mut tx = Tx::new(context);
+        let mut profile = tx.profile()?;
         let request = if profile.registered {
             Request::Login
         } else {
+            if !profile.register_sent {
+                profile.register_sent = true;
+                tx.save_profile(&profile);
+            }
             let record = profile.record.signed().clone();
             Request::Register { token: profile.token, record }
         };
@@ -118,7 +132,33 @@ impl Engine {
         let request_id = self.next_request;
         self.next_request += 1;
         self.pending.insert(request_id, Pending::Login);
-        Ok(DeviceFrame { request_id, request })
+        Ok((DeviceFrame { request_id, request }, tx.finish()?))
+    }
+
+    /// The relay refused login or registration.
+    pub(super) fn login_refused(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        failure: Failure,
+    ) -> Result<(), EngineError> {
+        let mut profile = tx.profile()?;
+        match failure.code {
+            // Stored before, and the answer was lost: the next connection logs in.
+            ErrorCode::AlreadyRegistered if !profile.registered => {
+                profile.registered = true;
+                tx.save_profile(&profile);
+            }
+            ErrorCode::NicknameTaken
+            | ErrorCode::BadToken
+            | ErrorCode::RegistrationClosed
+            | ErrorCode::BadRecord => {
+                profile.register_sent = false;
+                tx.save_profile(&profile);
+            }
+            _ => {}
+        }
+        tx.event(Event::Refused(failure));
+        Ok(())
     }
 
     pub(super) fn logged_in(
@@ -156,10 +196,15 @@ impl Engine {
         profile: &mut Profile,
         version_at_relay: u64,
     ) -> Result<(), EngineError> {
+        let expected = profile.record.version();
+        if version_at_relay != expected {
+            // Ours got through and the answer was lost, or something went wrong: what counts is
+            // what we signed.
+            let request = Request::GetRecords { who: Who::User(profile.user()), after_version: 0 };
+            self.ask(tx, request, Pending::OwnRecords);
+            return Ok(());
+        }
         if let Some(pending) = profile.pending_record.take() {
-            if version_at_relay == pending.version() {
-                return self.adopt_record(tx, profile, pending);
-            }
             self.submit_record(tx, profile, pending);
             return Ok(());
         }
@@ -177,13 +222,43 @@ impl Engine {
 
     fn submit_record(&mut self, tx: &mut Tx<'_, '_>, profile: &mut Profile, record: UserRecord) {
         let request = Request::UpdateRecord(record.signed().clone());
+        let hash = record.hash();
         profile.pending_record = Some(record);
-        self.ask(tx, request, Pending::UpdateRecord);
+        self.ask(tx, request, Pending::UpdateRecord { hash });
     }
 
-    pub(super) fn record_updated(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+    /// Takes over the newest record of ours that the relay has: we signed it.
+    pub(super) fn own_records(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        answer: Answer,
+    ) -> Result<(), EngineError> {
+        let Answer::Records(records) = answer else { return Ok(()) };
         let mut profile = tx.profile()?;
-        if let Some(pending) = profile.pending_record.take() {
+        let newest = records.into_iter().filter_map(|r| UserRecord::verify(r).ok()).last();
+        let newest = newest.filter(|record| {
+            let names_us = record.device(profile.device.id).map(DeviceCert::link_key)
+                == Some(profile.device.link.public());
+            record.user_id() == profile.user() && names_us
+        });
+        match newest {
+            Some(record) if record.version() > profile.record.version() => {
+                profile.pending_record = None;
+                self.adopt_record(tx, &mut profile, record)?;
+                tx.save_profile(&profile);
+            }
+            _ => tx.event(Event::RecordRefused { user: profile.user() }),
+        }
+        Ok(())
+    }
+
+    pub(super) fn record_updated(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        hash: &[u8; 32],
+    ) -> Result<(), EngineError> {
+        let mut profile = tx.profile()?;
+        if let Some(pending) = profile.pending_record.take_if(|record| record.hash() == *hash) {
             self.adopt_record(tx, &mut profile, pending)?;
             tx.save_profile(&profile);
         }
@@ -205,9 +280,8 @@ impl Engine {
         }
         if renamed {
             tx.event(Event::Renamed(profile.record.nickname().clone()));
-            self.tell_contacts(tx, profile)?;
         }
-        Ok(())
+        self.tell_contacts(tx, profile)
     }
 
     pub(super) fn rename(
@@ -216,6 +290,9 @@ impl Engine {
         nickname: Nickname,
     ) -> Result<(), EngineError> {
         let mut profile = tx.profile()?;
+        if profile.pending_record.is_some() || (profile.register_sent && !profile.registered) {
+            return Err(EngineError::Busy);
+        }
         if !profile.registered {
             // Nobody has seen version 1 yet.
             let cert = profile.device.certify(&profile.identity, tx.now);
@@ -239,6 +316,9 @@ impl Engine {
             return Err(EngineError::Offline);
         }
         let profile = tx.profile()?;
+        if profile.pending_record.is_some() {
+            return Err(EngineError::Busy);
+        }
         let nickname = profile.record.nickname().clone();
         let record = profile.record.next(&profile.identity, nickname, Vec::new());
         let request = Request::CloseAccount(record.signed().clone());
@@ -264,6 +344,8 @@ impl Engine {
             }
             _ => LastResort::Replace,
         };
+        // A relay that keeps saying "none left" must not fill our disk with secrets.
+        let missing = if tx.prekeys()?.len() > MAX_PREKEY_SECRETS { 0 } else { missing };
         if missing > 0 || last_resort == LastResort::Replace {
             self.publish(tx, profile, missing, last_resort)?;
         }
@@ -333,10 +415,15 @@ fn make_prekey(
 }
 
 /// The relay refused a new version of our record: the old one stays.
-pub(super) fn record_refused(tx: &mut Tx<'_, '_>, failure: Failure) -> Result<(), EngineError> {
+pub(super) fn record_refused(
+    tx: &mut Tx<'_, '_>,
+    hash: &[u8; 32],
+    failure: Failure,
+) -> Result<(), EngineError> {
     let mut profile = tx.profile()?;
-    profile.pending_record = None;
-    tx.save_profile(&profile);
+    if profile.pending_record.take_if(|record| record.hash() == *hash).is_some() {
+        tx.save_profile(&profile);
+    }
     tx.event(Event::RequestRefused(failure));
     Ok(())
 }

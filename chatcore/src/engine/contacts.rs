@@ -3,7 +3,7 @@
 use super::event::{Acquaintance, LookupError, Sender};
 use super::tx::Tx;
 use super::{Asker, Engine, EngineError, Event, Link, Pending};
-use crate::ids::{HOUR, UserId};
+use crate::ids::{HOUR, MINUTE, UserId};
 use crate::keys::{Nickname, Signed, Standing, UserRecord};
 use crate::store::rows::{Contact, ContactStanding};
 use crate::trust::Trust;
@@ -124,21 +124,20 @@ fn take_chain(
     Ok(())
 }
 
-/// Finds who is meant by a name among the people we know; contacts before strangers.
-fn find(contacts: &[Contact], name: &str) -> Option<UserId> {
-    let fold = Nickname::from_input(name).ok()?.fold();
-    let rank = |c: &&Contact| match c.standing {
-        ContactStanding::Contact => 0,
-        ContactStanding::Blocked => 1,
-        ContactStanding::Request => 2,
-    };
-    let named = contacts.iter().filter(|c| c.nickname().fold() == fold);
-    named.min_by_key(rank).map(Contact::user)
-}
-
-fn has_namesake(contacts: &[Contact], user: &UserId) -> bool {
-    let name = contacts.iter().find(|c| c.user() == *user).map(|c| c.nickname().fold());
-    contacts.iter().any(|c| c.user() != *user && Some(c.nickname().fold()) == name)
+/// Finds who is meant by a name among contacts, then among those blocked. Strangers are found
+/// only through the directory: anybody may claim any name in a first message.
+fn find(contacts: &[Contact], name: &str) -> Result<Option<UserId>, LookupError> {
+    let Ok(fold) = Nickname::from_input(name).map(|n| n.fold()) else { return Ok(None) };
+    for standing in [ContactStanding::Contact, ContactStanding::Blocked] {
+        let mut named =
+            contacts.iter().filter(|c| c.standing == standing && c.nickname().fold() == fold);
+        match (named.next(), named.next()) {
+            (Some(_), Some(_)) => return Err(LookupError::Ambiguous),
+            (Some(contact), None) => return Ok(Some(contact.user())),
+            (None, _) => {}
+        }
+    }
+    Ok(None)
 }
 
 impl Engine {
@@ -159,14 +158,16 @@ impl Engine {
         ticket: u64,
         name: String,
     ) -> Result<(), EngineError> {
-        let contacts = tx.contacts()?;
-        let expected = find(&contacts, &name);
+        let expected = match find(&tx.contacts()?, &name) {
+            Ok(expected) => expected,
+            Err(error) => {
+                tx.event(Event::LookupDone { ticket, result: Err(error) });
+                return Ok(());
+            }
+        };
         let checked = expected.and_then(|user| self.looked_up.get(&user));
-        // Two people with one name: only the directory can say whose it is.
-        let namesakes = expected.is_some_and(|user| has_namesake(&contacts, &user));
-        let recent = !namesakes && checked.is_some_and(|at| tx.now.since(*at) < HOUR);
+        let recent = checked.is_some_and(|at| tx.now.since(*at) < HOUR);
         match expected {
-            Some(_) if namesakes && self.link == Link::Offline => Err(EngineError::Offline),
             Some(user) if recent || self.link == Link::Offline => {
                 let contact = known(tx, &user)?;
                 let result = if contact.trust == Trust::Changed {
@@ -299,6 +300,15 @@ impl Engine {
         Ok(if changed { Err(LookupError::IdentityChanged) } else { Ok(user) })
     }
 
+    /// Asks for newer records unless we just did: an answer must not lead to the same question.
+    pub(super) fn refresh_if_old(&mut self, tx: &mut Tx<'_, '_>, user: UserId) {
+        let recent = self.looked_up.get(&user).is_some_and(|at| tx.now.since(*at) < MINUTE);
+        if !recent {
+            self.looked_up.insert(user, tx.now);
+            self.refresh(tx, user, None);
+        }
+    }
+
     /// Asks for newer records of a user we know.
     pub(super) fn refresh(&mut self, tx: &mut Tx<'_, '_>, user: UserId, ticket: Option<u64>) {
         let request = Request::GetRecords { who: Who::User(user), after_version: 0 };
@@ -312,9 +322,14 @@ impl Engine {
         ticket: Option<u64>,
         answer: Answer,
     ) -> Result<(), EngineError> {
+        let version = |tx: &Tx<'_, '_>| -> Result<_, EngineError> {
+            Ok(tx.contact(user)?.map(|contact| contact.records.newest().version()))
+        };
+        let before = version(tx)?;
         let result = self.take_refreshed(tx, user, answer)?;
+        let is_news = version(tx)? != before;
         finish_lookup(tx, ticket, result.map(|()| *user));
-        self.drive_user(tx, user)
+        if is_news { self.drive_user(tx, user) } else { Ok(()) }
     }
 
     fn take_refreshed(
@@ -351,6 +366,9 @@ fn identity_changed(
     new_user: UserId,
 ) -> Result<(), EngineError> {
     let mut contact = known(tx, contact)?;
+    if contact.standing != ContactStanding::Contact {
+        return Ok(());
+    }
     let first_time = contact.replaced_by != Some(new_user);
     contact.trust = Trust::Changed;
     contact.replaced_by = Some(new_user);

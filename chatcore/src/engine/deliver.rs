@@ -40,7 +40,7 @@ impl Engine {
                 (Ok(()), _) => {}
                 (Err(code), _) => {
                     if code == ErrorCode::UnknownDevice {
-                        self.refresh(tx, user, None);
+                        self.refresh_if_old(tx, user);
                     }
                     tx.event(Event::Delayed { message, code });
                 }
@@ -128,14 +128,24 @@ impl Engine {
             return Ok(());
         }
         tx.save_contact(&contact);
+        self.send_again(tx, address)?;
+        self.claim(tx, vec![address]);
+        Ok(())
+    }
+
+    /// Everything to a device that has no receipt waits for a new ciphertext.
+    pub(super) fn send_again(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        address: DeviceAddress,
+    ) -> Result<(), EngineError> {
         for (number, mut entry) in tx.outbox(&address.user)? {
             if entry.to == address {
                 entry.state = OutboxState::Waiting;
                 tx.save_outbox(number, &entry);
+                self.waiting.insert(address.user);
             }
         }
-        self.waiting.insert(address.user);
-        self.claim(tx, vec![address]);
         Ok(())
     }
 

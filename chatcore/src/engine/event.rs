@@ -39,6 +39,9 @@ pub enum LookupError {
     /// The name now leads to another identity key; the person must decide.
     #[error("the name now belongs to another identity key")]
     IdentityChanged,
+    /// Two contacts have the name; one of them took the other's. It must be asked for in person.
+    #[error("two of your contacts have that name")]
+    Ambiguous,
     /// The relay's answer does not verify.
     #[error("the relay's answer does not verify")]
     BadAnswer,

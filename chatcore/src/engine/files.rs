@@ -7,13 +7,12 @@ use crate::file::Manifest;
 use crate::ids::{BlobId, DeviceAddress, MessageId, Timestamp, UserId};
 use crate::store::rows::{HistoryEntry, Transfer, UploadRun};
 use crate::wire::content::{Body, Content, ReceiptKind};
+use crate::wire::limits::MAX_TEXT;
 use crate::wire::relay::{Request, WriteKey};
 
 /// A file being uploaded; what a later run needs to go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upload {
-    /// Names it in the profile.
-    pub number: u64,
     /// For whom.
     pub to: UserId,
     /// Everything but the root, which is known at the end.
@@ -31,7 +30,6 @@ pub struct Upload {
 pub(super) fn save_upload(tx: &mut Tx<'_, '_>, upload: Upload) {
     let runs = upload.runs.into_iter();
     tx.save_transfer(&Transfer::Upload {
-        number: upload.number,
         to: upload.to,
         manifest: upload.manifest,
         path: upload.path,
@@ -41,43 +39,29 @@ pub(super) fn save_upload(tx: &mut Tx<'_, '_>, upload: Upload) {
     });
 }
 
+pub(super) fn drop_upload(tx: &mut Tx<'_, '_>, blob: &BlobId) -> Result<(), EngineError> {
+    if let Some(upload) = tx.transfer(blob.as_bytes())? {
+        tx.delete_transfer(&upload);
+    }
+    Ok(())
+}
+
 /// An upload becomes a file that was sent.
 pub(super) fn offer(
     tx: &mut Tx<'_, '_>,
-    number: u64,
     to: UserId,
     message: MessageId,
     blob: BlobId,
 ) -> Result<(), EngineError> {
-    let uploads = tx.transfers()?;
-    let write_key = uploads.into_iter().find_map(|t| match t {
-        Transfer::Upload { number: n, write_key, .. } if n == number => Some(write_key),
-        _ => None,
-    });
-    match write_key {
-        Some(write_key) => {
-            tx.save_transfer(&Transfer::Offered { number, to, message, blob, write_key });
-        }
-        None => tx.delete_transfer(number),
+    if let Some(Transfer::Upload { write_key, .. }) = tx.transfer(blob.as_bytes())? {
+        tx.save_transfer(&Transfer::Offered { to, message, blob, write_key });
     }
     Ok(())
 }
 
 /// Takes a message off the list of files to fetch.
-pub(super) fn forget(
-    tx: &mut Tx<'_, '_>,
-    user: &UserId,
-    fetched: &MessageId,
-) -> Result<(), EngineError> {
-    for transfer in tx.transfers()? {
-        if let Transfer::Download { number, from, message } = transfer
-            && from == *user
-            && message == *fetched
-        {
-            tx.delete_transfer(number);
-        }
-    }
-    Ok(())
+pub(super) fn forget(tx: &mut Tx<'_, '_>, user: &UserId, fetched: &MessageId) {
+    tx.delete_transfer(&Transfer::Download { from: *user, message: *fetched });
 }
 
 impl Engine {
@@ -89,11 +73,12 @@ impl Engine {
         fetched: &MessageId,
     ) -> Result<(), EngineError> {
         for transfer in tx.transfers()? {
-            if let Transfer::Offered { number, to, message, blob, write_key } = transfer
-                && to == *user
-                && message == *fetched
+            if let Transfer::Offered { to, message, blob, write_key } = &transfer
+                && to == user
+                && message == fetched
             {
-                tx.delete_transfer(number);
+                let (blob, write_key) = (*blob, write_key.clone());
+                tx.delete_transfer(&transfer);
                 self.ask(tx, Request::DeleteBlob { blob, write_key }, Pending::DeleteBlob);
             }
         }
@@ -127,6 +112,9 @@ impl Engine {
         message: &MessageId,
         text: String,
     ) -> Result<(), EngineError> {
+        if text.len() > MAX_TEXT {
+            return Err(EngineError::TextTooLong { max: MAX_TEXT });
+        }
         let (number, mut entry) = find(tx, user, message)?;
         let content = Content::decode(&entry.content);
         let mut content = content.map_err(|_| EngineError::UnknownContact)?;
@@ -149,7 +137,7 @@ impl Engine {
         user: &UserId,
         message: &MessageId,
     ) -> Result<(), EngineError> {
-        forget(tx, user, message)?;
+        forget(tx, user, message);
         let mut contact = tx.contact(user)?.ok_or(EngineError::UnknownContact)?;
         let devices: Vec<_> = contact.devices.iter().map(|d| d.id).collect();
         for device in devices {

@@ -57,8 +57,12 @@ impl Engine {
             return Ok(());
         };
         self.undelivered = self.undelivered.saturating_sub(envelopes.len() as u64);
+        self.new_strangers = 0;
         for delivery in envelopes {
             self.process(tx, &delivery)?;
+        }
+        for user in self.waiting.clone() {
+            self.drive_user(tx, &user)?;
         }
         tx.frame(0, Request::Ack { epoch, up_to });
         Ok(())
@@ -69,6 +73,7 @@ impl Engine {
         if let Some(seen) = tx.seen(&hash)? {
             if let (Some(from), Some(message)) = (seen.from, seen.message)
                 && let Some(mut contact) = tx.contact(&from.user)?
+                && contact.standing != ContactStanding::Blocked
             {
                 self.owe_receipt(tx, &mut contact, from, message, ReceiptKind::Delivered);
                 tx.save_contact(&contact);
@@ -169,12 +174,10 @@ impl Engine {
         if user == own.user {
             return Ok(failed);
         }
+        let Ok(content) = accepted.session.open(message, tx.now) else { return Ok(failed) };
         let from = DeviceAddress { user, device: accepted.device };
         let Some(mut contact) = self.admit(tx, &accepted.record, from)? else {
             return Ok(Opened::Dropped);
-        };
-        let Ok(content) = accepted.session.open(message, tx.now) else {
-            return Ok(failed);
         };
 
         let keep_until = match secret.kind {
@@ -195,7 +198,7 @@ impl Engine {
             tx.event(Event::NewSession { with: sender(&contact) });
         }
         if tx.contact(&user)?.is_none() {
-            self.strangers = self.strangers.map(|held| held + 1);
+            self.new_strangers += 1;
         }
         let message = self.take_content(tx, &mut contact, from, &content)?;
         tx.save_contact(&contact);
@@ -254,10 +257,15 @@ impl Engine {
         if claimed != newest || newest.is_none() {
             return Ok(None);
         }
+        forget_old_devices(tx, &mut contact);
         let now = tx.now;
-        let recent = &mut contact.device_mut(from.device).first_messages_at;
-        recent.retain(|at| now.since(*at) < HOUR);
-        Ok(if recent.len() < FIRST_MESSAGES { Some(contact) } else { None })
+        let mut recent = 0;
+        contact.device_mut(from.device);
+        for device in &mut contact.devices {
+            device.first_messages_at.retain(|at| now.since(*at) < HOUR);
+            recent += device.first_messages_at.len();
+        }
+        Ok(if recent < FIRST_MESSAGES { Some(contact) } else { None })
     }
 
     fn meet_stranger(
@@ -268,8 +276,7 @@ impl Engine {
         let others = tx.contacts_on_disk()?;
         let is_request =
             |c: &&Contact| c.standing == ContactStanding::Request && !c.devices.is_empty();
-        let held = self.strangers.unwrap_or_else(|| others.iter().filter(is_request).count());
-        self.strangers = Some(held);
+        let held = others.iter().filter(is_request).count() + self.new_strangers;
         if held >= MAX_REQUESTS {
             return Ok(None);
         }
@@ -312,6 +319,10 @@ impl Engine {
             // A refusal is shown by the event that take_record adds.
             let _refused = take_record(tx, contact, record);
         }
+        if content.body == Body::Reset {
+            // The peer lost our sessions: what is not receipted goes out again in this one.
+            self.send_again(tx, from)?;
+        }
         match &content.body {
             Body::Empty | Body::Profile(_) | Body::Reset => Ok(None),
             Body::Text(_) | Body::File(_) | Body::LongText(_) | Body::Unknown => {
@@ -349,8 +360,7 @@ impl Engine {
         tx.save_history(history, &entry);
         tx.save_message_index(&peer, &message, &MessageIndex { history, outbox: Vec::new() });
         if matches!(content.body, Body::File(_) | Body::LongText(_)) {
-            let number = tx.next_number(Table::Transfers, &[])?;
-            tx.save_transfer(&Transfer::Download { number, from: peer, message });
+            tx.save_transfer(&Transfer::Download { from: peer, message });
         }
         let from = sender(contact);
         tx.event(match content.body {
@@ -367,6 +377,20 @@ impl Engine {
         });
         Ok(())
     }
+}
+
+/// Devices that are in no certificate any more have nothing to say.
+fn forget_old_devices(tx: &mut Tx<'_, '_>, contact: &mut Contact) {
+    let certified: Vec<_> =
+        contact.records.newest().devices().iter().map(|d| d.device_id()).collect();
+    contact.devices.retain(|device| {
+        let stays = certified.contains(&device.id);
+        if !stays {
+            device.sessions.iter().for_each(|id| tx.delete_session(id));
+            device.incoming_tags.iter().for_each(|t| tx.delete_tag(&t.tag));
+        }
+        stays
+    });
 }
 
 /// Holds a content against the sender's own chain: loss and reordering become visible.

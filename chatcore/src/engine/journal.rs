@@ -79,7 +79,7 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
             let Some(entry) = history(store, &entry.peer, &message)? else {
                 return Ok(None);
             };
-            let content = Content::decode(&entry.content).map_err(damaged)?;
+            let Ok(content) = Content::decode(&entry.content) else { return Ok(None) };
             match content.body {
                 Body::Text(text) => {
                     let (sent_at, received_at) = (entry.sent_at, entry.received_at);

@@ -37,7 +37,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tx::Tx;
 
 use crate::file::Manifest;
-use crate::ids::{DeviceAddress, MINUTE, MessageId, Timestamp, UserId};
+use crate::ids::{BlobId, DeviceAddress, MINUTE, MessageId, Timestamp, UserId};
 use crate::keys::Nickname;
 use crate::store::{Changes, StoreError};
 use crate::wire::content::Body;
@@ -74,6 +74,9 @@ pub enum EngineError {
     /// The profile belongs to another relay. State is unchanged.
     #[error("the profile belongs to another relay")]
     OtherRelay,
+    /// A change of the account is under way; try again when it is done. State is unchanged.
+    #[error("a change of the account is under way")]
+    Busy,
     /// Nobody writes to himself. State is unchanged.
     #[error("that is yourself")]
     OwnUser,
@@ -120,7 +123,7 @@ pub enum Command {
     /// Remembers an upload, so that it goes on after a break; before anything of it is sent.
     SaveUpload(Upload),
     /// Forgets an upload.
-    DropUpload(u64),
+    DropUpload(BlobId),
     /// Sends a file that is complete at the relay, and forgets its upload in the same step.
     SendFile {
         /// To whom.
@@ -129,8 +132,6 @@ pub enum Command {
         message: MessageId,
         /// How to fetch and open it.
         manifest: Manifest,
-        /// The upload it came from.
-        upload: u64,
     },
     /// Sends a text that was too long for an envelope and is complete at the relay as a file.
     SendLongText {
@@ -207,7 +208,10 @@ enum Pending {
         user: UserId,
         ticket: Option<u64>,
     },
-    UpdateRecord,
+    UpdateRecord {
+        hash: [u8; 32],
+    },
+    OwnRecords,
     CloseAccount,
     UploadPrekeys,
     Claim(Vec<DeviceAddress>),
@@ -273,8 +277,8 @@ pub struct Engine {
     next_query: Timestamp,
     looked_up: BTreeMap<UserId, Timestamp>,
     unknown_tags: u64,
-    /// Strangers held, once counted.
-    strangers: Option<usize>,
+    /// Strangers met in this step.
+    new_strangers: usize,
 }
 
 /// Request ids from here on belong to the driver's own requests.
@@ -305,7 +309,7 @@ impl Engine {
             next_query: Timestamp(0),
             looked_up: BTreeMap::new(),
             unknown_tags: 0,
-            strangers: None,
+            new_strangers: 0,
         })
     }
 
@@ -325,9 +329,9 @@ impl Engine {
                 self.send_body(&mut tx, to, message, Body::Text(text), None)?;
             }
             Command::SaveUpload(upload) => files::save_upload(&mut tx, upload),
-            Command::DropUpload(number) => tx.delete_transfer(number),
-            Command::SendFile { to, message, manifest, upload } => {
-                files::offer(&mut tx, upload, to, message, manifest.blob_id)?;
+            Command::DropUpload(blob) => files::drop_upload(&mut tx, &blob)?,
+            Command::SendFile { to, message, manifest } => {
+                files::offer(&mut tx, to, message, manifest.blob_id)?;
                 self.send_body(&mut tx, to, message, Body::File(manifest), None)?;
             }
             Command::SendLongText { to, message, manifest, text } => {
@@ -337,7 +341,7 @@ impl Engine {
             Command::LongTextFetched { from, message, text } => {
                 self.long_text_fetched(&mut tx, &from, &message, text)?;
             }
-            Command::FileGone { from, message } => files::forget(&mut tx, &from, &message)?,
+            Command::FileGone { from, message } => files::forget(&mut tx, &from, &message),
             Command::FileSaved { from, message, path } => {
                 self.file_saved(&mut tx, &from, &message, path)?;
             }
@@ -388,10 +392,8 @@ impl Engine {
     ) -> Result<(), EngineError> {
         match (pending, answer) {
             (Pending::Login, Answer::LoggedIn(login)) => self.logged_in(tx, &login),
-            (Pending::Login, Answer::Failure(failure)) => {
-                tx.event(Event::Refused(failure));
-                Ok(())
-            }
+            (Pending::Login, Answer::Failure(failure)) => self.login_refused(tx, failure),
+            (Pending::OwnRecords, answer) => self.own_records(tx, answer),
             (Pending::Lookup { name, asker }, answer) => self.looked_up(tx, &name, asker, answer),
             (Pending::Mismatch { name, contact, other, ticket }, answer) => {
                 self.mismatch_answered(tx, &name, contact, other, ticket, answer)
@@ -399,9 +401,9 @@ impl Engine {
             (Pending::Refresh { user, ticket }, answer) => {
                 self.refreshed(tx, &user, ticket, answer)
             }
-            (Pending::UpdateRecord, Answer::Done) => self.record_updated(tx),
-            (Pending::UpdateRecord, Answer::Failure(failure)) => {
-                account::record_refused(tx, failure)
+            (Pending::UpdateRecord { hash }, Answer::Done) => self.record_updated(tx, &hash),
+            (Pending::UpdateRecord { hash }, Answer::Failure(failure)) => {
+                account::record_refused(tx, &hash, failure)
             }
             (Pending::CloseAccount, Answer::Done) => {
                 tx.event(Event::AccountClosed);

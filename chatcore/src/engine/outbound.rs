@@ -193,8 +193,17 @@ impl Engine {
             if entry.state != OutboxState::Waiting || unsealed.contains(&entry.to) {
                 continue;
             }
-            let sealed = match contact.device(entry.to.device) {
-                Some(device) => seal(tx, device, &entry.content)?,
+            if contact.records.newest().device(entry.to.device).is_none() {
+                give_up(tx, user, entry.message)?;
+                continue;
+            }
+            let sealed = match contact.device(entry.to.device).map(|d| seal(tx, d, &entry.content))
+            {
+                Some(Err(EngineError::TextTooLong { .. })) => {
+                    give_up(tx, user, entry.message)?;
+                    continue;
+                }
+                Some(sealed) => sealed?,
                 None => None,
             };
             match sealed {

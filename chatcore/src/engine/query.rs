@@ -141,14 +141,15 @@ pub fn history(
     let mut messages = Vec::with_capacity(rows.len());
     for (number, row) in rows.into_iter().rev() {
         let entry = storage::decode_history(&row).map_err(damaged)?;
-        let content = Content::decode(&entry.content).map_err(damaged)?;
+        // A content that does not decode is shown as unknown; it never hides the others.
+        let body = Content::decode(&entry.content).map_or(Body::Unknown, |content| content.body);
         messages.push(HistoryView {
             number,
             message: entry.message,
             direction: entry.direction,
             sent_at: entry.sent_at,
             received_at: entry.received_at,
-            body: content.body,
+            body,
             file_path: entry.file_path,
         });
     }
@@ -178,12 +179,13 @@ pub struct WaitingFile {
 /// [`EngineError::Store`].
 pub fn waiting_files(store: &dyn Store) -> Result<Vec<WaitingFile>, EngineError> {
     let mut waiting = Vec::new();
-    for (_, row) in store.scan(Table::Transfers, &[], 0, Order::Forward, usize::MAX)? {
+    for row in store.list(Table::Transfers)? {
         let transfer = storage::decode_transfer(&row).map_err(damaged)?;
-        if let Transfer::Download { from, message, .. } = transfer {
+        if let Transfer::Download { from, message } = transfer {
             waiting.extend(waiting_file(store, &from, message)?);
         }
     }
+    waiting.sort_by_key(|file| (file.received_at, file.message));
     Ok(waiting)
 }
 
@@ -207,7 +209,8 @@ fn waiting_file(
     if contact.standing == ContactStanding::Blocked {
         return Ok(None);
     }
-    let (manifest, kind) = match Content::decode(&entry.content).map_err(damaged)?.body {
+    let Ok(content) = Content::decode(&entry.content) else { return Ok(None) };
+    let (manifest, kind) = match content.body {
         Body::File(manifest) => (manifest, FileKind::File),
         Body::LongText(manifest) => (manifest, FileKind::LongText),
         _ => return Ok(None),
@@ -224,20 +227,10 @@ pub fn uploads(store: &dyn Store) -> Result<Vec<Upload>, EngineError> {
     let mut uploads = Vec::new();
     for row in store.list(Table::Transfers)? {
         let transfer = storage::decode_transfer(&row).map_err(damaged)?;
-        if let Transfer::Upload { number, to, manifest, path, modified, write_key, runs } = transfer
-        {
+        if let Transfer::Upload { to, manifest, path, modified, write_key, runs } = transfer {
             let runs = runs.into_iter().map(|run| (run.salt_seed, run.stored)).collect();
-            uploads.push(Upload { number, to, manifest, path, modified, write_key, runs });
+            uploads.push(Upload { to, manifest, path, modified, write_key, runs });
         }
     }
     Ok(uploads)
-}
-
-/// Returns a number for a new upload.
-///
-/// # Errors
-/// [`EngineError::Store`].
-pub fn next_transfer(store: &dyn Store) -> Result<u64, EngineError> {
-    let last = store.scan(Table::Transfers, &[], u64::MAX, Order::Backward, 1)?;
-    Ok(last.first().map_or(0, |(number, _)| *number) + 1)
 }

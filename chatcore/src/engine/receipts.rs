@@ -1,8 +1,9 @@
 //! Receipts: owed for what came, sent soon, never receipted themselves.
 
 use super::outbound::{envelope, make_content, seal};
+use super::sessions::sending_session;
 use super::tx::Tx;
-use super::{Engine, EngineError, Flush, Link, Sent};
+use super::{Engine, EngineError, Flush, Link, QUERY_EVERY, Sent};
 use crate::ids::{DeviceAddress, MessageId, SECOND};
 use crate::store::rows::Contact;
 use crate::wire::content::{Body, Receipt, ReceiptKind};
@@ -24,6 +25,7 @@ impl Engine {
         let device = contact.device_mut(to.device);
         let receipt = Receipt { message_id, kind };
         if device.due_receipts.contains(&receipt) || device.due_receipts.len() >= MAX_OWED {
+            self.receipts_due.entry(to).or_insert(device.receipts_due_at);
             return;
         }
         if device.due_receipts.is_empty() {
@@ -53,12 +55,14 @@ impl Engine {
             };
             let device = contact.device_mut(to.device);
             while !device.due_receipts.is_empty() {
+                if sending_session(tx, device)?.is_none() {
+                    // A new session is on its way, or the peer will ask by sending again.
+                    self.receipts_due.insert(to, now.plus(QUERY_EVERY));
+                    break;
+                }
                 let message = MessageId::generate(tx.rng);
                 let content = make_content(tx, &to, device, message, Body::Empty).encode();
-                // Without a session the peer will ask by sending again.
-                let Some(sealed) = seal(tx, device, &content)? else {
-                    break;
-                };
+                let Some(sealed) = seal(tx, device, &content)? else { break };
                 envelopes.push((Sent::Unkept, envelope(to, &sealed)));
             }
             tx.save_contact(&contact);

@@ -117,6 +117,8 @@ impl Engine {
                 Ok(signed) => {
                     if self.start(tx, &mut contact, address, signed)?.is_err() {
                         tx.save_contact(&contact);
+                        // The prekey may name a certificate that is newer than what we know.
+                        self.refresh_if_old(tx, address.user);
                         self.delay(tx, &address, ErrorCode::BadPrekey)?;
                         continue;
                     }
@@ -129,7 +131,7 @@ impl Engine {
                 }
                 Err(code) => {
                     if code == ErrorCode::UnknownDevice {
-                        self.refresh(tx, address.user, None);
+                        self.refresh_if_old(tx, address.user);
                     }
                     self.delay(tx, &address, code)?;
                 }

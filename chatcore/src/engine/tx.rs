@@ -164,6 +164,10 @@ impl<'c, 'a> Tx<'c, 'a> {
         self.changes.put(key, storage::encode_tag_owner(tag, peer));
     }
 
+    pub(super) fn delete_tag(&mut self, tag: &DeliveryTag) {
+        self.changes.delete(Key::new(Table::Tags, tag.as_bytes()));
+    }
+
     pub(super) fn prekey(
         &self,
         id: PrekeyId,
@@ -273,7 +277,7 @@ impl<'c, 'a> Tx<'c, 'a> {
     }
 
     pub(super) fn save_transfer(&mut self, transfer: &Transfer) {
-        let key = Key::numbered(Table::Transfers, &[], transfer.number());
+        let key = Key::new(Table::Transfers, &transfer.key());
         self.changes.put(key, storage::encode_transfer(transfer));
     }
 
@@ -286,8 +290,12 @@ impl<'c, 'a> Tx<'c, 'a> {
         self.changes.delete(Key::numbered(Table::Journal, &[], number));
     }
 
-    pub(super) fn delete_transfer(&mut self, number: u64) {
-        self.changes.delete(Key::numbered(Table::Transfers, &[], number));
+    pub(super) fn delete_transfer(&mut self, transfer: &Transfer) {
+        self.changes.delete(Key::new(Table::Transfers, &transfer.key()));
+    }
+
+    pub(super) fn transfer(&self, key: &[u8]) -> Result<Option<Transfer>, EngineError> {
+        self.load_as(&Key::new(Table::Transfers, key), storage::decode_transfer)
     }
 
     /// Files on their way as they were before this step.

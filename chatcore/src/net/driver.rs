@@ -12,10 +12,10 @@ use super::client::{ClientError, Notice, Options, Reconnect};
 use super::connection::{Activity, Connection};
 use super::{now, os_rng};
 use crate::engine::{Command, Context, DRIVER_REQUESTS, Engine, EngineError, Event, Step};
-use crate::ids::{Timestamp, UserId};
+use crate::ids::UserId;
 use crate::keys::RelayKey;
 use crate::store::{ApplyChanges, Key, Store, StoreError, Table};
-use crate::wire::relay::{Answer, DeviceFrame, RelayFrame, Request, RequestId};
+use crate::wire::relay::{Answer, DeviceFrame, ErrorCode, RelayFrame, Request, RequestId};
 use crate::wire::storage;
 
 /// What the handle asks of the driver.
@@ -57,6 +57,10 @@ impl std::fmt::Debug for Op {
 const PING_AFTER: Duration = Duration::from_secs(30);
 /// Silence after which the connection is dead.
 const DEAD_AFTER: Duration = Duration::from_secs(90);
+/// Age at which a connection is made anew.
+const RENEW_AFTER: Duration = Duration::from_secs(24 * 3_600);
+/// Silence after which whoever waits for everything to be done waits no more.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
 /// Notices held for a slow reader before the socket is left alone.
 const MAX_NOTICES: usize = 1_024;
 /// Bytes waiting to be written before the handle's commands wait.
@@ -179,8 +183,13 @@ impl Driver {
         loop {
             let error = match self.connect(&mut engine).await {
                 Ok(connection) => {
-                    pause = FIRST_PAUSE;
-                    match self.converse(&mut engine, connection).await {
+                    let since = Instant::now();
+                    let end = self.converse(&mut engine, connection).await;
+                    // A relay that hangs up at once is not asked again at once.
+                    if since.elapsed() >= LONGEST_PAUSE {
+                        pause = FIRST_PAUSE;
+                    }
+                    match end {
                         End::Closed => return End::Closed,
                         End::Failed(error) => error,
                     }
@@ -220,7 +229,8 @@ impl Driver {
         let relay: RelayKey = profile.relay;
         let mut rng = os_rng();
         let mut context = Context { store: &*self.store, now: now(), rng: &mut rng };
-        let first = engine.first_request(&mut context)?;
+        let (first, step) = engine.first_request(&mut context)?;
+        self.apply(None, step)?;
         Connection::open(&profile.address, &relay, &profile.device.link, &first).await
     }
 
@@ -251,9 +261,10 @@ impl Driver {
     /// Serves one connection.
     async fn converse(&mut self, engine: &mut Engine, mut connection: Connection) -> End {
         let notices = self.notices.clone();
-        let (mut heard, mut spoken) = (Instant::now(), Instant::now());
+        let start = Instant::now();
+        let mut clock = Clock { began: start, heard: start, spoken: start };
         loop {
-            let wake = next_wake(engine, heard, spoken);
+            let wake = next_wake(engine, &clock, connection.backlog(), self.settling.len());
             let reading = self.backlog.len() < MAX_NOTICES;
             let writable = connection.backlog() < MAX_OUTGOING;
             let woke = tokio::select! {
@@ -273,15 +284,15 @@ impl Driver {
                     Ok(())
                 }
                 Woke::Socket(Ok(Activity::Received)) => {
-                    heard = Instant::now();
+                    clock.heard = Instant::now();
                     self.handle_frames(engine, &mut connection)
                 }
                 Woke::Socket(Ok(Activity::Sent)) => {
-                    spoken = Instant::now();
+                    clock.spoken = Instant::now();
                     Ok(())
                 }
                 Woke::Socket(Err(error)) => Err(error),
-                Woke::Timer => self.handle_wake(engine, &mut connection, heard, spoken),
+                Woke::Timer => self.handle_wake(engine, &mut connection, &clock),
             };
             let result = result.and_then(|()| self.settle(engine, &mut connection));
             if let Err(error) = result {
@@ -294,16 +305,24 @@ impl Driver {
         &mut self,
         engine: &mut Engine,
         connection: &mut Connection,
-        heard: Instant,
-        spoken: Instant,
+        clock: &Clock,
     ) -> Result<(), ClientError> {
         let at = Instant::now();
-        if at.duration_since(heard) >= DEAD_AFTER {
+        let dead = at.duration_since(clock.heard) >= DEAD_AFTER;
+        // Prekeys, certificates and old rows are looked after at login.
+        let old = at.duration_since(clock.began) >= RENEW_AFTER;
+        if dead || old {
             return Err(ClientError::Unreachable(std::io::ErrorKind::TimedOut));
         }
-        if at.duration_since(spoken) >= PING_AFTER && connection.backlog() == 0 {
+        if at.duration_since(clock.spoken) >= PING_AFTER && connection.backlog() == 0 {
             let request_id = DRIVER_REQUESTS;
             connection.push(&DeviceFrame { request_id, request: Request::Ping })?;
+        }
+        if at.duration_since(clock.heard.max(clock.spoken)) >= SETTLE_PATIENCE {
+            // Some of what the relay counted has expired, or it does not keep its word.
+            for reply in self.settling.drain(..) {
+                let _gone = reply.send(Ok(()));
+            }
         }
         let mut rng = os_rng();
         let mut context = Context { store: &*self.store, now: now(), rng: &mut rng };
@@ -486,16 +505,39 @@ fn refuse(op: Op, error: ClientError) {
 fn is_final(error: &ClientError) -> bool {
     match error {
         ClientError::Engine(EngineError::Store(_)) => true,
-        ClientError::Refused(failure) => failure.retry_after_ms == 0,
+        ClientError::Refused(failure) => matches!(
+            failure.code,
+            ErrorCode::Malformed
+                | ErrorCode::NotRegistered
+                | ErrorCode::BadToken
+                | ErrorCode::RegistrationClosed
+                | ErrorCode::NicknameTaken
+                | ErrorCode::BadRecord
+                | ErrorCode::Unsupported
+        ),
         _ => false,
     }
 }
 
-fn next_wake(engine: &Engine, heard: Instant, spoken: Instant) -> Instant {
-    let link = (heard + DEAD_AFTER).min(spoken + PING_AFTER);
-    let Some(at) = engine.poll_timeout() else {
-        return link;
-    };
-    let Timestamp(wait) = Timestamp(at.since(now()));
-    link.min(Instant::now() + Duration::from_millis(wait))
+/// When the loop must look again though nothing came.
+fn next_wake(engine: &Engine, clock: &Clock, outgoing: usize, settling: usize) -> Instant {
+    let mut wake = (clock.heard + DEAD_AFTER).min(clock.began + RENEW_AFTER);
+    if outgoing == 0 {
+        wake = wake.min(clock.spoken + PING_AFTER);
+    }
+    if settling > 0 {
+        wake = wake.min(clock.heard.max(clock.spoken) + SETTLE_PATIENCE);
+    }
+    match engine.poll_timeout() {
+        Some(at) => wake.min(Instant::now() + Duration::from_millis(at.since(now()))),
+        None => wake,
+    }
+}
+
+/// When things last happened on a connection.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    began: Instant,
+    heard: Instant,
+    spoken: Instant,
 }

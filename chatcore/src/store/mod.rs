@@ -37,7 +37,7 @@ pub enum Table {
     History,
     /// Message id → place in history and outbox.
     Messages,
-    /// Files on their way, by running number.
+    /// Files on their way, by blob id or message.
     Transfers,
     /// What the person has not been shown yet, by running number.
     Journal,

@@ -28,6 +28,8 @@ pub(crate) struct Profile {
     pub(crate) address: String,
     pub(crate) token: Option<InviteToken>,
     pub(crate) registered: bool,
+    /// A registration is under way: the relay may have stored the record.
+    pub(crate) register_sent: bool,
     pub(crate) next_prekey_id: u64,
     pub(crate) last_resort: Option<(PrekeyId, Timestamp)>,
     /// When what is too old was last deleted.
@@ -262,7 +264,6 @@ pub(crate) struct UploadRun {
 pub(crate) enum Transfer {
     /// To the relay, not yet sent to anybody.
     Upload {
-        number: u64,
         to: UserId,
         /// Its root is not known yet.
         manifest: Manifest,
@@ -272,17 +273,20 @@ pub(crate) enum Transfer {
         runs: Vec<UploadRun>,
     },
     /// Sent, and not fetched by the recipient yet: it can be deleted then.
-    Offered { number: u64, to: UserId, message: MessageId, blob: BlobId, write_key: WriteKey },
+    Offered { to: UserId, message: MessageId, blob: BlobId, write_key: WriteKey },
     /// Received and not fetched yet.
-    Download { number: u64, from: UserId, message: MessageId },
+    Download { from: UserId, message: MessageId },
 }
 
 impl Transfer {
-    pub(crate) const fn number(&self) -> u64 {
+    /// Returns the natural key: nothing that another transfer could have.
+    pub(crate) fn key(&self) -> Vec<u8> {
         match self {
-            Self::Upload { number, .. }
-            | Self::Offered { number, .. }
-            | Self::Download { number, .. } => *number,
+            Self::Upload { manifest, .. } => manifest.blob_id.as_bytes().to_vec(),
+            Self::Offered { blob, .. } => blob.as_bytes().to_vec(),
+            Self::Download { from, message } => {
+                [from.as_bytes().as_slice(), message.as_bytes()].concat()
+            }
         }
     }
 }

@@ -96,8 +96,9 @@ impl Peer {
     pub(crate) fn connect(&mut self, now: Timestamp) {
         let mut first = None;
         let result = self.run(now, |engine, context| {
-            first = Some(engine.first_request(context)?);
-            Ok::<_, chatcore::engine::EngineError>(Step::default())
+            let (frame, step) = engine.first_request(context)?;
+            first = Some(frame);
+            Ok::<_, chatcore::engine::EngineError>(step)
         });
         if let Ok(Ok(())) = result {
             self.online = true;

@@ -1,16 +1,19 @@
 //! A relay in memory that may do to envelopes and bundles whatever it likes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use chatcore::ids::{DeviceAddress, IdempotencyKey, UserId};
-use chatcore::keys::{PrekeyKind, PrekeyRecord, RelayKey, RelayKeyPair, Signed, UserRecord};
+use chatcore::engine::Command;
+use chatcore::ids::{DeviceAddress, IdempotencyKey, Timestamp, UserId};
+use chatcore::keys::{Nickname, PrekeyKind, PrekeyRecord, RelayKey, RelayKeyPair, Signed, UserRecord};
 use chatcore::wire::envelope::Envelope;
 use chatcore::wire::relay::{
     Answer, Delivery, DeviceFrame, ErrorCode, LoggedIn, RelayFrame, Request, Who,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+
+use super::peer::Peer;
 
 /// What the relay does to an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +57,12 @@ pub(crate) struct Relay {
     /// Everything ever sent, to look for plaintext and to replay.
     pub(crate) seen: Vec<Envelope>,
     pub(crate) handed_out_twice: u32,
+    /// Devices whose prekeys were asked for, counted.
+    pub(crate) claims: usize,
+    /// Users that are not found by name.
+    pub(crate) unlisted: BTreeSet<UserId>,
+    /// Names that lead to somebody else.
+    pretended: BTreeMap<String, UserId>,
 }
 
 impl Relay {
@@ -69,11 +78,38 @@ impl Relay {
             epoch: 1,
             seen: Vec::new(),
             handed_out_twice: 0,
+            claims: 0,
+            unlisted: BTreeSet::new(),
+            pretended: BTreeMap::new(),
         }
     }
 
     pub(crate) fn public(&self) -> RelayKey {
         self.keys.public()
+    }
+
+    /// The account is closed: no record to be found, no prekeys, no mailbox.
+    pub(crate) fn close_account(&mut self, device: &DeviceAddress) {
+        self.prekeys.remove(device);
+        self.mailboxes.remove(device);
+        self.records.remove(&device.user);
+    }
+
+    /// Lets a name lead to somebody else.
+    pub(crate) fn pretend(&mut self, name: &str, user: UserId) {
+        self.pretended.insert(name.to_owned(), user);
+    }
+
+    /// Has a user take a name that belongs to another, which an honest relay would refuse.
+    pub(crate) fn rename_by_force(&mut self, peer: &mut Peer, name: &str) {
+        let now = Timestamp(1_800_010_000_000);
+        let nickname = Nickname::new(name).unwrap();
+        assert!(peer.command(now, Command::Rename(nickname)).is_ok());
+        for frame in std::mem::take(&mut peer.outgoing) {
+            for answer in self.handle(peer.address, frame) {
+                peer.frame(now, answer);
+            }
+        }
     }
 
     fn is_malicious_now(&mut self) -> bool {
@@ -107,6 +143,7 @@ impl Relay {
             Request::GetRecords { who, .. } => self.records_of(&who),
             Request::UploadPrekeys(records) => self.upload(from, records),
             Request::ClaimPrekeys(devices) => {
+                self.claims += devices.len();
                 Answer::ClaimedPrekeys(devices.iter().map(|d| self.claim(d)).collect())
             }
             Request::SendMany(envelopes) => {
@@ -143,9 +180,15 @@ impl Relay {
     }
 
     fn records_of(&self, who: &Who) -> Answer {
+        let pretended = match who {
+            Who::Nickname(name) => self.pretended.get(name),
+            Who::User(_) => None,
+        };
         let chain = self.records.values().find(|chain| {
             let newest = chain.last().unwrap();
             match who {
+                Who::Nickname(_) if pretended.is_some() => Some(&newest.user_id()) == pretended,
+                Who::Nickname(_) if self.unlisted.contains(&newest.user_id()) => false,
                 Who::Nickname(name) => newest.nickname().as_str() == name,
                 Who::User(user) => newest.user_id() == *user,
             }

@@ -12,7 +12,7 @@ use super::{FileError, blocking, refusal, window};
 use crate::engine::query::{self, WaitingFile};
 use crate::engine::{Command, FileKind};
 use crate::file::Manifest;
-use crate::wire::relay::{Answer, Request};
+use crate::wire::relay::{Answer, ErrorCode, Request};
 
 /// What a fetched file turned out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +61,13 @@ impl Client {
         let (from, message) = (waiting.from.user, waiting.message);
         let folder = folder.to_owned();
         let manifest = waiting.manifest.clone();
+        // Nothing is done for a file that the relay does not have as described.
+        if let Err(error) = self.check_offered(&manifest).await {
+            if error == ClientError::File(FileError::Gone) {
+                self.command(Command::FileGone { from, message }).await?;
+            }
+            return Err(error);
+        }
         let opening = manifest.clone();
         let partial = blocking(move || Partial::open(&folder, &opening)).await?;
         let partial = match self.get_all(partial, &manifest, progress).await {
@@ -81,10 +88,25 @@ impl Client {
             }
             FileKind::LongText => {
                 let bytes = blocking(move || partial.into_bytes()).await?;
-                let text = String::from_utf8_lossy(&bytes).into_owned();
+                let Ok(text) = String::from_utf8(bytes) else {
+                    self.command(Command::FileGone { from, message }).await?;
+                    return Err(FileError::NotText.into());
+                };
                 self.command(Command::LongTextFetched { from, message, text }).await?;
                 Ok(Fetched::Text)
             }
+        }
+    }
+
+    async fn check_offered(&self, manifest: &Manifest) -> Result<(), ClientError> {
+        let request = Request::BlobStatus(manifest.blob_id);
+        match self.request(request).await?.await.map_err(|_| ClientError::Closed)?? {
+            Answer::BlobInfo { shape, complete: true, .. } if shape == manifest.shape() => Ok(()),
+            Answer::BlobInfo { complete: false, .. } => {
+                Err(FileError::Refused(ErrorCode::BlobIncomplete).into())
+            }
+            Answer::BlobInfo { .. } => Err(FileError::Gone.into()),
+            answer => Err(refusal(answer)),
         }
     }
 

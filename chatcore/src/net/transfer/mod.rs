@@ -42,9 +42,15 @@ pub enum FileError {
     /// The relay does not have it any more.
     #[error("the relay does not have it any more")]
     Gone,
+    /// The relay refuses this file. Nothing is kept of it.
+    #[error("{0}")]
+    Refused(ErrorCode),
     /// What came is not what was sent. It was deleted.
     #[error(transparent)]
     Chunk(#[from] ChunkError),
+    /// A long text is not text. It is no longer offered.
+    #[error("a long text is not text")]
+    NotText,
     /// The operating system refused. What was done stays for the next attempt.
     #[error("{0}")]
     Io(io::ErrorKind),
@@ -69,9 +75,24 @@ const fn window(chunk_size: u32) -> usize {
 fn refusal(answer: Answer) -> ClientError {
     match answer {
         Answer::Failure(Failure { code: ErrorCode::UnknownBlob, .. }) => FileError::Gone.into(),
+        Answer::Failure(Failure { code, .. }) if is_of_the_blob(code) => {
+            FileError::Refused(code).into()
+        }
         Answer::Failure(failure) => ClientError::Refused(failure),
         _ => ClientError::Engine(crate::engine::EngineError::RelayMisbehaved),
     }
+}
+
+/// Tells whether a refusal concerns this file only.
+const fn is_of_the_blob(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::BlobIncomplete
+            | ErrorCode::Forbidden
+            | ErrorCode::ChunkExists
+            | ErrorCode::BlobExists
+            | ErrorCode::Malformed
+    )
 }
 
 /// Runs blocking work beside the runtime.

@@ -34,6 +34,8 @@ impl Partial {
         options.read(true).write(true).create(true).truncate(false);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        own_or_nothing(&path)?;
+        own_or_nothing(&salts_path)?;
         let (file, salts) = (options.open(&path)?, options.open(&salts_path)?);
         let chunk_size = u64::from(manifest.chunk_size);
         let whole = (file.metadata()?.len() / chunk_size)
@@ -97,7 +99,10 @@ impl Partial {
 
     /// Gives the whole file its name; never overwrites another.
     pub(super) fn finish(self) -> Result<PathBuf, FileError> {
-        self.root.check(&self.manifest)?;
+        if let Err(error) = self.root.check(&self.manifest) {
+            self.discard();
+            return Err(error.into());
+        }
         self.file.set_len(self.manifest.size)?;
         self.file.sync_all()?;
         let name = safe_name(&self.manifest.name);
@@ -119,7 +124,10 @@ impl Partial {
 
     /// Reads the whole content into memory instead of giving it a name.
     pub(super) fn into_bytes(mut self) -> Result<Vec<u8>, FileError> {
-        self.root.check(&self.manifest)?;
+        if let Err(error) = self.root.check(&self.manifest) {
+            self.discard();
+            return Err(error.into());
+        }
         self.file.set_len(self.manifest.size)?;
         self.file.seek(SeekFrom::Start(0))?;
         let mut bytes = Vec::new();
@@ -133,6 +141,17 @@ impl Partial {
         // Whatever can't be deleted is hidden and never taken for the file.
         let _removed = (fs::remove_file(&self.path), fs::remove_file(&self.salts_path));
     }
+}
+
+/// Removes what is no plain file of one name: a link that somebody planted to have its target
+/// overwritten, or a file that already got its final name before a crash.
+fn own_or_nothing(path: &Path) -> std::io::Result<()> {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+    #[cfg(unix)]
+    let single = std::os::unix::fs::MetadataExt::nlink(&metadata) == 1;
+    #[cfg(not(unix))]
+    let single = true;
+    if metadata.is_file() && single { Ok(()) } else { fs::remove_file(path) }
 }
 
 /// Links the new name, which fails if it is taken, then removes the old one.
@@ -237,5 +256,21 @@ mod tests {
         let mut partial = Partial::open(folder.path(), &manifest).unwrap();
         chunks[1..].iter().for_each(|chunk| partial.add(chunk.clone()).unwrap());
         assert!(matches!(partial.finish(), Err(FileError::Chunk(_))));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "the next attempt begins anew");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_planted_link_is_not_followed() {
+        let (manifest, chunks) = sealed(10);
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("precious");
+        fs::write(&target, "precious").unwrap();
+        let planted = folder.path().join(format!(".chat-{}.part", manifest.blob_id.to_hex()));
+        std::os::unix::fs::symlink(&target, planted).unwrap();
+        let mut partial = Partial::open(folder.path(), &manifest).unwrap();
+        chunks.into_iter().for_each(|chunk| partial.add(chunk).unwrap());
+        partial.finish().unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"precious");
     }
 }

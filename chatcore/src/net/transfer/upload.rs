@@ -98,12 +98,10 @@ fn is_set(bitmap: &[u8], index: u32) -> bool {
 /// Returns the salt of a chunk: the current run's if the relay lacks it, else that of the run in
 /// which it was stored. `None`: the relay claims a chunk that no run can have sent.
 fn salt(runs: &[([u8; 32], Vec<u8>)], index: u32) -> Option<(ChunkSalt, Stored)> {
-    let stored_by = runs.iter().position(|(_, stored)| is_set(stored, index));
-    let (run, state) = match stored_by {
-        None => (runs.len().checked_sub(1)?, Stored::No),
-        Some(after) => (after.checked_sub(1)?, Stored::Yes),
-    };
-    runs.get(run).map(|(seed, _)| (ChunkSalt::derive(seed, index), state))
+    // The last run that did not find it there is the one that sent it, or will.
+    let run = runs.iter().rposition(|(_, stored)| !is_set(stored, index))?;
+    let stored = if run + 1 == runs.len() { Stored::No } else { Stored::Yes };
+    runs.get(run).map(|(seed, _)| (ChunkSalt::derive(seed, index), stored))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,16 +180,18 @@ impl Client {
         let path = path.to_owned();
         let source = blocking(move || Source::open(&path)).await?;
         let upload = self.find_upload(to, &source).await?;
-        let number = upload.number;
         match self.upload_source(source, upload, progress).await {
             Ok(manifest) => {
                 let message = MessageId::generate(&mut os_rng());
-                let command = Command::SendFile { to, message, manifest, upload: number };
+                let command = Command::SendFile { to, message, manifest };
                 self.command(command).await?;
                 Ok(message)
             }
             Err((error, upload)) => {
-                if matches!(error, ClientError::File(FileError::Changed | FileError::Gone)) {
+                if matches!(
+                    error,
+                    ClientError::File(FileError::Changed | FileError::Gone | FileError::Refused(_))
+                ) {
                     self.discard(upload).await?;
                 }
                 Err(error)
@@ -212,7 +212,6 @@ impl Client {
             self.discard(upload).await?;
         }
         Ok(Upload {
-            number: self.look(|store| query::next_transfer(store)).await?,
             to,
             manifest: new_manifest(source.size, wire_name(&source.path)),
             path,
@@ -227,7 +226,7 @@ impl Client {
         let answer = self.request(Request::DeleteBlob { blob, write_key }).await?;
         // What can't be deleted now goes with the relay's retention.
         let _answer = answer.await;
-        self.command(Command::DropUpload(upload.number)).await
+        self.command(Command::DropUpload(blob)).await
     }
 
     async fn upload_source(
@@ -336,7 +335,6 @@ impl Client {
             return Err(EngineError::TextTooLong { max: MAX_TEXT }.into());
         }
         let mut upload = Upload {
-            number: 0,
             to,
             manifest: new_manifest(text.len() as u64, String::new()),
             path: String::new(),

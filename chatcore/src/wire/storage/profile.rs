@@ -29,6 +29,7 @@ pub(crate) fn encode_profile(profile: &Profile) -> Zeroizing<Vec<u8>> {
         last_resort_at: profile.last_resort.map_or(0, |(_, at)| at.0),
         pending_record: profile.pending_record.as_ref().map(|r| signed_into(r.signed())),
         swept_at: profile.swept_at.0,
+        register_sent: profile.register_sent,
     };
     let bytes = encode(&pb);
     wipe_profile(&mut pb);
@@ -68,6 +69,7 @@ fn profile_from(pb: &pb::Profile) -> Result<Profile, WireError> {
         next_prekey_id: pb.next_prekey_id,
         last_resort,
         swept_at: Timestamp(pb.swept_at),
+        register_sent: pb.register_sent,
     })
 }
 

@@ -13,13 +13,12 @@ use crate::wire::relay::WriteKey;
 
 pub(crate) fn encode_transfer(transfer: &Transfer) -> Zeroizing<Vec<u8>> {
     encode(&match transfer {
-        Transfer::Upload { number, to, manifest, path, modified, write_key, runs } => {
+        Transfer::Upload { to, manifest, path, modified, write_key, runs } => {
             let run = |r: &UploadRun| pb::UploadRun {
                 salt_seed: r.salt_seed.to_vec(),
                 stored: r.stored.clone(),
             };
             pb::Transfer {
-                number: *number,
                 upload: true,
                 peer: to.as_bytes().to_vec(),
                 message_id: Vec::new(),
@@ -31,16 +30,14 @@ pub(crate) fn encode_transfer(transfer: &Transfer) -> Zeroizing<Vec<u8>> {
                 blob_id: Vec::new(),
             }
         }
-        Transfer::Offered { number, to, message, blob, write_key } => pb::Transfer {
-            number: *number,
+        Transfer::Offered { to, message, blob, write_key } => pb::Transfer {
             peer: to.as_bytes().to_vec(),
             message_id: message.as_bytes().to_vec(),
             write_key: write_key.0.to_vec(),
             blob_id: blob.as_bytes().to_vec(),
             ..pb::Transfer::default()
         },
-        Transfer::Download { number, from, message } => pb::Transfer {
-            number: *number,
+        Transfer::Download { from, message } => pb::Transfer {
             upload: false,
             peer: from.as_bytes().to_vec(),
             message_id: message.as_bytes().to_vec(),
@@ -54,7 +51,6 @@ pub(crate) fn decode_transfer(bytes: &[u8]) -> Result<Transfer, WireError> {
     let write_key = || array(&pb.write_key, "write_key").map(WriteKey);
     if !pb.upload && !pb.blob_id.is_empty() {
         return Ok(Transfer::Offered {
-            number: pb.number,
             to: user(&pb.peer)?,
             message: MessageId::from_bytes(array(&pb.message_id, "message_id")?),
             blob: BlobId::from_bytes(array(&pb.blob_id, "blob_id")?),
@@ -63,7 +59,6 @@ pub(crate) fn decode_transfer(bytes: &[u8]) -> Result<Transfer, WireError> {
     }
     if !pb.upload {
         return Ok(Transfer::Download {
-            number: pb.number,
             from: user(&pb.peer)?,
             message: MessageId::from_bytes(array(&pb.message_id, "message_id")?),
         });
@@ -72,7 +67,6 @@ pub(crate) fn decode_transfer(bytes: &[u8]) -> Result<Transfer, WireError> {
         Ok(UploadRun { salt_seed: array(&r.salt_seed, "salt_seed")?, stored: r.stored.clone() })
     };
     Ok(Transfer::Upload {
-        number: pb.number,
         to: user(&pb.peer)?,
         manifest: manifest_from(pb.manifest.clone().ok_or(WireError::Missing("manifest"))?)?,
         path: pb.path.clone(),
