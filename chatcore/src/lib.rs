@@ -59,6 +59,8 @@ pub mod trust;
 pub mod wire;
 
 #[cfg(test)]
+mod redaction;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod vectors;

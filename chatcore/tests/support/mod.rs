@@ -5,7 +5,8 @@
     clippy::panic,
     clippy::indexing_slicing,
     missing_docs,
-    reason = "test support"
+    dead_code,
+    reason = "test support, shared by several tests"
 )]
 
 pub(crate) mod peer;

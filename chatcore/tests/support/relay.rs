@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use chatcore::engine::Command;
 use chatcore::ids::{DeviceAddress, IdempotencyKey, Timestamp, UserId};
-use chatcore::keys::{Nickname, PrekeyKind, PrekeyRecord, RelayKey, RelayKeyPair, Signed, UserRecord};
+use chatcore::keys::{
+    Nickname, PrekeyKind, PrekeyRecord, RelayKey, RelayKeyPair, Signed, UserRecord,
+};
 use chatcore::wire::envelope::Envelope;
 use chatcore::wire::relay::{
     Answer, Delivery, DeviceFrame, ErrorCode, LoggedIn, RelayFrame, Request, Who,

@@ -99,12 +99,15 @@ impl World {
     }
 
     pub(crate) fn run_until_quiet(&mut self) {
+        let mut quiet = 0;
         for _ in 0..200 {
             self.now = self.now.plus(3 * SECOND);
             for i in 0..self.peers.len() {
                 self.carry(i);
             }
-            if self.peers.iter().all(|p| p.outgoing.is_empty()) {
+            // Once more: the last to speak may have spoken to one who had been asked before.
+            quiet = if self.peers.iter().all(|p| p.outgoing.is_empty()) { quiet + 1 } else { 0 };
+            if quiet == 2 {
                 return;
             }
         }

@@ -1,0 +1,212 @@
+//! Accidents that happened, or that a hostile reader showed us; each test failed before its fix.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod support;
+
+use chatcore::engine::{Command, Context, Engine, EngineError, Event, LookupError, Rejoin, query};
+use chatcore::ids::{DAY, HOUR, MINUTE, MessageId};
+use chatcore::keys::Nickname;
+use chatcore::store::ApplyChanges;
+use chatcore::wire::relay::{Answer, RelayFrame, Request};
+use support::world::World;
+
+fn nickname(name: &str) -> Nickname {
+    Nickname::new(name).unwrap()
+}
+
+/// A link used again after the answer to the registration was lost made another first record. The
+/// relay refused it for ever, and the profile was of no use any more.
+#[test]
+fn a_lost_answer_to_the_registration_does_no_harm() {
+    let mut world = World::new(1, 1);
+    let mut peer = support::peer::Peer::new("newcomer", world.relay.public(), world.now, 77);
+    peer.connect(world.now);
+    let request = peer.outgoing.pop().unwrap();
+    assert!(matches!(request.request, Request::Register { .. }));
+    let first = query::profile(&peer.store).unwrap();
+    let _lost = world.relay.handle(peer.address, request);
+    peer.disconnect();
+
+    let rejoin = Rejoin {
+        nickname: Some(nickname("another")),
+        relay: world.relay.public(),
+        address: "relay:2".to_owned(),
+        token: None,
+    };
+    let mut context = Context { store: &peer.store, now: world.now.plus(DAY), rng: &mut peer.rng };
+    let step = rejoin.apply(&mut context).unwrap();
+    peer.store.apply(&step.changes).unwrap();
+    assert_eq!(query::profile(&peer.store).unwrap().nickname, first.nickname);
+
+    world.peers.push(peer);
+    world.connect_all();
+    world.run_until_quiet();
+    let joined = query::profile(&world.peers[1].store).unwrap();
+    assert_eq!(joined.registration, query::Registration::Done);
+}
+
+/// Two changes of the record in flight were both made on top of the same version, and the client
+/// took the answer to the first for one to the second: its own chain was forked.
+#[test]
+fn a_second_change_of_the_record_waits_for_the_first() {
+    let mut world = World::new(2, 1);
+    let now = world.now;
+    let rename = |name: &str| Command::Rename(nickname(name));
+    assert!(world.peers[0].command(now, rename("one")).is_ok());
+    let refused = world.peers[0].command(now, rename("two"));
+    assert!(matches!(refused, Err(EngineError::Busy)));
+    world.run_until_quiet();
+    assert!(world.peers[0].command(now, rename("two")).is_ok());
+    world.run_until_quiet();
+    assert_eq!(query::profile(&world.peers[0].store).unwrap().nickname, nickname("two"));
+}
+
+/// An update whose answer was lost is found again by what the relay has.
+#[test]
+fn a_lost_answer_to_a_rename_is_made_good_at_the_next_login() {
+    let mut world = World::new(3, 1);
+    let now = world.now;
+    assert!(world.peers[0].command(now, Command::Rename(nickname("renamed"))).is_ok());
+    let address = world.peers[0].address;
+    for frame in std::mem::take(&mut world.peers[0].outgoing) {
+        let _lost = world.relay.handle(address, frame);
+    }
+    world.peers[0].die();
+    world.connect_all();
+    world.run_until_quiet();
+    assert_eq!(query::profile(&world.peers[0].store).unwrap().nickname, nickname("renamed"));
+    assert!(world.peers[0].command(now, Command::Rename(nickname("again"))).is_ok());
+    world.run_until_quiet();
+    assert_eq!(query::profile(&world.peers[0].store).unwrap().nickname, nickname("again"));
+}
+
+/// A message to a closed account led from claim to refresh to claim, at the speed of the network.
+#[test]
+fn a_message_to_a_closed_account_is_given_up() {
+    let mut world = World::new(4, 2);
+    world.send(0, 1, "hello".to_owned());
+    world.run_until_quiet();
+    world.peers[0].disconnect();
+    // Queued while offline, to a session that will be too old.
+    world.send(0, 1, "are you there".to_owned());
+    world.relay.close_account(&world.peers[1].address);
+    world.peers[1].disconnect();
+    world.now = world.now.plus(31 * DAY - HOUR);
+    world.connect(0);
+    for _ in 0..20 {
+        world.now = world.now.plus(11 * MINUTE);
+        world.carry(0);
+        world.carry(0);
+    }
+    assert!(world.relay.claims < 10, "{} claims", world.relay.claims);
+}
+
+/// A stranger's first message in the name of a contact was believed: sending to the real one was
+/// blocked, and the only way on was to take the stranger for him.
+#[test]
+fn a_claimed_name_raises_no_alarm_unless_the_directory_confirms_it() {
+    let mut world = World::new(5, 3);
+    world.send(0, 1, "hello bob".to_owned());
+    world.run_until_quiet();
+    // carol tells alice that she is called bob; the directory knows better.
+    let bob = query::profile(&world.peers[1].store).unwrap().nickname;
+    let pretend = Rejoin {
+        nickname: Some(bob),
+        relay: world.relay.public(),
+        address: "relay:1".to_owned(),
+        token: None,
+    };
+    let mut impostor = support::peer::Peer::new("impostor", pretend.relay, world.now, 99);
+    let mut context = Context { store: &impostor.store, now: world.now, rng: &mut impostor.rng };
+    let step = pretend.apply(&mut context).unwrap();
+    impostor.store.apply(&step.changes).unwrap();
+    world.relay.unlisted.insert(impostor.address.user);
+    world.peers.push(impostor);
+    world.connect(3);
+    world.run_until_quiet();
+    world.send(3, 0, "it is me, bob".to_owned());
+    world.run_until_quiet();
+    assert!(world.count(|e| matches!(e, Event::Text { text, .. } if text.contains("me, bob"))) > 0);
+    assert_eq!(world.count(|e| matches!(e, Event::IdentityChanged { .. })), 0);
+    world.send(0, 1, "still you".to_owned());
+    world.run_until_quiet();
+    assert_eq!(world.count(|e| matches!(e, Event::Text { text, .. } if text == "still you")), 1);
+}
+
+/// The directory gives another key for a contact's name: sending waits for the person, and both
+/// ways to decide lead on.
+#[test]
+fn a_name_that_changed_hands_blocks_until_the_person_decides() {
+    for keep in [false, true] {
+        let mut world = World::new(6, 3);
+        world.send(0, 1, "hello bob".to_owned());
+        world.run_until_quiet();
+        world.now = world.now.plus(2 * HOUR);
+        let (bob, carol) = (world.peers[1].address.user, world.peers[2].address.user);
+        world.relay.pretend("bob", carol);
+        let look = |world: &mut World| {
+            world.peers[0].events.clear();
+            let lookup = Command::Lookup { ticket: 7, name: "bob".to_owned() };
+            let _ = world.peers[0].command(world.now, lookup).unwrap();
+            world.run_until_quiet();
+            let done = world.peers[0].events.iter().find_map(|event| match event {
+                Event::LookupDone { ticket: 7, result } => Some(*result),
+                _ => None,
+            });
+            done.unwrap()
+        };
+        // carol's record does not claim the name: such an answer is refused outright.
+        assert_eq!(look(&mut world), Err(LookupError::BadAnswer));
+        world.relay.rename_by_force(&mut world.peers[2], "bob");
+        assert_eq!(look(&mut world), Err(LookupError::IdentityChanged));
+        let text = |to| Command::SendText {
+            to,
+            message: MessageId::from_bytes([9; 16]),
+            text: "psst".to_owned(),
+        };
+        let now = world.now;
+        let refused = world.peers[0].command(now, text(bob));
+        assert!(matches!(refused, Err(EngineError::IdentityChanged)));
+        let decision = if keep { Command::KeepIdentity(bob) } else { Command::AcceptIdentity(bob) };
+        assert!(world.peers[0].command(now, decision).is_ok());
+        world.now = world.now.plus(2 * HOUR);
+        assert_eq!(look(&mut world), Ok(if keep { bob } else { carol }));
+        let now = world.now;
+        assert!(world.peers[0].command(now, text(if keep { bob } else { carol })).is_ok());
+    }
+}
+
+/// A text that came as a file and was no text was stored as one that nobody could read back; from
+/// then on nothing of the journal could be shown.
+#[test]
+fn a_long_text_over_the_limit_is_refused() {
+    let mut world = World::new(7, 2);
+    world.send(0, 1, "hello".to_owned());
+    world.run_until_quiet();
+    let from = world.peers[0].address.user;
+    let message = *world.sent.keys().next().unwrap();
+    let text = "x".repeat(65_537);
+    let command = Command::LongTextFetched { from, message, text };
+    let refused = world.peers[1].command(world.now, command);
+    assert!(matches!(refused, Err(EngineError::TextTooLong { .. })));
+    let shown = query::journal(&world.peers[1].store, 100).unwrap();
+    assert!(shown.iter().any(|(_, event)| matches!(event, Some(Event::Text { .. }))));
+}
+
+/// An answer that nobody asked for, or of the wrong kind, ends the connection and changes nothing.
+#[test]
+fn a_relay_that_answers_nonsense_is_hung_up_on() {
+    let mut world = World::new(8, 1);
+    let now = world.now;
+    let peer = &mut world.peers[0];
+    let mut context = Context { store: &peer.store, now, rng: &mut peer.rng };
+    let mut engine = Engine::new(&mut context).unwrap();
+    let (first, _) = engine.first_request(&mut context).unwrap();
+    for (request_id, answer) in
+        [(first.request_id + 1, Answer::Done), (first.request_id, Answer::Queued(vec![true]))]
+    {
+        let frame = RelayFrame { request_id, answer };
+        let result = engine.handle_frame(&mut context, frame);
+        assert!(matches!(result, Err(EngineError::RelayMisbehaved)));
+    }
+}
