@@ -7,7 +7,7 @@ use chatcore::engine::{Command, Context, Engine, EngineError, Event, LookupError
 use chatcore::ids::{DAY, HOUR, MINUTE, MessageId};
 use chatcore::keys::Nickname;
 use chatcore::store::ApplyChanges;
-use chatcore::wire::relay::{Answer, RelayFrame, Request};
+use chatcore::wire::relay::{Answer, ErrorCode, RelayFrame, Request};
 use support::world::World;
 
 fn nickname(name: &str) -> Nickname {
@@ -209,4 +209,21 @@ fn a_relay_that_answers_nonsense_is_hung_up_on() {
         let result = engine.handle_frame(&mut context, frame);
         assert!(matches!(result, Err(EngineError::RelayMisbehaved)));
     }
+}
+
+/// The recipient's mailbox is full: the sender is told, the message is kept, and goes out later.
+#[test]
+fn a_message_to_a_full_mailbox_is_kept_and_sent_later() {
+    let mut world = World::new(9, 2);
+    world.send(0, 1, "hello".to_owned());
+    world.run_until_quiet();
+    world.relay.is_full = true;
+    world.send(0, 1, "one too many".to_owned());
+    world.run_until_quiet();
+    let full = |e: &Event| matches!(e, Event::Delayed { code: ErrorCode::MailboxFull, .. });
+    assert_eq!(world.count(full), 1);
+    world.relay.is_full = false;
+    world.now = world.now.plus(11 * MINUTE);
+    world.run_until_quiet();
+    world.check();
 }

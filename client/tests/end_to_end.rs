@@ -241,3 +241,38 @@ fn the_demo_holds_what_it_shows() {
     let shown = world.ok("nobody", &["demo"]);
     assert!(shown.contains("All of it held"), "{shown}");
 }
+
+/// Needs the right to mount a small file system; elsewhere it says so and checks nothing.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_no_half_file_and_the_transfer_goes_on_with_more_room() {
+    let world = World::with(&["alice", "bob"]);
+    let small = world.inbox("small disk");
+    let target = small.to_str().unwrap();
+    let mount = |size: &str, flags: &str| {
+        let options = format!("{flags}size={size}");
+        let arguments = ["-t", "tmpfs", "-o", &options, "tmpfs", target];
+        std::process::Command::new("mount").args(arguments).output()
+    };
+    if !mount("1m", "").is_ok_and(|output| output.status.success()) {
+        eprintln!("no right to mount; not checked");
+        return;
+    }
+    let bytes = vec![7; 4 << 20];
+    let path = world.file("large.bin", &bytes);
+    world.ok("alice", &["send-file", "bob", &path]);
+    world.ok("alice", &["send", "bob", "did it fit?"]);
+    let output = world.run("bob", &["receive", "--json", "--to", target]);
+    let remounted = mount("32m", "remount,");
+    let names = fs::read_dir(&small).unwrap().count();
+    let lines = world.ok("bob", &["receive", "--json", "--to", target]);
+    let saved = fs::read(small.join("large.bin"));
+    std::process::Command::new("umount").arg(target).output().unwrap();
+
+    assert_eq!(output.status.code(), Some(8), "{}", String::from_utf8_lossy(&output.stderr));
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(shown.contains("did it fit?"), "one file must not hold up the texts: {shown}");
+    assert!(remounted.unwrap().status.success() && names <= 2);
+    assert!(lines.contains("large.bin"), "{lines}");
+    assert!(saved.unwrap() == bytes);
+}

@@ -61,6 +61,8 @@ pub(crate) struct Relay {
     pub(crate) handed_out_twice: u32,
     /// Devices whose prekeys were asked for, counted.
     pub(crate) claims: usize,
+    /// Every mailbox is full.
+    pub(crate) is_full: bool,
     /// Users that are not found by name.
     pub(crate) unlisted: BTreeSet<UserId>,
     /// Names that lead to somebody else.
@@ -81,6 +83,7 @@ impl Relay {
             seen: Vec::new(),
             handed_out_twice: 0,
             claims: 0,
+            is_full: false,
             unlisted: BTreeSet::new(),
             pretended: BTreeMap::new(),
         }
@@ -244,6 +247,9 @@ impl Relay {
     fn accept(&mut self, envelope: Envelope) -> Result<(), ErrorCode> {
         if !self.records.contains_key(&envelope.to.user) {
             return Err(ErrorCode::UnknownDevice);
+        }
+        if self.is_full {
+            return Err(ErrorCode::MailboxFull);
         }
         self.seen.push(envelope.clone());
         let fault = if self.is_malicious_now() {
