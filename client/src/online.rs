@@ -9,6 +9,7 @@ use chatcore::trust::Trust;
 
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
+use crate::store::RedbStore;
 
 /// A connected profile.
 #[derive(Debug)]
@@ -23,7 +24,14 @@ impl Online {
         context: &Context,
         reconnect: Reconnect,
     ) -> Result<Self, CommandError> {
-        let store = context.open_store()?;
+        Self::with_store(context.open_store()?, reconnect).await
+    }
+
+    /// Connects a profile that is open already: nobody is asked for a passphrase twice.
+    pub(crate) async fn with_store(
+        store: RedbStore,
+        reconnect: Reconnect,
+    ) -> Result<Self, CommandError> {
         let (client, events) = Client::open(store, Options { reconnect })?;
         client.online().await?;
         Ok(Self { client, events })

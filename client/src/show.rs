@@ -153,6 +153,11 @@ pub(crate) fn offline(error: &ClientError) {
     eprintln!("chat: {}", render::line(&words));
 }
 
+/// Says that the connection is back.
+pub(crate) fn online() {
+    eprintln!("chat: connected again");
+}
+
 /// Says what went wrong without ending.
 pub(crate) fn trouble(error: &CommandError) {
     // If standard error is gone nobody can be told.

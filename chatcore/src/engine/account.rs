@@ -235,7 +235,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let Answer::Records(records) = answer else { return Ok(()) };
         let mut profile = tx.profile()?;
-        let newest = records.into_iter().filter_map(|r| UserRecord::verify(r).ok()).last();
+        let newest = records.into_iter().filter_map(|r| UserRecord::verify(r).ok()).next_back();
         let newest = newest.filter(|record| {
             let names_us = record.device(profile.device.id).map(DeviceCert::link_key)
                 == Some(profile.device.link.public());

@@ -27,10 +27,11 @@ pub(super) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Comman
         None => link.address(),
     };
     let nickname = args.nick.as_deref().map(parse_nickname).transpose()?;
-    if context.has_profile() {
+    let store = if context.has_profile() {
         let mut store = context.open_store()?;
         let rejoin = Rejoin { nickname, relay: link.relay, address, token: link.token };
         Client::rejoin(&mut store, rejoin)?;
+        store
     } else {
         let nickname = match nickname {
             Some(nickname) => nickname,
@@ -39,8 +40,9 @@ pub(super) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Comman
         let mut store = context.create_store()?;
         let profile = NewProfile { nickname, relay: link.relay, address, token: link.token };
         Client::create_profile(&mut store, profile)?;
-    }
-    let online = Online::connect(context, Reconnect::Never).await?;
+        store
+    };
+    let online = Online::with_store(store, Reconnect::Never).await?;
     let profile = online.client.profile().await?;
     online.finish().await?;
     super::whoami::show(context, &profile, "You are in. Write to somebody: chat send NAME 'hello'")

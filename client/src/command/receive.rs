@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use chatcore::engine::FileKind;
 use chatcore::engine::query::WaitingFile;
+use chatcore::engine::{Event, FileKind};
 use chatcore::net::{Client, ClientError, Notice, Reconnect};
 
 use crate::cli::ReceiveArgs;
@@ -54,13 +54,22 @@ async fn follow(context: &Context, folder: &Path) -> Result<(), CommandError> {
     let mut failed = None;
     fetch_all(&client, folder, &mut failed).await?;
     print_journal(context, &client).await?;
+    let mut is_offline = false;
     while let Some(notice) = events.next().await {
         match notice {
-            Notice::Event(_) => {
+            Notice::Event(event) => {
+                if is_offline && matches!(*event, Event::Connected { .. }) {
+                    is_offline = false;
+                    show::online();
+                }
                 fetch_all(&client, folder, &mut failed).await?;
                 print_journal(context, &client).await?;
             }
-            Notice::Disconnected(error) => show::offline(&error),
+            // Said once, however often it is tried.
+            Notice::Disconnected(error) if !is_offline => {
+                is_offline = true;
+                show::offline(&error);
+            }
             Notice::Stopped(error) => return Err(error.into()),
             _ => {}
         }
