@@ -1,0 +1,264 @@
+//! What the relay says.
+
+use bytes::Bytes;
+use prost::Message;
+use proto::relay as pb;
+
+use super::super::limits::{MAX_CLAIMS, MAX_ENVELOPES, MAX_QUERY, MAX_RECORD, MAX_RECORDS};
+use super::{
+    BlobShape, ErrorCode, RequestId, WireError, address, append, at_most, bitmap_len, claimed_from,
+    claimed_into, copy, delivery_from, list, prekey_id, result_from, shape, signed_from,
+    signed_into,
+};
+use crate::ids::{DeliveryTag, DeviceAddress, PrekeyId};
+use crate::keys::Signed;
+use crate::wire::envelope::EnvelopeKind;
+
+/// Answer to a login or registration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedIn {
+    /// Who the relay takes the device for.
+    pub address: DeviceAddress,
+    /// Version of the user's newest record at the relay.
+    pub record_version: u64,
+    /// One-time prekeys left.
+    pub one_time_prekeys: u32,
+    /// Last-resort prekey stored.
+    pub last_resort: Option<PrekeyId>,
+    /// Envelopes waiting.
+    pub queued: u64,
+}
+
+/// A delivered envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Number in the epoch.
+    pub n: u64,
+    /// Names the sending device.
+    pub tag: DeliveryTag,
+    /// What the blob is.
+    pub kind: EnvelopeKind,
+    /// The ciphertext.
+    pub blob: Bytes,
+}
+
+/// Why the relay ends a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// It stops and will be back.
+    Shutdown,
+    /// The same device connected again.
+    Replaced,
+    /// The device is no longer in its user's record.
+    Revoked,
+}
+
+/// A failed request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// What failed.
+    pub code: ErrorCode,
+    /// The limit met, 0 if none applies.
+    pub limit: u64,
+    /// Milliseconds after which trying again can help, 0 if never.
+    pub retry_after_ms: u64,
+}
+
+impl From<ErrorCode> for Failure {
+    fn from(code: ErrorCode) -> Self {
+        Self { code, limit: 0, retry_after_ms: 0 }
+    }
+}
+
+/// What the relay says: an answer, or a push with request id 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The request failed.
+    Failure(Failure),
+    /// The device is known.
+    LoggedIn(LoggedIn),
+    /// Records in ascending versions.
+    Records(Vec<Signed>),
+    /// Prekeys stored now.
+    PrekeyStatus {
+        /// One-time prekeys.
+        one_time_prekeys: u32,
+        /// Last-resort prekey.
+        last_resort: Option<PrekeyId>,
+    },
+    /// One result per device asked, in that order.
+    ClaimedPrekeys(Vec<Result<Signed, ErrorCode>>),
+    /// One result per envelope, in that order.
+    SendResults(Vec<Result<(), ErrorCode>>),
+    /// One flag per key, in that order.
+    Queued(Vec<bool>),
+    /// A blob's state.
+    BlobInfo {
+        /// Its shape.
+        shape: BlobShape,
+        /// Whether it can be read.
+        complete: bool,
+        /// Bit i, least significant first: chunk i is stored.
+        stored: Bytes,
+    },
+    /// A stored chunk.
+    Chunk(Bytes),
+    /// It is done.
+    Done,
+    /// The relay is there.
+    Pong,
+    /// Pushed: envelopes.
+    Deliver {
+        /// Epoch of the numbers.
+        epoch: u64,
+        /// Ascending numbers.
+        envelopes: Vec<Delivery>,
+    },
+    /// Pushed: last frame.
+    Closing(CloseReason),
+}
+
+/// An answer with the number of its request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayFrame {
+    /// 0 for a push.
+    pub request_id: RequestId,
+    /// What is said.
+    pub answer: Answer,
+}
+
+impl RelayFrame {
+    /// Decodes a frame from the relay.
+    ///
+    /// # Errors
+    /// [`WireError`].
+    pub fn decode(bytes: Bytes) -> Result<Self, WireError> {
+        use pb::relay_frame::Body as Pb;
+        let frame = pb::RelayFrame::decode(bytes)?;
+        let answer = match frame.body.ok_or(WireError::Missing("body"))? {
+            Pb::Failure(f) => Answer::Failure(Failure {
+                code: ErrorCode::from_wire(f.code)?.ok_or(WireError::BadValue("code"))?,
+                limit: f.limit,
+                retry_after_ms: f.retry_after_ms,
+            }),
+            Pb::LoggedIn(l) => Answer::LoggedIn(LoggedIn {
+                address: address(&l.user_id, l.device_id)?,
+                record_version: l.record_version,
+                one_time_prekeys: l.one_time_prekeys,
+                last_resort: prekey_id(l.last_resort_prekey_id),
+                queued: l.queued,
+            }),
+            Pb::Records(r) => {
+                at_most(r.records.len(), MAX_RECORDS, "records")?;
+                Answer::Records(list(r.records, |s| signed_from(s, MAX_RECORD))?)
+            }
+            Pb::PrekeyStatus(s) => Answer::PrekeyStatus {
+                one_time_prekeys: s.one_time_prekeys,
+                last_resort: prekey_id(s.last_resort_prekey_id),
+            },
+            Pb::ClaimedPrekeys(c) => {
+                at_most(c.prekeys.len(), MAX_CLAIMS, "prekeys")?;
+                Answer::ClaimedPrekeys(list(c.prekeys, claimed_from)?)
+            }
+            Pb::SendResults(r) => {
+                at_most(r.results.len(), MAX_ENVELOPES, "results")?;
+                Answer::SendResults(list(r.results, result_from)?)
+            }
+            Pb::QueuedAnswer(q) => {
+                at_most(q.queued.len(), MAX_QUERY, "queued")?;
+                Answer::Queued(q.queued)
+            }
+            Pb::BlobInfo(i) => {
+                let shape = shape(i.chunk_size, i.chunk_count)?;
+                if i.stored.len() != bitmap_len(shape.chunk_count) {
+                    return Err(WireError::BadLength("stored"));
+                }
+                Answer::BlobInfo { shape, complete: i.complete, stored: i.stored }
+            }
+            Pb::Chunk(c) => Answer::Chunk(c.chunk),
+            Pb::Done(pb::Done {}) => Answer::Done,
+            Pb::Pong(pb::Pong {}) => Answer::Pong,
+            Pb::Deliver(d) => {
+                at_most(d.envelopes.len(), MAX_ENVELOPES, "envelopes")?;
+                Answer::Deliver { epoch: d.epoch, envelopes: list(d.envelopes, delivery_from)? }
+            }
+            Pb::Closing(c) => Answer::Closing(match c.reason() {
+                pb::CloseReason::Shutdown => CloseReason::Shutdown,
+                pb::CloseReason::Replaced => CloseReason::Replaced,
+                pb::CloseReason::Revoked => CloseReason::Revoked,
+                pb::CloseReason::Unspecified => return Err(WireError::BadValue("reason")),
+            }),
+        };
+        let is_push = matches!(answer, Answer::Deliver { .. } | Answer::Closing(_));
+        if is_push != (frame.request_id == 0) {
+            return Err(WireError::BadValue("request_id"));
+        }
+        Ok(Self { request_id: frame.request_id, answer })
+    }
+
+    /// Appends the encoded frame to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        use pb::relay_frame::Body as Pb;
+        let body = match &self.answer {
+            Answer::Failure(f) => Pb::Failure(pb::Failure {
+                code: f.code.to_wire(),
+                limit: f.limit,
+                retry_after_ms: f.retry_after_ms,
+            }),
+            Answer::LoggedIn(l) => Pb::LoggedIn(pb::LoggedIn {
+                user_id: copy(l.address.user.as_bytes()),
+                device_id: l.address.device.get(),
+                record_version: l.record_version,
+                one_time_prekeys: l.one_time_prekeys,
+                last_resort_prekey_id: l.last_resort.map_or(0, |id| id.0),
+                queued: l.queued,
+            }),
+            Answer::Records(records) => {
+                Pb::Records(pb::Records { records: records.iter().map(signed_into).collect() })
+            }
+            Answer::PrekeyStatus { one_time_prekeys, last_resort } => {
+                Pb::PrekeyStatus(pb::PrekeyStatus {
+                    one_time_prekeys: *one_time_prekeys,
+                    last_resort_prekey_id: last_resort.map_or(0, |id| id.0),
+                })
+            }
+            Answer::ClaimedPrekeys(prekeys) => Pb::ClaimedPrekeys(pb::ClaimedPrekeys {
+                prekeys: prekeys.iter().map(claimed_into).collect(),
+            }),
+            Answer::SendResults(results) => Pb::SendResults(pb::SendResults {
+                results: results.iter().map(|r| r.err().map_or(0, ErrorCode::to_wire)).collect(),
+            }),
+            Answer::Queued(queued) => Pb::QueuedAnswer(pb::QueuedAnswer { queued: queued.clone() }),
+            Answer::BlobInfo { shape, complete, stored } => Pb::BlobInfo(pb::BlobInfo {
+                chunk_size: shape.chunk_size,
+                chunk_count: shape.chunk_count,
+                complete: *complete,
+                stored: stored.clone(),
+            }),
+            Answer::Chunk(chunk) => Pb::Chunk(pb::Chunk { chunk: chunk.clone() }),
+            Answer::Done => Pb::Done(pb::Done {}),
+            Answer::Pong => Pb::Pong(pb::Pong {}),
+            Answer::Deliver { epoch, envelopes } => Pb::Deliver(pb::Deliver {
+                epoch: *epoch,
+                envelopes: envelopes
+                    .iter()
+                    .map(|d| pb::Delivery {
+                        n: d.n,
+                        tag: copy(d.tag.as_bytes()),
+                        kind: d.kind.to_wire(),
+                        blob: d.blob.clone(),
+                    })
+                    .collect(),
+            }),
+            Answer::Closing(reason) => Pb::Closing(pb::Closing {
+                reason: match reason {
+                    CloseReason::Shutdown => pb::CloseReason::Shutdown,
+                    CloseReason::Replaced => pb::CloseReason::Replaced,
+                    CloseReason::Revoked => pb::CloseReason::Revoked,
+                }
+                .into(),
+            }),
+        };
+        append(&pb::RelayFrame { request_id: self.request_id, body: Some(body) }, out);
+    }
+}
