@@ -227,3 +227,27 @@ fn a_message_to_a_full_mailbox_is_kept_and_sent_later() {
     world.run_until_quiet();
     world.check();
 }
+
+/// A relay that lost its directory refused everybody for ever.
+#[test]
+fn a_relay_that_lost_its_directory_gets_it_back() {
+    let mut world = World::new(10, 2);
+    let now = world.now;
+    assert!(world.peers[1].command(now, Command::Rename(nickname("robert"))).is_ok());
+    world.run_until_quiet();
+    world.send(0, 1, "hello".to_owned());
+    world.run_until_quiet();
+    world.relay.lose_directory();
+    for _ in 0..2 {
+        for peer in &mut world.peers {
+            peer.disconnect();
+        }
+        world.connect_all();
+        world.run_until_quiet();
+    }
+    world.send(0, 1, "still here".to_owned());
+    world.send(1, 0, "so am I".to_owned());
+    world.run_until_quiet();
+    world.check();
+    assert_eq!(world.count(|e| matches!(e, Event::RecordRefused { .. })), 0);
+}

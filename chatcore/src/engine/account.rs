@@ -148,6 +148,12 @@ impl Engine {
                 profile.registered = true;
                 tx.save_profile(&profile);
             }
+            // The relay lost its directory: the next connection brings our newest record back.
+            ErrorCode::NotRegistered if profile.registered => {
+                profile.registered = false;
+                profile.register_sent = true;
+                tx.save_profile(&profile);
+            }
             ErrorCode::NicknameTaken
             | ErrorCode::BadToken
             | ErrorCode::RegistrationClosed
@@ -173,10 +179,7 @@ impl Engine {
         self.link = Link::Online;
         self.undelivered = login.queued;
         self.next_query = tx.now.plus(QUERY_EVERY);
-        if !profile.registered {
-            profile.registered = true;
-            profile.token = None;
-        }
+        profile.registered = true;
         tx.event(Event::Connected { queued: login.queued });
         if tx.now.since(profile.swept_at) >= DAY {
             profile.swept_at = tx.now;

@@ -508,7 +508,6 @@ fn is_final(error: &ClientError) -> bool {
         ClientError::Refused(failure) => matches!(
             failure.code,
             ErrorCode::Malformed
-                | ErrorCode::NotRegistered
                 | ErrorCode::BadToken
                 | ErrorCode::RegistrationClosed
                 | ErrorCode::NicknameTaken

@@ -100,6 +100,12 @@ impl Relay {
         self.records.remove(&device.user);
     }
 
+    /// Public keys are gone: records and prekeys.
+    pub(crate) fn lose_directory(&mut self) {
+        self.records.clear();
+        self.prekeys.clear();
+    }
+
     /// Lets a name lead to somebody else.
     pub(crate) fn pretend(&mut self, name: &str, user: UserId) {
         self.pretended.insert(name.to_owned(), user);

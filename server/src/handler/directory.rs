@@ -67,7 +67,7 @@ pub(crate) fn register(
     let [device] = record.devices() else {
         return Err(ErrorCode::BadRecord.into());
     };
-    if record.version() != 1 || device.link_key().as_bytes() != link_key {
+    if device.link_key().as_bytes() != link_key {
         return Err(ErrorCode::BadRecord.into());
     }
     let address = DeviceAddress { user: record.user_id(), device: device.device_id() };

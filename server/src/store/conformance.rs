@@ -61,7 +61,8 @@ fn a_chain_of_records_only_grows() {
         assert_eq!(directory.version(&id), Ok(None));
         let one = user.first("alice");
         let two = user.next(&one, "alice");
-        assert_eq!(directory.put(&two, NOW), Ok(Put::Refused));
+        let closed = one.next(&user.identity, one.nickname().clone(), Vec::new());
+        assert_eq!(directory.put(&closed, NOW), Ok(Put::Refused));
         assert_eq!(directory.put(&one, NOW), Ok(Put::Stored));
         assert_eq!(directory.put(&one, NOW), Ok(Put::Same));
         let other = user.first("alice2");
@@ -108,6 +109,20 @@ fn a_nickname_is_unique_and_stays_reserved() {
         let over = last.plus(NICKNAME_RESERVATION);
         stores.retention.sweep(over, Timestamp(0)).unwrap();
         assert_eq!(directory.put(&bob.first("élan"), over), Ok(Put::Stored));
+    });
+}
+
+#[test]
+fn a_chain_that_was_lost_begins_again_where_its_device_is() {
+    on_both(|stores| {
+        let directory = &stores.directory;
+        let user = User::new();
+        let two = user.next(&user.first("alice"), "alice");
+        assert_eq!(directory.put(&two, NOW), Ok(Put::Stored));
+        assert_eq!(directory.version(&user.address().user), Ok(Some(2)));
+        let three = user.next(&two, "alice");
+        assert_eq!(directory.put(&three, NOW), Ok(Put::Stored));
+        assert_eq!(directory.newest(&user.address().user), Ok(Some(three.signed().clone())));
     });
 }
 

@@ -12,7 +12,8 @@ pub(super) fn judge(
     newest: Option<Signed>,
 ) -> Result<Option<Put>, StoreError> {
     let Some(newest) = newest else {
-        return Ok((record.version() != 1).then_some(Put::Refused));
+        // A device brings back a chain that the relay lost by its newest record.
+        return Ok(record.devices().is_empty().then_some(Put::Refused));
     };
     if *record.signed() == newest {
         return Ok(Some(Put::Same));
