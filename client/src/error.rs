@@ -225,7 +225,7 @@ impl CommandError {
             }
             ErrorCode::NicknameTaken => (ExitCode::Refused, "choose another name: --nick NAME"),
             ErrorCode::NotRegistered => {
-                (ExitCode::Refused, "the relay does not know this profile (any more)")
+                (ExitCode::Refused, "repeat the command: your profile is shown to the relay again")
             }
             ErrorCode::NoPrekey => {
                 (ExitCode::Refused, "they must connect once; your message is kept and sent then")
