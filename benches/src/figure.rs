@@ -74,7 +74,8 @@ impl Figure {
 pub fn percentile(values: &mut [u64], share: f64) -> Option<u64> {
     values.sort_unstable();
     let last = values.len().checked_sub(1)?;
-    values.get(to_u64(as_f64(last as u64) * share) as usize).copied()
+    let place = usize::try_from(to_u64(as_f64(last as u64) * share)).unwrap_or(last);
+    values.get(place).copied()
 }
 
 /// Returns a count as a number that can be divided; exact below 2^53.
