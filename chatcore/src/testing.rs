@@ -2,8 +2,7 @@
 
 use std::cell::Cell;
 
-use rand::SeedableRng;
-use rand::rngs::StdRng;
+use rand::{SeedableRng, rngs::StdRng};
 
 thread_local! {
     static NEXT: Cell<u64> = const { Cell::new(1) };

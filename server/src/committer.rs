@@ -232,6 +232,10 @@ impl Committer {
         let mut queue = self.lock();
         queue.committing = Arc::default();
         let late = std::mem::take(&mut queue.late);
+        if !is_stored {
+            // What was acked goes with the next batch.
+            queue.removed.extend_from_slice(&batch.changes.removed);
+        }
         drop(queue);
         for ticket in batch.tickets.iter().chain(&late) {
             if is_stored {

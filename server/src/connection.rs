@@ -65,6 +65,11 @@ impl Link {
         Self { stream, transport: Box::new(transport), rest, out: Vec::new(), written: 0 }
     }
 
+    /// Sets how long messages may be: short ones until the device is known.
+    pub(crate) fn limit_messages(&mut self, max: usize) {
+        self.transport.limit_messages(max);
+    }
+
     /// Seals a frame behind what waits to be written.
     pub(crate) fn push(&mut self, frame: &RelayFrame) -> Result<(), LinkError> {
         FRAME_BUFFER.with_borrow_mut(|buffer| {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chatcore::ids::{DAY, MINUTE, Timestamp};
@@ -146,17 +146,54 @@ impl<K: Eq + Hash> RateTable<K> {
         self.rate.take(full_at, now_us, wanted)
     }
 
-    /// Tells whether a token is there, without taking it.
-    pub fn has_any(&self, key: &K, now: Timestamp) -> bool {
+    /// Returns how many tokens are there, without taking any.
+    pub fn available(&self, key: &K, now: Timestamp) -> u32 {
         let now_us = now.0.saturating_mul(1_000);
         let mut full_at = lock(&self.buckets).full_at.get(key).copied().unwrap_or(0);
-        self.rate.take(&mut full_at, now_us, 1) == 1
+        self.rate.take(&mut full_at, now_us, self.rate.burst)
     }
 
     /// Returns the milliseconds after which an empty bucket has a token again.
     #[must_use]
     pub const fn retry_after_ms(&self) -> u64 {
         self.rate.interval_us.div_ceil(1_000)
+    }
+}
+
+/// Connections of each address that are not logged in yet.
+#[derive(Debug, Default)]
+pub struct PendingTable(Mutex<HashMap<u64, u32>>);
+
+/// One connection that is not logged in yet; counted until it is dropped.
+#[derive(Debug)]
+pub struct Pending {
+    table: Arc<PendingTable>,
+    address: u64,
+}
+
+impl PendingTable {
+    /// Counts one more connection of an address, unless `most` are under way.
+    pub fn enter(self: &Arc<Self>, address: u64, most: u32) -> Option<Pending> {
+        let mut table = lock(&self.0);
+        let count = table.get(&address).copied().unwrap_or(0);
+        if count >= most {
+            return None;
+        }
+        table.insert(address, count + 1);
+        drop(table);
+        Some(Pending { table: Arc::clone(self), address })
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let mut table = lock(&self.table.0);
+        match table.get_mut(&self.address) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                table.remove(&self.address);
+            }
+        }
     }
 }
 
@@ -180,7 +217,7 @@ mod tests {
         assert_eq!(table.take("a", 7, now), 7);
         assert_eq!(table.take("a", 7, now), 3);
         assert_eq!(table.take("a", 1, now), 0);
-        assert!(!table.has_any(&"a", now) && table.has_any(&"b", now));
+        assert!(table.available(&"a", now) == 0 && table.available(&"b", now) > 0);
         assert_eq!(table.take("a", 7, now.plus(2)), 2);
         assert_eq!(table.take("a", 99, now.plus(1_000)), 10);
         assert_eq!(table.take("b", 1, now), 1);
@@ -203,5 +240,17 @@ mod tests {
         assert_eq!(key("2001:db8::1"), key("2001:db8::2"));
         assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
         assert_eq!(key("::ffff:10.0.0.1"), key("10.0.0.1"));
+    }
+
+    #[test]
+    fn connections_under_way_are_counted_until_they_end() {
+        let table = Arc::new(PendingTable::default());
+        let first = table.enter(7, 2).unwrap();
+        let second = table.enter(7, 2).unwrap();
+        assert!(table.enter(7, 2).is_none() && table.enter(8, 2).is_some());
+        drop(first);
+        let third = table.enter(7, 2).unwrap();
+        drop((second, third));
+        assert!(lock(&table.0).is_empty());
     }
 }

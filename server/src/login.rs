@@ -9,13 +9,14 @@ use chatcore::noise::HandshakeError;
 use chatcore::noise::RelayHandshake;
 use chatcore::noise::handshake::{MAX_FIRST_REQUEST, RECORD_1_LEN};
 use chatcore::noise::transport::{frame_record, split_record};
+use chatcore::wire::limits::MAX_LINK_MESSAGE;
 use chatcore::wire::relay::{Answer, DeviceFrame, ErrorCode, Failure, RelayFrame, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::connection::{Link, LinkError, Reading};
 use crate::handler;
-use crate::limits::address_key;
+use crate::limits::{Pending, address_key};
 use crate::peer::Peer;
 use crate::registry::Seat;
 use crate::server::Shared;
@@ -61,10 +62,12 @@ pub(crate) struct Entered {
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, from: IpAddr) {
+pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, from: IpAddr, pending: Pending) {
     // Boxed: the handshake's state is gone once the device is logged in.
     let logging_in = Box::pin(log_in(&shared, stream, from));
-    match logging_in.await {
+    let result = logging_in.await;
+    drop(pending);
+    match result {
         Ok(entered) => Peer::new(shared, entered).run().await,
         Err(error) => {
             tracing::debug!(%error, "a connection ended before its login");
@@ -132,7 +135,8 @@ async fn handshake(
     stream.write_all(&frame_record(&two)).await?;
     let three = read_record(&mut stream, &mut buffer, MAX_FIRST_REQUEST + 64).await?;
     let (link_key, request, transport) = state.finish(&three)?;
-    let link = Link::new(stream, transport, buffer);
+    let mut link = Link::new(stream, transport, buffer);
+    link.limit_messages(MAX_FIRST_REQUEST);
     penalty.waive();
     Ok((link, *link_key.as_bytes(), request))
 }
@@ -186,6 +190,7 @@ async fn first_requests(
                 let Welcome { seat, answer } = welcome;
                 link.push(&RelayFrame { request_id, answer })?;
                 penalty.waive();
+                link.limit_messages(MAX_LINK_MESSAGE);
                 return Ok(Entered { seat, link, link_key, messages });
             }
             Err(failure) => Answer::Failure(failure),

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use chatcore::ids::{DeviceAddress, IdempotencyKey, Timestamp, UserId};
 use chatcore::wire::envelope::Envelope;
 use chatcore::wire::relay::{CloseReason, Delivery, ErrorCode};
@@ -361,7 +362,9 @@ impl Mailbox {
             expires: now.plus(u64::from(envelope.ttl) * chatcore::ids::SECOND),
             size: u32::try_from(size).unwrap_or(u32::MAX),
         };
-        let body = Body { tag: envelope.tag, kind: envelope.kind, blob: envelope.blob };
+        // A blob is a slice of the whole frame that brought it, and must not keep that alive.
+        let blob = Bytes::copy_from_slice(&envelope.blob);
+        let body = Body { tag: envelope.tag, kind: envelope.kind, blob };
         let kept = self.reader.as_mut().filter(|r| r.attached < MAX_ATTACHED);
         let kept = kept.map(|reader| {
             reader.attached += size;

@@ -22,7 +22,7 @@ use crate::handler::{self, Caller, LaneItem};
 use crate::login::{self, Entered};
 use crate::registry::{Completion, PeerHandle, Seat, Ticket};
 use crate::server::Shared;
-use crate::store::{Arrival, Body};
+use crate::store::{Arrival, Body, StoreError};
 
 /// Unwritten bytes above which nothing more is read, delivered or begun.
 const MAX_UNWRITTEN: usize = 1 << 20;
@@ -62,6 +62,8 @@ enum End {
     Malformed(Bytes),
     Asked(CloseReason),
     Silent,
+    /// Stored envelopes could not be read: nothing may be acked past them.
+    Store(StoreError),
 }
 
 impl From<LinkError> for End {
@@ -94,6 +96,7 @@ impl Peer {
         match end {
             End::Link(LinkError::Ended(_)) => {}
             End::Link(error) => tracing::warn!(%error, "a device broke the link"),
+            End::Store(error) => tracing::error!(%error, "envelopes could not be read"),
             End::Silent => tracing::debug!("a device was silent for too long"),
             End::Malformed(message) => {
                 tracing::warn!("a device sent a request that is not understood");
@@ -162,7 +165,7 @@ impl Peer {
                 Completion::LaneSent => self.lane.sends = self.lane.sends.saturating_sub(1),
                 Completion::Fetched(bodies) => {
                     self.is_fetching = false;
-                    self.deliver_fetched(bodies)?;
+                    self.deliver_fetched(bodies.map_err(End::Store)?)?;
                 }
             }
         }
@@ -267,9 +270,9 @@ impl Peer {
         self.is_fetching = true;
         let (shared, handle) = (Arc::clone(&self.shared), Arc::clone(&self.handle));
         tokio::task::spawn_blocking(move || {
-            let bodies = handler::read_bodies(&shared, &wanted);
+            let mut fetched = FetchedOnDrop { handle, bodies: Err(StoreError::Failed) };
+            fetched.bodies = handler::read_bodies(&shared, &wanted);
             drop(shared);
-            handle.complete(Completion::Fetched(bodies));
         });
     }
 
@@ -295,6 +298,20 @@ impl Peer {
             self.answer(0, Answer::Deliver { epoch, envelopes })?;
         }
         Ok(())
+    }
+}
+
+/// Says what was read, or that reading failed, even by a panic: else nothing would ever be
+/// delivered on this connection again.
+struct FetchedOnDrop {
+    handle: Arc<PeerHandle>,
+    bodies: Result<Vec<(u64, Option<Body>)>, StoreError>,
+}
+
+impl Drop for FetchedOnDrop {
+    fn drop(&mut self) {
+        let bodies = std::mem::replace(&mut self.bodies, Err(StoreError::Failed));
+        self.handle.complete(Completion::Fetched(bodies));
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::lock::lock;
 use crate::server::Shared;
-use crate::store::Body;
+use crate::store::{Body, StoreError};
 
 /// Number of a connection in this process.
 pub(crate) type ConnectionId = u64;
@@ -25,7 +25,7 @@ pub(crate) enum Completion {
     /// The lane has done one `SendMany`.
     LaneSent,
     /// Envelopes read from the store, ascending.
-    Fetched(Vec<(u64, Option<Body>)>),
+    Fetched(Result<Vec<(u64, Option<Body>)>, StoreError>),
 }
 
 /// A logged-in connection as others see it.

@@ -20,7 +20,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Registration, Storage};
 use crate::error::RelayError;
 use crate::identity::Identity;
-use crate::limits::{Limits, RateTable, address_key};
+use crate::limits::{Limits, PendingTable, RateTable, address_key};
 use crate::login;
 use crate::mailboxes::Mailboxes;
 use crate::registry::Registry;
@@ -48,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) stopping: watch::Sender<bool>,
     pub(crate) handshakes: RateTable<u64>,
+    pub(crate) pending: Arc<PendingTable>,
     pub(crate) sends: RateTable<UserId>,
     pub(crate) claims: RateTable<(UserId, DeviceAddress)>,
 }
@@ -99,6 +100,7 @@ impl Relay {
             registry: Registry::default(),
             stopping: watch::Sender::new(false),
             handshakes: RateTable::new(limits.handshakes),
+            pending: Arc::default(),
             sends: RateTable::new(limits.sends),
             claims: RateTable::new(limits.claims),
             limits,
@@ -176,15 +178,18 @@ impl Relay {
 
     fn admit(&self, connections: &mut JoinSet<()>, stream: TcpStream, from: SocketAddr) {
         let shared = &self.shared;
-        if !shared.handshakes.has_any(&address_key(from.ip()), shared.clock.now()) {
+        let address = address_key(from.ip());
+        // What is under way counts as if it had failed already: silent ones cost no token yet.
+        let most = shared.handshakes.available(&address, shared.clock.now());
+        let Some(pending) = shared.pending.enter(address, most) else {
             tracing::debug!("an address made too many attempts");
             return;
-        }
+        };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection ended at once");
             return;
         }
-        connections.spawn(login::serve(Arc::clone(shared), stream, from.ip()));
+        connections.spawn(login::serve(Arc::clone(shared), stream, from.ip(), pending));
     }
 
     fn spawn_work(&self, work: impl FnOnce(&Shared) + Send + 'static) {

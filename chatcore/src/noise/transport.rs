@@ -38,6 +38,7 @@ pub struct Transport {
     sent: u64,
     received: u64,
     partial: Vec<u8>,
+    limit: usize,
     plain: Zeroizing<Vec<u8>>,
 }
 
@@ -51,6 +52,7 @@ impl Transport {
             sent: 0,
             received: 0,
             partial: Vec::new(),
+            limit: MAX_LINK_MESSAGE,
             plain: Zeroizing::new(Vec::new()),
         })
     }
@@ -66,6 +68,11 @@ impl Transport {
         if self.plain.capacity() > KEPT_BUFFER {
             self.plain = Zeroizing::new(Vec::new());
         }
+    }
+
+    /// Refuses messages longer than `max` bytes from now on; never more than [`MAX_LINK_MESSAGE`].
+    pub fn limit_messages(&mut self, max: usize) {
+        self.limit = max.min(MAX_LINK_MESSAGE);
     }
 
     /// Appends the records of one message to `out`, each with its length.
@@ -126,7 +133,7 @@ impl Transport {
         }
         let plain = self.plain.get(..len).unwrap_or_default();
         let (flag, fragment) = plain.split_first().ok_or(TransportError::NotAuthentic)?;
-        if self.partial.len() + fragment.len() > MAX_LINK_MESSAGE {
+        if self.partial.len() + fragment.len() > self.limit {
             return Err(TransportError::TooLong);
         }
         self.partial.extend_from_slice(fragment);
@@ -140,7 +147,8 @@ impl Transport {
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { noise: _, handshake_hash: _, sent, received, partial: _, plain: _ } = self;
+        let Self { noise: _, handshake_hash: _, sent, received, partial: _, limit: _, plain: _ } =
+            self;
         write!(f, "Transport(sent {sent}, received {received})")
     }
 }

@@ -8,7 +8,7 @@ use chatcore::wire::relay::ErrorCode;
 use super::Caller;
 use crate::registry::Ticket;
 use crate::server::Shared;
-use crate::store::{Arrival, Body};
+use crate::store::{Arrival, Body, StoreError};
 
 /// Queues envelopes for mailboxes in memory; does not block. Settles the ticket's first share.
 pub(crate) fn send(
@@ -53,24 +53,24 @@ pub(super) fn look_up_and_send(
 }
 
 /// Reads envelopes that are to be delivered.
-pub(crate) fn read_bodies(shared: &Shared, wanted: &[(u64, Arrival)]) -> Vec<(u64, Option<Body>)> {
+///
+/// # Errors
+/// The store's: nothing of it may count as delivered then.
+pub(crate) fn read_bodies(
+    shared: &Shared,
+    wanted: &[(u64, Arrival)],
+) -> Result<Vec<(u64, Option<Body>)>, StoreError> {
     // What is not stored yet is still in the queue; asked first, as it may be stored meanwhile.
     let committer = shared.mailboxes.committer();
     let mut bodies: Vec<_> = wanted.iter().map(|(n, a)| (*n, committer.body(*a))).collect();
     let stored = bodies.iter().zip(wanted).filter(|((_, body), _)| body.is_none());
     let stored: Vec<Arrival> = stored.map(|(_, (_, arrival))| *arrival).collect();
     if stored.is_empty() {
-        return bodies;
+        return Ok(bodies);
     }
-    let mut stored = match shared.stores.mailbox.bodies(&stored) {
-        Ok(stored) => stored.into_iter(),
-        Err(error) => {
-            tracing::error!(%error, "envelopes could not be read");
-            Vec::new().into_iter()
-        }
-    };
+    let mut stored = shared.stores.mailbox.bodies(&stored)?.into_iter();
     for (_, body) in bodies.iter_mut().filter(|(_, body)| body.is_none()) {
         *body = stored.next().flatten();
     }
-    bodies
+    Ok(bodies)
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use chatcore::ids::DeviceAddress;
 use chatcore::wire::envelope::Envelope;
+use chatcore::wire::limits::{MAX_RECORD, MAX_RECORDS};
 use chatcore::wire::relay::{Answer, ErrorCode, Failure, Request, RequestId};
 
 use crate::registry::{Completion, PeerHandle, Ticket};
@@ -45,6 +46,7 @@ impl LaneItem {
         match self {
             Self::Request(_, Request::PutChunk { chunk, .. }) => chunk.len() + SMALL,
             Self::Request(_, Request::GetChunk { .. }) => LARGE,
+            Self::Request(_, Request::GetRecords { .. }) => MAX_RECORDS * MAX_RECORD,
             Self::Request(_, Request::ClaimPrekeys(devices)) => SMALL + devices.len() * 2_048,
             Self::Request(..) => SMALL,
             Self::Send(envelopes, _) => {

@@ -70,8 +70,10 @@ impl Directory for Memory {
     fn records(&self, user: &UserId, after: u64, max: usize) -> Result<Vec<Signed>, StoreError> {
         let tables = lock(&self.directory);
         let chain = tables.records.get(user).map_or(&[][..], Vec::as_slice);
-        let newer = chain.iter().filter(|r| r.version() > after).take(max);
-        Ok(newer.map(|r| r.signed().clone()).collect())
+        let first = chain.partition_point(|r| r.version() <= after);
+        let first = first.max(chain.len().saturating_sub(max));
+        let newest = chain.iter().skip(first);
+        Ok(newest.map(|r| r.signed().clone()).collect())
     }
 
     fn owner(&self, folded: &str) -> Result<Option<UserId>, StoreError> {

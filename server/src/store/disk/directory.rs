@@ -94,8 +94,11 @@ impl Directory for DiskDirectory {
             return Ok(Vec::new());
         };
         let (from, to) = (record_key(user, first), record_key(user, u64::MAX));
-        let rows = self.keys.records.range(from..=to).take(max);
-        rows.map(|row| decode(&row.map_err(|e| failed(&e))?.1)).collect()
+        let rows = self.keys.records.range(from..=to).rev().take(max);
+        let newest_first = rows.map(|row| decode(&row.map_err(|e| failed(&e))?.1));
+        let mut records = newest_first.collect::<Result<Vec<Signed>, StoreError>>()?;
+        records.reverse();
+        Ok(records)
     }
 
     fn owner(&self, folded: &str) -> Result<Option<UserId>, StoreError> {

@@ -19,6 +19,8 @@ struct State<J> {
     /// Commits before this one are done.
     finished: u64,
     failed: VecDeque<(u64, StoreError)>,
+    /// The last failure that is not kept any more: what is as old counts as failed.
+    forgotten: Option<u64>,
     is_busy: bool,
 }
 
@@ -32,6 +34,7 @@ impl<J> Group<J> {
             next: 0,
             finished: 0,
             failed: VecDeque::new(),
+            forgotten: None,
             is_busy: false,
         };
         Self { state: Mutex::new(state), done: Condvar::new() }
@@ -48,6 +51,9 @@ impl<J> Group<J> {
         let mine = state.next;
         loop {
             if state.finished > mine {
+                if state.forgotten.is_some_and(|last| mine <= last) {
+                    return Err(StoreError::Failed);
+                }
                 let failure = state.failed.iter().find(|(commit, _)| *commit == mine);
                 return failure.map_or(Ok(()), |(_, error)| Err(*error));
             }
@@ -67,7 +73,8 @@ impl<J> Group<J> {
             if let Err(error) = result {
                 state.failed.push_back((number, error));
                 if state.failed.len() > FAILURES_KEPT {
-                    state.failed.pop_front();
+                    let forgotten = state.failed.pop_front();
+                    state.forgotten = forgotten.map(|(commit, _)| commit).or(state.forgotten);
                 }
             }
             self.done.notify_all();
