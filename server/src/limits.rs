@@ -27,6 +27,8 @@ pub struct Limits {
     pub sends: Rate,
     /// Prekeys of one device claimed by one user.
     pub claims: Rate,
+    /// Records of one user replaced.
+    pub record_updates: Rate,
     /// Envelopes in a mailbox.
     pub mailbox_envelopes: usize,
     /// Bytes in a mailbox.
@@ -55,6 +57,7 @@ impl Default for Limits {
             handshakes: Rate::per_second(200, 50),
             sends: Rate::per_second(10_000, 1_000),
             claims: Rate { burst: 6, interval_us: 10 * MINUTE * 1_000 },
+            record_updates: Rate { burst: 20, interval_us: 10 * MINUTE * 1_000 },
             mailbox_envelopes: 10_000,
             mailbox_bytes: 64 << 20,
             mailbox_per_sender: 1_000,

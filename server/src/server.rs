@@ -51,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) pending: Arc<PendingTable>,
     pub(crate) sends: RateTable<UserId>,
     pub(crate) claims: RateTable<(UserId, DeviceAddress)>,
+    pub(crate) record_updates: RateTable<UserId>,
 }
 
 /// A relay whose stores are open.
@@ -103,6 +104,7 @@ impl Relay {
             pending: Arc::default(),
             sends: RateTable::new(limits.sends),
             claims: RateTable::new(limits.claims),
+            record_updates: RateTable::new(limits.record_updates),
             limits,
         });
         let committer = spawn_committer(&shared).map_err(RelayError::System)?;

@@ -188,3 +188,51 @@ async fn a_full_mailbox_is_delivered_whole() {
         relay.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_record_changes_as_often_as_it_may() {
+    let mut config = Config::ephemeral();
+    config.limits.record_updates = Rate::per_second(2, 1);
+    let clock = ManualClock::new();
+    let relay = TestRelay::start_with_clock(config, clock.clone()).await;
+    let (alice, mut device) = relay.join("alice").await;
+    let next = alice.next("alicia", vec![alice.cert.clone()]);
+    let update = || Request::UpdateRecord(next.signed().clone());
+    assert_eq!(device.request(update()).await, Answer::Done);
+    assert_eq!(device.request(update()).await, Answer::Done);
+    assert_eq!(device.refusal(update()).await, ErrorCode::RateLimited);
+    clock.advance(1_000);
+    assert_eq!(device.request(update()).await, Answer::Done);
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn pipelined_chunks_never_stall() {
+    // More chunks asked for at once than the relay reads ahead: after its buffer had been written
+    // in one go nothing began the rest, until the device's next ping.
+    let relay = TestRelay::start(Config::ephemeral()).await;
+    let (_, mut device) = relay.join("alice").await;
+    let blob = chatcore::ids::BlobId::generate(&mut rand::rng());
+    let write_key = chatcore::wire::relay::WriteKey([7; 32]);
+    let shape = chatcore::wire::relay::BlobShape { chunk_size: 1_048_608, chunk_count: 24 };
+    let create = Request::CreateBlob { blob, write_key: write_key.clone(), shape };
+    assert!(matches!(device.request(create).await, Answer::BlobInfo { .. }));
+    let chunk = bytes::Bytes::from(vec![7; 1_048_608]);
+    for index in 0..shape.chunk_count {
+        let (write_key, chunk) = (write_key.clone(), chunk.clone());
+        let put = Request::PutChunk { blob, write_key, index, chunk };
+        assert_eq!(device.request(put).await, Answer::Done);
+    }
+    assert_eq!(device.request(Request::CompleteBlob { blob, write_key }).await, Answer::Done);
+    let mut asked = Vec::new();
+    for index in 0..shape.chunk_count {
+        asked.push(device.send(Request::GetChunk { blob, index }).await);
+    }
+    let all = async {
+        for id in asked {
+            assert_eq!(device.answer(id).await, Answer::Chunk(chunk.clone()));
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), all).await.unwrap();
+    relay.stop().await;
+}

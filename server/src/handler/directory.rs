@@ -123,6 +123,14 @@ pub(super) fn close(
 
 fn replace(shared: &Shared, caller: &Caller, record: &UserRecord) -> Result<Answer, Failure> {
     let user = caller.address.user;
+    // Records are kept for good, and each former name for 30 days.
+    if shared.record_updates.take(user, 1, shared.clock.now()) == 0 {
+        return Err(Failure {
+            code: ErrorCode::RateLimited,
+            limit: 0,
+            retry_after_ms: shared.record_updates.retry_after_ms(),
+        });
+    }
     if record.user_id() != user {
         return Err(ErrorCode::BadRecord.into());
     }

@@ -310,6 +310,8 @@ pub enum CreateOutcome {
 /// What became of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChunkOutcome {
+    /// The disk is nearly full: what is left is for envelopes and records.
+    DiskFull,
     /// It is stored.
     Stored,
     /// It was stored with these bytes.

@@ -304,6 +304,10 @@ impl Drop for DiskBlobs {
     }
 }
 
+/// Bytes of disk that files leave free: a database that finds no room does not go on until it is
+/// opened anew.
+const KEPT_FREE: u64 = 256 << 20;
+
 impl Blobs for Arc<DiskBlobs> {
     fn create(
         &self,
@@ -350,6 +354,10 @@ impl Blobs for Arc<DiskBlobs> {
         let Some(blob) = self.get(id) else {
             return Ok(ChunkOutcome::Unknown);
         };
+        let free = fs4::available_space(&self.shared.folder).map_err(|e| failed(&e))?;
+        if free < KEPT_FREE {
+            return Ok(ChunkOutcome::DiskFull);
+        }
         let path = self.shared.path(id);
         // Held while writing: two writers of one chunk must not both find it missing.
         let mut progress = lock(&blob.progress);
