@@ -48,11 +48,12 @@ const ROW: usize = 36 + 16 + 16 + 8;
 /// Bytes of a prekey record's body.
 const PREKEY_BODY: usize = 1_380;
 
-/// Runs the churn in an empty folder and hands each figure to `print` when it is known.
+/// Runs the churn in a new folder and hands each figure to `print` when it is known.
 ///
 /// # Errors
 /// [`BenchError`].
 pub fn run(folder: &Path, churn: &Churn, print: impl Fn(Figure)) -> Result<(), BenchError> {
+    std::fs::create_dir_all(folder).map_err(BenchError::system("making the data folder"))?;
     let stores = Stores::open(folder)?;
     let start = Instant::now();
     let live_keys = register(&stores, churn)?;

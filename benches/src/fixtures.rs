@@ -88,7 +88,7 @@ impl Strangers {
             relay: &self.relay,
             device: &self.alice.keys,
             record: &self.alice.record,
-            delivery_tag: DeliveryTag::ZERO,
+            delivery_tag: DeliveryTag::from_bytes([9; 16]),
             generation: 0,
         };
         let (cert, peer) = (&self.bob.cert, self.bob.address());

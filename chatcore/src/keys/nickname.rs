@@ -13,7 +13,7 @@ pub enum NicknameError {
     /// No characters.
     #[error("a nickname needs at least one character")]
     Empty,
-    /// More than [`MAX_NICKNAME_CHARS`] characters.
+    /// More than 32 characters.
     #[error("a nickname has at most {MAX_NICKNAME_CHARS} characters")]
     TooLong,
     /// Begins with `#` (rooms) or `!` (commands).

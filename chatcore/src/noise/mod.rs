@@ -1,6 +1,6 @@
 //! Noise, with snow behind it: the link to the relay and the handshake of first messages.
 //!
-//! Every primitive comes from [`resolver`]; snow's own are not compiled in.
+//! Every primitive comes from a resolver of ours; snow's own are not compiled in.
 
 pub mod handshake;
 pub(crate) mod resolver;

@@ -150,7 +150,7 @@ impl Session {
         self.0.block.is_none()
     }
 
-    /// Tells whether the session was not used for [`SESSION_LIFE`].
+    /// Tells whether the session was not used for 30 days.
     #[must_use]
     pub const fn is_stale(&self, now: Timestamp) -> bool {
         now.since(self.0.used_at) >= SESSION_LIFE

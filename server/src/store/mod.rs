@@ -1,7 +1,7 @@
 //! What the relay keeps, behind narrow traits: one atomic operation per method, durable on return.
 //!
-//! Two engines on disk, each where it is good: sled keeps public keys ([`disk::keys`]), redb keeps
-//! what must not be lost ([`disk::main`]); blobs are plain files. The memory engine serves
+//! Two engines on disk, each where it is good: sled keeps public keys (`disk::keys`), redb keeps
+//! what must not be lost (`disk::main`); blobs are plain files. The memory engine serves
 //! `--ephemeral` and tests; both pass the same conformance suite. No engine type, iterator or
 //! transaction leaves this module. All calls block.
 
