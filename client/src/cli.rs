@@ -97,8 +97,12 @@ pub enum Command {
     #[command(after_help = "Example:\n  chat history bob --limit 20")]
     History(HistoryArgs),
     /// List the people you write with, and whom you have verified
-    #[command(after_help = "Example:\n  chat contacts --json")]
-    Contacts,
+    #[command(after_help = "Examples:\n  chat contacts\n  \
+            chat contacts --online   ask who of them is here now")]
+    Contacts(ContactsArgs),
+    /// Choose whether your contacts may see that you are here while you follow
+    #[command(after_help = "Example:\n  chat presence off")]
+    Presence(PresenceArgs),
     /// Make sure that somebody is who they say: compare the same 60 digits on both sides
     #[command(after_help = "Examples:\n  chat verify bob\n  \
             chat verify bob --number '12345 67890 ...'   with the digits that bob reads to you\n\n\
@@ -198,6 +202,30 @@ pub struct HistoryArgs {
     /// Show the newest N messages
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub limit: usize,
+}
+
+/// What `contacts` takes.
+#[derive(Debug, Args)]
+pub struct ContactsArgs {
+    /// Ask the relay who of them is here now, and lets you see it
+    #[arg(long)]
+    pub online: bool,
+}
+
+/// What `presence` takes.
+#[derive(Debug, Args)]
+pub struct PresenceArgs {
+    /// Whether contacts may see you
+    pub visible: Switch,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// They may
+    On,
+    /// Nobody may
+    Off,
 }
 
 /// What `verify` takes.

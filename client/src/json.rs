@@ -116,6 +116,9 @@ pub enum Line<'a> {
         standing: &'a str,
         /// `pinned`, `verified` or `changed`.
         trust: &'a str,
+        /// Whether they are here and let us see it; only when it was asked.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        online: Option<bool>,
     },
     /// Who we are.
     Whoami {

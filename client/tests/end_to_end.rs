@@ -276,3 +276,27 @@ fn a_full_disk_leaves_no_half_file_and_the_transfer_goes_on_with_more_room() {
     assert!(lines.contains("large.bin"), "{lines}");
     assert!(saved.unwrap() == bytes);
 }
+
+#[test]
+fn contacts_see_who_follows_and_can_hide() {
+    let world = World::with(&["alice", "bob"]);
+    world.ok("alice", &["send", "bob", "hello"]);
+    world.receive("bob");
+    world.ok("bob", &["send", "alice", "hello"]);
+    world.receive("alice");
+    let online = |world: &World| {
+        let line = world.ok("alice", &["contacts", "--online", "--json"]);
+        serde_json::from_str::<serde_json::Value>(&line).unwrap()["online"].clone()
+    };
+    assert_eq!(online(&world), false, "nobody follows");
+    let mut follower = world.follow("bob");
+    follower.wait_for_text(&world, "alice", "are you there");
+    assert_eq!(online(&world), true);
+    follower.kill();
+    assert_eq!(online(&world), false, "the follower is gone");
+    world.ok("bob", &["presence", "off"]);
+    let mut follower = world.follow("bob");
+    follower.wait_for_text(&world, "alice", "and now");
+    assert_eq!(online(&world), false, "hidden");
+    follower.kill();
+}

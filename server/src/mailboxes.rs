@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use chatcore::ids::{DeviceAddress, IdempotencyKey, Timestamp, UserId};
+use chatcore::ids::{DeliveryTag, DeviceAddress, IdempotencyKey, Timestamp, UserId};
 use chatcore::wire::envelope::Envelope;
 use chatcore::wire::relay::{CloseReason, Delivery, ErrorCode};
 
@@ -238,6 +238,12 @@ impl Mailboxes {
             former.close(CloseReason::Replaced);
         }
         waiting
+    }
+
+    /// Tells whether a device is connected and lets the holder of the tag see it.
+    pub(crate) fn is_present(&self, address: &DeviceAddress, tag: &DeliveryTag) -> bool {
+        let is_seen = |r: &Reader| r.handle.is_visible_to(tag);
+        self.with_mailbox(address, |m| m.reader.as_ref().is_some_and(is_seen)) == Some(true)
     }
 
     /// Ends a connection's reading.

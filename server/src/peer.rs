@@ -1,7 +1,7 @@
 //! The loop of one logged-in device: requests, answers, deliveries, end.
 //!
 //! ```text
-//! socket ─▶ request ─┬─ SendMany, Ack, QueryQueued, Ping: at once, in memory
+//! socket ─▶ request ─┬─ SendMany, Ack, questions in memory, Ping: at once, in memory
 //!                    └─ all else: the lane, one blocking job at a time, in order
 //! socket ◀─ answers ◀── completions, settled tickets, deliveries that are due
 //! ```
@@ -216,6 +216,15 @@ impl Peer {
                 let mailboxes = &self.shared.mailboxes;
                 let queued = keys.iter().map(|key| mailboxes.is_queued(key)).collect();
                 self.answer(id, Answer::Queued(queued))?;
+            }
+            Request::ShowPresence(tags) => {
+                self.handle.show_to(tags);
+                self.answer(id, Answer::Done)?;
+            }
+            Request::QueryPresence(devices) => {
+                let mailboxes = &self.shared.mailboxes;
+                let online = devices.iter().map(|(device, tag)| mailboxes.is_present(device, tag));
+                self.answer(id, Answer::Presence(online.collect()))?;
             }
             Request::SendMany(envelopes) => self.send(id, envelopes),
             Request::Login | Request::Register { .. } => {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use chatcore::ids::DeviceAddress;
+use chatcore::ids::{DeliveryTag, DeviceAddress};
 use chatcore::wire::relay::{Answer, CloseReason, ErrorCode, RequestId};
 use tokio::sync::Notify;
 
@@ -35,9 +35,23 @@ pub(crate) struct PeerHandle {
     wake: Notify,
     closing: AtomicU8,
     completions: Mutex<VecDeque<Completion>>,
+    /// Who may see that the device is here, ascending.
+    visible_to: Mutex<Box<[DeliveryTag]>>,
 }
 
 impl PeerHandle {
+    /// Replaces the set of tags whose holders may see that the device is here.
+    pub(crate) fn show_to(&self, mut tags: Vec<DeliveryTag>) {
+        tags.sort_unstable();
+        tags.dedup();
+        *lock(&self.visible_to) = tags.into();
+    }
+
+    /// Tells whether the holder of a tag may see that the device is here.
+    pub(crate) fn is_visible_to(&self, tag: &DeliveryTag) -> bool {
+        lock(&self.visible_to).binary_search(tag).is_ok()
+    }
+
     /// Wakes the connection's task.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
@@ -106,6 +120,7 @@ impl Registry {
             wake: Notify::new(),
             closing: AtomicU8::new(0),
             completions: Mutex::new(VecDeque::new()),
+            visible_to: Mutex::default(),
         });
         lock(&self.peers).insert(handle.id, Arc::clone(&handle));
         if self.is_closing.load(Ordering::Acquire) {

@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::HashSet;
 
-use chatcore::ids::{DAY, DeviceAddress, DeviceId, InviteToken};
+use chatcore::ids::{DAY, DeliveryTag, DeviceAddress, DeviceId, InviteToken};
 use chatcore::keys::{DeviceKeys, PrekeyKind};
 use chatcore::wire::relay::{Answer, CloseReason, ErrorCode, Request, Who};
 use server::{Config, Registration};
@@ -386,4 +386,31 @@ async fn requests_of_one_kind_are_answered_in_their_order() {
         assert_eq!(marks(&all), expected);
         relay.stop().await;
     }
+}
+
+#[tokio::test]
+async fn presence_is_seen_by_the_holders_of_a_tag_while_the_device_is_there() {
+    let relay = TestRelay::start(Config::ephemeral()).await;
+    let (alice, mut a) = relay.join("alice").await;
+    let (bob, mut b) = relay.join("bob").await;
+    let tag = |n: u8| DeliveryTag::from_bytes([n; 16]);
+    let ask = |tags: &[u8]| {
+        let devices = tags.iter().map(|n| (alice.address(), tag(*n)));
+        Request::QueryPresence(devices.collect())
+    };
+    assert_eq!(b.request(ask(&[1])).await, Answer::Presence(vec![false]));
+    let show = Request::ShowPresence(vec![tag(3), tag(1)]);
+    assert_eq!(a.request(show).await, Answer::Done);
+    let expected = Answer::Presence(vec![true, false, true]);
+    assert_eq!(b.request(ask(&[1, 2, 3])).await, expected);
+    let nobody = DeviceAddress { device: DeviceId::new(7).unwrap(), ..alice.address() };
+    let stranger = Request::QueryPresence(vec![(nobody, tag(1)), (bob.address(), tag(1))]);
+    assert_eq!(b.request(stranger).await, Answer::Presence(vec![false, false]));
+    // A smaller set takes the place of the larger one; a new connection begins with none.
+    assert_eq!(a.request(Request::ShowPresence(vec![tag(3)])).await, Answer::Done);
+    assert_eq!(b.request(ask(&[1, 3])).await, Answer::Presence(vec![false, true]));
+    let (_again, _) = relay.try_login(&alice).await;
+    assert_eq!(a.closing().await, Some(CloseReason::Replaced));
+    assert_eq!(b.request(ask(&[3])).await, Answer::Presence(vec![false]));
+    relay.stop().await;
 }

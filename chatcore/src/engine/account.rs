@@ -1,7 +1,7 @@
 //! The own account: registration, login, prekeys, certificates, nickname.
 
 use super::tx::{Context, Tx};
-use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY, Step};
+use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY, Step, Visibility};
 use crate::agreement::publish_prekey;
 use crate::ids::{DAY, DeviceId, InviteToken, PrekeyId, Timestamp};
 use crate::keys::{
@@ -60,6 +60,7 @@ impl NewProfile {
             next_prekey_id: 1,
             last_resort: None,
             swept_at: tx.now,
+            visibility: Visibility::Shown,
         });
         tx.finish()
     }
@@ -189,6 +190,7 @@ impl Engine {
         self.settle_record(tx, &mut profile, login.record_version)?;
         self.top_up_prekeys(tx, &mut profile, login)?;
         tx.save_profile(&profile);
+        self.show_presence(tx)?;
         self.drive_outbox(tx)
     }
 

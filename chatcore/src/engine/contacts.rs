@@ -33,6 +33,7 @@ pub(super) fn verify(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), EngineErr
     contact.trust = Trust::Verified;
     if contact.standing == ContactStanding::Request {
         contact.standing = ContactStanding::Contact;
+        tx.made_contact();
     }
     tx.save_contact(&contact);
     Ok(())
@@ -44,6 +45,7 @@ pub(super) fn accept_identity(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), 
     let new = contact.replaced_by.ok_or(EngineError::UnknownContact)?;
     let mut successor = known(tx, &new)?;
     successor.standing = ContactStanding::Contact;
+    tx.made_contact();
     tx.save_contact(&successor);
     contact.standing = ContactStanding::Request;
     tx.save_contact(&contact);
@@ -56,6 +58,7 @@ pub(super) fn keep_identity(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), En
     if contact.trust == Trust::Changed {
         // Who has the name now stays noted: that one raises no second alarm.
         contact.trust = Trust::Pinned;
+        tx.made_contact();
         tx.save_contact(&contact);
     }
     Ok(())
@@ -65,6 +68,7 @@ pub(super) fn unblock(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), EngineEr
     let mut contact = known(tx, user)?;
     if contact.standing == ContactStanding::Blocked {
         contact.standing = ContactStanding::Contact;
+        tx.made_contact();
         tx.save_contact(&contact);
     }
     Ok(())
@@ -149,7 +153,7 @@ impl Engine {
         }
         self.receipts_due.retain(|address, _| address.user != *user);
         tx.save_contact(&contact);
-        Ok(())
+        self.show_presence(tx)
     }
 
     pub(super) fn look_up(

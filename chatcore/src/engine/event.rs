@@ -72,6 +72,13 @@ pub enum Event {
         /// The user.
         result: Result<UserId, LookupError>,
     },
+    /// These contacts are connected and let us see it.
+    Presence {
+        /// The number it was asked with.
+        ticket: u64,
+        /// Who, each once.
+        online: Vec<UserId>,
+    },
     /// A text came.
     Text {
         /// From whom.

@@ -17,6 +17,7 @@ mod files;
 mod inbound;
 mod journal;
 mod outbound;
+mod presence;
 pub mod query;
 mod receipts;
 mod sessions;
@@ -25,6 +26,7 @@ mod tx;
 pub use account::{NewProfile, Rejoin};
 pub use event::{Acquaintance, Event, FileKind, LookupError, Sender};
 pub use files::Upload;
+pub use presence::Visibility;
 pub use query::{ContactView, HistoryView, ProfileView, Registration};
 pub use tx::Context;
 
@@ -183,6 +185,13 @@ pub enum Command {
     Rename(Nickname),
     /// Closes the account for ever.
     CloseAccount,
+    /// Lets contacts see that we are here, or not; kept in the profile.
+    SetVisibility(Visibility),
+    /// Asks which contacts are here; answered by [`Event::Presence`].
+    QueryPresence {
+        /// Comes back in the answer.
+        ticket: u64,
+    },
     /// Sends due receipts at once.
     FlushReceipts,
     /// Everything in the journal up to this number was shown.
@@ -218,6 +227,11 @@ enum Pending {
     Send(Vec<Sent>),
     Query(Vec<(UserId, u64)>),
     DeleteBlob,
+    ShowPresence,
+    Presence {
+        ticket: u64,
+        users: Vec<UserId>,
+    },
 }
 
 /// On whose behalf the directory is asked for a name.
@@ -277,6 +291,9 @@ pub struct Engine {
     next_query: Timestamp,
     looked_up: BTreeMap<UserId, Timestamp>,
     unknown_tags: u64,
+    attending: bool,
+    /// When the relay is to be told who may see us.
+    presence_due: Option<Timestamp>,
     /// Strangers met in this step.
     new_strangers: usize,
 }
@@ -309,6 +326,8 @@ impl Engine {
             next_query: Timestamp(0),
             looked_up: BTreeMap::new(),
             unknown_tags: 0,
+            attending: false,
+            presence_due: None,
             new_strangers: 0,
         })
     }
@@ -357,8 +376,11 @@ impl Engine {
                     tx.delete_journal(number);
                 }
             }
+            Command::SetVisibility(visibility) => self.set_visibility(&mut tx, visibility)?,
+            Command::QueryPresence { ticket } => self.query_presence(&mut tx, ticket)?,
             Command::FlushReceipts => self.flush_receipts(&mut tx, Flush::Everything)?,
         }
+        self.note_presence(&tx);
         tx.finish()
     }
 
@@ -381,6 +403,7 @@ impl Engine {
                 self.answered(&mut tx, pending.ok_or(EngineError::RelayMisbehaved)?, answer)?;
             }
         }
+        self.note_presence(&tx);
         tx.finish()
     }
 
@@ -438,7 +461,17 @@ impl Engine {
                 }
                 self.queried(tx, asked.into_iter().zip(queued))
             }
-            (Pending::Query(_) | Pending::DeleteBlob, Answer::Failure(_) | Answer::Done) => Ok(()),
+            (Pending::Presence { ticket, users }, Answer::Presence(online)) => {
+                presence::answered(tx, ticket, users, &online)
+            }
+            (Pending::Presence { ticket, .. }, Answer::Failure(_)) => {
+                tx.event(Event::Presence { ticket, online: Vec::new() });
+                Ok(())
+            }
+            (
+                Pending::Query(_) | Pending::DeleteBlob | Pending::ShowPresence,
+                Answer::Failure(_) | Answer::Done,
+            ) => Ok(()),
             _ => Err(EngineError::RelayMisbehaved),
         }
     }
@@ -454,6 +487,9 @@ impl Engine {
                 self.drive_outbox(&mut tx)?;
             }
             self.flush_receipts(&mut tx, Flush::Due)?;
+            if self.presence_due.is_some_and(|at| at <= tx.now) {
+                self.show_presence(&mut tx)?;
+            }
         }
         tx.finish()
     }
@@ -464,7 +500,8 @@ impl Engine {
         if self.link == Link::Offline {
             return None;
         }
-        self.receipts_due.values().copied().chain([self.next_query]).min()
+        let due = self.receipts_due.values().copied().chain(self.presence_due);
+        due.chain([self.next_query]).min()
     }
 
     /// Tells the engine that the connection is gone.
@@ -472,6 +509,7 @@ impl Engine {
         self.link = Link::Offline;
         self.pending.clear();
         self.claiming.clear();
+        self.presence_due = None;
         self.undelivered = 0;
     }
 

@@ -108,7 +108,10 @@ impl Engine {
         if contact.standing == ContactStanding::Blocked {
             return Err(EngineError::Blocked);
         }
-        contact.standing = ContactStanding::Contact;
+        if contact.standing != ContactStanding::Contact {
+            contact.standing = ContactStanding::Contact;
+            tx.made_contact();
+        }
         let ids: Vec<DeviceId> =
             contact.records.newest().devices().iter().map(|d| d.device_id()).collect();
         if ids.is_empty() {

@@ -39,6 +39,7 @@ pub(super) struct Tx<'c, 'a> {
     frames: Vec<DeviceFrame>,
     events: Vec<Event>,
     journal: Vec<JournalEntry>,
+    has_new_tags: bool,
 }
 
 /// A stored row that does not decode was not written by us.
@@ -56,6 +57,7 @@ impl<'c, 'a> Tx<'c, 'a> {
             frames: Vec::new(),
             events: Vec::new(),
             journal: Vec::new(),
+            has_new_tags: false,
         }
     }
 
@@ -162,6 +164,17 @@ impl<'c, 'a> Tx<'c, 'a> {
     pub(super) fn save_tag(&mut self, tag: &DeliveryTag, peer: &DeviceAddress) {
         let key = Key::new(Table::Tags, tag.as_bytes());
         self.changes.put(key, storage::encode_tag_owner(tag, peer));
+        self.has_new_tags = true;
+    }
+
+    /// Tells whether peers were given tags in this step, or somebody became a contact.
+    pub(super) const fn has_new_tags(&self) -> bool {
+        self.has_new_tags
+    }
+
+    /// Notes that somebody whose tags are known became a contact.
+    pub(super) const fn made_contact(&mut self) {
+        self.has_new_tags = true;
     }
 
     pub(super) fn delete_tag(&mut self, tag: &DeliveryTag) {

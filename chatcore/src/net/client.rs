@@ -66,7 +66,8 @@ impl From<StoreError> for ClientError {
 pub enum Reconnect {
     /// Tells so and ends.
     Never,
-    /// Tries again, later each time, for ever.
+    /// Tries again, later each time, for ever: a program that stays. While it is connected, contacts
+    /// may see that we are here, unless [`Visibility::Hidden`](crate::engine::Visibility) was chosen.
     Always,
 }
 
@@ -266,6 +267,14 @@ impl Client {
     /// [`ClientError`].
     pub async fn contacts(&self) -> Result<Vec<ContactView>, ClientError> {
         self.look(|store| query::contacts(store)).await
+    }
+
+    /// Returns which contacts are here and let us see it, each once.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn online_contacts(&self) -> Result<Vec<UserId>, ClientError> {
+        self.call(|reply| Op::QueryPresence { reply }).await
     }
 
     /// Returns the last messages with a user, oldest first.

@@ -28,6 +28,9 @@ pub(super) enum Op {
         name: String,
         reply: Reply<UserId>,
     },
+    QueryPresence {
+        reply: Reply<Vec<UserId>>,
+    },
     /// Waits for a connection.
     Online {
         reply: Reply<()>,
@@ -87,6 +90,7 @@ pub(super) fn run(
                 notices,
                 backlog,
                 lookups,
+                presences: BTreeMap::new(),
                 next_ticket: 0,
                 settling: Vec::new(),
                 waiting_online: Vec::new(),
@@ -109,6 +113,7 @@ struct Driver {
     notices: mpsc::Sender<Notice>,
     backlog: VecDeque<Notice>,
     lookups: BTreeMap<u64, Reply<UserId>>,
+    presences: BTreeMap<u64, Reply<Vec<UserId>>>,
     next_ticket: u64,
     settling: Vec<Reply<()>>,
     waiting_online: Vec<Reply<()>>,
@@ -179,6 +184,9 @@ impl Driver {
             Ok(engine) => engine,
             Err(error) => return End::Failed(error.into()),
         };
+        if self.options.reconnect == Reconnect::Always {
+            engine.attend();
+        }
         let mut pause = FIRST_PAUSE;
         loop {
             let error = match self.connect(&mut engine).await {
@@ -213,6 +221,9 @@ impl Driver {
 
     fn fail_waiters(&mut self, error: ClientError) {
         for reply in std::mem::take(&mut self.lookups).into_values() {
+            let _gone = reply.send(Err(error));
+        }
+        for reply in std::mem::take(&mut self.presences).into_values() {
             let _gone = reply.send(Err(error));
         }
         for reply in self.settling.drain(..).chain(self.waiting_online.drain(..)) {
@@ -384,6 +395,18 @@ impl Driver {
                 }
                 result.err().filter(is_final).map_or(Ok(()), Err)
             }
+            Op::QueryPresence { reply } => {
+                let ticket = self.next_ticket;
+                self.next_ticket += 1;
+                self.presences.insert(ticket, reply);
+                let result = self.command(engine, connection, Command::QueryPresence { ticket });
+                if let Err(error) = result
+                    && let Some(reply) = self.presences.remove(&ticket)
+                {
+                    let _gone = reply.send(Err(error));
+                }
+                result.err().filter(is_final).map_or(Ok(()), Err)
+            }
             Op::Online { reply } => {
                 self.waiting_online.push(reply);
                 Ok(())
@@ -445,6 +468,11 @@ impl Driver {
                         let _gone = reply.send(result.map_err(ClientError::Lookup));
                     }
                 }
+                Event::Presence { ticket, online } => {
+                    if let Some(reply) = self.presences.remove(&ticket) {
+                        let _gone = reply.send(Ok(online));
+                    }
+                }
                 Event::Refused(failure) => {
                     refused = Some(failure);
                     self.backlog.push_back(Notice::Event(Box::new(event)));
@@ -491,6 +519,9 @@ fn refuse(op: Op, error: ClientError) {
             let _gone = reply.send(Err(error));
         }
         Op::Lookup { reply, .. } => {
+            let _gone = reply.send(Err(error));
+        }
+        Op::QueryPresence { reply } => {
             let _gone = reply.send(Err(error));
         }
         Op::Request { reply, .. } => {

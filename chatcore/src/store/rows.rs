@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
+use crate::engine::Visibility;
 use crate::file::Manifest;
 use crate::ids::{
     BlobId, DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, InviteToken, MessageId, PrekeyId,
@@ -34,6 +35,7 @@ pub(crate) struct Profile {
     pub(crate) last_resort: Option<(PrekeyId, Timestamp)>,
     /// When what is too old was last deleted.
     pub(crate) swept_at: Timestamp,
+    pub(crate) visibility: Visibility,
 }
 
 impl Profile {

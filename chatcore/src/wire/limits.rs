@@ -18,6 +18,8 @@ pub const MAX_CLAIMS: usize = 100;
 pub const MAX_ENVELOPES: usize = 1_000;
 /// Most keys in one query.
 pub const MAX_QUERY: usize = 1_000;
+/// Most tags in one presence, and most devices in one question for it.
+pub const MAX_PRESENCE: usize = 4_096;
 /// Sizes an envelope's blob may have.
 pub const BLOB_SIZES: [usize; 7] = [512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768];
 /// Longest time an envelope is kept, in seconds.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use chatcore::engine::Command;
-use chatcore::ids::{DeviceAddress, IdempotencyKey, Timestamp, UserId};
+use chatcore::ids::{DeliveryTag, DeviceAddress, IdempotencyKey, Timestamp, UserId};
 use chatcore::keys::{
     Nickname, PrekeyKind, PrekeyRecord, RelayKey, RelayKeyPair, Signed, UserRecord,
 };
@@ -67,6 +67,8 @@ pub(crate) struct Relay {
     pub(crate) unlisted: BTreeSet<UserId>,
     /// Names that lead to somebody else.
     pretended: BTreeMap<String, UserId>,
+    /// Who is connected and may be seen, by which tags.
+    pub(crate) visible: BTreeMap<DeviceAddress, Vec<DeliveryTag>>,
 }
 
 impl Relay {
@@ -86,6 +88,7 @@ impl Relay {
             is_full: false,
             unlisted: BTreeSet::new(),
             pretended: BTreeMap::new(),
+            visible: BTreeMap::new(),
         }
     }
 
@@ -129,6 +132,7 @@ impl Relay {
 
     /// Forgets what was delivered but not acked: all of it comes again.
     pub(crate) fn connection_lost(&mut self, device: &DeviceAddress) {
+        self.visible.remove(device);
         if let Some(mailbox) = self.mailboxes.get_mut(device) {
             mailbox.delivered_up_to = 0;
         }
@@ -172,6 +176,16 @@ impl Relay {
                 Answer::Queued(keys.iter().map(|key| self.is_queued(key)).collect())
             }
             Request::Ping => Answer::Pong,
+            Request::ShowPresence(tags) => {
+                self.visible.insert(from, tags);
+                Answer::Done
+            }
+            Request::QueryPresence(devices) => {
+                let sees = |(device, tag): &(DeviceAddress, DeliveryTag)| {
+                    self.visible.get(device).is_some_and(|tags| tags.contains(tag))
+                };
+                Answer::Presence(devices.iter().map(sees).collect())
+            }
             other => panic!("the simulation does not serve {other:?}"),
         };
         vec![RelayFrame { request_id: frame.request_id, answer }]

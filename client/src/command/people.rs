@@ -1,8 +1,9 @@
 //! `chat contacts`, `chat history`, `chat verify`, `chat block` and `chat unblock`.
 
 use chatcore::engine::{
-    Command, ContactStanding, ContactView, Direction, HistoryView, MessageStatus, query,
+    Command, ContactStanding, ContactView, Direction, HistoryView, MessageStatus, Visibility, query,
 };
+use chatcore::ids::UserId;
 use chatcore::keys::Nickname;
 use chatcore::net::{self, ClientError, Reconnect};
 use chatcore::trust::{SafetyNumber, Trust};
@@ -10,7 +11,7 @@ use chatcore::wire::content::Body;
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 
-use crate::cli::{HistoryArgs, VerifyArgs, WhoArgs};
+use crate::cli::{HistoryArgs, PresenceArgs, Switch, VerifyArgs, WhoArgs};
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::json::Line;
@@ -39,19 +40,43 @@ const fn trust(contact: &ContactView) -> &'static str {
 /// # Errors
 /// The store's.
 pub(super) fn contacts(context: &Context) -> Result<(), CommandError> {
-    let contacts = query::contacts(&context.open_store()?)?;
-    for contact in &contacts {
+    show_contacts(context, &query::contacts(&context.open_store()?)?, None)
+}
+
+/// Lists everyone we know, with who of them is here.
+///
+/// # Errors
+/// The store's, or an unreachable relay.
+pub(super) async fn contacts_online(context: &Context) -> Result<(), CommandError> {
+    let online = Online::connect(context, Reconnect::Never).await?;
+    // What waits may make somebody a contact, or bring the tag by which presence is asked.
+    online.client.settle().await?;
+    let here = online.client.online_contacts().await?;
+    let contacts = online.client.contacts().await?;
+    online.finish().await?;
+    show_contacts(context, &contacts, Some(&here))
+}
+
+fn show_contacts(
+    context: &Context,
+    contacts: &[ContactView],
+    here: Option<&[UserId]>,
+) -> Result<(), CommandError> {
+    for contact in contacts {
         let (nickname, standing, trust) =
             (contact.nickname.as_str(), standing(contact), trust(contact));
+        let online = here.map(|here| here.contains(&contact.user));
         match context.output.mode() {
             OutputMode::Json => {
                 let user_id = contact.user;
-                context.output.json(&Line::Contact { nickname, user_id, standing, trust })?;
+                let line = Line::Contact { nickname, user_id, standing, trust, online };
+                context.output.json(&line)?;
             }
             OutputMode::People => {
                 let id = contact.user.fmt_short();
                 let name = render::name(nickname);
-                context.output.say(&format!("{name:<20} {trust:<9} {standing:<8} {id}"))?;
+                let mark = if online == Some(true) { "  online" } else { "" };
+                context.output.say(&format!("{name:<20} {trust:<9} {standing:<8} {id}{mark}"))?;
             }
         }
     }
@@ -59,6 +84,21 @@ pub(super) fn contacts(context: &Context) -> Result<(), CommandError> {
         context.output.say("Nobody yet. Write to somebody: chat send NAME 'hello'")?;
     }
     Ok(())
+}
+
+/// Lets contacts see that we are here, or not.
+///
+/// # Errors
+/// The store's, or an unreachable relay.
+pub(super) async fn presence(context: &Context, args: &PresenceArgs) -> Result<(), CommandError> {
+    let (visibility, said) = match args.visible {
+        Switch::On => (Visibility::Shown, "Your contacts can see when you are here."),
+        Switch::Off => (Visibility::Hidden, "Nobody can see when you are here."),
+    };
+    let online = Online::connect(context, Reconnect::Never).await?;
+    online.client.command(Command::SetVisibility(visibility)).await?;
+    online.finish().await?;
+    context.output.say(said)
 }
 
 /// Finds a known person without asking the relay.
@@ -240,7 +280,7 @@ fn show_number(
 pub(super) async fn block(
     context: &Context,
     args: &WhoArgs,
-    command: impl FnOnce(chatcore::ids::UserId) -> Command,
+    command: impl FnOnce(UserId) -> Command,
     done: &str,
 ) -> Result<(), CommandError> {
     let online = Online::connect(context, Reconnect::Never).await?;

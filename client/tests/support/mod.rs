@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "test support")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -109,6 +109,18 @@ impl World {
         out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    /// Starts `receive --follow`.
+    pub(crate) fn follow(&self, who: &str) -> Follower {
+        let mut child = self
+            .command(who, &["receive", "--follow", "--json"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Follower { who: who.to_owned(), child, lines }
+    }
+
     pub(crate) fn texts(&self, who: &str) -> Vec<String> {
         let lines = self.receive(who);
         let texts = lines.iter().filter(|line| line["type"] == "text");
@@ -141,5 +153,33 @@ impl World {
         assert!(reached, "{who} {args:?} ended before {mark}");
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+}
+
+/// Somebody who stays connected.
+pub(crate) struct Follower {
+    who: String,
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Follower {
+    /// Has somebody send a text and waits until it was shown: the login is over by then.
+    pub(crate) fn wait_for_text(&mut self, world: &World, from: &str, text: &str) {
+        world.ok(from, &["send", &self.who, text]);
+        let shown = self.lines.by_ref().map(Result::unwrap).any(|line| line.contains(text));
+        assert!(shown, "the follower ended before {text}");
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use prost::Message;
 use proto::relay as pb;
 
-use super::super::limits::{MAX_CLAIMS, MAX_ENVELOPES, MAX_QUERY, MAX_RECORD, MAX_RECORDS};
+use super::super::limits::{
+    MAX_CLAIMS, MAX_ENVELOPES, MAX_PRESENCE, MAX_QUERY, MAX_RECORD, MAX_RECORDS,
+};
 use super::{
     BlobShape, ErrorCode, RequestId, WireError, address, append, at_most, bitmap_len, claimed_from,
     claimed_into, copy, delivery_from, list, prekey_id, result_from, shape, signed_from,
@@ -92,6 +94,8 @@ pub enum Answer {
     SendResults(Vec<Result<(), ErrorCode>>),
     /// One flag per key, in that order.
     Queued(Vec<bool>),
+    /// One flag per device asked for, in that order: it is connected and lets us see it.
+    Presence(Vec<bool>),
     /// A blob's state.
     BlobInfo {
         /// Its shape.
@@ -168,6 +172,10 @@ impl RelayFrame {
                 at_most(q.queued.len(), MAX_QUERY, "queued")?;
                 Answer::Queued(q.queued)
             }
+            Pb::PresenceAnswer(p) => {
+                at_most(p.online.len(), MAX_PRESENCE, "online")?;
+                Answer::Presence(p.online)
+            }
             Pb::BlobInfo(i) => {
                 let shape = shape(i.chunk_size, i.chunk_count)?;
                 if i.stored.len() != bitmap_len(shape.chunk_count) {
@@ -229,6 +237,9 @@ impl RelayFrame {
                 results: results.iter().map(|r| r.err().map_or(0, ErrorCode::to_wire)).collect(),
             }),
             Answer::Queued(queued) => Pb::QueuedAnswer(pb::QueuedAnswer { queued: queued.clone() }),
+            Answer::Presence(online) => {
+                Pb::PresenceAnswer(pb::PresenceAnswer { online: online.clone() })
+            }
             Answer::BlobInfo { shape, complete, stored } => Pb::BlobInfo(pb::BlobInfo {
                 chunk_size: shape.chunk_size,
                 chunk_count: shape.chunk_count,

@@ -113,6 +113,10 @@ fn idempotency_key(bytes: &[u8]) -> Result<IdempotencyKey, WireError> {
     Ok(IdempotencyKey::from_bytes(array(bytes, "idempotency_key")?))
 }
 
+fn tag(bytes: &[u8]) -> Result<DeliveryTag, WireError> {
+    Ok(DeliveryTag::from_bytes(array(bytes, "tag")?))
+}
+
 fn blob_id(bytes: &[u8]) -> Result<BlobId, WireError> {
     Ok(BlobId::from_bytes(array(bytes, "blob_id")?))
 }
@@ -140,7 +144,7 @@ fn envelope_from(e: pb::Envelope) -> Result<Envelope, WireError> {
     }
     Ok(Envelope {
         to: address(&e.user_id, e.device_id)?,
-        tag: DeliveryTag::from_bytes(array(&e.tag, "tag")?),
+        tag: tag(&e.tag)?,
         kind: EnvelopeKind::from_wire(e.kind)?,
         blob: blob(e.blob)?,
         ttl: e.ttl,
@@ -163,7 +167,7 @@ fn envelope_into(e: &Envelope) -> pb::Envelope {
 fn delivery_from(d: pb::Delivery) -> Result<Delivery, WireError> {
     Ok(Delivery {
         n: d.n,
-        tag: DeliveryTag::from_bytes(array(&d.tag, "tag")?),
+        tag: tag(&d.tag)?,
         kind: EnvelopeKind::from_wire(d.kind)?,
         blob: blob(d.blob)?,
     })

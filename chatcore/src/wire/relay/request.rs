@@ -4,13 +4,15 @@ use bytes::Bytes;
 use prost::Message;
 use proto::relay as pb;
 
-use super::super::limits::{MAX_CLAIMS, MAX_ENVELOPES, MAX_PREKEY, MAX_PREKEYS, MAX_QUERY};
+use super::super::limits::{
+    MAX_CLAIMS, MAX_ENVELOPES, MAX_PREKEY, MAX_PREKEYS, MAX_PRESENCE, MAX_QUERY,
+};
 use super::{
     BlobShape, RequestId, Who, WireError, WriteKey, address, append, at_most, blob_id, copy,
     envelope_from, envelope_into, idempotency_key, list, record_from, shape, signed_from,
-    signed_into, user_id, write_key,
+    signed_into, tag, user_id, write_key,
 };
-use crate::ids::{BlobId, DeviceAddress, IdempotencyKey, InviteToken};
+use crate::ids::{BlobId, DeliveryTag, DeviceAddress, IdempotencyKey, InviteToken};
 use crate::keys::Signed;
 use crate::wire::envelope::Envelope;
 
@@ -95,6 +97,10 @@ pub enum Request {
         /// Allows writing.
         write_key: WriteKey,
     },
+    /// Lets the holders of these tags see that the device is connected; replaces the set before.
+    ShowPresence(Vec<DeliveryTag>),
+    /// Asks which devices are connected, each by the tag it gave us.
+    QueryPresence(Vec<(DeviceAddress, DeliveryTag)>),
     /// Shows that the device is there.
     Ping,
 }
@@ -187,6 +193,16 @@ impl DeviceFrame {
                 blob: blob_id(&r.blob_id)?,
                 write_key: write_key(&r.write_key)?,
             },
+            Pb::ShowPresence(r) => {
+                at_most(r.tags.len(), MAX_PRESENCE, "tags")?;
+                Request::ShowPresence(list(r.tags, |t| tag(&t))?)
+            }
+            Pb::QueryPresence(r) => {
+                at_most(r.devices.len(), MAX_PRESENCE, "devices")?;
+                Request::QueryPresence(list(r.devices, |d| {
+                    Ok((address(&d.user_id, d.device_id)?, tag(&d.tag)?))
+                })?)
+            }
             Pb::Ping(pb::Ping {}) => Request::Ping,
         };
         if (frame.request_id == 0) != matches!(request, Request::Ack { .. }) {
@@ -261,6 +277,19 @@ impl DeviceFrame {
             Request::DeleteBlob { blob, write_key } => Pb::DeleteBlob(pb::DeleteBlob {
                 blob_id: copy(blob.as_bytes()),
                 write_key: copy(&write_key.0),
+            }),
+            Request::ShowPresence(tags) => Pb::ShowPresence(pb::ShowPresence {
+                tags: tags.iter().map(|t| copy(t.as_bytes())).collect(),
+            }),
+            Request::QueryPresence(devices) => Pb::QueryPresence(pb::QueryPresence {
+                devices: devices
+                    .iter()
+                    .map(|(device, tag)| pb::PresenceQuery {
+                        user_id: copy(device.user.as_bytes()),
+                        device_id: device.device.get(),
+                        tag: copy(tag.as_bytes()),
+                    })
+                    .collect(),
             }),
             Request::Ping => Pb::Ping(pb::Ping {}),
         };

@@ -8,6 +8,7 @@ use super::super::directory::signed_into;
 use super::super::{WireError, array};
 use super::{device, encode, present, record_from};
 use crate::crypto::{DhSecret, KemSecret};
+use crate::engine::Visibility;
 use crate::ids::{InviteToken, PrekeyId, Timestamp};
 use crate::keys::{DeviceKeys, IdentityKeyPair, PrekeyKind, PrekeySecret, RelayKey, SigningKey};
 use crate::store::rows::Profile;
@@ -30,6 +31,7 @@ pub(crate) fn encode_profile(profile: &Profile) -> Zeroizing<Vec<u8>> {
         pending_record: profile.pending_record.as_ref().map(|r| signed_into(r.signed())),
         swept_at: profile.swept_at.0,
         register_sent: profile.register_sent,
+        hidden: profile.visibility == Visibility::Hidden,
     };
     let bytes = encode(&pb);
     wipe_profile(&mut pb);
@@ -70,6 +72,7 @@ fn profile_from(pb: &pb::Profile) -> Result<Profile, WireError> {
         last_resort,
         swept_at: Timestamp(pb.swept_at),
         register_sent: pb.register_sent,
+        visibility: if pb.hidden { Visibility::Hidden } else { Visibility::Shown },
     })
 }
 

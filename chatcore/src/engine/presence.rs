@@ -1,0 +1,119 @@
+//! Who may see that we are here, and who of ours is (PROTOCOL.md section 9).
+//!
+//! A contact sees us by the tag we gave it: the relay answers only who holds one that we named on
+//! this connection. Nothing of it is stored anywhere.
+
+use super::tx::Tx;
+use super::{Engine, EngineError, Event, Link, Pending};
+use crate::ids::{DeviceAddress, SECOND, UserId};
+use crate::store::rows::{Contact, ContactStanding};
+use crate::trust::Trust;
+use crate::wire::limits::MAX_PRESENCE;
+use crate::wire::relay::Request;
+
+/// Milliseconds in which new tags are gathered before the relay is told.
+const GATHER: u64 = 2 * SECOND;
+
+/// Whether contacts may see that we are here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visibility {
+    /// They may, while a program that stays is connected.
+    Shown,
+    /// Nobody may.
+    Hidden,
+}
+
+impl Engine {
+    /// Says that this program stays: while it is connected, contacts may see that we are here.
+    pub fn attend(&mut self) {
+        self.attending = true;
+    }
+
+    pub(super) fn set_visibility(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        visibility: Visibility,
+    ) -> Result<(), EngineError> {
+        let mut profile = tx.profile()?;
+        if profile.visibility != visibility {
+            profile.visibility = visibility;
+            tx.save_profile(&profile);
+            self.show_presence(tx)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the relay soon when a step has changed who may see us.
+    pub(super) fn note_presence(&mut self, tx: &Tx<'_, '_>) {
+        if tx.has_new_tags() && self.attending && self.link == Link::Online {
+            self.presence_due.get_or_insert(tx.now.plus(GATHER));
+        }
+    }
+
+    /// Tells the relay who may see that we are here.
+    pub(super) fn show_presence(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+        if !self.attending || self.link == Link::Offline {
+            return Ok(());
+        }
+        self.presence_due = None;
+        let mut tags = Vec::new();
+        if tx.profile()?.visibility == Visibility::Shown {
+            for contact in tx.contacts()?.iter().filter(|c| is_friend(c)) {
+                let devices = contact.devices.iter();
+                tags.extend(devices.flat_map(|d| &d.incoming_tags).map(|t| t.tag));
+            }
+        }
+        tags.truncate(MAX_PRESENCE);
+        self.ask(tx, Request::ShowPresence(tags), Pending::ShowPresence);
+        Ok(())
+    }
+
+    /// Asks which of all our contacts are here; always the whole set, so that the relay does not
+    /// learn whom we look at.
+    pub(super) fn query_presence(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        ticket: u64,
+    ) -> Result<(), EngineError> {
+        if self.link == Link::Offline {
+            return Err(EngineError::Offline);
+        }
+        let mut devices = Vec::new();
+        for contact in tx.contacts()?.iter().filter(|c| is_friend(c)) {
+            let user = contact.user();
+            devices.extend(contact.devices.iter().filter_map(|device| {
+                Some((DeviceAddress { user, device: device.id }, device.outgoing_tag?))
+            }));
+        }
+        devices.truncate(MAX_PRESENCE);
+        let users = devices.iter().map(|(address, _)| address.user).collect();
+        self.ask(tx, Request::QueryPresence(devices), Pending::Presence { ticket, users });
+        Ok(())
+    }
+}
+
+pub(super) fn answered(
+    tx: &mut Tx<'_, '_>,
+    ticket: u64,
+    users: Vec<UserId>,
+    online: &[bool],
+) -> Result<(), EngineError> {
+    if users.len() != online.len() {
+        return Err(EngineError::RelayMisbehaved);
+    }
+    let mut here: Vec<_> = users
+        .into_iter()
+        .zip(online)
+        .filter(|(_, online)| **online)
+        .map(|(user, _)| user)
+        .collect();
+    here.dedup();
+    tx.event(Event::Presence { ticket, online: here });
+    Ok(())
+}
+
+/// Tells whether we see a person and are seen: not strangers, not the blocked, not while the key is
+/// in doubt.
+fn is_friend(contact: &Contact) -> bool {
+    contact.standing == ContactStanding::Contact && contact.trust != Trust::Changed
+}
