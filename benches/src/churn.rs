@@ -102,7 +102,8 @@ fn register(stores: &Stores, churn: &Churn) -> Result<u64, BenchError> {
                 return Ok(bytes);
             }
             let user = User::new(&format!("user {n}"));
-            let put = stores.directory.put(&user.record, now())?;
+            let put =
+                stores.directory.put(&user.record, user.keys.link.public().as_bytes(), now())?;
             if put != Put::Stored {
                 return Err(BenchError::Unexpected(format!("{put:?}")));
             }

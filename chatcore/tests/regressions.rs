@@ -7,6 +7,7 @@ use chatcore::engine::{Command, Context, Engine, EngineError, Event, LookupError
 use chatcore::ids::{DAY, HOUR, MINUTE, MessageId};
 use chatcore::keys::Nickname;
 use chatcore::store::ApplyChanges;
+use chatcore::trust::Trust;
 use chatcore::wire::relay::{Answer, ErrorCode, RelayFrame, Request};
 use support::world::World;
 
@@ -250,4 +251,107 @@ fn a_relay_that_lost_its_directory_gets_it_back() {
     world.run_until_quiet();
     world.check();
     assert_eq!(world.count(|e| matches!(e, Event::RecordRefused { .. })), 0);
+}
+
+/// After a relay was restored from a backup, people who had renamed themselves since were alarmed about
+/// their own record at each login, and contacts could not look them up any more.
+#[test]
+fn a_relay_restored_from_a_backup_is_given_the_newer_record() {
+    for renames in [1, 3] {
+        let mut world = World::new(11, 2);
+        world.send(0, 1, "hello".to_owned());
+        world.run_until_quiet();
+        for n in 0..renames {
+            let rename = Command::Rename(nickname(&format!("bob{n}")));
+            assert!(world.peers[1].command(world.now, rename).is_ok());
+            world.run_until_quiet();
+        }
+        let bob = world.peers[1].address.user;
+        world.relay.roll_back(&bob, renames);
+        world.peers[1].disconnect();
+        world.connect_all();
+        world.run_until_quiet();
+        world.now = world.now.plus(2 * HOUR);
+        let name = format!("bob{}", renames - 1);
+        let lookup = Command::Lookup { ticket: 3, name };
+        let _ = world.peers[0].command(world.now, lookup).unwrap();
+        world.run_until_quiet();
+        let found =
+            |e: &Event| matches!(e, Event::LookupDone { ticket: 3, result: Ok(u) } if *u == bob);
+        assert_eq!(world.count(found), 1);
+        assert_eq!(world.count(|e| matches!(e, Event::RecordRefused { .. })), 0);
+    }
+}
+
+/// Staying with the person as known after an identity alarm made a verified contact an unverified one.
+#[test]
+fn who_was_verified_before_an_alarm_is_verified_after_it() {
+    let mut world = World::new(12, 3);
+    world.send(0, 1, "hello bob".to_owned());
+    world.run_until_quiet();
+    let (bob, carol) = (world.peers[1].address.user, world.peers[2].address.user);
+    assert!(world.peers[0].command(world.now, Command::Verify(bob)).is_ok());
+    world.now = world.now.plus(2 * HOUR);
+    world.relay.pretend("bob", carol);
+    world.relay.rename_by_force(&mut world.peers[2], "bob");
+    let lookup = Command::Lookup { ticket: 7, name: "bob".to_owned() };
+    let _ = world.peers[0].command(world.now, lookup).unwrap();
+    world.run_until_quiet();
+    let trust = |world: &World| {
+        let contacts = query::contacts(&world.peers[0].store).unwrap();
+        contacts.into_iter().find(|c| c.user == bob).unwrap().trust
+    };
+    assert_eq!(trust(&world), Trust::Changed);
+    assert!(world.peers[0].command(world.now, Command::KeepIdentity(bob)).is_ok());
+    assert_eq!(trust(&world), Trust::Verified);
+}
+
+/// Fifty strangers who were never answered shut the door for all others, for ever.
+#[test]
+fn old_requests_make_room_for_new_ones() {
+    let mut world = World::new(13, 1);
+    let knock = |world: &mut World, first: usize, count: usize| {
+        for n in first..first + count {
+            let name = format!("stranger{n}");
+            let seed = 5_000 + n as u64;
+            let peer = support::peer::Peer::new(&name, world.relay.public(), world.now, seed);
+            world.peers.push(peer);
+            let stranger = world.peers.len() - 1;
+            world.connect(stranger);
+            world.run_until_quiet();
+            world.send(stranger, 0, format!("hello from {n}"));
+            world.run_until_quiet();
+            world.peers[stranger].disconnect();
+        }
+        world.count(|e| matches!(e, Event::Text { .. }))
+    };
+    assert_eq!(knock(&mut world, 0, 51), 50);
+    world.now = world.now.plus(31 * DAY);
+    world.peers[0].disconnect();
+    world.connect(0);
+    world.run_until_quiet();
+    assert_eq!(knock(&mut world, 51, 1), 51);
+}
+
+/// The first look at a user remembered only the newest link of the chain: a delayed first message with
+/// an older record, seen a moment ago in the directory, was dropped as forged.
+#[test]
+fn a_first_message_with_a_record_that_the_directory_showed_is_taken() {
+    let mut world = World::new(14, 2);
+    // bob writes to alice and renames himself; alice is away, and looks him up before she receives.
+    world.peers[0].disconnect();
+    world.send(1, 0, "from the old bob".to_owned());
+    world.run_until_quiet();
+    assert!(world.peers[1].command(world.now, Command::Rename(nickname("robert"))).is_ok());
+    world.run_until_quiet();
+    world.peers[1].disconnect();
+    world.relay.hold_back = true;
+    world.connect(0);
+    world.run_until_quiet();
+    let lookup = Command::Lookup { ticket: 1, name: "robert".to_owned() };
+    let _ = world.peers[0].command(world.now, lookup).unwrap();
+    world.run_until_quiet();
+    world.relay.hold_back = false;
+    world.run_until_quiet();
+    assert_eq!(world.count(|e| matches!(e, Event::Text { .. })), 1);
 }

@@ -16,6 +16,7 @@ use chatcore::noise::transport::split_record;
 use chatcore::wire::relay::RelayFrame;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 /// Bytes read by one system call.
 const READ_SIZE: usize = 256 << 10;
@@ -58,11 +59,13 @@ pub(crate) struct Link {
     rest: Vec<u8>,
     out: Vec<u8>,
     written: usize,
+    heard: Instant,
 }
 
 impl Link {
     pub(crate) fn new(stream: TcpStream, transport: Transport, rest: Vec<u8>) -> Self {
-        Self { stream, transport: Box::new(transport), rest, out: Vec::new(), written: 0 }
+        let (transport, heard) = (Box::new(transport), Instant::now());
+        Self { stream, transport, rest, out: Vec::new(), written: 0, heard }
     }
 
     /// Sets how long messages may be: short ones until the device is known.
@@ -77,6 +80,11 @@ impl Link {
             frame.encode(buffer);
             Ok(self.transport.seal(buffer, &mut self.out)?)
         })
+    }
+
+    /// Returns how long no byte came.
+    pub(crate) fn silence(&self) -> Duration {
+        self.heard.elapsed()
     }
 
     /// Returns the bytes that wait to be written.
@@ -165,6 +173,7 @@ impl Link {
                 if read == 0 {
                     return Poll::Ready(Ok(()));
                 }
+                self.heard = Instant::now();
                 let bytes = buffer.get(..kept + read).unwrap_or_default();
                 taken += self.open_records(bytes, messages)?;
             }

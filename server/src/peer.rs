@@ -44,7 +44,6 @@ pub(crate) struct Peer {
     sends: VecDeque<(RequestId, Arc<Ticket>)>,
     lane: Lane,
     is_fetching: bool,
-    last_received: Instant,
 }
 
 /// Requests that need the store, in their order.
@@ -84,7 +83,6 @@ impl Peer {
             sends: VecDeque::new(),
             lane: Lane::default(),
             is_fetching: false,
-            last_received: Instant::now(),
         }
     }
 
@@ -134,7 +132,7 @@ impl Peer {
                 () = self.handle.woken() => Ok(()),
                 result = self.link.exchange(reading, &mut messages) => result,
                 () = &mut silence => {
-                    let since = self.last_received.elapsed();
+                    let since = self.link.silence();
                     if since >= idle_time {
                         return End::Silent;
                     }
@@ -152,7 +150,6 @@ impl Peer {
     /// Does all that can be done without waiting.
     fn advance(&mut self, messages: &mut Vec<Bytes>) -> Result<(), End> {
         if !messages.is_empty() {
-            self.last_received = Instant::now();
             for message in messages.drain(..) {
                 self.handle_message(message)?;
             }

@@ -1,5 +1,7 @@
 //! The relay as a whole: opening its folder, accepting connections, stopping.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::future::Future;
 use std::io;
@@ -24,7 +26,7 @@ use crate::limits::{Limits, PendingTable, RateTable, address_key};
 use crate::login;
 use crate::mailboxes::Mailboxes;
 use crate::registry::Registry;
-use crate::store::{StoreError, Stores};
+use crate::store::{MailboxBatch, Queued, StoreError, Stores};
 
 /// Time between sweeps of what is over its time.
 const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
@@ -90,7 +92,7 @@ impl Relay {
             }
         };
         let folder = config.storage.folder();
-        let stored = stores.mailbox.index().map_err(|e| store_error(folder, e))?;
+        let stored = queued(&stores).map_err(|e| store_error(folder, e))?;
         let mailboxes = Mailboxes::new(rand::rng().random(), &stored, limits.clone());
         let shared = Arc::new(Shared {
             identity,
@@ -237,6 +239,27 @@ impl std::fmt::Debug for Relay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Relay({:?})", self.key())
     }
+}
+
+/// Returns what is queued, without what is for devices that were removed just before a crash. A
+/// user who is not known at all may come back with a directory that was lost.
+fn queued(stores: &Stores) -> Result<Vec<Queued>, StoreError> {
+    let mut stored = stores.mailbox.index()?;
+    let mut keeps = HashMap::new();
+    for to in stored.iter().map(|queued| queued.to) {
+        if let Entry::Vacant(entry) = keeps.entry(to) {
+            let is_removed = stores.directory.version(&to.user)?.is_some()
+                && !stores.directory.has_device(&to)?;
+            entry.insert(!is_removed);
+        }
+    }
+    let (kept, removed): (Vec<_>, Vec<_>) =
+        stored.drain(..).partition(|queued| keeps.get(&queued.to) != Some(&false));
+    if !removed.is_empty() {
+        let removed = removed.iter().map(|queued| queued.arrival).collect();
+        stores.mailbox.commit(Arc::new(MailboxBatch { appended: Vec::new(), removed }))?;
+    }
+    Ok(kept)
 }
 
 fn sweep_all(shared: &Shared) {

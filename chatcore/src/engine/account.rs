@@ -202,7 +202,14 @@ impl Engine {
         version_at_relay: u64,
     ) -> Result<(), EngineError> {
         let expected = profile.record.version();
-        if version_at_relay != expected {
+        if version_at_relay < expected && profile.pending_record.is_none() {
+            // The relay was restored from a backup, or brought back by a device that was removed.
+            let hash = profile.record.hash();
+            let request = Request::UpdateRecord(profile.record.signed().clone());
+            self.ask(tx, request, Pending::UpdateRecord { hash });
+            return Ok(());
+        }
+        if version_at_relay > expected {
             // Ours got through and the answer was lost, or something went wrong: what counts is
             // what we signed.
             let request = Request::GetRecords { who: Who::User(profile.user()), after_version: 0 };

@@ -4,7 +4,7 @@ use super::event::{Acquaintance, LookupError, Sender};
 use super::tx::Tx;
 use super::{Asker, Engine, EngineError, Event, Link, Pending};
 use crate::ids::{HOUR, MINUTE, UserId};
-use crate::keys::{Nickname, Signed, Standing, UserRecord};
+use crate::keys::{Nickname, RecordHistory, Signed, Standing, UserRecord};
 use crate::store::rows::{Contact, ContactStanding};
 use crate::trust::Trust;
 use crate::wire::relay::{Answer, ErrorCode, Request, Who};
@@ -57,7 +57,7 @@ pub(super) fn keep_identity(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), En
     let mut contact = known(tx, user)?;
     if contact.trust == Trust::Changed {
         // Who has the name now stays noted: that one raises no second alarm.
-        contact.trust = Trust::Pinned;
+        contact.trust = contact.trust_before;
         tx.made_contact();
         tx.save_contact(&contact);
     }
@@ -293,7 +293,10 @@ impl Engine {
         }
         let mut contact = match tx.contact(&user)? {
             Some(contact) => contact,
-            None => Contact::new(newest.clone(), ContactStanding::Request),
+            None => match RecordHistory::of_chain(&chain) {
+                Some(records) => Contact::new(records, ContactStanding::Request),
+                None => return Ok(Err(LookupError::BadAnswer)),
+            },
         };
         if let Err(error) = take_chain(tx, &mut contact, chain) {
             return Ok(Err(error));
@@ -374,6 +377,9 @@ fn identity_changed(
         return Ok(());
     }
     let first_time = contact.replaced_by != Some(new_user);
+    if contact.trust != Trust::Changed {
+        contact.trust_before = contact.trust;
+    }
     contact.trust = Trust::Changed;
     contact.replaced_by = Some(new_user);
     tx.save_contact(&contact);

@@ -57,7 +57,7 @@ impl Engine {
         for user in &users {
             for (number, entry) in tx.outbox(user)? {
                 if tx.now.since(entry.created_at) >= GIVE_UP_AFTER {
-                    give_up(tx, user, entry.message)?;
+                    give_up(tx, user, entry.message, Some(entry.to.device))?;
                     continue;
                 }
                 match &entry.state {

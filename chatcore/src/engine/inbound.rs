@@ -8,7 +8,7 @@ use super::{Asker, Engine, EngineError, Event, FileKind};
 use crate::agreement::open_first;
 use crate::crypto::kdf::sha256;
 use crate::ids::{DAY, DeviceAddress, HOUR, MINUTE, MessageId, SessionId, Timestamp};
-use crate::keys::{LAST_RESORT_LIFE, PrekeyKind, UserRecord};
+use crate::keys::{LAST_RESORT_LIFE, PrekeyKind, RecordHistory, UserRecord};
 use crate::ratchet::OpenMessageError;
 use crate::store::Table;
 use crate::store::rows::{
@@ -22,6 +22,8 @@ use crate::wire::relay::{Delivery, Request};
 const REMEMBER: u64 = 30 * DAY;
 /// Requests of strangers that are held.
 const MAX_REQUESTS: usize = 50;
+/// Milliseconds after which a request that was not answered makes room for others.
+const REQUEST_LIFE: u64 = 30 * DAY;
 /// First messages accepted from one peer device within an hour.
 const FIRST_MESSAGES: usize = 6;
 /// Milliseconds a peer's clock may be ahead of ours in what is shown.
@@ -274,13 +276,17 @@ impl Engine {
         record: &UserRecord,
     ) -> Result<Option<Contact>, EngineError> {
         let others = tx.contacts_on_disk()?;
-        let is_request =
-            |c: &&Contact| c.standing == ContactStanding::Request && !c.devices.is_empty();
-        let held = others.iter().filter(is_request).count() + self.new_strangers;
+        // One that was not answered for long makes room for others.
+        let is_held = |c: &&Contact| {
+            let began = c.devices.iter().flat_map(|d| &d.first_messages_at).max();
+            c.standing == ContactStanding::Request
+                && began.is_some_and(|at| tx.now.since(*at) < REQUEST_LIFE)
+        };
+        let held = others.iter().filter(is_held).count() + self.new_strangers;
         if held >= MAX_REQUESTS {
             return Ok(None);
         }
-        let contact = Contact::new(record.clone(), ContactStanding::Request);
+        let contact = Contact::new(RecordHistory::new(record.clone()), ContactStanding::Request);
         let name = contact.nickname().fold();
         let namesake =
             |c: &&Contact| c.standing == ContactStanding::Contact && c.nickname().fold() == name;

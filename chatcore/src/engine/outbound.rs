@@ -193,17 +193,17 @@ impl Engine {
         };
         let (mut envelopes, mut unsealed) = (Vec::new(), Vec::new());
         for (number, mut entry) in tx.outbox(user)? {
-            if entry.state != OutboxState::Waiting || unsealed.contains(&entry.to) {
+            if contact.records.newest().device(entry.to.device).is_none() {
+                give_up(tx, user, entry.message, Some(entry.to.device))?;
                 continue;
             }
-            if contact.records.newest().device(entry.to.device).is_none() {
-                give_up(tx, user, entry.message)?;
+            if entry.state != OutboxState::Waiting || unsealed.contains(&entry.to) {
                 continue;
             }
             let sealed = match contact.device(entry.to.device).map(|d| seal(tx, d, &entry.content))
             {
                 Some(Err(EngineError::TextTooLong { .. })) => {
-                    give_up(tx, user, entry.message)?;
+                    give_up(tx, user, entry.message, None)?;
                     continue;
                 }
                 Some(sealed) => sealed?,
@@ -320,14 +320,26 @@ pub(super) fn leave_outbox(
     Ok(())
 }
 
-/// Tells that a message is given up.
+/// Gives a message up, for one device or for all; tells so when no device is left that has it or may
+/// get it.
 pub(super) fn give_up(
     tx: &mut Tx<'_, '_>,
     user: &UserId,
     message: MessageId,
+    device: Option<DeviceId>,
 ) -> Result<(), EngineError> {
-    leave_outbox(tx, user, &message, None)?;
-    set_status(tx, user, &message, MessageStatus::NotDelivered)?;
-    tx.event(Event::NotDelivered { to: *user, message });
+    leave_outbox(tx, user, &message, device)?;
+    let Some(index) = tx.message_index(user, &message)? else {
+        return Ok(());
+    };
+    let Some(entry) = tx.history(user, index.history)? else {
+        return Ok(());
+    };
+    let is_hopeless = index.outbox.is_empty()
+        && matches!(entry.direction, Direction::Outgoing(s) if s < MessageStatus::Delivered);
+    if is_hopeless {
+        set_status(tx, user, &message, MessageStatus::NotDelivered)?;
+        tx.event(Event::NotDelivered { to: *user, message });
+    }
     Ok(())
 }

@@ -211,6 +211,15 @@ impl RecordHistory {
         Self { newest: record, known }
     }
 
+    /// Begins with a verified chain, ascending; `None` for an empty one.
+    #[must_use]
+    pub fn of_chain(chain: &[UserRecord]) -> Option<Self> {
+        let newest = chain.last()?.clone();
+        let link = |r: &UserRecord| KnownRecord { version: r.version, hash: r.hash() };
+        let first = chain.len().saturating_sub(MAX_KNOWN);
+        Some(Self { newest, known: chain.iter().skip(first).map(link).collect() })
+    }
+
     /// Restores a history from its parts.
     #[must_use]
     pub const fn from_parts(newest: UserRecord, known: Vec<KnownRecord>) -> Self {

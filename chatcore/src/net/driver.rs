@@ -15,7 +15,9 @@ use crate::engine::{Command, Context, DRIVER_REQUESTS, Engine, EngineError, Even
 use crate::ids::UserId;
 use crate::keys::RelayKey;
 use crate::store::{ApplyChanges, Key, Store, StoreError, Table};
-use crate::wire::relay::{Answer, DeviceFrame, ErrorCode, RelayFrame, Request, RequestId};
+use crate::wire::relay::{
+    Answer, CloseReason, DeviceFrame, ErrorCode, RelayFrame, Request, RequestId,
+};
 use crate::wire::storage;
 
 /// What the handle asks of the driver.
@@ -60,6 +62,9 @@ impl std::fmt::Debug for Op {
 const PING_AFTER: Duration = Duration::from_secs(30);
 /// Silence after which the connection is dead.
 const DEAD_AFTER: Duration = Duration::from_secs(90);
+/// Silence on the requests of transfers after which the connection is made anew; on a slow line a
+/// chunk takes minutes.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(300);
 /// Age at which a connection is made anew.
 const RENEW_AFTER: Duration = Duration::from_secs(24 * 3_600);
 /// Silence after which whoever waits for everything to be done waits no more.
@@ -96,6 +101,8 @@ pub(super) fn run(
                 waiting_online: Vec::new(),
                 requests: BTreeMap::new(),
                 next_request: DRIVER_REQUESTS + 1,
+                answered: Instant::now(),
+                was_replaced: false,
             };
             runtime.block_on(driver.run());
             return;
@@ -119,6 +126,10 @@ struct Driver {
     waiting_online: Vec<Reply<()>>,
     requests: BTreeMap<RequestId, Reply<Answer>>,
     next_request: RequestId,
+    /// When the last of `requests` was answered, or the first was asked.
+    answered: Instant,
+    /// Another process with the same keys took our place on the last connection.
+    was_replaced: bool,
 }
 
 /// What the loop woke for.
@@ -210,6 +221,10 @@ impl Driver {
             }
             self.fail_waiters(error);
             self.backlog.push_back(Notice::Disconnected(error));
+            if std::mem::take(&mut self.was_replaced) {
+                // Two that push each other out would do nothing else.
+                pause = LONGEST_PAUSE;
+            }
             let jitter = rng.random_range(0.5..1.0);
             let until = Instant::now() + pause.mul_f64(jitter);
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -275,7 +290,10 @@ impl Driver {
         let start = Instant::now();
         let mut clock = Clock { began: start, heard: start, spoken: start };
         loop {
-            let wake = next_wake(engine, &clock, connection.backlog(), self.settling.len());
+            let mut wake = next_wake(engine, &clock, connection.backlog(), self.settling.len());
+            if !self.requests.is_empty() {
+                wake = wake.min(self.answered + ANSWER_PATIENCE);
+            }
             let reading = self.backlog.len() < MAX_NOTICES;
             let writable = connection.backlog() < MAX_OUTGOING;
             let woke = tokio::select! {
@@ -322,7 +340,9 @@ impl Driver {
         let dead = at.duration_since(clock.heard) >= DEAD_AFTER;
         // Prekeys, certificates and old rows are looked after at login.
         let old = at.duration_since(clock.began) >= RENEW_AFTER;
-        if dead || old {
+        let stalled =
+            !self.requests.is_empty() && at.duration_since(self.answered) >= ANSWER_PATIENCE;
+        if dead || old || stalled {
             return Err(ClientError::Unreachable(std::io::ErrorKind::TimedOut));
         }
         if at.duration_since(clock.spoken) >= PING_AFTER && connection.backlog() == 0 {
@@ -360,6 +380,7 @@ impl Driver {
     ) -> Result<(), ClientError> {
         if frame.request_id > DRIVER_REQUESTS {
             if let Some(reply) = self.requests.remove(&frame.request_id) {
+                self.answered = Instant::now();
                 let _gone = reply.send(Ok(frame.answer));
             }
             return Ok(());
@@ -419,6 +440,9 @@ impl Driver {
                 };
                 let request_id = self.next_request;
                 self.next_request += 1;
+                if self.requests.is_empty() {
+                    self.answered = Instant::now();
+                }
                 self.requests.insert(request_id, reply);
                 connection.push(&DeviceFrame { request_id, request })
             }
@@ -477,7 +501,10 @@ impl Driver {
                     refused = Some(failure);
                     self.backlog.push_back(Notice::Event(Box::new(event)));
                 }
-                event => self.backlog.push_back(Notice::Event(Box::new(event))),
+                event => {
+                    self.was_replaced |= event == Event::Closing(CloseReason::Replaced);
+                    self.backlog.push_back(Notice::Event(Box::new(event)));
+                }
             }
         }
         match refused {

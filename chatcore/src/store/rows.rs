@@ -123,17 +123,20 @@ pub(crate) struct Contact {
     pub(crate) records: RecordHistory,
     pub(crate) standing: ContactStanding,
     pub(crate) trust: Trust,
+    /// What it was when the name changed hands.
+    pub(crate) trust_before: Trust,
     /// Who has the name now, while the person has not decided.
     pub(crate) replaced_by: Option<UserId>,
     pub(crate) devices: Vec<PeerDevice>,
 }
 
 impl Contact {
-    pub(crate) fn new(record: UserRecord, standing: ContactStanding) -> Self {
+    pub(crate) const fn new(records: RecordHistory, standing: ContactStanding) -> Self {
         Self {
-            records: RecordHistory::new(record),
+            records,
             standing,
             trust: Trust::Pinned,
+            trust_before: Trust::Pinned,
             replaced_by: None,
             devices: Vec::new(),
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chatcore::ids::{DeviceAddress, InviteToken};
+use chatcore::ids::{DeviceAddress, InviteToken, UserId};
 use chatcore::keys::{Nickname, Signed, UserRecord};
 use chatcore::wire::limits::MAX_RECORDS;
 use chatcore::wire::relay::{Answer, ErrorCode, Failure, LoggedIn, Who};
@@ -71,8 +71,8 @@ pub(crate) fn register(
         return Err(ErrorCode::BadRecord.into());
     }
     let address = DeviceAddress { user: record.user_id(), device: device.device_id() };
-    let is_known = directory.version(&address.user).map_err(internal)?.is_some();
-    if !is_known {
+    let former = newest(shared, &address.user)?;
+    if former.is_none() {
         match shared.registration {
             Registration::Closed => return Err(ErrorCode::RegistrationClosed.into()),
             // `InviteToken` compares in constant time.
@@ -82,8 +82,12 @@ pub(crate) fn register(
             Registration::Invite | Registration::Open => {}
         }
     }
-    match directory.put(&record, now).map_err(internal)? {
-        Put::Stored | Put::Same => welcome(shared, link_key, address),
+    match directory.put(&record, link_key, now).map_err(internal)? {
+        Put::Stored => {
+            forget_former(shared, &record, former.as_ref())?;
+            welcome(shared, link_key, address)
+        }
+        Put::Same => welcome(shared, link_key, address),
         Put::NicknameTaken => Err(ErrorCode::NicknameTaken.into()),
         Put::AlreadyRegistered => Err(ErrorCode::AlreadyRegistered.into()),
         Put::Refused => Err(ErrorCode::BadRecord.into()),
@@ -135,9 +139,7 @@ fn replace(shared: &Shared, caller: &Caller, record: &UserRecord) -> Result<Answ
         return Err(ErrorCode::BadRecord.into());
     }
     let directory = &shared.stores.directory;
-    let former = directory.newest(&user).map_err(internal)?;
-    let former = former.and_then(|signed| UserRecord::verify(signed).ok());
-    let former = former.ok_or(ErrorCode::Internal)?;
+    let former = newest(shared, &user)?.ok_or(ErrorCode::Internal)?;
     // A device keeps its link key for life; a new key is a new device.
     let has_new_key = record.devices().iter().any(|new| {
         let old = former.device(new.device_id());
@@ -146,15 +148,31 @@ fn replace(shared: &Shared, caller: &Caller, record: &UserRecord) -> Result<Answ
     if has_new_key {
         return Err(ErrorCode::BadRecord.into());
     }
-    match directory.put(record, shared.clock.now()).map_err(internal)? {
-        Put::Stored => {}
-        Put::Same => return Ok(Answer::Done),
+    let now = shared.clock.now();
+    match directory.put(record, &caller.link_key, now).map_err(internal)? {
+        Put::Stored => forget_former(shared, record, Some(&former))?,
+        Put::Same => {}
         Put::NicknameTaken => return Err(ErrorCode::NicknameTaken.into()),
         Put::AlreadyRegistered | Put::Refused => return Err(ErrorCode::BadRecord.into()),
     }
-    for old in former.devices() {
+    Ok(Answer::Done)
+}
+
+fn newest(shared: &Shared, user: &UserId) -> Result<Option<UserRecord>, Failure> {
+    let newest = shared.stores.directory.newest(user).map_err(internal)?;
+    let newest = newest.map(UserRecord::verify).transpose();
+    Ok(newest.map_err(|_| ErrorCode::Internal)?)
+}
+
+/// Drops what belongs to devices and certificates that the new record does not name.
+fn forget_former(
+    shared: &Shared,
+    record: &UserRecord,
+    former: Option<&UserRecord>,
+) -> Result<(), Failure> {
+    for old in former.iter().flat_map(|former| former.devices()) {
         let device = old.device_id();
-        let address = DeviceAddress { user, device };
+        let address = DeviceAddress { user: record.user_id(), device };
         let new = record.device(device).map(|cert| cert.hash());
         if new.is_none() {
             shared.mailboxes.remove(&address);
@@ -164,7 +182,7 @@ fn replace(shared: &Shared, caller: &Caller, record: &UserRecord) -> Result<Answ
             prekeys.retain(&address, new.as_ref()).map_err(internal)?;
         }
     }
-    Ok(Answer::Done)
+    Ok(())
 }
 
 /// Tells whether two devices of a record share a link key.

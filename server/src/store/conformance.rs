@@ -52,6 +52,12 @@ fn on_both(test: impl Fn(&Stores)) {
     test(&Stores::open(folder.path()).unwrap());
 }
 
+/// Puts a record as its first device would.
+fn put(stores: &Stores, record: &UserRecord, now: Timestamp) -> Result<Put, StoreError> {
+    let own = record.devices().first().map_or([0; 32], |d| *d.link_key().as_bytes());
+    stores.directory.put(record, &own, now)
+}
+
 #[test]
 fn a_chain_of_records_only_grows() {
     on_both(|stores| {
@@ -62,13 +68,13 @@ fn a_chain_of_records_only_grows() {
         let one = user.first("alice");
         let two = user.next(&one, "alice");
         let closed = one.next(&user.identity, one.nickname().clone(), Vec::new());
-        assert_eq!(directory.put(&closed, NOW), Ok(Put::Refused));
-        assert_eq!(directory.put(&one, NOW), Ok(Put::Stored));
-        assert_eq!(directory.put(&one, NOW), Ok(Put::Same));
+        assert_eq!(put(stores, &closed, NOW), Ok(Put::Refused));
+        assert_eq!(put(stores, &one, NOW), Ok(Put::Stored));
+        assert_eq!(put(stores, &one, NOW), Ok(Put::Same));
         let other = user.first("alice2");
-        assert_eq!(directory.put(&other, NOW), Ok(Put::AlreadyRegistered));
-        assert_eq!(directory.put(&two, NOW), Ok(Put::Stored));
-        assert_eq!(directory.put(&user.next(&one, "al"), NOW), Ok(Put::Refused));
+        assert_eq!(put(stores, &other, NOW), Ok(Put::AlreadyRegistered));
+        assert_eq!(put(stores, &two, NOW), Ok(Put::Stored));
+        assert_eq!(put(stores, &user.next(&one, "al"), NOW), Ok(Put::Refused));
         assert_eq!(directory.newest(&id), Ok(Some(two.signed().clone())));
         assert_eq!(directory.version(&id), Ok(Some(2)));
         let all = vec![one.signed().clone(), two.signed().clone()];
@@ -79,12 +85,12 @@ fn a_chain_of_records_only_grows() {
         assert_eq!(directory.device(&user.link()), Ok(Some(user.address())));
         assert_eq!(directory.has_device(&user.address()), Ok(true));
         let closed = two.next(&user.identity, two.nickname().clone(), vec![]);
-        assert_eq!(directory.put(&closed, NOW), Ok(Put::Stored));
+        assert_eq!(put(stores, &closed, NOW), Ok(Put::Stored));
         assert_eq!(directory.device(&user.link()), Ok(None));
         assert_eq!(directory.has_device(&user.address()), Ok(false));
         assert_eq!(directory.owner("alice"), Ok(None));
         let back = user.next(&closed, "alice");
-        assert_eq!(directory.put(&back, NOW), Ok(Put::Refused));
+        assert_eq!(put(stores, &back, NOW), Ok(Put::Refused));
     });
 }
 
@@ -94,21 +100,21 @@ fn a_nickname_is_unique_and_stays_reserved() {
         let directory = &stores.directory;
         let (alice, bob) = (User::new(), User::new());
         let one = alice.first("Élan");
-        directory.put(&one, NOW).unwrap();
+        put(stores, &one, NOW).unwrap();
         assert_eq!(directory.owner("élan"), Ok(Some(alice.address().user)));
-        assert_eq!(directory.put(&bob.first("éLAN"), NOW), Ok(Put::NicknameTaken));
+        assert_eq!(put(stores, &bob.first("éLAN"), NOW), Ok(Put::NicknameTaken));
         assert_eq!(directory.version(&bob.address().user), Ok(None));
         let two = alice.next(&one, "alice");
-        assert_eq!(directory.put(&two, NOW), Ok(Put::Stored));
+        assert_eq!(put(stores, &two, NOW), Ok(Put::Stored));
         assert_eq!(directory.owner("élan"), Ok(None));
         let last = NOW.plus(NICKNAME_RESERVATION - 1);
-        assert_eq!(directory.put(&bob.first("élan"), last), Ok(Put::NicknameTaken));
+        assert_eq!(put(stores, &bob.first("élan"), last), Ok(Put::NicknameTaken));
         let three = alice.next(&two, "élan");
-        assert_eq!(directory.put(&three, last), Ok(Put::Stored));
-        assert_eq!(directory.put(&alice.next(&three, "al"), last), Ok(Put::Stored));
+        assert_eq!(put(stores, &three, last), Ok(Put::Stored));
+        assert_eq!(put(stores, &alice.next(&three, "al"), last), Ok(Put::Stored));
         let over = last.plus(NICKNAME_RESERVATION);
         stores.retention.sweep(over, Timestamp(0)).unwrap();
-        assert_eq!(directory.put(&bob.first("élan"), over), Ok(Put::Stored));
+        assert_eq!(put(stores, &bob.first("élan"), over), Ok(Put::Stored));
     });
 }
 
@@ -118,11 +124,68 @@ fn a_chain_that_was_lost_begins_again_where_its_device_is() {
         let directory = &stores.directory;
         let user = User::new();
         let two = user.next(&user.first("alice"), "alice");
-        assert_eq!(directory.put(&two, NOW), Ok(Put::Stored));
+        assert_eq!(put(stores, &two, NOW), Ok(Put::Stored));
         assert_eq!(directory.version(&user.address().user), Ok(Some(2)));
         let three = user.next(&two, "alice");
-        assert_eq!(directory.put(&three, NOW), Ok(Put::Stored));
+        assert_eq!(put(stores, &three, NOW), Ok(Put::Stored));
         assert_eq!(directory.newest(&user.address().user), Ok(Some(three.signed().clone())));
+    });
+}
+
+#[test]
+fn a_newer_record_takes_the_place_of_a_chain_that_was_rolled_back() {
+    on_both(|stores| {
+        let user = User::new();
+        let id = user.address().user;
+        let two = user.next(&user.first("alice"), "alice");
+        let three = user.next(&two, "alice");
+        let four = user.next(&three, "alicia");
+        put(stores, &two, NOW).unwrap();
+        // Another third version would be a fork; the fourth shows that a third was signed.
+        assert_eq!(put(stores, &four, NOW), Ok(Put::Stored));
+        assert_eq!(stores.directory.records(&id, 0, 64), Ok(vec![four.signed().clone()]));
+        assert_eq!(stores.directory.owner("alicia"), Ok(Some(id)));
+        assert_eq!(stores.directory.owner("alice"), Ok(None));
+        assert_eq!(put(stores, &three, NOW), Ok(Put::Refused));
+        assert_eq!(put(stores, &user.next(&three, "al"), NOW), Ok(Put::Refused));
+    });
+}
+
+#[test]
+fn a_removed_device_that_comes_first_after_a_loss_gives_way() {
+    on_both(|stores| {
+        let user = User::new();
+        let stolen = DeviceKeys::generate(DeviceId::new(2).unwrap(), &mut rand::rng());
+        let one = user.first("alice");
+        let devices = vec![stolen.certify(&user.identity, NOW)];
+        let two = one.next(&user.identity, one.nickname().clone(), devices);
+        let three = user.next(&one.next(&user.identity, one.nickname().clone(), vec![]), "alice");
+        let cert = user.device.certify(&user.identity, NOW);
+        let four = three.next(&user.identity, one.nickname().clone(), vec![cert]);
+        put(stores, &two, NOW).unwrap();
+        assert_eq!(put(stores, &four, NOW), Ok(Put::Stored));
+        assert_eq!(stores.directory.device(stolen.link.public().as_bytes()), Ok(None));
+        assert_eq!(stores.directory.device(&user.link()), Ok(Some(user.address())));
+    });
+}
+
+#[test]
+fn a_link_key_belongs_to_whoever_holds_its_secret() {
+    on_both(|stores| {
+        let (alice, mallory) = (User::new(), User::new());
+        let one = mallory.first("mallory");
+        let mut squatter = DeviceKeys::generate(DeviceId::new(2).unwrap(), &mut rand::rng());
+        squatter.link = chatcore::crypto::DhSecret::from_bytes(&alice.device.link.to_bytes());
+        let mut devices = one.devices().to_vec();
+        devices.push(squatter.certify(&mallory.identity, NOW));
+        let two = one.next(&mallory.identity, one.nickname().clone(), devices);
+        // Nobody had the key yet: mallory took it unseen.
+        assert_eq!(put(stores, &two, NOW), Ok(Put::Stored));
+        assert_eq!(put(stores, &alice.first("alice"), NOW), Ok(Put::Stored));
+        assert_eq!(stores.directory.device(&alice.link()), Ok(Some(alice.address())));
+        let squatted = DeviceAddress { device: squatter.id, ..mallory.address() };
+        assert_eq!(stores.directory.has_device(&squatted), Ok(false));
+        assert_eq!(stores.directory.has_device(&mallory.address()), Ok(true));
     });
 }
 
@@ -130,15 +193,15 @@ fn a_chain_that_was_lost_begins_again_where_its_device_is() {
 fn a_link_key_of_another_device_is_refused() {
     on_both(|stores| {
         let (alice, mallory) = (User::new(), User::new());
-        stores.directory.put(&alice.first("alice"), NOW).unwrap();
+        put(stores, &alice.first("alice"), NOW).unwrap();
         let one = mallory.first("mallory");
-        stores.directory.put(&one, NOW).unwrap();
+        put(stores, &one, NOW).unwrap();
         let mut stolen = DeviceKeys::generate(DeviceId::new(2).unwrap(), &mut rand::rng());
         stolen.link = chatcore::crypto::DhSecret::from_bytes(&alice.device.link.to_bytes());
         let mut devices = one.devices().to_vec();
         devices.push(stolen.certify(&mallory.identity, NOW));
         let two = one.next(&mallory.identity, one.nickname().clone(), devices);
-        assert_eq!(stores.directory.put(&two, NOW), Ok(Put::Refused));
+        assert_eq!(put(stores, &two, NOW), Ok(Put::Refused));
         assert_eq!(stores.directory.device(&alice.link()), Ok(Some(alice.address())));
     });
 }
@@ -350,7 +413,7 @@ fn everything_is_there_after_reopening() {
     let user = User::new();
     let one = user.first("alice");
     let stores = open();
-    stores.directory.put(&one, NOW).unwrap();
+    put(&stores, &one, NOW).unwrap();
     let row = prekey(PrekeyKind::OneTime, 1, 2_000_000, 1);
     stores.prekeys.upload(&user.address(), std::slice::from_ref(&row)).unwrap();
     stores.mailbox.commit(batch(vec![envelope(4, 512)], &[])).unwrap();
@@ -388,17 +451,17 @@ fn sled_never_moves_values_to_files_it_does_not_sync() {
     }
     let user = User::new();
     let mut newest = user.first("alice");
-    stores.directory.put(&newest, NOW).unwrap();
+    put(&stores, &newest, NOW).unwrap();
     for id in 2..=8 {
         let mut devices = newest.devices().to_vec();
         let keys = DeviceKeys::generate(DeviceId::new(id).unwrap(), &mut rand::rng());
         devices.push(keys.certify(&user.identity, NOW));
         newest = newest.next(&user.identity, newest.nickname().clone(), devices);
-        stores.directory.put(&newest, NOW).unwrap();
+        put(&stores, &newest, NOW).unwrap();
     }
     for _ in 0..60 {
         newest = user.next(&newest, "alice");
-        assert_eq!(stores.directory.put(&newest, NOW), Ok(Put::Stored));
+        assert_eq!(put(&stores, &newest, NOW), Ok(Put::Stored));
     }
     drop(stores);
     let blobs = folder.path().join("keys").join("blobs");
@@ -423,7 +486,7 @@ fn filled() -> (tempfile::TempDir, User) {
     let folder = tempfile::tempdir().unwrap();
     let user = User::new();
     let stores = Stores::open(folder.path()).unwrap();
-    stores.directory.put(&user.first("alice"), NOW).unwrap();
+    put(&stores, &user.first("alice"), NOW).unwrap();
     stores.mailbox.commit(batch(vec![envelope(4, 512)], &[])).unwrap();
     drop(stores);
     (folder, user)

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use chatcore::ids::{BlobId, DeviceAddress, PrekeyId, Timestamp, UserId};
 use chatcore::keys::{PrekeyKind, Signed, UserRecord};
 
-use super::rules::{Bitmap, NicknameRow, Rename, judge};
+use super::rules::{Bitmap, Judgement, NicknameRow, Rename, judge};
 use super::{
     Arrival, BlobQuota, BlobRecord, BlobState, BlobUsage, Blobs, Body, ChunkOutcome, CreateOutcome,
     Directory, MAX_ONE_TIME, Mailbox, MailboxBatch, PrekeyStatus, Prekeys, Put, Queued, Retention,
@@ -55,7 +55,8 @@ impl Directory for Memory {
     fn has_device(&self, device: &DeviceAddress) -> Result<bool, StoreError> {
         let tables = lock(&self.directory);
         let newest = tables.newest(&device.user);
-        Ok(newest.is_some_and(|n| n.device(device.device).is_some()))
+        let link = newest.and_then(|n| n.device(device.device)).map(|d| *d.link_key().as_bytes());
+        Ok(link.is_some_and(|link| tables.links.get(&link) == Some(device)))
     }
 
     fn newest(&self, user: &UserId) -> Result<Option<Signed>, StoreError> {
@@ -82,15 +83,22 @@ impl Directory for Memory {
         Ok(row.map(|r| r.owner))
     }
 
-    fn put(&self, record: &UserRecord, now: Timestamp) -> Result<Put, StoreError> {
+    fn put(
+        &self,
+        record: &UserRecord,
+        proven: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Put, StoreError> {
         let mut tables = lock(&self.directory);
         let user = record.user_id();
         let newest = tables.newest(&user).cloned();
-        if let Some(put) = judge(record, newest.as_ref().map(|n| n.signed().clone()))? {
+        let judgement = judge(record, newest.as_ref());
+        if let Judgement::Answer(put) = judgement {
             return Ok(put);
         }
         let foreign = record.devices().iter().any(|d| {
-            let holder = tables.links.get(d.link_key().as_bytes());
+            let key = d.link_key().as_bytes();
+            let holder = tables.links.get(key).filter(|_| key != proven);
             holder.is_some_and(|h| h.user != user || h.device != d.device_id())
         });
         if foreign {
@@ -115,7 +123,11 @@ impl Directory for Memory {
             let address = DeviceAddress { user, device: device.device_id() };
             tables.links.insert(*device.link_key().as_bytes(), address);
         }
-        tables.records.entry(user).or_default().push(record.clone());
+        let chain = tables.records.entry(user).or_default();
+        if judgement == Judgement::Begin {
+            chain.clear();
+        }
+        chain.push(record.clone());
         Ok(Put::Stored)
     }
 }

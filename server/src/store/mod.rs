@@ -60,7 +60,8 @@ pub enum Put {
     NicknameTaken,
     /// Version 1 of a user who exists with another record.
     AlreadyRegistered,
-    /// It does not extend the newest, or names a link key of another device.
+    /// It is not newer than the newest, is another successor of it, or names a link key of another
+    /// device.
     Refused,
 }
 
@@ -102,12 +103,19 @@ pub trait Directory: Send + Sync {
     /// [`StoreError`].
     fn owner(&self, folded: &str) -> Result<Option<UserId>, StoreError>;
 
-    /// Appends a record; moves nickname and link keys with it. `now` starts the reservation of a
+    /// Appends a record, or begins the chain anew with one that is newer by more than one version;
+    /// moves nickname and link keys with it. `proven` is the link key whose secret the asker has
+    /// shown to hold: another record that names it loses it. `now` starts the reservation of a
     /// nickname that is given up.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn put(&self, record: &UserRecord, now: Timestamp) -> Result<Put, StoreError>;
+    fn put(
+        &self,
+        record: &UserRecord,
+        proven: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Put, StoreError>;
 }
 
 /// Milliseconds a nickname that was given up stays reserved for its former owner.

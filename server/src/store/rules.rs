@@ -6,25 +6,45 @@ use chatcore::keys::{Signed, UserRecord};
 
 use super::{NICKNAME_RESERVATION, Put, StoreError};
 
-/// Judges a record by the newest one stored; `None` means it may be appended.
-pub(super) fn judge(
-    record: &UserRecord,
-    newest: Option<Signed>,
-) -> Result<Option<Put>, StoreError> {
+/// What is to be done with a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Judgement {
+    /// Nothing; this is the answer.
+    Answer(Put),
+    /// It goes behind the newest one.
+    Append,
+    /// It takes the place of the chain: the relay lost what lies between, or all of it.
+    Begin,
+}
+
+/// Judges a record by the newest one stored.
+pub(super) fn judge(record: &UserRecord, newest: Option<&UserRecord>) -> Judgement {
     let Some(newest) = newest else {
         // A device brings back a chain that the relay lost by its newest record.
-        return Ok(record.devices().is_empty().then_some(Put::Refused));
+        return match record.devices() {
+            [] => Judgement::Answer(Put::Refused),
+            _ => Judgement::Begin,
+        };
     };
-    if *record.signed() == newest {
-        return Ok(Some(Put::Same));
-    }
-    // What was verified on the way in verifies again, unless the disk changed it.
-    let newest = UserRecord::verify(newest).map_err(|_| StoreError::Damaged)?;
-    Ok(if record.version() == 1 {
-        Some(Put::AlreadyRegistered)
+    if record.signed() == newest.signed() {
+        Judgement::Answer(Put::Same)
+    } else if record.version() == 1 {
+        Judgement::Answer(Put::AlreadyRegistered)
+    } else if record.extends(newest) {
+        Judgement::Append
+    } else if record.version() > newest.version().saturating_add(1) && !newest.devices().is_empty()
+    {
+        // Signed by the same identity and newer: the relay was restored from a backup, or a device
+        // that was removed since came first after the directory was lost.
+        Judgement::Begin
     } else {
-        (!record.extends(&newest)).then_some(Put::Refused)
-    })
+        Judgement::Answer(Put::Refused)
+    }
+}
+
+/// What was verified on the way in verifies again, unless the disk changed it.
+pub(super) fn verified(newest: Option<Signed>) -> Result<Option<UserRecord>, StoreError> {
+    newest.map(UserRecord::verify).transpose().map_err(|_| StoreError::Damaged)
 }
 
 /// Who has a nickname, and until when if it was given up.

@@ -28,6 +28,7 @@ pub(crate) fn encode_contact(contact: &Contact) -> Zeroizing<Vec<u8>> {
             Trust::Verified => 2,
             Trust::Changed => 3,
         },
+        verified_before: contact.trust_before == Trust::Verified,
         replaced_by: contact.replaced_by.map_or_else(Vec::new, |u| u.as_bytes().to_vec()),
         devices: contact.devices.iter().map(device_into).collect(),
     })
@@ -53,6 +54,7 @@ pub(crate) fn decode_contact(bytes: &[u8]) -> Result<Contact, WireError> {
             3 => Trust::Changed,
             _ => return Err(WireError::BadValue("trust")),
         },
+        trust_before: if pb.verified_before { Trust::Verified } else { Trust::Pinned },
         replaced_by: present(&pb.replaced_by).map(user).transpose()?,
         devices: pb.devices.iter().map(device_from).collect::<Result<_, _>>()?,
     })

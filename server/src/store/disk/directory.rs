@@ -9,7 +9,7 @@ use chatcore::wire::directory::{decode_signed, encode_signed};
 use sled::Transactional;
 use sled::transaction::ConflictableTransactionError;
 
-use super::super::rules::{Rename, judge};
+use super::super::rules::{Judgement, Rename, judge, verified};
 use super::super::{Directory, Put, StoreError};
 use super::failed;
 use super::keys::{KeysDb, address_key, value};
@@ -26,18 +26,30 @@ impl DiskDirectory {
         Self { keys, main }
     }
 
-    fn is_foreign(&self, user: &UserId, record: &UserRecord) -> Result<bool, StoreError> {
-        for device in record.devices() {
+    /// Tells whether a record names the link key of another device that was not proven.
+    fn is_foreign(&self, record: &UserRecord, proven: &[u8; 32]) -> Result<bool, StoreError> {
+        let user = record.user_id();
+        for device in record.devices().iter().filter(|d| d.link_key().as_bytes() != proven) {
             let holder = self.device(device.link_key().as_bytes())?;
-            if holder.is_some_and(|h| h.user != *user || h.device != device.device_id()) {
+            if holder.is_some_and(|h| h.user != user || h.device != device.device_id()) {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn store(&self, record: &UserRecord, newest: Option<&UserRecord>) -> Result<(), StoreError> {
+    fn store(
+        &self,
+        record: &UserRecord,
+        newest: Option<&UserRecord>,
+        judgement: &Judgement,
+    ) -> Result<(), StoreError> {
         let user = record.user_id();
+        let mut replaced = Vec::new();
+        if *judgement == Judgement::Begin {
+            let keys = self.keys.records.scan_prefix(user.as_bytes()).keys();
+            replaced = keys.collect::<Result<Vec<_>, _>>().map_err(|e| failed(&e))?;
+        }
         let key = record_key(&user, record.version());
         let row = value(encode_signed(record.signed()))?;
         let rows = |record: &UserRecord| -> Vec<_> {
@@ -55,8 +67,14 @@ impl DiskDirectory {
                     links.remove(link.as_slice())?;
                     devices.remove(address.as_slice())?;
                 }
+                for key in &replaced {
+                    records.remove(key)?;
+                }
                 for (address, link) in &come {
-                    links.insert(link.as_slice(), address.as_slice())?;
+                    let holder = links.insert(link.as_slice(), address.as_slice())?;
+                    if let Some(holder) = holder.filter(|h| h != address.as_slice()) {
+                        devices.remove(holder)?;
+                    }
                     devices.insert(address.as_slice(), link.as_slice())?;
                 }
                 records.insert(key.as_slice(), row.as_slice())?;
@@ -106,21 +124,26 @@ impl Directory for DiskDirectory {
         Ok(row.filter(|r| r.until.is_none()).map(|r| r.owner))
     }
 
-    fn put(&self, record: &UserRecord, now: Timestamp) -> Result<Put, StoreError> {
+    fn put(
+        &self,
+        record: &UserRecord,
+        proven: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Put, StoreError> {
         let user = record.user_id();
         let _writer = self.keys.writer(&user);
-        let newest = self.newest(&user)?;
-        if let Some(put) = judge(record, newest.clone())? {
+        let newest = verified(self.newest(&user)?)?;
+        let judgement = judge(record, newest.as_ref());
+        if let Judgement::Answer(put) = judgement {
             return Ok(put);
         }
-        if self.is_foreign(&user, record)? {
+        if self.is_foreign(record, proven)? {
             return Ok(Put::Refused);
         }
-        let newest = newest.map(UserRecord::verify).transpose().map_err(|_| StoreError::Damaged)?;
         if !self.main.rename(Rename::of(record, newest.as_ref(), now))? {
             return Ok(Put::NicknameTaken);
         }
-        self.store(record, newest.as_ref())?;
+        self.store(record, newest.as_ref(), &judgement)?;
         self.keys.flush()?;
         Ok(Put::Stored)
     }
