@@ -1,15 +1,15 @@
-//! Copies of a relay that is not running, and what is made of them.
+//! Copies of a relay, running or not, and what is made of them.
 
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::RelayError;
-use crate::identity::{KEY_FILE, sync_folder};
+use crate::identity::{KEY_FILE, TOKEN_FILE, sync_folder};
 use crate::server::{LOCK_FILE, lock_folder, store_error};
 use crate::store::Stores;
 
-/// Copies the relay in `folder` to `to`, which must be absent or empty.
+/// Copies the relay in `folder`, which does not run, to `to`, which must be absent or empty.
 ///
 /// # Errors
 /// [`RelayError`]; a relay that runs there, or a damaged store, is not copied. `to` is written whole
@@ -19,11 +19,30 @@ pub fn backup(folder: &Path, to: &Path) -> Result<(), RelayError> {
         let path = folder.to_owned();
         return Err(RelayError::NoRelay { path });
     }
-    require_empty(to)?;
     let _lock = lock_folder(folder)?;
     // Opening finishes what a crash left unfinished, and refuses what is damaged.
-    drop(Stores::open(folder).map_err(|source| store_error(folder, source))?);
-    copy_whole(folder, to)
+    let stores = Stores::open(folder).map_err(|source| store_error(folder, source))?;
+    backup_of(folder, &stores, to)
+}
+
+/// Copies a relay whose stores are open; it may go on meanwhile.
+///
+/// # Errors
+/// As [`backup`].
+pub(crate) fn backup_of(folder: &Path, stores: &Stores, to: &Path) -> Result<(), RelayError> {
+    let snapshot = stores.snapshot.as_ref().ok_or(RelayError::Setting {
+        setting: "--ephemeral",
+        hint: "such a relay keeps nothing that could be copied",
+    })?;
+    require_empty(to)?;
+    require_outside(folder, to)?;
+    write_whole(to, |partial| {
+        make_folder(partial)?;
+        for name in [KEY_FILE, TOKEN_FILE] {
+            copy_file(&folder.join(name), &partial.join(name))?;
+        }
+        snapshot.copy_to(partial).map_err(|source| store_error(partial, source))
+    })
 }
 
 /// Makes a data folder of the backup in `from`; `folder` must be absent or empty.
@@ -36,7 +55,29 @@ pub fn restore(from: &Path, folder: &Path) -> Result<(), RelayError> {
         return Err(RelayError::NoRelay { path });
     }
     require_empty(folder)?;
-    copy_whole(from, folder)
+    require_outside(from, folder)?;
+    write_whole(folder, |partial| copy_folder(from, partial))
+}
+
+/// A copy inside of what is copied would be copied as well, and again.
+fn require_outside(folder: &Path, to: &Path) -> Result<(), RelayError> {
+    let absolute = |path: &Path| {
+        let known = path.ancestors().find_map(|a| Some((a, a.canonicalize().ok()?)));
+        match known {
+            Some((ancestor, real)) => {
+                path.strip_prefix(ancestor).map_or_else(|_| real.clone(), |rest| real.join(rest))
+            }
+            None => path.to_owned(),
+        }
+    };
+    let to = std::path::absolute(to).map_err(|source| file_error(to, source))?;
+    if absolute(&to).starts_with(absolute(folder)) {
+        return Err(RelayError::Setting {
+            setting: "DIR",
+            hint: "it lies within the folder that is copied; choose another one",
+        });
+    }
+    Ok(())
 }
 
 fn require_empty(folder: &Path) -> Result<(), RelayError> {
@@ -49,55 +90,72 @@ fn require_empty(folder: &Path) -> Result<(), RelayError> {
     }
 }
 
-/// Copies beside the target, checks the copy, then gives it its name.
-fn copy_whole(from: &Path, to: &Path) -> Result<(), RelayError> {
+/// Writes beside the target, checks what was written, then gives it its name.
+fn write_whole(
+    to: &Path,
+    write: impl FnOnce(&Path) -> Result<(), RelayError>,
+) -> Result<(), RelayError> {
     let mut name = to.file_name().unwrap_or_default().to_owned();
     name.push(".partial");
     let partial = to.with_file_name(name);
-    let file_error = |path: &Path| {
-        let path = path.to_owned();
-        move |source| RelayError::File { path, source }
-    };
     match fs::remove_dir_all(&partial) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(file_error(&partial)(e)),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(file_error(&partial, e)),
         _ => {}
     }
     if let Some(parent) = to.parent().filter(|p| !p.as_os_str().is_empty()) {
-        fs::create_dir_all(parent).map_err(file_error(parent))?;
+        fs::create_dir_all(parent).map_err(|e| file_error(parent, e))?;
     }
-    copy_folder(from, &partial)?;
+    write(&partial)?;
     let check = Stores::open(&partial);
-    drop(check.map_err(|source| store_error(from, source))?);
+    drop(check.map_err(|source| store_error(&partial, source))?);
+    sync_all(&partial).map_err(|e| file_error(&partial, e))?;
     match fs::remove_dir(to) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(file_error(to)(e)),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(file_error(to, e)),
         _ => {}
     }
-    fs::rename(&partial, to).map_err(file_error(to))?;
-    sync_folder(to.parent().unwrap_or_else(|| Path::new("."))).map_err(file_error(to))
+    fs::rename(&partial, to).map_err(|e| file_error(to, e))?;
+    let parent = to.parent().unwrap_or_else(|| Path::new("."));
+    sync_folder(parent).map_err(|e| file_error(to, e))
 }
 
 fn copy_folder(from: &Path, to: &Path) -> Result<(), RelayError> {
-    let mut failed_at: PathBuf = to.to_owned();
-    copy_entries(from, to, &mut failed_at)
-        .map_err(|source| RelayError::File { path: failed_at, source })
+    make_folder(to)?;
+    for entry in fs::read_dir(from).map_err(|e| file_error(from, e))? {
+        let entry = entry.map_err(|e| file_error(from, e))?;
+        let target = to.join(entry.file_name());
+        let kind = entry.file_type().map_err(|e| file_error(&entry.path(), e))?;
+        if kind.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else if kind.is_file() && entry.file_name() != LOCK_FILE {
+            copy_file(&entry.path(), &target)?;
+        }
+    }
+    Ok(())
 }
 
-fn copy_entries(from: &Path, to: &Path, at: &mut PathBuf) -> io::Result<()> {
-    to.clone_into(at);
+fn copy_file(from: &Path, to: &Path) -> Result<(), RelayError> {
+    fs::copy(from, to).map(|_| ()).map_err(|e| file_error(from, e))
+}
+
+fn make_folder(path: &Path) -> Result<(), RelayError> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_entries(&entry.path(), &target, at)?;
-        } else if entry.file_name() != LOCK_FILE {
-            target.clone_into(at);
-            fs::copy(entry.path(), &target)?;
-            File::options().write(true).open(&target)?.sync_all()?;
+    builder.create(path).map_err(|e| file_error(path, e))
+}
+
+fn sync_all(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sync_all(&path)?;
+        } else {
+            File::options().write(true).open(&path)?.sync_all()?;
         }
     }
-    sync_folder(to)
+    sync_folder(folder)
+}
+
+fn file_error(path: &Path, source: io::Error) -> RelayError {
+    RelayError::File { path: path.to_owned(), source }
 }

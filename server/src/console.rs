@@ -1,30 +1,31 @@
-//! The operator's terminal: `!quit`.
+//! The operator's terminal.
 
 use std::io::{self, BufRead, IsTerminal};
 
-use tokio::sync::oneshot;
+use crate::operator::{Command, Operator};
 
-/// Waits for `!quit` on standard input; its end is not `!quit`.
-pub async fn quit() {
-    let (quit, has_quit) = oneshot::channel();
+/// Carries out the commands typed on standard input, on a thread of its own; its end is not `!quit`.
+pub fn start(operator: Operator) {
+    // Reading a terminal that belongs to another job would stop the process.
+    if io::stdin().is_terminal() && is_in_background() {
+        return;
+    }
     let read = move || {
         for line in io::stdin().lock().lines() {
-            match line.as_deref().map(str::trim) {
-                Ok("!quit") => {
-                    let _ = quit.send(());
-                    return;
-                }
-                Ok("") => {}
-                Ok(_) => eprintln!("the command here is !quit"),
-                Err(_) => return,
+            let Ok(line) = line else { return };
+            if line.trim().is_empty() {
+                continue;
             }
+            let said = match Command::parse(&line) {
+                Ok(command) => operator.run(&command).unwrap_or_else(|error| error.to_string()),
+                Err(error) => error.to_string(),
+            };
+            eprintln!("{said}");
         }
     };
-    // Reading a terminal that belongs to another job would stop the process.
-    let is_readable = !(io::stdin().is_terminal() && is_in_background());
     let thread = std::thread::Builder::new().name("console".to_owned());
-    if !is_readable || thread.spawn(read).is_err() || has_quit.await.is_err() {
-        std::future::pending().await
+    if let Err(error) = thread.spawn(read) {
+        tracing::warn!(%error, "commands can't be typed here");
     }
 }
 

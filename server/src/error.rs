@@ -25,8 +25,8 @@ pub enum RelayError {
         /// Why.
         source: io::Error,
     },
-    /// A key or token file has a wrong length; it was left as it is.
-    #[error("{path} is not what this program wrote; restore it from a backup")]
+    /// A key or token file has a wrong length or is missing; nothing was written.
+    #[error("{path} is missing or not what this program wrote; restore it from a backup")]
     BadFile {
         /// Which file.
         path: PathBuf,
@@ -67,6 +67,14 @@ pub enum RelayError {
         /// Which folder.
         path: PathBuf,
     },
+    /// The running relay refused a command of its operator.
+    #[error("{said}")]
+    Operator {
+        /// The exit code it gave.
+        code: u8,
+        /// What it said.
+        said: String,
+    },
     /// The operating system refused a thread or a signal.
     #[error("the operating system refused: {0}")]
     System(io::Error),
@@ -79,6 +87,7 @@ impl RelayError {
         match self {
             Self::Setting { .. } | Self::ConfigFile { .. } => 2,
             Self::Store { .. } | Self::BadFile { .. } | Self::NotEmpty { .. } => 7,
+            Self::Operator { code, .. } => *code,
             _ => 1,
         }
     }

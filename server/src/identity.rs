@@ -9,6 +9,7 @@ use chatcore::keys::RelayKeyPair;
 use zeroize::Zeroizing;
 
 use crate::error::RelayError;
+use crate::store::Stores;
 
 /// Name of the file with the relay's secret key.
 pub(crate) const KEY_FILE: &str = "relay.key";
@@ -29,8 +30,13 @@ impl Identity {
         Self { keys: RelayKeyPair::generate(&mut rng), token: InviteToken::generate(&mut rng) }
     }
 
-    /// Loads the identity from a data folder; draws what is missing.
+    /// Loads the identity from a data folder; draws what is missing. Of a folder that was used the
+    /// key must be there: with a new one nobody would reach the relay any more.
     pub(crate) fn load(folder: &Path) -> Result<Self, RelayError> {
+        let path = folder.join(KEY_FILE);
+        if Stores::are_in(folder) && !path.exists() {
+            return Err(RelayError::BadFile { path });
+        }
         let fresh = Self::generate();
         let key = load_or_write(&folder.join(KEY_FILE), &fresh.keys.to_bytes())?;
         let token = load_or_write(&folder.join(TOKEN_FILE), fresh.token.as_bytes())?;

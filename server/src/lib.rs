@@ -5,6 +5,7 @@
 //! connection  records and buffers     peer        the loop of one device
 //! handler     what requests do        mailboxes   order, limits, deliveries
 //! committer   batches for the store   store       traits, sled + redb + files, memory
+//! operator    commands of whoever runs it, typed (console) or through a socket (control)
 //! ```
 //! It decrypts the link and nothing else: envelopes, files and names in them stay sealed.
 
@@ -16,6 +17,8 @@ mod committer;
 pub mod config;
 mod connection;
 pub mod console;
+#[cfg(unix)]
+pub mod control;
 pub mod error;
 mod handler;
 mod identity;
@@ -23,6 +26,7 @@ pub mod limits;
 mod lock;
 mod login;
 mod mailboxes;
+pub mod operator;
 mod peer;
 mod registry;
 mod server;

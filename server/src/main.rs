@@ -11,6 +11,9 @@ use clap::{Parser, Subcommand};
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use server::config::{DEFAULT_LISTEN, Settings};
+#[cfg(unix)]
+use server::control;
+use server::store::StoreError;
 use server::{Relay, RelayError, backup, console};
 use tokio::net::TcpListener;
 
@@ -31,7 +34,7 @@ struct Flags {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Copy the data folder of a relay that is not running to DIR
+    /// Copy everything the relay keeps to DIR; it may be running
     Backup {
         /// Folder to write; absent or empty
         dir: PathBuf,
@@ -75,10 +78,7 @@ fn run(flags: Flags) -> Result<(), RelayError> {
                 .map_err(RelayError::System)?;
             runtime.block_on(serve(settings))
         }
-        Some(Command::Backup { dir }) => {
-            backup::backup(&settings.data_folder(home_data())?, &dir)?;
-            say(format_args!("backed up to {}", dir.display()))
-        }
+        Some(Command::Backup { dir }) => back_up(&settings.data_folder(home_data())?, &dir),
         Some(Command::Restore { dir }) => {
             let folder = settings.data_folder(home_data())?;
             backup::restore(&dir, &folder)?;
@@ -98,6 +98,7 @@ async fn serve(settings: Settings) -> Result<(), RelayError> {
     let relay = tokio::task::spawn_blocking(move || Relay::open(config));
     let relay = relay.await.map_err(|e| RelayError::System(e.into()))??;
     let stop = shutdown()?;
+    console::start(relay.operator());
     let link = relay.invite_link(local);
     if let Some(path) = &settings.link_file {
         write_link(path, &link)?;
@@ -112,7 +113,30 @@ async fn serve(settings: Settings) -> Result<(), RelayError> {
     relay.serve(listener, stop).await
 }
 
-/// Returns what ends on SIGTERM, SIGINT or `!quit`.
+/// Copies a relay; one that runs does it itself.
+fn back_up(folder: &Path, to: &Path) -> Result<(), RelayError> {
+    match backup::backup(folder, to) {
+        #[cfg(unix)]
+        Err(RelayError::Store { source: StoreError::Locked, .. }) => {
+            let to = std::path::absolute(to).map_err(RelayError::System)?;
+            let text = to.to_str().filter(|text| !text.contains('\n'));
+            let text = text.ok_or(RelayError::Setting {
+                setting: "DIR",
+                hint: "a running relay needs a name of plain text",
+            })?;
+            let (code, said) = control::ask(folder, &format!("backup {text}"))
+                .map_err(|source| RelayError::File { path: folder.to_owned(), source })?;
+            if code != 0 {
+                return Err(RelayError::Operator { code, said });
+            }
+            say(format_args!("{said}"))
+        }
+        Err(error) => Err(error),
+        Ok(()) => say(format_args!("backed up to {}", to.display())),
+    }
+}
+
+/// Returns what ends on SIGTERM or SIGINT.
 fn shutdown() -> Result<impl Future<Output = ()>, RelayError> {
     #[cfg(unix)]
     let mut terminate = {
@@ -127,7 +151,6 @@ fn shutdown() -> Result<impl Future<Output = ()>, RelayError> {
         tokio::select! {
             _ = terminated => {}
             _ = tokio::signal::ctrl_c() => {}
-            () = console::quit() => {}
         }
         tracing::info!("stopping");
     })

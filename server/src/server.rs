@@ -15,16 +15,19 @@ use chatcore::invite::InviteLink;
 use chatcore::keys::RelayKey;
 use rand::RngExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Registration, Storage};
+#[cfg(unix)]
+use crate::control::Control;
 use crate::error::RelayError;
 use crate::identity::Identity;
 use crate::limits::{Limits, PendingTable, RateTable, address_key};
 use crate::login;
 use crate::mailboxes::Mailboxes;
+use crate::operator::Operator;
 use crate::registry::Registry;
 use crate::store::{MailboxBatch, Queued, StoreError, Stores};
 
@@ -49,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) mailboxes: Arc<Mailboxes>,
     pub(crate) registry: Registry,
     pub(crate) stopping: watch::Sender<bool>,
+    /// The operator wants the relay to stop.
+    pub(crate) quit: Notify,
     pub(crate) handshakes: RateTable<u64>,
     pub(crate) pending: Arc<PendingTable>,
     pub(crate) sends: RateTable<UserId>,
@@ -60,6 +65,7 @@ pub(crate) struct Shared {
 pub struct Relay {
     shared: Arc<Shared>,
     public_address: Option<(String, u16)>,
+    storage: Storage,
     committer: Option<JoinHandle<()>>,
     /// Released last.
     _lock: Option<File>,
@@ -87,8 +93,10 @@ impl Relay {
             }
             Storage::Folder(folder) => {
                 let lock = lock_folder(folder)?;
+                // Before the stores: a used folder without a key is one that lost it.
+                let identity = Identity::load(folder)?;
                 let stores = Stores::open(folder).map_err(|source| store_error(folder, source))?;
-                (Some(lock), Identity::load(folder)?, stores)
+                (Some(lock), identity, stores)
             }
         };
         let folder = config.storage.folder();
@@ -102,6 +110,7 @@ impl Relay {
             mailboxes: Arc::new(mailboxes),
             registry: Registry::default(),
             stopping: watch::Sender::new(false),
+            quit: Notify::new(),
             handshakes: RateTable::new(limits.handshakes),
             pending: Arc::default(),
             sends: RateTable::new(limits.sends),
@@ -113,6 +122,7 @@ impl Relay {
         Ok(Self {
             shared,
             public_address: config.public_address,
+            storage: config.storage,
             committer: Some(committer),
             _lock: lock,
         })
@@ -122,6 +132,12 @@ impl Relay {
     #[must_use]
     pub fn key(&self) -> RelayKey {
         self.shared.identity.keys.public()
+    }
+
+    /// Returns what carries out the operator's commands.
+    #[must_use]
+    pub fn operator(&self) -> Operator {
+        Operator::new(Arc::downgrade(&self.shared), self.storage.folder())
     }
 
     /// Returns the link that people join with, for a relay that listens on `address`. It says the
@@ -142,7 +158,7 @@ impl Relay {
         }
     }
 
-    /// Serves until `shutdown` ends: then stops accepting, finishes what must be durable, tells the
+    /// Serves until `shutdown` ends or the operator quits: then stops accepting, finishes what must be durable, tells the
     /// devices, and leaves. The data folder is free afterwards.
     ///
     /// # Errors
@@ -156,10 +172,14 @@ impl Relay {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         let mut checkpoint = tokio::time::interval(CHECKPOINT_EVERY);
         tokio::pin!(shutdown);
+        let control = self.control();
+        tokio::pin!(control);
         loop {
             let has_room = connections.len() < self.shared.limits.connections as usize;
             tokio::select! {
                 () = &mut shutdown => break,
+                () = self.shared.quit.notified() => break,
+                () = &mut control => {}
                 accepted = listener.accept(), if has_room => match accepted {
                     Ok((stream, from)) => self.admit(&mut connections, stream, from),
                     Err(error) => {
@@ -178,6 +198,29 @@ impl Relay {
         drop(listener);
         self.stop(connections).await;
         Ok(())
+    }
+
+    /// Serves the control socket for ever.
+    #[cfg(unix)]
+    fn control(&self) -> impl Future<Output = ()> + use<> {
+        let operator = self.operator();
+        let control = match &self.storage {
+            Storage::Memory => None,
+            Storage::Folder(folder) => Control::open(folder)
+                .inspect_err(|error| tracing::warn!(%error, "no control socket"))
+                .ok(),
+        };
+        async move {
+            match control {
+                Some(control) => control.serve(&operator).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn control(&self) -> impl Future<Output = ()> + use<> {
+        std::future::pending()
     }
 
     fn admit(&self, connections: &mut JoinSet<()>, stream: TcpStream, from: SocketAddr) {
@@ -295,6 +338,7 @@ pub(crate) fn lock_folder(folder: &std::path::Path) -> Result<File, RelayError> 
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(folder).map_err(file_error)?;
+    keep_private(folder).map_err(file_error)?;
     let mut options = File::options();
     options.write(true).create(true).truncate(false);
     let lock = options.open(folder.join(LOCK_FILE)).map_err(file_error)?;
@@ -303,6 +347,23 @@ pub(crate) fn lock_folder(folder: &std::path::Path) -> Result<File, RelayError> 
         Err(std::fs::TryLockError::WouldBlock) => Err(store_error(folder, StoreError::Locked)),
         Err(std::fs::TryLockError::Error(source)) => Err(file_error(source)),
     }
+}
+
+/// Keeps others out of a folder that was there before; nothing in it is theirs.
+fn keep_private(folder: &std::path::Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mut permissions = std::fs::metadata(folder)?.permissions();
+        if permissions.mode() & 0o077 != 0 {
+            permissions.set_mode(0o700);
+            std::fs::set_permissions(folder, permissions)?;
+            tracing::warn!("the data folder could be read by others; it no longer can");
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
 }
 
 pub(crate) fn store_error(folder: &std::path::Path, source: StoreError) -> RelayError {

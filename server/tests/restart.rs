@@ -8,8 +8,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use bytes::Bytes;
+use chatcore::ids::BlobId;
 use chatcore::invite::InviteLink;
-use chatcore::wire::relay::{Answer, Request};
+use chatcore::keys::PrekeyKind;
+use chatcore::wire::relay::{Answer, BlobShape, Request, WriteKey};
 use server::{Config, Relay, RelayError, backup};
 use support::{Device, TestRelay, User, envelope, logged_in, marks};
 
@@ -170,8 +173,13 @@ async fn the_program_says_what_is_wrong_and_exits_accordingly() {
     assert!(String::from_utf8_lossy(&second.stderr).contains("another relay"));
     let copy = folder.path().join("copy");
     let early = run(&["backup", copy.to_str().unwrap(), "--data", path]);
-    assert_eq!(early.status.code(), Some(7));
-    assert!(!copy.exists());
+    assert!(early.status.success(), "{early:?}");
+    assert!(copy.join("relay.key").exists());
+    let again = run(&["backup", copy.to_str().unwrap(), "--data", path]);
+    assert_eq!(again.status.code(), Some(7));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("not empty"));
+    let inside = run(&["backup", data.join("copy").to_str().unwrap(), "--data", path]);
+    assert_eq!(inside.status.code(), Some(2));
     process.child.kill().unwrap();
     process.child.wait().unwrap();
     assert_eq!(run(&["--nonsense"]).status.code(), Some(2));
@@ -198,6 +206,8 @@ async fn a_backup_becomes_the_same_relay_and_overwrites_nothing() {
     let key = relay.key;
     relay.stop().await;
     backup::backup(&path("data"), &path("copy")).unwrap();
+    let inside = backup::backup(&path("data"), &path("data/deep/copy"));
+    assert!(matches!(inside, Err(RelayError::Setting { .. })));
     let again = backup::backup(&path("data"), &path("copy"));
     assert!(matches!(again, Err(RelayError::NotEmpty { .. })));
     let over = backup::restore(&path("copy"), &path("data"));
@@ -220,4 +230,63 @@ async fn a_second_relay_is_kept_out_of_the_folder() {
     let _first = Relay::open(Config::in_folder(folder.path())).unwrap();
     let second = Relay::open(Config::in_folder(folder.path()));
     assert_eq!(second.err().map(|e| e.exit_code()), Some(7));
+}
+
+/// A backup made while the relay goes on: what it accepted before is in it, and no one-time prekey
+/// that the relay hands out afterwards.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_running_relay_is_backed_up_through_its_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, copy) = (folder.path().join("data"), folder.path().join("copy"));
+    let mut process = Process::start(&data, &[]);
+    let (alice, bob) = (User::new("alice"), User::new("bob"));
+    let mut bobs = process.register(&bob).await;
+    let kinds = [PrekeyKind::OneTime, PrekeyKind::OneTime, PrekeyKind::LastResort];
+    let prekeys = (1..).zip(kinds).map(|(id, kind)| bob.prekey(&process.link.relay, id, kind));
+    let upload = Request::UploadPrekeys(prekeys.collect());
+    assert!(matches!(bobs.request(upload).await, Answer::PrekeyStatus { one_time_prekeys: 2, .. }));
+    drop(bobs);
+    let mut device = process.register(&alice).await;
+    assert_eq!(device.send_many(vec![envelope(bob.address(), 1)]).await, [Ok(())]);
+    let (blob, write_key) = (BlobId::from_bytes([3; 16]), WriteKey([4; 32]));
+    let shape = BlobShape { chunk_size: 65_568, chunk_count: 1 };
+    let chunk = Bytes::from(vec![5; 65_568]);
+    device.request(Request::CreateBlob { blob, write_key: write_key.clone(), shape }).await;
+    let put =
+        Request::PutChunk { blob, write_key: write_key.clone(), index: 0, chunk: chunk.clone() };
+    assert_eq!(device.request(put).await, Answer::Done);
+    assert_eq!(device.request(Request::CompleteBlob { blob, write_key }).await, Answer::Done);
+    let mode = fs::metadata(data.join("control.sock")).unwrap().permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
+    let to = copy.to_str().unwrap();
+    let made = run(&["backup", to, "--data", data.to_str().unwrap()]);
+    assert!(made.status.success(), "{made:?}");
+    assert_eq!(device.send_many(vec![envelope(bob.address(), 2)]).await, [Ok(())]);
+    process.child.kill().unwrap();
+    process.child.wait().unwrap();
+    let former = process.link.relay;
+    let mut process = Process::start(&copy, &[]);
+    assert_eq!(process.link.relay, former);
+    let (mut bobs, answer) = process.enter(&bob, Request::Login).await;
+    assert_eq!((logged_in(&answer).queued, logged_in(&answer).one_time_prekeys), (1, 0));
+    assert!(logged_in(&answer).last_resort.is_some());
+    let (_, all) = bobs.deliveries(1).await;
+    assert_eq!(marks(&all), [1]);
+    assert_eq!(bobs.request(Request::GetChunk { blob, index: 0 }).await, Answer::Chunk(chunk));
+    process.child.kill().unwrap();
+    process.child.wait().unwrap();
+}
+
+/// A relay whose key file was lost made itself a new key: nobody could reach it any more, and nothing
+/// said why.
+#[tokio::test]
+async fn a_used_folder_without_its_key_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let relay = TestRelay::start(Config::in_folder(folder.path())).await;
+    relay.stop().await;
+    fs::remove_file(folder.path().join("relay.key")).unwrap();
+    let opened = Relay::open(Config::in_folder(folder.path()));
+    assert_eq!(opened.err().map(|e| e.exit_code()), Some(7));
+    assert!(!folder.path().join("relay.key").exists());
 }

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use server::config::Settings;
-use server::{Relay, RelayError};
+use server::{Relay, RelayError, console};
 use tokio::net::TcpListener;
 
 use crate::cli::{HostArgs, Registration};
@@ -53,7 +53,8 @@ pub(super) async fn run(context: &Context, args: &HostArgs) -> Result<(), Comman
             context.output.say(&code.render::<Dense1x2>().build())?;
         }
         context.output.say("Hand this link to your friends; they join with: chat join 'LINK'")?;
-        context.output.say("Ctrl-C stops the relay; nothing that it accepted is lost.")?;
+        console::start(relay.operator());
+        context.output.say("Ctrl-C or !quit stops the relay; nothing that it accepted is lost.")?;
     }
     relay.serve(listener, stopped()).await.map_err(relay_error)
 }

@@ -23,6 +23,7 @@ pub(super) fn open() -> Stores {
         mailbox: Box::new(memory.clone()),
         blobs: Box::new(memory.clone()),
         retention: Box::new(memory),
+        snapshot: None,
     }
 }
 

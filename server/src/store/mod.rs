@@ -398,6 +398,16 @@ pub trait Retention: Send + Sync {
     fn sweep(&self, now: Timestamp, oldest: Timestamp) -> Result<(), StoreError>;
 }
 
+/// Copies of everything.
+pub trait Snapshot: Send + Sync {
+    /// Copies the stores, as they are at one moment, into an empty folder, while they are in use.
+    /// One-time prekeys are left out, so that none is handed out twice.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what is in the folder then is of no use.
+    fn copy_to(&self, folder: &Path) -> Result<(), StoreError>;
+}
+
 /// All of a relay's stores.
 pub struct Stores {
     /// User records.
@@ -410,6 +420,8 @@ pub struct Stores {
     pub blobs: Box<dyn Blobs>,
     /// Housekeeping.
     pub retention: Box<dyn Retention>,
+    /// Copies; stores in memory have none.
+    pub snapshot: Option<Box<dyn Snapshot>>,
 }
 
 impl Stores {
@@ -417,6 +429,12 @@ impl Stores {
     #[must_use]
     pub fn in_memory() -> Self {
         memory::open()
+    }
+
+    /// Tells whether a folder holds stores that were used.
+    #[must_use]
+    pub fn are_in(folder: &Path) -> bool {
+        disk::is_used(folder)
     }
 
     /// Opens the stores in a data folder, or creates them in an empty one.

@@ -55,6 +55,8 @@ struct Progress {
     unsynced: u32,
     /// Removed while somebody still held it.
     is_gone: bool,
+    /// A sync failed: the system may have dropped chunks that it had taken. It begins anew.
+    is_broken: bool,
 }
 
 impl Blob {
@@ -100,7 +102,8 @@ impl Shared {
     fn checkpoint(&self, blob: &Blob) -> Result<(), StoreError> {
         let (stored, is_recorded) = {
             let mut progress = lock(&blob.progress);
-            if progress.unsynced == 0 || progress.complete || progress.is_gone {
+            if progress.unsynced == 0 || progress.complete || progress.is_gone || progress.is_broken
+            {
                 return Ok(());
             }
             progress.unsynced = 0;
@@ -112,7 +115,10 @@ impl Shared {
             let mut map = File::options().write(true).create(true).truncate(false).open(map)?;
             map.write_all(&stored)
         };
-        write().map_err(|e| failed(&e))?;
+        if let Err(error) = write() {
+            lock(&blob.progress).is_broken = true;
+            return Err(failed(&error));
+        }
         if !is_recorded {
             self.main.put_blobs(vec![(blob.id, blob.record, false)])?;
         }
@@ -172,6 +178,7 @@ impl DiskBlobs {
                 is_recorded: true,
                 unsynced: 0,
                 is_gone: false,
+                is_broken: false,
             });
             let blob = Arc::new(Blob { id, record, progress });
             blobs.insert(id, blob);
@@ -192,7 +199,18 @@ impl DiskBlobs {
     }
 
     fn get(&self, id: &BlobId) -> Option<Arc<Blob>> {
-        lock(&self.blobs).get(id).cloned()
+        let blob = lock(&self.blobs).get(id).cloned();
+        blob.filter(|blob| !lock(&blob.progress).is_broken)
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.shared.folder
+    }
+
+    /// Makes what is stored of incomplete blobs survive a crash.
+    pub(super) fn checkpoint_all(&self) -> Result<(), StoreError> {
+        let blobs: Vec<_> = lock(&self.blobs).values().cloned().collect();
+        blobs.iter().try_for_each(|blob| self.shared.checkpoint(blob))
     }
 
     pub(super) fn remove_created_before(&self, oldest: Timestamp) -> Result<(), StoreError> {
@@ -249,7 +267,10 @@ impl DiskBlobs {
             };
             if is_due {
                 let path = self.shared.path(&blob.id);
-                File::options().write(true).open(path)?.sync_all()?;
+                if let Err(error) = File::options().write(true).open(path)?.sync_all() {
+                    lock(&blob.progress).is_broken = true;
+                    return Err(error);
+                }
                 full.push(Arc::clone(blob));
             }
         }
@@ -316,6 +337,10 @@ impl Blobs for Arc<DiskBlobs> {
         quota: &BlobQuota,
     ) -> Result<CreateOutcome, StoreError> {
         let free = fs4::available_space(&self.shared.folder).map_err(|e| failed(&e))?;
+        if self.get(id).is_none() {
+            // What is left of a broken one.
+            self.remove_all(&[*id])?;
+        }
         let mut blobs = lock(&self.blobs);
         if let Some(old) = blobs.get(id) {
             return Ok(if record.is_retry_of(&old.record) {
@@ -334,6 +359,7 @@ impl Blobs for Arc<DiskBlobs> {
             is_recorded: false,
             unsynced: 0,
             is_gone: false,
+            is_broken: false,
         });
         let blob = Arc::new(Blob { id: *id, record: *record, progress });
         let state = blob.state();
@@ -426,8 +452,7 @@ impl Blobs for Arc<DiskBlobs> {
     }
 
     fn checkpoint(&self) -> Result<(), StoreError> {
-        let blobs: Vec<_> = lock(&self.blobs).values().cloned().collect();
-        blobs.iter().try_for_each(|blob| self.shared.checkpoint(blob))
+        self.checkpoint_all()
     }
 
     fn usage(&self, owner: &UserId) -> BlobUsage {

@@ -22,6 +22,8 @@ use crate::lock::lock;
 const MAX_VALUE: usize = 4_096;
 const SCHEMA_KEY: &[u8] = b"schema";
 const CACHE: u64 = 64 << 20;
+/// Rows copied in one go.
+const COPY_BATCH: usize = 1_000;
 /// Writers of different users seldom meet in one of these locks.
 const WRITER_LOCKS: usize = 64;
 
@@ -108,12 +110,40 @@ impl KeysDb {
         })
     }
 
+    /// Copies everything but one-time prekeys. Writers are to be kept out.
+    pub(super) fn copy_to(&self, to: &Self) -> Result<(), StoreError> {
+        copy_tree(&self.records, &to.records, |_| true)?;
+        copy_tree(&self.links, &to.links, |_| true)?;
+        copy_tree(&self.devices, &to.devices, |_| true)?;
+        copy_tree(&self.prekeys, &to.prekeys, |key| !super::prekeys::is_one_time(key))?;
+        copy_tree(&self.highest, &to.highest, |_| true)
+    }
+
+    /// Keeps all writers out.
+    pub(super) fn all_writers(&self) -> Vec<MutexGuard<'_, ()>> {
+        self.writers.iter().map(lock).collect()
+    }
+
     /// Keeps other writers of the same user out.
     pub(super) fn writer(&self, user: &UserId) -> Option<MutexGuard<'_, ()>> {
         let first = user.as_bytes().first().copied().unwrap_or(0);
         let index = usize::from(first) % WRITER_LOCKS;
         self.writers.get(index).map(lock)
     }
+}
+
+fn copy_tree(from: &Tree, to: &Tree, is_wanted: impl Fn(&[u8]) -> bool) -> Result<(), StoreError> {
+    let mut batch = sled::Batch::default();
+    for (n, row) in from.iter().enumerate() {
+        let (key, value) = row.map_err(|e| failed(&e))?;
+        if is_wanted(&key) {
+            batch.insert(key, value);
+        }
+        if n % COPY_BATCH == COPY_BATCH - 1 {
+            to.apply_batch(std::mem::take(&mut batch)).map_err(|e| failed(&e))?;
+        }
+    }
+    to.apply_batch(batch).map_err(|e| failed(&e))
 }
 
 /// Refuses a value that sled would not keep safely.

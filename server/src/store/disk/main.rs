@@ -12,8 +12,8 @@ use chatcore::ids::{
 use chatcore::wire::envelope::EnvelopeKind;
 use chatcore::wire::relay::BlobShape;
 use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
-    TableError, WriteTransaction,
+    Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, StorageError,
+    TableDefinition, TableError, WriteTransaction,
 };
 
 use super::super::rules::{NicknameRow, Rename};
@@ -92,6 +92,11 @@ impl MainDb {
         })
     }
 
+    /// Returns everything as it is now, whatever is written meanwhile.
+    pub(super) fn moment(&self) -> Result<Moment, StoreError> {
+        self.db.begin_read().map(Moment).map_err(|e| failed(&e))
+    }
+
     /// Runs `job` in a write transaction, which it may share; durable on return.
     fn write<T: Send + 'static>(
         &self,
@@ -118,7 +123,7 @@ impl MainDb {
 
     fn read<T>(
         &self,
-        read: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
+        read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
         let run = || read(&self.db.begin_read()?);
         run().map_err(|e: redb::Error| failed(&e))
@@ -193,6 +198,37 @@ impl MainDb {
             Ok(())
         })
     }
+}
+
+/// The database at one moment.
+pub(super) struct Moment(ReadTransaction);
+
+impl Moment {
+    /// Copies everything into a new database.
+    pub(super) fn copy_to(&self, to: &MainDb) -> Result<(), StoreError> {
+        let copy = || -> Result<(), redb::Error> {
+            let tx = to.db.begin_write()?;
+            copy_table(&self.0, &tx, QUEUE)?;
+            copy_table(&self.0, &tx, BODIES)?;
+            copy_table(&self.0, &tx, NICKNAMES)?;
+            copy_table(&self.0, &tx, BLOBS)?;
+            Ok(tx.commit()?)
+        };
+        copy().map_err(|e| failed(&e))
+    }
+}
+
+fn copy_table<K: redb::Key + 'static, V: redb::Value + 'static>(
+    from: &ReadTransaction,
+    to: &WriteTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<(), redb::Error> {
+    let mut target = to.open_table(table)?;
+    for row in from.open_table(table)?.iter()? {
+        let (key, value) = row?;
+        target.insert(key.value(), value.value())?;
+    }
+    Ok(())
 }
 
 impl Mailbox for Arc<MainDb> {

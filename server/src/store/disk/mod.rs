@@ -7,6 +7,7 @@ mod keys;
 mod main;
 mod prekeys;
 mod seal;
+mod snapshot;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use keys::KeysDb;
 use main::MainDb;
 use prekeys::DiskPrekeys;
 use seal::Seal;
+use snapshot::DiskSnapshot;
 
 /// Folder of the public keys.
 const KEYS: &str = "keys";
@@ -27,6 +29,11 @@ const KEYS: &str = "keys";
 const MAIN: &str = "relay.redb";
 /// Folder of the blobs' bytes.
 const BLOBS: &str = "blobs";
+
+/// Tells whether the stores of a folder were opened before and written to.
+pub(super) fn is_used(folder: &Path) -> bool {
+    std::fs::metadata(folder.join(MAIN)).is_ok_and(|m| m.len() > 0) && folder.join(BLOBS).exists()
+}
 
 pub(super) fn open(folder: &Path) -> Result<Stores, StoreError> {
     let is_lost = std::fs::metadata(folder.join(MAIN)).map_or(true, |m| m.len() == 0);
@@ -42,7 +49,13 @@ pub(super) fn open(folder: &Path) -> Result<Stores, StoreError> {
     main.prepare()?;
     let blobs = Arc::new(DiskBlobs::open(folder.join(BLOBS), Arc::clone(&main))?);
     let retention = DiskRetention { main: Arc::clone(&main), blobs: Arc::clone(&blobs) };
+    let snapshot = DiskSnapshot {
+        keys: Arc::clone(&keys),
+        main: Arc::clone(&main),
+        blobs: Arc::clone(&blobs),
+    };
     Ok(Stores {
+        snapshot: Some(Box::new(snapshot)),
         directory: Box::new(DiskDirectory::new(Arc::clone(&keys), Arc::clone(&main))),
         prekeys: Box::new(DiskPrekeys::new(keys)),
         mailbox: Box::new(main),

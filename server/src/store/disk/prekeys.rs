@@ -14,6 +14,11 @@ const ONE_TIME: u8 = 1;
 const LAST_RESORT: u8 = 2;
 const ROW_HEAD: usize = 8 + 32;
 
+/// Tells whether a row's key is that of a one-time prekey.
+pub(super) fn is_one_time(key: &[u8]) -> bool {
+    key.get(36) == Some(&ONE_TIME)
+}
+
 pub(super) struct DiskPrekeys(Arc<KeysDb>);
 
 impl DiskPrekeys {

@@ -1,0 +1,98 @@
+//! The socket through which other processes of the operator reach a running relay.
+//!
+//! One command a connection: a line goes in; a line with the exit code and then text come out, until
+//! the end of the stream. Only the relay's own user can open it: it lies in the data folder, mode 0600.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::operator::{Command, Operator};
+
+/// Name of the socket in the data folder.
+const SOCKET: &str = "control.sock";
+/// Most bytes of a command.
+const MAX_LINE: u64 = 8_192;
+/// Time a command may take to come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A socket that is there as long as the relay serves it.
+#[derive(Debug)]
+pub(crate) struct Control {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Control {
+    /// Opens the socket of a folder that nobody else uses.
+    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
+        let path = folder.join(SOCKET);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(Self { listener, path })
+    }
+
+    /// Serves one connection after the other, for ever.
+    pub(crate) async fn serve(&self, operator: &Operator) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    if let Err(error) = answer(stream, operator.clone()).await {
+                        tracing::warn!(%error, "a command could not be answered");
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the control socket failed");
+                    return std::future::pending().await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn answer(mut stream: UnixStream, operator: Operator) -> io::Result<()> {
+    let (read, mut write) = stream.split();
+    let mut line = String::new();
+    let mut read = BufReader::new(read).take(MAX_LINE);
+    tokio::time::timeout(PATIENCE, read.read_line(&mut line)).await??;
+    let work = move || match Command::parse(&line) {
+        Ok(command) => match operator.run(&command) {
+            Ok(text) => (0, text),
+            Err(error) => (error.exit_code(), error.to_string()),
+        },
+        Err(error) => (2, error.to_string()),
+    };
+    let (code, text) = tokio::task::spawn_blocking(work).await?;
+    write.write_all(format!("{code}\n{text}\n").as_bytes()).await?;
+    write.shutdown().await
+}
+
+/// Has the relay that runs in a folder carry out a command; returns its exit code and what it said.
+///
+/// # Errors
+/// No relay answers there.
+pub fn ask(folder: &Path, command: &str) -> io::Result<(u8, String)> {
+    use std::io::{Read, Write};
+    let mut stream = StdStream::connect(folder.join(SOCKET))?;
+    writeln!(stream, "{command}")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (code, text) = answer.split_once('\n').ok_or(io::ErrorKind::UnexpectedEof)?;
+    let code = code.parse().map_err(|_| io::ErrorKind::InvalidData)?;
+    Ok((code, text.trim_end().to_owned()))
+}
