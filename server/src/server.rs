@@ -85,6 +85,18 @@ impl Relay {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<Self, RelayError> {
+        Self::open_with(config, clock, |stores| stores)
+    }
+
+    /// The same with what is wrapped around the stores: other engines, measurements, failures.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        wrap: impl FnOnce(Stores) -> Stores,
+    ) -> Result<Self, RelayError> {
         let mut limits = config.limits;
         let (lock, identity, stores) = match &config.storage {
             Storage::Memory => {
@@ -99,6 +111,7 @@ impl Relay {
                 (Some(lock), identity, stores)
             }
         };
+        let stores = wrap(stores);
         let folder = config.storage.folder();
         let stored = queued(&stores).map_err(|e| store_error(folder, e))?;
         let mailboxes = Mailboxes::new(rand::rng().random(), &stored, limits.clone());

@@ -191,6 +191,7 @@ impl Engine {
         self.top_up_prekeys(tx, &mut profile, login)?;
         tx.save_profile(&profile);
         self.show_presence(tx)?;
+        self.tell_owed(tx)?;
         self.drive_outbox(tx)
     }
 
@@ -293,7 +294,9 @@ impl Engine {
         if renamed {
             tx.event(Event::Renamed(profile.record.nickname().clone()));
         }
-        self.tell_contacts(tx, profile)
+        // Those who are told read it from the store.
+        tx.save_profile(profile);
+        self.tell_contacts(tx)
     }
 
     pub(super) fn rename(

@@ -22,8 +22,15 @@ impl Engine {
         results: impl Iterator<Item = (Sent, Result<(), ErrorCode>)>,
     ) -> Result<(), EngineError> {
         for (sent, result) in results {
-            let Sent::Outbox(user, number) = sent else {
-                continue;
+            let (user, number) = match sent {
+                Sent::Outbox(user, number) => (user, number),
+                Sent::Profile(address, version) => {
+                    if result.is_ok() {
+                        self.told(tx, address, version)?;
+                    }
+                    continue;
+                }
+                Sent::Unkept => continue,
             };
             let Some(mut entry) = tx.outbox_entry(&user, number)? else {
                 continue;

@@ -266,7 +266,9 @@ impl Asker {
 enum Sent {
     /// An entry of the outbox.
     Outbox(UserId, u64),
-    /// Receipts or a profile: not kept.
+    /// Our record of this version, for a peer device.
+    Profile(DeviceAddress, u64),
+    /// Receipts or a reset: not kept.
     Unkept,
 }
 
@@ -288,6 +290,8 @@ pub struct Engine {
     /// Users with outbox entries that have no ciphertext.
     waiting: BTreeSet<UserId>,
     receipts_due: BTreeMap<DeviceAddress, Timestamp>,
+    /// Peer devices for whom the relay has not accepted our newest record.
+    profiles_owed: BTreeSet<DeviceAddress>,
     next_query: Timestamp,
     looked_up: BTreeMap<UserId, Timestamp>,
     unknown_tags: u64,
@@ -308,11 +312,16 @@ impl Engine {
     /// [`EngineError::Store`].
     pub fn new(context: &mut Context<'_>) -> Result<Self, EngineError> {
         let tx = Tx::new(context);
-        let mut receipts_due = BTreeMap::new();
+        let (mut receipts_due, mut profiles_owed) = (BTreeMap::new(), BTreeSet::new());
         for contact in tx.contacts()? {
-            for device in contact.devices.iter().filter(|d| !d.due_receipts.is_empty()) {
+            for device in &contact.devices {
                 let address = DeviceAddress { user: contact.user(), device: device.id };
-                receipts_due.insert(address, device.receipts_due_at);
+                if !device.due_receipts.is_empty() {
+                    receipts_due.insert(address, device.receipts_due_at);
+                }
+                if device.profile_owed {
+                    profiles_owed.insert(address);
+                }
             }
         }
         Ok(Self {
@@ -323,6 +332,7 @@ impl Engine {
             claiming: BTreeSet::new(),
             waiting: tx.outbox_users()?.into_iter().collect(),
             receipts_due,
+            profiles_owed,
             next_query: Timestamp(0),
             looked_up: BTreeMap::new(),
             unknown_tags: 0,

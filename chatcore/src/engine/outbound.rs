@@ -245,32 +245,67 @@ impl Engine {
         }
     }
 
-    /// Tells everybody we write with that our record changed.
-    pub(super) fn tell_contacts(
-        &mut self,
-        tx: &mut Tx<'_, '_>,
-        profile: &crate::store::rows::Profile,
-    ) -> Result<(), EngineError> {
-        let mut envelopes = Vec::new();
+    /// Notes that everybody we write with is to hear of our changed record, and tells them.
+    pub(super) fn tell_contacts(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
         for mut contact in tx.contacts()? {
             if contact.standing != ContactStanding::Contact {
                 continue;
             }
             let user = contact.user();
-            let ids: Vec<DeviceId> = contact.devices.iter().map(|d| d.id).collect();
-            for id in ids {
-                let address = DeviceAddress { user, device: id };
-                let body = Body::Profile(profile.record.signed().clone());
-                let message = MessageId::generate(tx.rng);
-                let device = contact.device_mut(id);
-                let content = make_content(tx, &address, device, message, body).encode();
-                if let Some(sealed) = seal(tx, device, &content)? {
-                    envelopes.push((Sent::Unkept, envelope(address, &sealed)));
+            for device in contact.devices.iter_mut().filter(|d| !d.sessions.is_empty()) {
+                device.profile_owed = true;
+                self.profiles_owed.insert(DeviceAddress { user, device: device.id });
+            }
+            tx.save_contact(&contact);
+        }
+        self.tell_owed(tx)
+    }
+
+    /// Sends our record to those for whom the relay has not accepted it yet.
+    pub(super) fn tell_owed(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+        if self.profiles_owed.is_empty() {
+            return Ok(());
+        }
+        let profile = tx.profile()?;
+        let version = profile.record.version();
+        let mut envelopes = Vec::new();
+        for address in self.profiles_owed.clone() {
+            let Some(mut contact) = tx.contact(&address.user)? else { continue };
+            let body = Body::Profile(profile.record.signed().clone());
+            let message = MessageId::generate(tx.rng);
+            let device = contact.device_mut(address.device);
+            let content = make_content(tx, &address, device, message, body).encode();
+            match seal(tx, device, &content)? {
+                Some(sealed) => {
+                    envelopes.push((Sent::Profile(address, version), envelope(address, &sealed)));
+                }
+                // A new session brings the record with its first message.
+                None => {
+                    device.profile_owed = false;
+                    self.profiles_owed.remove(&address);
                 }
             }
             tx.save_contact(&contact);
         }
         self.send(tx, envelopes);
+        Ok(())
+    }
+
+    /// The relay has our record for a peer device.
+    pub(super) fn told(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        address: DeviceAddress,
+        version: u64,
+    ) -> Result<(), EngineError> {
+        let is_newest = tx.profile()?.record.version() == version;
+        if is_newest
+            && self.profiles_owed.remove(&address)
+            && let Some(mut contact) = tx.contact(&address.user)?
+        {
+            contact.device_mut(address.device).profile_owed = false;
+            tx.save_contact(&contact);
+        }
         Ok(())
     }
 }

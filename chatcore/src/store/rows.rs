@@ -89,6 +89,8 @@ pub(crate) struct PeerDevice {
     pub(crate) missing: Vec<u64>,
     pub(crate) due_receipts: Vec<Receipt>,
     pub(crate) receipts_due_at: Timestamp,
+    /// Our record changed, and the relay has not accepted the news for this device yet.
+    pub(crate) profile_owed: bool,
 }
 
 impl PeerDevice {
@@ -109,6 +111,7 @@ impl PeerDevice {
             missing: Vec::new(),
             due_receipts: Vec::new(),
             receipts_due_at: Timestamp(0),
+            profile_owed: false,
         }
     }
 

@@ -271,7 +271,11 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), CommandError> 
         .collect();
     entries.sort();
     for path in entries {
-        if path.is_dir() { collect(&path, files)? } else { files.push(path) }
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.is_file() {
+            files.push(path);
+        }
     }
     Ok(())
 }

@@ -81,6 +81,7 @@ fn device_into(d: &PeerDevice) -> pb::PeerDevice {
         missing: d.missing.clone(),
         due_receipts: d.due_receipts.iter().map(receipt_into).collect(),
         receipts_due_at: d.receipts_due_at.0,
+        profile_owed: d.profile_owed,
     }
 }
 
@@ -106,5 +107,6 @@ fn device_from(pb: &pb::PeerDevice) -> Result<PeerDevice, WireError> {
         missing: pb.missing.clone(),
         due_receipts: pb.due_receipts.iter().map(receipt_from).collect::<Result<_, _>>()?,
         receipts_due_at: Timestamp(pb.receipts_due_at),
+        profile_owed: pb.profile_owed,
     })
 }
