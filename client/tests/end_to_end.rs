@@ -6,6 +6,7 @@ mod support;
 use std::fs;
 use std::io::Read;
 
+use chatcore::net::{Client, Options, Reconnect};
 use support::World;
 
 #[test]
@@ -299,4 +300,34 @@ fn contacts_see_who_follows_and_can_hide() {
     follower.wait_for_text(&world, "alice", "and now");
     assert_eq!(online(&world), false, "hidden");
     follower.kill();
+}
+
+#[test]
+fn a_full_mailbox_is_told_and_what_did_not_fit_goes_out_later() {
+    let world = World::with(&["alice", "bob"]);
+    world.ok("alice", &["send", "bob", "first"]);
+    assert_eq!(world.texts("bob"), ["first"]);
+    // As many as one sender may have waiting, by the library: a process for each would take long.
+    let folder = world.home.path().join("people").join("alice");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = client::store::RedbStore::open(&folder, None).unwrap();
+        let options = Options { reconnect: Reconnect::Never };
+        let (client, mut events) = Client::open(store, options).unwrap();
+        let fill = async {
+            client.online().await.unwrap();
+            for n in 0..1_000 {
+                client.send_text("bob", &format!("message {n}")).await.unwrap();
+            }
+            client.settle().await.unwrap();
+            client.close().await;
+        };
+        let drain = async { while events.next().await.is_some() {} };
+        tokio::join!(fill, drain);
+    });
+    let said = world.fails("alice", &["send", "bob", "one too many"], 10);
+    assert!(said.contains("kept") || said.contains("later"), "{said}");
+    assert_eq!(world.texts("bob").len(), 1_000);
+    world.receive("alice");
+    assert_eq!(world.texts("bob"), ["one too many"]);
 }
