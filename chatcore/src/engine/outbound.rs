@@ -271,15 +271,21 @@ impl Engine {
         let mut envelopes = Vec::new();
         for address in self.profiles_owed.clone() {
             let Some(mut contact) = tx.contact(&address.user)? else { continue };
-            let body = Body::Profile(profile.record.signed().clone());
-            let message = MessageId::generate(tx.rng);
+            let is_contact = contact.standing == ContactStanding::Contact;
             let device = contact.device_mut(address.device);
-            let content = make_content(tx, &address, device, message, body).encode();
-            match seal(tx, device, &content)? {
+            let mut sealed = None;
+            if is_contact {
+                let body = Body::Profile(profile.record.signed().clone());
+                let message = MessageId::generate(tx.rng);
+                let content = make_content(tx, &address, device, message, body).encode();
+                sealed = seal(tx, device, &content)?;
+            }
+            match sealed {
                 Some(sealed) => {
                     envelopes.push((Sent::Profile(address, version), envelope(address, &sealed)));
                 }
-                // A new session brings the record with its first message.
+                // Blocked since, or without a session: a new one brings the record with its first
+                // message.
                 None => {
                     device.profile_owed = false;
                     self.profiles_owed.remove(&address);
