@@ -362,16 +362,19 @@ pub(crate) fn lock_folder(folder: &std::path::Path) -> Result<File, RelayError> 
     }
 }
 
-/// Keeps others out of a folder that was there before; nothing in it is theirs.
+/// Keeps others out of an empty folder that was there before. One with anything in it may not be ours
+/// alone: it is left as it is, and said.
 fn keep_private(folder: &std::path::Path) -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         let mut permissions = std::fs::metadata(folder)?.permissions();
-        if permissions.mode() & 0o077 != 0 {
+        let is_open = permissions.mode() & 0o077 != 0;
+        if is_open && std::fs::read_dir(folder)?.next().is_none() {
             permissions.set_mode(0o700);
             std::fs::set_permissions(folder, permissions)?;
-            tracing::warn!("the data folder could be read by others; it no longer can");
+        } else if is_open {
+            tracing::warn!("others can enter the data folder; better: chmod 700");
         }
     }
     #[cfg(not(unix))]

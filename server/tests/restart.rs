@@ -290,3 +290,20 @@ async fn a_used_folder_without_its_key_is_refused() {
     assert_eq!(opened.err().map(|e| e.exit_code()), Some(7));
     assert!(!folder.path().join("relay.key").exists());
 }
+
+/// A folder given by mistake, with other things in it, was closed to everybody else.
+#[cfg(unix)]
+#[tokio::test]
+async fn only_an_empty_folder_is_closed_to_others() {
+    use std::os::unix::fs::PermissionsExt;
+    for (others, expected) in [(0, 0o700), (1, 0o755)] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        for n in 0..others {
+            fs::write(folder.path().join(format!("other{n}")), "").unwrap();
+        }
+        drop(Relay::open(Config::in_folder(folder.path())).unwrap());
+        let mode = fs::metadata(folder.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, expected);
+    }
+}
