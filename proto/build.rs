@@ -2,13 +2,14 @@
 
 use std::error::Error;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "schema/directory.proto",
     "schema/prekey.proto",
     "schema/content.proto",
     "schema/file.proto",
     "schema/relay.proto",
     "schema/first_message.proto",
+    "schema/room.proto",
     "schema/storage.proto",
 ];
 

@@ -8,7 +8,8 @@
 use std::error::Error;
 use std::path::Path;
 
-use chatcore::engine::{Event, NewProfile};
+use chatcore::engine::{Event, Lobby, NewProfile};
+use chatcore::ids::Conversation;
 use chatcore::invite::InviteLink;
 use chatcore::keys::Nickname;
 use chatcore::net::{Client, Notice, Options, Reconnect};
@@ -24,6 +25,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         relay: link.relay,
         address: link.address(),
         token: link.token,
+        lobby: Lobby::Wanted,
     };
     Client::create_profile(&mut store, profile)?;
     let (client, mut events) = Client::open(store, Options { reconnect: Reconnect::Always })?;
@@ -32,8 +34,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     while let Some(notice) = events.next().await {
         match notice {
             Notice::Event(event) => match *event {
-                Event::Text { from, text, .. } => {
-                    client.send_text_to(from.user, &text).await?;
+                Event::Text { from, room: None, text, .. } => {
+                    let to = Conversation::User(from.user);
+                    client.send_text_to(to, &text).await?;
                 }
                 Event::File { .. } => {
                     for waiting in client.waiting_files().await? {

@@ -103,6 +103,18 @@ byte_id!(
     /// A file, bound into each of its chunks.
     FileId, 16
 );
+byte_id!(
+    /// A room: the hash of the event that created it.
+    RoomId, 32
+);
+byte_id!(
+    /// A register at the relay: the hash of the key that writes it.
+    RegisterId, 32
+);
+byte_id!(
+    /// A room event: the hash of its body.
+    EventHash, 32
+);
 random_id!(MessageId, DeliveryTag, IdempotencyKey, BlobId, FileId);
 
 impl UserId {
@@ -146,6 +158,26 @@ pub struct DeviceAddress {
     pub user: UserId,
     /// The device.
     pub device: DeviceId,
+}
+
+/// Where a message belongs: to a person or to a room.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Conversation {
+    /// With one person.
+    User(UserId),
+    /// In a room.
+    Room(RoomId),
+}
+
+impl Conversation {
+    /// Returns the bytes of the user's or room's id.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        match self {
+            Self::User(user) => user.as_bytes(),
+            Self::Room(room) => room.as_bytes(),
+        }
+    }
 }
 
 /// Number of a prekey, from 1, never reused by its device.

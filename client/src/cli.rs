@@ -24,7 +24,8 @@ use crate::paths::ProfileName;
         chat host                               run a relay; it prints a link for your friends\n  \
         chat join 'chat://...' --nick alice     come in, with a link that you were given\n  \
         chat send bob 'hello'                   write to bob\n  \
-        chat receive --follow                   read what arrives"
+        chat receive --follow                   read what arrives\n  \
+        chat send '#Lobby' 'hello all'          write to the room that newcomers come into"
 )]
 pub struct Cli {
     /// Flags of every command.
@@ -80,12 +81,15 @@ pub enum Command {
             Joining again with a new link of the same relay only changes its address."
     )]
     Join(JoinArgs),
-    /// Send a text to somebody, also while they are away
+    /// Send a text to somebody or to a room, also while they are away
     #[command(after_help = "Examples:\n  chat send bob 'see you at eight'\n  \
+            chat send '#tea' 'the kettle is on'       to a room; put #names in quotes\n  \
+            chat send --all 'I have a new number'     to each of your contacts\n  \
             git log -1 | chat send bob -")]
     Send(SendArgs),
-    /// Send files to somebody, also while they are away; goes on where it was interrupted
-    #[command(after_help = "Example:\n  chat send-file bob ./photo.png ./notes.pdf")]
+    /// Send files to somebody or to a room, also while they are away; goes on where it was interrupted
+    #[command(after_help = "Examples:\n  chat send-file bob ./photo.png ./notes.pdf\n  \
+            chat send-file '#tea' ./cake.jpg          uploaded once, however many are in the room")]
     SendFile(SendFileArgs),
     /// Show what arrived, and save files that arrived
     #[command(after_help = "Examples:\n  chat receive                      \
@@ -93,14 +97,27 @@ pub enum Command {
             chat receive --follow --to ~/in   stay, and save files in ~/in\n  \
             chat receive --json | my-bot      one JSON object per line")]
     Receive(ReceiveArgs),
-    /// Show earlier messages with somebody
-    #[command(after_help = "Example:\n  chat history bob --limit 20")]
+    /// Show earlier messages with somebody, or in a room
+    #[command(after_help = "Examples:\n  chat history bob --limit 20\n  chat history '#tea'")]
     History(HistoryArgs),
     /// List the people you write with, and whom you have verified
     #[command(after_help = "Examples:\n  chat contacts\n  \
             chat contacts --online   ask who of them is here now")]
     Contacts(ContactsArgs),
-    /// Choose whether your contacts may see that you are here while you follow
+    /// Talk with several people: make, join, leave and run rooms
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  chat room create plans              private: who is in it, you decide\n  \
+            chat room invite plans bob\n  chat room join plans                 take up an invitation\n  \
+            chat room create tea --open          open: everybody at this relay may join\n  \
+            chat room list\n  chat room kick plans mallory"
+    )]
+    Room(RoomCommand),
+    /// Run the relay, if its operator made you an administrator
+    #[command(after_help = "Examples:\n  chat admin help\n  chat admin users\n  \
+            chat admin announce 'tea is ready'\n  chat admin kick mallory")]
+    Admin(AdminArgs),
+    /// Choose whether others may see that you are here while you follow
     #[command(after_help = "Example:\n  chat presence off")]
     Presence(PresenceArgs),
     /// Make sure that somebody is who they say: compare the same 60 digits on both sides
@@ -155,16 +172,23 @@ pub struct JoinArgs {
     /// Connect to this address instead of the link's
     #[arg(long, value_name = "HOST:PORT")]
     pub connect: Option<String>,
+    /// Stay out of the Lobby, the room that newcomers come into
+    #[arg(long)]
+    pub no_lobby: bool,
 }
 
 /// What `send` takes.
 #[derive(Debug, Args)]
 pub struct SendArgs {
-    /// Somebody's name
-    pub who: String,
+    /// Somebody's name, or '#ROOM'
+    #[arg(value_name = "WHO", required_unless_present = "all", allow_hyphen_values = true)]
+    pub who: Option<String>,
     /// The text, in quotes; - reads it from standard input
-    #[arg(allow_hyphen_values = true)]
-    pub text: String,
+    #[arg(value_name = "TEXT", required_unless_present = "all", allow_hyphen_values = true)]
+    pub text: Option<String>,
+    /// Send the text to each of your contacts, to everybody alone; then only TEXT is given
+    #[arg(long)]
+    pub all: bool,
     /// Send only if you have verified them
     #[arg(long)]
     pub verified_only: bool,
@@ -173,7 +197,7 @@ pub struct SendArgs {
 /// What `send-file` takes.
 #[derive(Debug, Args)]
 pub struct SendFileArgs {
-    /// Somebody's name
+    /// Somebody's name, or '#ROOM'
     pub who: String,
     /// The files
     #[arg(required = true, value_name = "PATH")]
@@ -197,7 +221,7 @@ pub struct ReceiveArgs {
 /// What `history` takes.
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
-    /// Somebody's name
+    /// Somebody's name, or '#ROOM'
     pub who: String,
     /// Show the newest N messages
     #[arg(long, value_name = "N", default_value_t = 50)]
@@ -210,6 +234,162 @@ pub struct ContactsArgs {
     /// Ask the relay who of them is here now, and lets you see it
     #[arg(long)]
     pub online: bool,
+}
+
+/// What `admin` takes.
+#[derive(Debug, Args)]
+pub struct AdminArgs {
+    /// The command and what belongs to it
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
+    pub command: Vec<String>,
+}
+
+/// What `room` can do.
+#[derive(Debug, Subcommand)]
+pub enum RoomCommand {
+    /// Make a room; it is yours
+    #[command(
+        after_help = "Examples:\n  chat room create plans\n  chat room create tea --open --topic 'what is brewing'"
+    )]
+    Create(RoomCreateArgs),
+    /// List your rooms, and open ones that you may join
+    #[command(after_help = "Example:\n  chat room list --json")]
+    List,
+    /// Show who is in a room, and what else is known of it
+    #[command(after_help = "Example:\n  chat room show plans")]
+    Show(RoomArgs),
+    /// Take up an invitation, or join an open room
+    #[command(after_help = "Example:\n  chat room join tea")]
+    Join(RoomArgs),
+    /// Leave a room, or turn an invitation down
+    #[command(after_help = "Example:\n  chat room leave tea")]
+    Leave(RoomArgs),
+    /// Ask somebody in
+    #[command(
+        after_help = "Examples:\n  chat room invite plans bob\n  chat room invite plans carol --role moderator"
+    )]
+    Invite(RoomInviteArgs),
+    /// Take somebody out, or an invitation back; they can be invited again
+    #[command(after_help = "Example:\n  chat room kick plans mallory")]
+    Kick(RoomWhoArgs),
+    /// Take somebody out for good
+    #[command(after_help = "Example:\n  chat room ban plans mallory")]
+    Ban(RoomWhoArgs),
+    /// Take a ban back
+    #[command(after_help = "Example:\n  chat room unban plans mallory")]
+    Unban(RoomWhoArgs),
+    /// Have everybody refuse somebody's messages
+    #[command(after_help = "Example:\n  chat room mute plans mallory")]
+    Mute(RoomWhoArgs),
+    /// Let somebody speak again
+    #[command(after_help = "Example:\n  chat room unmute plans mallory")]
+    Unmute(RoomWhoArgs),
+    /// Give somebody another role: member, moderator or admin
+    #[command(after_help = "Example:\n  chat room role plans bob moderator")]
+    Role(RoomRoleArgs),
+    /// Change the topic
+    #[command(after_help = "Example:\n  chat room topic plans 'Thursday, eight'")]
+    Topic(RoomTextArgs),
+    /// Change the name
+    #[command(after_help = "Example:\n  chat room rename plans 'better plans'")]
+    Rename(RoomTextArgs),
+    /// Choose the lowest role that may invite
+    #[command(after_help = "Example:\n  chat room policy plans --invite member")]
+    Policy(RoomPolicyArgs),
+    /// Make somebody else the owner; you become an admin
+    #[command(after_help = "Example:\n  chat room transfer plans bob")]
+    Transfer(RoomWhoArgs),
+    /// End the room for everybody
+    #[command(after_help = "Example:\n  chat room close plans")]
+    Close(RoomArgs),
+}
+
+/// A room to be made.
+#[derive(Debug, Args)]
+pub struct RoomCreateArgs {
+    /// Its name, with or without #
+    pub name: String,
+    /// Listed by the relay; everybody there may join
+    #[arg(long)]
+    pub open: bool,
+    /// What it is about
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub topic: String,
+}
+
+/// A room.
+#[derive(Debug, Args)]
+pub struct RoomArgs {
+    /// The room's name, with or without #, or the beginning of its id
+    pub room: String,
+}
+
+/// A room and somebody.
+#[derive(Debug, Args)]
+pub struct RoomWhoArgs {
+    /// The room's name, with or without #, or the beginning of its id
+    pub room: String,
+    /// Somebody's name
+    pub who: String,
+}
+
+/// A room and somebody to ask in.
+#[derive(Debug, Args)]
+pub struct RoomInviteArgs {
+    /// The room's name, with or without #, or the beginning of its id
+    pub room: String,
+    /// Somebody's name
+    pub who: String,
+    /// What they will be
+    #[arg(long, value_enum, default_value_t = RoleArg::Member)]
+    pub role: RoleArg,
+}
+
+/// A room, somebody, and what they will be.
+#[derive(Debug, Args)]
+pub struct RoomRoleArgs {
+    /// The room's name, with or without #, or the beginning of its id
+    pub room: String,
+    /// Somebody's name
+    pub who: String,
+    /// What they will be
+    #[arg(value_enum)]
+    pub role: RoleArg,
+}
+
+/// A room and a text.
+#[derive(Debug, Args)]
+pub struct RoomTextArgs {
+    /// The room's name, with or without #, or the beginning of its id
+    pub room: String,
+    /// The new one, in quotes
+    pub text: String,
+}
+
+/// A room and who may invite.
+#[derive(Debug, Args)]
+pub struct RoomPolicyArgs {
+    /// The room's name, with or without #, or the beginning of its id
+    pub room: String,
+    /// The lowest role that may invite
+    #[arg(long, value_enum)]
+    pub invite: RoleArg,
+}
+
+/// A role that can be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    /// Reads and writes
+    Member,
+    /// Also invites, kicks, mutes
+    Moderator,
+    /// Also bans, gives roles, sets the topic
+    Admin,
 }
 
 /// What `presence` takes.
@@ -352,9 +532,9 @@ mod tests {
         while let Some(command) = commands.pop() {
             let help = command.get_after_help().map(ToString::to_string);
             let example = format!("  chat {}", command.get_name());
-            let nested = command.get_name() == "delete";
+            let nested = format!(" {}", command.get_name());
             let shown = help.unwrap_or_default();
-            assert!(nested || shown.contains(&example), "{}", command.get_name());
+            assert!(shown.contains(&example) || shown.contains(&nested), "{}", command.get_name());
             assert!(command.get_about().is_some());
             commands.extend(command.get_subcommands().cloned());
         }
@@ -386,7 +566,7 @@ mod tests {
             let Command::Send(args) = parse(line).unwrap().command else {
                 panic!("another command");
             };
-            assert_eq!((args.who.as_str(), args.text.as_str()), ("bob", text));
+            assert_eq!((args.who.as_deref(), args.text.as_deref()), (Some("bob"), Some(text)));
         }
     }
 

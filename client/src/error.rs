@@ -4,7 +4,8 @@ use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use chatcore::engine::{EngineError, LookupError};
+use chatcore::engine::{EngineError, LookupError, RoomFailure};
+use chatcore::membership::RoomError;
 use chatcore::net::{ClientError, FileError};
 use chatcore::store::StoreError;
 use chatcore::wire::relay::ErrorCode;
@@ -39,6 +40,22 @@ pub enum ExitCode {
     Interrupted = 130,
 }
 
+impl ExitCode {
+    /// Returns the kind of failure that a relay's exit code means.
+    #[must_use]
+    pub const fn of_relay(code: u8) -> Self {
+        match code {
+            2 => Self::Usage,
+            4 => Self::Refused,
+            5 => Self::UnknownRecipient,
+            7 => Self::Store,
+            8 => Self::File,
+            10 => Self::Limit,
+            _ => Self::Other,
+        }
+    }
+}
+
 impl From<ExitCode> for std::process::ExitCode {
     fn from(code: ExitCode) -> Self {
         Self::from(code as u8)
@@ -51,13 +68,14 @@ pub struct CommandError {
     code: ExitCode,
     what: String,
     hint: Option<String>,
+    refusal: Option<ErrorCode>,
 }
 
 impl CommandError {
     /// Says what happened: lower case, no full stop, no secret.
     #[must_use]
     pub fn new(code: ExitCode, what: impl fmt::Display) -> Self {
-        Self { code, what: what.to_string(), hint: None }
+        Self { code, what: what.to_string(), hint: None, refusal: None }
     }
 
     /// Says what the person can do.
@@ -97,6 +115,12 @@ impl CommandError {
     #[must_use]
     pub const fn code(&self) -> ExitCode {
         self.code
+    }
+
+    /// Tells whether the relay refused with this code.
+    #[must_use]
+    pub fn is_refusal(&self, code: ErrorCode) -> bool {
+        self.refusal == Some(code)
     }
 
     /// Writes `chat: what happened` and, indented, what to do.
@@ -152,6 +176,10 @@ impl From<ClientError> for CommandError {
                 ExitCode::Identity,
                 "one of them took the other's name: ask them, 'chat contacts' shows both",
             ),
+            ClientError::Lookup(LookupError::AmbiguousRoom) => say(
+                ExitCode::Usage,
+                "name it by its id: 'chat room list --json' shows it, 8 digits are enough",
+            ),
             ClientError::Lookup(LookupError::Refused(code)) => Self::refused(code),
             ClientError::Lookup(_) => {
                 say(ExitCode::Integrity, "the relay's directory contradicts itself")
@@ -179,6 +207,51 @@ impl From<ClientError> for CommandError {
     }
 }
 
+impl From<RoomFailure> for CommandError {
+    fn from(failure: RoomFailure) -> Self {
+        let say = |code, hint: &str| Self::new(code, failure).hint(hint);
+        match failure {
+            RoomFailure::NotAllowed(RoomError::NotAllowed(_)) => {
+                say(ExitCode::Refused, "'chat room show ROOM' shows who may")
+            }
+            RoomFailure::NotAllowed(RoomError::WrongTarget) => {
+                say(ExitCode::Usage, "'chat room show ROOM' shows who is in it, and as what")
+            }
+            RoomFailure::NotAllowed(RoomError::Full { .. }) => {
+                say(ExitCode::Limit, "make a second room: chat room create NAME")
+            }
+            RoomFailure::NotAllowed(RoomError::Closed) => {
+                say(ExitCode::Refused, "make a new one: chat room create NAME")
+            }
+            RoomFailure::NotAllowed(RoomError::Frozen) => {
+                say(ExitCode::Other, "install the newest version of `chat`")
+            }
+            RoomFailure::NotAllowed(RoomError::TooManyEvents { .. }) => {
+                say(ExitCode::Limit, "its owner must connect once")
+            }
+            RoomFailure::NotAllowed(_) => {
+                say(ExitCode::Refused, "'chat room show ROOM' shows more")
+            }
+            RoomFailure::Refused(code) => Self::refused(code),
+            RoomFailure::UnknownRoom => {
+                say(ExitCode::UnknownRecipient, "'chat room list' shows which there are")
+            }
+            RoomFailure::NotAMember => {
+                say(ExitCode::Refused, "join it, or be asked in: chat room join ROOM")
+            }
+            RoomFailure::AlreadyMember => {
+                say(ExitCode::Usage, "write to it: chat send '#ROOM' TEXT")
+            }
+            RoomFailure::Muted => say(ExitCode::Refused, "a moderator can take it back"),
+            RoomFailure::Locked => {
+                say(ExitCode::Other, "wait until a member who has them was here, then repeat")
+            }
+            RoomFailure::TooMany { .. } => say(ExitCode::Limit, "wait a little, or leave a room"),
+            _ => Self::new(ExitCode::Other, failure),
+        }
+    }
+}
+
 impl From<EngineError> for CommandError {
     fn from(error: EngineError) -> Self {
         let say = |code, hint: &str| Self::new(code, error).hint(hint);
@@ -202,6 +275,7 @@ impl From<EngineError> for CommandError {
                 say(ExitCode::Usage, "use another profile for this relay: --profile NAME")
             }
             EngineError::Busy => say(ExitCode::Other, "wait a little, then repeat the command"),
+            EngineError::Room(failure) => failure.into(),
             EngineError::Offline => say(ExitCode::RelayUnreachable, "check the network"),
             _ => Self::new(ExitCode::Integrity, error),
         }
@@ -230,9 +304,20 @@ impl CommandError {
             ErrorCode::NoPrekey => {
                 (ExitCode::Refused, "they must connect once; your message is kept and sent then")
             }
+            ErrorCode::Banned => (ExitCode::Refused, "whoever runs the relay can take it back"),
+            ErrorCode::UnknownRoom => {
+                (ExitCode::UnknownRecipient, "'chat room list' shows which there are")
+            }
+            ErrorCode::RoomNameTaken => (ExitCode::Refused, "choose another name"),
+            ErrorCode::RoomFull => (ExitCode::Limit, "make a second one: chat room create NAME"),
+            ErrorCode::RoomQuota => (ExitCode::Limit, "leave or close one first"),
+            ErrorCode::Conflict => (ExitCode::Other, "repeat the command"),
+            ErrorCode::Forbidden => (ExitCode::Refused, "you may not do that there"),
             _ => (ExitCode::Refused, "ask whoever runs the relay"),
         };
-        Self::new(exit, code).hint(hint)
+        let mut error = Self::new(exit, code).hint(hint);
+        error.refusal = Some(code);
+        error
     }
 
     /// A contact's name leads to another key.

@@ -3,13 +3,13 @@
 //! A field is never renamed or removed; new ones may appear at the end. Texts and names are as they
 //! were sent: a program that shows them strips control characters itself.
 
-use chatcore::ids::{MessageId, Timestamp, UserId};
+use chatcore::ids::{MessageId, RoomId, Timestamp, UserId};
 use serde::{Serialize, Serializer};
 
 use crate::render;
 
 /// A line that `receive` prints.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Line<'a> {
     /// A text arrived.
@@ -32,6 +32,12 @@ pub enum Line<'a> {
         /// When it arrived here.
         #[serde(serialize_with = "time")]
         received_at: Timestamp,
+        /// The room's name; only of what was said in a room.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        room: Option<&'a str>,
+        /// The room's id.
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_room_hex")]
+        room_id: Option<RoomId>,
     },
     /// A file arrived and is whole.
     File {
@@ -51,6 +57,12 @@ pub enum Line<'a> {
         size: u64,
         /// Where it was saved.
         path: &'a str,
+        /// The room's name; only of what was said in a room.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        room: Option<&'a str>,
+        /// The room's id.
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_room_hex")]
+        room_id: Option<RoomId>,
     },
     /// A message of ours arrived at the other side.
     Receipt {
@@ -96,6 +108,12 @@ pub enum Line<'a> {
         /// The contact's id.
         #[serde(serialize_with = "user_hex")]
         user_id: UserId,
+        /// The room's name; only of what was said in a room.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        room: Option<&'a str>,
+        /// The room's id.
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_room_hex")]
+        room_id: Option<RoomId>,
     },
     /// A message of ours is on its way.
     Sent {
@@ -160,6 +178,163 @@ pub enum Line<'a> {
         /// When it was sent.
         #[serde(serialize_with = "time")]
         sent_at: Timestamp,
+        /// In a room: who wrote it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
+        /// In a room: the id of who wrote it.
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_user_hex")]
+        user_id: Option<UserId>,
+    },
+    /// The relay says something; nobody else can.
+    Announcement {
+        /// `all`, or `room`.
+        scope: &'a str,
+        /// The text.
+        text: &'a str,
+        /// Ascending; each is shown once.
+        seq: u64,
+        /// When, by the relay's clock.
+        #[serde(serialize_with = "time")]
+        at: Timestamp,
+        /// The room's name; only of what was said in a room.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        room: Option<&'a str>,
+        /// The room's id.
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_room_hex")]
+        room_id: Option<RoomId>,
+    },
+    /// What was asked of a room is done.
+    RoomDone {
+        /// The room's name.
+        room: &'a str,
+        /// The room's id.
+        #[serde(serialize_with = "room_hex")]
+        room_id: RoomId,
+        /// What was done.
+        act: &'a str,
+    },
+    /// A room of ours, or one that we may join.
+    Room {
+        /// The room's name.
+        room: &'a str,
+        /// The room's id.
+        #[serde(serialize_with = "room_hex")]
+        room_id: RoomId,
+        /// `private` or `open`.
+        kind: &'a str,
+        /// `member`, `invited` or `outside`.
+        standing: &'a str,
+        /// `owner`, `admin`, `moderator` or `member`; empty for who is no member.
+        role: &'a str,
+        /// How many belong to it.
+        members: usize,
+        /// How many of them are here, as far as they let it be seen.
+        online: Option<usize>,
+    },
+    /// One room with everybody in it.
+    RoomDetail {
+        /// The room's name.
+        room: &'a str,
+        /// The room's id.
+        #[serde(serialize_with = "room_hex")]
+        room_id: RoomId,
+        /// `private` or `open`.
+        kind: &'a str,
+        /// `member`, `invited`, `outside` or `closed`.
+        standing: &'a str,
+        /// Our role; empty for who is no member.
+        role: &'a str,
+        /// The topic.
+        topic: &'a str,
+        /// The lowest role that may invite.
+        may_invite: &'a str,
+        /// Number of the newest event.
+        seq: u64,
+        /// Its hash: the same for everybody who was shown the same room.
+        head: String,
+        /// Whether the relay showed different members different events.
+        forked: bool,
+        /// Whether a newer version did something here.
+        frozen: bool,
+        /// Everybody in it.
+        members: Vec<RoomPerson>,
+        /// Who is invited.
+        invited: Vec<RoomPerson>,
+        /// Who is banned.
+        banned: Vec<Person>,
+    },
+    /// Somebody did something in a room.
+    RoomEvent {
+        /// The room's name.
+        room: &'a str,
+        /// The room's id.
+        #[serde(serialize_with = "room_hex")]
+        room_id: RoomId,
+        /// What: `invite`, `join`, `leave`, `kick`, `ban`, `unban`, `mute`, `unmute`, `set_role`,
+        /// `rename`, `set_topic`, `set_policy`, `transfer`, `close` or `unknown`.
+        act: String,
+        /// Who; null for the relay.
+        by: Option<Person>,
+        /// To whom.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        to: Option<Person>,
+        /// Which role is given.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        role: Option<&'a str>,
+        /// The new name or topic.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text: Option<&'a str>,
+        /// When, by the actor's clock.
+        #[serde(serialize_with = "time")]
+        at: Timestamp,
+    },
+    /// Somebody asks us into a room.
+    RoomInvited {
+        /// The room's name.
+        room: &'a str,
+        /// The room's id.
+        #[serde(serialize_with = "room_hex")]
+        room_id: RoomId,
+        /// Who.
+        by: Person,
+    },
+    /// Something about a room that a person must know: `forked`, `gone` or `not_sent`.
+    RoomWarning {
+        /// The room's name.
+        room: &'a str,
+        /// The room's id.
+        #[serde(serialize_with = "room_hex")]
+        room_id: RoomId,
+        /// A stable word.
+        warning: &'a str,
+        /// The message that could not be sent, or the event that branches off.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+    },
+    /// A message to a room was refused.
+    Refused {
+        /// The sender's nickname.
+        from: &'a str,
+        /// The sender's id.
+        #[serde(serialize_with = "user_hex")]
+        user_id: UserId,
+        /// `unknown_room`, `not_a_member`, `muted`, `unknown_event` or `contradiction`.
+        reason: &'a str,
+        /// The room's name; only of what was said in a room.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        room: Option<&'a str>,
+        /// The room's id.
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_room_hex")]
+        room_id: Option<RoomId>,
+    },
+    /// Everybody in a room who could be reached has a message of ours.
+    RoomDelivered {
+        /// The message's id.
+        #[serde(serialize_with = "message_hex")]
+        id: MessageId,
+        /// The room's id.
+        #[serde(serialize_with = "room_hex")]
+        room_id: RoomId,
     },
     /// Messages were withheld or lost.
     Gap {
@@ -167,6 +342,12 @@ pub enum Line<'a> {
         from: &'a str,
         /// How many are missing.
         missing: u64,
+        /// The room's name; only of what was said in a room.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        room: Option<&'a str>,
+        /// The room's id.
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_room_hex")]
+        room_id: Option<RoomId>,
     },
     /// The relay now shows another identity under a contact's name; sending is blocked.
     IdentityChanged {
@@ -189,6 +370,43 @@ pub enum Line<'a> {
         /// The nickname from now on.
         nickname: &'a str,
     },
+}
+
+/// Somebody in a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Person {
+    /// The nickname, if it is known.
+    pub nickname: Option<String>,
+    /// The id.
+    pub user_id: String,
+}
+
+/// A member of a room in a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RoomPerson {
+    /// Who.
+    #[serde(flatten)]
+    pub person: Person,
+    /// `owner`, `admin`, `moderator` or `member`.
+    pub role: &'static str,
+    /// Whether messages are refused.
+    pub muted: bool,
+    /// Whether they are here and let it be seen.
+    pub online: bool,
+}
+
+fn room_hex<S: Serializer>(id: &RoomId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&id.to_hex())
+}
+
+#[allow(clippy::ref_option, reason = "serde passes the field by reference")]
+fn some_room_hex<S: Serializer>(id: &Option<RoomId>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&id.map_or_else(String::new, |id| id.to_hex()))
+}
+
+#[allow(clippy::ref_option, reason = "serde passes the field by reference")]
+fn some_user_hex<S: Serializer>(id: &Option<UserId>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&id.map_or_else(String::new, |id| id.to_hex()))
 }
 
 fn message_hex<S: Serializer>(id: &MessageId, serializer: S) -> Result<S::Ok, S::Error> {
@@ -228,6 +446,8 @@ mod tests {
             text: "say \"hi\"\n\u{1b}[2J",
             sent_at: AT,
             received_at: Timestamp(1_790_000_001_000),
+            room: None,
+            room_id: None,
         };
         check(
             &line,
@@ -245,6 +465,8 @@ mod tests {
             name: "photo.png",
             size: 5_000_000_000,
             path: "/tmp/photo (1).png",
+            room: None,
+            room_id: None,
         };
         check(
             &line,
@@ -263,7 +485,7 @@ mod tests {
 
     #[test]
     fn a_gap() {
-        let line = Line::Gap { from: "bob", missing: 2 };
+        let line = Line::Gap { from: "bob", missing: 2, room: None, room_id: None };
         check(&line, r#"{"type":"gap","from":"bob","missing":2}"#);
     }
 
@@ -286,5 +508,47 @@ mod tests {
             &line,
             r#"{"type":"nickname_changed","from":"bob","user_id":"USER","nickname":"Bobby ☃"}"#,
         );
+    }
+
+    const ROOM: RoomId = RoomId::from_bytes([0xcc; 32]);
+
+    #[test]
+    fn what_was_said_in_a_room_names_it() {
+        let line = Line::Gap { from: "bob", missing: 2, room: Some("tea"), room_id: Some(ROOM) };
+        let expected = r#"{"type":"gap","from":"bob","missing":2,"room":"tea","room_id":"ROOMID"}"#;
+        check(&line, &expected.replace("ROOMID", &"cc".repeat(32)));
+    }
+
+    #[test]
+    fn an_announcement() {
+        let line = Line::Announcement {
+            scope: "all",
+            text: "tea is ready",
+            seq: 7,
+            at: AT,
+            room: None,
+            room_id: None,
+        };
+        check(
+            &line,
+            r#"{"type":"announcement","scope":"all","text":"tea is ready","seq":7,"at":"2026-09-21T14:13:20.007Z"}"#,
+        );
+    }
+
+    #[test]
+    fn a_room_event() {
+        let person = |name: &str| Person { nickname: Some(name.to_owned()), user_id: "ab".into() };
+        let line = Line::RoomEvent {
+            room: "tea",
+            room_id: ROOM,
+            act: "set_role".to_owned(),
+            by: Some(person("alice")),
+            to: Some(person("bob")),
+            role: Some("admin"),
+            text: None,
+            at: AT,
+        };
+        let expected = r#"{"type":"room_event","room":"tea","room_id":"RR","act":"set_role","by":{"nickname":"alice","user_id":"ab"},"to":{"nickname":"bob","user_id":"ab"},"role":"admin","at":"2026-09-21T14:13:20.007Z"}"#;
+        check(&line, &expected.replace("RR", &"cc".repeat(32)));
     }
 }

@@ -15,6 +15,7 @@ pub mod command;
 pub mod context;
 pub mod error;
 pub mod json;
+mod names;
 mod online;
 pub mod output;
 pub mod passphrase;

@@ -57,6 +57,10 @@ impl Online {
                     Event::Delayed { message, code } if message == wanted => {
                         return Err(CommandError::refused(code));
                     }
+                    Event::NotSentToRoom { message, .. } if message == wanted => {
+                        let what = "you may not write to that room any more";
+                        return Err(CommandError::new(ExitCode::Refused, what));
+                    }
                     _ => {}
                 },
                 Some(Notice::Stopped(error) | Notice::Disconnected(error)) => {
@@ -80,12 +84,32 @@ impl Online {
 
     /// Refuses a person whose safety number was not compared.
     pub(crate) async fn require_verified(&self, name: &str) -> Result<(), CommandError> {
+        if name.starts_with('#') {
+            return self.require_verified_room(name).await;
+        }
         let contact = self.contact(name).await?;
         if contact.trust == Trust::Verified {
             return Ok(());
         }
         Err(CommandError::new(ExitCode::Identity, "you have not verified them")
             .hint(format_args!("compare first: chat verify {}", contact.nickname)))
+    }
+}
+
+impl Online {
+    /// Refuses a room with anybody whose safety number was not compared.
+    async fn require_verified_room(&self, name: &str) -> Result<(), CommandError> {
+        let id = self.client.find_room(name).await?;
+        self.client.refresh_roster(id).await?;
+        let own = self.client.profile().await?.user;
+        let roster = self.client.room(id).await?.roster;
+        let others = roster.iter().filter(|member| member.user != own);
+        let unverified = others.filter(|member| member.trust != Trust::Verified).count();
+        if unverified == 0 {
+            return Ok(());
+        }
+        let what = format_args!("you have not verified {unverified} of the members");
+        Err(CommandError::new(ExitCode::Identity, what).hint("compare first: chat verify NAME"))
     }
 }
 

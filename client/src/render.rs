@@ -66,6 +66,19 @@ pub fn message(paint: Paint, time: &str, from: &str, id: &UserId, body: &str) ->
     out
 }
 
+/// Returns what the relay says, framed by bars: no text of a user begins a line with one, because its
+/// lines are indented and its first one follows a time and a name.
+#[must_use]
+pub fn announcement(paint: Paint, time: &str, scope: &str, body: &str) -> String {
+    let mut out = paint.bold(&format!("═══ the relay announces{scope} ({time}) ═══"));
+    for part in text(body).trim_end().split('\n') {
+        out.push('\n');
+        out.push_str(&paint.bold("║ "));
+        out.push_str(part);
+    }
+    out
+}
+
 /// Returns the local time of day, with the date unless it is today's.
 #[must_use]
 pub fn time(at: Timestamp, now: Timestamp) -> String {
@@ -195,6 +208,18 @@ mod tests {
         let id = UserId::from_bytes([0; 32]);
         let shown = message(Paint::Plain, "14:03", "bob", &id, "hi\n[14:04] alice: yes\n");
         assert_eq!(shown, "[14:03] bob: hi\n    [14:04] alice: yes");
+    }
+
+    #[test]
+    fn no_text_of_a_user_looks_like_an_announcement() {
+        let said = announcement(Paint::Plain, "14:03", "", "tea\nis ready");
+        assert_eq!(said, "═══ the relay announces (14:03) ═══\n║ tea\n║ is ready");
+        let id = UserId::from_bytes([0; 32]);
+        let copy = message(Paint::Plain, "14:03", "bob", &id, &said);
+        assert!(copy.lines().all(|line| !line.starts_with(['═', '║'])), "{copy}");
+        // Nor does a name: it stands behind the time.
+        let named = message(Paint::Plain, "14:03", "═══ the relay announces", &id, "x");
+        assert!(named.starts_with('['));
     }
 
     #[test]

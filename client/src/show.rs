@@ -1,14 +1,17 @@
 //! What happened, for a person's eyes or a program's.
 
-use chatcore::engine::{Acquaintance, Event, Sender};
+use chatcore::engine::{Acquaintance, Event, RoomRef, Sender};
 use chatcore::ids::UserId;
+use chatcore::membership::{Act, Event as RoomEvent, Role};
 use chatcore::net::{self, ClientError};
 use chatcore::trust::Trust;
 use chatcore::wire::content::ReceiptKind;
 
+use crate::command::room::word;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::json::Line;
+use crate::names::Names;
 use crate::output::OutputMode;
 use crate::render;
 
@@ -16,22 +19,27 @@ use crate::render;
 ///
 /// # Errors
 /// When nobody reads the output any more.
-pub(crate) fn event(context: &Context, event: &Event) -> Result<(), CommandError> {
+pub(crate) fn event(context: &Context, names: &Names, event: &Event) -> Result<(), CommandError> {
     match context.output.mode() {
-        OutputMode::Json => json(event).map_or(Ok(()), |line| context.output.json(&line)),
-        OutputMode::People => match words(context, event) {
+        OutputMode::Json => json(names, event).map_or(Ok(()), |line| context.output.json(&line)),
+        OutputMode::People => match words(context, names, event) {
             Some(words) => context.output.say(&words),
             None => Ok(()),
         },
     }
 }
 
-fn json(event: &Event) -> Option<Line<'_>> {
+fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
     let verified = |from: &Sender| from.trust == Trust::Verified;
-    let warning = |warning, user_id| Some(Line::Warning { warning, user_id });
+    let warning =
+        |warning, user_id| Some(Line::Warning { warning, user_id, room: None, room_id: None });
+    let name = |room: &'e Option<RoomRef>| room.as_ref().map(|room| room.name.as_str());
+    let id_of = |room: &Option<RoomRef>| room.as_ref().map(|room| room.id);
     let received_at = net::now();
     match event {
-        Event::Text { from, message, text, sent_at, received_at } => Some(Line::Text {
+        Event::Text { from, room, message, text, sent_at, received_at } => Some(Line::Text {
+            room: name(room),
+            room_id: id_of(room),
             id: *message,
             from: from.nickname.as_str(),
             user_id: from.user,
@@ -40,12 +48,14 @@ fn json(event: &Event) -> Option<Line<'_>> {
             sent_at: *sent_at,
             received_at: *received_at,
         }),
-        Event::FileSaved { from, message, name, size, path } => Some(Line::File {
+        Event::FileSaved { from, room, message, name: file, size, path } => Some(Line::File {
+            room: name(room),
+            room_id: id_of(room),
             id: *message,
             from: from.nickname.as_str(),
             user_id: from.user,
             verified: verified(from),
-            name,
+            name: file,
             size: *size,
             path,
         }),
@@ -60,9 +70,18 @@ fn json(event: &Event) -> Option<Line<'_>> {
         Event::NotDelivered { to, message } => {
             Some(Line::NotDelivered { id: *message, user_id: *to })
         }
-        Event::Gap { from, missing } => {
-            Some(Line::Gap { from: from.nickname.as_str(), missing: *missing })
-        }
+        Event::Gap { from, room, missing } => Some(Line::Gap {
+            from: from.nickname.as_str(),
+            missing: *missing,
+            room: name(room),
+            room_id: id_of(room),
+        }),
+        Event::OutOfOrder { from, room } => Some(Line::Warning {
+            warning: "out_of_order",
+            user_id: from.user,
+            room: name(room),
+            room_id: id_of(room),
+        }),
         Event::IdentityChanged { contact, new_user } => Some(Line::IdentityChanged {
             from: contact.nickname.as_str(),
             user_id: contact.user,
@@ -73,33 +92,113 @@ fn json(event: &Event) -> Option<Line<'_>> {
             user_id: who.user,
             nickname: who.nickname.as_str(),
         }),
-        Event::OutOfOrder { from } => warning("out_of_order", from.user),
         Event::NewSession { with } => warning("new_session", with.user),
         Event::RecordRefused { user } => warning("record_refused", *user),
         Event::UnknownContent { from, .. } => warning("unknown_content", from.user),
+        Event::Announcement { room, seq, text, at, .. } => Some(Line::Announcement {
+            scope: if room.is_some() { "room" } else { "all" },
+            text,
+            seq: *seq,
+            at: *at,
+            room: name(room),
+            room_id: id_of(room),
+        }),
+        Event::RoomNews { room, event } => Some(Line::RoomEvent {
+            room: &room.name,
+            room_id: room.id,
+            act: event.act().kind().map_or_else(|| "create".to_owned(), word),
+            by: event.actor().user().map(|user| names.person(&user)),
+            to: event.act().target().map(|user| names.person(&user)),
+            role: event.act().grant().map(Role::as_str),
+            text: match event.act() {
+                Act::Rename(name) => Some(name.as_str()),
+                Act::SetTopic(topic) => Some(topic.as_str()),
+                _ => None,
+            },
+            at: event.at(),
+        }),
+        Event::RoomInvited { room, by } => {
+            Some(Line::RoomInvited { room: &room.name, room_id: room.id, by: names.person(by) })
+        }
+        Event::RoomForked { room, event } => room_warning(room, "forked", Some(event.to_hex())),
+        Event::RoomGone { room } => room_warning(room, "gone", None),
+        Event::NotSentToRoom { room, message } => {
+            room_warning(room, "not_sent", Some(message.to_hex()))
+        }
+        Event::MessageRefused { room, from, reason } => Some(Line::Refused {
+            from: from.nickname.as_str(),
+            user_id: from.user,
+            reason: reason.as_str(),
+            room: name(room),
+            room_id: id_of(room),
+        }),
+        Event::RoomDelivered { room, message } => {
+            Some(Line::RoomDelivered { id: *message, room_id: *room })
+        }
         _ => None,
     }
 }
 
-fn words(context: &Context, event: &Event) -> Option<String> {
+fn room_warning<'e>(room: &'e RoomRef, warning: &'e str, id: Option<String>) -> Option<Line<'e>> {
+    Some(Line::RoomWarning { room: &room.name, room_id: room.id, warning, id })
+}
+
+/// Returns ` in #room`, or nothing.
+#[allow(clippy::ref_option, reason = "that is how the events have it")]
+fn in_room(room: &Option<RoomRef>) -> String {
+    room.as_ref().map_or_else(String::new, |room| format!(" in #{}", render::name(&room.name)))
+}
+
+/// What somebody did in a room, as a sentence.
+fn room_news(names: &Names, room: &RoomRef, event: &RoomEvent) -> String {
+    let by = names.actor(event);
+    let whom = event.act().target().map_or_else(String::new, |user| names.you_or(&user));
+    let did = match event.act() {
+        Act::Create { .. } => "made the room".to_owned(),
+        Act::Invite { role: Role::Member, .. } => format!("asked {whom} in"),
+        Act::Invite { role, .. } => format!("asked {whom} in, as {}", role.as_str()),
+        Act::Join => "came in".to_owned(),
+        Act::Leave => "left".to_owned(),
+        Act::Kick { .. } => format!("took {whom} out"),
+        Act::Ban { .. } => format!("banned {whom}"),
+        Act::Unban(_) => format!("took the ban of {whom} back"),
+        Act::Mute(_) => format!("muted {whom}"),
+        Act::Unmute(_) => format!("lets {whom} speak again"),
+        Act::SetRole { role, .. } => format!("made {whom} {}", role.as_str()),
+        Act::Rename(name) => format!("renamed the room: #{name}"),
+        Act::SetTopic(topic) => format!("set the topic: {}", render::line(topic.as_str())),
+        Act::SetPolicy(policy) => format!("lets every {} invite", policy.invite.as_str()),
+        Act::Transfer(_) => format!("made {whom} the owner"),
+        Act::Close => "closed the room".to_owned(),
+        Act::Checkpoint(_) | Act::Move(_) => "tidied up".to_owned(),
+        Act::Unknown => "did something that needs a newer version".to_owned(),
+    };
+    format!("#{}: {by} {did}", render::name(&room.name))
+}
+
+fn words(context: &Context, names: &Names, event: &Event) -> Option<String> {
     let paint = context.output.paint();
     let name = |from: &Sender| render::name(from.nickname.as_str());
     let loud = |words: String| Some(paint.warning(&words));
     let quiet = |words: String| Some(paint.dim(&words));
     match event {
-        Event::Text { from, text, sent_at, .. } => {
+        Event::Text { from, room, text, sent_at, .. } => {
             let mark = match (from.trust, from.acquaintance) {
                 (Trust::Verified, _) => " ✓",
                 (_, Acquaintance::Stranger) => " (new to you)",
                 _ => "",
             };
-            let who = name(from) + mark;
+            let place = room
+                .as_ref()
+                .map_or_else(String::new, |room| format!(" #{}", render::name(&room.name)));
+            let who = name(from) + mark + &place;
             let time = render::time(*sent_at, net::now());
             Some(render::message(paint, &time, &who, &from.user, text))
         }
-        Event::FileSaved { from, name: file, size, path, .. } => Some(format!(
-            "{} sent {} ({}), saved as {}",
+        Event::FileSaved { from, room, name: file, size, path, .. } => Some(format!(
+            "{}{} sent {} ({}), saved as {}",
             name(from),
+            in_room(room),
             render::name(file),
             render::size(*size),
             render::line(path)
@@ -112,14 +211,51 @@ fn words(context: &Context, event: &Event) -> Option<String> {
         Event::NotDelivered { to, .. } => {
             loud(format!("a message to {} was not delivered", id(to)))
         }
-        Event::Gap { from, missing: 1 } => {
-            loud(format!("1 message from {} is missing", name(from)))
+        Event::Gap { from, room, missing: 1 } => {
+            loud(format!("1 message from {}{} is missing", name(from), in_room(room)))
         }
-        Event::Gap { from, missing } => {
-            loud(format!("{missing} messages from {} are missing", name(from)))
+        Event::Gap { from, room, missing } => {
+            loud(format!("{missing} messages from {}{} are missing", name(from), in_room(room)))
         }
-        Event::OutOfOrder { from } => {
-            loud(format!("the messages of {} do not follow each other as sent", name(from)))
+        Event::OutOfOrder { from, room } => loud(format!(
+            "the messages of {}{} do not follow each other as sent",
+            name(from),
+            in_room(room)
+        )),
+        Event::Announcement { room, text, at, .. } => {
+            let time = render::time(*at, net::now());
+            Some(render::announcement(paint, &time, &in_room(room), text))
+        }
+        Event::RoomNews { room, event } => quiet(room_news(names, room, event)),
+        Event::RoomInvited { room, by } => {
+            let room = render::name(&room.name);
+            Some(format!(
+                "{} asks you into #{room}. Come in: chat room join '{room}'",
+                names.of(by)
+            ))
+        }
+        Event::RoomForked { room, .. } => loud(format!(
+            "WARNING: the relay showed the members of #{0} different events. Both are kept, one \
+             counts: chat room show '{0}'",
+            render::name(&room.name)
+        )),
+        Event::RoomGone { room } => {
+            quiet(format!("#{} is no longer kept by the relay", render::name(&room.name)))
+        }
+        Event::NotSentToRoom { room, .. } => loud(format!(
+            "a message to #{} was not sent: you may not write there any more",
+            render::name(&room.name)
+        )),
+        Event::MessageRefused { room, from, reason } => loud(format!(
+            "a message from {}{} was refused: {}",
+            name(from),
+            in_room(room),
+            reason.as_str().replace('_', " ")
+        )),
+        Event::RoomDelivered { .. } => quiet("everybody in the room has your message".to_owned()),
+        Event::LobbyFull => quiet("The Lobby is full; you are registered all the same.".to_owned()),
+        Event::AnnouncementRefused => {
+            loud("something that claims to be an announcement was refused".to_owned())
         }
         Event::IdentityChanged { contact, .. } => loud(format!(
             "WARNING: the name {0} now belongs to another identity key. It may be a new device, \

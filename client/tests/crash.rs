@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use chatcore::engine::{Direction, Event, NewProfile, query};
+use chatcore::engine::{Direction, Event, Lobby, NewProfile, query};
+use chatcore::ids::Conversation;
 use chatcore::invite::InviteLink;
 use chatcore::keys::Nickname;
 use chatcore::net::{Client, ClientError, Events, Notice, Options, Reconnect};
@@ -98,6 +99,7 @@ fn create(folder: &Path, name: &str, link: &InviteLink) {
         relay: link.relay,
         address: link.address(),
         token: link.token.clone(),
+        lobby: Lobby::Wanted,
     };
     Client::create_profile(&mut store, profile).unwrap();
 }
@@ -133,7 +135,8 @@ fn texts(folder: &Path, incoming: bool) -> Vec<String> {
     let store = RedbStore::open(folder, None).unwrap();
     let mut texts = Vec::new();
     for contact in query::contacts(&store).unwrap() {
-        for message in query::history(&store, &contact.user, usize::MAX).unwrap() {
+        for message in query::history(&store, Conversation::User(contact.user), usize::MAX).unwrap()
+        {
             if (message.direction == Direction::Incoming) == incoming
                 && let Body::Text(text) = message.body
             {

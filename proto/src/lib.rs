@@ -28,6 +28,10 @@ pub mod file {
 pub mod relay {
     include!(concat!(env!("OUT_DIR"), "/chat.relay.rs"));
 }
+/// Events and statements of rooms.
+pub mod room {
+    include!(concat!(env!("OUT_DIR"), "/chat.room.rs"));
+}
 /// Rows of a profile's store.
 pub mod storage {
     include!(concat!(env!("OUT_DIR"), "/chat.storage.rs"));

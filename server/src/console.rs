@@ -17,9 +17,12 @@ pub fn start(operator: Operator) {
                 continue;
             }
             let said = match Command::parse(&line) {
-                Ok(command) => operator.run(&command).unwrap_or_else(|error| error.to_string()),
+                Ok(command) => {
+                    operator.run(&command).map_or_else(|error| error.to_string(), |said| said.text)
+                }
                 Err(error) => error.to_string(),
             };
+            // Names of users are printable by rule; nothing else of theirs is shown here.
             eprintln!("{said}");
         }
     };

@@ -1,7 +1,7 @@
 //! The socket through which other processes of the operator reach a running relay.
 //!
-//! One command a connection: a line goes in; a line with the exit code and then text come out, until
-//! the end of the stream. Only the relay's own user can open it: it lies in the data folder, mode 0600.
+//! One command a connection: a line of JSON, `{"line": …, "json": …}`, goes in; a line with the exit
+//! code and then text come out, until the end of the stream. Only the relay's own user can open it: it lies in the data folder, mode 0600.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -9,10 +9,12 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chatcore::wire::relay::AnswerForm;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::operator::{Command, Operator};
+use crate::operator::{Command, Operator, Said};
 
 /// Name of the socket in the data folder.
 const SOCKET: &str = "control.sock";
@@ -20,6 +22,13 @@ const SOCKET: &str = "control.sock";
 const MAX_LINE: u64 = 8_192;
 /// Time a command may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What goes in.
+#[derive(Debug, Serialize, Deserialize)]
+struct Asked {
+    line: String,
+    json: bool,
+}
 
 /// A socket that is there as long as the relay serves it.
 #[derive(Debug)]
@@ -70,26 +79,41 @@ async fn answer(mut stream: UnixStream, operator: Operator) -> io::Result<()> {
     let mut line = String::new();
     let mut read = BufReader::new(read).take(MAX_LINE);
     tokio::time::timeout(PATIENCE, read.read_line(&mut line)).await??;
-    let work = move || match Command::parse(&line) {
+    let asked: Asked = serde_json::from_str(&line)?;
+    let form = if asked.json { AnswerForm::Json } else { AnswerForm::Words };
+    let command = Command::parse(&asked.line);
+    let is_last = command == Ok(Command::Quit);
+    let stopping = operator.clone();
+    let work = move || match command {
+        // Carried out below: its answer must be out before the relay is gone.
+        Ok(Command::Quit) => (0, Said::stopping().form(form)),
         Ok(command) => match operator.run(&command) {
-            Ok(text) => (0, text),
+            Ok(said) => (0, said.form(form)),
             Err(error) => (error.exit_code(), error.to_string()),
         },
         Err(error) => (2, error.to_string()),
     };
     let (code, text) = tokio::task::spawn_blocking(work).await?;
     write.write_all(format!("{code}\n{text}\n").as_bytes()).await?;
-    write.shutdown().await
+    write.shutdown().await?;
+    if is_last {
+        let quit = move || stopping.run(&Command::Quit);
+        if let Err(error) = tokio::task::spawn_blocking(quit).await? {
+            tracing::warn!(%error, "stopping was not noted");
+        }
+    }
+    Ok(())
 }
 
 /// Has the relay that runs in a folder carry out a command; returns its exit code and what it said.
 ///
 /// # Errors
 /// No relay answers there.
-pub fn ask(folder: &Path, command: &str) -> io::Result<(u8, String)> {
+pub fn ask(folder: &Path, command: &str, form: AnswerForm) -> io::Result<(u8, String)> {
     use std::io::{Read, Write};
     let mut stream = StdStream::connect(folder.join(SOCKET))?;
-    writeln!(stream, "{command}")?;
+    let asked = Asked { line: command.to_owned(), json: form == AnswerForm::Json };
+    writeln!(stream, "{}", serde_json::to_string(&asked)?)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (code, text) = answer.split_once('\n').ok_or(io::ErrorKind::UnexpectedEof)?;

@@ -3,12 +3,14 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Mutex;
 
 use chatcore::ids::InviteToken;
 use chatcore::keys::RelayKeyPair;
 use zeroize::Zeroizing;
 
 use crate::error::RelayError;
+use crate::lock::lock;
 use crate::store::Stores;
 
 /// Name of the file with the relay's secret key.
@@ -20,14 +22,33 @@ pub(crate) const TOKEN_FILE: &str = "invite.token";
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) keys: RelayKeyPair,
-    pub(crate) token: InviteToken,
+    token: Mutex<InviteToken>,
 }
 
 impl Identity {
     /// Draws a new identity.
     pub(crate) fn generate() -> Self {
         let mut rng = rand::rng();
-        Self { keys: RelayKeyPair::generate(&mut rng), token: InviteToken::generate(&mut rng) }
+        let token = Mutex::new(InviteToken::generate(&mut rng));
+        Self { keys: RelayKeyPair::generate(&mut rng), token }
+    }
+
+    /// Returns the token of the standing invitation.
+    pub(crate) fn token(&self) -> InviteToken {
+        lock(&self.token).clone()
+    }
+
+    /// Draws a new token; links with the old one let nobody in any more.
+    pub(crate) fn reset_token(&self, folder: Option<&Path>) -> Result<InviteToken, RelayError> {
+        let fresh = InviteToken::generate(&mut rand::rng());
+        let mut token = lock(&self.token);
+        if let Some(folder) = folder {
+            let path = folder.join(TOKEN_FILE);
+            write_private(&path, fresh.as_bytes())
+                .map_err(|source| RelayError::File { path, source })?;
+        }
+        *token = fresh.clone();
+        Ok(fresh)
     }
 
     /// Loads the identity from a data folder; draws what is missing. Of a folder that was used the
@@ -39,11 +60,9 @@ impl Identity {
         }
         let fresh = Self::generate();
         let key = load_or_write(&folder.join(KEY_FILE), &fresh.keys.to_bytes())?;
-        let token = load_or_write(&folder.join(TOKEN_FILE), fresh.token.as_bytes())?;
-        Ok(Self {
-            keys: RelayKeyPair::from_bytes(&key),
-            token: InviteToken::from_slice(token.as_slice()).unwrap_or(fresh.token),
-        })
+        let token = load_or_write(&folder.join(TOKEN_FILE), fresh.token().as_bytes())?;
+        let token = InviteToken::from_slice(token.as_slice()).unwrap_or(fresh.token());
+        Ok(Self { keys: RelayKeyPair::from_bytes(&key), token: Mutex::new(token) })
     }
 }
 
@@ -108,7 +127,10 @@ mod tests {
         let first = Identity::load(folder.path()).unwrap();
         let again = Identity::load(folder.path()).unwrap();
         assert_eq!(first.keys.public(), again.keys.public());
-        assert_eq!(first.token, again.token);
+        assert_eq!(first.token(), again.token());
+        let reset = first.reset_token(Some(folder.path())).unwrap();
+        assert_ne!(reset, again.token());
+        assert_eq!(Identity::load(folder.path()).unwrap().token(), reset);
         #[cfg(unix)]
         for name in [KEY_FILE, TOKEN_FILE] {
             use std::os::unix::fs::PermissionsExt;

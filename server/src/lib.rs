@@ -5,7 +5,8 @@
 //! connection  records and buffers     peer        the loop of one device
 //! handler     what requests do        mailboxes   order, limits, deliveries
 //! committer   batches for the store   store       traits, sled + redb + files, memory
-//! operator    commands of whoever runs it, typed (console) or through a socket (control)
+//! operator    commands of whoever runs it, typed (console), through a socket (control), or of admins
+//! rooms       open rooms in memory    rights      bans, administrators, invitations
 //! ```
 //! It decrypts the link and nothing else: envelopes, files and names in them stay sealed.
 
@@ -29,6 +30,8 @@ mod mailboxes;
 pub mod operator;
 mod peer;
 mod registry;
+mod rights;
+mod rooms;
 mod server;
 pub mod store;
 

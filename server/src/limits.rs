@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use chatcore::ids::{DAY, MINUTE, Timestamp};
 
+use chatcore::wire::limits::MAX_ENTRIES;
+
 use crate::lock::lock;
+use crate::store::RegisterQuota;
 
 /// Every limit of a relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +48,20 @@ pub struct Limits {
     pub stored_per_user: u64,
     /// Milliseconds a blob is kept.
     pub blob_life: u64,
+    /// What one user changes in open rooms: events, joins and leaves.
+    pub room_acts: Rate,
+    /// Entries that one user appends to registers.
+    pub register_appends: Rate,
+    /// What may be stored in registers.
+    pub registers: RegisterQuota,
+    /// Milliseconds a register is kept that nobody reads or writes.
+    pub register_life: u64,
+    /// Open rooms of one user.
+    pub open_rooms_per_user: usize,
+    /// Open rooms that one user may have joined.
+    pub joined_per_user: usize,
+    /// Milliseconds an announcement is kept.
+    pub announcement_life: u64,
 }
 
 impl Default for Limits {
@@ -66,6 +83,13 @@ impl Default for Limits {
             open_uploads: 8,
             stored_per_user: 32 << 30,
             blob_life: 30 * DAY,
+            room_acts: Rate { burst: 60, interval_us: 5 * 1_000_000 },
+            register_appends: Rate { burst: 200, interval_us: 2 * 1_000_000 },
+            registers: RegisterQuota { entries: MAX_ENTRIES, registers: 1_024 },
+            register_life: 180 * DAY,
+            open_rooms_per_user: 32,
+            joined_per_user: 256,
+            announcement_life: 30 * DAY,
         }
     }
 }

@@ -246,6 +246,24 @@ impl Mailboxes {
         self.with_mailbox(address, |m| m.reader.as_ref().is_some_and(is_seen)) == Some(true)
     }
 
+    /// Returns a device's connection.
+    pub(crate) fn connection(&self, address: &DeviceAddress) -> Option<Arc<PeerHandle>> {
+        let handle = |m: &mut Mailbox| m.reader.as_ref().map(|r| Arc::clone(&r.handle));
+        self.with_mailbox(address, handle).flatten()
+    }
+
+    /// Returns how many envelopes are queued, and their bytes.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        let (mut count, mut bytes) = (0, 0);
+        for shard in &self.shards {
+            for mailbox in lock(shard).values() {
+                count += mailbox.entries.len() as u64;
+                bytes += mailbox.bytes;
+            }
+        }
+        (count, bytes)
+    }
+
     /// Ends a connection's reading.
     pub(crate) fn detach(&self, address: &DeviceAddress, id: ConnectionId) {
         self.with_reader(address, id, Mailbox::detach);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use chatcore::invite::InviteLink;
+use chatcore::wire::relay::AnswerForm;
 use clap::{Parser, Subcommand};
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
@@ -38,6 +39,16 @@ enum Command {
     Backup {
         /// Folder to write; absent or empty
         dir: PathBuf,
+    },
+    /// Have the relay that runs in --data DIR carry out a command, such as: ctl announce "tea is ready"
+    #[cfg(unix)]
+    Ctl {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// The command and what belongs to it; help lists them
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
     },
     /// Make a data folder of the backup in DIR; never overwrites one
     Restore {
@@ -79,6 +90,11 @@ fn run(flags: Flags) -> Result<(), RelayError> {
             runtime.block_on(serve(settings))
         }
         Some(Command::Backup { dir }) => back_up(&settings.data_folder(home_data())?, &dir),
+        #[cfg(unix)]
+        Some(Command::Ctl { json, command }) => {
+            let form = if json { AnswerForm::Json } else { AnswerForm::Words };
+            ask(&settings.data_folder(home_data())?, &command.join(" "), form)
+        }
         Some(Command::Restore { dir }) => {
             let folder = settings.data_folder(home_data())?;
             backup::restore(&dir, &folder)?;
@@ -124,16 +140,29 @@ fn back_up(folder: &Path, to: &Path) -> Result<(), RelayError> {
                 setting: "DIR",
                 hint: "a running relay needs a name of plain text",
             })?;
-            let (code, said) = control::ask(folder, &format!("backup {text}"))
-                .map_err(|source| RelayError::File { path: folder.to_owned(), source })?;
-            if code != 0 {
-                return Err(RelayError::Operator { code, said });
-            }
-            say(format_args!("{said}"))
+            ask(folder, &format!("backup {text}"), AnswerForm::Words)
         }
         Err(error) => Err(error),
         Ok(()) => say(format_args!("backed up to {}", to.display())),
     }
+}
+
+/// Has the relay that runs in a folder carry out a command, and prints what it says.
+#[cfg(unix)]
+fn ask(folder: &Path, line: &str, form: AnswerForm) -> Result<(), RelayError> {
+    let asked = control::ask(folder, line, form);
+    let (code, said) = asked.map_err(|error| RelayError::Operator {
+        code: 3,
+        said: format!(
+            "no relay answers in {} ({}); start one there, or name its folder with --data",
+            folder.display(),
+            error.kind()
+        ),
+    })?;
+    if code != 0 {
+        return Err(RelayError::Operator { code, said });
+    }
+    say(format_args!("{said}"))
 }
 
 /// Returns what ends on SIGTERM or SIGINT.

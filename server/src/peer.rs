@@ -181,6 +181,11 @@ impl Peer {
                 return Err(End::Asked(reason));
             }
         } else {
+            while self.link.unwritten() <= MAX_UNWRITTEN
+                && let Some(push) = self.handle.next_push()
+            {
+                self.answer(0, push)?;
+            }
             self.deliver()?;
         }
         Ok(())
@@ -214,8 +219,9 @@ impl Peer {
                 let queued = keys.iter().map(|key| mailboxes.is_queued(key)).collect();
                 self.answer(id, Answer::Queued(queued))?;
             }
-            Request::ShowPresence(tags) => {
+            Request::ShowPresence { tags, in_rooms, hidden_from } => {
                 self.handle.show_to(tags);
+                self.handle.show_in_rooms(in_rooms, hidden_from);
                 self.answer(id, Answer::Done)?;
             }
             Request::QueryPresence(devices) => {

@@ -4,8 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use chatcore::ids::{DeliveryTag, DeviceAddress};
-use chatcore::wire::relay::{Answer, CloseReason, ErrorCode, RequestId};
+use chatcore::ids::{DeliveryTag, DeviceAddress, RoomId, UserId};
+use chatcore::keys::Signed;
+use chatcore::wire::relay::{Answer, CloseReason, ErrorCode, RequestId, RoomPresence};
 use tokio::sync::Notify;
 
 use crate::lock::lock;
@@ -37,9 +38,74 @@ pub(crate) struct PeerHandle {
     completions: Mutex<VecDeque<Completion>>,
     /// Who may see that the device is here, ascending.
     visible_to: Mutex<Box<[DeliveryTag]>>,
+    /// Whether members of common open rooms may, and who of them may not, ascending.
+    in_rooms: Mutex<Option<Box<[UserId]>>>,
+    pushes: Mutex<Pushes>,
 }
 
+/// What is to be pushed to a connection.
+#[derive(Debug, Default)]
+struct Pushes {
+    rooms: Vec<RoomId>,
+    announcements: VecDeque<Signed>,
+}
+
+/// Rooms and announcements each that wait for a slow connection; beyond it, it has to come anew.
+const MAX_PUSHES: usize = 512;
+
 impl PeerHandle {
+    /// Says who of common open rooms may see that the device is here.
+    pub(crate) fn show_in_rooms(&self, in_rooms: RoomPresence, mut hidden_from: Vec<UserId>) {
+        hidden_from.sort_unstable();
+        let shown = in_rooms == RoomPresence::Shown;
+        *lock(&self.in_rooms) = shown.then(|| hidden_from.into());
+    }
+
+    /// Tells whether a member of a common open room may see that the device is here.
+    pub(crate) fn is_visible_in_rooms(&self, to: Option<&UserId>) -> bool {
+        let hidden = |from: &[UserId]| to.is_some_and(|user| from.binary_search(user).is_ok());
+        lock(&self.in_rooms).as_deref().is_some_and(|from| !hidden(from))
+    }
+
+    /// Has the connection told that a room changed, once however often it does.
+    pub(crate) fn push_room(&self, room: RoomId) {
+        let mut pushes = lock(&self.pushes);
+        if pushes.rooms.contains(&room) {
+            return;
+        }
+        let has_space = pushes.rooms.len() < MAX_PUSHES;
+        if has_space {
+            pushes.rooms.push(room);
+        }
+        drop(pushes);
+        if has_space { self.wake() } else { self.close(CloseReason::Shutdown) }
+    }
+
+    /// Has an announcement pushed.
+    pub(crate) fn push_announcement(&self, announcement: Signed) {
+        let mut pushes = lock(&self.pushes);
+        let has_space = pushes.announcements.len() < MAX_PUSHES;
+        if has_space {
+            pushes.announcements.push_back(announcement);
+        }
+        drop(pushes);
+        if has_space { self.wake() } else { self.close(CloseReason::Shutdown) }
+    }
+
+    /// Takes the next thing to push.
+    pub(crate) fn next_push(&self) -> Option<Answer> {
+        let mut pushes = lock(&self.pushes);
+        if let Some(room) = pushes.rooms.pop() {
+            return Some(Answer::RoomChanged(room));
+        }
+        let next = pushes.announcements.pop_front();
+        if next.is_none() {
+            // An idle connection holds no buffer.
+            *pushes = Pushes::default();
+        }
+        next.map(Answer::Announced)
+    }
+
     /// Replaces the set of tags whose holders may see that the device is here.
     pub(crate) fn show_to(&self, mut tags: Vec<DeliveryTag>) {
         tags.sort_unstable();
@@ -86,6 +152,7 @@ impl PeerHandle {
             CloseReason::Shutdown => 1,
             CloseReason::Replaced => 2,
             CloseReason::Revoked => 3,
+            CloseReason::Kicked => 4,
         };
         let swap = self.closing.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
         if swap.is_ok() {
@@ -99,6 +166,7 @@ impl PeerHandle {
             1 => Some(CloseReason::Shutdown),
             2 => Some(CloseReason::Replaced),
             3 => Some(CloseReason::Revoked),
+            4 => Some(CloseReason::Kicked),
             _ => None,
         }
     }
@@ -121,12 +189,26 @@ impl Registry {
             closing: AtomicU8::new(0),
             completions: Mutex::new(VecDeque::new()),
             visible_to: Mutex::default(),
+            in_rooms: Mutex::default(),
+            pushes: Mutex::default(),
         });
         lock(&self.peers).insert(handle.id, Arc::clone(&handle));
         if self.is_closing.load(Ordering::Acquire) {
             handle.close(CloseReason::Shutdown);
         }
         handle
+    }
+
+    /// Returns how many are connected.
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.peers).len()
+    }
+
+    /// Has an announcement pushed to everybody.
+    pub(crate) fn announce(&self, announcement: &Signed) {
+        for peer in lock(&self.peers).values() {
+            peer.push_announcement(announcement.clone());
+        }
     }
 
     /// Removes a connection that ended.

@@ -6,11 +6,11 @@ use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use chatcore::ids::{DeviceAddress, UserId};
+use chatcore::ids::{DeviceAddress, InviteToken, UserId};
 use chatcore::invite::InviteLink;
 use chatcore::keys::RelayKey;
 use rand::RngExt;
@@ -29,6 +29,8 @@ use crate::login;
 use crate::mailboxes::Mailboxes;
 use crate::operator::Operator;
 use crate::registry::Registry;
+use crate::rights::RightsTable;
+use crate::rooms::Rooms;
 use crate::store::{MailboxBatch, Queued, StoreError, Stores};
 
 /// Time between sweeps of what is over its time.
@@ -59,13 +61,44 @@ pub(crate) struct Shared {
     pub(crate) sends: RateTable<UserId>,
     pub(crate) claims: RateTable<(UserId, DeviceAddress)>,
     pub(crate) record_updates: RateTable<UserId>,
+    pub(crate) room_acts: RateTable<UserId>,
+    pub(crate) register_appends: RateTable<UserId>,
+    pub(crate) rooms: Rooms,
+    pub(crate) rights: RightsTable,
+    /// Held while an announcement gets its number.
+    pub(crate) announcing: Mutex<()>,
+    /// Host and port that links say, once the relay listens.
+    address: OnceLock<(String, u16)>,
+    storage: Storage,
+}
+
+impl Shared {
+    /// Returns the data folder, for messages.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.storage.folder()
+    }
+
+    /// Returns the data folder, if there is one.
+    pub(crate) fn folder_on_disk(&self) -> Option<&std::path::Path> {
+        match &self.storage {
+            Storage::Memory => None,
+            Storage::Folder(folder) => Some(folder.as_path()),
+        }
+    }
+
+    /// Returns an invite link with a token; `None` before the relay listens.
+    pub(crate) fn link(&self, token: Option<InviteToken>) -> Option<InviteLink> {
+        let (host, port) = self.address.get().cloned()?;
+        let relay = self.identity.keys.public();
+        let has_token = self.registration == Registration::Invite;
+        Some(InviteLink { host, port, relay, token: token.filter(|_| has_token) })
+    }
 }
 
 /// A relay whose stores are open.
 pub struct Relay {
     shared: Arc<Shared>,
     public_address: Option<(String, u16)>,
-    storage: Storage,
     committer: Option<JoinHandle<()>>,
     /// Released last.
     _lock: Option<File>,
@@ -114,6 +147,10 @@ impl Relay {
         let stores = wrap(stores);
         let folder = config.storage.folder();
         let stored = queued(&stores).map_err(|e| store_error(folder, e))?;
+        let now = clock.now();
+        let rooms = Rooms::open(&*stores.open_rooms, &identity.keys, now)
+            .map_err(|e| store_error(folder, e))?;
+        let rights = RightsTable::load(&*stores.privileges).map_err(|e| store_error(folder, e))?;
         let mailboxes = Mailboxes::new(rand::rng().random(), &stored, limits.clone());
         let shared = Arc::new(Shared {
             identity,
@@ -129,13 +166,19 @@ impl Relay {
             sends: RateTable::new(limits.sends),
             claims: RateTable::new(limits.claims),
             record_updates: RateTable::new(limits.record_updates),
+            room_acts: RateTable::new(limits.room_acts),
+            register_appends: RateTable::new(limits.register_appends),
+            rooms,
+            rights,
+            announcing: Mutex::new(()),
+            address: OnceLock::new(),
+            storage: config.storage,
             limits,
         });
         let committer = spawn_committer(&shared).map_err(RelayError::System)?;
         Ok(Self {
             shared,
             public_address: config.public_address,
-            storage: config.storage,
             committer: Some(committer),
             _lock: lock,
         })
@@ -150,7 +193,7 @@ impl Relay {
     /// Returns what carries out the operator's commands.
     #[must_use]
     pub fn operator(&self) -> Operator {
-        Operator::new(Arc::downgrade(&self.shared), self.storage.folder())
+        Operator::new(Arc::downgrade(&self.shared))
     }
 
     /// Returns the link that people join with, for a relay that listens on `address`. It says the
@@ -162,13 +205,10 @@ impl Relay {
             Some((host, port)) => (host.clone(), *port),
             None => (address.ip().to_string(), address.port()),
         };
+        let (host, port) = self.shared.address.get_or_init(|| (host, port)).clone();
         let has_token = self.shared.registration == Registration::Invite;
-        InviteLink {
-            host,
-            port,
-            relay: self.key(),
-            token: has_token.then(|| self.shared.identity.token.clone()),
-        }
+        let token = has_token.then(|| self.shared.identity.token());
+        InviteLink { host, port, relay: self.key(), token }
     }
 
     /// Serves until `shutdown` ends or the operator quits: then stops accepting, finishes what must be durable, tells the
@@ -217,7 +257,7 @@ impl Relay {
     #[cfg(unix)]
     fn control(&self) -> impl Future<Output = ()> + use<> {
         let operator = self.operator();
-        let control = match &self.storage {
+        let control = match &self.shared.storage {
             Storage::Memory => None,
             Storage::Folder(folder) => Control::open(folder)
                 .inspect_err(|error| tracing::warn!(%error, "no control socket"))
@@ -322,8 +362,11 @@ fn sweep_all(shared: &Shared) {
     let now = shared.clock.now();
     shared.mailboxes.sweep(now);
     let oldest = chatcore::ids::Timestamp(now.0.saturating_sub(shared.limits.blob_life));
+    let since = |life| chatcore::ids::Timestamp(now.0.saturating_sub(life));
     // Said in the log; the next sweep tries again.
     let _ = shared.stores.retention.sweep(now, oldest);
+    let _ = shared.stores.registers.sweep(since(shared.limits.register_life));
+    let _ = shared.stores.announcements.sweep(since(shared.limits.announcement_life));
 }
 
 /// Starts the thread that stores envelopes.

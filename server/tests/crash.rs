@@ -13,7 +13,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chatcore::engine::{Direction, Event, NewProfile, query};
+use chatcore::engine::{Direction, Event, Lobby, NewProfile, query};
+use chatcore::ids::Conversation;
 use chatcore::invite::InviteLink;
 use chatcore::keys::Nickname;
 use chatcore::net::{Client, ClientError, Events, Notice, Options, Reconnect};
@@ -69,6 +70,7 @@ impl Shelf {
             relay: link.relay,
             address: link.address(),
             token: link.token.clone(),
+            lobby: Lobby::Wanted,
         };
         Client::create_profile(&mut shelf, profile).unwrap();
         shelf
@@ -76,8 +78,9 @@ impl Shelf {
 
     fn bodies(&self, incoming: bool) -> Vec<Body> {
         let contacts = query::contacts(self).unwrap();
-        let of =
-            |c: &chatcore::engine::ContactView| query::history(self, &c.user, usize::MAX).unwrap();
+        let of = |c: &chatcore::engine::ContactView| {
+            query::history(self, Conversation::User(c.user), usize::MAX).unwrap()
+        };
         let all = contacts.iter().flat_map(of);
         all.filter(|m| (m.direction == Direction::Incoming) == incoming).map(|m| m.body).collect()
     }

@@ -31,6 +31,22 @@ pub(crate) const LABEL_ROOT: &[u8] = b"chatcore/1/rk";
 pub(crate) const LABEL_BODY: &[u8] = b"chatcore/1/body";
 /// Key of one file chunk.
 pub(crate) const LABEL_CHUNK: &[u8] = b"chatcore/1/chunk";
+/// Signature label of room events.
+pub(crate) const LABEL_ROOM_EVENT: &[u8] = b"chatcore/1/room-event";
+/// Signature label of joins and leaves of open rooms.
+pub(crate) const LABEL_ROOM_STATEMENT: &[u8] = b"chatcore/1/room-statement";
+/// Hash of a room's state, for checkpoints.
+pub(crate) const LABEL_ROOM_STATE: &[u8] = b"chatcore/1/room-state";
+/// Signature label of announcements.
+pub(crate) const LABEL_ANNOUNCEMENT: &[u8] = b"chatcore/1/announcement";
+/// Id of a register.
+pub(crate) const LABEL_REGISTER: &[u8] = b"chatcore/1/register";
+/// Derivation of a register's two keys from its secret.
+pub(crate) const LABEL_REGISTER_KEYS: &[u8] = b"chatcore/1/register-keys";
+/// Associated data of a register's entries.
+pub(crate) const LABEL_REGISTER_ENTRY: &[u8] = b"chatcore/1/register-entry";
+/// Signature label of an append to a register.
+pub(crate) const LABEL_REGISTER_APPEND: &[u8] = b"chatcore/1/register-append";
 /// Iterated hash of the safety number.
 pub(crate) const LABEL_SAFETY_NUMBER: &[u8] = b"chatcore/1/safety-number";
 

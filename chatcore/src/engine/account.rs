@@ -8,7 +8,7 @@ use crate::keys::{
     CERT_RENEWAL, DeviceCert, DeviceKeys, IdentityKeyPair, Nickname, PrekeyKind, PrekeySecret,
     RelayKey, Signed, UserRecord,
 };
-use crate::store::rows::Profile;
+use crate::store::rows::{Lobby, Profile};
 use crate::wire::relay::{Answer, DeviceFrame, ErrorCode, Failure, LoggedIn, Request, Who};
 
 /// One-time prekeys that a device keeps at the relay.
@@ -34,6 +34,8 @@ pub struct NewProfile {
     pub address: String,
     /// From the invite link.
     pub token: Option<InviteToken>,
+    /// Whether it joins the relay's Lobby.
+    pub lobby: Lobby,
 }
 
 impl NewProfile {
@@ -61,6 +63,8 @@ impl NewProfile {
             last_resort: None,
             swept_at: tx.now,
             visibility: Visibility::Shown,
+            announced: 0,
+            lobby: self.lobby,
         });
         tx.finish()
     }
@@ -180,6 +184,10 @@ impl Engine {
         self.link = Link::Online;
         self.undelivered = login.queued;
         self.next_query = tx.now.plus(QUERY_EVERY);
+        if !profile.registered && profile.announced == 0 {
+            // What was announced before we came was not for us.
+            profile.announced = login.announced;
+        }
         profile.registered = true;
         tx.event(Event::Connected { queued: login.queued });
         if tx.now.since(profile.swept_at) >= DAY {
@@ -192,6 +200,9 @@ impl Engine {
         tx.save_profile(&profile);
         self.show_presence(tx)?;
         self.tell_owed(tx)?;
+        self.drop_cut_off_texts(tx)?;
+        self.catch_up(tx, login.announced)?;
+        self.rooms_logged_in(tx, login.lobby)?;
         self.drive_outbox(tx)
     }
 

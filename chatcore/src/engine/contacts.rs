@@ -16,6 +16,7 @@ pub(super) fn sender(contact: &Contact) -> Sender {
         trust: contact.trust,
         acquaintance: match contact.standing {
             ContactStanding::Request => Acquaintance::Stranger,
+            ContactStanding::Member => Acquaintance::Member,
             ContactStanding::Contact | ContactStanding::Blocked => Acquaintance::Contact,
         },
     }
@@ -31,7 +32,7 @@ pub(super) fn verify(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), EngineErr
         return Err(EngineError::IdentityChanged);
     }
     contact.trust = Trust::Verified;
-    if contact.standing == ContactStanding::Request {
+    if matches!(contact.standing, ContactStanding::Request | ContactStanding::Member) {
         contact.standing = ContactStanding::Contact;
         tx.made_contact();
     }
@@ -97,7 +98,7 @@ pub(super) fn take_record(
 }
 
 /// Checks an answer of the directory: a chain without gaps, of one user.
-fn verify_chain(records: Vec<Signed>) -> Result<Vec<UserRecord>, LookupError> {
+pub(super) fn verify_chain(records: Vec<Signed>) -> Result<Vec<UserRecord>, LookupError> {
     let mut chain: Vec<UserRecord> = Vec::with_capacity(records.len());
     for signed in records {
         let record = UserRecord::verify(signed).map_err(|_| LookupError::BadAnswer)?;

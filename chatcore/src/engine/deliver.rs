@@ -1,11 +1,12 @@
 //! What became of sent envelopes: accepted, still queued, or to be sent again.
 
-use super::outbound::{envelope, give_up, make_content, seal, set_status};
+use super::outbound::{envelope, give_up_entry, make_content, seal, set_status};
+use super::rooms::shared_answered;
 use super::sessions::begin_reset;
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Pending, QUERY_EVERY, Sent};
 use crate::ids::{DAY, DeviceAddress, MessageId, SECOND, UserId};
-use crate::store::rows::{MessageStatus, OutboxState};
+use crate::store::rows::{MessageStatus, OutboxContent, OutboxState};
 use crate::wire::content::Body;
 use crate::wire::limits::MAX_QUERY;
 use crate::wire::relay::{ErrorCode, Request};
@@ -41,13 +42,22 @@ impl Engine {
                     sealed.sent_at = tx.now;
                     entry.state = OutboxState::Accepted(sealed);
                     tx.save_outbox(number, &entry);
+                    if matches!(entry.content, OutboxContent::Shared { .. }) {
+                        shared_answered(tx, &user, number, &mut entry)?;
+                        continue;
+                    }
                     set_status(tx, &user, &message, MessageStatus::AtRelay)?;
                     tx.event(Event::AtRelay { message });
                 }
                 (Ok(()), _) => {}
-                (Err(code), _) => {
+                (Err(code), state) => {
+                    entry.state = state;
                     if code == ErrorCode::UnknownDevice {
                         self.refresh_if_old(tx, user);
+                    }
+                    if matches!(entry.content, OutboxContent::Shared { .. }) {
+                        shared_answered(tx, &user, number, &mut entry)?;
+                        continue;
                     }
                     tx.event(Event::Delayed { message, code });
                 }
@@ -64,7 +74,7 @@ impl Engine {
         for user in &users {
             for (number, entry) in tx.outbox(user)? {
                 if tx.now.since(entry.created_at) >= GIVE_UP_AFTER {
-                    give_up(tx, user, entry.message, Some(entry.to.device))?;
+                    give_up_entry(tx, user, number, &entry)?;
                     continue;
                 }
                 match &entry.state {

@@ -1,11 +1,14 @@
 //! What the engine tells the program around it.
 
+use super::rooms::{RefusedBecause, RoomFailure, RoomRef};
 use crate::file::Manifest;
-use crate::ids::{MessageId, Timestamp, UserId};
+use crate::ids::{EventHash, MessageId, RoomId, Timestamp, UserId};
 use crate::keys::Nickname;
+use crate::keys::Signed;
+use crate::membership::Event as RoomEvent;
 use crate::trust::Trust;
 use crate::wire::content::ReceiptKind;
-use crate::wire::relay::{CloseReason, ErrorCode, Failure};
+use crate::wire::relay::{CloseReason, ErrorCode, Failure, RoomSummary};
 
 /// Who wrote something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub enum Acquaintance {
     Contact,
     /// They wrote first; answering accepts.
     Stranger,
+    /// We only share a room.
+    Member,
 }
 
 /// Why a name could not be turned into a user.
@@ -42,6 +47,9 @@ pub enum LookupError {
     /// Two contacts have the name; one of them took the other's. It must be asked for in person.
     #[error("two of your contacts have that name")]
     Ambiguous,
+    /// Two rooms have the name; their ids differ.
+    #[error("two rooms have that name")]
+    AmbiguousRoom,
     /// The relay's answer does not verify.
     #[error("the relay's answer does not verify")]
     BadAnswer,
@@ -83,6 +91,8 @@ pub enum Event {
     Text {
         /// From whom.
         from: Sender,
+        /// In which room; `None`: to us alone.
+        room: Option<RoomRef>,
         /// Its id.
         message: MessageId,
         /// The text, not cleaned for terminals.
@@ -96,6 +106,8 @@ pub enum Event {
     File {
         /// From whom.
         from: Sender,
+        /// In which room; `None`: to us alone.
+        room: Option<RoomRef>,
         /// Its id.
         message: MessageId,
         /// How to fetch and open it.
@@ -111,6 +123,8 @@ pub enum Event {
     FileSaved {
         /// From whom.
         from: Sender,
+        /// In which room; `None`: to us alone.
+        room: Option<RoomRef>,
         /// Its id.
         message: MessageId,
         /// The sender's name for it, not cleaned for terminals.
@@ -159,6 +173,8 @@ pub enum Event {
     Gap {
         /// From whom.
         from: Sender,
+        /// In which room; `None`: to us alone.
+        room: Option<RoomRef>,
         /// How many.
         missing: u64,
     },
@@ -166,6 +182,8 @@ pub enum Event {
     OutOfOrder {
         /// From whom.
         from: Sender,
+        /// In which room; `None`: to us alone.
+        room: Option<RoomRef>,
     },
     /// An envelope could not be opened; it is acked and recorded.
     Undecryptable {
@@ -200,6 +218,93 @@ pub enum Event {
     Renamed(Nickname),
     /// Our account is closed.
     AccountClosed,
+    /// What was asked of a room is done, or is not possible.
+    RoomDone {
+        /// The number it was asked with.
+        ticket: u64,
+        /// The room.
+        result: Result<RoomId, RoomFailure>,
+    },
+    /// The relay's open rooms.
+    RoomsListed {
+        /// The number it was asked with.
+        ticket: u64,
+        /// What the relay says.
+        result: Result<Vec<RoomSummary>, ErrorCode>,
+    },
+    /// What an administrator's command came to.
+    AdminAnswered {
+        /// The number it was asked with.
+        ticket: u64,
+        /// Exit code and text.
+        result: Result<(u8, String), ErrorCode>,
+    },
+    /// Somebody did something in a room of ours.
+    RoomNews {
+        /// Where.
+        room: RoomRef,
+        /// What, and who.
+        event: Box<RoomEvent>,
+    },
+    /// Somebody asks us into a room.
+    RoomInvited {
+        /// Which.
+        room: RoomRef,
+        /// Who.
+        by: UserId,
+    },
+    /// The relay does not have an open room of ours any more.
+    RoomGone {
+        /// Which.
+        room: RoomRef,
+    },
+    /// The relay showed different members different events; both are kept, the fork rule chose.
+    RoomForked {
+        /// Where.
+        room: RoomRef,
+        /// The event that branches off.
+        event: EventHash,
+    },
+    /// A message to a room was refused.
+    MessageRefused {
+        /// Which room, if it is known.
+        room: Option<RoomRef>,
+        /// Who sent it.
+        from: Sender,
+        /// Why.
+        reason: RefusedBecause,
+    },
+    /// A message of ours could not go out: we do not belong to the room any more, or are muted.
+    NotSentToRoom {
+        /// Which room.
+        room: RoomRef,
+        /// Which message.
+        message: MessageId,
+    },
+    /// Everybody who could be reached has a message of ours.
+    RoomDelivered {
+        /// Which room.
+        room: RoomId,
+        /// Which message.
+        message: MessageId,
+    },
+    /// The relay says something.
+    Announcement {
+        /// To the members of this room; `None`: to everybody.
+        room: Option<RoomRef>,
+        /// Its number.
+        seq: u64,
+        /// The text, not cleaned for terminals.
+        text: String,
+        /// The relay's clock.
+        at: Timestamp,
+        /// As it was signed.
+        signed: Box<Signed>,
+    },
+    /// Something that claims to be an announcement was refused.
+    AnnouncementRefused,
+    /// The relay's Lobby has no place for us.
+    LobbyFull,
 }
 
 /// What a waiting file is to the person.
@@ -209,4 +314,19 @@ pub enum FileKind {
     File,
     /// A text that was too long for an envelope.
     LongText,
+}
+
+impl Event {
+    /// Returns the number of the question that this answers, if it answers one.
+    #[must_use]
+    pub const fn ticket(&self) -> Option<u64> {
+        match self {
+            Self::LookupDone { ticket, .. }
+            | Self::Presence { ticket, .. }
+            | Self::RoomDone { ticket, .. }
+            | Self::RoomsListed { ticket, .. }
+            | Self::AdminAnswered { ticket, .. } => Some(*ticket),
+            _ => None,
+        }
+    }
 }

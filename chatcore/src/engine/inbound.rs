@@ -2,13 +2,15 @@
 
 use super::contacts::{sender, take_record};
 use super::outbound::{leave_outbox, set_status};
+use super::rooms::{Fate, shared_done};
 use super::sessions::{add_session, incoming_tag};
 use super::tx::Tx;
 use super::{Asker, Engine, EngineError, Event, FileKind};
 use crate::agreement::open_first;
 use crate::crypto::kdf::sha256;
-use crate::ids::{DAY, DeviceAddress, HOUR, MINUTE, MessageId, SessionId, Timestamp};
+use crate::ids::{Conversation, DAY, DeviceAddress, HOUR, MINUTE, MessageId, SessionId, Timestamp};
 use crate::keys::{LAST_RESORT_LIFE, PrekeyKind, RecordHistory, UserRecord};
+use crate::membership::RoomKind;
 use crate::ratchet::OpenMessageError;
 use crate::store::Table;
 use crate::store::rows::{
@@ -21,13 +23,13 @@ use crate::wire::relay::{Delivery, Request};
 /// Milliseconds that processed envelopes are remembered.
 const REMEMBER: u64 = 30 * DAY;
 /// Requests of strangers that are held.
-const MAX_REQUESTS: usize = 50;
+pub(super) const MAX_REQUESTS: usize = 50;
 /// Milliseconds after which a request that was not answered makes room for others.
 const REQUEST_LIFE: u64 = 30 * DAY;
 /// First messages accepted from one peer device within an hour.
 const FIRST_MESSAGES: usize = 6;
 /// Milliseconds a peer's clock may be ahead of ours in what is shown.
-const MAX_AHEAD: u64 = 5 * MINUTE;
+pub(super) const MAX_AHEAD: u64 = 5 * MINUTE;
 /// Missing numbers kept per peer device.
 const MAX_MISSING: usize = 2_000;
 
@@ -63,6 +65,7 @@ impl Engine {
         for delivery in envelopes {
             self.process(tx, &delivery)?;
         }
+        self.drive_rooms(tx)?;
         for user in self.waiting.clone() {
             self.drive_user(tx, &user)?;
         }
@@ -199,7 +202,7 @@ impl Engine {
         if replaces {
             tx.event(Event::NewSession { with: sender(&contact) });
         }
-        if tx.contact(&user)?.is_none() {
+        if tx.contact(&user)?.is_none() && contact.standing == ContactStanding::Request {
             self.new_strangers += 1;
         }
         let message = self.take_content(tx, &mut contact, from, &content)?;
@@ -275,17 +278,16 @@ impl Engine {
         tx: &mut Tx<'_, '_>,
         record: &UserRecord,
     ) -> Result<Option<Contact>, EngineError> {
-        let others = tx.contacts_on_disk()?;
-        // One that was not answered for long makes room for others.
-        let is_held = |c: &&Contact| {
-            let began = c.devices.iter().flat_map(|d| &d.first_messages_at).max();
-            c.standing == ContactStanding::Request
-                && began.is_some_and(|at| tx.now.since(*at) < REQUEST_LIFE)
-        };
-        let held = others.iter().filter(is_held).count() + self.new_strangers;
+        let kinds = [RoomKind::Private, RoomKind::Open];
+        if self.shares_a_room(tx, &record.user_id(), &kinds)? {
+            let records = RecordHistory::new(record.clone());
+            return Ok(Some(Contact::new(records, ContactStanding::Member)));
+        }
+        let held = self.held_requests(tx)?;
         if held >= MAX_REQUESTS {
             return Ok(None);
         }
+        let others = tx.contacts_on_disk()?;
         let contact = Contact::new(RecordHistory::new(record.clone()), ContactStanding::Request);
         let name = contact.nickname().fold();
         let namesake =
@@ -295,6 +297,17 @@ impl Engine {
             self.ask_directory(tx, contact.nickname().as_str(), Asker::Own(namesake.user()));
         }
         Ok(Some(contact))
+    }
+
+    /// Returns how many requests of strangers wait for an answer.
+    pub(super) fn held_requests(&self, tx: &Tx<'_, '_>) -> Result<usize, EngineError> {
+        // One that was not answered for long makes room for others.
+        let is_held = |c: &&Contact| {
+            let began = c.devices.iter().flat_map(|d| &d.first_messages_at).max();
+            c.standing == ContactStanding::Request
+                && began.is_some_and(|at| tx.now.since(*at) < REQUEST_LIFE)
+        };
+        Ok(tx.contacts_on_disk()?.iter().filter(is_held).count() + self.new_strangers)
     }
 
     /// Takes an opened content in; returns the id that a receipt names.
@@ -331,6 +344,20 @@ impl Engine {
         }
         match &content.body {
             Body::Empty | Body::Profile(_) | Body::Reset => Ok(None),
+            Body::RoomMessage(message) => {
+                self.take_room_message(tx, contact, from, content.message_id, message)
+            }
+            Body::RoomUpdate(update) => {
+                let id = content.message_id;
+                self.take_room_update(tx, from, update.clone())?;
+                self.owe_receipt(tx, contact, from, id, ReceiptKind::Delivered);
+                Ok(Some(id))
+            }
+            Body::RoomQuery { room, from_seq } => {
+                self.take_room_query(from, *room, *from_seq);
+                Ok(None)
+            }
+            _ if !self.admit_private(tx, contact)? => Ok(None),
             Body::Text(_) | Body::File(_) | Body::LongText(_) | Body::Unknown => {
                 let id = content.message_id;
                 if tx.message_index(&from.user, &id)?.is_none() {
@@ -357,6 +384,7 @@ impl Engine {
         let entry = HistoryEntry {
             message,
             peer,
+            room: None,
             direction: Direction::Incoming,
             sent_at,
             received_at,
@@ -364,20 +392,24 @@ impl Engine {
             file_path: String::new(),
         };
         tx.save_history(history, &entry);
-        tx.save_message_index(&peer, &message, &MessageIndex { history, outbox: Vec::new() });
+        tx.save_message_index(
+            &peer,
+            &message,
+            &MessageIndex { history, outbox: Vec::new(), room: None },
+        );
         if matches!(content.body, Body::File(_) | Body::LongText(_)) {
             tx.save_transfer(&Transfer::Download { from: peer, message });
         }
-        let from = sender(contact);
+        let (from, room) = (sender(contact), None);
         tx.event(match content.body {
-            Body::Text(text) => Event::Text { from, message, text, sent_at, received_at },
+            Body::Text(text) => Event::Text { from, room, message, text, sent_at, received_at },
             Body::File(manifest) => {
                 let kind = FileKind::File;
-                Event::File { from, message, manifest, kind, sent_at, received_at }
+                Event::File { from, room, message, manifest, kind, sent_at, received_at }
             }
             Body::LongText(manifest) => {
                 let kind = FileKind::LongText;
-                Event::File { from, message, manifest, kind, sent_at, received_at }
+                Event::File { from, room, message, manifest, kind, sent_at, received_at }
             }
             _ => Event::UnknownContent { from, message },
         });
@@ -410,17 +442,17 @@ fn follow_chain(
     let who = sender(contact);
     let device = contact.device_mut(from.device);
     let Some(ChainPosition { seq, previous }) = position else {
-        tx.event(Event::OutOfOrder { from: who });
+        tx.event(Event::OutOfOrder { from: who, room: None });
         return;
     };
     let next = device.received_seq.saturating_add(1);
     if seq >= next {
         if seq == next && previous != device.received_hash {
-            tx.event(Event::OutOfOrder { from: who.clone() });
+            tx.event(Event::OutOfOrder { from: who.clone(), room: None });
         }
         if seq > next {
             let missing = next..seq;
-            tx.event(Event::Gap { from: who, missing: seq - next });
+            tx.event(Event::Gap { from: who, room: None, missing: seq - next });
             device.missing.extend(missing.rev().take(MAX_MISSING));
             let excess = device.missing.len().saturating_sub(MAX_MISSING);
             device.missing.drain(..excess);
@@ -430,7 +462,7 @@ fn follow_chain(
     } else if let Some(late) = device.missing.iter().position(|n| *n == seq) {
         device.missing.remove(late);
     } else {
-        tx.event(Event::OutOfOrder { from: who });
+        tx.event(Event::OutOfOrder { from: who, room: None });
     }
 }
 
@@ -442,9 +474,13 @@ fn take_receipt(
 ) -> Result<(), EngineError> {
     let message = receipt.message_id;
     let Some(index) = tx.message_index(&from.user, &message)? else {
-        return Ok(());
+        return take_shared_receipt(tx, contact, from, receipt);
     };
-    let Some(entry) = tx.history(&from.user, index.history)? else {
+    if index.room.is_some() {
+        // A message of theirs to a room: not ours to have receipted.
+        return Ok(());
+    }
+    let Some(entry) = tx.history(Conversation::User(from.user), index.history)? else {
         return Ok(());
     };
     let Direction::Outgoing(before) = entry.direction else {
@@ -458,6 +494,28 @@ fn take_receipt(
     leave_outbox(tx, &from.user, &message, Some(from.device))?;
     if before < status {
         set_status(tx, &from.user, &message, status)?;
+        tx.event(Event::Receipt { from: sender(contact), message, kind: receipt.kind });
+    }
+    Ok(())
+}
+
+/// A receipt for one copy of what went to many.
+fn take_shared_receipt(
+    tx: &mut Tx<'_, '_>,
+    contact: &Contact,
+    from: DeviceAddress,
+    receipt: &Receipt,
+) -> Result<(), EngineError> {
+    let message = receipt.message_id;
+    let is_refusal = receipt.kind == ReceiptKind::Refused;
+    for (number, entry) in tx.outbox(&from.user)? {
+        if entry.message == message && entry.to == from {
+            let fate = if is_refusal { Fate::Lost } else { Fate::Delivered };
+            shared_done(tx, &from.user, number, &entry, fate)?;
+        }
+    }
+    let own = tx.profile()?.user();
+    if is_refusal && tx.message_index(&own, &message)?.is_some_and(|index| index.room.is_some()) {
         tx.event(Event::Receipt { from: sender(contact), message, kind: receipt.kind });
     }
     Ok(())

@@ -2,16 +2,20 @@
 //! shown. A process that dies in between loses nothing of it.
 
 use super::contacts::sender;
+use super::files::body_of;
 use super::query::damaged;
+use super::rooms::{RefusedBecause, reference, room_news};
 use super::{EngineError, Event};
-use crate::ids::{MessageId, UserId};
+use crate::ids::{Conversation, MessageId, UserId};
 use crate::keys::Nickname;
+use crate::membership::Announcement;
 use crate::store::rows::{Contact, HistoryEntry, JournalEntry, JournalKind};
 use crate::store::{Direction, Key, Store, Table};
-use crate::wire::content::{Body, Content, ReceiptKind};
+use crate::wire::content::{Body, ReceiptKind};
 use crate::wire::storage;
 
 pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
+    let mut about = None;
     let (peer, kind) = match event {
         Event::Text { from, message, .. } => (from.user, JournalKind::Text(*message)),
         Event::FileSaved { from, message, .. } => (from.user, JournalKind::FileSaved(*message)),
@@ -25,8 +29,14 @@ pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
             (from.user, kind)
         }
         Event::NotDelivered { to, message } => (*to, JournalKind::NotDelivered(*message)),
-        Event::Gap { from, missing } => (from.user, JournalKind::Gap(*missing)),
-        Event::OutOfOrder { from } => (from.user, JournalKind::OutOfOrder),
+        Event::Gap { from, room, missing } => {
+            about = room.as_ref().map(|room| room.id);
+            (from.user, JournalKind::Gap(*missing))
+        }
+        Event::OutOfOrder { from, room } => {
+            about = room.as_ref().map(|room| room.id);
+            (from.user, JournalKind::OutOfOrder)
+        }
         Event::IdentityChanged { contact, new_user } => {
             (contact.user, JournalKind::IdentityChanged(*new_user))
         }
@@ -35,10 +45,41 @@ pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
         }
         Event::NewSession { with } => (with.user, JournalKind::NewSession),
         Event::RecordRefused { user } => (*user, JournalKind::RecordRefused),
+        Event::RoomNews { room, event } => {
+            about = Some(room.id);
+            (NOBODY, JournalKind::RoomNews(event.hash()))
+        }
+        Event::RoomInvited { room, by } => {
+            about = Some(room.id);
+            (*by, JournalKind::RoomInvited)
+        }
+        Event::RoomForked { room, event } => {
+            about = Some(room.id);
+            (NOBODY, JournalKind::RoomForked(*event))
+        }
+        Event::RoomDelivered { room, message } => {
+            about = Some(*room);
+            (NOBODY, JournalKind::RoomDelivered(*message))
+        }
+        Event::NotSentToRoom { room, message } => {
+            about = Some(room.id);
+            (NOBODY, JournalKind::NotDelivered(*message))
+        }
+        Event::MessageRefused { room, from, reason } => {
+            about = room.as_ref().map(|room| room.id);
+            (from.user, JournalKind::MessageRefused(*reason as u8))
+        }
+        Event::Announcement { room, signed, .. } => {
+            about = room.as_ref().map(|room| room.id);
+            (NOBODY, JournalKind::Announced((**signed).clone()))
+        }
         _ => return None,
     };
-    Some(JournalEntry { peer, kind })
+    Some(JournalEntry { peer, room: about, kind })
 }
+
+/// Stands where an entry is about no user.
+const NOBODY: UserId = UserId::from_bytes([0; 32]);
 
 /// Returns at most `limit` things that were not shown yet, with their numbers, oldest first.
 ///
@@ -62,12 +103,41 @@ fn history(
     let Some(index) = store.load(&Key::new(Table::Messages, &key))? else {
         return Ok(None);
     };
-    let number = storage::decode_message_index(&index).map_err(damaged)?.history;
-    let row = store.load(&Key::numbered(Table::History, peer.as_bytes(), number))?;
+    let index = storage::decode_message_index(&index).map_err(damaged)?;
+    let conversation = index.room.map_or(Conversation::User(*peer), Conversation::Room);
+    let key = Key::numbered(Table::History, conversation.as_bytes(), index.history);
+    let row = store.load(&key)?;
     row.map(|row| storage::decode_history(&row).map_err(damaged)).transpose()
 }
 
 fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, EngineError> {
+    let room = match &entry.room {
+        Some(room) => reference(store, room)?,
+        None => None,
+    };
+    match (&entry.kind, entry.room) {
+        (JournalKind::RoomNews(hash), Some(id)) => return room_news(store, &id, hash),
+        (JournalKind::RoomInvited, _) => {
+            return Ok(room.map(|room| Event::RoomInvited { room, by: entry.peer }));
+        }
+        (JournalKind::RoomForked(event), _) => {
+            return Ok(room.map(|room| Event::RoomForked { room, event: *event }));
+        }
+        (JournalKind::RoomDelivered(message), Some(id)) => {
+            return Ok(Some(Event::RoomDelivered { room: id, message: *message }));
+        }
+        (JournalKind::NotDelivered(message), Some(_)) => {
+            return Ok(room.map(|room| Event::NotSentToRoom { room, message: *message }));
+        }
+        (JournalKind::Announced(signed), _) => {
+            let relay = super::query::profile(store)?.relay;
+            let Ok(announcement) = Announcement::verify(signed, &relay) else { return Ok(None) };
+            let Announcement { seq, text, at, .. } = announcement;
+            let signed = Box::new(signed.clone());
+            return Ok(Some(Event::Announcement { room, seq, text, at, signed }));
+        }
+        _ => {}
+    }
     let Some(row) = store.load(&Key::new(Table::Contacts, entry.peer.as_bytes()))? else {
         return Ok(None);
     };
@@ -79,15 +149,18 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
             let Some(entry) = history(store, &entry.peer, &message)? else {
                 return Ok(None);
             };
-            let Ok(content) = Content::decode(&entry.content) else { return Ok(None) };
-            match content.body {
+            let room = match &entry.room {
+                Some(room) => reference(store, room)?,
+                None => None,
+            };
+            match body_of(&entry).unwrap_or(Body::Unknown) {
                 Body::Text(text) => {
                     let (sent_at, received_at) = (entry.sent_at, entry.received_at);
-                    Event::Text { from, message, text, sent_at, received_at }
+                    Event::Text { from, room, message, text, sent_at, received_at }
                 }
                 Body::File(m) => {
                     let path = entry.file_path;
-                    Event::FileSaved { from, message, name: m.name, size: m.size, path }
+                    Event::FileSaved { from, room, message, name: m.name, size: m.size, path }
                 }
                 _ => return Ok(None),
             }
@@ -97,8 +170,11 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
         JournalKind::Read(message) => receipt(message, ReceiptKind::Read),
         JournalKind::Refused(message) => receipt(message, ReceiptKind::Refused),
         JournalKind::NotDelivered(message) => Event::NotDelivered { to: entry.peer, message },
-        JournalKind::Gap(missing) => Event::Gap { from, missing },
-        JournalKind::OutOfOrder => Event::OutOfOrder { from },
+        JournalKind::Gap(missing) => Event::Gap { from, room, missing },
+        JournalKind::OutOfOrder => Event::OutOfOrder { from, room },
+        JournalKind::MessageRefused(reason) => {
+            Event::MessageRefused { room, from, reason: RefusedBecause::from_number(reason) }
+        }
         JournalKind::IdentityChanged(new_user) => {
             Event::IdentityChanged { contact: from, new_user }
         }
@@ -108,5 +184,11 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
         },
         JournalKind::NewSession => Event::NewSession { with: from },
         JournalKind::RecordRefused => Event::RecordRefused { user: entry.peer },
+        // Told above, unless the room is gone.
+        JournalKind::RoomNews(_)
+        | JournalKind::RoomInvited
+        | JournalKind::RoomForked(_)
+        | JournalKind::RoomDelivered(_)
+        | JournalKind::Announced(_) => return Ok(None),
     }))
 }

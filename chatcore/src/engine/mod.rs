@@ -10,6 +10,7 @@
 //! saving a step fails, the engine is dropped with it.
 
 mod account;
+mod command;
 mod contacts;
 mod deliver;
 mod event;
@@ -20,30 +21,32 @@ mod outbound;
 mod presence;
 pub mod query;
 mod receipts;
+mod rooms;
 mod sessions;
 mod tx;
 
 pub use account::{NewProfile, Rejoin};
+pub use command::Command;
 pub use event::{Acquaintance, Event, FileKind, LookupError, Sender};
 pub use files::Upload;
 pub use presence::Visibility;
 pub use query::{ContactView, HistoryView, ProfileView, Registration};
+pub use rooms::{NewRoom, RefusedBecause, RoomFailure, RoomMemberView, RoomRef, RoomView};
 pub use tx::Context;
 
 pub(crate) use outbound::MAX_INLINE;
 
-pub use crate::store::rows::{ContactStanding, Direction, MessageStatus};
+pub use crate::store::rows::{ContactStanding, Direction, Lobby, MessageStatus, RoomStanding};
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tx::Tx;
 
-use crate::file::Manifest;
-use crate::ids::{BlobId, DeviceAddress, MINUTE, MessageId, Timestamp, UserId};
-use crate::keys::Nickname;
+use crate::ids::{Conversation, DeviceAddress, MINUTE, MessageId, RoomId, Timestamp, UserId};
 use crate::store::{Changes, StoreError};
 use crate::wire::content::Body;
 use crate::wire::relay::{Answer, DeviceFrame, Failure, RelayFrame, RequestId};
+use rooms::{RoomAsk, Rooms};
 
 /// Milliseconds between looks at what the relay still holds of ours.
 const QUERY_EVERY: u64 = 10 * MINUTE;
@@ -85,6 +88,9 @@ pub enum EngineError {
     /// The command needs the relay. State is unchanged.
     #[error("not connected to the relay")]
     Offline,
+    /// Something in a room is not possible. State is unchanged.
+    #[error(transparent)]
+    Room(#[from] RoomFailure),
     /// The relay broke the protocol; the connection is to be closed. State is unchanged.
     #[error("the relay broke the protocol")]
     RelayMisbehaved,
@@ -100,102 +106,6 @@ pub struct Step {
     pub frames: Vec<DeviceFrame>,
     /// Shown last.
     pub events: Vec<Event>,
-}
-
-/// What a person or program asks for.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum Command {
-    /// Turns a name into a user; answered by [`Event::LookupDone`].
-    Lookup {
-        /// Comes back in the answer.
-        ticket: u64,
-        /// As typed.
-        name: String,
-    },
-    /// Sends a text.
-    SendText {
-        /// To whom.
-        to: UserId,
-        /// A fresh id.
-        message: MessageId,
-        /// The text.
-        text: String,
-    },
-    /// Remembers an upload, so that it goes on after a break; before anything of it is sent.
-    SaveUpload(Upload),
-    /// Forgets an upload.
-    DropUpload(BlobId),
-    /// Sends a file that is complete at the relay, and forgets its upload in the same step.
-    SendFile {
-        /// To whom.
-        to: UserId,
-        /// A fresh id.
-        message: MessageId,
-        /// How to fetch and open it.
-        manifest: Manifest,
-    },
-    /// Sends a text that was too long for an envelope and is complete at the relay as a file.
-    SendLongText {
-        /// To whom.
-        to: UserId,
-        /// A fresh id.
-        message: MessageId,
-        /// How to fetch and open it.
-        manifest: Manifest,
-        /// The text itself, for the own history.
-        text: String,
-    },
-    /// A text that came as a file was fetched; answered by [`Event::Text`].
-    LongTextFetched {
-        /// From whom.
-        from: UserId,
-        /// Which message.
-        message: MessageId,
-        /// The text.
-        text: String,
-    },
-    /// A file can't be fetched any more: it is no longer offered.
-    FileGone {
-        /// From whom.
-        from: UserId,
-        /// Which message.
-        message: MessageId,
-    },
-    /// Tells the sender that a file was fetched, and records where it is.
-    FileSaved {
-        /// From whom.
-        from: UserId,
-        /// Which message.
-        message: MessageId,
-        /// Where it was saved.
-        path: String,
-    },
-    /// Marks a contact's key as compared.
-    Verify(UserId),
-    /// Takes the user who now has a contact's name for that person.
-    AcceptIdentity(UserId),
-    /// Stays with the contact as known, whoever has the name now.
-    KeepIdentity(UserId),
-    /// Refuses everything from a user.
-    Block(UserId),
-    /// Takes the block back.
-    Unblock(UserId),
-    /// Changes the own nickname; answered by [`Event::Renamed`] or [`Event::RequestRefused`].
-    Rename(Nickname),
-    /// Closes the account for ever.
-    CloseAccount,
-    /// Lets contacts see that we are here, or not; kept in the profile.
-    SetVisibility(Visibility),
-    /// Asks which contacts are here; answered by [`Event::Presence`].
-    QueryPresence {
-        /// Comes back in the answer.
-        ticket: u64,
-    },
-    /// Sends due receipts at once.
-    FlushReceipts,
-    /// Everything in the journal up to this number was shown.
-    Shown(u64),
 }
 
 /// What an answer of the relay belongs to.
@@ -231,6 +141,10 @@ enum Pending {
     Presence {
         ticket: u64,
         users: Vec<UserId>,
+    },
+    Room {
+        room: Option<RoomId>,
+        ask: RoomAsk,
     },
 }
 
@@ -300,6 +214,7 @@ pub struct Engine {
     presence_due: Option<Timestamp>,
     /// Strangers met in this step.
     new_strangers: usize,
+    rooms: Rooms,
 }
 
 /// Request ids from here on belong to the driver's own requests.
@@ -339,6 +254,7 @@ impl Engine {
             attending: false,
             presence_due: None,
             new_strangers: 0,
+            rooms: Rooms::default(),
         })
     }
 
@@ -347,6 +263,18 @@ impl Engine {
     /// # Errors
     /// [`EngineError`].
     pub fn handle_command(
+        &mut self,
+        context: &mut Context<'_>,
+        command: Command,
+    ) -> Result<Step, EngineError> {
+        let step = self.carry_out(context, command);
+        if step.is_err() {
+            self.rooms.step_failed();
+        }
+        step
+    }
+
+    fn carry_out(
         &mut self,
         context: &mut Context<'_>,
         command: Command,
@@ -361,12 +289,31 @@ impl Engine {
             Command::DropUpload(blob) => files::drop_upload(&mut tx, &blob)?,
             Command::SendFile { to, message, manifest } => {
                 files::offer(&mut tx, to, message, manifest.blob_id)?;
-                self.send_body(&mut tx, to, message, Body::File(manifest), None)?;
+                self.send_to(&mut tx, to, message, Body::File(manifest), None)?;
             }
             Command::SendLongText { to, message, manifest, text } => {
+                files::offer(&mut tx, to, message, manifest.blob_id)?;
                 let body = Body::LongText(manifest);
-                self.send_body(&mut tx, to, message, body, Some(Body::Text(text)))?;
+                self.send_to(&mut tx, to, message, body, Some(Body::Text(text)))?;
             }
+            Command::SendRoomText { room, message, text } => {
+                self.send_to_room(&mut tx, room, message, Body::Text(text), None)?;
+            }
+            Command::CreateRoom { ticket, room } => self.create_room(&mut tx, ticket, room)?,
+            Command::JoinRoom { ticket, room } => self.join_room(&mut tx, ticket, room)?,
+            Command::LeaveRoom { ticket, room } => self.leave_room(&mut tx, ticket, room)?,
+            Command::ActInRoom { ticket, room, act } => {
+                self.act_in_room(&mut tx, ticket, room, act)?;
+            }
+            Command::ListRooms { ticket } => self.list_rooms(&mut tx, ticket)?,
+            Command::QueryRoomPresence { ticket, room } => {
+                self.query_room_presence(&mut tx, ticket, room)?;
+            }
+            Command::RefreshRoster { ticket, room } => {
+                self.refresh_roster(&mut tx, ticket, room)?
+            }
+            Command::DeclineLobby => Self::decline_lobby(&mut tx)?,
+            Command::Admin { ticket, line, form } => self.admin(&mut tx, ticket, line, form)?,
             Command::LongTextFetched { from, message, text } => {
                 self.long_text_fetched(&mut tx, &from, &message, text)?;
             }
@@ -403,11 +350,25 @@ impl Engine {
         context: &mut Context<'_>,
         frame: RelayFrame,
     ) -> Result<Step, EngineError> {
+        let step = self.take_frame(context, frame);
+        if step.is_err() {
+            self.rooms.step_failed();
+        }
+        step
+    }
+
+    fn take_frame(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: RelayFrame,
+    ) -> Result<Step, EngineError> {
         let mut tx = Tx::new(context);
         match frame.answer {
             Answer::Deliver { epoch, envelopes } => self.deliver(&mut tx, epoch, envelopes)?,
             Answer::Closing(reason) => tx.event(Event::Closing(reason)),
             Answer::Pong => {}
+            Answer::RoomChanged(room) => self.room_changed(&mut tx, room)?,
+            Answer::Announced(signed) => self.take_announcement(&mut tx, signed)?,
             answer => {
                 let pending = self.pending.remove(&frame.request_id);
                 self.answered(&mut tx, pending.ok_or(EngineError::RelayMisbehaved)?, answer)?;
@@ -478,6 +439,7 @@ impl Engine {
                 tx.event(Event::Presence { ticket, online: Vec::new() });
                 Ok(())
             }
+            (Pending::Room { room, ask }, answer) => self.room_answered(tx, room, ask, answer),
             (
                 Pending::Query(_) | Pending::DeleteBlob | Pending::ShowPresence,
                 Answer::Failure(_) | Answer::Done,
@@ -500,6 +462,7 @@ impl Engine {
             if self.presence_due.is_some_and(|at| at <= tx.now) {
                 self.show_presence(&mut tx)?;
             }
+            self.rooms_timeout(&mut tx)?;
         }
         tx.finish()
     }
@@ -511,7 +474,7 @@ impl Engine {
             return None;
         }
         let due = self.receipts_due.values().copied().chain(self.presence_due);
-        due.chain([self.next_query]).min()
+        due.chain(self.rooms.poll_timeout()).chain([self.next_query]).min()
     }
 
     /// Tells the engine that the connection is gone.
@@ -521,6 +484,7 @@ impl Engine {
         self.claiming.clear();
         self.presence_due = None;
         self.undelivered = 0;
+        self.rooms.disconnected();
     }
 
     /// Tells whether the relay knows us on this connection.
@@ -536,6 +500,7 @@ impl Engine {
             && self.pending.is_empty()
             && self.claiming.is_empty()
             && self.undelivered == 0
+            && self.rooms.is_settled()
     }
 
     /// Tells whether receipts wait to be sent.
@@ -548,6 +513,21 @@ impl Engine {
     #[must_use]
     pub const fn unknown_tags(&self) -> u64 {
         self.unknown_tags
+    }
+
+    /// Sends a body to a person or a room.
+    fn send_to(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        to: Conversation,
+        message: MessageId,
+        body: Body,
+        shown: Option<Body>,
+    ) -> Result<(), EngineError> {
+        match to {
+            Conversation::User(user) => self.send_body(tx, user, message, body, shown),
+            Conversation::Room(room) => self.send_to_room(tx, room, message, body, shown),
+        }
     }
 
     fn ask(&mut self, tx: &mut Tx<'_, '_>, request: crate::wire::relay::Request, pending: Pending) {

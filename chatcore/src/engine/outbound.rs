@@ -2,16 +2,19 @@
 
 use bytes::Bytes;
 
+use super::rooms::{Fate, shared_done};
 use super::sessions::{incoming_tag, sending_session};
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Link, Pending, Sent};
 use crate::crypto::kdf::sha256;
-use crate::ids::{DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, MessageId, UserId};
+use crate::ids::{
+    Conversation, DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, MessageId, UserId,
+};
 use crate::ratchet::SealError;
 use crate::store::Table;
 use crate::store::rows::{
-    Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxEntry,
-    OutboxState, PeerDevice, SealedEnvelope,
+    Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxContent,
+    OutboxEntry, OutboxState, PeerDevice, SealedEnvelope,
 };
 use crate::trust::Trust;
 use crate::wire::content::{Body, ChainPosition, Content};
@@ -109,6 +112,7 @@ impl Engine {
             return Err(EngineError::Blocked);
         }
         if contact.standing != ContactStanding::Contact {
+            // Whoever we write to is a contact from then on.
             contact.standing = ContactStanding::Contact;
             tx.made_contact();
         }
@@ -136,6 +140,7 @@ impl Engine {
         let mut index = MessageIndex {
             history: tx.next_number(Table::History, user.as_bytes())?,
             outbox: Vec::new(),
+            room: None,
         };
         let first = tx.next_number(Table::Outbox, user.as_bytes())?;
         for (number, id) in (first..).zip(devices) {
@@ -157,6 +162,7 @@ impl Engine {
                     &HistoryEntry {
                         message,
                         peer: user,
+                        room: None,
                         direction: Direction::Outgoing(MessageStatus::Queued),
                         sent_at: tx.now,
                         received_at: tx.now,
@@ -168,7 +174,7 @@ impl Engine {
             let entry = OutboxEntry {
                 message,
                 to: address,
-                content,
+                content: OutboxContent::Own(content),
                 created_at: tx.now,
                 state: OutboxState::Waiting,
             };
@@ -188,35 +194,52 @@ impl Engine {
         if self.link == Link::Offline || !self.waiting.contains(user) {
             return Ok(());
         }
-        let Some(contact) = tx.contact(user)? else {
+        let Some(mut contact) = tx.contact(user)? else {
             return Ok(());
         };
+        let mut has_changed = false;
         let (mut envelopes, mut unsealed) = (Vec::new(), Vec::new());
         for (number, mut entry) in tx.outbox(user)? {
             if contact.records.newest().device(entry.to.device).is_none() {
-                give_up(tx, user, entry.message, Some(entry.to.device))?;
+                give_up_entry(tx, user, number, &entry)?;
                 continue;
             }
             if entry.state != OutboxState::Waiting || unsealed.contains(&entry.to) {
                 continue;
             }
-            let sealed = match contact.device(entry.to.device).map(|d| seal(tx, d, &entry.content))
-            {
-                Some(Err(EngineError::TextTooLong { .. })) => {
-                    give_up(tx, user, entry.message, None)?;
-                    continue;
+            let sealed = match &entry.content {
+                OutboxContent::Own(content) => {
+                    contact.device(entry.to.device).map(|d| seal(tx, d, content)).transpose()
                 }
-                Some(sealed) => sealed?,
-                None => None,
+                OutboxContent::Shared { .. } => match tx.payload(&entry.message)? {
+                    Some(payload) => {
+                        let sealed = self.seal_shared(tx, &mut contact, entry.to, &payload);
+                        sealed.map(|(sealed, changed)| {
+                            has_changed |= changed;
+                            Some(sealed.map(|(sealed, _)| sealed))
+                        })
+                    }
+                    None => {
+                        tx.delete_outbox(user, number);
+                        continue;
+                    }
+                },
             };
             match sealed {
-                None => unsealed.push(entry.to),
-                Some(sealed) => {
+                Err(EngineError::TextTooLong { .. }) => {
+                    give_up_entry(tx, user, number, &entry)?;
+                }
+                Err(error) => return Err(error),
+                Ok(None | Some(None)) => unsealed.push(entry.to),
+                Ok(Some(Some(sealed))) => {
                     envelopes.push((Sent::Outbox(*user, number), envelope(entry.to, &sealed)));
                     entry.state = OutboxState::Sealed(sealed);
                     tx.save_outbox(number, &entry);
                 }
             }
+        }
+        if has_changed {
+            tx.save_contact(&contact);
         }
         if unsealed.is_empty() {
             self.waiting.remove(user);
@@ -248,7 +271,8 @@ impl Engine {
     /// Notes that everybody we write with is to hear of our changed record, and tells them.
     pub(super) fn tell_contacts(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
         for mut contact in tx.contacts()? {
-            if contact.standing != ContactStanding::Contact {
+            // Who shares a room with us has a session if one of us ever spoke there.
+            if !matches!(contact.standing, ContactStanding::Contact | ContactStanding::Member) {
                 continue;
             }
             let user = contact.user();
@@ -271,7 +295,8 @@ impl Engine {
         let mut envelopes = Vec::new();
         for address in self.profiles_owed.clone() {
             let Some(mut contact) = tx.contact(&address.user)? else { continue };
-            let is_contact = contact.standing == ContactStanding::Contact;
+            let standing = contact.standing;
+            let is_contact = matches!(standing, ContactStanding::Contact | ContactStanding::Member);
             let device = contact.device_mut(address.device);
             let mut sealed = None;
             if is_contact {
@@ -323,10 +348,21 @@ pub(super) fn set_status(
     message: &MessageId,
     status: MessageStatus,
 ) -> Result<(), EngineError> {
-    let Some(index) = tx.message_index(user, message)? else {
+    set_status_in(tx, user, message, status)
+}
+
+/// Records how far a message of ours came; `key` is the peer, or in rooms our own id.
+pub(super) fn set_status_in(
+    tx: &mut Tx<'_, '_>,
+    key: &UserId,
+    message: &MessageId,
+    status: MessageStatus,
+) -> Result<(), EngineError> {
+    let Some(index) = tx.message_index(key, message)? else {
         return Ok(());
     };
-    let Some(mut entry) = tx.history(user, index.history)? else {
+    let conversation = index.room.map_or(Conversation::User(*key), Conversation::Room);
+    let Some(mut entry) = tx.history(conversation, index.history)? else {
         return Ok(());
     };
     if let Direction::Outgoing(before) = entry.direction
@@ -361,9 +397,22 @@ pub(super) fn leave_outbox(
     Ok(())
 }
 
+/// Gives one copy of a message up.
+pub(super) fn give_up_entry(
+    tx: &mut Tx<'_, '_>,
+    user: &UserId,
+    number: u64,
+    entry: &OutboxEntry,
+) -> Result<(), EngineError> {
+    match entry.content {
+        OutboxContent::Own(_) => give_up(tx, user, entry.message, Some(entry.to.device)),
+        OutboxContent::Shared { .. } => shared_done(tx, user, number, entry, Fate::Lost),
+    }
+}
+
 /// Gives a message up, for one device or for all; tells so when no device is left that has it or may
 /// get it.
-pub(super) fn give_up(
+fn give_up(
     tx: &mut Tx<'_, '_>,
     user: &UserId,
     message: MessageId,
@@ -373,7 +422,7 @@ pub(super) fn give_up(
     let Some(index) = tx.message_index(user, &message)? else {
         return Ok(());
     };
-    let Some(entry) = tx.history(user, index.history)? else {
+    let Some(entry) = tx.history(Conversation::User(*user), index.history)? else {
         return Ok(());
     };
     let is_hopeless = index.outbox.is_empty()

@@ -6,10 +6,11 @@
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Link, Pending};
 use crate::ids::{DeviceAddress, SECOND, UserId};
+use crate::membership::RoomKind;
 use crate::store::rows::{Contact, ContactStanding};
 use crate::trust::Trust;
 use crate::wire::limits::MAX_PRESENCE;
-use crate::wire::relay::Request;
+use crate::wire::relay::{Request, RoomPresence};
 
 /// Milliseconds in which new tags are gathered before the relay is told.
 const GATHER: u64 = 2 * SECOND;
@@ -56,16 +57,46 @@ impl Engine {
             return Ok(());
         }
         self.presence_due = None;
-        let mut tags = Vec::new();
+        let (mut tags, mut hidden_from) = (Vec::new(), Vec::new());
+        let mut in_rooms = RoomPresence::Hidden;
         if tx.profile()?.visibility == Visibility::Shown {
-            for contact in tx.contacts()?.iter().filter(|c| is_friend(c)) {
+            in_rooms = RoomPresence::Shown;
+            for contact in self.friends(tx)? {
                 let devices = contact.devices.iter();
                 tags.extend(devices.flat_map(|d| &d.incoming_tags).map(|t| t.tag));
             }
+            let blocked = |c: &Contact| c.standing == ContactStanding::Blocked;
+            hidden_from = tx.contacts()?.iter().filter(|c| blocked(c)).map(Contact::user).collect();
         }
         tags.truncate(MAX_PRESENCE);
-        self.ask(tx, Request::ShowPresence(tags), Pending::ShowPresence);
+        if hidden_from.len() > MAX_PRESENCE {
+            // Better nobody than somebody who is blocked.
+            in_rooms = RoomPresence::Hidden;
+            hidden_from.clear();
+        }
+        let request = Request::ShowPresence { tags, in_rooms, hidden_from };
+        self.ask(tx, request, Pending::ShowPresence);
         Ok(())
+    }
+
+    /// Whom we see and who sees us: contacts, and members of common private rooms. Not strangers, not
+    /// the blocked, not while a key is in doubt.
+    fn friends(&mut self, tx: &Tx<'_, '_>) -> Result<Vec<Contact>, EngineError> {
+        let mut friends = Vec::new();
+        for contact in tx.contacts()? {
+            let is_friend = match contact.standing {
+                _ if contact.trust == Trust::Changed => false,
+                ContactStanding::Contact => true,
+                ContactStanding::Blocked => false,
+                ContactStanding::Request | ContactStanding::Member => {
+                    self.shares_a_room(tx, &contact.user(), &[RoomKind::Private])?
+                }
+            };
+            if is_friend {
+                friends.push(contact);
+            }
+        }
+        Ok(friends)
     }
 
     /// Asks which of all our contacts are here; always the whole set, so that the relay does not
@@ -79,7 +110,7 @@ impl Engine {
             return Err(EngineError::Offline);
         }
         let mut devices = Vec::new();
-        for contact in tx.contacts()?.iter().filter(|c| is_friend(c)) {
+        for contact in self.friends(tx)? {
             let user = contact.user();
             devices.extend(contact.devices.iter().filter_map(|device| {
                 Some((DeviceAddress { user, device: device.id }, device.outgoing_tag?))
@@ -110,10 +141,4 @@ pub(super) fn answered(
     here.dedup();
     tx.event(Event::Presence { ticket, online: here });
     Ok(())
-}
-
-/// Tells whether we see a person and are seen: not strangers, not the blocked, not while the key is
-/// in doubt.
-fn is_friend(contact: &Contact) -> bool {
-    contact.standing == ContactStanding::Contact && contact.trust != Trust::Changed
 }

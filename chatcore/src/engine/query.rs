@@ -1,16 +1,19 @@
 //! Looking at a profile without changing it.
 
+use super::files::body_of;
+use super::rooms::{RoomRef, reference};
 use super::{ContactStanding, Direction, EngineError, FileKind, Upload};
 use crate::file::Manifest;
-use crate::ids::{MessageId, Timestamp, UserId};
+use crate::ids::{Conversation, MessageId, Timestamp, UserId};
 use crate::keys::{IdentityKey, Nickname, RelayKey};
 use crate::store::rows::{Contact, Transfer};
 use crate::store::{Direction as Order, Key, Store, StoreError, Table};
 use crate::trust::{SafetyNumber, Trust};
-use crate::wire::content::{Body, Content};
+use crate::wire::content::Body;
 use crate::wire::{WireError, storage};
 
 pub use super::journal::journal;
+pub use super::rooms::{room, rooms};
 
 /// Who we are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +73,9 @@ pub struct HistoryView {
     pub number: u64,
     /// Its id.
     pub message: MessageId,
-    /// Who wrote it.
+    /// Who wrote it; in a room this, when it is not us.
+    pub from: UserId,
+    /// Theirs or ours.
     pub direction: Direction,
     /// The sender's clock.
     pub sent_at: Timestamp,
@@ -128,24 +133,26 @@ fn view(contact: &Contact) -> ContactView {
     }
 }
 
-/// Returns the last `limit` messages with a user, oldest first.
+/// Returns the last `limit` messages with a user or in a room, oldest first.
 ///
 /// # Errors
 /// [`EngineError::Store`].
 pub fn history(
     store: &dyn Store,
-    user: &UserId,
+    conversation: Conversation,
     limit: usize,
 ) -> Result<Vec<HistoryView>, EngineError> {
-    let rows = store.scan(Table::History, user.as_bytes(), u64::MAX, Order::Backward, limit)?;
+    let group = conversation.as_bytes();
+    let rows = store.scan(Table::History, group, u64::MAX, Order::Backward, limit)?;
     let mut messages = Vec::with_capacity(rows.len());
     for (number, row) in rows.into_iter().rev() {
         let entry = storage::decode_history(&row).map_err(damaged)?;
         // A content that does not decode is shown as unknown; it never hides the others.
-        let body = Content::decode(&entry.content).map_or(Body::Unknown, |content| content.body);
+        let body = body_of(&entry).unwrap_or(Body::Unknown);
         messages.push(HistoryView {
             number,
             message: entry.message,
+            from: entry.peer,
             direction: entry.direction,
             sent_at: entry.sent_at,
             received_at: entry.received_at,
@@ -161,6 +168,8 @@ pub fn history(
 pub struct WaitingFile {
     /// From whom.
     pub from: ContactView,
+    /// To which room; `None`: to us alone.
+    pub room: Option<RoomRef>,
     /// In which message.
     pub message: MessageId,
     /// How to fetch and open it.
@@ -198,9 +207,11 @@ fn waiting_file(
     let Some(index) = store.load(&Key::new(Table::Messages, &key))? else {
         return Ok(None);
     };
-    let number = storage::decode_message_index(&index).map_err(damaged)?.history;
+    let index = storage::decode_message_index(&index).map_err(damaged)?;
+    let number = index.history;
+    let conversation = index.room.map_or(Conversation::User(*from), Conversation::Room);
     let contact = store.load(&Key::new(Table::Contacts, from.as_bytes()))?;
-    let entry = store.load(&Key::numbered(Table::History, from.as_bytes(), number))?;
+    let entry = store.load(&Key::numbered(Table::History, conversation.as_bytes(), number))?;
     let (Some(contact), Some(entry)) = (contact, entry) else {
         return Ok(None);
     };
@@ -209,14 +220,18 @@ fn waiting_file(
     if contact.standing == ContactStanding::Blocked {
         return Ok(None);
     }
-    let Ok(content) = Content::decode(&entry.content) else { return Ok(None) };
-    let (manifest, kind) = match content.body {
-        Body::File(manifest) => (manifest, FileKind::File),
-        Body::LongText(manifest) => (manifest, FileKind::LongText),
+    let (manifest, kind) = match body_of(&entry) {
+        Some(Body::File(manifest)) => (manifest, FileKind::File),
+        Some(Body::LongText(manifest)) => (manifest, FileKind::LongText),
         _ => return Ok(None),
     };
+    let room = match &entry.room {
+        Some(room) => reference(store, room)?,
+        None => None,
+    };
     let (sent_at, received_at) = (entry.sent_at, entry.received_at);
-    Ok(Some(WaitingFile { from: view(&contact), message, manifest, kind, sent_at, received_at }))
+    let from = view(&contact);
+    Ok(Some(WaitingFile { from, room, message, manifest, kind, sent_at, received_at }))
 }
 
 /// Returns the uploads that are not done.

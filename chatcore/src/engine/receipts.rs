@@ -4,12 +4,14 @@ use super::outbound::{envelope, make_content, seal};
 use super::sessions::sending_session;
 use super::tx::Tx;
 use super::{Engine, EngineError, Flush, Link, QUERY_EVERY, Sent};
-use crate::ids::{DeviceAddress, MessageId, SECOND};
+use crate::ids::{DeviceAddress, MINUTE, MessageId, SECOND};
 use crate::store::rows::Contact;
 use crate::wire::content::{Body, Receipt, ReceiptKind};
 
 /// Milliseconds a receipt waits for a message to ride on.
 const RECEIPT_DELAY: u64 = 2 * SECOND;
+/// Milliseconds that a receipt for a message to a room waits.
+const ROOM_RECEIPT_DELAY: u64 = MINUTE;
 /// Receipts owed to one device; more are left to the sender's own questions.
 const MAX_OWED: usize = 10_000;
 
@@ -22,14 +24,37 @@ impl Engine {
         message_id: MessageId,
         kind: ReceiptKind,
     ) {
+        self.owe_within(tx, contact, to, Receipt { message_id, kind }, RECEIPT_DELAY);
+    }
+
+    /// In rooms many are owed at a time; they can wait.
+    pub(super) fn owe_room_receipt(
+        &mut self,
+        tx: &Tx<'_, '_>,
+        contact: &mut Contact,
+        to: DeviceAddress,
+        message_id: MessageId,
+        kind: ReceiptKind,
+    ) {
+        self.owe_within(tx, contact, to, Receipt { message_id, kind }, ROOM_RECEIPT_DELAY);
+    }
+
+    fn owe_within(
+        &mut self,
+        tx: &Tx<'_, '_>,
+        contact: &mut Contact,
+        to: DeviceAddress,
+        receipt: Receipt,
+        delay: u64,
+    ) {
         let device = contact.device_mut(to.device);
-        let receipt = Receipt { message_id, kind };
         if device.due_receipts.contains(&receipt) || device.due_receipts.len() >= MAX_OWED {
             self.receipts_due.entry(to).or_insert(device.receipts_due_at);
             return;
         }
-        if device.due_receipts.is_empty() {
-            device.receipts_due_at = tx.now.plus(RECEIPT_DELAY);
+        let at = tx.now.plus(delay);
+        if device.due_receipts.is_empty() || at < device.receipts_due_at {
+            device.receipts_due_at = at;
         }
         device.due_receipts.push(receipt);
         self.receipts_due.insert(to, device.receipts_due_at);

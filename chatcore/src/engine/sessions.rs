@@ -1,12 +1,15 @@
 //! Which session speaks, when a new one is needed, and how it comes about.
 
+use super::rooms::shared_answered;
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Link, Pending};
 use crate::agreement::{AgreementError, Offer, start_session};
 use crate::ids::{DAY, DeliveryTag, DeviceAddress, Timestamp};
 use crate::keys::{PrekeyRecord, Signed};
 use crate::ratchet::Session;
-use crate::store::rows::{Contact, IncomingTag, OutboxEntry, OutboxState, PeerDevice};
+use crate::store::rows::{
+    Contact, IncomingTag, OutboxContent, OutboxEntry, OutboxState, PeerDevice,
+};
 use crate::wire::limits::MAX_CLAIMS;
 use crate::wire::relay::{ErrorCode, Request};
 
@@ -183,8 +186,13 @@ impl Engine {
         let waits = |entry: &OutboxEntry| {
             entry.to == *address && matches!(entry.state, OutboxState::Waiting)
         };
-        for (_, entry) in tx.outbox(&address.user)? {
-            if waits(&entry) {
+        for (number, mut entry) in tx.outbox(&address.user)? {
+            if !waits(&entry) {
+                continue;
+            }
+            if matches!(entry.content, OutboxContent::Shared { .. }) {
+                shared_answered(tx, &address.user, number, &mut entry)?;
+            } else {
                 tx.event(Event::Delayed { message: entry.message, code });
             }
         }

@@ -3,11 +3,15 @@
 use rand::CryptoRng;
 
 use super::{EngineError, Event, Step, journal};
-use crate::ids::{DeliveryTag, DeviceAddress, MessageId, PrekeyId, SessionId, Timestamp, UserId};
-use crate::keys::PrekeySecret;
+use crate::ids::{
+    Conversation, DeliveryTag, DeviceAddress, MessageId, PrekeyId, RoomId, SessionId, Timestamp,
+    UserId,
+};
+use crate::keys::{PrekeySecret, Signed};
 use crate::ratchet::Session;
 use crate::store::rows::{
-    Contact, HistoryEntry, JournalEntry, MessageIndex, OutboxEntry, Profile, Seen, Transfer,
+    Contact, HeldMessage, HistoryEntry, JournalEntry, MessageIndex, OutboxEntry, Payload,
+    PayloadCounts, Profile, RoomRow, RoomSender, Seen, Transfer,
 };
 use crate::store::{Changes, Direction, Key, Store, StoreError, Table, Value};
 use crate::wire::relay::{DeviceFrame, Request};
@@ -229,11 +233,9 @@ impl<'c, 'a> Tx<'c, 'a> {
         for (number, row) in rows {
             entries.insert(number, Some(storage::decode_outbox(&row).map_err(damaged)?));
         }
-        for (key, row) in self.changes.rows() {
-            if key.table == Table::Outbox && key.group == user.as_bytes() {
-                let entry = row.map(|r| storage::decode_outbox(r).map_err(damaged)).transpose()?;
-                entries.insert(key.number, entry);
-            }
+        for (number, row) in self.changes.group(Table::Outbox, user.as_bytes()) {
+            let entry = row.map(|r| storage::decode_outbox(r).map_err(damaged)).transpose()?;
+            entries.insert(number, entry);
         }
         Ok(entries.into_iter().filter_map(|(n, entry)| Some((n, entry?))).collect())
     }
@@ -267,25 +269,22 @@ impl<'c, 'a> Tx<'c, 'a> {
     /// The number after the highest of a group, from 1.
     pub(super) fn next_number(&self, table: Table, group: &[u8]) -> Result<u64, EngineError> {
         let stored = self.store.scan(table, group, u64::MAX, Direction::Backward, 1)?;
-        let written = self
-            .changes
-            .rows()
-            .filter(|(key, row)| key.table == table && key.group == group && row.is_some());
-        let highest = written.map(|(key, _)| key.number).max().unwrap_or(0);
+        let written = self.changes.group(table, group).filter(|(_, row)| row.is_some());
+        let highest = written.map(|(number, _)| number).max().unwrap_or(0);
         Ok(stored.first().map_or(0, |(number, _)| *number).max(highest) + 1)
     }
 
     pub(super) fn history(
         &self,
-        user: &UserId,
+        conversation: Conversation,
         number: u64,
     ) -> Result<Option<HistoryEntry>, EngineError> {
-        let key = Key::numbered(Table::History, user.as_bytes(), number);
+        let key = Key::numbered(Table::History, conversation.as_bytes(), number);
         self.load_as(&key, storage::decode_history)
     }
 
     pub(super) fn save_history(&mut self, number: u64, entry: &HistoryEntry) {
-        let key = Key::numbered(Table::History, entry.peer.as_bytes(), number);
+        let key = Key::numbered(Table::History, entry.conversation().as_bytes(), number);
         self.changes.put(key, storage::encode_history(entry));
     }
 
@@ -317,6 +316,136 @@ impl<'c, 'a> Tx<'c, 'a> {
         rows.iter().map(|row| storage::decode_transfer(row).map_err(damaged)).collect()
     }
 
+    /// Ids of all rooms, with this step's.
+    pub(super) fn room_ids(&self) -> Result<Vec<RoomId>, EngineError> {
+        let mut ids = std::collections::BTreeSet::new();
+        for row in self.list(Table::Rooms)? {
+            ids.insert(storage::decode_room(&row).map_err(damaged)?.id);
+        }
+        for (key, row) in self.changes.rows().filter(|(key, _)| key.table == Table::Rooms) {
+            let Some(id) = RoomId::from_slice(&key.group) else { continue };
+            if row.is_some() {
+                ids.insert(id);
+            } else {
+                ids.remove(&id);
+            }
+        }
+        Ok(ids.into_iter().collect())
+    }
+
+    pub(super) fn store(&self) -> &'a dyn Store {
+        self.store
+    }
+
+    pub(super) fn save_room(&mut self, row: &RoomRow) {
+        self.changes.put(Key::new(Table::Rooms, row.id.as_bytes()), storage::encode_room(row));
+    }
+
+    /// Deletes a room with its events and statements; what was said in it stays.
+    pub(super) fn delete_room(&mut self, room: &RoomId) -> Result<(), EngineError> {
+        self.changes.delete(Key::new(Table::Rooms, room.as_bytes()));
+        for table in [Table::RoomEvents, Table::RoomStatements, Table::Held] {
+            let rows =
+                self.store.scan(table, room.as_bytes(), 0, Direction::Forward, usize::MAX)?;
+            for (number, _) in rows {
+                self.changes.delete(Key::numbered(table, room.as_bytes(), number));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn save_room_event(
+        &mut self,
+        room: &RoomId,
+        number: u64,
+        event: &Signed,
+        at: Timestamp,
+    ) {
+        let key = Key::numbered(Table::RoomEvents, room.as_bytes(), number);
+        self.changes.put(key, storage::encode_room_event(event, at));
+    }
+
+    pub(super) fn save_room_statement(&mut self, room: &RoomId, number: u64, statement: &Signed) {
+        let key = Key::numbered(Table::RoomStatements, room.as_bytes(), number);
+        self.changes.put(key, storage::encode_room_statement(statement));
+    }
+
+    pub(super) fn delete_room_statement(&mut self, room: &RoomId, number: u64) {
+        self.changes.delete(Key::numbered(Table::RoomStatements, room.as_bytes(), number));
+    }
+
+    pub(super) fn room_sender(
+        &self,
+        room: &RoomId,
+        from: &DeviceAddress,
+    ) -> Result<Option<RoomSender>, EngineError> {
+        self.load_as(&sender_key(room, from), storage::decode_room_sender)
+    }
+
+    pub(super) fn save_room_sender(
+        &mut self,
+        room: &RoomId,
+        from: &DeviceAddress,
+        sender: &RoomSender,
+    ) {
+        self.changes.put(sender_key(room, from), storage::encode_room_sender(sender));
+    }
+
+    pub(super) fn held(&self, room: &RoomId) -> Result<Vec<(u64, HeldMessage)>, EngineError> {
+        let group = room.as_bytes();
+        let rows = self.store.scan(Table::Held, group, 0, Direction::Forward, usize::MAX)?;
+        let mut all = std::collections::BTreeMap::new();
+        for (number, row) in rows {
+            all.insert(number, Some(storage::decode_held(&row).map_err(damaged)?));
+        }
+        for (number, row) in self.changes.group(Table::Held, group) {
+            let held = row.map(|r| storage::decode_held(r).map_err(damaged)).transpose()?;
+            all.insert(number, held);
+        }
+        Ok(all.into_iter().filter_map(|(n, held)| Some((n, held?))).collect())
+    }
+
+    pub(super) fn save_held(
+        &mut self,
+        room: &RoomId,
+        held: &HeldMessage,
+    ) -> Result<(), EngineError> {
+        let number = self.next_number(Table::Held, room.as_bytes())?;
+        let key = Key::numbered(Table::Held, room.as_bytes(), number);
+        self.changes.put(key, storage::encode_held(held));
+        Ok(())
+    }
+
+    pub(super) fn delete_held(&mut self, room: &RoomId, number: u64) {
+        self.changes.delete(Key::numbered(Table::Held, room.as_bytes(), number));
+    }
+
+    pub(super) fn payload(&self, message: &MessageId) -> Result<Option<Payload>, EngineError> {
+        let key = Key::numbered(Table::Payloads, message.as_bytes(), 0);
+        self.load_as(&key, storage::decode_payload)
+    }
+
+    pub(super) fn save_payload(&mut self, message: &MessageId, payload: &Payload) {
+        let key = Key::numbered(Table::Payloads, message.as_bytes(), 0);
+        self.changes.put(key, storage::encode_payload(payload));
+    }
+
+    pub(super) fn counts(&self, message: &MessageId) -> Result<Option<PayloadCounts>, EngineError> {
+        let key = Key::numbered(Table::Payloads, message.as_bytes(), 1);
+        self.load_as(&key, storage::decode_counts)
+    }
+
+    pub(super) fn save_counts(&mut self, message: &MessageId, counts: &PayloadCounts) {
+        let key = Key::numbered(Table::Payloads, message.as_bytes(), 1);
+        self.changes.put(key, storage::encode_counts(counts));
+    }
+
+    pub(super) fn delete_payload(&mut self, message: &MessageId) {
+        for number in [0, 1] {
+            self.changes.delete(Key::numbered(Table::Payloads, message.as_bytes(), number));
+        }
+    }
+
     pub(super) fn message_index(
         &self,
         peer: &UserId,
@@ -337,4 +466,10 @@ impl<'c, 'a> Tx<'c, 'a> {
 
 fn message_key(peer: &UserId, message: &MessageId) -> Key {
     Key::new(Table::Messages, &[peer.as_bytes().as_slice(), message.as_bytes()].concat())
+}
+
+fn sender_key(room: &RoomId, from: &DeviceAddress) -> Key {
+    let device = from.device.get().to_be_bytes();
+    let group = [room.as_bytes().as_slice(), from.user.as_bytes(), &device].concat();
+    Key::new(Table::RoomSenders, &group)
 }

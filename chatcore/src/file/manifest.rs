@@ -1,7 +1,7 @@
 //! The manifest, and how a file is cut.
 
 use crate::ids::{BlobId, FileId};
-use crate::wire::limits::{CHUNK_OVERHEAD, CHUNK_SIZES};
+use crate::wire::limits::{CHUNK_OVERHEAD, CHUNK_SIZES, MESSAGE_CHUNK_SIZES};
 use crate::wire::relay::BlobShape;
 
 use super::chunk::FileKey;
@@ -70,6 +70,16 @@ pub fn chunk_plan(size: u64) -> ChunkPlan {
     let count = size.div_ceil(u64::from(chunk_size)).max(1);
     let chunk_count = u32::try_from(padme(count)).unwrap_or(u32::MAX);
     ChunkPlan { chunk_size, chunk_count }
+}
+
+/// Returns how a text that travels as a file is cut: one chunk of the smallest size that fits.
+#[must_use]
+pub fn message_plan(size: u64) -> ChunkPlan {
+    let fits = |chunk: &&u32| u64::from(**chunk) >= size;
+    match MESSAGE_CHUNK_SIZES.iter().find(fits) {
+        Some(chunk_size) => ChunkPlan { chunk_size: *chunk_size, chunk_count: 1 },
+        None => chunk_plan(size),
+    }
 }
 
 /// Rounds up so that only the top bits of a count show (Nikitin et al., PURBs, 2019).

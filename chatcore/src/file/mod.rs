@@ -7,5 +7,5 @@ mod manifest;
 mod name;
 
 pub use chunk::{ChunkError, ChunkPlace, ChunkSalt, FileKey, RootHash};
-pub use manifest::{ChunkPlan, Manifest, chunk_plan};
+pub use manifest::{ChunkPlan, Manifest, chunk_plan, message_plan};
 pub use name::safe_name;

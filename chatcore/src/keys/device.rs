@@ -44,7 +44,7 @@ impl fmt::Debug for SigningPublicKey {
     }
 }
 
-/// Device signing key: signs prekeys. Zeroized on drop.
+/// Device signing key: signs prekeys and room events. Zeroized on drop.
 pub struct SigningKey(DalekKey);
 
 impl SigningKey {
@@ -66,7 +66,7 @@ impl SigningKey {
         SigningPublicKey(self.0.verifying_key().to_bytes())
     }
 
-    pub(super) fn sign(&self, label: &[u8], body: Vec<u8>) -> Signed {
+    pub(crate) fn sign(&self, label: &[u8], body: Vec<u8>) -> Signed {
         Signed::sign(&self.0, label, body)
     }
 }
@@ -83,7 +83,7 @@ impl fmt::Debug for SigningKey {
 pub struct DeviceKeys {
     /// Which device of the user.
     pub id: DeviceId,
-    /// Signs prekeys.
+    /// Signs prekeys and room events.
     pub signing: SigningKey,
     /// Noise `s` of first messages.
     pub agreement: DhSecret,
@@ -137,13 +137,24 @@ pub struct DeviceCert {
 }
 
 impl DeviceCert {
-    pub(super) fn verify(signed: Signed, identity: &IdentityKey) -> Result<Self, RecordError> {
+    pub(crate) fn verify(signed: Signed, identity: &IdentityKey) -> Result<Self, RecordError> {
         signed.verify(identity.as_bytes(), LABEL_DEVICE_CERT)?;
+        Self::restore(signed, identity)
+    }
+
+    /// Takes a certificate whose signature was verified when it came.
+    pub(crate) fn restore(signed: Signed, identity: &IdentityKey) -> Result<Self, RecordError> {
         let fields = wire::directory::decode_device_cert(&signed.body)?;
         if fields.user_id != identity.user_id() {
             return Err(RecordError::Inconsistent);
         }
         Ok(Self { signed, fields })
+    }
+
+    /// Returns the user whose identity key signed it.
+    #[must_use]
+    pub const fn user_id(&self) -> UserId {
+        self.fields.user_id
     }
 
     /// Returns the device's id.

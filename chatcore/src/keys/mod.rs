@@ -5,9 +5,10 @@
 
 mod device;
 mod identity;
-mod nickname;
+pub(crate) mod nickname;
 mod prekey;
 mod record;
+mod register;
 mod relay;
 mod signed;
 
@@ -19,5 +20,7 @@ pub(crate) use prekey::PrekeyFields;
 pub use prekey::{LAST_RESORT_LIFE, ONE_TIME_LIFE, PrekeyKind, PrekeyRecord, PrekeySecret};
 pub(crate) use record::UserRecordFields;
 pub use record::{KnownRecord, MAX_DEVICES, RecordError, RecordHistory, Standing, UserRecord};
+pub(crate) use register::append_body;
+pub use register::{register_id, verify_append};
 pub use relay::{RelayKey, RelayKeyPair};
 pub use signed::{SignatureError, Signed};

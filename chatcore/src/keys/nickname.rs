@@ -37,22 +37,7 @@ impl Nickname {
     /// # Errors
     /// [`NicknameError`] says which rule is broken.
     pub fn new(text: &str) -> Result<Self, NicknameError> {
-        if text.is_empty() {
-            return Err(NicknameError::Empty);
-        }
-        if text.chars().nth(MAX_NICKNAME_CHARS).is_some() {
-            return Err(NicknameError::TooLong);
-        }
-        if text.starts_with(['#', '!']) {
-            return Err(NicknameError::ReservedStart);
-        }
-        let stray_space = text.starts_with(' ') || text.ends_with(' ') || text.contains("  ");
-        if stray_space || text.chars().any(|c| c != ' ' && !is_printable(c)) {
-            return Err(NicknameError::BadCharacter);
-        }
-        if !is_nfc(text) {
-            return Err(NicknameError::NotNormalized);
-        }
+        check(text, MAX_NICKNAME_CHARS)?;
         Ok(Self(text.to_owned()))
     }
 
@@ -73,8 +58,34 @@ impl Nickname {
     /// Returns the form in which two nicknames are the same: NFKC, lower case.
     #[must_use]
     pub fn fold(&self) -> String {
-        self.0.nfkc().collect::<String>().to_lowercase()
+        fold(&self.0)
     }
+}
+
+/// Checks a name of at most `max` characters that others will be shown.
+pub(crate) fn check(text: &str, max: usize) -> Result<(), NicknameError> {
+    if text.is_empty() {
+        return Err(NicknameError::Empty);
+    }
+    if text.chars().nth(max).is_some() {
+        return Err(NicknameError::TooLong);
+    }
+    if text.starts_with(['#', '!']) {
+        return Err(NicknameError::ReservedStart);
+    }
+    let stray_space = text.starts_with(' ') || text.ends_with(' ') || text.contains("  ");
+    if stray_space || text.chars().any(|c| c != ' ' && !is_printable(c)) {
+        return Err(NicknameError::BadCharacter);
+    }
+    if !is_nfc(text) {
+        return Err(NicknameError::NotNormalized);
+    }
+    Ok(())
+}
+
+/// Returns the form in which two names are the same: NFKC, lower case.
+pub(crate) fn fold(text: &str) -> String {
+    text.nfkc().collect::<String>().to_lowercase()
 }
 
 /// Tells whether a character shows as itself: no control, format, private-use or white-space one.

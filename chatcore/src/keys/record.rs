@@ -63,6 +63,20 @@ impl UserRecord {
     pub fn verify(signed: Signed) -> Result<Self, RecordError> {
         let fields = wire::directory::decode_user_record(&signed)?;
         signed.verify(fields.identity_key.as_bytes(), LABEL_USER_RECORD)?;
+        Self::checked(signed, fields, DeviceCert::verify)
+    }
+
+    /// Takes a record that was verified before it was stored.
+    pub(crate) fn restore(signed: Signed) -> Result<Self, RecordError> {
+        let fields = wire::directory::decode_user_record(&signed)?;
+        Self::checked(signed, fields, DeviceCert::restore)
+    }
+
+    fn checked(
+        signed: Signed,
+        fields: UserRecordFields,
+        certificate: impl Fn(Signed, &IdentityKey) -> Result<DeviceCert, RecordError>,
+    ) -> Result<Self, RecordError> {
         let nickname = Nickname::new(&fields.nickname)?;
         let first = fields.version == 1;
         if fields.version == 0 || first != (fields.prev_hash == [0; 32]) {
@@ -70,7 +84,7 @@ impl UserRecord {
         }
         let mut devices = Vec::with_capacity(fields.devices.len());
         for cert in fields.devices {
-            let cert = DeviceCert::verify(cert, &fields.identity_key)?;
+            let cert = certificate(cert, &fields.identity_key)?;
             if devices.iter().any(|d: &DeviceCert| d.device_id() == cert.device_id()) {
                 return Err(RecordError::Inconsistent);
             }

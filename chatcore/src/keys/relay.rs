@@ -6,6 +6,7 @@ use ed25519_dalek::SigningKey;
 use rand::CryptoRng;
 use zeroize::Zeroizing;
 
+use super::signed::Signed;
 use crate::crypto::{DhPublicKey, DhSecret};
 use crate::ids::short_hex;
 
@@ -24,6 +25,14 @@ impl RelayKey {
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 64] {
         &self.0
+    }
+
+    /// Returns the Ed25519 half: signs announcements and the events of the relay's own rooms.
+    #[must_use]
+    pub fn signing_key(&self) -> [u8; 32] {
+        let mut half = [0; 32];
+        half.iter_mut().zip(self.0.iter()).for_each(|(to, from)| *to = *from);
+        half
     }
 
     /// Returns the X25519 half: Noise `s` of the relay.
@@ -82,6 +91,10 @@ impl RelayKeyPair {
         let halves = verifying.iter().chain(self.link.public().as_bytes());
         out.iter_mut().zip(halves).for_each(|(to, from)| *to = *from);
         RelayKey(out)
+    }
+
+    pub(crate) fn sign(&self, label: &[u8], body: Vec<u8>) -> Signed {
+        Signed::sign(&self.signing, label, body)
     }
 
     pub(crate) const fn link(&self) -> &DhSecret {

@@ -12,11 +12,12 @@ use crate::engine::{
     Command, ContactView, Context, EngineError, Event, HistoryView, LookupError, MAX_INLINE,
     NewProfile, ProfileView, Rejoin, query,
 };
-use crate::ids::{MessageId, UserId};
+use crate::ids::{Conversation, MessageId, UserId};
 use crate::keys::Nickname;
 use crate::noise::{HandshakeError, TransportError};
 use crate::store::{ApplyChanges, Store, StoreError};
 use crate::wire::WireError;
+use crate::wire::limits::MAX_ROOM_INLINE;
 use crate::wire::relay::{Answer, Failure, Request};
 
 /// Why a client can't do what it was asked.
@@ -197,29 +198,53 @@ impl Client {
     /// [`ClientError::Lookup`].
     pub async fn lookup(&self, name: &str) -> Result<UserId, ClientError> {
         let name = name.to_owned();
-        self.call(|reply| Op::Lookup { name, reply }).await
+        match self.ask(move |ticket| Command::Lookup { ticket, name }).await? {
+            Event::LookupDone { result, .. } => Ok(result?),
+            _ => Err(ClientError::Closed),
+        }
     }
 
-    /// Queues a text durably; [`Event::AtRelay`] and [`Event::Receipt`] tell how far it came.
+    /// Carries out a command that an event with its ticket answers; returns that event.
+    pub(super) async fn ask(
+        &self,
+        command: impl FnOnce(u64) -> Command + Send + 'static,
+    ) -> Result<Event, ClientError> {
+        let command = Box::new(command);
+        self.call(|reply| Op::Ask { command, reply }).await
+    }
+
+    /// Queues a text to a person or, as `#name`, to a room, durably; [`Event::AtRelay`] and [`Event::Receipt`] tell how far it came.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn send_text(&self, who: &str, text: &str) -> Result<MessageId, ClientError> {
-        let to = self.lookup(who).await?;
+        let to = self.conversation(who).await?;
         self.send_text_to(to, text).await
     }
 
-    /// As [`Self::send_text`], to a user that is known.
+    /// As [`Self::send_text`], to a person or room that is known.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn send_text_to(&self, to: UserId, text: &str) -> Result<MessageId, ClientError> {
-        if text.len() > MAX_INLINE {
+    pub async fn send_text_to(
+        &self,
+        to: Conversation,
+        text: &str,
+    ) -> Result<MessageId, ClientError> {
+        let most = match to {
+            Conversation::User(_) => MAX_INLINE,
+            Conversation::Room(_) => MAX_ROOM_INLINE,
+        };
+        if text.len() > most {
             return self.send_long_text(to, text).await;
         }
         let message = MessageId::generate(&mut os_rng());
         let text = text.to_owned();
-        self.command(Command::SendText { to, message, text }).await?;
+        let command = match to {
+            Conversation::User(to) => Command::SendText { to, message, text },
+            Conversation::Room(room) => Command::SendRoomText { room, message, text },
+        };
+        self.command(command).await?;
         Ok(message)
     }
 
@@ -274,19 +299,22 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn online_contacts(&self) -> Result<Vec<UserId>, ClientError> {
-        self.call(|reply| Op::QueryPresence { reply }).await
+        match self.ask(|ticket| Command::QueryPresence { ticket }).await? {
+            Event::Presence { online, .. } => Ok(online),
+            _ => Err(ClientError::Closed),
+        }
     }
 
-    /// Returns the last messages with a user, oldest first.
+    /// Returns the last messages with a user or in a room, oldest first.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn history(
         &self,
-        user: UserId,
+        conversation: Conversation,
         limit: usize,
     ) -> Result<Vec<HistoryView>, ClientError> {
-        self.look(move |store| query::history(store, &user, limit)).await
+        self.look(move |store| query::history(store, conversation, limit)).await
     }
 
     /// Returns what was not shown yet, oldest first; [`Self::shown`] takes it off the list.

@@ -12,7 +12,6 @@ use super::client::{ClientError, Notice, Options, Reconnect};
 use super::connection::{Activity, Connection};
 use super::{now, os_rng};
 use crate::engine::{Command, Context, DRIVER_REQUESTS, Engine, EngineError, Event, Step};
-use crate::ids::UserId;
 use crate::keys::RelayKey;
 use crate::store::{ApplyChanges, Key, Store, StoreError, Table};
 use crate::wire::relay::{
@@ -26,12 +25,10 @@ pub(super) enum Op {
         command: Command,
         reply: Reply<()>,
     },
-    Lookup {
-        name: String,
-        reply: Reply<UserId>,
-    },
-    QueryPresence {
-        reply: Reply<Vec<UserId>>,
+    /// A command that an event with its ticket answers.
+    Ask {
+        command: Ask,
+        reply: Reply<Event>,
     },
     /// Waits for a connection.
     Online {
@@ -49,6 +46,8 @@ pub(super) enum Op {
     Close,
 }
 
+/// Makes the command once its ticket is known.
+type Ask = Box<dyn FnOnce(u64) -> Command + Send>;
 type Look = Box<dyn FnOnce(&dyn Store) + Send>;
 type Reply<T> = oneshot::Sender<Result<T, ClientError>>;
 
@@ -86,7 +85,6 @@ pub(super) fn run(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let error = match runtime {
         Ok(runtime) => {
-            let lookups = BTreeMap::new();
             let backlog = VecDeque::new();
             let driver = Driver {
                 store,
@@ -94,8 +92,7 @@ pub(super) fn run(
                 ops,
                 notices,
                 backlog,
-                lookups,
-                presences: BTreeMap::new(),
+                asked: BTreeMap::new(),
                 next_ticket: 0,
                 settling: Vec::new(),
                 waiting_online: Vec::new(),
@@ -119,8 +116,8 @@ struct Driver {
     ops: mpsc::Receiver<Op>,
     notices: mpsc::Sender<Notice>,
     backlog: VecDeque<Notice>,
-    lookups: BTreeMap<u64, Reply<UserId>>,
-    presences: BTreeMap<u64, Reply<Vec<UserId>>>,
+    /// Who waits for the event with a ticket.
+    asked: BTreeMap<u64, Reply<Event>>,
     next_ticket: u64,
     settling: Vec<Reply<()>>,
     waiting_online: Vec<Reply<()>>,
@@ -128,7 +125,8 @@ struct Driver {
     next_request: RequestId,
     /// When the last of `requests` was answered, or the first was asked.
     answered: Instant,
-    /// Another process with the same keys took our place on the last connection.
+    /// Another process with the same keys took our place on the last connection, or the operator
+    /// cut it.
     was_replaced: bool,
 }
 
@@ -235,10 +233,7 @@ impl Driver {
     }
 
     fn fail_waiters(&mut self, error: ClientError) {
-        for reply in std::mem::take(&mut self.lookups).into_values() {
-            let _gone = reply.send(Err(error));
-        }
-        for reply in std::mem::take(&mut self.presences).into_values() {
+        for reply in std::mem::take(&mut self.asked).into_values() {
             let _gone = reply.send(Err(error));
         }
         for reply in self.settling.drain(..).chain(self.waiting_online.drain(..)) {
@@ -404,25 +399,13 @@ impl Driver {
                 let _gone = reply.send(result);
                 fatal.map_or(Ok(()), Err)
             }
-            Op::Lookup { name, reply } => {
+            Op::Ask { command, reply } => {
                 let ticket = self.next_ticket;
                 self.next_ticket += 1;
-                self.lookups.insert(ticket, reply);
-                let result = self.command(engine, connection, Command::Lookup { ticket, name });
+                self.asked.insert(ticket, reply);
+                let result = self.command(engine, connection, command(ticket));
                 if let Err(error) = result
-                    && let Some(reply) = self.lookups.remove(&ticket)
-                {
-                    let _gone = reply.send(Err(error));
-                }
-                result.err().filter(is_final).map_or(Ok(()), Err)
-            }
-            Op::QueryPresence { reply } => {
-                let ticket = self.next_ticket;
-                self.next_ticket += 1;
-                self.presences.insert(ticket, reply);
-                let result = self.command(engine, connection, Command::QueryPresence { ticket });
-                if let Err(error) = result
-                    && let Some(reply) = self.presences.remove(&ticket)
+                    && let Some(reply) = self.asked.remove(&ticket)
                 {
                     let _gone = reply.send(Err(error));
                 }
@@ -486,23 +469,22 @@ impl Driver {
         }
         let mut refused = None;
         for event in step.events {
+            if let Some(ticket) = event.ticket() {
+                if let Some(reply) = self.asked.remove(&ticket) {
+                    let _gone = reply.send(Ok(event));
+                }
+                continue;
+            }
             match event {
-                Event::LookupDone { ticket, result } => {
-                    if let Some(reply) = self.lookups.remove(&ticket) {
-                        let _gone = reply.send(result.map_err(ClientError::Lookup));
-                    }
-                }
-                Event::Presence { ticket, online } => {
-                    if let Some(reply) = self.presences.remove(&ticket) {
-                        let _gone = reply.send(Ok(online));
-                    }
-                }
                 Event::Refused(failure) => {
                     refused = Some(failure);
                     self.backlog.push_back(Notice::Event(Box::new(event)));
                 }
                 event => {
-                    self.was_replaced |= event == Event::Closing(CloseReason::Replaced);
+                    self.was_replaced |= matches!(
+                        event,
+                        Event::Closing(CloseReason::Replaced | CloseReason::Kicked)
+                    );
                     self.backlog.push_back(Notice::Event(Box::new(event)));
                 }
             }
@@ -545,10 +527,7 @@ fn refuse(op: Op, error: ClientError) {
         Op::Command { reply, .. } | Op::Online { reply } | Op::Settle { reply } => {
             let _gone = reply.send(Err(error));
         }
-        Op::Lookup { reply, .. } => {
-            let _gone = reply.send(Err(error));
-        }
-        Op::QueryPresence { reply } => {
+        Op::Ask { reply, .. } => {
             let _gone = reply.send(Err(error));
         }
         Op::Request { reply, .. } => {
@@ -571,6 +550,7 @@ fn is_final(error: &ClientError) -> bool {
                 | ErrorCode::NicknameTaken
                 | ErrorCode::BadRecord
                 | ErrorCode::Unsupported
+                | ErrorCode::Banned
         ),
         _ => false,
     }

@@ -6,6 +6,7 @@
 mod client;
 mod connection;
 mod driver;
+mod rooms;
 mod transfer;
 
 pub use client::{Client, ClientError, Events, Notice, Options, Reconnect};

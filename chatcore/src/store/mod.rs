@@ -41,11 +41,23 @@ pub enum Table {
     Transfers,
     /// What the person has not been shown yet, by running number.
     Journal,
+    /// Rooms, by room id.
+    Rooms,
+    /// Events of rooms, by room and running number.
+    RoomEvents,
+    /// Joins and leaves of open rooms, by room and running number.
+    RoomStatements,
+    /// What was received of each sender in each room.
+    RoomSenders,
+    /// Messages to rooms that can't be judged yet, by room and running number.
+    Held,
+    /// What many outbox entries send, by message: 0 the content, 1 how far it came.
+    Payloads,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 17] = [
         Self::Profile,
         Self::Prekeys,
         Self::Contacts,
@@ -57,6 +69,12 @@ impl Table {
         Self::Messages,
         Self::Transfers,
         Self::Journal,
+        Self::Rooms,
+        Self::RoomEvents,
+        Self::RoomStatements,
+        Self::RoomSenders,
+        Self::Held,
+        Self::Payloads,
     ];
 }
 
@@ -191,6 +209,17 @@ impl Changes {
     /// Returns the rows: `None` deletes.
     pub fn rows(&self) -> impl Iterator<Item = (&Key, Option<&Value>)> {
         self.rows.iter().map(|(key, value)| (key, value.as_ref()))
+    }
+
+    /// Returns the rows of one group, ascending: `None` deletes.
+    pub(crate) fn group<'a>(
+        &'a self,
+        table: Table,
+        group: &[u8],
+    ) -> impl Iterator<Item = (u64, Option<&'a Value>)> + use<'a> {
+        let key = |number| Key::numbered(table, group, number);
+        let rows = self.rows.range(key(0)..=key(u64::MAX));
+        rows.map(|(key, value)| (key.number, value.as_ref()))
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<Option<&Value>> {

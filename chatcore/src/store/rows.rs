@@ -6,12 +6,14 @@ use zeroize::Zeroizing;
 use crate::engine::Visibility;
 use crate::file::Manifest;
 use crate::ids::{
-    BlobId, DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, InviteToken, MessageId, PrekeyId,
-    SessionId, Timestamp, UserId,
+    BlobId, Conversation, DeliveryTag, DeviceAddress, DeviceId, EventHash, IdempotencyKey,
+    InviteToken, MessageId, PrekeyId, RegisterId, RoomId, SessionId, Timestamp, UserId,
 };
 use crate::keys::{
-    DeviceCert, DeviceKeys, IdentityKeyPair, Nickname, RecordHistory, RelayKey, UserRecord,
+    DeviceCert, DeviceKeys, IdentityKeyPair, Nickname, RecordHistory, RelayKey, Signed, UserRecord,
 };
+use crate::membership::{Act, RoomKind};
+use crate::room::RegisterSecret;
 use crate::trust::Trust;
 use crate::wire::content::Receipt;
 use crate::wire::envelope::EnvelopeKind;
@@ -36,6 +38,20 @@ pub(crate) struct Profile {
     /// When what is too old was last deleted.
     pub(crate) swept_at: Timestamp,
     pub(crate) visibility: Visibility,
+    /// Highest announcement taken in.
+    pub(crate) announced: u64,
+    pub(crate) lobby: Lobby,
+}
+
+/// How the profile stands to the relay's Lobby.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lobby {
+    /// It joins at the next login.
+    Wanted,
+    /// The person stays out.
+    Declined,
+    /// It joined once, or could not.
+    Settled,
 }
 
 impl Profile {
@@ -61,6 +77,8 @@ pub enum ContactStanding {
     Contact,
     /// Nothing of theirs is opened.
     Blocked,
+    /// Known from a common room; no contact.
+    Member,
 }
 
 /// A tag that a peer device calls us by.
@@ -205,12 +223,37 @@ pub(crate) struct SealedEnvelope {
     pub(crate) resent: bool,
 }
 
+/// What an outbox entry sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OutboxContent {
+    /// These bytes.
+    Own(Zeroizing<Vec<u8>>),
+    /// What many send, by message id; the relay has said yes or no to this one, or not yet.
+    Shared { answered: bool },
+}
+
+/// What many outbox entries send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Payload {
+    pub(crate) room: RoomId,
+    /// A content of which only message id, time and body count.
+    pub(crate) content: Zeroizing<Vec<u8>>,
+}
+
+/// How far a payload came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct PayloadCounts {
+    pub(crate) unanswered: u32,
+    pub(crate) left: u32,
+    pub(crate) delivered: u32,
+}
+
 /// An outgoing message that has no receipt yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OutboxEntry {
     pub(crate) message: MessageId,
     pub(crate) to: DeviceAddress,
-    pub(crate) content: Zeroizing<Vec<u8>>,
+    pub(crate) content: OutboxContent,
     pub(crate) created_at: Timestamp,
     pub(crate) state: OutboxState,
 }
@@ -243,7 +286,9 @@ pub enum Direction {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HistoryEntry {
     pub(crate) message: MessageId,
+    /// The other one; in a room the author.
     pub(crate) peer: UserId,
+    pub(crate) room: Option<RoomId>,
     pub(crate) direction: Direction,
     pub(crate) sent_at: Timestamp,
     pub(crate) received_at: Timestamp,
@@ -251,11 +296,18 @@ pub(crate) struct HistoryEntry {
     pub(crate) file_path: String,
 }
 
+impl HistoryEntry {
+    pub(crate) fn conversation(&self) -> Conversation {
+        self.room.map_or(Conversation::User(self.peer), Conversation::Room)
+    }
+}
+
 /// Where a message stands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct MessageIndex {
     pub(crate) history: u64,
     pub(crate) outbox: Vec<u64>,
+    pub(crate) room: Option<RoomId>,
 }
 
 /// One run of an upload: chunks sealed in it have salts derived from its seed.
@@ -272,7 +324,7 @@ pub(crate) struct UploadRun {
 pub(crate) enum Transfer {
     /// To the relay, not yet sent to anybody.
     Upload {
-        to: UserId,
+        to: Conversation,
         /// Its root is not known yet.
         manifest: Manifest,
         path: String,
@@ -281,7 +333,14 @@ pub(crate) enum Transfer {
         runs: Vec<UploadRun>,
     },
     /// Sent, and not fetched by the recipient yet: it can be deleted then.
-    Offered { to: UserId, message: MessageId, blob: BlobId, write_key: WriteKey },
+    Offered {
+        to: Conversation,
+        message: MessageId,
+        blob: BlobId,
+        write_key: WriteKey,
+        /// Of a file sent to a room: who has not fetched it.
+        waiting: Vec<UserId>,
+    },
     /// Received and not fetched yet.
     Download { from: UserId, message: MessageId },
 }
@@ -315,11 +374,99 @@ pub(crate) enum JournalKind {
     NicknameChanged(String),
     NewSession,
     RecordRefused,
+    RoomNews(EventHash),
+    RoomInvited,
+    RoomForked(EventHash),
+    RoomDelivered(MessageId),
+    MessageRefused(u8),
+    Announced(Signed),
 }
 
 /// Something the person has not been shown yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct JournalEntry {
     pub(crate) peer: UserId,
+    pub(crate) room: Option<RoomId>,
     pub(crate) kind: JournalKind,
+}
+
+/// How we stand to a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoomStanding {
+    /// Somebody asked us in.
+    Invited,
+    /// We belong to it.
+    Member,
+    /// We left, or were taken out.
+    Outside,
+    /// The room has ended.
+    Closed,
+}
+
+/// Something of ours that waits to be ordered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Intent {
+    pub(crate) number: u64,
+    pub(crate) act: Act,
+}
+
+/// Something of ours that waits for a fresh roster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unsent {
+    /// A message of the person's; its payload is stored.
+    Message(MessageId),
+    /// News of an event.
+    Update { message: MessageId, seq: u64, keys: bool, only: Option<UserId> },
+}
+
+/// A room we know.
+#[derive(Debug, Clone)]
+pub(crate) struct RoomRow {
+    pub(crate) id: RoomId,
+    pub(crate) kind: RoomKind,
+    pub(crate) standing: RoomStanding,
+    /// As last known, for lists.
+    pub(crate) name: String,
+    /// Of every register that may be of use; the first is where we began.
+    pub(crate) secrets: Vec<RegisterSecret>,
+    /// The register that `cursor` and `covered` are about.
+    pub(crate) register_read: Option<RegisterId>,
+    /// Entries of it that were read.
+    pub(crate) cursor: u64,
+    /// Events of the path that are known to stand in it.
+    pub(crate) covered: u64,
+    pub(crate) statements_cursor: u64,
+    pub(crate) own_counter: u64,
+    /// Our own join or leave of an open room is not known to be at the relay.
+    pub(crate) join_sent: bool,
+    pub(crate) intents: Vec<Intent>,
+    pub(crate) next_intent: u64,
+    /// A move that is due is ours to make.
+    pub(crate) moves: bool,
+    /// The event that was last sent to be ordered.
+    pub(crate) attempt: Option<Signed>,
+    pub(crate) sent_seq: u64,
+    pub(crate) sent_hash: [u8; 32],
+    pub(crate) unsent: Vec<Unsent>,
+    pub(crate) invited_by: Option<UserId>,
+    pub(crate) next_event_row: u64,
+    pub(crate) next_statement_row: u64,
+}
+
+/// What was received of one sending device in one room.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct RoomSender {
+    /// When we came in: who comes in anew counts anew.
+    pub(crate) joined: u64,
+    pub(crate) seq: u64,
+    pub(crate) hash: [u8; 32],
+    pub(crate) missing: Vec<u64>,
+}
+
+/// A message to a room that can't be judged yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HeldMessage {
+    pub(crate) from: DeviceAddress,
+    pub(crate) content: Zeroizing<Vec<u8>>,
+    pub(crate) came_at: Timestamp,
 }

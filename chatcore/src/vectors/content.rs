@@ -39,6 +39,9 @@ fn contents_are_as_written() {
             Body::Unknown => "unknown",
             Body::File(_) => "file",
             Body::LongText(_) => "long_text",
+            Body::RoomMessage(_) => "room_message",
+            Body::RoomUpdate(_) => "room_update",
+            Body::RoomQuery { .. } => "room_query",
         };
         assert_eq!(kind, text(&case["body"], "kind"), "{name}");
         if content.body != Body::Unknown {

@@ -8,6 +8,7 @@ mod first_message;
 mod link;
 mod ratchet;
 mod records;
+mod rooms;
 
 use std::convert::Infallible;
 

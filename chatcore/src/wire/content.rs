@@ -4,12 +4,14 @@ use prost::Message;
 use proto::content as pb;
 use zeroize::Zeroizing;
 
+use super::directory::{signed_from, signed_into};
 use super::file::{manifest_from, manifest_into};
-use super::limits::{MAX_RECEIPTS, MAX_TEXT};
+use super::limits::{MAX_RECEIPTS, MAX_TEXT, MAX_UPDATE_EVENTS};
 use super::{WireError, array, at_most};
 use crate::file::Manifest;
-use crate::ids::{DeliveryTag, MessageId, Timestamp};
+use crate::ids::{DeliveryTag, EventHash, MessageId, RoomId, Timestamp};
 use crate::keys::Signed;
+use crate::room::RegisterSecret;
 
 /// What a device tells of a message it got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,8 +57,105 @@ pub enum Body {
     Profile(Signed),
     /// First content of a session that replaces a broken one.
     Reset,
+    /// A message to a room: an encoded [`RoomContent`], the same bytes for every member.
+    RoomMessage(Vec<u8>),
+    /// News of a room.
+    RoomUpdate(RoomUpdate),
+    /// A question for news of a room.
+    RoomQuery {
+        /// Which room.
+        room: RoomId,
+        /// Events from this number on.
+        from_seq: u64,
+    },
     /// A kind this version does not know.
     Unknown,
+}
+
+/// News of a room: a wake-up, an invitation, keys, or an answer to a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomUpdate {
+    /// Which room.
+    pub room: RoomId,
+    /// Opens a register of the room.
+    pub register: Option<RegisterSecret>,
+    /// Events, not yet verified.
+    pub events: Vec<Signed>,
+    /// Joins and leaves of an open room, not yet verified.
+    pub statements: Vec<Signed>,
+}
+
+/// A message to a room (PROTOCOL.md section 16).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomContent {
+    /// The same as in the content around it.
+    pub message_id: MessageId,
+    /// Which room.
+    pub room: RoomId,
+    /// Number of the newest event that the sender knew.
+    pub seq: u64,
+    /// That event.
+    pub head: EventHash,
+    /// Place among the sender's messages to this room.
+    pub position: ChainPosition,
+    /// The sender's clock.
+    pub sent_at: Timestamp,
+    /// Text, file, long text, or unknown.
+    pub body: Body,
+}
+
+impl RoomContent {
+    /// Decodes a message to a room.
+    ///
+    /// # Errors
+    /// [`WireError`]; an unknown body is no error but [`Body::Unknown`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        use pb::content::Body as Outer;
+        use pb::room_content::Body as Pb;
+        let content = pb::RoomContent::decode(bytes)?;
+        if content.sender_seq == 0 {
+            return Err(WireError::Missing("sender_seq"));
+        }
+        Ok(Self {
+            message_id: MessageId::from_bytes(array(&content.message_id, "message_id")?),
+            room: RoomId::from_bytes(array(&content.room_id, "room_id")?),
+            seq: content.room_seq,
+            head: EventHash::from_bytes(array(&content.room_head, "room_head")?),
+            position: ChainPosition {
+                seq: content.sender_seq,
+                previous: array(&content.previous_own_hash, "previous_own_hash")?,
+            },
+            sent_at: Timestamp(content.sent_at),
+            body: body_from(content.body.map(|body| match body {
+                Pb::Text(text) => Outer::Text(text),
+                Pb::File(file) => Outer::File(file),
+                Pb::LongText(long) => Outer::LongText(long),
+            }))?,
+        })
+    }
+
+    /// Encodes the message; a body that rooms do not know is encoded as none.
+    #[must_use]
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        use pb::content::Body as Outer;
+        use pb::room_content::Body as Pb;
+        let content = pb::RoomContent {
+            message_id: self.message_id.as_bytes().to_vec(),
+            room_id: self.room.as_bytes().to_vec(),
+            room_seq: self.seq,
+            room_head: self.head.as_bytes().to_vec(),
+            sender_seq: self.position.seq,
+            previous_own_hash: self.position.previous.to_vec(),
+            sent_at: self.sent_at.0,
+            body: body_into(&self.body).and_then(|body| match body {
+                Outer::Text(text) => Some(Pb::Text(text)),
+                Outer::File(file) => Some(Pb::File(file)),
+                Outer::LongText(long) => Some(Pb::LongText(long)),
+                _ => None,
+            }),
+        };
+        Zeroizing::new(content.encode_to_vec())
+    }
 }
 
 /// What is inside an envelope (PROTOCOL.md section 7).
@@ -106,6 +205,25 @@ impl Content {
         })
     }
 
+    /// Appends what is for one device only to a content that many get: receipts and tag.
+    #[must_use]
+    pub fn encode_for_one(
+        shared: &[u8],
+        receipts: &[Receipt],
+        next_tag: Option<DeliveryTag>,
+    ) -> Zeroizing<Vec<u8>> {
+        // Protobuf: fields of joined encodings are those of one message.
+        let own = pb::Content {
+            receipts: receipts.iter().map(receipt_into).collect(),
+            next_tag: next_tag.map_or_else(Vec::new, |t| t.as_bytes().to_vec()),
+            ..pb::Content::default()
+        };
+        let mut out = Zeroizing::new(Vec::with_capacity(shared.len() + own.encoded_len()));
+        out.extend_from_slice(shared);
+        own.encode_raw(&mut *out);
+        out
+    }
+
     /// Encodes the content; [`Body::Unknown`] can't be sent and is encoded as no body.
     #[must_use]
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
@@ -142,7 +260,38 @@ fn body_from(body: Option<pb::content::Body>) -> Result<Body, WireError> {
             body: profile.record_body,
         }),
         Some(Pb::Reset(pb::Reset {})) => Body::Reset,
+        Some(Pb::RoomMessage(message)) => Body::RoomMessage(message.content),
+        Some(Pb::RoomUpdate(update)) => Body::RoomUpdate(update_from(update)?),
+        Some(Pb::RoomQuery(query)) => Body::RoomQuery {
+            room: RoomId::from_bytes(array(&query.room_id, "room_id")?),
+            from_seq: query.from_seq,
+        },
     })
+}
+
+fn update_from(update: pb::RoomUpdate) -> Result<RoomUpdate, WireError> {
+    at_most(update.events.len(), MAX_UPDATE_EVENTS, "events")?;
+    at_most(update.statements.len(), MAX_UPDATE_EVENTS, "statements")?;
+    let secret = Zeroizing::new(update.register_secret);
+    Ok(RoomUpdate {
+        room: RoomId::from_bytes(array(&update.room_id, "room_id")?),
+        register: match secret.as_slice() {
+            [] => None,
+            secret => Some(RegisterSecret::from_bytes(&array(secret, "register_secret")?)),
+        },
+        events: update.events.into_iter().map(signed_from).collect::<Result<_, _>>()?,
+        statements: update.statements.into_iter().map(signed_from).collect::<Result<_, _>>()?,
+    })
+}
+
+fn update_into(update: &RoomUpdate) -> pb::RoomUpdate {
+    let secret = update.register.as_ref();
+    pb::RoomUpdate {
+        room_id: update.room.as_bytes().to_vec(),
+        register_secret: secret.map_or_else(Vec::new, |s| s.expose().to_vec()),
+        events: update.events.iter().map(signed_into).collect(),
+        statements: update.statements.iter().map(signed_into).collect(),
+    }
 }
 
 fn body_into(body: &Body) -> Option<pb::content::Body> {
@@ -160,6 +309,11 @@ fn body_into(body: &Body) -> Option<pb::content::Body> {
             record_signature: signed.signature.to_vec(),
         }),
         Body::Reset => Pb::Reset(pb::Reset {}),
+        Body::RoomMessage(content) => Pb::RoomMessage(pb::RoomMessage { content: content.clone() }),
+        Body::RoomUpdate(update) => Pb::RoomUpdate(update_into(update)),
+        Body::RoomQuery { room, from_seq } => {
+            Pb::RoomQuery(pb::RoomQuery { room_id: room.as_bytes().to_vec(), from_seq: *from_seq })
+        }
     })
 }
 

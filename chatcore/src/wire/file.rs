@@ -2,9 +2,9 @@
 
 use proto::file as pb;
 
-use super::limits::{CHUNK_SIZES, MAX_CHUNKS, MAX_FILE, MAX_FILE_NAME, MAX_MEDIA_TYPE};
+use super::limits::{MAX_CHUNKS, MAX_FILE, MAX_FILE_NAME, MAX_MEDIA_TYPE};
 use super::{WireError, array, at_most};
-use crate::file::{FileKey, Manifest, chunk_plan};
+use crate::file::{ChunkPlan, FileKey, Manifest, chunk_plan, message_plan};
 use crate::ids::{BlobId, FileId};
 
 pub(crate) fn manifest_from(pb: pb::FileManifest) -> Result<Manifest, WireError> {
@@ -13,11 +13,8 @@ pub(crate) fn manifest_from(pb: pb::FileManifest) -> Result<Manifest, WireError>
     if pb.size > MAX_FILE || pb.chunk_count == 0 || pb.chunk_count > MAX_CHUNKS {
         return Err(WireError::BadValue("size"));
     }
-    let plan = chunk_plan(pb.size);
-    let fits = CHUNK_SIZES.contains(&pb.chunk_size)
-        && plan.chunk_size == pb.chunk_size
-        && plan.chunk_count == pb.chunk_count;
-    if !fits {
+    let shape = ChunkPlan { chunk_size: pb.chunk_size, chunk_count: pb.chunk_count };
+    if shape != chunk_plan(pb.size) && shape != message_plan(pb.size) {
         return Err(WireError::BadValue("chunk_count"));
     }
     Ok(Manifest {

@@ -36,5 +36,31 @@ pub const MAX_MEDIA_TYPE: usize = 127;
 pub const CHUNK_OVERHEAD: usize = 32;
 /// Plaintext sizes a chunk may have.
 pub const CHUNK_SIZES: [u32; 3] = [65_536, 262_144, 1_048_576];
+/// Plaintext sizes that the only chunk of a long text may have as well.
+pub const MESSAGE_CHUNK_SIZES: [u32; 4] = [4_096, 8_192, 16_384, 32_768];
 /// Most chunks of a file: 16 GiB in chunks of 1 MiB.
 pub const MAX_CHUNKS: u32 = 16_384;
+/// Most bytes of the body of a room event or statement.
+pub const MAX_EVENT: usize = 4_096;
+/// Most events in one entry of a register.
+pub const MAX_EVENTS_IN_ENTRY: usize = 256;
+/// Sizes that a sealed entry of a register may have.
+pub const ENTRY_SIZES: [usize; 8] = [1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072];
+/// Most entries of a register.
+pub const MAX_ENTRIES: u64 = 1_024;
+/// Most events and statements each in one update of a room.
+pub const MAX_UPDATE_EVENTS: usize = 64;
+/// Most bytes of an announcement's text.
+pub const MAX_ANNOUNCEMENT: usize = 4_096;
+/// Most announcements in one answer.
+pub const MAX_ANNOUNCEMENTS: usize = 64;
+/// Most open rooms of a relay.
+pub const MAX_OPEN_ROOMS: usize = 4_096;
+/// Most events, and most statements, in one answer about an open room.
+pub const MAX_ROOM_ITEMS: usize = 1_024;
+/// Most bytes of an administrator's command, and of its answer.
+pub const MAX_ADMIN_LINE: usize = 8_192;
+/// Most bytes of the answer to an administrator's command.
+pub const MAX_ADMIN_ANSWER: usize = 262_144;
+/// Most bytes of the body of a room message that travels inside of each envelope.
+pub const MAX_ROOM_INLINE: usize = 4_096;

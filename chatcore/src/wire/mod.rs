@@ -11,6 +11,7 @@ pub mod first_message;
 pub mod limits;
 pub mod prekey;
 pub mod relay;
+pub mod room;
 pub mod storage;
 
 /// Why bytes are not the message they should be. State is unchanged.

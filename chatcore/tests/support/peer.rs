@@ -1,6 +1,6 @@
 //! One device: its engine, its store, and crashes at any write.
 
-use chatcore::engine::{Command, Context, Engine, Event, NewProfile, Step, query};
+use chatcore::engine::{Command, Context, Engine, Event, Lobby, NewProfile, Step, query};
 use chatcore::ids::{DeviceAddress, DeviceId, Timestamp};
 use chatcore::keys::{Nickname, RelayKey};
 use chatcore::store::{ApplyChanges, MemoryStore};
@@ -34,6 +34,7 @@ impl Peer {
             relay,
             address: "relay:1".to_owned(),
             token: None,
+            lobby: Lobby::Wanted,
         };
         let mut context = Context { store: &store, now, rng: &mut rng };
         let step = profile.create(&mut context).unwrap();

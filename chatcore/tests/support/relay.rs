@@ -16,6 +16,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::peer::Peer;
+use super::relay_rooms::RelayRooms;
 
 /// What the relay does to an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +72,8 @@ pub(crate) struct Relay {
     pretended: BTreeMap<String, UserId>,
     /// Who is connected and may be seen, by which tags.
     pub(crate) visible: BTreeMap<DeviceAddress, Vec<DeliveryTag>>,
+    pub(crate) rooms: RelayRooms,
+    pub(crate) now: Timestamp,
 }
 
 impl Relay {
@@ -92,6 +95,8 @@ impl Relay {
             unlisted: BTreeSet::new(),
             pretended: BTreeMap::new(),
             visible: BTreeMap::new(),
+            rooms: RelayRooms { members_cap: 1_000, ..RelayRooms::default() },
+            now: Timestamp(1_800_000_000_000),
         }
     }
 
@@ -189,7 +194,7 @@ impl Relay {
                 Answer::Queued(keys.iter().map(|key| self.is_queued(key)).collect())
             }
             Request::Ping => Answer::Pong,
-            Request::ShowPresence(tags) => {
+            Request::ShowPresence { tags, .. } => {
                 self.visible.insert(from, tags);
                 Answer::Done
             }
@@ -199,7 +204,7 @@ impl Relay {
                 };
                 Answer::Presence(devices.iter().map(sees).collect())
             }
-            other => panic!("the simulation does not serve {other:?}"),
+            other => self.rooms.handle(from, &self.keys, self.now, other),
         };
         vec![RelayFrame { request_id: frame.request_id, answer }]
     }
@@ -214,6 +219,8 @@ impl Relay {
             one_time_prekeys: u32::try_from(one_time).unwrap(),
             last_resort: last_resort.map(PrekeyRecord::id),
             queued: self.mailboxes.entry(device).or_default().waiting.len() as u64,
+            lobby: self.rooms.lobby,
+            announced: self.rooms.newest_announcement(&self.keys),
         })
     }
 
@@ -335,6 +342,17 @@ impl Relay {
         let mailbox = self.mailboxes.entry(envelope.to).or_default();
         mailbox.next += 1;
         mailbox.waiting.push_back((mailbox.next, envelope));
+    }
+
+    /// Takes what is to be pushed about rooms.
+    pub(crate) fn push(&mut self, to: &UserId) -> Vec<RelayFrame> {
+        let (mine, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.rooms.changed).into_iter().partition(|(user, _)| user == to);
+        self.rooms.changed = rest;
+        let mut rooms: Vec<_> = mine.into_iter().map(|(_, room)| room).collect();
+        rooms.dedup();
+        let frame = |room| RelayFrame { request_id: 0, answer: Answer::RoomChanged(room) };
+        rooms.into_iter().map(frame).collect()
     }
 
     /// Pushes what was not delivered on this connection yet.

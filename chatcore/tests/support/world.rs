@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chatcore::engine::{Command, Direction, Event, query};
-use chatcore::ids::{DeviceAddress, HOUR, MINUTE, MessageId, SECOND, Timestamp, UserId};
+use chatcore::ids::{
+    Conversation, DeviceAddress, HOUR, MINUTE, MessageId, SECOND, Timestamp, UserId,
+};
 use chatcore::wire::content::Body;
 use chatcore::wire::relay::RelayFrame;
 use rand::rngs::StdRng;
@@ -69,7 +71,9 @@ impl World {
         let command = Command::SendText { to: recipient, message, text: text.clone() };
         // A process that dies may have saved the message or not: its history tells.
         let _ = self.peers[from].command(self.now, command);
-        let history = query::history(&self.peers[from].store, &recipient, usize::MAX).unwrap();
+        let history =
+            query::history(&self.peers[from].store, Conversation::User(recipient), usize::MAX)
+                .unwrap();
         if history.iter().any(|m| m.message == message) {
             self.sent.insert(message, (sender, recipient, text));
         }
@@ -81,11 +85,17 @@ impl World {
             return;
         }
         let address = self.peers[i].address;
+        self.relay.now = self.now;
         for frame in std::mem::take(&mut self.peers[i].outgoing) {
             let answers = self.relay.handle(address, frame);
             self.answers.entry(address).or_default().extend(answers);
         }
         for frame in self.answers.remove(&address).unwrap_or_default() {
+            if self.peers[i].online {
+                self.peers[i].frame(self.now, frame);
+            }
+        }
+        for frame in self.relay.push(&address.user) {
             if self.peers[i].online {
                 self.peers[i].frame(self.now, frame);
             }
@@ -153,7 +163,9 @@ impl World {
         let mut arrived = BTreeSet::new();
         for peer in &self.peers {
             for contact in query::contacts(&peer.store).unwrap() {
-                for m in query::history(&peer.store, &contact.user, usize::MAX).unwrap() {
+                for m in query::history(&peer.store, Conversation::User(contact.user), usize::MAX)
+                    .unwrap()
+                {
                     if m.direction != Direction::Incoming {
                         continue;
                     }

@@ -653,12 +653,354 @@ def file_chunk():
             "chunks": chunks, "root": root, "refused": bad, "manifests_refused": bad_manifests}
 
 
+# ---- sections 15 to 17: rooms ----
+
+def room():
+    people = alice, bob, carol, dave = [User("room/" + n, n) for n in ("alice", "bob", "carol", "dave")]
+    erin, frank = rnd("room/erin"), rnd("room/frank")  # nothing but user ids
+    relay_seed, relay_x = rnd("relay/ed25519"), Key(rnd("relay/x25519"))
+    relay_key = ed_public(relay_seed) + relay_x.public
+
+    def as_device(u, cert=None): return device_actor(u.key, cert or u.cert)
+    def actor_field(u): return sub(6, b"") if u is RELAY else sub(5, as_device(u))
+    def seed_of(u): return relay_seed if u is RELAY else u.signing
+    def index(u): return RELAY if u is RELAY else people.index(u)
+    def checked(message): return check_event(message, relay_key)
+
+    class Chain:
+        """Events that follow one another, as `events` of the file and as the fold has them."""
+        def __init__(self, begin=T0): self.room, self.events, self.folded, self.begin = Room(), [], [], begin
+
+        def make(self, actor, act, encoded=b"", **changes):
+            room, head = self.room, self.room.head
+            f = dict(room=room.id if head else b"", seq=room.seq + 1 if head else 0, prev=head, at=self.begin + 1000 * len(self.folded)) | changes
+            body = event_body(f["room"], f["seq"], f["prev"], f["at"], actor_field(actor), act, encoded)
+            return signed(seed_of(actor), EVENT, body), f["at"]
+
+        def add(self, actor, act, encoded=b""):
+            message, at = self.make(actor, act, encoded)
+            e = checked(message)
+            self.room.apply(e)
+            self.folded.append(e)
+            self.events.append({"actor": index(actor), "at": at, "act": act, "bytes": message, "body": split_signed(message)[0], "hash": e["hash"],
+                                "state_hash": self.room.state_hash()})
+            return self
+
+        def until(self, n):
+            chain = Chain(self.begin)
+            chain.events, chain.folded, chain.room = self.events[:n], self.folded[:n], Room(self.folded[:n])
+            return chain
+
+        def encoded(self): return [e["bytes"] for e in self.events]
+
+    def text_field(t): return data(1, t.encode())
+
+    # A private room with everything that can be done there.
+    private, register = Chain(), [rnd(f"room/register {i}") for i in range(3)]
+    next_ids = [register_id(ed_public(register_keys(s)[1])) for s in register]
+    private.add(alice, "create", create("Küche 🍳", "wer kocht?", rnd("room/nonce", 16)))
+    private.add(alice, "invite", grant(bob.id, ADMIN)).add(bob, "join")
+    private.add(bob, "invite", grant(carol.id, MODERATOR)).add(carol, "join")
+    private.add(carol, "invite", grant(dave.id, MEMBER)).add(dave, "join")
+    private.add(alice, "set_policy", num(1, MEMBER))
+    private.add(dave, "invite", grant(erin, MEMBER))
+    private.add(carol, "mute", target(dave.id))
+    private.add(carol, "unmute", target(dave.id))
+    private.add(bob, "set_topic", text_field(""))
+    private.add(alice, "set_role", grant(carol.id, ADMIN))
+    private.add(carol, "kick", target(erin))
+    private.add(carol, "move", data(1, next_ids[1]))
+    private.add(bob, "mute", target(dave.id))
+    private.add(carol, "ban", target(dave.id))
+    private.add(alice, "checkpoint", data(1, private.room.state_hash()))
+    private.add(bob, "unban", target(dave.id))
+    private.add(alice, "rename", text_field("Küche 2"))
+    private.add(alice, "transfer", target(bob.id))
+    private.add(alice, "move", data(1, next_ids[2]))
+    private.add(bob, "set_role", grant(carol.id, MEMBER))
+    private.add(bob, "invite", grant(dave.id, MODERATOR)).add(dave, "join")
+    private.add(alice, "kick", target(carol.id))
+    private.add(bob, "ban", target(frank))  # who was never there
+    private.add(bob, "transfer", target(alice.id))
+    private.add(bob, "leave")
+    private.add(alice, "close")
+
+    # The heir is the moderator who joined first, not the member who came before him, nor the one with the smaller user id.
+    second, first = sorted((bob, carol), key=lambda u: u.id)
+    succession = Chain(T0 + HOUR).add(alice, "create", create("succession", "", rnd("room/nonce of succession", 16)))
+    for u, role in (dave, MEMBER), (first, MODERATOR), (second, MODERATOR):
+        succession.add(alice, "invite", grant(u.id, role)).add(u, "join")
+    succession.add(alice, "leave")
+    assert succession.room.members[first.id] == (OWNER, 4)
+    succession.add(first, "leave").add(second, "leave")
+    assert succession.room.role(dave.id) == OWNER and not succession.room.closed
+    succession.add(dave, "leave")
+    assert succession.room.closed
+
+    # An open room of the relay.
+    lobby = Chain(T0 + 2 * HOUR).add(RELAY, "create", create("Lobby", "hello", rnd("room/nonce of the Lobby", 16), OPEN))
+    lobby.add(RELAY, "set_role", grant(alice.id, ADMIN))
+    lobby.add(alice, "set_role", grant(bob.id, MODERATOR))
+    lobby.add(RELAY, "set_role", grant(carol.id, MODERATOR))
+    lobby.add(bob, "mute", target(dave.id))
+    lobby.add(alice, "kick", target(carol.id, 1))  # who is no moderator any more
+    lobby.add(alice, "ban", target(dave.id, 3))
+    lobby.add(alice, "set_topic", text_field("  hello  again "))
+    lobby.add(alice, "unban", target(dave.id))
+    lobby.add(bob, "unmute", target(dave.id))
+    lobby.add(RELAY, "set_role", grant(bob.id, ADMIN))
+    lobby.add(RELAY, "kick", target(bob.id, 1))
+    lobby.add(RELAY, "ban", target(frank, 2**64 - 2))
+    lobby.add(RELAY, "set_role", grant(bob.id, MODERATOR))
+    lobby.add(RELAY, "rename", text_field("Lobby 2"))
+    lobby.add(RELAY, "set_role", grant(bob.id, MEMBER))
+    lobby.add(alice, "mute", target(bob.id))
+    lobby.add(RELAY, "checkpoint", data(1, lobby.room.state_hash()))
+
+    def statement(u, counter, joined=True, label=STATEMENT, actor=None):
+        body = statement_body(lobby.room.id, counter, joined, sub(4, as_device(u)) if actor is None else actor)
+        return signed(u.signing, label, body)
+    said = [(alice, 1, True), (bob, 1, True), (alice, 2, False), (alice, 5, True), (bob, 2, False), (carol, 3, True), (carol, 1, True), (dave, 3, True)]
+    statements = [{"actor": index(u), "counter": n, "joined": j, "bytes": statement(u, n, j)} for u, n, j in said]
+    members = lobby.room.joined([check_statement(s["bytes"]) for s in statements])
+    assert members == sorted((alice.id, carol.id))
+
+    # Events that verification alone refuses.
+    bad_events, after = [], private.until(7)
+    def refuse(name, message): bad_events.append(refused(name, checked, message))
+    def bad(name, actor, act, encoded=b"", chain=after, **changes): refuse(name, chain.make(actor, act, encoded, **changes)[0])
+    def body_of(act="set_topic", encoded=text_field("x"), actor=actor_field(alice), seq=7):
+        return event_body(after.room.id, seq, after.room.head, T0, actor, act, encoded)
+    good = signed(alice.signing, EVENT, body_of())
+    checked(good)
+    refuse("empty", b"")
+    refuse("truncated", good[:-1])
+    refuse("trailing byte", good + b"\0")
+    refuse("flipped bit in the body", flip(good, 10))
+    refuse("flipped bit in the signature", flip(good, -1))
+    refuse("signature of 63 bytes", good[:-66] + sub(2, good[-64:-1]))
+    refuse("wrong label", signed(alice.signing, STATEMENT, body_of()))
+    refuse("signed by the identity key", signed(alice.seed, EVENT, body_of()))
+    refuse("signed by another device", signed(bob.signing, EVENT, body_of()))
+    for name, cert in {"certificate of another identity": bob.cert, "certificate of another user": signed(alice.seed, CERT, bob.cert_body),
+                       "certificate with the wrong label": signed(alice.seed, USER, alice.cert_body),
+                       "certificate of device 0": signed(alice.seed, CERT, alice.certify(0)),
+                       "certificate with a flipped bit": flip(alice.cert, 60)}.items():
+        refuse(name, signed((bob if cert == bob.cert else alice).signing, EVENT, body_of(actor=sub(5, as_device(alice, cert)))))
+    refuse("identity key of 31 bytes", signed(alice.signing, EVENT, body_of(actor=sub(5, device_actor(alice.key[:31], alice.cert)))))
+    refuse("certificate missing", signed(alice.signing, EVENT, body_of(actor=sub(5, data(1, alice.key)))))
+    refuse("actor missing", signed(alice.signing, EVENT, body_of(actor=b"")))
+    refuse("relay actor signed by a device key", signed(alice.signing, EVENT, body_of(actor=sub(6, b""))))
+    refuse("relay actor signed by another relay", signed(rnd("room/other relay"), EVENT, body_of(actor=sub(6, b""))))
+    refuse("body over 4,096 bytes", signed(alice.signing, EVENT, body_of() + sub(99, bytes(4096))))
+    bad("prev of 31 bytes", alice, "set_topic", text_field("x"), prev=after.room.head[:31])
+    bad("prev missing", alice, "set_topic", text_field("x"), prev=b"")
+    bad("room id of 31 bytes", alice, "set_topic", text_field("x"), room=after.room.id[:31])
+    bad("room id missing", alice, "set_topic", text_field("x"), room=b"")
+    nonce = rnd("room/another nonce", 16)
+    checked(Chain().make(alice, "create", create("n" * 64, "t" * 256, nonce))[0])
+    for name, encoded in {"nonce of 15 bytes": create("name", "", nonce[:15]), "nonce missing": create("name", "", b""),
+                          "kind 0": create("name", "", nonce, 0), "kind 3": create("name", "", nonce, 3),
+                          "name empty": create("", "", nonce), "name of 65 characters": create("n" * 65, "", nonce),
+                          "name with a control character": create("na\u0007me", "", nonce), "name not NFC": create("e\u0301", "", nonce),
+                          "name with a leading #": create("#name", "", nonce), "name with a space at the end": create("name ", "", nonce),
+                          "name with a bidi override": create("na\u202eme", "", nonce), "name not UTF-8": num(1, PRIVATE) + data(2, b"\xff") + data(4, nonce),
+                          "topic of 257 characters": create("name", "t" * 257, nonce),
+                          "topic with a control character": create("name", "to\u0007pic", nonce)}.items():
+        bad("create: " + name, alice, "create", encoded, Chain())
+    encoded = create("name", "", nonce)
+    bad("create with a room id", alice, "create", encoded, Chain(), room=after.room.id)
+    bad("create with a prev", alice, "create", encoded, Chain(), prev=after.room.head)
+    bad("create with seq 1", alice, "create", encoded, Chain(), seq=1)
+    for act in "invite", "set_role":
+        bad(act + ": unknown role 9", alice, act, grant(dave.id, 9))
+        bad(act + ": role missing", alice, act, grant(dave.id, 0))
+        bad(act + ": user id of 31 bytes", alice, act, grant(dave.id[:31], MODERATOR))
+    for act in "kick", "ban", "unban", "mute", "unmute", "transfer":
+        bad(act + ": user id of 33 bytes", alice, act, target(dave.id + b"\0"))
+        bad(act + ": user id missing", alice, act, target(b""))
+    bad("set_policy: unknown role 9", alice, "set_policy", num(1, 9))
+    bad("set_policy: role missing", alice, "set_policy")
+    bad("rename: name empty", alice, "rename")
+    bad("rename: name of 65 characters", alice, "rename", text_field("n" * 65))
+    bad("set_topic: topic of 257 characters", alice, "set_topic", text_field("t" * 257))
+    bad("checkpoint: state hash of 31 bytes", alice, "checkpoint", data(1, bytes(31)))
+    bad("move: register id of 31 bytes", alice, "move", data(1, bytes(31)))
+
+    # Well signed, but not allowed where they stand.
+    not_allowed = []
+    def forbid(n, name, actor, act, encoded=b"", **changes):
+        chain = private.until(n)
+        message = chain.make(actor, act, encoded, **changes)[0]
+        not_allowed.append(refused(name, chain.room.apply, checked(message), after=n) | {"bytes": message})
+    x = text_field("x")
+    forbid(5, "join without an invitation", dave, "join")
+    forbid(3, "join of a member", bob, "join")
+    forbid(7, "member kicks", dave, "kick", target(carol.id))
+    forbid(9, "member takes back his invitation", dave, "kick", target(erin))
+    forbid(7, "member mutes", dave, "mute", target(carol.id))
+    forbid(7, "member moves", dave, "move", data(1, next_ids[1]))
+    forbid(7, "member invites before the policy allows it", dave, "invite", grant(erin, MEMBER))
+    forbid(8, "member invites a moderator", dave, "invite", grant(erin, MODERATOR))
+    forbid(7, "moderator bans", carol, "ban", target(dave.id))
+    forbid(7, "moderator sets the topic", carol, "set_topic", x)
+    forbid(7, "moderator sets a role", carol, "set_role", grant(dave.id, MODERATOR))
+    forbid(7, "moderator invites a moderator", carol, "invite", grant(erin, MODERATOR))
+    forbid(7, "moderator kicks an admin", carol, "kick", target(bob.id))
+    forbid(7, "admin demotes the owner", bob, "set_role", grant(alice.id, MEMBER))
+    forbid(7, "admin kicks the owner", bob, "kick", target(alice.id))
+    forbid(13, "admin mutes an admin", bob, "mute", target(carol.id))
+    forbid(13, "admin demotes an admin", bob, "set_role", grant(carol.id, MEMBER))
+    forbid(7, "admin invites an admin", bob, "invite", grant(erin, ADMIN))
+    forbid(7, "admin makes an admin", bob, "set_role", grant(dave.id, ADMIN))
+    forbid(7, "admin renames", bob, "rename", x)
+    forbid(7, "admin sets the policy", bob, "set_policy", num(1, MEMBER))
+    forbid(7, "admin transfers", bob, "transfer", target(carol.id))
+    forbid(7, "admin writes a checkpoint", bob, "checkpoint", data(1, private.until(7).room.state_hash()))
+    forbid(7, "admin closes", bob, "close")
+    forbid(7, "owner invites an owner", alice, "invite", grant(erin, OWNER))
+    forbid(7, "owner makes a second owner", alice, "set_role", grant(bob.id, OWNER))
+    forbid(7, "owner kicks himself", alice, "kick", target(alice.id))
+    forbid(7, "owner bans himself", alice, "ban", target(alice.id))
+    forbid(7, "owner transfers to himself", alice, "transfer", target(alice.id))
+    forbid(9, "invite of somebody invited", alice, "invite", grant(erin, MEMBER))
+    forbid(7, "invite of a member", alice, "invite", grant(dave.id, MEMBER))
+    forbid(17, "invite of somebody banned", alice, "invite", grant(dave.id, MEMBER))
+    forbid(17, "ban of somebody banned", alice, "ban", target(dave.id))
+    forbid(7, "unban of somebody not banned", alice, "unban", target(erin))
+    forbid(10, "mute of somebody muted", alice, "mute", target(dave.id))
+    forbid(7, "unmute of somebody not muted", alice, "unmute", target(dave.id))
+    forbid(17, "unmute of somebody who is no member", alice, "unmute", target(dave.id))
+    forbid(7, "kick of somebody unknown", alice, "kick", target(erin))
+    forbid(7, "role that somebody has", alice, "set_role", grant(carol.id, MODERATOR))
+    forbid(9, "role for somebody invited", alice, "set_role", grant(erin, MODERATOR))
+    forbid(9, "transfer to somebody invited", alice, "transfer", target(erin))
+    forbid(17, "act of somebody banned", dave, "leave")
+    forbid(17, "checkpoint with a wrong hash", alice, "checkpoint", data(1, rnd("room/wrong state")))
+    forbid(17, "checkpoint of an older state", alice, "checkpoint", data(1, private.events[6]["state_hash"]))
+    forbid(7, "relay in a room that it did not create", RELAY, "set_topic", x)
+    forbid(7, "seq too high", alice, "set_topic", x, seq=8)
+    forbid(7, "seq too low", alice, "set_topic", x, seq=6)
+    forbid(7, "prev is no event", alice, "set_topic", x, prev=rnd("room/wrong prev"))
+    forbid(7, "prev is the event before the newest", alice, "set_topic", x, prev=private.events[5]["hash"])
+    forbid(7, "another room", alice, "set_topic", x, room=lobby.room.id)
+    forbid(len(private.events), "anything after close", alice, "set_topic", x)
+
+    bad_statements, good = [], statement(dave, 4)
+    check_statement(good), check_statement(statement(dave, 2**64 - 2))
+    for name, message in {"empty": b"", "truncated": good[:-1], "wrong label": statement(dave, 4, label=EVENT), "counter 0": statement(dave, 0),
+                          "counter 2^64-1": statement(dave, 2**64 - 1), "flipped bit in the body": flip(good, 20),
+                          "flipped bit in the signature": flip(good, -1), "actor missing": statement(dave, 4, actor=b""),
+                          "certificate of another identity": statement(dave, 4, actor=sub(4, as_device(alice, dave.cert))),
+                          "signed by another device": statement(alice, 4, actor=sub(4, as_device(dave))),
+                          "room id of 31 bytes": signed(dave.signing, STATEMENT, statement_body(bytes(31), 4, True, sub(4, as_device(dave)))),
+                          "body over 4,096 bytes": signed(dave.signing, STATEMENT, split_signed(good)[0] + sub(99, bytes(4096)))}.items():
+        bad_statements.append(refused(name, check_statement, message))
+
+    # Branches: alice is the owner, the others joined with the roles given.
+    cases = []
+    def fork(name, winner, roles, *lines):
+        common = Chain(T0 + 3 * HOUR).add(alice, "create", create("fork", "", rnd("room/fork " + name, 16)))
+        for u, role in roles.items():
+            common.add(alice, "invite", grant(u.id, role)).add(u, "join")
+        made = []
+        for line in lines:
+            branch = common.until(len(common.events))
+            for step in line:
+                branch.add(*step)
+            made.append(branch)
+        n = len(common.events)
+        best = best_branch(common.room, [b.folded[n:] for b in made])
+        assert winner is None or best == winner, name
+        cases.append({"name": name, "common": common.encoded(), "branches": [b.encoded()[n:] for b in made], "winner": best})
+    ranks = {bob: ADMIN, carol: MODERATOR, dave: MEMBER}
+    equal = {bob: ADMIN, carol: ADMIN, dave: MEMBER}
+    def topic(u, t): return u, "set_topic", text_field(t)
+    fork("who was kicked by a higher rank is out, even with the owner in his branch", 1, ranks,
+         [(carol, "mute", target(dave.id)), topic(alice, "a")], [(bob, "kick", target(carol.id))])
+    fork("who was banned by a higher rank later in the other branch is out", 0, ranks,
+         [topic(bob, "b"), (bob, "ban", target(carol.id))], [(carol, "kick", target(dave.id)), topic(alice, "a")])
+    fork("whose role was lowered by a higher rank is out", 1, ranks,
+         [(carol, "kick", target(dave.id)), topic(alice, "a")], [(bob, "set_role", grant(carol.id, MEMBER))])
+    fork("a mute puts nobody out", 0, ranks, [(carol, "mute", target(dave.id)), topic(alice, "a")], [(bob, "mute", target(carol.id))])
+    fork("rank counts at the ancestor, not as it became in the branch", 0, ranks,
+         [topic(bob, "b"), topic(alice, "a")], [(alice, "transfer", target(carol.id)), (carol, "kick", target(bob.id))])
+    fork("all are out, so none is", 1, ranks,
+         [topic(bob, "b"), (alice, "kick", target(carol.id))], [(carol, "mute", target(dave.id)), (alice, "set_role", grant(bob.id, MEMBER))])
+    fork("the higher rank", 1, ranks, [(bob, "kick", target(dave.id))], [(alice, "invite", grant(erin, MEMBER))])
+    fork("the highest rank of anybody in the branch", 0, ranks,
+         [(bob, "invite", grant(erin, MEMBER)), topic(alice, "a")], [(bob, "kick", target(dave.id)), (carol, "invite", grant(erin, MEMBER))])
+    fork("a removal before a grant", 1, equal, [(bob, "invite", grant(erin, MEMBER))], [(carol, "kick", target(dave.id))])
+    fork("a mute before a topic", 1, equal, [topic(bob, "b")], [(carol, "mute", target(dave.id))])
+    fork("a topic before a raised role", 0, equal, [topic(bob, "b")], [(carol, "set_role", grant(dave.id, MODERATOR))])
+    fork("a lowered role before a topic", 1, {bob: ADMIN, carol: ADMIN, dave: MODERATOR},
+         [topic(bob, "b")], [(carol, "set_role", grant(dave.id, MEMBER))])
+    fork("the smaller hash", None, equal, [topic(bob, "b")], [topic(carol, "c")])
+    fork("the smaller hash of the first event, not of the last", None, equal, [topic(bob, "b"), topic(bob, "bb")], [topic(carol, "c")])
+    fork("three branches: one is out, one of lower rank", 1, ranks,
+         [(carol, "mute", target(dave.id)), topic(alice, "a")], [(bob, "set_role", grant(carol.id, MEMBER))], [(dave, "leave")])
+    fork("three branches of one rank and class", None, equal, [topic(bob, "b")], [topic(carol, "c")], [topic(bob, "b2")])
+    assert len({c["winner"] for c in cases if "smaller hash" in c["name"]}) == 2
+
+    # The register: the entry behind a first one, with the first three events of the private room.
+    secret, position, nonce24 = register[0], 1, rnd("room/entry nonce", 24)
+    events = register_events(private.encoded()[:3])
+    sealing, write_seed = register_keys(secret)
+    write_key = ed_public(write_seed)
+    entry, proof = seal_entry(secret, position, nonce24, events)
+    assert open_entry(entry, secret, position) == events
+    check_proof(write_key, position, entry, proof)
+    bad_entries = []
+    for name, message, at in (("flipped bit in the nonce", flip(entry, 0), 1), ("flipped bit", flip(entry, 500), 1), ("flipped bit in the tag", flip(entry, -1), 1),
+                              ("position 0", entry, 0), ("position 2", entry, 2), ("truncated", entry[:-1], 1), ("truncated to 24 bytes", entry[:24], 1),
+                              ("truncated to 23 bytes", entry[:23], 1), ("empty", b"", 1)):
+        refused(name, open_entry, message, secret, at)
+        bad_entries.append({"name": name, "entry": message, "position": at})
+
+    news = {"room": lobby.room.id, "seq": T0 + 3 * HOUR, "text": "Am Sonntag wird neu gestartet.", "at": T0 + 3 * HOUR}
+    def announce(seed=relay_seed, label=ANNOUNCEMENT, **changes): return signed(seed, label, announcement_body(**news | changes))
+    announced, bad_announcements = announce(), []
+    check_announcement(announced, relay_key), check_announcement(announce(text="n" * 4096), relay_key), check_announcement(announce(room=b""), relay_key)
+    for name, message in {"empty": b"", "truncated": announced[:-1], "wrong label": announce(label=EVENT), "flipped bit in the body": flip(announced, 50),
+                          "flipped bit in the signature": flip(announced, -1), "signed by another relay": announce(rnd("room/other relay")),
+                          "text over 4,096 bytes": announce(text="n" * 4097), "room id of 31 bytes": announce(room=bytes(31))}.items():
+        bad_announcements.append(refused(name, check_announcement, message, relay_key))
+
+    fields = {"message_id": rnd("room/message id", 16), "room_id": private.room.id, "room_seq": 8, "room_head": private.events[8]["hash"],
+              "sender_seq": 2, "previous_own_hash": b"", "sent_at": T0 + HOUR, "text": "Grüße an alle 👋"}
+    fields["previous_own_hash"] = sha256(room_content(fields | {"message_id": rnd("room/first message id", 16), "sender_seq": 1, "previous_own_hash": bytes(32)}))
+    inside, tag = room_content(fields), rnd("room/next tag", 16)
+    answered = {"message_id": rnd("room/receipted message", 16), "kind": 1}
+    outer = data(1, fields["message_id"]) + num(7, fields["sent_at"]) + sub(26, data(1, inside)) + sub(9, receipt(answered)) + data(10, tag)
+    check_room_content(inside), check_content(outer), check_room_content(room_content(fields | {"text": "t" * 65536}))
+    bad_messages = [refused(name, check_room_content, room_content(fields | change)) for name, change in {
+        "sender_seq 0": {"sender_seq": 0}, "message_id of 15 bytes": {"message_id": bytes(15)}, "message_id missing": {"message_id": b""},
+        "room_id of 31 bytes": {"room_id": fields["room_id"][:31]}, "room_id missing": {"room_id": b""},
+        "room_head of 33 bytes": {"room_head": fields["room_head"] + b"\0"}, "room_head missing": {"room_head": b""},
+        "previous_own_hash of 31 bytes": {"previous_own_hash": bytes(31)}, "previous_own_hash missing": {"previous_own_hash": b""},
+        "text over 65,536 bytes": {"text": "t" * 65537}}.items()]
+    bad_messages += [refused("truncated", check_room_content, inside[:-1]),
+                     refused("text not UTF-8", check_room_content, room_content(fields | {"text": ""})[:-3] + sub(20, data(1, b"\xff")))]
+
+    def person(u):
+        return {k: u.fields()[k] for k in "nickname identity_seed identity_key user_id device_id signing_seed agreement_secret link_secret cert".split()}
+    return {"users": [person(u) for u in people], "relay": {"secret": relay_seed + relay_x.secret, "key": relay_key}, "issued_at": T0,
+            "private": {"events": private.events}, "succession": {"events": succession.events},
+            "open": {"events": lobby.events}, "statements": statements, "members_after": members,
+            "refused_events": bad_events, "not_allowed": not_allowed, "refused_statements": bad_statements, "branches": cases,
+            "register": {"secret": secret, "sealing_key": sealing, "write_key": write_key, "id": register_id(write_key), "position": position,
+                         "events": events, "nonce": nonce24, "entry": entry, "proof": proof}, "refused_entries": bad_entries,
+            "announcement": {"bytes": announced} | news, "refused_announcements": bad_announcements,
+            "message": {"content": inside} | fields | {"hash": sha256(inside), "outer": outer, "receipt_id": answered["message_id"],
+                                                       "receipt_kind": 1, "next_tag": tag}, "refused_messages": bad_messages}
+
+
 VERBOSE = "--verbose" in sys.argv
 
 
 def main():
     stale = []
-    for make in (user_record, link, first_message, ratchet, envelope, file_chunk):
+    for make in (user_record, link, first_message, ratchet, envelope, file_chunk, room):
         path = Path(__file__).parent / f"{make.__name__}.json"
         if VERBOSE: print(path.name)
         made = json.dumps(make(), indent=2, ensure_ascii=False, default=bytes.hex) + "\n"

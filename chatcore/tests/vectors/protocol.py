@@ -316,9 +316,9 @@ def check_content(message):
         one(parse(bodies[0][1]), 1).decode()
 
 
-def pad(message, overhead):
-    size = next((b for b in BUCKETS if overhead + len(message) + 1 <= b), None)
-    need(size, "does not fit an envelope")
+def pad(message, overhead, sizes=BUCKETS):
+    size = next((b for b in sizes if overhead + len(message) + 1 <= b), None)
+    need(size, "does not fit")
     return (message + b"\x80").ljust(size - overhead, b"\0")
 
 
@@ -492,3 +492,293 @@ def check_manifest(message):
     need(size <= 16 << 30 and one(f, 5, 0) == chunk_size(size) and one(f, 6, 0) == counts(size)[1], "sizes")
     need(len(one(f, 8)) <= 255 and len(one(f, 9)) <= 127, "a name")
     one(f, 8).decode(), one(f, 9).decode()
+
+
+# ---- section 15: events of rooms ----
+
+EVENT, STATEMENT, ANNOUNCEMENT = b"chatcore/1/room-event", b"chatcore/1/room-statement", b"chatcore/1/announcement"
+REGISTER, ROOM_STATE = b"chatcore/1/register", b"chatcore/1/room-state"
+REGISTER_KEYS, REGISTER_ENTRY, REGISTER_APPEND = b"chatcore/1/register-keys", b"chatcore/1/register-entry", b"chatcore/1/register-append"
+MEMBER, MODERATOR, ADMIN, OWNER = 1, 2, 3, 4
+PRIVATE, OPEN = 1, 2
+RELAY = "relay"  # an actor that is no user
+
+UNSEEN = [(int(r.split("-")[0], 16), int(r.split("-")[-1], 16)) for r in (
+    "AD 34F 61C 115F 1160 17B4 17B5 180B-180F 200B-200F 2028-202E 2060-206F 3164 E000-F8FF FE00-FE0F FEFF FFA0 FFF0-FFFB 110BD 110CD "
+    "13430-1343F 1BCA0-1BCA3 1D173-1D17A E0000-E0FFF F0000-10FFFF").split()]
+
+
+def check_room_text(raw, topic=False):
+    """The table of section 11, for names and topics of rooms."""
+    t = raw.decode()
+    need(len(t) <= (256 if topic else 64) and unicodedata.is_normalized("NFC", t), "name or topic")
+    need(topic or t and t[0] not in "#! " and t[-1] != " " and "  " not in t, "name")
+    for c in t:
+        need(unicodedata.category(c) != "Cc" and not any(low <= ord(c) <= high for low, high in UNSEEN), "name or topic: character")
+        need(c == " " or not c.isspace(), "name or topic: white space")
+
+
+def device_actor(identity_key, cert): return data(1, identity_key) + sub(2, cert)
+def create(name, topic, nonce, kind=PRIVATE): return num(1, kind) + data(2, name.encode()) + data(3, topic.encode()) + data(4, nonce)
+def grant(user, role): return data(1, user) + num(2, role)
+def target(user, counter=0): return data(1, user) + num(2, counter)
+
+
+ACTS = {name: 10 + i for i, name in enumerate("create invite join leave kick ban unban mute unmute set_role rename set_topic set_policy transfer "
+                                              "checkpoint move close".split())}
+
+
+def event_body(room, seq, prev, at, actor, act, encoded):  # `actor` is the written field 5 or 6
+    return data(1, room) + num(2, seq) + data(3, prev) + num(4, at) + actor + sub(ACTS[act], encoded)
+
+
+def check_device_actor(message):
+    f = parse(message)
+    identity, (cert, signature) = one(f, 1), split_signed(one(f, 2))
+    verify(identity, CERT, cert, signature)
+    c = parse(cert)
+    need(one(c, 1) == user_id(identity) and one(c, 2, 0) >= 1 and all(len(one(c, n)) == 32 for n in (3, 4, 5)), "certificate")
+    return one(c, 1), one(c, 3)
+
+
+def check_event(message, relay_key):
+    """What can be said of an event without the room; gives its fields."""
+    body, signature = split_signed(message)
+    need(len(body) <= 4096, "body too long")
+    f = parse(body)
+    actors, acts = [(n, v) for n, v in f if n in (5, 6)], [(n, v) for n, v in f if n in ACTS.values()]
+    need(actors, "no actor")
+    user, key = (RELAY, relay_key[:32]) if actors[-1][0] == 6 else check_device_actor(actors[-1][1])
+    verify(key, EVENT, body, signature)
+    room, seq, prev = one(f, 1), one(f, 2, 0), one(f, 3)
+    e = {"hash": sha256(body), "room": room, "seq": seq, "prev": prev, "actor": user, "act": None, "target": None}
+    if acts:
+        e["act"], a = {n: name for name, n in ACTS.items()}[acts[-1][0]], parse(acts[-1][1])
+        act = e["act"]
+        if act in ("invite", "set_role", "kick", "ban", "unban", "mute", "unmute", "transfer"):
+            e |= {"target": one(a, 1), "counter": one(a, 2, 0), "role": one(a, 2, 0)}
+            need(len(e["target"]) == 32, "user id")
+        if act == "create":
+            e |= {"kind": one(a, 1, 0), "name": one(a, 2), "topic": one(a, 3)}
+            need(e["kind"] in (PRIVATE, OPEN) and len(one(a, 4)) == 16, "create")
+        if act == "set_policy": e["role"] = one(a, 1, 0)
+        if act in ("invite", "set_role", "set_policy"): need(MEMBER <= e["role"] <= OWNER, "unknown role")
+        if act in ("rename", "set_topic"): e[{"rename": "name"}.get(act, "topic")] = one(a, 1)
+        if act in ("create", "rename"): check_room_text(e["name"])
+        if act in ("create", "set_topic"): check_room_text(e["topic"], topic=True)
+        if act in ("checkpoint", "move"):
+            e["value"] = one(a, 1)
+            need(len(e["value"]) == 32, "state hash or register id")
+    need((not room and not prev and seq == 0) if e["act"] == "create" else len(room) == len(prev) == 32, "room, seq or prev")
+    return e
+
+
+class Room:
+    """The fold over a chain of events that passed `check_event`."""
+    FROM = dict(join=0, leave=MEMBER, kick=MODERATOR, ban=ADMIN, unban=ADMIN, mute=MODERATOR, unmute=MODERATOR, set_role=ADMIN, rename=OWNER,
+                set_topic=ADMIN, set_policy=OWNER, transfer=OWNER, checkpoint=OWNER, move=MODERATOR, close=OWNER) | {None: MODERATOR}
+
+    def __init__(self, events=()):
+        self.head, self.policy, self.move_due, self.register, self.closed, self.since_checkpoint = b"", MODERATOR, False, b"", False, 0
+        self.members, self.invited, self.banned, self.muted, self.counters = {}, {}, set(), set(), {}  # members: role, seq
+        for e in events:
+            self.apply(e)
+
+    def role(self, user):  # also the rank of an actor; 0: no member
+        if user == RELAY:
+            return OWNER if self.by_relay else 0
+        if self.kind == OPEN:
+            return 0 if user in self.banned else self.members.get(user, (MEMBER,))[0]
+        return self.members.get(user, (0,))[0]
+
+    def apply(self, e):
+        if not self.head:
+            need(e["act"] == "create", "does not begin with create")
+            self.by_relay, self.kind, self.name, self.topic, self.id = e["actor"] == RELAY, e["kind"], e["name"], e["topic"], e["hash"]
+            need(not self.by_relay or self.kind == OPEN, "private room of the relay")
+            if not self.by_relay:
+                self.members[e["actor"]] = OWNER, 0
+        else:
+            self.judge(e)
+            getattr(self, "do_" + (e["act"] or "nothing"), self.do_nothing)(e)
+            self.since_checkpoint = 0 if e["act"] == "checkpoint" else self.since_checkpoint + 1
+        self.head, self.seq = e["hash"], e["seq"]
+
+    def judge(self, e):
+        act, actor, who = e["act"], e["actor"], e["target"]
+        need(act != "create" and e["room"] == self.id and e["prev"] == self.head and e["seq"] == self.seq + 1, "does not follow")
+        need(not self.closed, "closed")
+        need(self.since_checkpoint < 1024 or act == "checkpoint", "checkpoint missing")
+        need(actor != RELAY or self.by_relay and act != "transfer", "relay")
+        need(self.kind == PRIVATE or act not in ("invite", "join", "leave", "move"), "open room")
+        rank, theirs, invited = self.role(actor), self.role(who), self.invited.get(who, 0)
+        need(rank >= (self.policy if act == "invite" else self.FROM[act]), "rank")
+        need(who != actor, "himself")
+        lower = 0 < theirs < rank
+        if act == "invite":
+            need(not theirs and not invited and who not in self.banned and len(self.members) + len(self.invited) < 1000, "target")
+            need(e["role"] < rank or e["role"] == MEMBER, "role")
+        elif act == "join": need(not rank and actor in self.invited, "not invited")
+        elif act == "kick": need(lower or not theirs and 0 < invited < rank, "target")
+        elif act == "ban": need(theirs < rank and who not in self.banned, "target")
+        elif act == "unban": need(who in self.banned and not theirs, "target")
+        elif act == "mute": need(lower and who not in self.muted, "target")
+        elif act == "unmute": need(lower and who in self.muted, "target")
+        elif act == "set_role": need(lower and e["role"] < rank and e["role"] != theirs, "target or role")
+        elif act == "transfer": need(theirs, "target")
+        elif act == "checkpoint": need(e["value"] == self.state_hash(), "state hash")
+
+    def do_nothing(self, e): pass
+    def do_invite(self, e): self.invited[e["target"]] = e["role"]
+    def do_join(self, e): self.members[e["actor"]] = self.invited.pop(e["actor"]), e["seq"]
+    def do_unban(self, e): self.banned.remove(e["target"])
+    def do_mute(self, e): self.muted.add(e["target"])
+    def do_unmute(self, e): self.muted.remove(e["target"])
+    def do_rename(self, e): self.name = e["name"]
+    def do_set_topic(self, e): self.topic = e["topic"]
+    def do_set_policy(self, e): self.policy = e["role"]
+    def do_move(self, e): self.register, self.move_due = e["value"], False
+    def do_close(self, e): self.closed = True
+
+    def remove(self, user):
+        gone = self.members.pop(user, None), self.invited.pop(user, None)
+        self.move_due |= self.kind == PRIVATE and gone != (None, None)
+
+    def do_kick(self, e):
+        self.remove(e["target"])
+        if self.kind == OPEN:
+            self.counters[e["target"]] = max(self.counters.get(e["target"], 0), e["counter"])
+
+    def do_ban(self, e):
+        self.do_kick(e)
+        self.banned.add(e["target"])
+
+    def do_leave(self, e):
+        was_owner = self.role(e["actor"]) == OWNER
+        self.remove(e["actor"])
+        if was_owner and self.members:
+            heir = min(self.members, key=lambda u: (-self.members[u][0], self.members[u][1], u))
+            self.members[heir] = OWNER, self.members[heir][1]
+        self.closed |= not self.members
+
+    def give(self, user, role, e):
+        self.members[user] = role, e["seq"] if self.kind == OPEN else self.members[user][1]
+        if self.kind == OPEN and role == MEMBER:
+            del self.members[user]
+
+    def do_set_role(self, e):
+        self.move_due |= self.kind == PRIVATE and e["role"] < self.role(e["target"])
+        self.give(e["target"], e["role"], e)
+
+    def do_transfer(self, e):
+        self.give(e["actor"], ADMIN, e)
+        self.give(e["target"], OWNER, e)
+
+    def state(self):
+        def listed(entries): return u32(len(entries)) + b"".join(sorted(entries))
+        return (u8(self.kind) + u32(len(self.name)) + self.name + u32(len(self.topic)) + self.topic + u8(self.policy) + u8(self.move_due)
+                + u8(bool(self.register)) + self.register + listed([u + u8(role) + u64(seq) for u, (role, seq) in self.members.items()])
+                + listed([u + u8(role) for u, role in self.invited.items()]) + listed(self.banned) + listed(self.muted)
+                + listed([u + u64(counter) for u, counter in self.counters.items()]))
+
+    def state_hash(self): return sha256(ROOM_STATE + self.state())
+
+    def joined(self, statements):
+        """Members of an open room, given what `check_statement` gave."""
+        newest = {}
+        for s in statements:
+            if s["room"] == self.id and s["counter"] > newest.get(s["user"], {"counter": 0})["counter"]:
+                newest[s["user"]] = s
+        return sorted(u for u, s in newest.items() if s["joined"] and u not in self.banned and self.counters.get(u, 0) < s["counter"])
+
+
+def statement_body(room, counter, joined, actor): return data(1, room) + num(2, counter) + num(3, joined) + actor  # field 4, or nothing
+
+
+def check_statement(message):
+    body, signature = split_signed(message)
+    f = parse(body)
+    need(len(body) <= 4096 and len(one(f, 1)) == 32 and 1 <= one(f, 2, 0) <= 2**64 - 2 and every(f, 4), "a field")
+    user, key = check_device_actor(one(f, 4))
+    verify(key, STATEMENT, body, signature)
+    return {"user": user, "room": one(f, 1), "counter": one(f, 2, 0), "joined": bool(one(f, 3, 0))}
+
+
+def best_branch(room, branches):
+    """Which of several lines that follow the head of `room` counts; events as `check_event` gives them."""
+    def facts(branch):
+        at, removals, changes = copy.deepcopy(room), [], []
+        for e in branch:
+            act = e["act"]
+            if act == "set_role": act = "lower" if e["role"] < at.role(e["target"]) else "raise"
+            if act in ("kick", "ban", "lower"): removals.append((e["actor"], e["target"]))
+            changes.append(act)
+            at.apply(e)
+        kind = 0 if changes[0] in ("kick", "ban", "mute", "lower") else 2 if changes[0] in ("invite", "unban", "unmute", "raise", "transfer") else 1
+        return "checkpoint" in changes, removals, (-max(room.role(e["actor"]) for e in branch), kind, branch[0]["hash"])
+
+    known = [facts(b) for b in branches]
+    fixed = [i for i, (has_checkpoint, *_) in enumerate(known) if has_checkpoint] or range(len(branches))
+    def out(i):
+        first = branches[i][0]["actor"]
+        return any(who == first and room.role(actor) > room.role(first) for j in fixed if j != i for actor, who in known[j][1])
+    left = [i for i in fixed if not out(i)] or fixed
+    return min(left, key=lambda i: known[i][2])
+
+
+# ---- section 15: register ----
+
+ENTRY_SIZES = [1024 << i for i in range(8)]
+
+
+def register_keys(secret):
+    okm = hkdf(b"", secret, REGISTER_KEYS, 64)
+    return okm[:32], okm[32:]  # sealing key, seed of the write key
+
+
+def register_id(write_key): return sha256(REGISTER + write_key)
+def register_events(events): return b"".join(sub(1, e) for e in events)
+
+
+def seal_entry(secret, position, nonce, events):
+    key, seed = register_keys(secret)
+    name = register_id(ed_public(seed))
+    entry = nonce + seal(key, nonce, REGISTER_ENTRY + name + u64(position), pad(events, 40, ENTRY_SIZES))
+    return entry, sign(seed, REGISTER_APPEND, name + u64(position) + sha256(entry))
+
+
+def open_entry(entry, secret, position):
+    key, seed = register_keys(secret)
+    need(len(entry) in ENTRY_SIZES, "length of an entry")
+    events = unpad(unseal(key, entry[:24], REGISTER_ENTRY + register_id(ed_public(seed)) + u64(position), entry[24:]))
+    need(len(parse(events)) <= 256, "events in an entry")
+    return events
+
+
+def check_proof(write_key, position, entry, proof): verify(write_key, REGISTER_APPEND, register_id(write_key) + u64(position) + sha256(entry), proof)
+
+
+# ---- sections 16 and 17: room messages, announcements ----
+
+def room_content(c):
+    return (data(1, c["message_id"]) + data(2, c["room_id"]) + num(3, c["room_seq"]) + data(4, c["room_head"]) + num(5, c["sender_seq"])
+            + data(6, c["previous_own_hash"]) + num(7, c["sent_at"]) + sub(20, data(1, c["text"].encode())))
+
+
+def check_room_content(message):
+    f = parse(message)
+    need(len(one(f, 1)) == 16 and all(len(one(f, n)) == 32 for n in (2, 4, 6)) and one(f, 5, 0) >= 1, "a length or sender_seq")
+    for t in every(f, 20):
+        need(len(one(parse(t), 1)) <= 65536, "text too long")
+        one(parse(t), 1).decode()
+
+
+def announcement_body(room, seq, text, at): return data(1, room) + num(2, seq) + data(3, text.encode()) + num(4, at)
+
+
+def check_announcement(message, relay_key):
+    body, signature = split_signed(message)
+    verify(relay_key[:32], ANNOUNCEMENT, body, signature)
+    f = parse(body)
+    need(len(one(f, 1)) in (0, 32) and len(one(f, 3)) <= 4096, "a length")
+    one(f, 3).decode()

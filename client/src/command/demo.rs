@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use chatcore::engine::{Event, NewProfile};
+use chatcore::engine::{Event, Lobby, NewProfile};
 use chatcore::ids::MessageId;
 use chatcore::invite::InviteLink;
 use chatcore::keys::Nickname;
@@ -44,6 +44,7 @@ impl Person {
             relay: link.relay,
             address: link.address(),
             token: link.token.clone(),
+            lobby: Lobby::Wanted,
         };
         Client::create_profile(&mut store, profile)?;
         drop(store);

@@ -1,6 +1,6 @@
 //! `chat join LINK --nick NAME`.
 
-use chatcore::engine::{NewProfile, Rejoin};
+use chatcore::engine::{Command, Lobby, NewProfile, Rejoin};
 use chatcore::invite::{InviteLink, split_address};
 use chatcore::keys::Nickname;
 use chatcore::net::{Client, Reconnect};
@@ -38,11 +38,17 @@ pub(super) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Comman
             None => parse_nickname(&context.prompt.text("Your name here", "--nick NAME")?)?,
         };
         let mut store = context.create_store()?;
-        let profile = NewProfile { nickname, relay: link.relay, address, token: link.token };
+        let lobby = if args.no_lobby { Lobby::Declined } else { Lobby::Wanted };
+        let profile = NewProfile { nickname, relay: link.relay, address, token: link.token, lobby };
         Client::create_profile(&mut store, profile)?;
         store
     };
     let online = Online::with_store(store, Reconnect::Never).await?;
+    if args.no_lobby {
+        online.client.command(Command::DeclineLobby).await?;
+    }
+    // The Lobby is joined meanwhile.
+    online.client.settle().await?;
     let profile = online.client.profile().await?;
     online.finish().await?;
     super::whoami::show(context, &profile, "You are in. Write to somebody: chat send NAME 'hello'")

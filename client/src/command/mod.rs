@@ -1,6 +1,7 @@
 //! One file per command or family: it does what the command says and prints the result.
 
 mod account;
+mod admin;
 mod completions;
 mod demo;
 mod host;
@@ -9,6 +10,7 @@ mod man;
 mod passphrase;
 mod people;
 mod receive;
+pub(crate) mod room;
 mod send;
 mod whoami;
 
@@ -38,6 +40,8 @@ pub fn run(cli: &Cli) -> Result<(), CommandError> {
         Command::Send(args) => block_on(send::text(&context, args)),
         Command::SendFile(args) => block_on(send::files(&context, args)),
         Command::Receive(args) => block_on(receive::run(&context, args)),
+        Command::Room(command) => block_on(room::run(&context, command)),
+        Command::Admin(args) => block_on(admin::run(&context, args)),
         Command::Verify(args) => block_on(people::verify(&context, args)),
         Command::Block(args) => {
             block_on(people::block(&context, args, EngineCommand::Block, "is blocked."))

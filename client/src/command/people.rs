@@ -1,11 +1,14 @@
 //! `chat contacts`, `chat history`, `chat verify`, `chat block` and `chat unblock`.
 
 use chatcore::engine::{
-    Command, ContactStanding, ContactView, Direction, HistoryView, MessageStatus, Visibility, query,
+    Command, ContactStanding, ContactView, Direction, HistoryView, MessageStatus, RoomStanding,
+    RoomView, Visibility, query,
 };
-use chatcore::ids::UserId;
+use chatcore::ids::{Conversation, RoomId, UserId};
 use chatcore::keys::Nickname;
+use chatcore::membership::RoomName;
 use chatcore::net::{self, ClientError, Reconnect};
+use chatcore::store::Store;
 use chatcore::trust::{SafetyNumber, Trust};
 use chatcore::wire::content::Body;
 use qrcode::QrCode;
@@ -24,6 +27,7 @@ const fn standing(contact: &ContactView) -> &'static str {
         ContactStanding::Contact => "contact",
         ContactStanding::Request => "request",
         ContactStanding::Blocked => "blocked",
+        ContactStanding::Member => "member",
     }
 }
 
@@ -62,7 +66,9 @@ fn show_contacts(
     contacts: &[ContactView],
     here: Option<&[UserId]>,
 ) -> Result<(), CommandError> {
-    for contact in contacts {
+    // Who only shares a room with us is no contact.
+    let known = contacts.iter().filter(|c| c.standing != ContactStanding::Member);
+    for contact in known.clone() {
         let (nickname, standing, trust) =
             (contact.nickname.as_str(), standing(contact), trust(contact));
         let online = here.map(|here| here.contains(&contact.user));
@@ -80,7 +86,7 @@ fn show_contacts(
             }
         }
     }
-    if contacts.is_empty() && context.output.mode() == OutputMode::People {
+    if known.count() == 0 && context.output.mode() == OutputMode::People {
         context.output.say("Nobody yet. Write to somebody: chat send NAME 'hello'")?;
     }
     Ok(())
@@ -92,7 +98,10 @@ fn show_contacts(
 /// The store's, or an unreachable relay.
 pub(super) async fn presence(context: &Context, args: &PresenceArgs) -> Result<(), CommandError> {
     let (visibility, said) = match args.visible {
-        Switch::On => (Visibility::Shown, "Your contacts can see when you are here."),
+        Switch::On => (
+            Visibility::Shown,
+            "Your contacts, and members of common rooms, can see when you are here.",
+        ),
         Switch::Off => (Visibility::Hidden, "Nobody can see when you are here."),
     };
     let online = Online::connect(context, Reconnect::Never).await?;
@@ -111,15 +120,37 @@ fn find(contacts: Vec<ContactView>, name: &str) -> Result<ContactView, CommandEr
     })
 }
 
+/// Finds a room of ours without asking the relay.
+fn find_room(store: &dyn Store, name: &str) -> Result<RoomId, CommandError> {
+    let fold = RoomName::from_input(name).map(|n| n.fold()).unwrap_or_default();
+    let rooms = query::rooms(store)?;
+    let is_named = |room: &&RoomView| RoomName::new(&room.name).is_ok_and(|n| n.fold() == fold);
+    let mut named: Vec<_> = rooms.iter().filter(is_named).collect();
+    named.sort_by_key(|room| room.standing != RoomStanding::Member);
+    named.first().map(|room| room.room).ok_or_else(|| {
+        CommandError::new(ExitCode::UnknownRecipient, "you know no room with that name")
+            .hint("'chat room list' shows which there are")
+    })
+}
+
 /// Shows earlier messages; needs no connection.
 ///
 /// # Errors
 /// An unknown name, or the store's.
 pub(super) fn history(context: &Context, args: &HistoryArgs) -> Result<(), CommandError> {
     let store = context.open_store()?;
-    let contact = find(query::contacts(&store)?, &args.who)?;
     let own = query::profile(&store)?;
-    for message in query::history(&store, &contact.user, args.limit)? {
+    let contacts = query::contacts(&store)?;
+    let room = args.who.starts_with('#').then(|| find_room(&store, &args.who)).transpose()?;
+    let conversation = match room {
+        Some(room) => Conversation::Room(room),
+        None => Conversation::User(find(contacts.clone(), &args.who)?.user),
+    };
+    let name_of = |user: &UserId| {
+        let known = contacts.iter().find(|c| c.user == *user);
+        known.map_or_else(|| user.fmt_short(), |c| c.nickname.as_str().to_owned())
+    };
+    for message in query::history(&store, conversation, args.limit)? {
         let (text, name) = match &message.body {
             Body::Text(text) => (text.as_str(), ""),
             Body::File(manifest) => ("", manifest.name.as_str()),
@@ -129,7 +160,16 @@ pub(super) fn history(context: &Context, args: &HistoryArgs) -> Result<(), Comma
         if context.output.mode() == OutputMode::Json {
             let (id, status, sent_at) = (message.message, status(&message), message.sent_at);
             let path = message.file_path.as_str();
-            context.output.json(&Line::History { id, status, text, name, path, sent_at })?;
+            let by = match message.direction {
+                Direction::Incoming => message.from,
+                Direction::Outgoing(_) => own.user,
+            };
+            let from = room.map(|_| {
+                if by == own.user { own.nickname.as_str().to_owned() } else { name_of(&by) }
+            });
+            let user_id = room.map(|_| by);
+            let line = Line::History { id, status, text, name, path, sent_at, from, user_id };
+            context.output.json(&line)?;
             continue;
         }
         let shown = match name {
@@ -137,12 +177,12 @@ pub(super) fn history(context: &Context, args: &HistoryArgs) -> Result<(), Comma
             name => format!("[file {}] {}", render::name(name), render::line(&message.file_path)),
         };
         let (who, id) = match message.direction {
-            Direction::Incoming => (contact.nickname.as_str(), contact.user),
-            Direction::Outgoing(_) => (own.nickname.as_str(), own.user),
+            Direction::Incoming => (name_of(&message.from), message.from),
+            Direction::Outgoing(_) => (own.nickname.as_str().to_owned(), own.user),
         };
         let time = render::time(message.sent_at, net::now());
         let paint = context.output.paint();
-        let mut line = render::message(paint, &time, who, &id, &shown);
+        let mut line = render::message(paint, &time, &who, &id, &shown);
         if let Direction::Outgoing(_) = message.direction {
             line.push_str(&paint.dim(&format!("  [{}]", status(&message).replace('_', " "))));
         }

@@ -9,6 +9,7 @@ use chatcore::net::{Client, ClientError, Notice, Reconnect};
 use crate::cli::ReceiveArgs;
 use crate::context::Context;
 use crate::error::CommandError;
+use crate::names::Names;
 use crate::online::Online;
 use crate::paths::download_folder;
 use crate::progress::Progress;
@@ -87,9 +88,10 @@ async fn print_journal(context: &Context, client: &Client) -> Result<(), Command
         let Some((last, _)) = events.last() else {
             return Ok(());
         };
+        let names = Names::load(client).await?;
         for (_, event) in &events {
             if let Some(event) = event {
-                show::event(context, event)?;
+                show::event(context, &names, event)?;
             }
         }
         client.shown(*last).await?;

@@ -2,7 +2,10 @@
 
 use std::io::Read;
 
+use chatcore::engine::{ContactStanding, ContactView};
+use chatcore::ids::Conversation;
 use chatcore::net::Reconnect;
+use chatcore::trust::Trust;
 use chatcore::wire::limits::MAX_TEXT;
 
 use crate::cli::{SendArgs, SendFileArgs};
@@ -19,21 +22,81 @@ use crate::render;
 /// # Errors
 /// Name, relay, or limits.
 pub(super) async fn text(context: &Context, args: &SendArgs) -> Result<(), CommandError> {
-    let text = match args.text.as_str() {
+    let usage = |what: &str| CommandError::new(ExitCode::Usage, what);
+    let (who, text) = match (args.all, &args.who, &args.text) {
+        (true, Some(text), None) => (None, text),
+        (false, Some(who), Some(text)) => (Some(who), text),
+        (true, ..) => return Err(usage("with --all only the text is given")),
+        (false, ..) => return Err(usage("give a name and a text")),
+    };
+    let text = match text.as_str() {
         "-" => read_stdin()?,
         text => text.to_owned(),
     };
     if text.is_empty() {
-        return Err(CommandError::new(ExitCode::Usage, "there is nothing to send"));
+        return Err(usage("there is nothing to send"));
     }
-    let mut online = Online::connect(context, Reconnect::Never).await?;
-    if args.verified_only {
-        online.require_verified(&args.who).await?;
+    let online = Online::connect(context, Reconnect::Never).await?;
+    match who {
+        Some(who) => to_one(context, online, who, &text, args.verified_only).await,
+        None => to_all(context, online, &text, args.verified_only).await,
     }
-    let id = online.client.send_text(&args.who, &text).await?;
+}
+
+async fn to_one(
+    context: &Context,
+    mut online: Online,
+    who: &str,
+    text: &str,
+    verified_only: bool,
+) -> Result<(), CommandError> {
+    if who.starts_with('#') {
+        // Who belongs to the room may have changed while we were away.
+        online.client.settle().await?;
+    }
+    if verified_only {
+        online.require_verified(who).await?;
+    }
+    let id = online.client.send_text(who, text).await?;
     online.at_relay(id).await?;
     online.finish().await?;
-    sent(context, id, &args.who, "sent")
+    sent(context, id, who, "sent")
+}
+
+/// Sends a text to each contact alone.
+async fn to_all(
+    context: &Context,
+    mut online: Online,
+    text: &str,
+    verified_only: bool,
+) -> Result<(), CommandError> {
+    let contacts = online.client.contacts().await?;
+    let is_meant = |c: &&ContactView| {
+        c.standing == ContactStanding::Contact && (!verified_only || c.trust == Trust::Verified)
+    };
+    let (mut count, mut failed) = (0, None);
+    for contact in contacts.iter().filter(is_meant) {
+        let name = contact.nickname.as_str();
+        let to = Conversation::User(contact.user);
+        let done = match online.client.send_text_to(to, text).await {
+            Ok(id) => online.at_relay(id).await.map(|()| id),
+            Err(error) => Err(error.into()),
+        };
+        // One who can't be written to does not keep it from the others.
+        match done {
+            Ok(id) => {
+                count += 1;
+                sent(context, id, name, "sent")?;
+            }
+            Err(error) => failed = Some(error.hint(format_args!("to {}", render::name(name)))),
+        }
+    }
+    online.finish().await?;
+    if count == 0 && failed.is_none() {
+        return Err(CommandError::new(ExitCode::UnknownRecipient, "you have no contacts yet")
+            .hint("write to somebody first: chat send NAME 'hello'"));
+    }
+    failed.map_or(Ok(()), Err)
 }
 
 fn sent(
@@ -45,7 +108,9 @@ fn sent(
     match context.output.mode() {
         OutputMode::Json => context.output.json(&Line::Sent { id, to }),
         OutputMode::People => {
-            context.output.say(&format!("{what}; {} gets it, also later", render::name(to)))
+            let name = render::name(to);
+            let who = if to.starts_with('#') { format!("everybody in {name}") } else { name };
+            context.output.say(&format!("{what}; {who} gets it, also later"))
         }
     }
 }
@@ -84,6 +149,9 @@ pub(super) async fn files(context: &Context, args: &SendFileArgs) -> Result<(), 
         }
     }
     let mut online = Online::connect(context, Reconnect::Never).await?;
+    if args.who.starts_with('#') {
+        online.client.settle().await?;
+    }
     if args.verified_only {
         online.require_verified(&args.who).await?;
     }

@@ -259,6 +259,12 @@ const fn table_name(table: Table) -> (u8, &'static str) {
         Table::Messages => (8, "8"),
         Table::Transfers => (9, "9"),
         Table::Journal => (10, "10"),
+        Table::Rooms => (11, "11"),
+        Table::RoomEvents => (12, "12"),
+        Table::RoomStatements => (13, "13"),
+        Table::RoomSenders => (14, "14"),
+        Table::Held => (15, "15"),
+        Table::Payloads => (16, "16"),
     }
 }
 

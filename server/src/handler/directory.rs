@@ -18,6 +18,9 @@ use crate::store::Put;
 pub(crate) fn login(shared: &Arc<Shared>, link_key: &[u8; 32]) -> Result<Welcome, Failure> {
     let device = shared.stores.directory.device(link_key).map_err(internal)?;
     let address = device.ok_or(ErrorCode::NotRegistered)?;
+    if shared.rights.of(&address.user).is_banned {
+        return Err(ErrorCode::Banned.into());
+    }
     welcome(shared, link_key, address)
 }
 
@@ -42,6 +45,8 @@ fn welcome(
         one_time_prekeys: prekeys.one_time,
         last_resort: prekeys.last_resort,
         queued: seat.waiting,
+        lobby: shared.rooms.lobby(),
+        announced: stores.announcements.newest().map_err(internal)?,
     });
     Ok(Welcome { seat, answer })
 }
@@ -71,19 +76,27 @@ pub(crate) fn register(
         return Err(ErrorCode::BadRecord.into());
     }
     let address = DeviceAddress { user: record.user_id(), device: device.device_id() };
+    if shared.rights.of(&address.user).is_banned {
+        return Err(ErrorCode::Banned.into());
+    }
     let former = newest(shared, &address.user)?;
+    let mut invited = None;
     if former.is_none() {
         match shared.registration {
             Registration::Closed => return Err(ErrorCode::RegistrationClosed.into()),
             // `InviteToken` compares in constant time.
-            Registration::Invite if token != Some(&shared.identity.token) => {
-                return Err(ErrorCode::BadToken.into());
+            Registration::Invite if token != Some(&shared.identity.token()) => {
+                let found = token.and_then(|token| shared.rights.invited(token, now));
+                invited = Some(found.ok_or(ErrorCode::BadToken)?);
             }
             Registration::Invite | Registration::Open => {}
         }
     }
     match directory.put(&record, link_key, now).map_err(internal)? {
         Put::Stored => {
+            if let Some(invited) = invited {
+                invited.used(&*shared.stores.privileges).map_err(internal)?;
+            }
             forget_former(shared, &record, former.as_ref())?;
             welcome(shared, link_key, address)
         }
@@ -122,6 +135,8 @@ pub(super) fn close(
     let answer = replace(shared, caller, &record)?;
     let blobs = &shared.stores.blobs;
     blobs.remove_owned(&caller.address.user).map_err(internal)?;
+    let user = caller.address.user;
+    shared.rooms.forget(&*shared.stores.open_rooms, &user).map_err(internal)?;
     Ok(answer)
 }
 

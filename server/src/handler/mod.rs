@@ -4,6 +4,7 @@ mod directory;
 mod files;
 mod mailbox;
 mod prekeys;
+mod rooms;
 
 use std::sync::Arc;
 
@@ -46,6 +47,15 @@ impl LaneItem {
         match self {
             Self::Request(_, Request::PutChunk { chunk, .. }) => chunk.len() + SMALL,
             Self::Request(_, Request::GetChunk { .. }) => LARGE,
+            Self::Request(
+                _,
+                Request::GetRoom { .. }
+                | Request::ReadRegister { .. }
+                | Request::ListRooms
+                | Request::AdminCommand { .. }
+                | Request::GetAnnouncements { .. },
+            ) => LARGE,
+            Self::Request(_, Request::AppendRegister { entry, .. }) => entry.len() + SMALL,
             Self::Request(_, Request::GetRecords { .. }) => MAX_RECORDS * MAX_RECORD,
             Self::Request(_, Request::ClaimPrekeys(devices)) => SMALL + devices.len() * 2_048,
             Self::Request(..) => SMALL,
@@ -124,6 +134,20 @@ fn dispatch(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Result<A
         }
         Request::GetChunk { blob, index } => files::chunk(shared, caller, &blob, index),
         Request::DeleteBlob { blob, write_key } => files::delete(shared, &blob, &write_key),
+        Request::CreateRoom(event) => rooms::create(shared, caller, event),
+        Request::ListRooms => Ok(rooms::list(shared, caller)),
+        Request::GetRoom { room, from_seq, after_statement } => {
+            Ok(shared.rooms.read(&room, from_seq, after_statement)?)
+        }
+        Request::AppendRoom(event) => rooms::append(shared, caller, event),
+        Request::PutStatement(statement) => rooms::put_statement(shared, caller, statement),
+        Request::QueryRoomPresence(room) => rooms::presence(shared, caller, &room),
+        Request::AppendRegister { write_key, position, entry, proof } => {
+            rooms::append_register(shared, caller, &write_key, (position, entry), proof)
+        }
+        Request::ReadRegister { register, from } => rooms::read_register(shared, &register, from),
+        Request::GetAnnouncements { after } => rooms::announcements(shared, caller, after),
+        Request::AdminCommand { line, form } => rooms::admin(shared, caller, &line, form),
         _ => Err(ErrorCode::Unsupported.into()),
     }
 }

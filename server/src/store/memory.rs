@@ -7,6 +7,7 @@ use bytes::Bytes;
 use chatcore::ids::{BlobId, DeviceAddress, PrekeyId, Timestamp, UserId};
 use chatcore::keys::{PrekeyKind, Signed, UserRecord};
 
+use super::memory_rooms::MemoryRooms;
 use super::rules::{Bitmap, Judgement, NicknameRow, Rename, judge};
 use super::{
     Arrival, BlobQuota, BlobRecord, BlobState, BlobUsage, Blobs, Body, ChunkOutcome, CreateOutcome,
@@ -17,7 +18,12 @@ use crate::lock::lock;
 
 pub(super) fn open() -> Stores {
     let memory = Memory::default();
+    let rooms = MemoryRooms::default();
     Stores {
+        registers: Box::new(rooms.clone()),
+        open_rooms: Box::new(rooms.clone()),
+        announcements: Box::new(rooms.clone()),
+        privileges: Box::new(rooms),
         directory: Box::new(memory.clone()),
         prekeys: Box::new(memory.clone()),
         mailbox: Box::new(memory.clone()),
@@ -82,6 +88,19 @@ impl Directory for Memory {
         let tables = lock(&self.directory);
         let row = tables.nicknames.get(folded).filter(|r| r.until.is_none());
         Ok(row.map(|r| r.owner))
+    }
+
+    fn names(&self, max: usize) -> Result<Vec<(String, UserId)>, StoreError> {
+        let tables = lock(&self.directory);
+        let live = tables.nicknames.iter().filter(|(_, row)| row.until.is_none());
+        let mut names: Vec<_> = live.map(|(name, row)| (name.clone(), row.owner)).collect();
+        names.sort();
+        names.truncate(max);
+        Ok(names)
+    }
+
+    fn release(&self, folded: &str) -> Result<bool, StoreError> {
+        Ok(lock(&self.directory).nicknames.remove(folded).is_some())
     }
 
     fn put(

@@ -18,7 +18,14 @@ use chatcore::wire::relay::BlobShape;
 mod conformance;
 mod disk;
 mod memory;
+mod memory_rooms;
+mod rooms;
 mod rules;
+
+pub use rooms::{
+    Announcements, Appended, AuditLine, Invite, OpenRooms, Privileges, RegisterQuota, Registers,
+    Rights, StoredAnnouncement, StoredRoom, StoredStatement,
+};
 
 /// Version of what is on disk; a store with a higher one is refused.
 pub const SCHEMA: u64 = 1;
@@ -102,6 +109,18 @@ pub trait Directory: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     fn owner(&self, folded: &str) -> Result<Option<UserId>, StoreError>;
+
+    /// Returns at most `max` folded nicknames in use, with whose they are, ascending.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn names(&self, max: usize) -> Result<Vec<(String, UserId)>, StoreError>;
+
+    /// Frees a folded nickname for everybody; tells whether anybody had it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn release(&self, folded: &str) -> Result<bool, StoreError>;
 
     /// Appends a record, or begins the chain anew with one that is newer by more than one version;
     /// moves nickname and link keys with it. `proven` is the link key whose secret the asker has
@@ -418,6 +437,14 @@ pub struct Stores {
     pub mailbox: Box<dyn Mailbox>,
     /// Files.
     pub blobs: Box<dyn Blobs>,
+    /// Logs of private rooms.
+    pub registers: Box<dyn Registers>,
+    /// Open rooms.
+    pub open_rooms: Box<dyn OpenRooms>,
+    /// What the relay said.
+    pub announcements: Box<dyn Announcements>,
+    /// Bans, administrators, invitations.
+    pub privileges: Box<dyn Privileges>,
     /// Housekeeping.
     pub retention: Box<dyn Retention>,
     /// Copies; stores in memory have none.

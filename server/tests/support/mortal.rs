@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use chatcore::crypto::kdf::sha256;
-use chatcore::ids::{BlobId, DeviceAddress, Timestamp, UserId};
+use chatcore::ids::{BlobId, DeviceAddress, RegisterId, RoomId, Timestamp, UserId};
 use chatcore::keys::{Signed, UserRecord};
 use server::store::{
-    Arrival, BlobQuota, BlobRecord, BlobState, BlobUsage, Blobs, Body, ChunkOutcome, CreateOutcome,
-    Directory, Mailbox, MailboxBatch, PrekeyStatus, Prekeys, Put, Queued, StoreError, StoredPrekey,
-    Stores,
+    Appended, Arrival, BlobQuota, BlobRecord, BlobState, BlobUsage, Blobs, Body, ChunkOutcome,
+    CreateOutcome, Directory, Mailbox, MailboxBatch, OpenRooms, PrekeyStatus, Prekeys, Put, Queued,
+    RegisterQuota, Registers, StoreError, StoredPrekey, StoredRoom, StoredStatement, Stores,
 };
 
 /// When the process dies: before its n-th write, or right after.
@@ -61,7 +61,18 @@ impl<T: ?Sized> Mortal<T> {
 /// Wraps what is written to in a scenario.
 pub(crate) fn wrap(stores: Stores, death: Death, log: PathBuf) -> Stores {
     let count = Arc::new(AtomicU64::new(0));
-    let Stores { directory, prekeys, mailbox, blobs, retention, snapshot } = stores;
+    let Stores {
+        directory,
+        prekeys,
+        mailbox,
+        blobs,
+        registers,
+        open_rooms,
+        announcements,
+        privileges,
+        retention,
+        snapshot,
+    } = stores;
     Stores {
         directory: Box::new(Mortal {
             store: directory,
@@ -81,7 +92,21 @@ pub(crate) fn wrap(stores: Stores, death: Death, log: PathBuf) -> Stores {
             death,
             log: log.clone(),
         }),
-        blobs: Box::new(Mortal { store: blobs, count, death, log }),
+        blobs: Box::new(Mortal {
+            store: blobs,
+            count: Arc::clone(&count),
+            death,
+            log: log.clone(),
+        }),
+        registers: Box::new(Mortal {
+            store: registers,
+            count: Arc::clone(&count),
+            death,
+            log: log.clone(),
+        }),
+        open_rooms: Box::new(Mortal { store: open_rooms, count, death, log }),
+        announcements,
+        privileges,
         retention,
         snapshot,
     }
@@ -110,6 +135,14 @@ impl Directory for Mortal<dyn Directory> {
 
     fn owner(&self, folded: &str) -> Result<Option<UserId>, StoreError> {
         self.store.owner(folded)
+    }
+
+    fn names(&self, max: usize) -> Result<Vec<(String, UserId)>, StoreError> {
+        self.store.names(max)
+    }
+
+    fn release(&self, folded: &str) -> Result<bool, StoreError> {
+        self.write(|store| store.release(folded))
     }
 
     fn put(
@@ -167,6 +200,67 @@ impl Mailbox for Mortal<dyn Mailbox> {
 
     fn commit(&self, batch: Arc<MailboxBatch>) -> Result<(), StoreError> {
         self.write(|store| store.commit(batch))
+    }
+}
+
+impl Registers for Mortal<dyn Registers> {
+    fn append(
+        &self,
+        register: &RegisterId,
+        payer: (&UserId, RegisterQuota),
+        entry: (u64, Bytes),
+        now: Timestamp,
+    ) -> Result<Appended, StoreError> {
+        self.write(|store| store.append(register, payer, entry, now))
+    }
+
+    fn read(
+        &self,
+        register: &RegisterId,
+        from: u64,
+        max_bytes: usize,
+        now: Timestamp,
+    ) -> Result<Option<(u64, Vec<Bytes>)>, StoreError> {
+        self.store.read(register, from, max_bytes, now)
+    }
+
+    fn sweep(&self, oldest: Timestamp) -> Result<(), StoreError> {
+        self.store.sweep(oldest)
+    }
+}
+
+impl OpenRooms for Mortal<dyn OpenRooms> {
+    fn load(&self) -> Result<Vec<StoredRoom>, StoreError> {
+        self.store.load()
+    }
+
+    fn lobby(&self) -> Result<Option<RoomId>, StoreError> {
+        self.store.lobby()
+    }
+
+    fn append(&self, room: &RoomId, seq: u64, event: &Signed) -> Result<(), StoreError> {
+        self.write(|store| store.append(room, seq, event))
+    }
+
+    fn begin_lobby(&self, room: &RoomId, event: &Signed) -> Result<(), StoreError> {
+        self.write(|store| store.begin_lobby(room, event))
+    }
+
+    fn put_statement(
+        &self,
+        room: &RoomId,
+        user: &UserId,
+        statement: &StoredStatement,
+    ) -> Result<(), StoreError> {
+        self.write(|store| store.put_statement(room, user, statement))
+    }
+
+    fn forget(&self, rooms: &[RoomId], user: &UserId) -> Result<(), StoreError> {
+        self.write(|store| store.forget(rooms, user))
+    }
+
+    fn remove(&self, room: &RoomId) -> Result<(), StoreError> {
+        self.write(|store| store.remove(room))
     }
 }
 

@@ -13,8 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::super::{Client, ClientError, os_rng};
 use super::{FileError, blocking, refusal, window};
 use crate::engine::{Command, EngineError, Upload, query};
-use crate::file::{ChunkPlace, ChunkSalt, FileKey, Manifest, RootHash, chunk_plan};
-use crate::ids::{BlobId, FileId, MessageId, Timestamp, UserId};
+use crate::file::{
+    ChunkPlace, ChunkPlan, ChunkSalt, FileKey, Manifest, RootHash, chunk_plan, message_plan,
+};
+use crate::ids::{BlobId, Conversation, FileId, MessageId, Timestamp};
 use crate::wire::limits::{MAX_FILE, MAX_FILE_NAME, MAX_TEXT};
 use crate::wire::relay::{Answer, Request, WriteKey};
 
@@ -65,8 +67,7 @@ fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-fn new_manifest(size: u64, name: String) -> Manifest {
-    let plan = chunk_plan(size);
+fn new_manifest(plan: ChunkPlan, size: u64, name: String) -> Manifest {
     let rng = &mut os_rng();
     Manifest {
         key: FileKey::generate(rng),
@@ -150,7 +151,7 @@ fn fill(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, FileError> {
 }
 
 impl Client {
-    /// Sends a file; a later call with the same path and recipient goes on after any break.
+    /// Sends a file to a person or, as `#name`, to a room; a later call with the same path and recipient goes on after any break.
     ///
     /// `progress` is told the bytes of the file that are at the relay.
     ///
@@ -163,17 +164,17 @@ impl Client {
         path: &Path,
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<MessageId, ClientError> {
-        let to = self.lookup(who).await?;
+        let to = self.conversation(who).await?;
         self.send_file_to(to, path, progress).await
     }
 
-    /// As [`Self::send_file`], to a user that is known.
+    /// As [`Self::send_file`], to a person or room that is known.
     ///
     /// # Errors
     /// As [`Self::send_file`].
     pub async fn send_file_to(
         &self,
-        to: UserId,
+        to: Conversation,
         path: &Path,
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<MessageId, ClientError> {
@@ -199,7 +200,7 @@ impl Client {
         }
     }
 
-    async fn find_upload(&self, to: UserId, source: &Source) -> Result<Upload, ClientError> {
+    async fn find_upload(&self, to: Conversation, source: &Source) -> Result<Upload, ClientError> {
         let path = source.path.to_string_lossy().into_owned();
         for upload in self.look(|store| query::uploads(store)).await? {
             if upload.to != to || upload.path != path {
@@ -213,7 +214,7 @@ impl Client {
         }
         Ok(Upload {
             to,
-            manifest: new_manifest(source.size, wire_name(&source.path)),
+            manifest: new_manifest(chunk_plan(source.size), source.size, wire_name(&source.path)),
             path,
             modified: source.modified,
             write_key: WriteKey(random()),
@@ -328,7 +329,7 @@ impl Client {
     /// Sends a text that does not fit an envelope.
     pub(crate) async fn send_long_text(
         &self,
-        to: UserId,
+        to: Conversation,
         text: &str,
     ) -> Result<MessageId, ClientError> {
         if text.len() > MAX_TEXT {
@@ -336,13 +337,19 @@ impl Client {
         }
         let mut upload = Upload {
             to,
-            manifest: new_manifest(text.len() as u64, String::new()),
+            manifest: new_manifest(
+                message_plan(text.len() as u64),
+                text.len() as u64,
+                String::new(),
+            ),
             path: String::new(),
             modified: Timestamp(0),
             write_key: WriteKey(random()),
             runs: Vec::new(),
         };
         self.begin_run(&mut upload).await?;
+        // The write key is needed again when everybody has fetched it.
+        self.command(Command::SaveUpload(upload.clone())).await?;
         let bytes = std::io::Cursor::new(text.to_owned().into_bytes());
         let root = self.put_all(bytes, &upload, &mut |_| ()).await?;
         self.complete(&upload).await?;

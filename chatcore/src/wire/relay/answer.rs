@@ -5,15 +5,17 @@ use prost::Message;
 use proto::relay as pb;
 
 use super::super::limits::{
-    MAX_CLAIMS, MAX_ENVELOPES, MAX_PRESENCE, MAX_QUERY, MAX_RECORD, MAX_RECORDS,
+    ENTRY_SIZES, MAX_ADMIN_ANSWER, MAX_ANNOUNCEMENTS, MAX_CLAIMS, MAX_ENTRIES, MAX_ENVELOPES,
+    MAX_OPEN_ROOMS, MAX_PRESENCE, MAX_QUERY, MAX_RECORD, MAX_RECORDS, MAX_ROOM_ITEMS,
 };
 use super::{
     BlobShape, ErrorCode, RequestId, WireError, address, append, at_most, bitmap_len, claimed_from,
-    claimed_into, copy, delivery_from, list, prekey_id, result_from, shape, signed_from,
-    signed_into,
+    claimed_into, copy, delivery_from, list, prekey_id, result_from, room_id, room_item, shape,
+    signed_from, signed_into, user_id,
 };
-use crate::ids::{DeliveryTag, DeviceAddress, PrekeyId};
+use crate::ids::{DeliveryTag, DeviceAddress, PrekeyId, RoomId, UserId};
 use crate::keys::Signed;
+use crate::membership::{MAX_MEMBERS, RoomName, Topic};
 use crate::wire::envelope::EnvelopeKind;
 
 /// Answer to a login or registration.
@@ -29,6 +31,27 @@ pub struct LoggedIn {
     pub last_resort: Option<PrekeyId>,
     /// Envelopes waiting.
     pub queued: u64,
+    /// The relay's Lobby, if it has one.
+    pub lobby: Option<RoomId>,
+    /// Number of the newest announcement, 0 for none.
+    pub announced: u64,
+}
+
+/// An open room as the relay lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomSummary {
+    /// Its id.
+    pub room: RoomId,
+    /// The event that created it, not yet verified.
+    pub create: Signed,
+    /// Its name, as the relay says.
+    pub name: RoomName,
+    /// Its topic, as the relay says.
+    pub topic: Topic,
+    /// Members.
+    pub members: u32,
+    /// How many of them are connected and let it be seen.
+    pub online: u32,
 }
 
 /// A delivered envelope.
@@ -53,6 +76,8 @@ pub enum CloseReason {
     Replaced,
     /// The device is no longer in its user's record.
     Revoked,
+    /// The operator cut the connection.
+    Kicked,
 }
 
 /// A failed request.
@@ -118,8 +143,50 @@ pub enum Answer {
         /// Ascending numbers.
         envelopes: Vec<Delivery>,
     },
+    /// Every open room.
+    RoomList(Vec<RoomSummary>),
+    /// What is new in an open room.
+    RoomData {
+        /// Events in their order.
+        events: Vec<Signed>,
+        /// Joins and leaves with their numbers, ascending.
+        statements: Vec<(u64, Signed)>,
+        /// Whether there is more.
+        more: More,
+    },
+    /// Who of an open room is connected and lets it be seen.
+    RoomPresence(Vec<UserId>),
+    /// Entries of a register.
+    RegisterEntries {
+        /// Entries in all.
+        length: u64,
+        /// From the one asked for on.
+        entries: Vec<Bytes>,
+    },
+    /// Announcements, ascending.
+    Announcements(Vec<Signed>),
+    /// What an administrator's command came to.
+    AdminAnswer {
+        /// Exit code.
+        code: u8,
+        /// For the person or program.
+        text: String,
+    },
+    /// Pushed: something is new in an open room.
+    RoomChanged(RoomId),
+    /// Pushed: an announcement.
+    Announced(Signed),
     /// Pushed: last frame.
     Closing(CloseReason),
+}
+
+/// Whether an answer is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum More {
+    /// It is to be asked again.
+    Yes,
+    /// It is.
+    No,
 }
 
 /// An answer with the number of its request.
@@ -151,6 +218,11 @@ impl RelayFrame {
                 one_time_prekeys: l.one_time_prekeys,
                 last_resort: prekey_id(l.last_resort_prekey_id),
                 queued: l.queued,
+                lobby: match l.lobby.as_ref() {
+                    [] => None,
+                    id => Some(room_id(id)?),
+                },
+                announced: l.announced,
             }),
             Pb::Records(r) => {
                 at_most(r.records.len(), MAX_RECORDS, "records")?;
@@ -190,14 +262,57 @@ impl RelayFrame {
                 at_most(d.envelopes.len(), MAX_ENVELOPES, "envelopes")?;
                 Answer::Deliver { epoch: d.epoch, envelopes: list(d.envelopes, delivery_from)? }
             }
+            Pb::RoomList(l) => {
+                at_most(l.rooms.len(), MAX_OPEN_ROOMS, "rooms")?;
+                Answer::RoomList(list(l.rooms, summary_from)?)
+            }
+            Pb::RoomData(d) => {
+                at_most(d.events.len(), MAX_ROOM_ITEMS, "events")?;
+                at_most(d.statements.len(), MAX_ROOM_ITEMS, "statements")?;
+                Answer::RoomData {
+                    events: list(d.events, |s| room_item(Some(s)))?,
+                    statements: list(d.statements, |s| Ok((s.n, room_item(s.statement)?)))?,
+                    more: if d.more { More::Yes } else { More::No },
+                }
+            }
+            Pb::RoomPresence(p) => {
+                at_most(p.users.len(), MAX_MEMBERS, "users")?;
+                Answer::RoomPresence(list(p.users, |u| user_id(&u))?)
+            }
+            Pb::RegisterEntries(r) => {
+                let most = usize::try_from(MAX_ENTRIES).unwrap_or(usize::MAX);
+                at_most(r.entries.len(), most, "entries")?;
+                if r.entries.iter().any(|entry| !ENTRY_SIZES.contains(&entry.len())) {
+                    return Err(WireError::BadLength("entries"));
+                }
+                Answer::RegisterEntries { length: r.length, entries: r.entries }
+            }
+            Pb::Announcements(a) => {
+                at_most(a.announcements.len(), MAX_ANNOUNCEMENTS, "announcements")?;
+                Answer::Announcements(list(a.announcements, |s| room_item(Some(s)))?)
+            }
+            Pb::AdminAnswer(a) => {
+                at_most(a.text.len(), MAX_ADMIN_ANSWER, "text")?;
+                let code = u8::try_from(a.code).map_err(|_| WireError::BadValue("code"))?;
+                Answer::AdminAnswer { code, text: a.text }
+            }
+            Pb::RoomChanged(c) => Answer::RoomChanged(room_id(&c.room_id)?),
+            Pb::Announced(a) => Answer::Announced(room_item(a.announcement)?),
             Pb::Closing(c) => Answer::Closing(match c.reason() {
                 pb::CloseReason::Shutdown => CloseReason::Shutdown,
                 pb::CloseReason::Replaced => CloseReason::Replaced,
                 pb::CloseReason::Revoked => CloseReason::Revoked,
+                pb::CloseReason::Kicked => CloseReason::Kicked,
                 pb::CloseReason::Unspecified => return Err(WireError::BadValue("reason")),
             }),
         };
-        let is_push = matches!(answer, Answer::Deliver { .. } | Answer::Closing(_));
+        let is_push = matches!(
+            answer,
+            Answer::Deliver { .. }
+                | Answer::Closing(_)
+                | Answer::RoomChanged(_)
+                | Answer::Announced(_)
+        );
         if is_push != (frame.request_id == 0) {
             return Err(WireError::BadValue("request_id"));
         }
@@ -220,6 +335,8 @@ impl RelayFrame {
                 one_time_prekeys: l.one_time_prekeys,
                 last_resort_prekey_id: l.last_resort.map_or(0, |id| id.0),
                 queued: l.queued,
+                lobby: l.lobby.map_or_else(Bytes::new, |room| copy(room.as_bytes())),
+                announced: l.announced,
             }),
             Answer::Records(records) => {
                 Pb::Records(pb::Records { records: records.iter().map(signed_into).collect() })
@@ -261,15 +378,70 @@ impl RelayFrame {
                     })
                     .collect(),
             }),
+            Answer::RoomList(rooms) => {
+                Pb::RoomList(pb::RoomList { rooms: rooms.iter().map(summary_into).collect() })
+            }
+            Answer::RoomData { events, statements, more } => Pb::RoomData(pb::RoomData {
+                events: events.iter().map(signed_into).collect(),
+                statements: statements
+                    .iter()
+                    .map(|(n, s)| pb::NumberedStatement { n: *n, statement: Some(signed_into(s)) })
+                    .collect(),
+                more: *more == More::Yes,
+            }),
+            Answer::RoomPresence(users) => Pb::RoomPresence(pb::RoomPresence {
+                users: users.iter().map(|user| copy(user.as_bytes())).collect(),
+            }),
+            Answer::RegisterEntries { length, entries } => {
+                Pb::RegisterEntries(pb::RegisterEntries {
+                    length: *length,
+                    entries: entries.clone(),
+                })
+            }
+            Answer::Announcements(all) => Pb::Announcements(pb::Announcements {
+                announcements: all.iter().map(signed_into).collect(),
+            }),
+            Answer::AdminAnswer { code, text } => {
+                Pb::AdminAnswer(pb::AdminAnswer { code: (*code).into(), text: text.clone() })
+            }
+            Answer::RoomChanged(room) => {
+                Pb::RoomChanged(pb::RoomChanged { room_id: copy(room.as_bytes()) })
+            }
+            Answer::Announced(signed) => {
+                Pb::Announced(pb::Announced { announcement: Some(signed_into(signed)) })
+            }
             Answer::Closing(reason) => Pb::Closing(pb::Closing {
                 reason: match reason {
                     CloseReason::Shutdown => pb::CloseReason::Shutdown,
                     CloseReason::Replaced => pb::CloseReason::Replaced,
                     CloseReason::Revoked => pb::CloseReason::Revoked,
+                    CloseReason::Kicked => pb::CloseReason::Kicked,
                 }
                 .into(),
             }),
         };
         append(&pb::RelayFrame { request_id: self.request_id, body: Some(body) }, out);
+    }
+}
+
+fn summary_from(summary: pb::RoomSummary) -> Result<RoomSummary, WireError> {
+    Ok(RoomSummary {
+        room: room_id(&summary.room_id)?,
+        create: room_item(summary.create)?,
+        name: RoomName::new(&summary.name).map_err(|_| WireError::BadValue("name"))?,
+        topic: Topic::new(&summary.topic).map_err(|_| WireError::BadValue("topic"))?,
+        members: summary.members,
+        online: summary.online,
+    })
+}
+
+fn summary_into(summary: &RoomSummary) -> pb::RoomSummary {
+    pb::RoomSummary {
+        room_id: copy(summary.room.as_bytes()),
+        create: Some(signed_into(&summary.create)),
+        name: summary.name.as_str().to_owned(),
+        topic: summary.topic.as_str().to_owned(),
+        members: summary.members,
+        online: summary.online,
     }
 }

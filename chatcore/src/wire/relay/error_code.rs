@@ -78,4 +78,18 @@ error_codes! {
     Unsupported = "the relay does not know this request",
     /// The relay failed.
     Internal = "the relay had a failure of its own",
+    /// The operator has banned the user.
+    Banned = "the relay's operator has banned you",
+    /// There is no such open room.
+    UnknownRoom = "there is no such room at the relay",
+    /// Another open room has the name.
+    RoomNameTaken = "another room has that name",
+    /// The room has as many members as it can have.
+    RoomFull = "the room is full",
+    /// Somebody else was first.
+    Conflict = "somebody else was faster",
+    /// There is no such register.
+    UnknownRegister = "the relay has lost the room's register",
+    /// The user has as many rooms as the relay allows.
+    RoomQuota = "you have as many rooms as the relay allows",
 }

@@ -6,10 +6,14 @@ use proto::relay as pb;
 
 use super::envelope::{Envelope, EnvelopeKind};
 use super::limits::{
-    BLOB_SIZES, CHUNK_OVERHEAD, CHUNK_SIZES, MAX_CHUNKS, MAX_PREKEY, MAX_RECORD, MAX_TTL,
+    BLOB_SIZES, CHUNK_OVERHEAD, CHUNK_SIZES, MAX_ANNOUNCEMENT, MAX_CHUNKS, MAX_EVENT, MAX_PREKEY,
+    MAX_RECORD, MAX_TTL, MESSAGE_CHUNK_SIZES,
 };
 use super::{WireError, array, at_most};
-use crate::ids::{BlobId, DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, PrekeyId, UserId};
+use crate::ids::{
+    BlobId, DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, PrekeyId, RegisterId, RoomId,
+    UserId,
+};
 use crate::keys::Signed;
 
 mod answer;
@@ -17,9 +21,9 @@ mod error_code;
 
 mod request;
 
-pub use answer::{Answer, CloseReason, Delivery, Failure, LoggedIn, RelayFrame};
+pub use answer::{Answer, CloseReason, Delivery, Failure, LoggedIn, More, RelayFrame, RoomSummary};
 pub use error_code::ErrorCode;
-pub use request::{DeviceFrame, Request};
+pub use request::{AnswerForm, DeviceFrame, Request, RoomPresence};
 
 /// Number of a request, chosen by the device; 0 only for acks and pushes.
 pub type RequestId = u64;
@@ -121,13 +125,31 @@ fn blob_id(bytes: &[u8]) -> Result<BlobId, WireError> {
     Ok(BlobId::from_bytes(array(bytes, "blob_id")?))
 }
 
+fn room_id(bytes: &[u8]) -> Result<RoomId, WireError> {
+    Ok(RoomId::from_bytes(array(bytes, "room_id")?))
+}
+
+fn register_id(bytes: &[u8]) -> Result<RegisterId, WireError> {
+    Ok(RegisterId::from_bytes(array(bytes, "register_id")?))
+}
+
+/// A signed event, statement or announcement of a room.
+fn room_item(signed: Option<pb::Signed>) -> Result<Signed, WireError> {
+    signed_from(signed.ok_or(WireError::Missing("signed"))?, MAX_ROOM_ITEM)
+}
+
+/// Most bytes of an encoded signed object of a room.
+const MAX_ROOM_ITEM: usize = MAX_EVENT + MAX_ANNOUNCEMENT;
+
 fn write_key(bytes: &[u8]) -> Result<WriteKey, WireError> {
     Ok(WriteKey(array(bytes, "write_key")?))
 }
 
 fn shape(chunk_size: u32, chunk_count: u32) -> Result<BlobShape, WireError> {
     let plain = usize::try_from(chunk_size).ok().and_then(|s| s.checked_sub(CHUNK_OVERHEAD));
-    let known = plain.is_some_and(|p| CHUNK_SIZES.iter().any(|s| usize::try_from(*s) == Ok(p)));
+    let is_one_of =
+        |sizes: &[u32]| plain.is_some_and(|p| sizes.iter().any(|s| usize::try_from(*s) == Ok(p)));
+    let known = is_one_of(&CHUNK_SIZES) || (is_one_of(&MESSAGE_CHUNK_SIZES) && chunk_count == 1);
     if !known || chunk_count == 0 || chunk_count > MAX_CHUNKS {
         return Err(WireError::BadValue("chunk_size"));
     }

@@ -5,15 +5,18 @@ use prost::Message;
 use proto::relay as pb;
 
 use super::super::limits::{
-    MAX_CLAIMS, MAX_ENVELOPES, MAX_PREKEY, MAX_PREKEYS, MAX_PRESENCE, MAX_QUERY,
+    ENTRY_SIZES, MAX_ADMIN_LINE, MAX_CLAIMS, MAX_ENVELOPES, MAX_PREKEY, MAX_PREKEYS, MAX_PRESENCE,
+    MAX_QUERY,
 };
 use super::{
-    BlobShape, RequestId, Who, WireError, WriteKey, address, append, at_most, blob_id, copy,
-    envelope_from, envelope_into, idempotency_key, list, record_from, shape, signed_from,
-    signed_into, tag, user_id, write_key,
+    BlobShape, RequestId, Who, WireError, WriteKey, address, append, array, at_most, blob_id, copy,
+    envelope_from, envelope_into, idempotency_key, list, record_from, register_id, room_id,
+    room_item, shape, signed_from, signed_into, tag, user_id, write_key,
 };
-use crate::ids::{BlobId, DeliveryTag, DeviceAddress, IdempotencyKey, InviteToken};
-use crate::keys::Signed;
+use crate::ids::{
+    BlobId, DeliveryTag, DeviceAddress, IdempotencyKey, InviteToken, RegisterId, RoomId, UserId,
+};
+use crate::keys::{Signed, SigningPublicKey};
 use crate::wire::envelope::Envelope;
 
 /// What a device asks of its relay.
@@ -97,12 +100,86 @@ pub enum Request {
         /// Allows writing.
         write_key: WriteKey,
     },
-    /// Lets the holders of these tags see that the device is connected; replaces the set before.
-    ShowPresence(Vec<DeliveryTag>),
+    /// Says who may see that the device is connected; replaces what was said before.
+    ShowPresence {
+        /// The holders of these tags.
+        tags: Vec<DeliveryTag>,
+        /// Whether members of common open rooms may, too.
+        in_rooms: RoomPresence,
+        /// But not these users.
+        hidden_from: Vec<UserId>,
+    },
     /// Asks which devices are connected, each by the tag it gave us.
     QueryPresence(Vec<(DeviceAddress, DeliveryTag)>),
+    /// Creates an open room.
+    CreateRoom(Signed),
+    /// Asks for all open rooms.
+    ListRooms,
+    /// Asks for what is new in an open room.
+    GetRoom {
+        /// Which.
+        room: RoomId,
+        /// Events from this number on.
+        from_seq: u64,
+        /// Statements with a higher number.
+        after_statement: u64,
+    },
+    /// Appends an event to an open room.
+    AppendRoom(Signed),
+    /// Joins or leaves an open room.
+    PutStatement(Signed),
+    /// Asks which members of a common open room are connected and let it be seen.
+    QueryRoomPresence(RoomId),
+    /// Appends an entry to a register.
+    AppendRegister {
+        /// Names the register; its secret half made the proof.
+        write_key: SigningPublicKey,
+        /// Entries before this one.
+        position: u64,
+        /// The sealed entry.
+        entry: Bytes,
+        /// Signature of the write key.
+        proof: [u8; 64],
+    },
+    /// Reads a register.
+    ReadRegister {
+        /// Which.
+        register: RegisterId,
+        /// The first entry wanted.
+        from: u64,
+    },
+    /// Asks for announcements with a higher number.
+    GetAnnouncements {
+        /// The highest one known.
+        after: u64,
+    },
+    /// A command of an administrator.
+    AdminCommand {
+        /// As typed.
+        line: String,
+        /// How the answer is to look.
+        form: AnswerForm,
+    },
     /// Shows that the device is there.
     Ping,
+}
+
+/// Whether members of common open rooms may see that a device is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoomPresence {
+    /// They may.
+    Shown,
+    /// They may not.
+    Hidden,
+}
+
+/// For whom the answer to a command is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerForm {
+    /// Words for a person.
+    Words,
+    /// JSON for a program.
+    Json,
 }
 
 /// A request with its number.
@@ -195,13 +272,48 @@ impl DeviceFrame {
             },
             Pb::ShowPresence(r) => {
                 at_most(r.tags.len(), MAX_PRESENCE, "tags")?;
-                Request::ShowPresence(list(r.tags, |t| tag(&t))?)
+                at_most(r.hidden_from.len(), MAX_PRESENCE, "hidden_from")?;
+                Request::ShowPresence {
+                    tags: list(r.tags, |t| tag(&t))?,
+                    in_rooms: if r.in_rooms { RoomPresence::Shown } else { RoomPresence::Hidden },
+                    hidden_from: list(r.hidden_from, |u| user_id(&u))?,
+                }
             }
             Pb::QueryPresence(r) => {
                 at_most(r.devices.len(), MAX_PRESENCE, "devices")?;
                 Request::QueryPresence(list(r.devices, |d| {
                     Ok((address(&d.user_id, d.device_id)?, tag(&d.tag)?))
                 })?)
+            }
+            Pb::CreateRoom(r) => Request::CreateRoom(room_item(r.event)?),
+            Pb::ListRooms(pb::ListRooms {}) => Request::ListRooms,
+            Pb::GetRoom(r) => Request::GetRoom {
+                room: room_id(&r.room_id)?,
+                from_seq: r.from_seq,
+                after_statement: r.after_statement,
+            },
+            Pb::AppendRoom(r) => Request::AppendRoom(room_item(r.event)?),
+            Pb::PutStatement(r) => Request::PutStatement(room_item(r.statement)?),
+            Pb::QueryRoomPresence(r) => Request::QueryRoomPresence(room_id(&r.room_id)?),
+            Pb::AppendRegister(r) => {
+                if !ENTRY_SIZES.contains(&r.entry.len()) {
+                    return Err(WireError::BadLength("entry"));
+                }
+                Request::AppendRegister {
+                    write_key: SigningPublicKey::from_bytes(array(&r.write_key, "write_key")?),
+                    position: r.position,
+                    entry: r.entry,
+                    proof: array(&r.proof, "proof")?,
+                }
+            }
+            Pb::ReadRegister(r) => {
+                Request::ReadRegister { register: register_id(&r.register_id)?, from: r.from }
+            }
+            Pb::GetAnnouncements(r) => Request::GetAnnouncements { after: r.after },
+            Pb::AdminCommand(r) => {
+                at_most(r.line.len(), MAX_ADMIN_LINE, "line")?;
+                let form = if r.json { AnswerForm::Json } else { AnswerForm::Words };
+                Request::AdminCommand { line: r.line, form }
             }
             Pb::Ping(pb::Ping {}) => Request::Ping,
         };
@@ -278,8 +390,49 @@ impl DeviceFrame {
                 blob_id: copy(blob.as_bytes()),
                 write_key: copy(&write_key.0),
             }),
-            Request::ShowPresence(tags) => Pb::ShowPresence(pb::ShowPresence {
-                tags: tags.iter().map(|t| copy(t.as_bytes())).collect(),
+            Request::ShowPresence { tags, in_rooms, hidden_from } => {
+                Pb::ShowPresence(pb::ShowPresence {
+                    tags: tags.iter().map(|t| copy(t.as_bytes())).collect(),
+                    in_rooms: *in_rooms == RoomPresence::Shown,
+                    hidden_from: hidden_from.iter().map(|u| copy(u.as_bytes())).collect(),
+                })
+            }
+            Request::CreateRoom(event) => {
+                Pb::CreateRoom(pb::CreateRoom { event: Some(signed_into(event)) })
+            }
+            Request::ListRooms => Pb::ListRooms(pb::ListRooms {}),
+            Request::GetRoom { room, from_seq, after_statement } => Pb::GetRoom(pb::GetRoom {
+                room_id: copy(room.as_bytes()),
+                from_seq: *from_seq,
+                after_statement: *after_statement,
+            }),
+            Request::AppendRoom(event) => {
+                Pb::AppendRoom(pb::AppendRoom { event: Some(signed_into(event)) })
+            }
+            Request::PutStatement(statement) => {
+                Pb::PutStatement(pb::PutStatement { statement: Some(signed_into(statement)) })
+            }
+            Request::QueryRoomPresence(room) => {
+                Pb::QueryRoomPresence(pb::QueryRoomPresence { room_id: copy(room.as_bytes()) })
+            }
+            Request::AppendRegister { write_key, position, entry, proof } => {
+                Pb::AppendRegister(pb::AppendRegister {
+                    write_key: copy(write_key.as_bytes()),
+                    position: *position,
+                    entry: entry.clone(),
+                    proof: copy(proof),
+                })
+            }
+            Request::ReadRegister { register, from } => Pb::ReadRegister(pb::ReadRegister {
+                register_id: copy(register.as_bytes()),
+                from: *from,
+            }),
+            Request::GetAnnouncements { after } => {
+                Pb::GetAnnouncements(pb::GetAnnouncements { after: *after })
+            }
+            Request::AdminCommand { line, form } => Pb::AdminCommand(pb::AdminCommand {
+                line: line.clone(),
+                json: *form == AnswerForm::Json,
             }),
             Request::QueryPresence(devices) => Pb::QueryPresence(pb::QueryPresence {
                 devices: devices

@@ -22,6 +22,7 @@ pub(crate) fn encode_contact(contact: &Contact) -> Zeroizing<Vec<u8>> {
             ContactStanding::Request => 1,
             ContactStanding::Contact => 2,
             ContactStanding::Blocked => 3,
+            ContactStanding::Member => 4,
         },
         trust: match contact.trust {
             Trust::Pinned => 1,
@@ -46,6 +47,7 @@ pub(crate) fn decode_contact(bytes: &[u8]) -> Result<Contact, WireError> {
             1 => ContactStanding::Request,
             2 => ContactStanding::Contact,
             3 => ContactStanding::Blocked,
+            4 => ContactStanding::Member,
             _ => return Err(WireError::BadValue("standing")),
         },
         trust: match pb.trust {

@@ -4,14 +4,18 @@ use prost::Message;
 use proto::storage as pb;
 use zeroize::Zeroizing;
 
+use super::super::directory::{signed_from, signed_into};
 use super::super::{WireError, array};
-use super::{encode, user};
-use crate::ids::MessageId;
+use super::{encode, room_from, room_into, user};
+use crate::ids::{EventHash, MessageId};
 use crate::store::rows::{JournalEntry, JournalKind};
 
 pub(crate) fn encode_journal(entry: &JournalEntry) -> Zeroizing<Vec<u8>> {
-    let mut pb =
-        pb::JournalEntry { peer: entry.peer.as_bytes().to_vec(), ..pb::JournalEntry::default() };
+    let mut pb = pb::JournalEntry {
+        peer: entry.peer.as_bytes().to_vec(),
+        room_id: room_into(entry.room),
+        ..pb::JournalEntry::default()
+    };
     let mut about = |kind, message: &MessageId| {
         pb.kind = kind;
         pb.message_id = message.as_bytes().to_vec();
@@ -39,6 +43,27 @@ pub(crate) fn encode_journal(entry: &JournalEntry) -> Zeroizing<Vec<u8>> {
         }
         JournalKind::NewSession => pb.kind = 12,
         JournalKind::RecordRefused => pb.kind = 13,
+        JournalKind::RoomNews(hash) => {
+            pb.kind = 14;
+            pb.hash = hash.as_bytes().to_vec();
+        }
+        JournalKind::RoomInvited => pb.kind = 15,
+        JournalKind::RoomForked(hash) => {
+            pb.kind = 16;
+            pb.hash = hash.as_bytes().to_vec();
+        }
+        JournalKind::RoomDelivered(message) => {
+            pb.kind = 17;
+            pb.message_id = message.as_bytes().to_vec();
+        }
+        JournalKind::MessageRefused(reason) => {
+            pb.kind = 18;
+            pb.count = u64::from(*reason);
+        }
+        JournalKind::Announced(signed) => {
+            pb.kind = 19;
+            pb.announcement = Some(signed_into(signed));
+        }
     }
     encode(&pb)
 }
@@ -60,7 +85,15 @@ pub(crate) fn decode_journal(bytes: &[u8]) -> Result<JournalEntry, WireError> {
         11 => JournalKind::NicknameChanged(pb.before.clone()),
         12 => JournalKind::NewSession,
         13 => JournalKind::RecordRefused,
+        14 => JournalKind::RoomNews(EventHash::from_bytes(array(&pb.hash, "hash")?)),
+        15 => JournalKind::RoomInvited,
+        16 => JournalKind::RoomForked(EventHash::from_bytes(array(&pb.hash, "hash")?)),
+        17 => JournalKind::RoomDelivered(message()?),
+        18 => JournalKind::MessageRefused(u8::try_from(pb.count).unwrap_or(0)),
+        19 => JournalKind::Announced(signed_from(
+            pb.announcement.clone().ok_or(WireError::Missing("announcement"))?,
+        )?),
         _ => return Err(WireError::BadValue("kind")),
     };
-    Ok(JournalEntry { peer: user(&pb.peer)?, kind })
+    Ok(JournalEntry { peer: user(&pb.peer)?, room: room_from(&pb.room_id)?, kind })
 }

@@ -7,11 +7,11 @@ use zeroize::Zeroizing;
 
 use super::super::envelope::EnvelopeKind;
 use super::super::{WireError, array};
-use super::{address_from, address_into, encode, present, user};
+use super::{address_from, address_into, encode, present, room_from, room_into, user};
 use crate::ids::{DeliveryTag, DeviceAddress, IdempotencyKey, MessageId, SessionId, Timestamp};
 use crate::store::rows::{
-    Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxEntry, OutboxState, SealedEnvelope,
-    Seen,
+    Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxContent, OutboxEntry, OutboxState,
+    Payload, PayloadCounts, SealedEnvelope, Seen,
 };
 use crate::wire::content::{Receipt, ReceiptKind};
 
@@ -73,7 +73,12 @@ pub(crate) fn encode_outbox(entry: &OutboxEntry) -> Zeroizing<Vec<u8>> {
     let mut pb = pb::OutboxEntry {
         message_id: entry.message.as_bytes().to_vec(),
         to: Some(address_into(&entry.to)),
-        content: entry.content.to_vec(),
+        content: match &entry.content {
+            OutboxContent::Own(content) => content.to_vec(),
+            OutboxContent::Shared { .. } => Vec::new(),
+        },
+        shared: matches!(entry.content, OutboxContent::Shared { .. }),
+        answered: matches!(entry.content, OutboxContent::Shared { answered: true }),
         created_at: entry.created_at.0,
         ..pb::OutboxEntry::default()
     };
@@ -124,8 +129,40 @@ pub(crate) fn decode_outbox(bytes: &[u8]) -> Result<OutboxEntry, WireError> {
             3 => OutboxState::Accepted(sealed()?),
             _ => return Err(WireError::BadValue("state")),
         },
-        content: Zeroizing::new(pb.content),
+        content: if pb.shared {
+            OutboxContent::Shared { answered: pb.answered }
+        } else {
+            OutboxContent::Own(Zeroizing::new(pb.content))
+        },
     })
+}
+
+pub(crate) fn encode_payload(payload: &Payload) -> Zeroizing<Vec<u8>> {
+    encode(&pb::Payload {
+        room_id: payload.room.as_bytes().to_vec(),
+        body: payload.content.to_vec(),
+    })
+}
+
+pub(crate) fn decode_payload(bytes: &[u8]) -> Result<Payload, WireError> {
+    let pb = pb::Payload::decode(bytes)?;
+    Ok(Payload {
+        room: room_from(&pb.room_id)?.ok_or(WireError::Missing("room_id"))?,
+        content: Zeroizing::new(pb.body),
+    })
+}
+
+pub(crate) fn encode_counts(counts: &PayloadCounts) -> Zeroizing<Vec<u8>> {
+    encode(&pb::PayloadCounts {
+        unanswered: counts.unanswered,
+        left: counts.left,
+        delivered: counts.delivered,
+    })
+}
+
+pub(crate) fn decode_counts(bytes: &[u8]) -> Result<PayloadCounts, WireError> {
+    let pb = pb::PayloadCounts::decode(bytes)?;
+    Ok(PayloadCounts { unanswered: pb.unanswered, left: pb.left, delivered: pb.delivered })
 }
 
 pub(crate) fn encode_history(entry: &HistoryEntry) -> Zeroizing<Vec<u8>> {
@@ -146,6 +183,7 @@ pub(crate) fn encode_history(entry: &HistoryEntry) -> Zeroizing<Vec<u8>> {
         content: entry.content.to_vec(),
         status,
         file_path: entry.file_path.clone(),
+        room_id: room_into(entry.room),
     })
 }
 
@@ -154,6 +192,7 @@ pub(crate) fn decode_history(bytes: &[u8]) -> Result<HistoryEntry, WireError> {
     Ok(HistoryEntry {
         message: message_id(&pb.message_id)?,
         peer: user(&pb.peer)?,
+        room: room_from(&pb.room_id)?,
         direction: match pb.status {
             0 => Direction::Incoming,
             1 => Direction::Outgoing(MessageStatus::Queued),
@@ -171,10 +210,15 @@ pub(crate) fn decode_history(bytes: &[u8]) -> Result<HistoryEntry, WireError> {
 }
 
 pub(crate) fn encode_message_index(index: &MessageIndex) -> Zeroizing<Vec<u8>> {
-    encode(&pb::MessageIndex { history: index.history, outbox: index.outbox.clone() })
+    encode(&pb::MessageIndex {
+        history: index.history,
+        outbox: index.outbox.clone(),
+        room_id: room_into(index.room),
+    })
 }
 
 pub(crate) fn decode_message_index(bytes: &[u8]) -> Result<MessageIndex, WireError> {
     let pb = pb::MessageIndex::decode(bytes)?;
-    Ok(MessageIndex { history: pb.history, outbox: pb.outbox })
+    let room = room_from(&pb.room_id)?;
+    Ok(MessageIndex { history: pb.history, outbox: pb.outbox, room })
 }

@@ -4,16 +4,22 @@ mod contact;
 mod journal;
 mod message;
 mod profile;
+mod room;
 mod session;
 mod transfer;
 
 pub(crate) use contact::{decode_contact, encode_contact};
 pub(crate) use journal::{decode_journal, encode_journal};
 pub(crate) use message::{
-    decode_history, decode_message_index, decode_outbox, decode_seen, decode_tag_owner,
-    encode_history, encode_message_index, encode_outbox, encode_seen, encode_tag_owner,
+    decode_counts, decode_history, decode_message_index, decode_outbox, decode_payload,
+    decode_seen, decode_tag_owner, encode_counts, encode_history, encode_message_index,
+    encode_outbox, encode_payload, encode_seen, encode_tag_owner,
 };
 pub(crate) use profile::{decode_prekey, decode_profile, encode_prekey, encode_profile};
+pub(crate) use room::{
+    decode_held, decode_room, decode_room_event, decode_room_sender, decode_room_statement,
+    encode_held, encode_room, encode_room_event, encode_room_sender, encode_room_statement,
+};
 pub(crate) use session::{decode_session, encode_session};
 pub(crate) use transfer::{decode_transfer, encode_transfer};
 
@@ -22,7 +28,7 @@ use zeroize::Zeroizing;
 
 use super::directory::signed_from;
 use super::{WireError, array};
-use crate::ids::{DeviceAddress, DeviceId, Timestamp, UserId};
+use crate::ids::{DeviceAddress, DeviceId, RoomId, Timestamp, UserId};
 use crate::keys::UserRecord;
 
 fn present(bytes: &[u8]) -> Option<&[u8]> {
@@ -39,7 +45,15 @@ fn encode(message: &impl prost::Message) -> Zeroizing<Vec<u8>> {
 
 fn record_from(signed: Option<proto::directory::Signed>) -> Result<UserRecord, WireError> {
     let signed = signed_from(signed.ok_or(WireError::Missing("record"))?)?;
-    UserRecord::verify(signed).map_err(|_| WireError::BadValue("record"))
+    UserRecord::restore(signed).map_err(|_| WireError::BadValue("record"))
+}
+
+fn room_from(bytes: &[u8]) -> Result<Option<RoomId>, WireError> {
+    present(bytes).map(|id| array(id, "room_id").map(RoomId::from_bytes)).transpose()
+}
+
+fn room_into(room: Option<RoomId>) -> Vec<u8> {
+    room.map_or_else(Vec::new, |room| room.as_bytes().to_vec())
 }
 
 fn user(bytes: &[u8]) -> Result<UserId, WireError> {

@@ -11,7 +11,7 @@ use crate::crypto::{DhSecret, KemSecret};
 use crate::engine::Visibility;
 use crate::ids::{InviteToken, PrekeyId, Timestamp};
 use crate::keys::{DeviceKeys, IdentityKeyPair, PrekeyKind, PrekeySecret, RelayKey, SigningKey};
-use crate::store::rows::Profile;
+use crate::store::rows::{Lobby, Profile};
 
 pub(crate) fn encode_profile(profile: &Profile) -> Zeroizing<Vec<u8>> {
     let mut pb = pb::Profile {
@@ -32,6 +32,9 @@ pub(crate) fn encode_profile(profile: &Profile) -> Zeroizing<Vec<u8>> {
         swept_at: profile.swept_at.0,
         register_sent: profile.register_sent,
         hidden: profile.visibility == Visibility::Hidden,
+        announced: profile.announced,
+        lobby_declined: profile.lobby == Lobby::Declined,
+        lobby_settled: profile.lobby == Lobby::Settled,
     };
     let bytes = encode(&pb);
     wipe_profile(&mut pb);
@@ -73,6 +76,12 @@ fn profile_from(pb: &pb::Profile) -> Result<Profile, WireError> {
         swept_at: Timestamp(pb.swept_at),
         register_sent: pb.register_sent,
         visibility: if pb.hidden { Visibility::Hidden } else { Visibility::Shown },
+        announced: pb.announced,
+        lobby: match (pb.lobby_declined, pb.lobby_settled) {
+            (true, _) => Lobby::Declined,
+            (false, true) => Lobby::Settled,
+            (false, false) => Lobby::Wanted,
+        },
     })
 }
 

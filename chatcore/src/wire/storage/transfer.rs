@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::super::file::{manifest_from, manifest_into};
 use super::super::{WireError, array};
 use super::{encode, user};
-use crate::ids::{BlobId, MessageId, Timestamp};
+use crate::ids::{BlobId, Conversation, MessageId, RoomId, Timestamp};
 use crate::store::rows::{Transfer, UploadRun};
 use crate::wire::relay::WriteKey;
 
@@ -28,9 +28,13 @@ pub(crate) fn encode_transfer(transfer: &Transfer) -> Zeroizing<Vec<u8>> {
                 write_key: write_key.0.to_vec(),
                 runs: runs.iter().map(run).collect(),
                 blob_id: Vec::new(),
+                room: matches!(to, Conversation::Room(_)),
+                waiting: Vec::new(),
             }
         }
-        Transfer::Offered { to, message, blob, write_key } => pb::Transfer {
+        Transfer::Offered { to, message, blob, write_key, waiting } => pb::Transfer {
+            room: matches!(to, Conversation::Room(_)),
+            waiting: waiting.iter().map(|user| user.as_bytes().to_vec()).collect(),
             peer: to.as_bytes().to_vec(),
             message_id: message.as_bytes().to_vec(),
             write_key: write_key.0.to_vec(),
@@ -51,7 +55,8 @@ pub(crate) fn decode_transfer(bytes: &[u8]) -> Result<Transfer, WireError> {
     let write_key = || array(&pb.write_key, "write_key").map(WriteKey);
     if !pb.upload && !pb.blob_id.is_empty() {
         return Ok(Transfer::Offered {
-            to: user(&pb.peer)?,
+            to: conversation(&pb)?,
+            waiting: pb.waiting.iter().map(|id| user(id)).collect::<Result<_, _>>()?,
             message: MessageId::from_bytes(array(&pb.message_id, "message_id")?),
             blob: BlobId::from_bytes(array(&pb.blob_id, "blob_id")?),
             write_key: write_key()?,
@@ -67,11 +72,19 @@ pub(crate) fn decode_transfer(bytes: &[u8]) -> Result<Transfer, WireError> {
         Ok(UploadRun { salt_seed: array(&r.salt_seed, "salt_seed")?, stored: r.stored.clone() })
     };
     Ok(Transfer::Upload {
-        to: user(&pb.peer)?,
+        to: conversation(&pb)?,
         manifest: manifest_from(pb.manifest.clone().ok_or(WireError::Missing("manifest"))?)?,
         path: pb.path.clone(),
         modified: Timestamp(pb.modified),
         write_key: write_key()?,
         runs: pb.runs.iter().map(run).collect::<Result<_, _>>()?,
+    })
+}
+
+fn conversation(pb: &pb::Transfer) -> Result<Conversation, WireError> {
+    Ok(if pb.room {
+        Conversation::Room(RoomId::from_bytes(array(&pb.peer, "room_id")?))
+    } else {
+        Conversation::User(user(&pb.peer)?)
     })
 }

@@ -124,6 +124,14 @@ impl Directory for DiskDirectory {
         Ok(row.filter(|r| r.until.is_none()).map(|r| r.owner))
     }
 
+    fn names(&self, max: usize) -> Result<Vec<(String, UserId)>, StoreError> {
+        self.main.names(max)
+    }
+
+    fn release(&self, folded: &str) -> Result<bool, StoreError> {
+        self.main.release(folded)
+    }
+
     fn put(
         &self,
         record: &UserRecord,

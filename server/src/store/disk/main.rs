@@ -18,8 +18,8 @@ use redb::{
 
 use super::super::rules::{NicknameRow, Rename};
 use super::super::{Arrival, BlobRecord, Body, Mailbox, MailboxBatch, Queued, SCHEMA, StoreError};
-use super::failed;
 use super::group::Group;
+use super::{failed, rooms};
 use crate::lock::lock;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
@@ -87,6 +87,7 @@ impl MainDb {
             tx.open_table(BODIES)?;
             tx.open_table(NICKNAMES)?;
             tx.open_table(BLOBS)?;
+            rooms::prepare(tx)?;
             tx.open_table(META)?.insert(SCHEMA_KEY, SCHEMA)?;
             Ok(())
         })
@@ -98,7 +99,7 @@ impl MainDb {
     }
 
     /// Runs `job` in a write transaction, which it may share; durable on return.
-    fn write<T: Send + 'static>(
+    pub(super) fn write<T: Send + 'static>(
         &self,
         job: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -121,7 +122,7 @@ impl MainDb {
         Ok(tx.commit()?)
     }
 
-    fn read<T>(
+    pub(super) fn read_with<T>(
         &self,
         read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
@@ -150,9 +151,30 @@ impl MainDb {
     }
 
     pub(super) fn nickname(&self, folded: &str) -> Result<Option<NicknameRow>, StoreError> {
-        self.read(|tx| {
+        self.read_with(|tx| {
             let row = tx.open_table(NICKNAMES)?.get(folded)?;
             Ok(row.map(|v| decode_nickname(v.value())))
+        })
+    }
+
+    /// Frees a nickname, whoever has it.
+    pub(super) fn release(&self, folded: &str) -> Result<bool, StoreError> {
+        let folded = folded.to_owned();
+        self.write(move |tx| Ok(tx.open_table(NICKNAMES)?.remove(folded.as_str())?.is_some()))
+    }
+
+    /// Returns at most `max` nicknames in use, with whose they are.
+    pub(super) fn names(&self, max: usize) -> Result<Vec<(String, UserId)>, StoreError> {
+        self.read_with(|tx| {
+            let mut names = Vec::new();
+            for row in tx.open_table(NICKNAMES)?.iter()? {
+                let (name, row) = row?;
+                let row = decode_nickname(row.value());
+                if row.until.is_none() && names.len() < max {
+                    names.push((name.value().to_owned(), row.owner));
+                }
+            }
+            Ok(names)
         })
     }
 
@@ -165,7 +187,7 @@ impl MainDb {
     }
 
     pub(super) fn blobs(&self) -> Result<Vec<(BlobId, BlobRecord, bool)>, StoreError> {
-        self.read(|tx| {
+        self.read_with(|tx| {
             let mut rows = Vec::new();
             for row in tx.open_table(BLOBS)?.iter()? {
                 let (id, row) = row?;
@@ -212,6 +234,17 @@ impl Moment {
             copy_table(&self.0, &tx, BODIES)?;
             copy_table(&self.0, &tx, NICKNAMES)?;
             copy_table(&self.0, &tx, BLOBS)?;
+            copy_table(&self.0, &tx, rooms::REGISTERS)?;
+            copy_table(&self.0, &tx, rooms::ENTRIES)?;
+            copy_table(&self.0, &tx, rooms::OWNERS)?;
+            copy_table(&self.0, &tx, rooms::EVENTS)?;
+            copy_table(&self.0, &tx, rooms::STATEMENTS)?;
+            copy_table(&self.0, &tx, rooms::LOBBY)?;
+            copy_table(&self.0, &tx, rooms::SAID)?;
+            copy_table(&self.0, &tx, rooms::NUMBERS)?;
+            copy_table(&self.0, &tx, rooms::RIGHTS)?;
+            copy_table(&self.0, &tx, rooms::INVITES)?;
+            copy_table(&self.0, &tx, rooms::AUDIT)?;
             Ok(tx.commit()?)
         };
         copy().map_err(|e| failed(&e))
@@ -233,7 +266,7 @@ fn copy_table<K: redb::Key + 'static, V: redb::Value + 'static>(
 
 impl Mailbox for Arc<MainDb> {
     fn index(&self) -> Result<Vec<Queued>, StoreError> {
-        self.read(|tx| {
+        self.read_with(|tx| {
             let mut rows = Vec::new();
             for row in tx.open_table(QUEUE)?.iter()? {
                 let (arrival, row) = row?;
@@ -247,7 +280,7 @@ impl Mailbox for Arc<MainDb> {
     }
 
     fn bodies(&self, arrivals: &[Arrival]) -> Result<Vec<Option<Body>>, StoreError> {
-        self.read(|tx| {
+        self.read_with(|tx| {
             let table = tx.open_table(BODIES)?;
             let mut bodies = Vec::with_capacity(arrivals.len());
             for arrival in arrivals {
@@ -293,14 +326,14 @@ fn refusal(error: &DatabaseError) -> StoreError {
 }
 
 /// Copies `from` over the next bytes of a row and moves on.
-fn put<'a>(row: &'a mut [u8], from: &[u8]) -> &'a mut [u8] {
+pub(super) fn put<'a>(row: &'a mut [u8], from: &[u8]) -> &'a mut [u8] {
     let (head, rest) = row.split_at_mut(from.len().min(row.len()));
     head.iter_mut().zip(from).for_each(|(to, byte)| *to = *byte);
     rest
 }
 
 /// Takes the next `N` bytes of a row, zeros when it is too short.
-fn take<const N: usize>(row: &mut &[u8]) -> [u8; N] {
+pub(super) fn take<const N: usize>(row: &mut &[u8]) -> [u8; N] {
     match row.split_first_chunk::<N>() {
         Some((head, rest)) => {
             *row = rest;

@@ -6,6 +6,7 @@ mod group;
 mod keys;
 mod main;
 mod prekeys;
+mod rooms;
 mod seal;
 mod snapshot;
 
@@ -58,6 +59,10 @@ pub(super) fn open(folder: &Path) -> Result<Stores, StoreError> {
         snapshot: Some(Box::new(snapshot)),
         directory: Box::new(DiskDirectory::new(Arc::clone(&keys), Arc::clone(&main))),
         prekeys: Box::new(DiskPrekeys::new(keys)),
+        registers: Box::new(Arc::clone(&main)),
+        open_rooms: Box::new(Arc::clone(&main)),
+        announcements: Box::new(Arc::clone(&main)),
+        privileges: Box::new(Arc::clone(&main)),
         mailbox: Box::new(main),
         blobs: Box::new(blobs),
         retention: Box::new(retention),

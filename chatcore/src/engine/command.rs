@@ -1,0 +1,175 @@
+//! What an application asks of the engine, each an entry of [`Command`].
+
+use super::{NewRoom, Upload, Visibility};
+use crate::file::Manifest;
+use crate::ids::{BlobId, Conversation, MessageId, RoomId, UserId};
+use crate::keys::Nickname;
+use crate::membership::Act;
+use crate::wire::relay::AnswerForm;
+
+/// What a person or program asks for.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Command {
+    /// Turns a name into a user; answered by [`super::Event::LookupDone`].
+    Lookup {
+        /// Comes back in the answer.
+        ticket: u64,
+        /// As typed.
+        name: String,
+    },
+    /// Sends a text.
+    SendText {
+        /// To whom.
+        to: UserId,
+        /// A fresh id.
+        message: MessageId,
+        /// The text.
+        text: String,
+    },
+    /// Sends a text to a room.
+    SendRoomText {
+        /// To which.
+        room: RoomId,
+        /// A fresh id.
+        message: MessageId,
+        /// The text.
+        text: String,
+    },
+    /// Makes a room; answered by [`super::Event::RoomDone`].
+    CreateRoom {
+        /// Comes back in the answer.
+        ticket: u64,
+        /// What to make.
+        room: NewRoom,
+    },
+    /// Takes up an invitation, or joins an open room; answered by [`super::Event::RoomDone`].
+    JoinRoom {
+        /// Comes back in the answer.
+        ticket: u64,
+        /// Which.
+        room: RoomId,
+    },
+    /// Leaves a room, or declines an invitation; answered by [`super::Event::RoomDone`].
+    LeaveRoom {
+        /// Comes back in the answer.
+        ticket: u64,
+        /// Which.
+        room: RoomId,
+    },
+    /// Does something in a room; answered by [`super::Event::RoomDone`] once it is ordered.
+    ActInRoom {
+        /// Comes back in the answer.
+        ticket: u64,
+        /// Which.
+        room: RoomId,
+        /// What; counters are filled in.
+        act: Act,
+    },
+    /// Asks for the relay's open rooms; answered by [`super::Event::RoomsListed`].
+    ListRooms {
+        /// Comes back in the answer.
+        ticket: u64,
+    },
+    /// Asks who of an open room is here; answered by [`super::Event::Presence`].
+    QueryRoomPresence {
+        /// Comes back in the answer.
+        ticket: u64,
+        /// Which.
+        room: RoomId,
+    },
+    /// Gathers the names of everybody in a room; answered by [`super::Event::RoomDone`].
+    RefreshRoster {
+        /// Comes back in the answer.
+        ticket: u64,
+        /// Which.
+        room: RoomId,
+    },
+    /// Stays out of the relay's Lobby.
+    DeclineLobby,
+    /// A command for the relay, of a user whom the operator made an administrator; answered by
+    /// [`super::Event::AdminAnswered`].
+    Admin {
+        /// Comes back in the answer.
+        ticket: u64,
+        /// The command.
+        line: String,
+        /// How the answer is to look.
+        form: AnswerForm,
+    },
+    /// Remembers an upload, so that it goes on after a break; before anything of it is sent.
+    SaveUpload(Upload),
+    /// Forgets an upload.
+    DropUpload(BlobId),
+    /// Sends a file that is complete at the relay, and forgets its upload in the same step.
+    SendFile {
+        /// To whom.
+        to: Conversation,
+        /// A fresh id.
+        message: MessageId,
+        /// How to fetch and open it.
+        manifest: Manifest,
+    },
+    /// Sends a text that was too long for an envelope and is complete at the relay as a file.
+    SendLongText {
+        /// To whom.
+        to: Conversation,
+        /// A fresh id.
+        message: MessageId,
+        /// How to fetch and open it.
+        manifest: Manifest,
+        /// The text itself, for the own history.
+        text: String,
+    },
+    /// A text that came as a file was fetched; answered by [`super::Event::Text`].
+    LongTextFetched {
+        /// From whom.
+        from: UserId,
+        /// Which message.
+        message: MessageId,
+        /// The text.
+        text: String,
+    },
+    /// A file can't be fetched any more: it is no longer offered.
+    FileGone {
+        /// From whom.
+        from: UserId,
+        /// Which message.
+        message: MessageId,
+    },
+    /// Tells the sender that a file was fetched, and records where it is.
+    FileSaved {
+        /// From whom.
+        from: UserId,
+        /// Which message.
+        message: MessageId,
+        /// Where it was saved.
+        path: String,
+    },
+    /// Marks a contact's key as compared.
+    Verify(UserId),
+    /// Takes the user who now has a contact's name for that person.
+    AcceptIdentity(UserId),
+    /// Stays with the contact as known, whoever has the name now.
+    KeepIdentity(UserId),
+    /// Refuses everything from a user.
+    Block(UserId),
+    /// Takes the block back.
+    Unblock(UserId),
+    /// Changes the own nickname; answered by [`super::Event::Renamed`] or
+    /// [`super::Event::RequestRefused`].
+    Rename(Nickname),
+    /// Closes the account for ever.
+    CloseAccount,
+    /// Lets contacts see that we are here, or not; kept in the profile.
+    SetVisibility(Visibility),
+    /// Asks which contacts are here; answered by [`super::Event::Presence`].
+    QueryPresence {
+        /// Comes back in the answer.
+        ticket: u64,
+    },
+    /// Sends due receipts at once.
+    FlushReceipts,
+    /// Everything in the journal up to this number was shown.
+    Shown(u64),
+}

@@ -1,0 +1,396 @@
+//! What a person does in rooms: making, joining, leaving, and every other act.
+
+use super::super::tx::Tx;
+use super::super::{Engine, EngineError, Event, Link, Pending};
+use super::loaded::Room;
+use super::{Freshness, RoomAsk, STATEMENT};
+use crate::ids::MessageId;
+use crate::ids::{RoomId, UserId};
+use crate::membership::{
+    Act, Actor, Event as RoomEvent, EventDraft, RoomError, RoomKind, RoomName, Signer, Topic,
+};
+use crate::room::RegisterSecret;
+use crate::store::rows::{Intent, Lobby, Profile, RoomStanding, Unsent};
+use crate::wire::relay::{AnswerForm, ErrorCode, Request};
+
+/// Most acts of ours that wait in one room.
+const MAX_INTENTS: usize = 64;
+/// Most rooms of a user.
+pub(super) const MAX_ROOMS: usize = 256;
+
+/// Why something in a room was not done. State is unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RoomFailure {
+    /// The room's rules do not allow it.
+    #[error(transparent)]
+    NotAllowed(#[from] RoomError),
+    /// The relay refused.
+    #[error(transparent)]
+    Refused(#[from] ErrorCode),
+    /// The room is not known here.
+    #[error("the room is not known here")]
+    UnknownRoom,
+    /// We do not belong to it.
+    #[error("you are no member of the room")]
+    NotAMember,
+    /// We belong to it already.
+    #[error("you are a member of the room already")]
+    AlreadyMember,
+    /// We are muted there.
+    #[error("you are muted in the room")]
+    Muted,
+    /// The keys of the room did not come yet.
+    #[error("the room has new keys that have not come yet")]
+    Locked,
+    /// Too much waits to be done there, or there are too many rooms.
+    #[error("too much at once: at most {max}")]
+    TooMany {
+        /// The limit.
+        max: usize,
+    },
+}
+
+/// A room to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRoom {
+    /// Its name.
+    pub name: RoomName,
+    /// Its topic.
+    pub topic: Topic,
+    /// Private or open.
+    pub kind: RoomKind,
+}
+
+pub(super) fn signer(profile: &Profile) -> Option<Signer<'_>> {
+    Some(Signer::Device {
+        identity: profile.record.identity_key(),
+        cert: profile.cert()?,
+        keys: &profile.device,
+    })
+}
+
+pub(super) fn own_actor(profile: &Profile) -> Option<Actor> {
+    let cert = Box::new(profile.cert()?.clone());
+    Some(Actor::Device { identity: *profile.record.identity_key(), cert })
+}
+
+impl Engine {
+    /// Makes a room and waits until it stands at the relay.
+    pub(in crate::engine) fn create_room(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        ticket: u64,
+        new: NewRoom,
+    ) -> Result<(), EngineError> {
+        if tx.room_ids()?.len() >= MAX_ROOMS {
+            return Err(RoomFailure::TooMany { max: MAX_ROOMS }.into());
+        }
+        let profile = tx.profile()?;
+        let mut nonce = [0; 16];
+        tx.rng.fill_bytes(&mut nonce);
+        let act = Act::Create { kind: new.kind, name: new.name, topic: new.topic, nonce };
+        let draft = EventDraft { after: None, at: tx.now, act };
+        let event = draft.sign(signer(&profile).ok_or(EngineError::AccountClosed)?);
+        let id = event.room();
+        let standing = match new.kind {
+            RoomKind::Private => RoomStanding::Member,
+            // Until the relay has it.
+            RoomKind::Open => RoomStanding::Outside,
+        };
+        let mut room = Room::unread(id, new.kind, standing);
+        if new.kind == RoomKind::Private {
+            room.row.secrets.push(RegisterSecret::generate(tx.rng));
+        } else {
+            room.row.attempt = Some(event.signed().clone());
+            room.row.join_sent = true;
+            room.row.own_counter = 1;
+        }
+        let _first = room.take(vec![event], tx.now);
+        self.put_room(tx, room);
+        match new.kind {
+            RoomKind::Private => tx.event(Event::RoomDone { ticket, result: Ok(id) }),
+            RoomKind::Open => {
+                self.rooms.tickets.insert((id, STATEMENT), ticket);
+            }
+        }
+        self.rooms.touch(&id, Freshness::Stale);
+        self.drive_rooms(tx)
+    }
+
+    /// Takes up an invitation, or joins an open room.
+    pub(in crate::engine) fn join_room(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        ticket: u64,
+        id: RoomId,
+    ) -> Result<(), EngineError> {
+        let known = self.take_room(tx, &id)?;
+        let is_new = known.is_none();
+        if is_new && tx.room_ids()?.len() >= MAX_ROOMS {
+            return Err(RoomFailure::TooMany { max: MAX_ROOMS }.into());
+        }
+        let mut room =
+            known.unwrap_or_else(|| Room::unread(id, RoomKind::Open, RoomStanding::Outside));
+        if room.row.standing == RoomStanding::Member {
+            self.put_room(tx, room);
+            return Err(RoomFailure::AlreadyMember.into());
+        }
+        match room.row.kind {
+            RoomKind::Private => {
+                self.put_room(tx, room);
+                return self.act_in_room(tx, ticket, id, Act::Join);
+            }
+            RoomKind::Open => {
+                self.rooms.tickets.insert((id, STATEMENT), ticket);
+                room.row.own_counter += 1;
+                room.row.join_sent = true;
+                self.put_room(tx, room);
+            }
+        }
+        self.rooms.touch(&id, Freshness::Stale);
+        self.drive_rooms(tx)
+    }
+
+    /// Leaves a room.
+    pub(in crate::engine) fn leave_room(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        ticket: u64,
+        id: RoomId,
+    ) -> Result<(), EngineError> {
+        let Some(mut room) = self.take_room(tx, &id)? else {
+            return Err(RoomFailure::UnknownRoom.into());
+        };
+        let standing = room.row.standing;
+        if standing == RoomStanding::Invited {
+            // Declined: nobody is told, nothing is kept.
+            tx.delete_room(&id)?;
+            tx.event(Event::RoomDone { ticket, result: Ok(id) });
+            return Ok(());
+        }
+        if standing != RoomStanding::Member {
+            self.put_room(tx, room);
+            return Err(RoomFailure::NotAMember.into());
+        }
+        if room.row.kind == RoomKind::Private {
+            self.put_room(tx, room);
+            return self.act_in_room(tx, ticket, id, Act::Leave);
+        }
+        self.rooms.tickets.insert((id, STATEMENT), ticket);
+        room.row.own_counter += 1;
+        room.row.join_sent = true;
+        self.put_room(tx, room);
+        self.rooms.touch(&id, Freshness::Same);
+        self.drive_rooms(tx)
+    }
+
+    /// Does something in a room; it is ordered before it counts.
+    pub(in crate::engine) fn act_in_room(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        ticket: u64,
+        id: RoomId,
+        act: Act,
+    ) -> Result<(), EngineError> {
+        let profile = tx.profile()?;
+        let actor = own_actor(&profile).ok_or(EngineError::AccountClosed)?;
+        let Some(mut room) = self.take_room(tx, &id)? else {
+            return Err(RoomFailure::UnknownRoom.into());
+        };
+        if room.row.kind == RoomKind::Open
+            && let Act::Invite { user, .. } = act
+        {
+            return self.invite_to_open(tx, ticket, room, user);
+        }
+        let act = name_counter(act, &room);
+        // Judged now by what is known, so that a person hears at once; and again when it is ordered.
+        let refusal = match room.state() {
+            None => Some(RoomFailure::Locked),
+            Some(_) if room.row.intents.len() >= MAX_INTENTS => {
+                Some(RoomFailure::TooMany { max: MAX_INTENTS })
+            }
+            Some(state) if room.row.intents.is_empty() => {
+                state.check(&actor, &act).err().map(RoomFailure::NotAllowed)
+            }
+            Some(_) => None,
+        };
+        if let Some(refusal) = refusal {
+            self.put_room(tx, room);
+            return Err(refusal.into());
+        }
+        let number = room.push_intent(act);
+        self.rooms.tickets.insert((id, number), ticket);
+        self.put_room(tx, room);
+        self.rooms.touch(&id, Freshness::Same);
+        self.drive_rooms(tx)
+    }
+
+    /// An open room needs no invitation: the other one is only told of it.
+    fn invite_to_open(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        ticket: u64,
+        mut room: Room,
+        user: UserId,
+    ) -> Result<(), EngineError> {
+        let id = room.id();
+        let message = MessageId::generate(tx.rng);
+        let only = Some(user);
+        room.row.unsent.push(Unsent::Update { message, seq: 0, keys: false, only });
+        self.put_room(tx, room);
+        tx.event(Event::RoomDone { ticket, result: Ok(id) });
+        self.rooms.touch(&id, Freshness::Same);
+        self.drive_rooms(tx)
+    }
+
+    /// Joins the relay's Lobby once, unless the person stays out.
+    pub(super) fn join_lobby(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        lobby: RoomId,
+    ) -> Result<(), EngineError> {
+        let mut profile = tx.profile()?;
+        if profile.lobby != Lobby::Wanted {
+            return Ok(());
+        }
+        let known = self.take_room(tx, &lobby)?;
+        match known {
+            Some(room) => {
+                let is_done = room.row.standing == RoomStanding::Member;
+                self.put_room(tx, room);
+                if is_done {
+                    profile.lobby = Lobby::Settled;
+                    tx.save_profile(&profile);
+                }
+            }
+            None => {
+                let mut room = Room::unread(lobby, RoomKind::Open, RoomStanding::Outside);
+                room.row.own_counter = 1;
+                room.row.join_sent = true;
+                self.put_room(tx, room);
+                self.rooms.touch(&lobby, Freshness::Stale);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stays out of the Lobby, now and later.
+    pub(in crate::engine) fn decline_lobby(tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+        let mut profile = tx.profile()?;
+        profile.lobby = Lobby::Declined;
+        tx.save_profile(&profile);
+        Ok(())
+    }
+
+    /// Asks for the relay's open rooms.
+    pub(in crate::engine) fn list_rooms(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        ticket: u64,
+    ) -> Result<(), EngineError> {
+        self.require_online()?;
+        let pending = Pending::Room { room: None, ask: RoomAsk::List { ticket } };
+        self.ask(tx, Request::ListRooms, pending);
+        Ok(())
+    }
+
+    /// Asks who of an open room is here.
+    pub(in crate::engine) fn query_room_presence(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        ticket: u64,
+        room: RoomId,
+    ) -> Result<(), EngineError> {
+        self.require_online()?;
+        let pending = Pending::Room { room: Some(room), ask: RoomAsk::Presence { ticket } };
+        self.ask(tx, Request::QueryRoomPresence(room), pending);
+        Ok(())
+    }
+
+    /// Gathers everybody's name in a room; done when all were asked for.
+    pub(in crate::engine) fn refresh_roster(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        ticket: u64,
+        room: RoomId,
+    ) -> Result<(), EngineError> {
+        self.require_online()?;
+        if self.look_room(tx, &room, |_| ())?.is_none() {
+            return Err(RoomFailure::UnknownRoom.into());
+        }
+        self.rooms.rosters.entry(room).or_default().push(ticket);
+        self.rooms.touch(&room, Freshness::Same);
+        self.drive_rooms(tx)
+    }
+
+    /// Passes an administrator's command on.
+    pub(in crate::engine) fn admin(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        ticket: u64,
+        line: String,
+        form: AnswerForm,
+    ) -> Result<(), EngineError> {
+        self.require_online()?;
+        let pending = Pending::Room { room: None, ask: RoomAsk::Admin { ticket } };
+        self.ask(tx, Request::AdminCommand { line, form }, pending);
+        Ok(())
+    }
+
+    fn require_online(&self) -> Result<(), EngineError> {
+        if self.link == Link::Offline { Err(EngineError::Offline) } else { Ok(()) }
+    }
+
+    /// Signs what is next to be ordered; `None` when the rules do not allow it any more.
+    pub(super) fn sign_intent(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+    ) -> Result<Option<RoomEvent>, EngineError> {
+        let profile = tx.profile()?;
+        let (Some(actor), Some(signer)) = (own_actor(&profile), signer(&profile)) else {
+            return Err(EngineError::AccountClosed);
+        };
+        while let Some(intent) = room.row.intents.first().cloned() {
+            let Some(chain) = &room.chain else { return Ok(None) };
+            let act = match intent.act {
+                Act::Checkpoint(_) => Act::Checkpoint(chain.state().hash()),
+                act => act,
+            };
+            match chain.state().check(&actor, &act) {
+                Ok(()) => {
+                    let (seq, head) = chain.head();
+                    let after = Some((room.id(), seq, head));
+                    let event = EventDraft { after, at: tx.now, act }.sign(signer);
+                    room.row.attempt = Some(event.signed().clone());
+                    return Ok(Some(event));
+                }
+                Err(error) => {
+                    room.row.intents.remove(0);
+                    self.finish_ticket(tx, room.id(), intent.number, Err(error.into()));
+                }
+            }
+        }
+        room.row.attempt = None;
+        Ok(None)
+    }
+}
+
+impl Room {
+    pub(super) fn push_intent(&mut self, act: Act) -> u64 {
+        let number = self.row.next_intent;
+        self.row.next_intent += 1;
+        self.row.intents.push(Intent { number, act });
+        number
+    }
+}
+
+/// In open rooms a kick names the highest counter known, so that older joins do not count again.
+fn name_counter(act: Act, room: &Room) -> Act {
+    match act {
+        Act::Kick { user, .. } => Act::Kick { user, counter: room.statements.counter(&user) },
+        Act::Ban { user, .. } => Act::Ban { user, counter: room.statements.counter(&user) },
+        act => act,
+    }
+}

@@ -1,0 +1,71 @@
+//! Announcements: signed by the relay's pinned key, shown once, never again.
+
+use super::super::tx::Tx;
+use super::super::{Engine, EngineError, Event, Pending};
+use super::{Room, RoomAsk};
+use crate::keys::Signed;
+use crate::membership::Announcement;
+use crate::store::rows::RoomStanding;
+use crate::wire::relay::{Answer, Request};
+
+impl Engine {
+    /// Asks for what was announced while we were away.
+    pub(in crate::engine) fn catch_up(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        announced: u64,
+    ) -> Result<(), EngineError> {
+        let known = tx.profile()?.announced;
+        if announced > known {
+            let pending = Pending::Room { room: None, ask: RoomAsk::Announcements };
+            self.ask(tx, Request::GetAnnouncements { after: known }, pending);
+        }
+        Ok(())
+    }
+
+    pub(super) fn announcements_came(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        answer: Answer,
+    ) -> Result<(), EngineError> {
+        match answer {
+            Answer::Announcements(all) => {
+                all.into_iter().try_for_each(|signed| self.take_announcement(tx, signed))
+            }
+            Answer::Failure(_) => Ok(()),
+            _ => Err(EngineError::RelayMisbehaved),
+        }
+    }
+
+    /// Shows an announcement that is newer than all before; anything else is no news or no
+    /// announcement.
+    pub(in crate::engine) fn take_announcement(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        signed: Signed,
+    ) -> Result<(), EngineError> {
+        let mut profile = tx.profile()?;
+        let Ok(announcement) = Announcement::verify(&signed, &profile.relay) else {
+            tx.event(Event::AnnouncementRefused);
+            return Ok(());
+        };
+        if announcement.seq <= profile.announced {
+            return Ok(());
+        }
+        let mut room = None;
+        if let Some(id) = announcement.room {
+            let ours =
+                |room: &Room| (room.row.standing == RoomStanding::Member).then(|| room.reference());
+            room = self.look_room(tx, &id, ours)?.flatten();
+            if room.is_none() {
+                // For a room that we do not belong to, or not yet: a later one must still come.
+                return Ok(());
+            }
+        }
+        profile.announced = announcement.seq;
+        tx.save_profile(&profile);
+        let Announcement { seq, text, at, .. } = announcement;
+        tx.event(Event::Announcement { room, seq, text, at, signed: Box::new(signed) });
+        Ok(())
+    }
+}

@@ -1,0 +1,492 @@
+//! From one message or piece of news to an envelope for each device of each member.
+
+use std::collections::BTreeSet;
+
+use super::super::contacts::verify_chain;
+use super::super::outbound::{envelope, seal, set_status_in};
+use super::super::sessions::incoming_tag;
+use super::super::tx::Tx;
+use super::super::{Engine, EngineError, Event, Sent};
+use super::Freshness;
+use super::acts::RoomFailure;
+use super::loaded::Room;
+use crate::crypto::kdf::sha256;
+use crate::file::Manifest;
+use crate::ids::{Conversation, DeviceAddress, MessageId, RoomId, UserId};
+use crate::keys::RecordHistory;
+use crate::membership::{MAX_MEMBERS, RoomKind};
+use crate::store::Table;
+use crate::store::rows::{
+    Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxContent,
+    OutboxEntry, OutboxState, Payload, PayloadCounts, RoomStanding, Transfer, Unsent,
+};
+use crate::trust::Trust;
+use crate::wire::content::{Body, ChainPosition, Content, RoomContent, RoomUpdate};
+use crate::wire::envelope::Envelope;
+use crate::wire::limits::{MAX_RECEIPTS, MAX_ROOM_INLINE};
+use crate::wire::relay::Answer;
+
+/// Most messages and news of ours that wait in one room.
+const MAX_UNSENT: usize = 1_000;
+
+/// Whose fate decided a copy of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Fate {
+    /// The recipient has it.
+    Delivered,
+    /// It was refused or given up.
+    Lost,
+}
+
+impl Engine {
+    /// Writes a message to a room down; it goes out when the roster is fresh.
+    pub(in crate::engine) fn send_to_room(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        id: RoomId,
+        message: MessageId,
+        body: Body,
+        shown: Option<Body>,
+    ) -> Result<(), EngineError> {
+        if let Body::Text(text) = &body
+            && text.len() > MAX_ROOM_INLINE
+        {
+            return Err(EngineError::TextTooLong { max: MAX_ROOM_INLINE });
+        }
+        let own = tx.profile()?.user();
+        let Some(mut room) = self.take_room(tx, &id)? else {
+            return Err(RoomFailure::UnknownRoom.into());
+        };
+        let refusal = may_speak(&room, &own).err().or_else(|| {
+            let is_full = room.row.unsent.len() >= MAX_UNSENT;
+            is_full.then_some(RoomFailure::TooMany { max: MAX_UNSENT })
+        });
+        if let Some(refusal) = refusal {
+            self.put_room(tx, room);
+            return Err(refusal.into());
+        }
+        // Head and place among our messages are those of the moment when it goes out.
+        let position = ChainPosition { seq: 1, previous: [0; 32] };
+        let (seq, head) = (0, EMPTY);
+        let content = RoomContent {
+            message_id: message,
+            room: id,
+            seq,
+            head,
+            position,
+            sent_at: tx.now,
+            body,
+        };
+        let bytes = content.encode();
+        let for_history = match shown {
+            Some(body) => RoomContent { body, ..content }.encode(),
+            None => bytes.clone(),
+        };
+        let conversation = Conversation::Room(id);
+        let history = tx.next_number(Table::History, conversation.as_bytes())?;
+        let entry = HistoryEntry {
+            message,
+            peer: own,
+            room: Some(id),
+            direction: Direction::Outgoing(MessageStatus::Queued),
+            sent_at: tx.now,
+            received_at: tx.now,
+            content: for_history,
+            file_path: String::new(),
+        };
+        tx.save_history(history, &entry);
+        let index = MessageIndex { history, outbox: Vec::new(), room: Some(id) };
+        tx.save_message_index(&own, &message, &index);
+        save_payload(tx, id, message, Body::RoomMessage(bytes.to_vec()));
+        room.row.unsent.push(Unsent::Message(message));
+        self.put_room(tx, room);
+        self.rooms.touch(&id, Freshness::Same);
+        self.drive_rooms(tx)
+    }
+
+    /// Sends what waits, once everybody's record is known.
+    pub(super) fn drive_unsent(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+    ) -> Result<(), EngineError> {
+        self.settle_roster(tx, room);
+        if room.row.unsent.is_empty() {
+            return Ok(());
+        }
+        let only = |unsent: &Unsent| match unsent {
+            Unsent::Update { only, .. } => *only,
+            Unsent::Message(_) => None,
+        };
+        let more = room.row.unsent.iter().filter_map(only).collect();
+        if self.ask_records(tx, room, more) > 0 {
+            return Ok(());
+        }
+        for unsent in std::mem::take(&mut room.row.unsent) {
+            match unsent {
+                Unsent::Message(message) => self.fan_out_message(tx, room, message)?,
+                Unsent::Update { message, seq, keys, only } => {
+                    self.fan_out_update(tx, room, (message, seq, keys), only)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn fan_out_message(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+        message: MessageId,
+    ) -> Result<(), EngineError> {
+        let own = tx.profile()?.user();
+        if may_speak(room, &own).is_err() {
+            return lose(tx, room, &own, message);
+        }
+        let Some(payload) = tx.payload(&message)? else { return Ok(()) };
+        let Some(draft) = room_content(&payload) else { return Ok(()) };
+        let (seq, head) = room.chain.as_ref().map_or((0, EMPTY), |chain| chain.head());
+        let position = ChainPosition { seq: room.row.sent_seq + 1, previous: room.row.sent_hash };
+        let bytes = RoomContent { seq, head, position, ..draft }.encode();
+        room.row.sent_seq += 1;
+        room.row.sent_hash = sha256(&[&bytes]);
+        let payload = save_payload(tx, room.id(), message, Body::RoomMessage(bytes.to_vec()));
+        let members = members_but(room, &own);
+        if let Some(manifest) = manifest_of(&payload) {
+            wait_for(tx, &manifest, &members)?;
+        }
+        self.fan_out(tx, message, &payload, members)
+    }
+
+    fn fan_out_update(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &Room,
+        (message, seq, keys): (MessageId, u64, bool),
+        only: Option<UserId>,
+    ) -> Result<(), EngineError> {
+        let own = tx.profile()?.user();
+        let Some(state) = room.state() else { return Ok(()) };
+        let users = match only {
+            Some(user) => BTreeSet::from([user]),
+            None => {
+                let mut users = members_but(room, &own);
+                users.extend(state.invited().keys());
+                users
+            }
+        };
+        // Keys go to those only who belong to the room as it is now.
+        let may_read =
+            |user: &UserId| state.role(user).is_some() || state.invited().contains_key(user);
+        let users: BTreeSet<UserId> = users.into_iter().filter(|u| !keys || may_read(u)).collect();
+        let event = room.chain.as_ref().and_then(|chain| chain.event(seq));
+        let register = if keys { room.current_secret() } else { None };
+        let update = RoomUpdate {
+            room: room.id(),
+            register,
+            events: event.map(|event| event.signed().clone()).into_iter().collect(),
+            statements: Vec::new(),
+        };
+        let payload = save_payload(tx, room.id(), message, Body::RoomUpdate(update));
+        self.fan_out(tx, message, &payload, users)
+    }
+
+    /// Seals a payload for every device of some users, in one pass; those without a session wait for
+    /// one.
+    fn fan_out(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        message: MessageId,
+        payload: &Payload,
+        users: BTreeSet<UserId>,
+    ) -> Result<(), EngineError> {
+        let (mut envelopes, mut unsealed) = (Vec::new(), Vec::new());
+        let mut copies = 0;
+        for user in users {
+            let Some(mut contact) = tx.contact(&user)? else { continue };
+            if contact.standing == ContactStanding::Blocked {
+                continue;
+            }
+            let first = tx.next_number(Table::Outbox, user.as_bytes())?;
+            let devices: Vec<_> =
+                contact.records.newest().devices().iter().map(|d| d.device_id()).collect();
+            let mut has_changed = false;
+            for (number, device) in (first..).zip(devices) {
+                let to = DeviceAddress { user, device };
+                has_changed |= contact.device(device).is_none();
+                let (sealed, changed) = self.seal_shared(tx, &mut contact, to, payload)?;
+                has_changed |= changed;
+                let state = match sealed {
+                    Some((sealed, envelope)) => {
+                        envelopes.push((Sent::Outbox(user, number), envelope));
+                        OutboxState::Sealed(sealed)
+                    }
+                    None => {
+                        unsealed.push(to);
+                        self.waiting.insert(user);
+                        OutboxState::Waiting
+                    }
+                };
+                let content = OutboxContent::Shared { answered: false };
+                let entry = OutboxEntry { message, to, content, created_at: tx.now, state };
+                tx.save_outbox(number, &entry);
+                copies += 1;
+            }
+            if has_changed {
+                tx.save_contact(&contact);
+            }
+        }
+        let counts = PayloadCounts { unanswered: copies, left: copies, delivered: 0 };
+        tx.save_counts(&message, &counts);
+        if copies == 0 {
+            finish_payload(tx, payload.room, message, counts)?;
+            tx.event(Event::AtRelay { message });
+        }
+        self.claim(tx, unsealed);
+        self.send(tx, envelopes);
+        Ok(())
+    }
+
+    /// Seals a payload for one device; tells whether the contact changed by it.
+    #[allow(clippy::type_complexity, reason = "used in two places, named by their bindings")]
+    pub(in crate::engine) fn seal_shared(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        contact: &mut Contact,
+        to: DeviceAddress,
+        payload: &Payload,
+    ) -> Result<(Option<(crate::store::rows::SealedEnvelope, Envelope)>, bool), EngineError> {
+        let device = contact.device_mut(to.device);
+        if device.sessions.is_empty() {
+            return Ok((None, false));
+        }
+        let announces = !device.tag_confirmed;
+        let next_tag = announces.then(|| incoming_tag(tx, device, &to));
+        let taken = device.due_receipts.len().min(MAX_RECEIPTS);
+        let receipts = device.due_receipts.get(..taken).unwrap_or_default();
+        let content = Content::encode_for_one(&payload.content, receipts, next_tag);
+        let sealed = match seal(tx, device, &content) {
+            // The receipts can go another way.
+            Err(EngineError::TextTooLong { .. }) => {
+                seal(tx, device, &Content::encode_for_one(&payload.content, &[], None))?
+            }
+            sealed => sealed?,
+        };
+        let Some(sealed) = sealed else { return Ok((None, announces)) };
+        device.due_receipts.drain(..taken);
+        if device.due_receipts.is_empty() {
+            self.receipts_due.remove(&to);
+        }
+        let envelope = envelope(to, &sealed);
+        Ok((Some((sealed, envelope)), announces || taken > 0))
+    }
+
+    /// What was to go out of a room that we do not belong to any more is lost.
+    pub(super) fn give_up_unsent(
+        &self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+    ) -> Result<(), EngineError> {
+        let own = tx.profile()?.user();
+        let (messages, mut updates): (Vec<_>, Vec<_>) = std::mem::take(&mut room.row.unsent)
+            .into_iter()
+            .partition(|unsent| matches!(unsent, Unsent::Message(_)));
+        for unsent in messages {
+            if let Unsent::Message(message) = unsent {
+                lose(tx, room, &own, message)?;
+            }
+        }
+        // Our own leave is still told to the others.
+        updates.retain(|_| room.row.kind == RoomKind::Private);
+        room.row.unsent = updates;
+        Ok(())
+    }
+
+    /// The relay's answer to a question for a member's record.
+    pub(super) fn record_came(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        id: RoomId,
+        user: UserId,
+        answer: Answer,
+    ) -> Result<(), EngineError> {
+        let sync = self.rooms.sync(&id);
+        sync.records.remove(&user);
+        let chain = match answer {
+            Answer::Records(records) => verify_chain(records).ok(),
+            Answer::Failure(_) => None,
+            _ => return Err(EngineError::RelayMisbehaved),
+        };
+        let chain = chain.filter(|chain| chain.iter().all(|record| record.user_id() == user));
+        match chain.and_then(|chain| RecordHistory::of_chain(&chain)) {
+            Some(records) => {
+                if tx.contact(&user)?.is_none() {
+                    tx.save_contact(&Contact::new(records, ContactStanding::Member));
+                }
+            }
+            None => {
+                sync.unknown.insert(user);
+            }
+        }
+        self.rooms.touch(&id, Freshness::Same);
+        Ok(())
+    }
+}
+
+const EMPTY: crate::ids::EventHash = crate::ids::EventHash::from_bytes([0; 32]);
+
+/// Tells whether we may write to a room, by what is known now.
+pub(super) fn may_speak(room: &Room, own: &UserId) -> Result<(), RoomFailure> {
+    let state = room.state().ok_or(RoomFailure::NotAMember)?;
+    if room.row.standing != RoomStanding::Member || !room.is_member(own) {
+        return Err(RoomFailure::NotAMember);
+    }
+    if state.is_closed() {
+        return Err(crate::membership::RoomError::Closed.into());
+    }
+    if state.is_frozen() {
+        return Err(crate::membership::RoomError::Frozen.into());
+    }
+    if state.is_muted(own) { Err(RoomFailure::Muted) } else { Ok(()) }
+}
+
+fn members_but(room: &Room, own: &UserId) -> BTreeSet<UserId> {
+    let roster = room.state().map(|state| state.roster(&room.statements)).unwrap_or_default();
+    roster.into_iter().map(|(user, _)| user).filter(|user| user != own).take(MAX_MEMBERS).collect()
+}
+
+fn save_payload(tx: &mut Tx<'_, '_>, room: RoomId, message: MessageId, body: Body) -> Payload {
+    let content = Content {
+        message_id: message,
+        position: None,
+        sent_at: tx.now,
+        receipts: Vec::new(),
+        next_tag: None,
+        body,
+    };
+    let payload = Payload { room, content: content.encode() };
+    tx.save_payload(&message, &payload);
+    payload
+}
+
+fn room_content(payload: &Payload) -> Option<RoomContent> {
+    match Content::decode(&payload.content).ok()?.body {
+        Body::RoomMessage(bytes) => RoomContent::decode(&bytes).ok(),
+        _ => None,
+    }
+}
+
+/// Returns the file that a payload offers.
+fn manifest_of(payload: &Payload) -> Option<Manifest> {
+    match room_content(payload)?.body {
+        Body::File(manifest) | Body::LongText(manifest) => Some(manifest),
+        _ => None,
+    }
+}
+
+/// Notes who has to fetch a file before it may be deleted.
+fn wait_for(
+    tx: &mut Tx<'_, '_>,
+    manifest: &Manifest,
+    members: &BTreeSet<UserId>,
+) -> Result<(), EngineError> {
+    if let Some(Transfer::Offered { to, message, blob, write_key, .. }) =
+        tx.transfer(manifest.blob_id.as_bytes())?
+    {
+        let waiting = members.iter().copied().collect();
+        tx.save_transfer(&Transfer::Offered { to, message, blob, write_key, waiting });
+    }
+    Ok(())
+}
+
+/// A message of ours can't go out.
+fn lose(
+    tx: &mut Tx<'_, '_>,
+    room: &Room,
+    own: &UserId,
+    message: MessageId,
+) -> Result<(), EngineError> {
+    tx.delete_payload(&message);
+    set_status_in(tx, own, &message, MessageStatus::NotDelivered)?;
+    tx.event(Event::NotSentToRoom { room: room.reference(), message });
+    Ok(())
+}
+
+/// The relay said yes or no to one copy.
+pub(in crate::engine) fn shared_answered(
+    tx: &mut Tx<'_, '_>,
+    user: &UserId,
+    number: u64,
+    entry: &mut OutboxEntry,
+) -> Result<(), EngineError> {
+    if entry.content != (OutboxContent::Shared { answered: false }) {
+        return Ok(());
+    }
+    entry.content = OutboxContent::Shared { answered: true };
+    tx.save_outbox(number, entry);
+    let Some(mut counts) = tx.counts(&entry.message)? else { return Ok(()) };
+    counts.unanswered = counts.unanswered.saturating_sub(1);
+    tx.save_counts(&entry.message, &counts);
+    let _user = user;
+    if counts.unanswered == 0 {
+        at_relay(tx, &entry.message)?;
+    }
+    Ok(())
+}
+
+fn at_relay(tx: &mut Tx<'_, '_>, message: &MessageId) -> Result<(), EngineError> {
+    let own = tx.profile()?.user();
+    if tx.message_index(&own, message)?.is_some() {
+        set_status_in(tx, &own, message, MessageStatus::AtRelay)?;
+        tx.event(Event::AtRelay { message: *message });
+    }
+    Ok(())
+}
+
+/// One copy is done with.
+pub(in crate::engine) fn shared_done(
+    tx: &mut Tx<'_, '_>,
+    user: &UserId,
+    number: u64,
+    entry: &OutboxEntry,
+    fate: Fate,
+) -> Result<(), EngineError> {
+    let mut entry = entry.clone();
+    shared_answered(tx, user, number, &mut entry)?;
+    tx.delete_outbox(user, number);
+    let Some(mut counts) = tx.counts(&entry.message)? else { return Ok(()) };
+    counts.left = counts.left.saturating_sub(1);
+    counts.delivered += u32::from(fate == Fate::Delivered);
+    tx.save_counts(&entry.message, &counts);
+    if counts.left == 0
+        && let Some(payload) = tx.payload(&entry.message)?
+    {
+        finish_payload(tx, payload.room, entry.message, counts)?;
+    }
+    Ok(())
+}
+
+fn finish_payload(
+    tx: &mut Tx<'_, '_>,
+    room: RoomId,
+    message: MessageId,
+    counts: PayloadCounts,
+) -> Result<(), EngineError> {
+    tx.delete_payload(&message);
+    let own = tx.profile()?.user();
+    if tx.message_index(&own, &message)?.is_none() {
+        return Ok(());
+    }
+    if counts.delivered > 0 {
+        set_status_in(tx, &own, &message, MessageStatus::Delivered)?;
+        tx.event(Event::RoomDelivered { room, message });
+    } else {
+        set_status_in(tx, &own, &message, MessageStatus::AtRelay)?;
+    }
+    Ok(())
+}
+
+/// Tells whether a contact may still be of no concern: known from rooms only.
+pub(in crate::engine) fn is_only_member(contact: &Contact) -> bool {
+    contact.standing == ContactStanding::Member && contact.trust != Trust::Changed
+}

@@ -1,0 +1,559 @@
+//! What members send: messages, news of the room, and questions.
+
+use super::super::contacts::sender;
+use super::super::inbound::MAX_AHEAD;
+use super::super::outbound::{envelope, make_content, seal};
+use super::super::tx::Tx;
+use super::super::{Engine, EngineError, Event, FileKind, Sent};
+use super::fan_out::is_only_member;
+use super::loaded::Room;
+use super::{ASK_EVERY, Freshness};
+use crate::crypto::kdf::sha256;
+use crate::ids::{Conversation, DAY, DeviceAddress, MessageId, RoomId, SECOND};
+use crate::membership::{Act, Event as RoomEvent, Role, RoomKind, Statement};
+use crate::store::Table;
+use crate::store::rows::{
+    Contact, ContactStanding, Direction, HeldMessage, HistoryEntry, MessageIndex, RoomSender,
+    RoomStanding, Transfer,
+};
+use crate::wire::content::{Body, ReceiptKind, RoomContent, RoomUpdate};
+
+/// Most messages held in one room.
+const MAX_HELD: usize = 1_000;
+/// Milliseconds that a message is held.
+const HOLD_FOR: u64 = DAY;
+/// Most invitations that wait for an answer.
+const MAX_INVITATIONS: usize = 50;
+/// Missing numbers kept per sender and room.
+const MAX_MISSING: usize = 2_000;
+/// Milliseconds between two answers to the same device about rooms.
+const ANSWER_EVERY: u64 = 10 * SECOND;
+/// Most bytes of events in one answer.
+const MAX_ANSWER: usize = 16 * 1024;
+/// Most members asked at a time.
+const MAX_ASKED: usize = 8;
+
+/// What is to be done with a message to a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Show,
+    Hold,
+    Refuse(RefusedBecause),
+}
+
+/// Why a message to a room was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum RefusedBecause {
+    /// The room is not known here, or we do not belong to it.
+    UnknownRoom = 1,
+    /// The sender does not belong to it.
+    NotAMember = 2,
+    /// The sender is muted.
+    Muted = 3,
+    /// It names an event that nobody could show.
+    UnknownEvent = 4,
+    /// It says two things at once.
+    Contradiction = 5,
+}
+
+impl RefusedBecause {
+    pub(in crate::engine) const fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::UnknownRoom,
+            2 => Self::NotAMember,
+            3 => Self::Muted,
+            4 => Self::UnknownEvent,
+            _ => Self::Contradiction,
+        }
+    }
+
+    /// Returns the stable word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownRoom => "unknown_room",
+            Self::NotAMember => "not_a_member",
+            Self::Muted => "muted",
+            Self::UnknownEvent => "unknown_event",
+            Self::Contradiction => "contradiction",
+        }
+    }
+}
+
+impl Engine {
+    /// Takes a message to a room in; it is shown, held, or refused.
+    pub(in crate::engine) fn take_room_message(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        contact: &mut Contact,
+        from: DeviceAddress,
+        outer: MessageId,
+        bytes: &[u8],
+    ) -> Result<Option<MessageId>, EngineError> {
+        let Ok(content) = RoomContent::decode(bytes) else {
+            tx.event(Event::Undecryptable { from: Some(from.user) });
+            return Ok(None);
+        };
+        if tx.message_index(&from.user, &outer)?.is_some() {
+            self.owe_room_receipt(tx, contact, from, outer, ReceiptKind::Delivered);
+            return Ok(Some(outer));
+        }
+        let id = content.room;
+        let Some(mut room) = self.take_room(tx, &id)? else {
+            self.refuse(tx, contact, from, (None, outer), RefusedBecause::UnknownRoom);
+            return Ok(Some(outer));
+        };
+        let verdict = if content.message_id == outer {
+            judge(&room, &from, &content)
+        } else {
+            Verdict::Refuse(RefusedBecause::Contradiction)
+        };
+        match verdict {
+            Verdict::Show => self.show_in_room(tx, &mut room, contact, from, content, bytes)?,
+            Verdict::Refuse(reason) => {
+                self.refuse(tx, contact, from, (Some(&room), outer), reason);
+            }
+            Verdict::Hold => {
+                self.hold(tx, &room, contact, from, outer, bytes)?;
+                self.rooms.touch(&id, Freshness::Stale);
+            }
+        }
+        self.put_room(tx, room);
+        Ok(Some(outer))
+    }
+
+    fn hold(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &Room,
+        contact: &mut Contact,
+        from: DeviceAddress,
+        outer: MessageId,
+        bytes: &[u8],
+    ) -> Result<(), EngineError> {
+        let held = tx.held(&room.id())?;
+        if held.len() >= MAX_HELD {
+            self.refuse(tx, contact, from, (Some(room), outer), RefusedBecause::UnknownEvent);
+            return Ok(());
+        }
+        if !held.iter().any(|(_, held)| held.content.as_slice() == bytes && held.from == from) {
+            let content = zeroize::Zeroizing::new(bytes.to_vec());
+            tx.save_held(&room.id(), &HeldMessage { from, content, came_at: tx.now })?;
+        }
+        // It is safe here; what becomes of it is told later if it is refused.
+        self.owe_room_receipt(tx, contact, from, outer, ReceiptKind::Delivered);
+        Ok(())
+    }
+
+    fn refuse(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        contact: &mut Contact,
+        from: DeviceAddress,
+        (room, message): (Option<&Room>, MessageId),
+        reason: RefusedBecause,
+    ) {
+        self.owe_receipt(tx, contact, from, message, ReceiptKind::Refused);
+        // Who is out of a room anyway need not hear of what is said in it.
+        let is_ours = room.is_some_and(|room| room.row.standing == RoomStanding::Member);
+        if is_ours || reason == RefusedBecause::Contradiction {
+            let room = room.map(Room::reference);
+            tx.event(Event::MessageRefused { room, from: sender(contact), reason });
+        }
+    }
+
+    /// Judges again what is held, after the room was read.
+    pub(super) fn judge_held(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+    ) -> Result<(), EngineError> {
+        let id = room.id();
+        for (number, held) in tx.held(&id)? {
+            let (Ok(content), Some(mut contact)) =
+                (RoomContent::decode(&held.content), tx.contact(&held.from.user)?)
+            else {
+                tx.delete_held(&id, number);
+                continue;
+            };
+            let is_over = tx.now.since(held.came_at) >= HOLD_FOR;
+            match judge(room, &held.from, &content) {
+                Verdict::Show => {
+                    tx.delete_held(&id, number);
+                    let bytes = &held.content;
+                    self.show_in_room(tx, room, &mut contact, held.from, content, bytes)?;
+                }
+                Verdict::Hold if !is_over => {
+                    self.ask_one(tx, room, &mut contact, held.from)?;
+                }
+                verdict => {
+                    tx.delete_held(&id, number);
+                    let reason = match verdict {
+                        Verdict::Refuse(reason) => reason,
+                        _ => RefusedBecause::UnknownEvent,
+                    };
+                    let message = content.message_id;
+                    self.refuse(tx, &mut contact, held.from, (Some(room), message), reason);
+                }
+            }
+            tx.save_contact(&contact);
+        }
+        Ok(())
+    }
+
+    fn show_in_room(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+        contact: &mut Contact,
+        from: DeviceAddress,
+        content: RoomContent,
+        bytes: &[u8],
+    ) -> Result<(), EngineError> {
+        let message = content.message_id;
+        self.owe_room_receipt(tx, contact, from, message, ReceiptKind::Delivered);
+        if tx.message_index(&from.user, &message)?.is_some() {
+            return Ok(());
+        }
+        if contact.standing == ContactStanding::Request {
+            contact.standing = ContactStanding::Member;
+        }
+        follow_sender(tx, room, contact, from, &content, bytes)?;
+        let id = room.id();
+        let history = tx.next_number(Table::History, Conversation::Room(id).as_bytes())?;
+        let (received_at, sent_at) = (tx.now, content.sent_at.min(tx.now.plus(MAX_AHEAD)));
+        let entry = HistoryEntry {
+            message,
+            peer: from.user,
+            room: Some(id),
+            direction: Direction::Incoming,
+            sent_at,
+            received_at,
+            content: zeroize::Zeroizing::new(bytes.to_vec()),
+            file_path: String::new(),
+        };
+        tx.save_history(history, &entry);
+        let index = MessageIndex { history, outbox: Vec::new(), room: Some(id) };
+        tx.save_message_index(&from.user, &message, &index);
+        if matches!(content.body, Body::File(_) | Body::LongText(_)) {
+            tx.save_transfer(&Transfer::Download { from: from.user, message });
+        }
+        let room = Some(room.reference());
+        let from = sender(contact);
+        tx.event(match content.body {
+            Body::Text(text) => Event::Text { from, room, message, text, sent_at, received_at },
+            Body::File(manifest) => {
+                let kind = FileKind::File;
+                Event::File { from, room, message, manifest, kind, sent_at, received_at }
+            }
+            Body::LongText(manifest) => {
+                let kind = FileKind::LongText;
+                Event::File { from, room, message, manifest, kind, sent_at, received_at }
+            }
+            _ => Event::UnknownContent { from, message },
+        });
+        Ok(())
+    }
+
+    /// Takes news of a room in: a wake-up, an invitation, or keys.
+    pub(in crate::engine) fn take_room_update(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        from: DeviceAddress,
+        update: RoomUpdate,
+    ) -> Result<(), EngineError> {
+        let id = update.room;
+        let relay = tx.profile()?.relay;
+        let events: Vec<RoomEvent> = update
+            .events
+            .into_iter()
+            .filter_map(|signed| RoomEvent::verify(signed, &relay).ok())
+            .filter(|event| event.room() == id)
+            .collect();
+        let known = self.take_room(tx, &id)?;
+        let mut room = match known {
+            Some(room) => room,
+            None => match self.invitation(tx, from, id, update.register.is_some(), &events)? {
+                Some(room) => room,
+                None => return Ok(()),
+            },
+        };
+        if let Some(secret) = update.register {
+            let is_back = matches!(room.row.standing, RoomStanding::Outside | RoomStanding::Closed);
+            if is_back && room.row.kind == RoomKind::Private {
+                room.row.standing = RoomStanding::Invited;
+                room.row.invited_by = Some(from.user);
+            }
+            room.add_secret(secret);
+        }
+        self.take_events(tx, &mut room, events)?;
+        for signed in update.statements {
+            if let Ok(statement) = Statement::verify(signed) {
+                room.take_statement(tx, &statement);
+            }
+        }
+        self.put_room(tx, room);
+        self.rooms.touch(&id, Freshness::Stale);
+        Ok(())
+    }
+
+    /// Makes a place for a room that somebody asks us into.
+    fn invitation(
+        &mut self,
+        tx: &Tx<'_, '_>,
+        from: DeviceAddress,
+        id: RoomId,
+        has_keys: bool,
+        events: &[RoomEvent],
+    ) -> Result<Option<Room>, EngineError> {
+        let is_open =
+            |event: &RoomEvent| matches!(event.act(), Act::Create { kind: RoomKind::Open, .. });
+        let kind = match has_keys {
+            true => RoomKind::Private,
+            false if events.iter().any(is_open) => RoomKind::Open,
+            false => return Ok(None),
+        };
+        let mut waiting = 0;
+        let all = tx.room_ids()?;
+        for other in &all {
+            let standing = self.look_room(tx, other, |room| room.row.standing)?;
+            waiting += usize::from(standing == Some(RoomStanding::Invited));
+        }
+        if waiting >= MAX_INVITATIONS || all.len() >= super::acts::MAX_ROOMS {
+            return Ok(None);
+        }
+        let mut room = Room::unread(id, kind, RoomStanding::Invited);
+        room.row.invited_by = Some(from.user);
+        Ok(Some(room))
+    }
+
+    /// A member asks for what we know of a room; answered when the step is done.
+    pub(in crate::engine) fn take_room_query(
+        &mut self,
+        from: DeviceAddress,
+        room: RoomId,
+        from_seq: u64,
+    ) {
+        if self.rooms.questions.len() < MAX_HELD {
+            self.rooms.questions.push((from, room, from_seq));
+        }
+    }
+
+    pub(super) fn answer_questions(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+        for (to, id, from_seq) in std::mem::take(&mut self.rooms.questions) {
+            let last = self.rooms.answered.get(&to);
+            if last.is_some_and(|at| tx.now.since(*at) < ANSWER_EVERY) {
+                continue;
+            }
+            let own = tx.profile()?.user();
+            let update = self.look_room(tx, &id, |room| answer_for(room, &to, &own, from_seq))?;
+            let (Some(Some(update)), Some(mut contact)) = (update, tx.contact(&to.user)?) else {
+                continue;
+            };
+            self.rooms.answered.insert(to, tx.now);
+            self.send_unkept(tx, &mut contact, to, Body::RoomUpdate(update))?;
+            tx.save_contact(&contact);
+        }
+        Ok(())
+    }
+
+    /// Sends something that is not kept, if there is a session.
+    fn send_unkept(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        contact: &mut Contact,
+        to: DeviceAddress,
+        body: Body,
+    ) -> Result<(), EngineError> {
+        let message = MessageId::generate(tx.rng);
+        let device = contact.device_mut(to.device);
+        let content = make_content(tx, &to, device, message, body).encode();
+        match seal(tx, device, &content) {
+            Ok(Some(sealed)) => {
+                self.send(tx, vec![(Sent::Unkept, envelope(to, &sealed))]);
+                Ok(())
+            }
+            Ok(None) | Err(EngineError::TextTooLong { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks whoever should know for events and keys.
+    pub(super) fn ask_members(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &Room,
+    ) -> Result<(), EngineError> {
+        let own = tx.profile()?.user();
+        let Some(state) = room.state() else { return Ok(()) };
+        let mut roster = state.roster(&room.statements);
+        roster.sort_by_key(|(user, role)| (std::cmp::Reverse(*role), *user));
+        let others = roster.into_iter().filter(|(user, _)| *user != own);
+        for (user, _) in others.take(MAX_ASKED).collect::<Vec<(_, Role)>>() {
+            let Some(mut contact) = tx.contact(&user)? else { continue };
+            let devices: Vec<_> = contact.devices.iter().map(|d| d.id).collect();
+            for device in devices {
+                self.ask_one(tx, room, &mut contact, DeviceAddress { user, device })?;
+            }
+            tx.save_contact(&contact);
+        }
+        Ok(())
+    }
+
+    fn ask_one(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &Room,
+        contact: &mut Contact,
+        to: DeviceAddress,
+    ) -> Result<(), EngineError> {
+        let now = tx.now;
+        let asked = &mut self.rooms.sync(&room.id()).asked;
+        if asked.get(&to.user).is_some_and(|at| now.since(*at) < ASK_EVERY) {
+            return Ok(());
+        }
+        asked.insert(to.user, now);
+        // A little before the head: the branch may begin there.
+        let known = room.chain.as_ref().map_or(0, |chain| chain.head().0);
+        let from_seq = known.saturating_sub(crate::membership::SETTLED_DEPTH);
+        let body = Body::RoomQuery { room: room.id(), from_seq };
+        self.send_unkept(tx, contact, to, body)
+    }
+
+    /// Tells whether somebody belongs to a room that we belong to.
+    pub(in crate::engine) fn shares_a_room(
+        &mut self,
+        tx: &Tx<'_, '_>,
+        user: &crate::ids::UserId,
+        kinds: &[RoomKind],
+    ) -> Result<bool, EngineError> {
+        for id in tx.room_ids()? {
+            let shares = self.look_room(tx, &id, |room| {
+                let is_ours = room.row.standing == RoomStanding::Member;
+                is_ours && kinds.contains(&room.row.kind) && room.is_member(user)
+            })?;
+            if shares == Some(true) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Somebody known from rooms only writes to us alone: that is a request, if there is room for one.
+    pub(in crate::engine) fn admit_private(
+        &mut self,
+        tx: &Tx<'_, '_>,
+        contact: &mut Contact,
+    ) -> Result<bool, EngineError> {
+        if !is_only_member(contact) {
+            return Ok(true);
+        }
+        if self.held_requests(tx)? >= super::super::inbound::MAX_REQUESTS {
+            return Ok(false);
+        }
+        contact.standing = ContactStanding::Request;
+        Ok(true)
+    }
+}
+
+/// Decides by what is known now.
+fn judge(room: &Room, from: &DeviceAddress, content: &RoomContent) -> Verdict {
+    let (Some(chain), Some(state)) = (&room.chain, room.state()) else { return Verdict::Hold };
+    if room.row.standing != RoomStanding::Member {
+        return Verdict::Refuse(RefusedBecause::UnknownRoom);
+    }
+    if !chain.knows(&content.head) || state.is_frozen() {
+        return Verdict::Hold;
+    }
+    if room.is_member(&from.user) {
+        return if state.is_muted(&from.user) {
+            Verdict::Refuse(RefusedBecause::Muted)
+        } else {
+            Verdict::Show
+        };
+    }
+    // Who joined just now: the statement is on its way to us.
+    let is_open = state.kind() == RoomKind::Open;
+    if is_open && room.statements.counter(&from.user) == 0 && !state.is_banned(&from.user) {
+        return Verdict::Hold;
+    }
+    Verdict::Refuse(RefusedBecause::NotAMember)
+}
+
+/// What a member may be told.
+fn answer_for(
+    room: &Room,
+    to: &DeviceAddress,
+    own: &crate::ids::UserId,
+    from_seq: u64,
+) -> Option<RoomUpdate> {
+    let state = room.state()?;
+    let is_private = state.kind() == RoomKind::Private;
+    if is_private && state.role(&to.user).is_none() && !state.invited().contains_key(&to.user) {
+        return None;
+    }
+    let mut size = 0;
+    let fits = |event: &&RoomEvent| {
+        size += event.signed().body.len() + 80;
+        size <= MAX_ANSWER
+    };
+    let events = room.chain.as_ref()?.events_from(from_seq).take_while(fits);
+    let _own = own;
+    Some(RoomUpdate {
+        room: room.id(),
+        register: if is_private { room.current_secret() } else { None },
+        events: events
+            .map(|event| event.signed().clone())
+            .take(crate::wire::limits::MAX_UPDATE_EVENTS)
+            .collect(),
+        statements: Vec::new(),
+    })
+}
+
+/// Holds a message against the sender's own chain in this room.
+fn follow_sender(
+    tx: &mut Tx<'_, '_>,
+    room: &Room,
+    contact: &Contact,
+    from: DeviceAddress,
+    content: &RoomContent,
+    bytes: &[u8],
+) -> Result<(), EngineError> {
+    let id = room.id();
+    let position = content.position;
+    let hash = sha256(&[bytes]);
+    let who = sender(contact);
+    let reference = Some(room.reference());
+    let own = tx.profile()?.user();
+    let since = room.state().and_then(|state| state.members().get(&own)).map(|m| m.since);
+    let joined = if room.row.kind == RoomKind::Open { Some(room.row.own_counter) } else { since };
+    let joined = joined.unwrap_or(0);
+    let known = tx.room_sender(&id, &from)?.filter(|known| known.joined == joined);
+    let Some(mut known) = known else {
+        // The first one we see: what came before was not meant for us.
+        let first = RoomSender { joined, seq: position.seq, hash, missing: Vec::new() };
+        tx.save_room_sender(&id, &from, &first);
+        return Ok(());
+    };
+    let next = known.seq.saturating_add(1);
+    if position.seq >= next {
+        if position.seq == next && position.previous != known.hash {
+            tx.event(Event::OutOfOrder { from: who.clone(), room: reference.clone() });
+        }
+        if position.seq > next {
+            let missing = position.seq - next;
+            tx.event(Event::Gap { from: who, room: reference, missing });
+            known.missing.extend((next..position.seq).rev().take(MAX_MISSING));
+            let excess = known.missing.len().saturating_sub(MAX_MISSING);
+            known.missing.drain(..excess);
+        }
+        (known.seq, known.hash) = (position.seq, hash);
+    } else if let Some(late) = known.missing.iter().position(|n| *n == position.seq) {
+        known.missing.remove(late);
+    } else {
+        tx.event(Event::OutOfOrder { from: who, room: reference });
+    }
+    tx.save_room_sender(&id, &from, &known);
+    Ok(())
+}

@@ -1,0 +1,331 @@
+//! Rooms of a profile: which exist, what waits in them, and when something is due.
+//!
+//! What an event may do is [`membership`](crate::membership)'s to say; here it is only carried.
+//!
+//! ```text
+//! command ─▶ intent or unsent, saved ─┐
+//! wake-up, push, login ─▶ not fresh ──┼─▶ drive: read until fresh ─▶ judge what is held
+//!                                     └─▶ order intents one by one ─▶ fan out what is unsent
+//! ```
+
+mod acts;
+mod announce;
+mod fan_out;
+mod inbound;
+mod loaded;
+mod open;
+mod query;
+mod register;
+
+pub use acts::{NewRoom, RoomFailure};
+pub(super) use fan_out::{Fate, shared_answered, shared_done};
+pub use inbound::RefusedBecause;
+pub(super) use loaded::{Room, load};
+pub use query::{RoomMemberView, RoomView, room, rooms};
+pub(super) use query::{reference, room_news};
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::tx::Tx;
+use super::{Engine, EngineError, Event, Link};
+use crate::ids::{DeviceAddress, MINUTE, RegisterId, RoomId, SECOND, Timestamp, UserId};
+use crate::membership::{RoomKind, RoomName};
+use crate::store::rows::RoomStanding;
+use crate::wire::relay::Answer;
+
+/// Milliseconds between two questions to the same member about a room.
+const ASK_EVERY: u64 = MINUTE;
+/// Milliseconds that each next one of those who may move a room waits longer.
+const MOVE_PATIENCE: u64 = 30 * SECOND;
+
+/// A room by id and name, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomRef {
+    /// The id.
+    pub id: RoomId,
+    /// The name as last known; empty for a room that was not read yet.
+    pub name: String,
+}
+
+/// What an answer of the relay about rooms belongs to.
+#[derive(Debug)]
+pub(super) enum RoomAsk {
+    /// The open rooms.
+    List { ticket: u64 },
+    /// Who is here of one.
+    Presence { ticket: u64 },
+    /// What is new in an open room.
+    Get,
+    /// An event of ours in an open room; the first creates it.
+    AppendOpen,
+    /// Our join or leave of an open room.
+    Statement,
+    /// Entries of a register.
+    Read { register: RegisterId },
+    /// Our entry in a register: how many events of the path it brings up to.
+    Append { register: RegisterId, covers: u64 },
+    /// The record of a member.
+    Record { user: UserId },
+    /// An administrator's command.
+    Admin { ticket: u64 },
+    /// Announcements.
+    Announcements,
+}
+
+/// What is known of a room on this connection only.
+#[derive(Debug, Default)]
+pub(super) struct Sync {
+    /// Everything the relay has was read, and nothing new was told since.
+    fresh: bool,
+    /// A question is under way.
+    asking: bool,
+    /// Records of members that were asked for.
+    records: BTreeSet<UserId>,
+    /// Members whom the relay does not know.
+    unknown: BTreeSet<UserId>,
+    /// The current register can't be opened: its secret did not come yet.
+    locked: bool,
+    /// The relay refused what we wanted to change; tried again on the next connection.
+    refused: bool,
+    /// An open room was read from its beginning, because what is new did not fit.
+    reread: bool,
+    /// When we are to move the room, if nobody did before.
+    move_at: Option<Timestamp>,
+    /// Until when what is new in an open room is gathered.
+    read_at: Option<Timestamp>,
+    /// When members were last asked.
+    asked: BTreeMap<UserId, Timestamp>,
+}
+
+/// Everything about rooms that is not in the store.
+#[derive(Debug, Default)]
+pub(super) struct Rooms {
+    /// Loaded rooms; forgotten when a step fails.
+    loaded: BTreeMap<RoomId, Room>,
+    sync: BTreeMap<RoomId, Sync>,
+    /// To be looked at when this step is done.
+    due: BTreeSet<RoomId>,
+    /// Questions of members, answered when this step is done.
+    questions: Vec<(DeviceAddress, RoomId, u64)>,
+    answered: BTreeMap<DeviceAddress, Timestamp>,
+    /// Who waits for an intent: room and number, or `STATEMENT`.
+    tickets: BTreeMap<(RoomId, u64), u64>,
+    /// Rooms whose roster somebody wants to see, with everybody's name.
+    rosters: BTreeMap<RoomId, Vec<u64>>,
+}
+
+/// Stands for a join or leave of an open room among the intents.
+const STATEMENT: u64 = u64::MAX;
+
+impl Rooms {
+    /// Forgets what belonged to a connection.
+    pub(super) fn disconnected(&mut self) {
+        self.sync.clear();
+    }
+
+    /// Forgets what a failed step may have changed.
+    pub(super) fn step_failed(&mut self) {
+        self.loaded.clear();
+        self.due.clear();
+        self.questions.clear();
+    }
+
+    /// Tells whether nothing about rooms is under way or left to do.
+    pub(super) fn is_settled(&self) -> bool {
+        self.due.is_empty() && self.sync.values().all(|s| !s.asking && s.records.is_empty())
+    }
+
+    /// Returns when something is due.
+    pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
+        self.sync.values().flat_map(|sync| [sync.move_at, sync.read_at]).flatten().min()
+    }
+
+    fn sync(&mut self, room: &RoomId) -> &mut Sync {
+        self.sync.entry(*room).or_default()
+    }
+
+    /// Has the room looked at when the step is done; `stale`: the relay has something new.
+    fn touch(&mut self, room: &RoomId, state: Freshness) {
+        if state == Freshness::Stale {
+            self.sync(room).fresh = false;
+        }
+        self.due.insert(*room);
+    }
+}
+
+/// Whether what is known of a room is still all there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Freshness {
+    Stale,
+    Same,
+}
+
+impl Engine {
+    /// Takes a room out of the cache, or loads it; [`Self::put_room`] brings it back.
+    fn take_room(&mut self, tx: &Tx<'_, '_>, id: &RoomId) -> Result<Option<Room>, EngineError> {
+        match self.rooms.loaded.remove(id) {
+            Some(room) => Ok(Some(room)),
+            None => load(tx.store(), id),
+        }
+    }
+
+    fn put_room(&mut self, tx: &mut Tx<'_, '_>, mut room: Room) {
+        room.save(tx);
+        self.rooms.loaded.insert(room.id(), room);
+    }
+
+    /// Returns a known room to look at.
+    fn look_room<T>(
+        &mut self,
+        tx: &Tx<'_, '_>,
+        id: &RoomId,
+        look: impl FnOnce(&Room) -> T,
+    ) -> Result<Option<T>, EngineError> {
+        let room = self.take_room(tx, id)?;
+        Ok(room.map(|room| {
+            let seen = look(&room);
+            self.rooms.loaded.insert(*id, room);
+            seen
+        }))
+    }
+
+    /// The relay knows us: every room is read anew, and the Lobby joined if that is still to be done.
+    pub(super) fn rooms_logged_in(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        lobby: Option<RoomId>,
+    ) -> Result<(), EngineError> {
+        for id in tx.room_ids()? {
+            self.rooms.touch(&id, Freshness::Stale);
+        }
+        if let Some(lobby) = lobby {
+            self.join_lobby(tx, lobby)?;
+        }
+        self.drive_rooms(tx)
+    }
+
+    /// Does in every touched room what can be done now.
+    pub(super) fn drive_rooms(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+        self.answer_questions(tx)?;
+        while let Some(id) = self.rooms.due.pop_first() {
+            self.drive_room(tx, &id)?;
+        }
+        Ok(())
+    }
+
+    fn drive_room(&mut self, tx: &mut Tx<'_, '_>, id: &RoomId) -> Result<(), EngineError> {
+        if self.link == Link::Offline || self.rooms.sync(id).asking {
+            return Ok(());
+        }
+        let Some(mut room) = self.take_room(tx, id)? else { return Ok(()) };
+        let is_over = matches!(room.row.standing, RoomStanding::Outside | RoomStanding::Closed);
+        if is_over && !room.row.join_sent && room.row.intents.is_empty() {
+            self.give_up_unsent(tx, &mut room)?;
+            self.put_room(tx, room);
+            return Ok(());
+        }
+        let result = match room.row.kind {
+            RoomKind::Private => self.drive_private(tx, &mut room),
+            RoomKind::Open => self.drive_open(tx, &mut room),
+        };
+        result?;
+        let is_known = room.row.standing != RoomStanding::Outside || room.chain.is_some();
+        if is_known || room.row.join_sent {
+            self.put_room(tx, room);
+        } else {
+            tx.delete_room(id)?;
+        }
+        Ok(())
+    }
+
+    /// Does what is due by the clock.
+    pub(super) fn rooms_timeout(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+        let now = tx.now;
+        let is_due = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
+        let all = self.rooms.sync.iter();
+        let due = all.filter(|(_, s)| is_due(s.move_at) || is_due(s.read_at));
+        let due: Vec<RoomId> = due.map(|(id, _)| *id).collect();
+        self.rooms.due.extend(due);
+        self.drive_rooms(tx)
+    }
+
+    pub(super) fn finish_ticket(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: RoomId,
+        number: u64,
+        result: Result<(), RoomFailure>,
+    ) {
+        if let Some(ticket) = self.rooms.tickets.remove(&(room, number)) {
+            tx.event(Event::RoomDone { ticket, result: result.map(|()| room) });
+        }
+    }
+
+    /// Takes an answer of the relay about rooms in.
+    pub(super) fn room_answered(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: Option<RoomId>,
+        ask: RoomAsk,
+        answer: Answer,
+    ) -> Result<(), EngineError> {
+        match (ask, answer) {
+            (RoomAsk::List { ticket }, Answer::RoomList(rooms)) => {
+                tx.event(Event::RoomsListed { ticket, result: Ok(rooms) });
+            }
+            (RoomAsk::List { ticket }, Answer::Failure(f)) => {
+                tx.event(Event::RoomsListed { ticket, result: Err(f.code) });
+            }
+            (RoomAsk::Presence { ticket }, Answer::RoomPresence(online)) => {
+                tx.event(Event::Presence { ticket, online });
+            }
+            (RoomAsk::Presence { ticket }, Answer::Failure(_)) => {
+                tx.event(Event::Presence { ticket, online: Vec::new() });
+            }
+            (RoomAsk::Admin { ticket }, Answer::AdminAnswer { code, text }) => {
+                tx.event(Event::AdminAnswered { ticket, result: Ok((code, text)) });
+            }
+            (RoomAsk::Admin { ticket }, Answer::Failure(f)) => {
+                tx.event(Event::AdminAnswered { ticket, result: Err(f.code) });
+            }
+            (RoomAsk::Announcements, answer) => self.announcements_came(tx, answer)?,
+            (ask, answer) => {
+                let id = room.ok_or(EngineError::RelayMisbehaved)?;
+                self.one_room_answered(tx, id, ask, answer)?;
+            }
+        }
+        self.drive_rooms(tx)
+    }
+
+    fn one_room_answered(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        id: RoomId,
+        ask: RoomAsk,
+        answer: Answer,
+    ) -> Result<(), EngineError> {
+        if let RoomAsk::Record { user } = ask {
+            return self.record_came(tx, id, user, answer);
+        }
+        self.rooms.sync(&id).asking = false;
+        self.rooms.touch(&id, Freshness::Same);
+        let Some(mut room) = self.take_room(tx, &id)? else { return Ok(()) };
+        match ask {
+            RoomAsk::Get => self.open_room_read(tx, &mut room, answer)?,
+            RoomAsk::AppendOpen => self.open_room_appended(tx, &mut room, &answer)?,
+            RoomAsk::Statement => self.statement_put(tx, &mut room, &answer)?,
+            RoomAsk::Read { register } => self.register_read(tx, &mut room, register, answer)?,
+            RoomAsk::Append { register, covers } => {
+                self.register_appended(tx, &mut room, (register, covers), &answer)?;
+            }
+            _ => return Err(EngineError::RelayMisbehaved),
+        }
+        self.tell_invitation(tx, &mut room);
+        self.put_room(tx, room);
+        Ok(())
+    }
+}
+
+pub(super) fn name_of(name: &RoomName) -> String {
+    name.as_str().to_owned()
+}

@@ -1,0 +1,295 @@
+//! Open rooms: the relay keeps events and statements in the clear; we verify every one.
+
+use super::super::tx::Tx;
+use super::super::{Engine, EngineError, Event};
+use super::acts::RoomFailure;
+use super::loaded::Room;
+use super::{Freshness, RoomAsk, STATEMENT};
+use crate::ids::{RoomId, SECOND, UserId};
+use crate::keys::Signed;
+use crate::membership::{
+    Act, CHECKPOINT_EVERY, Event as RoomEvent, Joined, MAX_MEMBERS, Role, RoomKind, Statement,
+    StatementFields,
+};
+use crate::store::rows::{Lobby, RoomStanding};
+use crate::wire::relay::{Answer, ErrorCode, Failure, More, Request, Who};
+
+/// Milliseconds in which what is new in an open room is gathered before it is read.
+const GATHER: u64 = 2 * SECOND;
+
+impl Engine {
+    /// Does the next thing in an open room.
+    pub(super) fn drive_open(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+    ) -> Result<(), EngineError> {
+        let id = room.id();
+        if room.row.standing == RoomStanding::Outside
+            && room.row.join_sent
+            && let Some(create) = room.row.attempt.clone()
+        {
+            // Ours, and the relay may not have it yet.
+            self.ask_room(tx, id, Request::CreateRoom(create), RoomAsk::AppendOpen);
+            return Ok(());
+        }
+        if !self.rooms.sync(&id).fresh {
+            if self.gathers(tx, room)? {
+                return Ok(());
+            }
+            let reread = self.rooms.sync(&id).reread;
+            let known = room.chain.as_ref().map_or(0, |chain| chain.head().0 + 1);
+            let from_seq = if reread { 0 } else { known };
+            let after_statement = room.row.statements_cursor;
+            let request = Request::GetRoom { room: id, from_seq, after_statement };
+            self.ask_room(tx, id, request, RoomAsk::Get);
+            return Ok(());
+        }
+        if room.chain.is_none() {
+            // The relay lists a room whose beginning does not verify.
+            room.row.join_sent = false;
+            self.finish_ticket(tx, id, STATEMENT, Err(RoomFailure::UnknownRoom));
+            return Ok(());
+        }
+        self.judge_held(tx, room)?;
+        if room.row.join_sent {
+            let statement = self.own_statement(tx, room)?;
+            let request = Request::PutStatement(statement.signed().clone());
+            self.ask_room(tx, id, request, RoomAsk::Statement);
+            return Ok(());
+        }
+        if self.rooms.sync(&id).refused {
+            return self.drive_unsent(tx, room);
+        }
+        let own = tx.profile()?.user();
+        if let Some(state) = room.state()
+            && room.row.intents.is_empty()
+            && state.role(&own) == Some(Role::Owner)
+            && state.seq().saturating_sub(state.checkpoint()) >= CHECKPOINT_EVERY
+        {
+            room.push_intent(Act::Checkpoint([0; 32]));
+        }
+        if let Some(event) = self.sign_intent(tx, room)? {
+            let request = Request::AppendRoom(event.signed().clone());
+            self.ask_room(tx, id, request, RoomAsk::AppendOpen);
+            return Ok(());
+        }
+        self.drive_unsent(tx, room)
+    }
+
+    /// Tells whether reading can wait for more to come: nobody waits for what is new.
+    fn gathers(&mut self, tx: &Tx<'_, '_>, room: &Room) -> Result<bool, EngineError> {
+        let id = room.id();
+        let sync = self.rooms.sync(&id);
+        let Some(at) = sync.read_at else { return Ok(false) };
+        let is_urgent = at <= tx.now
+            || room.row.join_sent
+            || !room.row.unsent.is_empty()
+            || !room.row.intents.is_empty();
+        if is_urgent || self.rooms.rosters.contains_key(&id) || !tx.held(&id)?.is_empty() {
+            self.rooms.sync(&id).read_at = None;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn own_statement(&self, tx: &Tx<'_, '_>, room: &Room) -> Result<Statement, EngineError> {
+        let profile = tx.profile()?;
+        let cert = profile.cert().ok_or(EngineError::AccountClosed)?;
+        let joined =
+            if room.row.standing == RoomStanding::Member { Joined::No } else { Joined::Yes };
+        let fields = StatementFields { room: room.id(), counter: room.row.own_counter, joined };
+        Ok(Statement::sign(fields, profile.record.identity_key(), cert, &profile.device))
+    }
+
+    pub(super) fn open_room_read(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+        answer: Answer,
+    ) -> Result<(), EngineError> {
+        let id = room.id();
+        match answer {
+            Answer::RoomData { events, statements, more } => {
+                let is_news = !events.is_empty() || !statements.is_empty();
+                let relay = tx.profile()?.relay;
+                let verify = |s: Signed| RoomEvent::verify(s, &relay).ok();
+                self.take_events(tx, room, events.into_iter().filter_map(verify).collect())?;
+                for (n, signed) in statements {
+                    room.row.statements_cursor = room.row.statements_cursor.max(n);
+                    if let Ok(statement) = Statement::verify(signed) {
+                        room.take_statement(tx, &statement);
+                    }
+                }
+                let own = tx.profile()?.user();
+                room.row.own_counter = room.row.own_counter.max(room.statements.counter(&own));
+                Self::settle_standing(room, &own);
+                self.rooms.sync(&id).fresh = more == More::No || !is_news;
+                Ok(())
+            }
+            Answer::Failure(Failure { code, .. }) => {
+                let sync = self.rooms.sync(&id);
+                (sync.fresh, sync.refused) = (true, true);
+                if code == ErrorCode::UnknownRoom && room.row.standing == RoomStanding::Member {
+                    room.row.standing = RoomStanding::Closed;
+                    tx.event(Event::RoomGone { room: room.reference() });
+                }
+                if room.row.join_sent {
+                    self.not_joined(tx, room, code)?;
+                }
+                Ok(())
+            }
+            _ => Err(EngineError::RelayMisbehaved),
+        }
+    }
+
+    pub(super) fn open_room_appended(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+        answer: &Answer,
+    ) -> Result<(), EngineError> {
+        let id = room.id();
+        let is_create = room.row.standing == RoomStanding::Outside && room.row.join_sent;
+        match answer {
+            Answer::Done if is_create => {
+                room.row.attempt = None;
+                Ok(())
+            }
+            Answer::Done => {
+                let relay = tx.profile()?.relay;
+                let own = room.row.attempt.clone().and_then(|a| RoomEvent::verify(a, &relay).ok());
+                self.take_events(tx, room, own.into_iter().collect())
+            }
+            Answer::Failure(Failure { code, .. }) if is_create => {
+                room.row.join_sent = false;
+                room.row.attempt = None;
+                room.chain = None;
+                self.finish_ticket(tx, id, STATEMENT, Err(RoomFailure::Refused(*code)));
+                Ok(())
+            }
+            Answer::Failure(Failure { code: ErrorCode::Conflict, .. }) => {
+                self.rooms.sync(&id).fresh = false;
+                Ok(())
+            }
+            Answer::Failure(Failure { code, .. }) => {
+                self.rooms.sync(&id).refused = true;
+                for intent in std::mem::take(&mut room.row.intents) {
+                    self.finish_ticket(tx, id, intent.number, Err(RoomFailure::Refused(*code)));
+                }
+                Ok(())
+            }
+            _ => Err(EngineError::RelayMisbehaved),
+        }
+    }
+
+    pub(super) fn statement_put(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+        answer: &Answer,
+    ) -> Result<(), EngineError> {
+        let id = room.id();
+        match answer {
+            Answer::Done => {
+                let statement = self.own_statement(tx, room)?;
+                room.take_statement(tx, &statement);
+                room.row.join_sent = false;
+                room.row.standing = match statement.joined() {
+                    Joined::Yes => RoomStanding::Member,
+                    Joined::No => RoomStanding::Outside,
+                };
+                self.settle_lobby(tx)?;
+                self.finish_ticket(tx, id, STATEMENT, Ok(()));
+                Ok(())
+            }
+            Answer::Failure(Failure { code: ErrorCode::Conflict, limit, .. }) => {
+                // A counter that was used before this profile knew of it.
+                room.row.own_counter = limit.saturating_add(1);
+                Ok(())
+            }
+            Answer::Failure(Failure { code, .. }) => self.not_joined(tx, room, *code),
+            _ => Err(EngineError::RelayMisbehaved),
+        }
+    }
+
+    fn not_joined(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+        code: ErrorCode,
+    ) -> Result<(), EngineError> {
+        let id = room.id();
+        room.row.join_sent = false;
+        let is_asked_for = self.rooms.tickets.contains_key(&(id, STATEMENT));
+        if !is_asked_for && code == ErrorCode::RoomFull {
+            tx.event(Event::LobbyFull);
+        }
+        self.settle_lobby(tx)?;
+        self.finish_ticket(tx, id, STATEMENT, Err(RoomFailure::Refused(code)));
+        Ok(())
+    }
+
+    fn settle_lobby(&self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+        let mut profile = tx.profile()?;
+        if profile.lobby == Lobby::Wanted {
+            profile.lobby = Lobby::Settled;
+            tx.save_profile(&profile);
+        }
+        Ok(())
+    }
+
+    /// Tells who waits for a roster, once everybody's record was asked for.
+    pub(super) fn settle_roster(&mut self, tx: &mut Tx<'_, '_>, room: &Room) {
+        let id = room.id();
+        if self.rooms.rosters.contains_key(&id) && self.ask_records(tx, room, Vec::new()) == 0 {
+            for ticket in self.rooms.rosters.remove(&id).unwrap_or_default() {
+                tx.event(Event::RoomDone { ticket, result: Ok(id) });
+            }
+        }
+    }
+
+    /// Asks for the records of members who are not known, and those in `more`; returns how many
+    /// answers are awaited.
+    pub(super) fn ask_records(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &Room,
+        more: Vec<UserId>,
+    ) -> usize {
+        let id = room.id();
+        let Some(state) = room.state() else { return 0 };
+        let roster = state.roster(&room.statements).into_iter().map(|(user, _)| user);
+        let invited = state.invited().keys().copied();
+        let wanted: Vec<UserId> = roster.chain(invited).chain(more).take(MAX_MEMBERS).collect();
+        let own = tx.profile().map(|profile| profile.user()).ok();
+        for user in wanted {
+            let sync = self.rooms.sync(&id);
+            let is_asked = sync.records.contains(&user) || sync.unknown.contains(&user);
+            let is_known = Some(user) == own || matches!(tx.contact(&user), Ok(Some(_)));
+            if is_asked || is_known {
+                continue;
+            }
+            sync.records.insert(user);
+            let who = Who::User(user);
+            let request = Request::GetRecords { who, after_version: 0 };
+            let ask = RoomAsk::Record { user };
+            self.ask(tx, request, super::super::Pending::Room { room: Some(id), ask });
+        }
+        self.rooms.sync(&id).records.len()
+    }
+
+    /// Something changed in an open room.
+    pub(in crate::engine) fn room_changed(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        id: RoomId,
+    ) -> Result<(), EngineError> {
+        let is_ours = self.look_room(tx, &id, |room| room.row.kind == RoomKind::Open)?;
+        if is_ours == Some(true) {
+            self.rooms.sync(&id).read_at.get_or_insert(tx.now.plus(GATHER));
+            self.rooms.touch(&id, Freshness::Stale);
+        }
+        self.drive_rooms(tx)
+    }
+}

@@ -1,0 +1,159 @@
+//! Looking at the rooms of a profile without changing them.
+
+use super::super::query::{damaged, profile};
+use super::super::{EngineError, Event};
+use super::{Room, RoomRef, load};
+use crate::ids::{RoomId, UserId};
+use crate::keys::Nickname;
+use crate::membership::{Chain, Event as RoomEvent, Role, RoomKind};
+use crate::store::rows::RoomStanding;
+use crate::store::{Key, Store, Table};
+use crate::trust::Trust;
+use crate::wire::storage;
+
+/// A room of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomView {
+    /// Its id.
+    pub room: RoomId,
+    /// Its name as last known.
+    pub name: String,
+    /// Its topic.
+    pub topic: String,
+    /// Private or open.
+    pub kind: RoomKind,
+    /// How we stand to it.
+    pub standing: RoomStanding,
+    /// Our role, as a member.
+    pub role: Option<Role>,
+    /// How many belong to it.
+    pub members: usize,
+    /// Everybody in it, by name, when one room was asked for.
+    pub roster: Vec<RoomMemberView>,
+    /// Who is invited and has not joined.
+    pub invited: Vec<RoomMemberView>,
+    /// Who is banned.
+    pub banned: Vec<UserId>,
+    /// Lowest role that may invite.
+    pub may_invite: Option<Role>,
+    /// Number of the newest event, and its hash.
+    pub head: Option<(u64, crate::ids::EventHash)>,
+    /// Events that stand in a branch that does not count: evidence that somebody forked the room.
+    pub branches: Vec<RoomEvent>,
+    /// A newer version did something here.
+    pub frozen: bool,
+}
+
+/// Somebody in a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomMemberView {
+    /// Who.
+    pub user: UserId,
+    /// The nickname, if the record is known.
+    pub nickname: Option<Nickname>,
+    /// The role, or the one of the invitation.
+    pub role: Role,
+    /// Whether messages are refused.
+    pub muted: bool,
+    /// How far the key is trusted.
+    pub trust: Trust,
+}
+
+/// Returns all rooms, by name.
+///
+/// # Errors
+/// [`EngineError::Store`].
+pub fn rooms(store: &dyn Store) -> Result<Vec<RoomView>, EngineError> {
+    let mut all = Vec::new();
+    for row in store.list(Table::Rooms)? {
+        let id = storage::decode_room(&row).map_err(damaged)?.id;
+        if let Some(room) = load(store, &id)? {
+            all.push(view(store, &room)?);
+        }
+    }
+    all.sort_by_key(|room| (room.name.to_lowercase(), room.room));
+    Ok(all)
+}
+
+/// Returns one room with everybody in it.
+///
+/// # Errors
+/// [`EngineError::Store`].
+pub fn room(store: &dyn Store, id: &RoomId) -> Result<Option<RoomView>, EngineError> {
+    let Some(room) = load(store, id)? else { return Ok(None) };
+    let mut view = view(store, &room)?;
+    let Some(state) = room.state() else { return Ok(Some(view)) };
+    let member = |user: UserId, role| -> Result<_, EngineError> {
+        let contact = store.load(&Key::new(Table::Contacts, user.as_bytes()))?;
+        let contact =
+            contact.map(|row| storage::decode_contact(&row).map_err(damaged)).transpose()?;
+        let own = profile(store)?;
+        let own_name = (own.user == user).then_some(own.nickname);
+        Ok(RoomMemberView {
+            user,
+            nickname: contact.as_ref().map(|c| c.nickname().clone()).or(own_name),
+            role,
+            muted: state.is_muted(&user),
+            trust: contact.map_or(Trust::Pinned, |c| c.trust),
+        })
+    };
+    for (user, role) in state.roster(&room.statements) {
+        view.roster.push(member(user, role)?);
+    }
+    for (user, role) in state.invited() {
+        view.invited.push(member(*user, *role)?);
+    }
+    let by_name = |m: &RoomMemberView| {
+        (std::cmp::Reverse(m.role), m.nickname.as_ref().map(Nickname::fold), m.user)
+    };
+    view.roster.sort_by_key(by_name);
+    view.invited.sort_by_key(by_name);
+    view.banned = state.banned().iter().copied().collect();
+    view.branches = room.chain.iter().flat_map(Chain::branches).cloned().collect();
+    Ok(Some(view))
+}
+
+fn view(store: &dyn Store, room: &Room) -> Result<RoomView, EngineError> {
+    let own = profile(store)?.user;
+    let state = room.state();
+    let chain = room.chain.as_ref();
+    Ok(RoomView {
+        room: room.id(),
+        name: room.name(),
+        topic: state.map_or_else(String::new, |s| s.topic().as_str().to_owned()),
+        kind: room.row.kind,
+        standing: room.row.standing,
+        role: room.role(&own).filter(|_| room.row.standing == RoomStanding::Member),
+        members: state.map_or(0, |s| s.roster(&room.statements).len()),
+        roster: Vec::new(),
+        invited: Vec::new(),
+        banned: Vec::new(),
+        may_invite: state.map(|s| s.policy().invite),
+        head: chain.map(Chain::head),
+        branches: Vec::new(),
+        frozen: state.is_some_and(crate::membership::RoomState::is_frozen),
+    })
+}
+
+/// Restores an event of the journal about a room.
+pub(in crate::engine) fn room_news(
+    store: &dyn Store,
+    id: &RoomId,
+    hash: &crate::ids::EventHash,
+) -> Result<Option<Event>, EngineError> {
+    let Some(room) = load(store, id)? else { return Ok(None) };
+    let Some(chain) = &room.chain else { return Ok(None) };
+    let event = chain.position(hash).and_then(|seq| chain.event(seq));
+    Ok(event
+        .map(|event| Event::RoomNews { room: room.reference(), event: Box::new(event.clone()) }))
+}
+
+/// Returns id and name of a room that is known.
+pub(in crate::engine) fn reference(
+    store: &dyn Store,
+    id: &RoomId,
+) -> Result<Option<RoomRef>, EngineError> {
+    let row = store.load(&Key::new(Table::Rooms, id.as_bytes()))?;
+    let row = row.map(|row| storage::decode_room(&row).map_err(damaged)).transpose()?;
+    Ok(row.map(|row| RoomRef { id: row.id, name: row.name }))
+}

@@ -1,0 +1,99 @@
+//! Who belongs to a room and what each may do: signed events, their fold, and nothing secret.
+//!
+//! Participants: the members' devices; in open rooms the relay, which keeps the same chain.
+//! Goals: every honest member computes the same state from the same events; nobody acts above the
+//! role; a relay that orders, withholds or forks events can't forge one. Non-goals: who *reads* a
+//! room is settled by whom each member encrypts to ([`room`](crate::room)).
+//!
+//! ```text
+//! Signed ──verify──▶ Event ──Chain::offer──▶ path of permitted events ──fold──▶ RoomState
+//!                                └─ branches: the fork rule chooses, both are kept as evidence
+//! ```
+//! PROTOCOL.md section 15.
+
+mod announcement;
+mod chain;
+mod event;
+mod fork;
+mod name;
+mod role;
+mod state;
+mod statement;
+
+pub use announcement::{Announcement, AnnouncementError};
+pub use chain::{Chain, MAX_BRANCHES, MAX_ORPHANS, Offer, SETTLED_AFTER, SETTLED_DEPTH};
+pub use event::{Act, Actor, Event, EventDraft, RoomKind, Signer};
+pub(crate) use event::{ActorFields, EventFields};
+pub use name::{MAX_ROOM_NAME_CHARS, MAX_TOPIC_CHARS, RoomName, RoomNameError, Topic};
+pub use role::{ActKind, Grant, RULES, Refusal, Role, Rule, Target, may, rule_of};
+pub use state::{Member, Policy, RoomState};
+pub use statement::{Joined, Statement, StatementFields, Statements};
+
+use crate::keys::{RecordError, SignatureError};
+use crate::wire::WireError;
+
+/// Most members of a room, those invited included.
+pub const MAX_MEMBERS: usize = 1_000;
+/// Most events after the last checkpoint.
+pub const MAX_EVENTS_SINCE_CHECKPOINT: u64 = 1_024;
+/// Events after which the owner's client writes a checkpoint.
+pub const CHECKPOINT_EVERY: u64 = 32;
+/// Most events of a chain.
+pub const MAX_EVENTS: u64 = 16_384;
+
+/// Why an event or statement is refused. State is unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RoomError {
+    /// The bytes are no event.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The signature does not verify.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    /// The actor's certificate does not verify.
+    #[error("the actor's certificate was refused")]
+    Certificate(#[from] RecordError),
+    /// A name or topic breaks a rule.
+    #[error(transparent)]
+    Name(#[from] RoomNameError),
+    /// It belongs to another room.
+    #[error("it belongs to another room")]
+    OtherRoom,
+    /// Its parts contradict each other.
+    #[error("the event contradicts itself")]
+    Inconsistent,
+    /// It does not follow the event that it names.
+    #[error("the event does not follow the one it names")]
+    NotNext,
+    /// The actor may not do that.
+    #[error(transparent)]
+    NotAllowed(#[from] Refusal),
+    /// The target is not where the act needs them.
+    #[error("the target is no member, or one already")]
+    WrongTarget,
+    /// The room has as many members as it can have.
+    #[error("the room has {max} members already")]
+    Full {
+        /// The limit.
+        max: usize,
+    },
+    /// The room is closed.
+    #[error("the room is closed")]
+    Closed,
+    /// A newer version did something here that this one does not know.
+    #[error("the room needs a newer version of this program")]
+    Frozen,
+    /// The checkpoint's hash is not that of the state.
+    #[error("the checkpoint does not fit the room's state")]
+    BadCheckpoint,
+    /// Too many events since the last checkpoint, or in all.
+    #[error("the room has {max} events without a checkpoint")]
+    TooManyEvents {
+        /// The limit.
+        max: u64,
+    },
+    /// A branch that begins too far back, or before the owner's last checkpoint.
+    #[error("the event branches off too far back")]
+    Settled,
+}

@@ -1,0 +1,491 @@
+//! The state of a room: what its events, in their order, come to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::role::may_by;
+use super::{
+    Act, ActKind, Actor, Event, MAX_EVENTS, MAX_EVENTS_SINCE_CHECKPOINT, MAX_MEMBERS, Refusal,
+    Role, RoomError, RoomKind, RoomName, Rule, Statements, Topic, rule_of,
+};
+use crate::crypto::kdf::{LABEL_ROOM_STATE, sha256};
+use crate::ids::{RegisterId, UserId};
+
+/// A member of a private room; in open rooms somebody with a role above member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// The rank.
+    pub role: Role,
+    /// Number of the event that made them a member.
+    pub since: u64,
+}
+
+/// What the owner settles for the room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Lowest role that may invite.
+    pub invite: Role,
+}
+
+/// The state after some event. Nothing here is secret; who reads the room is another matter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomState {
+    kind: RoomKind,
+    /// Whether the relay created it, and acts in it as owner.
+    of_relay: bool,
+    name: RoomName,
+    topic: Topic,
+    policy: Policy,
+    members: BTreeMap<UserId, Member>,
+    invited: BTreeMap<UserId, Role>,
+    banned: BTreeSet<UserId>,
+    muted: BTreeSet<UserId>,
+    /// Open rooms: joins up to this counter do not count.
+    barred: BTreeMap<UserId, u64>,
+    register: Option<RegisterId>,
+    /// Somebody with the keys is out, or below where he was: new ones are due.
+    move_due: bool,
+    seq: u64,
+    checkpoint: u64,
+    closed: bool,
+    frozen: bool,
+}
+
+impl RoomState {
+    /// Begins with the event that creates a room.
+    ///
+    /// # Errors
+    /// [`RoomError::Inconsistent`] for any other event, or a private room of the relay.
+    pub fn create(event: &Event) -> Result<Self, RoomError> {
+        let Act::Create { kind, name, topic, .. } = event.act() else {
+            return Err(RoomError::Inconsistent);
+        };
+        let mut members = BTreeMap::new();
+        match (event.actor().user(), kind) {
+            (Some(user), _) => {
+                members.insert(user, Member { role: Role::Owner, since: 0 });
+            }
+            (None, RoomKind::Open) => {}
+            (None, RoomKind::Private) => return Err(RoomError::Inconsistent),
+        }
+        Ok(Self {
+            kind: *kind,
+            of_relay: event.actor() == &Actor::Relay,
+            name: name.clone(),
+            topic: topic.clone(),
+            policy: Policy { invite: Role::Moderator },
+            members,
+            invited: BTreeMap::new(),
+            banned: BTreeSet::new(),
+            muted: BTreeSet::new(),
+            barred: BTreeMap::new(),
+            register: None,
+            move_due: false,
+            seq: 0,
+            checkpoint: 0,
+            closed: false,
+            frozen: false,
+        })
+    }
+
+    /// Returns whether it is private or open.
+    #[must_use]
+    pub const fn kind(&self) -> RoomKind {
+        self.kind
+    }
+
+    /// Tells whether the relay created the room.
+    #[must_use]
+    pub const fn is_of_relay(&self) -> bool {
+        self.of_relay
+    }
+
+    /// Returns the name.
+    #[must_use]
+    pub const fn name(&self) -> &RoomName {
+        &self.name
+    }
+
+    /// Returns the topic.
+    #[must_use]
+    pub const fn topic(&self) -> &Topic {
+        &self.topic
+    }
+
+    /// Returns what the owner settled.
+    #[must_use]
+    pub const fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Returns the members of a private room; of an open one those with a role above member.
+    #[must_use]
+    pub const fn members(&self) -> &BTreeMap<UserId, Member> {
+        &self.members
+    }
+
+    /// Returns who is invited, and as what.
+    #[must_use]
+    pub const fn invited(&self) -> &BTreeMap<UserId, Role> {
+        &self.invited
+    }
+
+    /// Tells whether a user is banned.
+    #[must_use]
+    pub fn is_banned(&self, user: &UserId) -> bool {
+        self.banned.contains(user)
+    }
+
+    /// Returns who is banned.
+    #[must_use]
+    pub const fn banned(&self) -> &BTreeSet<UserId> {
+        &self.banned
+    }
+
+    /// Tells whether a user's messages are refused.
+    #[must_use]
+    pub fn is_muted(&self, user: &UserId) -> bool {
+        self.muted.contains(user)
+    }
+
+    /// Returns the register in which a private room goes on; `None`: the first one.
+    #[must_use]
+    pub const fn register(&self) -> Option<RegisterId> {
+        self.register
+    }
+
+    /// Tells whether the room is to go on in another register.
+    #[must_use]
+    pub const fn is_move_due(&self) -> bool {
+        self.move_due
+    }
+
+    /// Returns the number of the newest event.
+    #[must_use]
+    pub const fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Returns the number of the newest checkpoint, 0 for none.
+    #[must_use]
+    pub const fn checkpoint(&self) -> u64 {
+        self.checkpoint
+    }
+
+    /// Tells whether the room has ended.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Tells whether a newer version did something here.
+    #[must_use]
+    pub const fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// Returns a user's rank as an actor. In open rooms everybody is a member here: who has joined
+    /// stands beside the chain.
+    #[must_use]
+    pub fn role(&self, user: &UserId) -> Option<Role> {
+        match self.kind {
+            RoomKind::Private => self.members.get(user).map(|m| m.role),
+            RoomKind::Open if self.banned.contains(user) => None,
+            RoomKind::Open => Some(self.members.get(user).map_or(Role::Member, |m| m.role)),
+        }
+    }
+
+    /// Returns the rank of an actor: the relay is the owner where it created the room.
+    #[must_use]
+    pub fn rank(&self, actor: &Actor) -> Option<Role> {
+        match actor {
+            Actor::Relay => self.of_relay.then_some(Role::Owner),
+            Actor::Device { cert, .. } => self.role(&cert.user_id()),
+        }
+    }
+
+    /// Tells whether a user belongs to the room; `statements` counts in open rooms.
+    #[must_use]
+    pub fn is_member(&self, user: &UserId, statements: &Statements) -> bool {
+        match self.kind {
+            RoomKind::Private => self.members.contains_key(user),
+            RoomKind::Open => {
+                statements.join_of(user).is_some_and(|counter| self.admits(user, counter))
+            }
+        }
+    }
+
+    /// Tells whether a join with this counter counts.
+    #[must_use]
+    pub fn admits(&self, user: &UserId, counter: u64) -> bool {
+        let barred = self.barred.get(user).copied().unwrap_or(0);
+        !self.banned.contains(user) && counter > barred
+    }
+
+    /// Returns everybody who belongs to the room, with the role, by user id.
+    #[must_use]
+    pub fn roster(&self, statements: &Statements) -> Vec<(UserId, Role)> {
+        match self.kind {
+            RoomKind::Private => self.members.iter().map(|(user, m)| (*user, m.role)).collect(),
+            RoomKind::Open => {
+                let joined = statements.joined().filter(|(user, n)| self.admits(user, *n));
+                let role = |user| self.role(user).unwrap_or(Role::Member);
+                joined.map(|(user, _)| (*user, role(user))).collect()
+            }
+        }
+    }
+
+    /// Returns the line of the table for an act, as this room's policy has it.
+    #[must_use]
+    pub const fn rule(&self, act: ActKind) -> Rule {
+        let mut rule = rule_of(act);
+        if matches!(act, ActKind::Invite) {
+            rule.from = Some(self.policy.invite);
+        }
+        rule
+    }
+
+    /// Tells whether an actor may do something now.
+    ///
+    /// # Errors
+    /// [`RoomError`] says why not.
+    pub fn check(&self, actor: &Actor, act: &Act) -> Result<(), RoomError> {
+        let Some(kind) = act.kind() else { return Err(RoomError::Inconsistent) };
+        if self.closed {
+            return Err(RoomError::Closed);
+        }
+        if self.frozen {
+            return Err(RoomError::Frozen);
+        }
+        if self.seq >= MAX_EVENTS {
+            return Err(RoomError::TooManyEvents { max: MAX_EVENTS });
+        }
+        let since = self.seq.saturating_sub(self.checkpoint);
+        if since >= MAX_EVENTS_SINCE_CHECKPOINT && kind != ActKind::Checkpoint {
+            return Err(RoomError::TooManyEvents { max: MAX_EVENTS_SINCE_CHECKPOINT });
+        }
+        let is_of_private =
+            matches!(kind, ActKind::Invite | ActKind::Join | ActKind::Leave | ActKind::Move);
+        if is_of_private && self.kind == RoomKind::Open {
+            return Err(RoomError::Inconsistent);
+        }
+        let target = act.target();
+        if target.is_some() && target == actor.user() {
+            return Err(Refusal::TargetTooHigh.into());
+        }
+        let target_rank = target.and_then(|user| match kind {
+            ActKind::Kick => self.role(&user).or_else(|| self.invited.get(&user).copied()),
+            _ => self.role(&user),
+        });
+        may_by(self.rule(kind), self.rank(actor), target_rank, act.grant())?;
+        self.check_details(actor, act)
+    }
+
+    fn check_details(&self, actor: &Actor, act: &Act) -> Result<(), RoomError> {
+        let is_fit = match act {
+            Act::Invite { user, .. } => {
+                if self.members.len() + self.invited.len() >= MAX_MEMBERS {
+                    return Err(RoomError::Full { max: MAX_MEMBERS });
+                }
+                !self.banned.contains(user) && !self.invited.contains_key(user)
+            }
+            Act::Join => {
+                let user = actor.user();
+                if !user.is_some_and(|user| self.invited.contains_key(&user)) {
+                    return Err(Refusal::NotAMember.into());
+                }
+                true
+            }
+            Act::Ban { user, .. } => !self.banned.contains(user),
+            Act::Unban(user) => self.banned.contains(user),
+            Act::Mute(user) => !self.muted.contains(user),
+            Act::Unmute(user) => self.muted.contains(user),
+            Act::SetRole { user, role } => self.role(user) != Some(*role),
+            // The relay stays the owner of what it created.
+            Act::Transfer(_) => !self.of_relay,
+            Act::Checkpoint(hash) => {
+                if *hash != self.hash() {
+                    return Err(RoomError::BadCheckpoint);
+                }
+                true
+            }
+            _ => true,
+        };
+        if is_fit { Ok(()) } else { Err(RoomError::WrongTarget) }
+    }
+
+    /// Takes the next event in.
+    ///
+    /// # Errors
+    /// [`RoomError`]; the state is unchanged then.
+    pub fn apply(&mut self, event: &Event) -> Result<(), RoomError> {
+        if self.frozen {
+            // What it would come to, only a newer version knows; the chain goes on.
+            if self.closed || self.rank(event.actor()).is_none() {
+                return Err(RoomError::Frozen);
+            }
+            self.seq = event.seq();
+            return Ok(());
+        }
+        self.check(event.actor(), event.act())?;
+        self.seq = event.seq();
+        self.change(event);
+        Ok(())
+    }
+
+    fn change(&mut self, event: &Event) {
+        let actor = event.actor().user();
+        match event.act() {
+            Act::Create { .. } => {}
+            Act::Invite { user, role } => {
+                self.invited.insert(*user, *role);
+            }
+            Act::Join => {
+                if let Some(user) = actor
+                    && let Some(role) = self.invited.remove(&user)
+                {
+                    self.members.insert(user, Member { role, since: event.seq() });
+                }
+            }
+            Act::Leave => {
+                if let Some(user) = actor {
+                    self.remove(&user);
+                    self.succeed();
+                }
+            }
+            Act::Kick { user, counter } => self.bar(user, *counter),
+            Act::Ban { user, counter } => {
+                self.bar(user, *counter);
+                self.banned.insert(*user);
+            }
+            Act::Unban(user) => {
+                self.banned.remove(user);
+            }
+            Act::Mute(user) => {
+                self.muted.insert(*user);
+            }
+            Act::Unmute(user) => {
+                self.muted.remove(user);
+            }
+            Act::SetRole { user, role } => self.set_role(user, *role, event.seq()),
+            Act::Rename(name) => self.name = name.clone(),
+            Act::SetTopic(topic) => self.topic = topic.clone(),
+            Act::SetPolicy(policy) => self.policy = *policy,
+            Act::Transfer(user) => {
+                let was_due = self.move_due;
+                self.set_role(user, Role::Owner, event.seq());
+                if let Some(former) = actor {
+                    self.set_role(&former, Role::Admin, event.seq());
+                }
+                // Whoever hands the room over of his own will is not locked out of anything.
+                self.move_due = was_due;
+            }
+            Act::Checkpoint(_) => self.checkpoint = event.seq(),
+            Act::Move(register) => {
+                self.register = Some(*register);
+                self.move_due = false;
+            }
+            Act::Close => self.closed = true,
+            Act::Unknown => self.frozen = true,
+        }
+    }
+
+    fn remove(&mut self, user: &UserId) {
+        let was_inside = self.members.remove(user).is_some();
+        let was_invited = self.invited.remove(user).is_some();
+        self.move_due |= (was_inside || was_invited) && self.kind == RoomKind::Private;
+    }
+
+    fn bar(&mut self, user: &UserId, counter: u64) {
+        self.remove(user);
+        if self.kind == RoomKind::Open {
+            let barred = self.barred.entry(*user).or_insert(0);
+            *barred = counter.max(*barred);
+        }
+    }
+
+    fn set_role(&mut self, user: &UserId, role: Role, seq: u64) {
+        match self.kind {
+            RoomKind::Private => {
+                if let Some(member) = self.members.get_mut(user) {
+                    self.move_due |= role < member.role;
+                    member.role = role;
+                }
+            }
+            RoomKind::Open if role == Role::Member => {
+                self.members.remove(user);
+            }
+            RoomKind::Open => {
+                self.members.insert(*user, Member { role, since: seq });
+            }
+        }
+    }
+
+    /// When the owner has gone, the one of highest rank who came first takes over; without anybody the
+    /// room ends.
+    fn succeed(&mut self) {
+        if self.members.values().any(|m| m.role == Role::Owner) {
+            return;
+        }
+        let first =
+            |(user, m): &(&UserId, &mut Member)| (std::cmp::Reverse(m.role), m.since, **user);
+        match self.members.iter_mut().min_by_key(first) {
+            Some((_, member)) => member.role = Role::Owner,
+            None => self.closed = true,
+        }
+    }
+
+    /// Returns the hash that a checkpoint of this state names (PROTOCOL.md section 15).
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
+        let mut out = LABEL_ROOM_STATE.to_vec();
+        out.push(match self.kind {
+            RoomKind::Private => 1,
+            RoomKind::Open => 2,
+        });
+        text(&mut out, self.name.as_str());
+        text(&mut out, self.topic.as_str());
+        out.push(number(self.policy.invite));
+        out.push(u8::from(self.move_due));
+        out.push(u8::from(self.register.is_some()));
+        out.extend(self.register.iter().flat_map(|r| *r.as_bytes()));
+        count(&mut out, self.members.len());
+        for (user, member) in &self.members {
+            out.extend_from_slice(user.as_bytes());
+            out.push(number(member.role));
+            out.extend_from_slice(&member.since.to_be_bytes());
+        }
+        count(&mut out, self.invited.len());
+        for (user, role) in &self.invited {
+            out.extend_from_slice(user.as_bytes());
+            out.push(number(*role));
+        }
+        for users in [&self.banned, &self.muted] {
+            count(&mut out, users.len());
+            out.extend(users.iter().flat_map(|user| *user.as_bytes()));
+        }
+        count(&mut out, self.barred.len());
+        for (user, counter) in &self.barred {
+            out.extend_from_slice(user.as_bytes());
+            out.extend_from_slice(&counter.to_be_bytes());
+        }
+        sha256(&[&out])
+    }
+}
+
+const fn number(role: Role) -> u8 {
+    match role {
+        Role::Member => 1,
+        Role::Moderator => 2,
+        Role::Admin => 3,
+        Role::Owner => 4,
+    }
+}
+
+fn count(out: &mut Vec<u8>, n: usize) {
+    out.extend_from_slice(&u32::try_from(n).unwrap_or(u32::MAX).to_be_bytes());
+}
+
+fn text(out: &mut Vec<u8>, text: &str) {
+    count(out, text.len());
+    out.extend_from_slice(text.as_bytes());
+}

@@ -1,0 +1,203 @@
+//! Rooms, for a program.
+
+use super::client::{Client, ClientError};
+use crate::engine::{
+    Command, EngineError, Event, LookupError, NewRoom, RoomFailure, RoomStanding, RoomView, query,
+};
+use crate::ids::{Conversation, RoomId, UserId};
+use crate::keys::Nickname;
+use crate::membership::{Act, RoomName};
+use crate::wire::relay::{AnswerForm, RoomSummary};
+
+/// Fewest hexadecimal digits that name a room by its id.
+const MIN_ID_DIGITS: usize = 8;
+
+fn unknown() -> ClientError {
+    ClientError::Engine(EngineError::Room(RoomFailure::UnknownRoom))
+}
+
+/// Finds a room among several by name or by the beginning of its id.
+fn pick(name: &str, rooms: impl Iterator<Item = (RoomId, String)>) -> Result<RoomId, ClientError> {
+    let typed = name.strip_prefix('#').unwrap_or(name);
+    let fold = RoomName::from_input(typed).map(|n| n.fold()).unwrap_or_default();
+    let is_named = |room: &str| RoomName::new(room).is_ok_and(|n| n.fold() == fold);
+    let is_id = |id: &RoomId| {
+        typed.len() >= MIN_ID_DIGITS && id.to_hex().starts_with(&typed.to_lowercase())
+    };
+    let mut found = rooms.filter(|(id, room)| is_named(room) || is_id(id)).map(|(id, _)| id);
+    match (found.next(), found.next()) {
+        (Some(id), None) => Ok(id),
+        (None, _) => Err(unknown()),
+        (Some(_), Some(_)) => Err(ClientError::Lookup(LookupError::AmbiguousRoom)),
+    }
+}
+
+impl Client {
+    async fn ask_room(
+        &self,
+        command: impl FnOnce(u64) -> Command + Send + 'static,
+    ) -> Result<RoomId, ClientError> {
+        match self.ask(command).await? {
+            Event::RoomDone { result, .. } => {
+                result.map_err(|failure| ClientError::Engine(EngineError::Room(failure)))
+            }
+            _ => Err(ClientError::Closed),
+        }
+    }
+
+    /// Makes a room; returns its id once the relay has it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn create_room(&self, room: NewRoom) -> Result<RoomId, ClientError> {
+        self.ask_room(move |ticket| Command::CreateRoom { ticket, room }).await
+    }
+
+    /// Takes up an invitation, or joins an open room.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn join_room(&self, room: RoomId) -> Result<RoomId, ClientError> {
+        self.ask_room(move |ticket| Command::JoinRoom { ticket, room }).await
+    }
+
+    /// Leaves a room, or declines an invitation.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn leave_room(&self, room: RoomId) -> Result<RoomId, ClientError> {
+        self.ask_room(move |ticket| Command::LeaveRoom { ticket, room }).await
+    }
+
+    /// Does something in a room; returns when it is ordered, or refused by the room's rules.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn act_in_room(&self, room: RoomId, act: Act) -> Result<RoomId, ClientError> {
+        self.ask_room(move |ticket| Command::ActInRoom { ticket, room, act }).await
+    }
+
+    /// Asks the directory for the names of everybody in a room.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn refresh_roster(&self, room: RoomId) -> Result<RoomId, ClientError> {
+        self.ask_room(move |ticket| Command::RefreshRoster { ticket, room }).await
+    }
+
+    /// Returns the relay's open rooms, as the relay says.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn open_rooms(&self) -> Result<Vec<RoomSummary>, ClientError> {
+        match self.ask(|ticket| Command::ListRooms { ticket }).await? {
+            Event::RoomsListed { result, .. } => {
+                result.map_err(|code| ClientError::Refused(code.into()))
+            }
+            _ => Err(ClientError::Closed),
+        }
+    }
+
+    /// Returns who of an open room of ours is here and lets it be seen.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn room_presence(&self, room: RoomId) -> Result<Vec<UserId>, ClientError> {
+        match self.ask(move |ticket| Command::QueryRoomPresence { ticket, room }).await? {
+            Event::Presence { online, .. } => Ok(online),
+            _ => Err(ClientError::Closed),
+        }
+    }
+
+    /// Has the relay carry out a command, as an administrator; returns exit code and text.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn admin(&self, line: String, form: AnswerForm) -> Result<(u8, String), ClientError> {
+        match self.ask(move |ticket| Command::Admin { ticket, line, form }).await? {
+            Event::AdminAnswered { result, .. } => {
+                result.map_err(|code| ClientError::Refused(code.into()))
+            }
+            _ => Err(ClientError::Closed),
+        }
+    }
+
+    /// Returns our rooms, by name.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn rooms(&self) -> Result<Vec<RoomView>, ClientError> {
+        self.look(|store| query::rooms(store)).await
+    }
+
+    /// Returns one room with everybody in it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn room(&self, room: RoomId) -> Result<RoomView, ClientError> {
+        self.look(move |store| query::room(store, &room)).await?.ok_or_else(unknown)
+    }
+
+    /// Finds a room of ours by name, with or without `#`, or by the beginning of its id; one that we
+    /// belong to comes first.
+    ///
+    /// # Errors
+    /// [`ClientError::Lookup`] when two have the name.
+    pub async fn find_room(&self, name: &str) -> Result<RoomId, ClientError> {
+        let rooms = self.rooms().await?;
+        let orders = [RoomStanding::Member, RoomStanding::Invited];
+        for standing in orders {
+            let some = rooms.iter().filter(|room| room.standing == standing);
+            match pick(name, some.map(|room| (room.room, room.name.clone()))) {
+                Err(ClientError::Engine(_)) => {}
+                found => return found,
+            }
+        }
+        pick(name, rooms.into_iter().map(|room| (room.room, room.name)))
+    }
+
+    /// Finds a room to join: one that we are invited to, or an open one of the relay.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn find_room_to_join(&self, name: &str) -> Result<RoomId, ClientError> {
+        let rooms = self.rooms().await?;
+        let invited = rooms.iter().filter(|room| room.standing == RoomStanding::Invited);
+        match pick(name, invited.map(|room| (room.room, room.name.clone()))) {
+            Err(ClientError::Engine(_)) => {}
+            found => return found,
+        }
+        let open = self.open_rooms().await?;
+        pick(name, open.into_iter().map(|room| (room.room, room.name.as_str().to_owned())))
+    }
+
+    /// Finds whom a name in a room means: a member first, else as [`Self::lookup`].
+    ///
+    /// # Errors
+    /// [`ClientError::Lookup`].
+    pub async fn find_member(&self, room: RoomId, name: &str) -> Result<UserId, ClientError> {
+        self.refresh_roster(room).await?;
+        let view = self.room(room).await?;
+        let fold = Nickname::from_input(name).map(|n| n.fold()).ok();
+        let everybody = view.roster.iter().chain(&view.invited);
+        let mut named = everybody
+            .filter(|m| m.nickname.as_ref().map(Nickname::fold) == fold && fold.is_some())
+            .map(|m| m.user);
+        match (named.next(), named.next()) {
+            (Some(user), None) => Ok(user),
+            (Some(_), Some(_)) => Err(ClientError::Lookup(LookupError::Ambiguous)),
+            (None, _) => self.lookup(name).await,
+        }
+    }
+
+    /// Finds a conversation: `#name` is a room, everything else a person.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn conversation(&self, who: &str) -> Result<Conversation, ClientError> {
+        if who.starts_with('#') {
+            return Ok(Conversation::Room(self.find_room(who).await?));
+        }
+        Ok(Conversation::User(self.lookup(who).await?))
+    }
+}

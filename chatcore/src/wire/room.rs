@@ -1,0 +1,246 @@
+//! Room events, statements of open rooms, entries of registers, announcements.
+
+use prost::Message;
+use proto::room as pb;
+
+use super::directory::{signed_from, signed_into};
+use super::limits::{MAX_ANNOUNCEMENT, MAX_EVENT, MAX_EVENTS_IN_ENTRY};
+use super::{WireError, array, at_most};
+use crate::ids::{EventHash, RegisterId, RoomId, Timestamp, UserId};
+use crate::keys::{IdentityKey, Signed};
+use crate::membership::{
+    Act, ActorFields, Announcement, EventFields, Joined, Policy, Role, RoomKind, RoomName,
+    StatementFields, Topic,
+};
+
+fn user(bytes: &[u8]) -> Result<UserId, WireError> {
+    Ok(UserId::from_bytes(array(bytes, "user_id")?))
+}
+
+fn role_from(role: pb::Role) -> Result<Role, WireError> {
+    Ok(match role {
+        pb::Role::Unspecified => return Err(WireError::BadValue("role")),
+        pb::Role::Member => Role::Member,
+        pb::Role::Moderator => Role::Moderator,
+        pb::Role::Admin => Role::Admin,
+        pb::Role::Owner => Role::Owner,
+    })
+}
+
+fn role_number(role: i32) -> Result<Role, WireError> {
+    role_from(pb::Role::try_from(role).map_err(|_| WireError::BadValue("role"))?)
+}
+
+fn role_into(role: Role) -> i32 {
+    match role {
+        Role::Member => pb::Role::Member,
+        Role::Moderator => pb::Role::Moderator,
+        Role::Admin => pb::Role::Admin,
+        Role::Owner => pb::Role::Owner,
+    }
+    .into()
+}
+
+fn device_from(actor: pb::DeviceActor) -> Result<ActorFields, WireError> {
+    Ok(ActorFields::Device {
+        identity: IdentityKey::from_bytes(array(&actor.identity_key, "identity_key")?),
+        cert: signed_from(actor.cert.ok_or(WireError::Missing("cert"))?)?,
+    })
+}
+
+fn device_into(actor: &ActorFields) -> Option<pb::DeviceActor> {
+    match actor {
+        ActorFields::Relay => None,
+        ActorFields::Device { identity, cert } => Some(pb::DeviceActor {
+            identity_key: identity.as_bytes().to_vec(),
+            cert: Some(signed_into(cert)),
+        }),
+    }
+}
+
+pub(crate) fn decode_event(signed: &Signed) -> Result<EventFields, WireError> {
+    use pb::room_event_body::Actor as PbActor;
+    at_most(signed.body.len(), MAX_EVENT, "event")?;
+    let body = pb::RoomEventBody::decode(signed.body.as_slice())?;
+    let id = |bytes: &[u8], field| -> Result<_, WireError> {
+        if bytes.is_empty() { Ok(None) } else { array(bytes, field).map(Some) }
+    };
+    Ok(EventFields {
+        room: id(&body.room_id, "room_id")?.map(RoomId::from_bytes),
+        seq: body.seq,
+        prev: id(&body.prev, "prev")?.map(EventHash::from_bytes),
+        at: Timestamp(body.at),
+        actor: match body.actor.ok_or(WireError::Missing("actor"))? {
+            PbActor::Relay(pb::RelayActor {}) => ActorFields::Relay,
+            PbActor::Device(device) => device_from(device)?,
+        },
+        act: act_from(body.act)?,
+    })
+}
+
+pub(crate) fn encode_event(event: &EventFields) -> Vec<u8> {
+    use pb::room_event_body::Actor as PbActor;
+    pb::RoomEventBody {
+        room_id: event.room.map_or_else(Vec::new, |r| r.as_bytes().to_vec()),
+        seq: event.seq,
+        prev: event.prev.map_or_else(Vec::new, |h| h.as_bytes().to_vec()),
+        at: event.at.0,
+        actor: Some(match device_into(&event.actor) {
+            Some(device) => PbActor::Device(device),
+            None => PbActor::Relay(pb::RelayActor {}),
+        }),
+        act: act_into(&event.act),
+    }
+    .encode_to_vec()
+}
+
+fn act_from(act: Option<pb::room_event_body::Act>) -> Result<Act, WireError> {
+    use pb::room_event_body::Act as Pb;
+    let name = |name: &str| RoomName::new(name).map_err(|_| WireError::BadValue("name"));
+    let topic = |topic: &str| Topic::new(topic).map_err(|_| WireError::BadValue("topic"));
+    Ok(match act {
+        None => Act::Unknown,
+        Some(Pb::Create(c)) => Act::Create {
+            kind: match c.kind() {
+                pb::RoomKind::Private => RoomKind::Private,
+                pb::RoomKind::Open => RoomKind::Open,
+                pb::RoomKind::Unspecified => return Err(WireError::BadValue("kind")),
+            },
+            name: name(&c.name)?,
+            topic: topic(&c.topic)?,
+            nonce: array(&c.nonce, "nonce")?,
+        },
+        Some(Pb::Invite(g)) => Act::Invite { user: user(&g.user_id)?, role: role_number(g.role)? },
+        Some(Pb::Join(pb::Join {})) => Act::Join,
+        Some(Pb::Leave(pb::Leave {})) => Act::Leave,
+        Some(Pb::Kick(t)) => Act::Kick { user: user(&t.user_id)?, counter: t.counter },
+        Some(Pb::Ban(t)) => Act::Ban { user: user(&t.user_id)?, counter: t.counter },
+        Some(Pb::Unban(t)) => Act::Unban(user(&t.user_id)?),
+        Some(Pb::Mute(t)) => Act::Mute(user(&t.user_id)?),
+        Some(Pb::Unmute(t)) => Act::Unmute(user(&t.user_id)?),
+        Some(Pb::SetRole(g)) => {
+            Act::SetRole { user: user(&g.user_id)?, role: role_number(g.role)? }
+        }
+        Some(Pb::Rename(r)) => Act::Rename(name(&r.name)?),
+        Some(Pb::SetTopic(t)) => Act::SetTopic(topic(&t.topic)?),
+        Some(Pb::SetPolicy(p)) => Act::SetPolicy(Policy { invite: role_number(p.invite)? }),
+        Some(Pb::Transfer(t)) => Act::Transfer(user(&t.user_id)?),
+        Some(Pb::Checkpoint(c)) => Act::Checkpoint(array(&c.state_hash, "state_hash")?),
+        Some(Pb::Move(m)) => {
+            Act::Move(RegisterId::from_bytes(array(&m.register_id, "register_id")?))
+        }
+        Some(Pb::Close(pb::Close {})) => Act::Close,
+    })
+}
+
+fn act_into(act: &Act) -> Option<pb::room_event_body::Act> {
+    use pb::room_event_body::Act as Pb;
+    let target = |user: &UserId, counter| pb::Target { user_id: user.as_bytes().to_vec(), counter };
+    let grant = |user: &UserId, role| pb::Grant {
+        user_id: user.as_bytes().to_vec(),
+        role: role_into(role),
+    };
+    Some(match act {
+        Act::Unknown => return None,
+        Act::Create { kind, name, topic, nonce } => Pb::Create(pb::Create {
+            kind: match kind {
+                RoomKind::Private => pb::RoomKind::Private,
+                RoomKind::Open => pb::RoomKind::Open,
+            }
+            .into(),
+            name: name.as_str().to_owned(),
+            topic: topic.as_str().to_owned(),
+            nonce: nonce.to_vec(),
+        }),
+        Act::Invite { user, role } => Pb::Invite(grant(user, *role)),
+        Act::Join => Pb::Join(pb::Join {}),
+        Act::Leave => Pb::Leave(pb::Leave {}),
+        Act::Kick { user, counter } => Pb::Kick(target(user, *counter)),
+        Act::Ban { user, counter } => Pb::Ban(target(user, *counter)),
+        Act::Unban(user) => Pb::Unban(target(user, 0)),
+        Act::Mute(user) => Pb::Mute(target(user, 0)),
+        Act::Unmute(user) => Pb::Unmute(target(user, 0)),
+        Act::SetRole { user, role } => Pb::SetRole(grant(user, *role)),
+        Act::Rename(name) => Pb::Rename(pb::Rename { name: name.as_str().to_owned() }),
+        Act::SetTopic(topic) => Pb::SetTopic(pb::SetTopic { topic: topic.as_str().to_owned() }),
+        Act::SetPolicy(policy) => Pb::SetPolicy(pb::SetPolicy { invite: role_into(policy.invite) }),
+        Act::Transfer(user) => Pb::Transfer(target(user, 0)),
+        Act::Checkpoint(hash) => Pb::Checkpoint(pb::Checkpoint { state_hash: hash.to_vec() }),
+        Act::Move(register) => Pb::Move(pb::Move { register_id: register.as_bytes().to_vec() }),
+        Act::Close => Pb::Close(pb::Close {}),
+    })
+}
+
+/// Encodes an act alone, for one that waits to be signed.
+pub(crate) fn encode_act(act: &Act) -> Vec<u8> {
+    pb::RoomEventBody { act: act_into(act), ..pb::RoomEventBody::default() }.encode_to_vec()
+}
+
+/// Decodes what [`encode_act`] encoded.
+pub(crate) fn decode_act(bytes: &[u8]) -> Result<Act, WireError> {
+    act_from(pb::RoomEventBody::decode(bytes)?.act)
+}
+
+pub(crate) fn decode_statement(
+    signed: &Signed,
+) -> Result<(StatementFields, ActorFields), WireError> {
+    at_most(signed.body.len(), MAX_EVENT, "statement")?;
+    let body = pb::StatementBody::decode(signed.body.as_slice())?;
+    let fields = StatementFields {
+        room: RoomId::from_bytes(array(&body.room_id, "room_id")?),
+        counter: body.counter,
+        joined: if body.joined { Joined::Yes } else { Joined::No },
+    };
+    Ok((fields, device_from(body.actor.ok_or(WireError::Missing("actor"))?)?))
+}
+
+pub(crate) fn encode_statement(fields: &StatementFields, actor: &ActorFields) -> Vec<u8> {
+    pb::StatementBody {
+        room_id: fields.room.as_bytes().to_vec(),
+        counter: fields.counter,
+        joined: fields.joined == Joined::Yes,
+        actor: device_into(actor),
+    }
+    .encode_to_vec()
+}
+
+/// Decodes an opened entry of a register.
+///
+/// # Errors
+/// [`WireError`].
+pub fn decode_register_entry(bytes: &[u8]) -> Result<Vec<Signed>, WireError> {
+    let entry = pb::RegisterEntry::decode(bytes)?;
+    at_most(entry.events.len(), MAX_EVENTS_IN_ENTRY, "events")?;
+    entry.events.into_iter().map(signed_from).collect()
+}
+
+/// Encodes an entry of a register, before it is sealed.
+#[must_use]
+pub fn encode_register_entry(events: &[&Signed]) -> Vec<u8> {
+    let events = events.iter().map(|event| signed_into(event)).collect();
+    pb::RegisterEntry { events }.encode_to_vec()
+}
+
+pub(crate) fn decode_announcement(body: &[u8]) -> Result<Announcement, WireError> {
+    let body = pb::AnnouncementBody::decode(body)?;
+    at_most(body.text.len(), MAX_ANNOUNCEMENT, "text")?;
+    Ok(Announcement {
+        room: match body.room_id.as_slice() {
+            [] => None,
+            id => Some(RoomId::from_bytes(array(id, "room_id")?)),
+        },
+        seq: body.seq,
+        text: body.text,
+        at: Timestamp(body.at),
+    })
+}
+
+pub(crate) fn encode_announcement(announcement: &Announcement) -> Vec<u8> {
+    pb::AnnouncementBody {
+        room_id: announcement.room.map_or_else(Vec::new, |r| r.as_bytes().to_vec()),
+        seq: announcement.seq,
+        text: announcement.text.clone(),
+        at: announcement.at.0,
+    }
+    .encode_to_vec()
+}

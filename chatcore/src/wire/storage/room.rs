@@ -1,0 +1,176 @@
+//! Rooms of a profile.
+
+use prost::Message;
+use proto::storage as pb;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::super::directory::{signed_from, signed_into};
+use super::super::room::{decode_act, encode_act};
+use super::super::{WireError, array};
+use super::{address_from, address_into, encode, present, room_from, user};
+use crate::ids::{MessageId, RegisterId, Timestamp};
+use crate::keys::Signed;
+use crate::membership::RoomKind;
+use crate::room::RegisterSecret;
+use crate::store::rows::{HeldMessage, Intent, RoomRow, RoomSender, RoomStanding, Unsent};
+
+pub(crate) fn encode_room(room: &RoomRow) -> Zeroizing<Vec<u8>> {
+    let intent = |i: &Intent| pb::RoomIntent { act: encode_act(&i.act), counter: i.number };
+    let mut pb = pb::Room {
+        id: room.id.as_bytes().to_vec(),
+        open: room.kind == RoomKind::Open,
+        standing: match room.standing {
+            RoomStanding::Invited => 1,
+            RoomStanding::Member => 2,
+            RoomStanding::Outside => 3,
+            RoomStanding::Closed => 4,
+        },
+        name: room.name.clone(),
+        secrets: room.secrets.iter().map(|s| s.expose().to_vec()).collect(),
+        register_read: room.register_read.map_or_else(Vec::new, |r| r.as_bytes().to_vec()),
+        cursor: room.cursor,
+        covered: room.covered,
+        statements_cursor: room.statements_cursor,
+        own_counter: room.own_counter,
+        join_sent: room.join_sent,
+        intents: room.intents.iter().map(intent).collect(),
+        next_intent: room.next_intent,
+        moves: room.moves,
+        attempt: room.attempt.as_ref().map(signed_into),
+        sent_seq: room.sent_seq,
+        sent_hash: room.sent_hash.to_vec(),
+        unsent: room.unsent.iter().map(unsent_into).collect(),
+        invited_by: room.invited_by.map_or_else(Vec::new, |u| u.as_bytes().to_vec()),
+        next_event_row: room.next_event_row,
+        next_statement_row: room.next_statement_row,
+    };
+    let bytes = encode(&pb);
+    pb.secrets.iter_mut().for_each(Zeroize::zeroize);
+    bytes
+}
+
+pub(crate) fn decode_room(bytes: &[u8]) -> Result<RoomRow, WireError> {
+    let mut pb = pb::Room::decode(bytes)?;
+    let room = room_row(&pb);
+    pb.secrets.iter_mut().for_each(Zeroize::zeroize);
+    room
+}
+
+fn room_row(pb: &pb::Room) -> Result<RoomRow, WireError> {
+    let secret = |bytes: &Vec<u8>| -> Result<_, WireError> {
+        Ok(RegisterSecret::from_bytes(&Zeroizing::new(array(bytes, "secret")?)))
+    };
+    let intent = |i: &pb::RoomIntent| -> Result<_, WireError> {
+        Ok(Intent { number: i.counter, act: decode_act(&i.act)? })
+    };
+    let register = present(&pb.register_read);
+    Ok(RoomRow {
+        id: room_from(&pb.id)?.ok_or(WireError::Missing("id"))?,
+        kind: if pb.open { RoomKind::Open } else { RoomKind::Private },
+        standing: match pb.standing {
+            1 => RoomStanding::Invited,
+            2 => RoomStanding::Member,
+            3 => RoomStanding::Outside,
+            4 => RoomStanding::Closed,
+            _ => return Err(WireError::BadValue("standing")),
+        },
+        name: pb.name.clone(),
+        secrets: pb.secrets.iter().map(secret).collect::<Result<_, _>>()?,
+        register_read: register
+            .map(|id| array(id, "register").map(RegisterId::from_bytes))
+            .transpose()?,
+        cursor: pb.cursor,
+        covered: pb.covered,
+        statements_cursor: pb.statements_cursor,
+        own_counter: pb.own_counter,
+        join_sent: pb.join_sent,
+        intents: pb.intents.iter().map(intent).collect::<Result<_, _>>()?,
+        next_intent: pb.next_intent,
+        moves: pb.moves,
+        attempt: pb.attempt.clone().map(signed_from).transpose()?,
+        sent_seq: pb.sent_seq,
+        sent_hash: array(&pb.sent_hash, "sent_hash")?,
+        unsent: pb.unsent.iter().map(unsent_from).collect::<Result<_, _>>()?,
+        invited_by: present(&pb.invited_by).map(user).transpose()?,
+        next_event_row: pb.next_event_row,
+        next_statement_row: pb.next_statement_row,
+    })
+}
+
+fn unsent_into(unsent: &Unsent) -> pb::RoomUnsent {
+    match unsent {
+        Unsent::Message(message) => pb::RoomUnsent {
+            message_id: message.as_bytes().to_vec(),
+            message: true,
+            ..pb::RoomUnsent::default()
+        },
+        Unsent::Update { message, seq, keys, only } => pb::RoomUnsent {
+            message_id: message.as_bytes().to_vec(),
+            message: false,
+            keys: *keys,
+            only: only.map_or_else(Vec::new, |u| u.as_bytes().to_vec()),
+            seq: *seq,
+        },
+    }
+}
+
+fn unsent_from(pb: &pb::RoomUnsent) -> Result<Unsent, WireError> {
+    let message = MessageId::from_bytes(array(&pb.message_id, "message_id")?);
+    Ok(if pb.message {
+        Unsent::Message(message)
+    } else {
+        let only = present(&pb.only).map(user).transpose()?;
+        Unsent::Update { message, seq: pb.seq, keys: pb.keys, only }
+    })
+}
+
+pub(crate) fn encode_room_event(event: &Signed, came_at: Timestamp) -> Zeroizing<Vec<u8>> {
+    encode(&pb::RoomEventRow { event: Some(signed_into(event)), came_at: came_at.0 })
+}
+
+pub(crate) fn decode_room_event(bytes: &[u8]) -> Result<(Signed, Timestamp), WireError> {
+    let pb = pb::RoomEventRow::decode(bytes)?;
+    let event = signed_from(pb.event.ok_or(WireError::Missing("event"))?)?;
+    Ok((event, Timestamp(pb.came_at)))
+}
+
+pub(crate) fn encode_room_statement(statement: &Signed) -> Zeroizing<Vec<u8>> {
+    encode(&pb::RoomStatementRow { statement: Some(signed_into(statement)) })
+}
+
+pub(crate) fn decode_room_statement(bytes: &[u8]) -> Result<Signed, WireError> {
+    let pb = pb::RoomStatementRow::decode(bytes)?;
+    signed_from(pb.statement.ok_or(WireError::Missing("statement"))?)
+}
+
+pub(crate) fn encode_room_sender(sender: &RoomSender) -> Zeroizing<Vec<u8>> {
+    encode(&pb::RoomSender {
+        seq: sender.seq,
+        hash: sender.hash.to_vec(),
+        missing: sender.missing.clone(),
+        joined: sender.joined,
+    })
+}
+
+pub(crate) fn decode_room_sender(bytes: &[u8]) -> Result<RoomSender, WireError> {
+    let pb = pb::RoomSender::decode(bytes)?;
+    let hash = array(&pb.hash, "hash")?;
+    Ok(RoomSender { joined: pb.joined, seq: pb.seq, hash, missing: pb.missing })
+}
+
+pub(crate) fn encode_held(held: &HeldMessage) -> Zeroizing<Vec<u8>> {
+    encode(&pb::HeldMessage {
+        from: Some(address_into(&held.from)),
+        content: held.content.to_vec(),
+        came_at: held.came_at.0,
+    })
+}
+
+pub(crate) fn decode_held(bytes: &[u8]) -> Result<HeldMessage, WireError> {
+    let pb = pb::HeldMessage::decode(bytes)?;
+    Ok(HeldMessage {
+        from: address_from(&pb.from.ok_or(WireError::Missing("from"))?)?,
+        content: Zeroizing::new(pb.content),
+        came_at: Timestamp(pb.came_at),
+    })
+}

@@ -1,0 +1,45 @@
+//! `chat admin COMMAND…`: what the relay's operator lets us do.
+
+use chatcore::net::Reconnect;
+use chatcore::wire::relay::{AnswerForm, ErrorCode};
+
+use crate::cli::AdminArgs;
+use crate::context::Context;
+use crate::error::{CommandError, ExitCode};
+use crate::online::Online;
+use crate::output::OutputMode;
+use crate::render;
+
+/// Has the relay carry out a command, and prints what it says.
+///
+/// # Errors
+/// [`ExitCode::Refused`] for who is no administrator; else the exit code that the relay gives.
+pub(super) async fn run(context: &Context, args: &AdminArgs) -> Result<(), CommandError> {
+    let form = match context.output.mode() {
+        OutputMode::Json => AnswerForm::Json,
+        OutputMode::People => AnswerForm::Words,
+    };
+    let online = Online::connect(context, Reconnect::Never).await?;
+    let answered = online.client.admin(args.command.join(" "), form).await;
+    let answered = answered.map_err(CommandError::from);
+    online.finish().await?;
+    let (code, text) = answered.map_err(|error| match error.code() {
+        ExitCode::Refused if error.is_refusal(ErrorCode::Forbidden) => {
+            CommandError::new(ExitCode::Refused, "you are no administrator of this relay")
+                .hint("its operator makes you one: !grant NAME admin")
+        }
+        _ => error,
+    })?;
+    if code != 0 {
+        return Err(CommandError::new(ExitCode::of_relay(code), text));
+    }
+    match context.output.mode() {
+        OutputMode::Json => context.output.raw(format!("{}\n", one_line(&text)).as_bytes()),
+        OutputMode::People => context.output.say(render::text(&text).trim_end()),
+    }
+}
+
+/// JSON lines stay lines, whatever a relay sends.
+fn one_line(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}

@@ -1,0 +1,421 @@
+//! `chat room …`.
+
+use std::collections::BTreeSet;
+
+use chatcore::engine::{NewRoom, RoomStanding, RoomView};
+use chatcore::ids::{RoomId, UserId};
+use chatcore::membership::{Act, Policy, Role, RoomKind, RoomName, RoomNameError, Topic};
+use chatcore::net::Reconnect;
+use chatcore::wire::relay::RoomSummary;
+
+use crate::cli::{
+    RoleArg, RoomArgs, RoomCommand, RoomCreateArgs, RoomInviteArgs, RoomPolicyArgs, RoomRoleArgs,
+    RoomTextArgs, RoomWhoArgs,
+};
+use crate::context::Context;
+use crate::error::{CommandError, ExitCode};
+use crate::json::Line;
+use crate::names::Names;
+use crate::online::Online;
+use crate::output::OutputMode;
+use crate::render;
+
+const fn role(role: RoleArg) -> Role {
+    match role {
+        RoleArg::Member => Role::Member,
+        RoleArg::Moderator => Role::Moderator,
+        RoleArg::Admin => Role::Admin,
+    }
+}
+
+fn usage(error: RoomNameError) -> CommandError {
+    CommandError::new(ExitCode::Usage, error)
+}
+
+/// Does what the command line says, with everything that waited taken in before.
+///
+/// # Errors
+/// Names, rules of the room, or the relay.
+pub(super) async fn run(context: &Context, command: &RoomCommand) -> Result<(), CommandError> {
+    let online = Online::connect(context, Reconnect::Never).await?;
+    // Events that wait may decide what is possible now.
+    online.client.settle().await?;
+    let done = match command {
+        RoomCommand::Create(args) => create(context, &online, args).await,
+        RoomCommand::List => list(context, &online).await,
+        RoomCommand::Show(args) => show(context, &online, args).await,
+        RoomCommand::Join(args) => join(context, &online, args).await,
+        RoomCommand::Leave(args) => leave(context, &online, args).await,
+        RoomCommand::Invite(args) => invite(context, &online, args).await,
+        RoomCommand::Kick(args) => {
+            let act = |user| Act::Kick { user, counter: 0 };
+            to_somebody(context, &online, args, act, "is out of").await
+        }
+        RoomCommand::Ban(args) => {
+            let act = |user| Act::Ban { user, counter: 0 };
+            to_somebody(context, &online, args, act, "is banned from").await
+        }
+        RoomCommand::Unban(args) => {
+            to_somebody(context, &online, args, Act::Unban, "is not banned any more from").await
+        }
+        RoomCommand::Mute(args) => {
+            to_somebody(context, &online, args, Act::Mute, "is muted in").await
+        }
+        RoomCommand::Unmute(args) => {
+            to_somebody(context, &online, args, Act::Unmute, "may speak again in").await
+        }
+        RoomCommand::Role(args) => give_role(context, &online, args).await,
+        RoomCommand::Topic(args) => topic(context, &online, args).await,
+        RoomCommand::Rename(args) => rename(context, &online, args).await,
+        RoomCommand::Policy(args) => policy(context, &online, args).await,
+        RoomCommand::Transfer(args) => {
+            to_somebody(context, &online, args, Act::Transfer, "is now the owner of").await
+        }
+        RoomCommand::Close(args) => close(context, &online, args).await,
+    };
+    done?;
+    online.finish().await
+}
+
+/// Says what was done: a line for a person, an object for a program.
+fn said(
+    context: &Context,
+    (room, name): (RoomId, &str),
+    act: &str,
+    words: &str,
+) -> Result<(), CommandError> {
+    match context.output.mode() {
+        OutputMode::Json => context.output.json(&Line::RoomDone { room: name, room_id: room, act }),
+        OutputMode::People => context.output.say(words),
+    }
+}
+
+async fn find(online: &Online, name: &str) -> Result<(RoomId, String), CommandError> {
+    let id = online.client.find_room(name).await?;
+    let view = online.client.room(id).await?;
+    Ok((id, view.name))
+}
+
+async fn create(
+    context: &Context,
+    online: &Online,
+    args: &RoomCreateArgs,
+) -> Result<(), CommandError> {
+    let name = RoomName::from_input(&args.name).map_err(usage)?;
+    let topic = Topic::from_input(&args.topic).map_err(usage)?;
+    let kind = if args.open { RoomKind::Open } else { RoomKind::Private };
+    let shown = name.as_str().to_owned();
+    let id = online.client.create_room(NewRoom { name, topic, kind }).await?;
+    let next = match kind {
+        RoomKind::Private => format!("Ask somebody in: chat room invite '{shown}' NAME"),
+        RoomKind::Open => format!("Others join with: chat room join '{shown}'"),
+    };
+    said(context, (id, &shown), "create", &format!("#{shown} is there, and yours. {next}"))
+}
+
+async fn join(context: &Context, online: &Online, args: &RoomArgs) -> Result<(), CommandError> {
+    let id = online.client.find_room_to_join(&args.room).await?;
+    online.client.join_room(id).await?;
+    let name = online.client.room(id).await?.name;
+    let shown = render::name(&name);
+    let words = format!("You are in #{shown}. Write to it: chat send '#{shown}' 'hello'");
+    said(context, (id, &name), "join", &words)
+}
+
+async fn leave(context: &Context, online: &Online, args: &RoomArgs) -> Result<(), CommandError> {
+    let (id, name) = find(online, &args.room).await?;
+    online.client.leave_room(id).await?;
+    said(context, (id, &name), "leave", &format!("You are out of #{}.", render::name(&name)))
+}
+
+async fn invite(
+    context: &Context,
+    online: &Online,
+    args: &RoomInviteArgs,
+) -> Result<(), CommandError> {
+    let (id, name) = find(online, &args.room).await?;
+    let user = online.client.lookup(&args.who).await?;
+    online.client.act_in_room(id, Act::Invite { user, role: role(args.role) }).await?;
+    let (who, shown) = (render::name(&args.who), render::name(&name));
+    let words =
+        format!("{who} is asked into #{shown}; they come in with: chat room join '{shown}'");
+    said(context, (id, &name), "invite", &words)
+}
+
+async fn to_somebody(
+    context: &Context,
+    online: &Online,
+    args: &RoomWhoArgs,
+    act: impl FnOnce(UserId) -> Act,
+    words: &str,
+) -> Result<(), CommandError> {
+    let (id, name) = find(online, &args.room).await?;
+    let user = online.client.find_member(id, &args.who).await?;
+    let act = act(user);
+    let kind = act.kind();
+    online.client.act_in_room(id, act).await?;
+    let words = format!("{} {words} #{}.", render::name(&args.who), render::name(&name));
+    said(context, (id, &name), &kind.map_or_else(String::new, word), &words)
+}
+
+async fn give_role(
+    context: &Context,
+    online: &Online,
+    args: &RoomRoleArgs,
+) -> Result<(), CommandError> {
+    let (id, name) = find(online, &args.room).await?;
+    let user = online.client.find_member(id, &args.who).await?;
+    let role = role(args.role);
+    online.client.act_in_room(id, Act::SetRole { user, role }).await?;
+    let who = render::name(&args.who);
+    let words = format!("{who} is now {} in #{}.", role.as_str(), render::name(&name));
+    said(context, (id, &name), "set_role", &words)
+}
+
+async fn topic(
+    context: &Context,
+    online: &Online,
+    args: &RoomTextArgs,
+) -> Result<(), CommandError> {
+    let topic = Topic::from_input(&args.text).map_err(usage)?;
+    let (id, name) = find(online, &args.room).await?;
+    online.client.act_in_room(id, Act::SetTopic(topic)).await?;
+    said(context, (id, &name), "set_topic", &format!("#{} has the topic.", render::name(&name)))
+}
+
+async fn rename(
+    context: &Context,
+    online: &Online,
+    args: &RoomTextArgs,
+) -> Result<(), CommandError> {
+    let new = RoomName::from_input(&args.text).map_err(usage)?;
+    let (id, name) = find(online, &args.room).await?;
+    online.client.act_in_room(id, Act::Rename(new.clone())).await?;
+    let words = format!("#{} is now called #{new}.", render::name(&name));
+    said(context, (id, new.as_str()), "rename", &words)
+}
+
+async fn policy(
+    context: &Context,
+    online: &Online,
+    args: &RoomPolicyArgs,
+) -> Result<(), CommandError> {
+    let (id, name) = find(online, &args.room).await?;
+    let invite = role(args.invite);
+    online.client.act_in_room(id, Act::SetPolicy(Policy { invite })).await?;
+    let words = format!("In #{} every {} may invite.", render::name(&name), invite.as_str());
+    said(context, (id, &name), "set_policy", &words)
+}
+
+async fn close(context: &Context, online: &Online, args: &RoomArgs) -> Result<(), CommandError> {
+    let (id, name) = find(online, &args.room).await?;
+    online.client.act_in_room(id, Act::Close).await?;
+    said(context, (id, &name), "close", &format!("#{} is closed.", render::name(&name)))
+}
+
+/// Returns the stable word for an act.
+pub(crate) fn word(kind: chatcore::membership::ActKind) -> String {
+    let mut out = String::new();
+    for (n, c) in format!("{kind:?}").chars().enumerate() {
+        if c.is_uppercase() && n > 0 {
+            out.push('_');
+        }
+        out.extend(c.to_lowercase());
+    }
+    out
+}
+
+const fn standing(room: &RoomView) -> &'static str {
+    match room.standing {
+        RoomStanding::Invited => "invited",
+        RoomStanding::Member => "member",
+        RoomStanding::Outside => "outside",
+        RoomStanding::Closed => "closed",
+    }
+}
+
+const fn kind(kind: RoomKind) -> &'static str {
+    match kind {
+        RoomKind::Private => "private",
+        RoomKind::Open => "open",
+    }
+}
+
+/// Who of a room is here, ourselves included.
+async fn here(
+    online: &Online,
+    room: &RoomView,
+    own: UserId,
+) -> Result<BTreeSet<UserId>, CommandError> {
+    let mut here: BTreeSet<UserId> = match room.kind {
+        RoomKind::Open => online.client.room_presence(room.room).await?.into_iter().collect(),
+        RoomKind::Private => {
+            let seen = online.client.online_contacts().await?;
+            let members: BTreeSet<UserId> = room.roster.iter().map(|m| m.user).collect();
+            seen.into_iter().filter(|user| members.contains(user)).collect()
+        }
+    };
+    here.insert(own);
+    Ok(here)
+}
+
+async fn list(context: &Context, online: &Online) -> Result<(), CommandError> {
+    let own = online.client.profile().await?.user;
+    let open = online.client.open_rooms().await?;
+    let rooms = online.client.rooms().await?;
+    let mut shown = 0;
+    for room in &rooms {
+        if matches!(room.standing, RoomStanding::Outside | RoomStanding::Closed) {
+            continue;
+        }
+        let count = match room.standing {
+            RoomStanding::Member => {
+                let detail = online.client.room(room.room).await?;
+                Some(here(online, &detail, own).await?.len())
+            }
+            _ => None,
+        };
+        let role = room.role.map_or("", Role::as_str);
+        line(
+            context,
+            room.room,
+            &room.name,
+            (kind(room.kind), standing(room), role),
+            (room.members, count),
+        )?;
+        shown += 1;
+    }
+    let joined: BTreeSet<RoomId> = rooms
+        .iter()
+        .filter(|room| matches!(room.standing, RoomStanding::Member | RoomStanding::Invited))
+        .map(|room| room.room)
+        .collect();
+    for room in open.iter().filter(|room: &&RoomSummary| !joined.contains(&room.room)) {
+        let (members, online) = (room.members as usize, Some(room.online as usize));
+        line(context, room.room, room.name.as_str(), ("open", "outside", ""), (members, online))?;
+        shown += 1;
+    }
+    if shown == 0 && context.output.mode() == OutputMode::People {
+        context.output.say("No rooms yet. Make one: chat room create NAME")?;
+    }
+    Ok(())
+}
+
+fn line(
+    context: &Context,
+    room_id: RoomId,
+    name: &str,
+    (kind, standing, role): (&str, &str, &str),
+    (members, online): (usize, Option<usize>),
+) -> Result<(), CommandError> {
+    match context.output.mode() {
+        OutputMode::Json => context.output.json(&Line::Room {
+            room: name,
+            room_id,
+            kind,
+            standing,
+            role,
+            members,
+            online,
+        }),
+        OutputMode::People => {
+            let counted = counted(&render::name(name), members, online);
+            let role = match (standing, role) {
+                ("member", role) => role,
+                ("invited", _) => "invited: chat room join",
+                _ => "not joined",
+            };
+            context.output.say(&format!("{counted:<44} {kind:<8} {role}"))
+        }
+    }
+}
+
+/// `Lobby (3 members, 2 online)`.
+fn counted(name: &str, members: usize, online: Option<usize>) -> String {
+    let plural = if members == 1 { "member" } else { "members" };
+    match online {
+        Some(online) => format!("{name} ({members} {plural}, {online} online)"),
+        None => format!("{name} ({members} {plural})"),
+    }
+}
+
+async fn show(context: &Context, online: &Online, args: &RoomArgs) -> Result<(), CommandError> {
+    let (id, _) = find(online, &args.room).await?;
+    online.client.refresh_roster(id).await?;
+    let room = online.client.room(id).await?;
+    let own = online.client.profile().await?.user;
+    let is_inside = room.standing == RoomStanding::Member;
+    let here = if is_inside { here(online, &room, own).await? } else { BTreeSet::new() };
+    let names = Names::load(&online.client).await?;
+    match context.output.mode() {
+        OutputMode::Json => context.output.json(&Line::RoomDetail {
+            room: &room.name,
+            room_id: id,
+            kind: kind(room.kind),
+            standing: standing(&room),
+            role: room.role.map_or("", Role::as_str),
+            topic: &room.topic,
+            may_invite: room.may_invite.map_or("", Role::as_str),
+            seq: room.head.map_or(0, |(seq, _)| seq),
+            head: room.head.map_or_else(String::new, |(_, hash)| hash.to_hex()),
+            forked: !room.branches.is_empty(),
+            frozen: room.frozen,
+            members: room.roster.iter().map(|m| names.member(m, here.contains(&m.user))).collect(),
+            invited: room.invited.iter().map(|m| names.member(m, false)).collect(),
+            banned: room.banned.iter().map(|user| names.person(user)).collect(),
+        }),
+        OutputMode::People => show_to_a_person(context, &room, &here, &names),
+    }
+}
+
+fn show_to_a_person(
+    context: &Context,
+    room: &RoomView,
+    here: &BTreeSet<UserId>,
+    names: &Names,
+) -> Result<(), CommandError> {
+    let say = |line: String| context.output.say(&line);
+    let is_inside = room.standing == RoomStanding::Member;
+    let online = is_inside.then_some(here.len());
+    let name = counted(&render::name(&room.name), room.members, online);
+    say(format!("{name}  {}  {}", kind(room.kind), standing(room)))?;
+    if !room.topic.is_empty() {
+        say(format!("topic: {}", render::line(&room.topic)))?;
+    }
+    for member in &room.roster {
+        let mut marks = vec![member.role.as_str()];
+        marks.extend(member.muted.then_some("muted"));
+        marks.extend(here.contains(&member.user).then_some("online"));
+        say(format!("  {:<20} {}", names.of(&member.user), marks.join(", ")))?;
+    }
+    for member in &room.invited {
+        say(format!("  {:<20} invited as {}", names.of(&member.user), member.role.as_str()))?;
+    }
+    for user in &room.banned {
+        say(format!("  {:<20} banned", names.of(user)))?;
+    }
+    if let Some((seq, head)) = room.head {
+        say(format!(
+            "event {seq}, head {}; members whose head differs were shown another room",
+            head.fmt_short()
+        ))?;
+    }
+    if !room.branches.is_empty() {
+        let words =
+            "WARNING: the relay showed different members different events; kept as evidence:";
+        say(context.output.paint().warning(words))?;
+        for event in &room.branches {
+            say(format!(
+                "  event {} {} by {}",
+                event.seq(),
+                event.hash().fmt_short(),
+                names.actor(event)
+            ))?;
+        }
+    }
+    if room.frozen {
+        say("Somebody with a newer version did something here; update to write and change."
+            .to_owned())?;
+    }
+    Ok(())
+}

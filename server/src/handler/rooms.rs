@@ -1,0 +1,158 @@
+//! Open rooms, registers, announcements, and commands of administrators.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chatcore::ids::{RegisterId, RoomId};
+use chatcore::keys::{Signed, SigningPublicKey, verify_append};
+use chatcore::membership::Statement;
+use chatcore::wire::limits::{MAX_ADMIN_ANSWER, MAX_ANNOUNCEMENTS};
+use chatcore::wire::relay::{Answer, AnswerForm, ErrorCode, Failure};
+
+use super::{Caller, internal};
+use crate::operator::{By, Command, Operator};
+use crate::rooms::{tell, verify_of};
+use crate::server::Shared;
+use crate::store::Appended;
+
+/// Most bytes of entries in one answer.
+const MAX_READ: usize = 512 << 10;
+
+fn take_act(shared: &Shared, caller: &Caller) -> Result<(), Failure> {
+    if shared.room_acts.take(caller.address.user, 1, shared.clock.now()) == 1 {
+        return Ok(());
+    }
+    let retry_after_ms = shared.room_acts.retry_after_ms();
+    Err(Failure { code: ErrorCode::RateLimited, limit: 0, retry_after_ms })
+}
+
+pub(super) fn create(shared: &Shared, caller: &Caller, event: Signed) -> Result<Answer, Failure> {
+    take_act(shared, caller)?;
+    let event = verify_of(event, &shared.identity.keys.public(), &caller.address.user)?;
+    let store = &*shared.stores.open_rooms;
+    let most = shared.limits.open_rooms_per_user;
+    shared.rooms.create(store, event, most, shared.clock.now())?;
+    Ok(Answer::Done)
+}
+
+pub(super) fn list(shared: &Shared, caller: &Caller) -> Answer {
+    let asker = caller.address.user;
+    let is_online = |device: &_| {
+        let connection = shared.mailboxes.connection(device);
+        connection.is_some_and(|handle| handle.is_visible_in_rooms(Some(&asker)))
+    };
+    Answer::RoomList(shared.rooms.list(is_online))
+}
+
+pub(super) fn append(shared: &Shared, caller: &Caller, event: Signed) -> Result<Answer, Failure> {
+    take_act(shared, caller)?;
+    let event = verify_of(event, &shared.identity.keys.public(), &caller.address.user)?;
+    let id = event.room();
+    let told = shared.rooms.append(&*shared.stores.open_rooms, event, shared.clock.now())?;
+    tell(&shared.mailboxes, id, &told);
+    Ok(Answer::Done)
+}
+
+pub(super) fn put_statement(
+    shared: &Shared,
+    caller: &Caller,
+    statement: Signed,
+) -> Result<Answer, Failure> {
+    take_act(shared, caller)?;
+    let statement = Statement::verify(statement).map_err(|_| ErrorCode::Forbidden)?;
+    if statement.user() != caller.address.user {
+        return Err(ErrorCode::Forbidden.into());
+    }
+    let most = shared.limits.joined_per_user;
+    let told = shared.rooms.put_statement(&*shared.stores.open_rooms, &statement, most)?;
+    tell(&shared.mailboxes, statement.room(), &told);
+    Ok(Answer::Done)
+}
+
+pub(super) fn presence(shared: &Shared, caller: &Caller, room: &RoomId) -> Result<Answer, Failure> {
+    let asker = caller.address.user;
+    let members = shared.rooms.members_for(room, &asker)?;
+    let is_here = |device: &chatcore::ids::DeviceAddress| {
+        let connection = shared.mailboxes.connection(device);
+        connection.is_some_and(|handle| handle.is_visible_in_rooms(Some(&asker)))
+    };
+    let mut users: Vec<_> = members.into_iter().filter(is_here).map(|d| d.user).collect();
+    users.dedup();
+    Ok(Answer::RoomPresence(users))
+}
+
+pub(super) fn append_register(
+    shared: &Shared,
+    caller: &Caller,
+    write_key: &SigningPublicKey,
+    (position, entry): (u64, Bytes),
+    proof: [u8; 64],
+) -> Result<Answer, Failure> {
+    let now = shared.clock.now();
+    let user = caller.address.user;
+    if shared.register_appends.take(user, 1, now) == 0 {
+        let retry_after_ms = shared.register_appends.retry_after_ms();
+        return Err(Failure { code: ErrorCode::RateLimited, limit: 0, retry_after_ms });
+    }
+    let register =
+        verify_append(write_key, position, &entry, proof).map_err(|_| ErrorCode::Forbidden)?;
+    let quota = shared.limits.registers;
+    let registers = &shared.stores.registers;
+    let appended = registers.append(&register, (&user, quota), (position, entry), now);
+    match appended.map_err(internal)? {
+        Appended::Stored => Ok(Answer::Done),
+        Appended::Conflict(limit) => Err(Failure { limit, ..ErrorCode::Conflict.into() }),
+        Appended::Full => Err(Failure { limit: quota.entries, ..ErrorCode::StorageQuota.into() }),
+        Appended::OverQuota => {
+            Err(Failure { limit: quota.registers.into(), ..ErrorCode::RoomQuota.into() })
+        }
+    }
+}
+
+pub(super) fn read_register(
+    shared: &Shared,
+    register: &RegisterId,
+    from: u64,
+) -> Result<Answer, Failure> {
+    let now = shared.clock.now();
+    let read = shared.stores.registers.read(register, from, MAX_READ, now).map_err(internal)?;
+    let (length, entries) = read.ok_or(ErrorCode::UnknownRegister)?;
+    Ok(Answer::RegisterEntries { length, entries })
+}
+
+pub(super) fn announcements(
+    shared: &Shared,
+    caller: &Caller,
+    after: u64,
+) -> Result<Answer, Failure> {
+    let all = shared.stores.announcements.after(after, MAX_ANNOUNCEMENTS).map_err(internal)?;
+    let user = caller.address.user;
+    let is_for = |room: &Option<RoomId>| {
+        room.as_ref().is_none_or(|room| shared.rooms.is_member(room, &user))
+    };
+    let mine = all.into_iter().filter(|said| is_for(&said.room)).map(|said| said.signed);
+    Ok(Answer::Announcements(mine.collect()))
+}
+
+pub(super) fn admin(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    line: &str,
+    form: AnswerForm,
+) -> Result<Answer, Failure> {
+    let user = caller.address.user;
+    if !shared.rights.of(&user).is_admin {
+        return Err(ErrorCode::Forbidden.into());
+    }
+    take_act(shared, caller)?;
+    let (code, mut text) = match Command::parse(line) {
+        Err(error) => (2, error.to_string()),
+        Ok(command) => match Operator::run_in(shared, &command, By::Admin(user)) {
+            Ok(said) => (0, said.form(form)),
+            Err(error) => (error.exit_code(), error.to_string()),
+        },
+    };
+    let cut = (0..=MAX_ADMIN_ANSWER.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    text.truncate(cut.unwrap_or(0));
+    Ok(Answer::AdminAnswer { code, text })
+}

@@ -1,0 +1,256 @@
+//! The operator's commands as they are typed.
+
+use std::path::PathBuf;
+
+/// A command of the operator; administrators have most of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Lists the commands, or explains one.
+    Help(Option<String>),
+    /// Lists the users.
+    Users,
+    /// Lists the open rooms.
+    Rooms,
+    /// Shows one of them.
+    Room(String),
+    /// Makes an open room.
+    MakeRoom(String),
+    /// Ends an open room.
+    CloseRoom(String),
+    /// Says something to everybody, or to a room when it begins with `#` and the room's name.
+    Announce(String),
+    /// Cuts a user's connections.
+    Kick(String),
+    /// Cuts them and refuses new ones.
+    Ban(String),
+    /// Takes that back.
+    Unban(String),
+    /// Makes a user an administrator.
+    Grant(String),
+    /// Takes that back.
+    Revoke(String),
+    /// Frees a nickname.
+    Release(String),
+    /// Prints an invite link.
+    Invite(InviteArgs),
+    /// Shows the newest privileged acts.
+    Audit(usize),
+    /// Shows counters.
+    Stats,
+    /// Copies everything into a folder.
+    Backup(PathBuf),
+    /// Stops the relay.
+    Quit,
+}
+
+/// What kind of invitation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InviteArgs {
+    /// How often it lets somebody in.
+    pub uses: Option<u32>,
+    /// Days it is valid.
+    pub days: Option<u32>,
+    /// Replaces the standing invitation; old links let nobody in any more.
+    pub reset: bool,
+}
+
+/// Why a line is no command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// Nobody knows it.
+    #[error("no such command; !help lists them")]
+    Unknown,
+    /// Something is missing or too much behind it.
+    #[error("not like that: {0}")]
+    Usage(&'static str),
+}
+
+/// Name, how it is used, what it does.
+pub(super) const HELP: [(&str, &str, &str); 18] = [
+    ("help", "!help [COMMAND]", "this list, or more about one command"),
+    ("users", "!users", "who is registered, and who of them is connected"),
+    ("rooms", "!rooms", "open rooms, with members and who of them is here"),
+    ("room", "!room NAME", "who is in an open room"),
+    ("makeroom", "!makeroom NAME", "make an open room that belongs to this relay"),
+    ("closeroom", "!closeroom NAME", "end an open room; its messages stay with its members"),
+    (
+        "announce",
+        "!announce [#ROOM] TEXT",
+        "say something to everybody, or to the members of a room",
+    ),
+    ("kick", "!kick USER", "cut a user's connections; they may come back"),
+    ("ban", "!ban USER", "cut them and refuse new ones; the name stays theirs"),
+    ("unban", "!unban USER", "let a banned user in again"),
+    ("grant", "!grant USER admin", "let a user use these commands: chat admin COMMAND"),
+    ("revoke", "!revoke USER", "take that back"),
+    ("release", "!release NICK", "free the name of a user who has lost the keys to it"),
+    (
+        "invite",
+        "!invite [--uses N] [--days N] [--reset]",
+        "print an invite link; --reset ends the old one",
+    ),
+    ("audit", "!audit [N]", "the newest privileged acts"),
+    ("stats", "!stats", "counters"),
+    ("backup", "!backup DIR", "copy everything into DIR, absent or empty, without stopping"),
+    ("quit", "!quit", "stop; nothing that was accepted is lost"),
+];
+
+/// Privileged acts shown unless another number is given.
+const AUDIT_LINES: usize = 20;
+
+impl Command {
+    /// Understands a line; the `!` may be left out.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn parse(line: &str) -> Result<Self, CommandError> {
+        let line = line.trim();
+        let line = line.strip_prefix('!').unwrap_or(line);
+        let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let rest = rest.trim();
+        let known = HELP.iter().find(|(known, ..)| *known == name);
+        let (_, usage, _) = known.ok_or(CommandError::Unknown)?;
+        let usage = CommandError::Usage(usage);
+        let none = |command| if rest.is_empty() { Ok(command) } else { Err(usage) };
+        let some = || if rest.is_empty() { Err(usage) } else { Ok(rest.to_owned()) };
+        match name {
+            "help" => Ok(Self::Help((!rest.is_empty()).then(|| rest.to_owned()))),
+            "users" => none(Self::Users),
+            "rooms" => none(Self::Rooms),
+            "room" => some().map(Self::Room),
+            "makeroom" => some().map(Self::MakeRoom),
+            "closeroom" => some().map(Self::CloseRoom),
+            "announce" => some().map(Self::Announce),
+            "kick" => some().map(Self::Kick),
+            "ban" => some().map(Self::Ban),
+            "unban" => some().map(Self::Unban),
+            "grant" => {
+                let user = rest.strip_suffix("admin").map(str::trim_end);
+                let user = user.filter(|user| !user.is_empty() && user.len() + 5 < rest.len());
+                user.map(|user| Self::Grant(user.to_owned())).ok_or(usage)
+            }
+            "revoke" => some().map(Self::Revoke),
+            "release" => some().map(Self::Release),
+            "invite" => invite(rest).map(Self::Invite).ok_or(usage),
+            "audit" if rest.is_empty() => Ok(Self::Audit(AUDIT_LINES)),
+            "audit" => rest.parse().map(Self::Audit).map_err(|_| usage),
+            "stats" => none(Self::Stats),
+            "backup" => some().map(|folder| Self::Backup(PathBuf::from(folder))),
+            "quit" => none(Self::Quit),
+            _ => Err(CommandError::Unknown),
+        }
+    }
+
+    /// Tells whether administrators have it, too: not what stops the relay, writes to its disk, or
+    /// makes administrators.
+    #[must_use]
+    pub const fn is_for_admins(&self) -> bool {
+        !matches!(self, Self::Quit | Self::Backup(_) | Self::Grant(_) | Self::Revoke(_))
+    }
+
+    /// Returns what the audit says of it; `None` for what only looks. No text of announcements.
+    pub(super) fn audited(&self) -> Option<String> {
+        Some(match self {
+            Self::MakeRoom(name) => format!("makeroom {name}"),
+            Self::CloseRoom(name) => format!("closeroom {name}"),
+            Self::Announce(text) => format!("announce ({} characters)", text.chars().count()),
+            Self::Kick(user) => format!("kick {user}"),
+            Self::Ban(user) => format!("ban {user}"),
+            Self::Unban(user) => format!("unban {user}"),
+            Self::Grant(user) => format!("grant {user} admin"),
+            Self::Revoke(user) => format!("revoke {user}"),
+            Self::Release(nick) => format!("release {nick}"),
+            Self::Invite(args) => match (args.reset, args.uses, args.days) {
+                (true, ..) => "invite --reset".to_owned(),
+                (false, None, None) => return None,
+                (false, uses, days) => {
+                    let limit = |n: Option<u32>| n.map_or("any".to_owned(), |n| n.to_string());
+                    format!("invite, uses {}, days {}", limit(uses), limit(days))
+                }
+            },
+            Self::Backup(_) => "backup".to_owned(),
+            Self::Quit => "quit".to_owned(),
+            Self::Help(_)
+            | Self::Users
+            | Self::Rooms
+            | Self::Room(_)
+            | Self::Audit(_)
+            | Self::Stats => {
+                return None;
+            }
+        })
+    }
+}
+
+fn invite(rest: &str) -> Option<InviteArgs> {
+    let mut args = InviteArgs::default();
+    let mut words = rest.split_whitespace();
+    while let Some(word) = words.next() {
+        match word {
+            "--reset" => args.reset = true,
+            "--uses" => args.uses = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
+            "--days" => args.days = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
+            _ => return None,
+        }
+    }
+    let has_limit = args.uses.is_some() || args.days.is_some();
+    (!(args.reset && has_limit)).then_some(args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_understood_with_and_without_the_mark() {
+        for line in ["!quit", " quit ", "!quit\r"] {
+            assert_eq!(Command::parse(line), Ok(Command::Quit), "{line:?}");
+        }
+        let folder = Command::Backup("/a folder/b".into());
+        assert_eq!(Command::parse("!backup  /a folder/b "), Ok(folder));
+        assert!(matches!(Command::parse("!backup"), Err(CommandError::Usage(_))));
+        for line in ["", "!", "hello", "!!quit", "!Quit"] {
+            assert_eq!(Command::parse(line), Err(CommandError::Unknown), "{line:?}");
+        }
+        assert!(matches!(Command::parse("!quit now"), Err(CommandError::Usage(_))));
+    }
+
+    #[test]
+    fn every_command_is_in_the_help_and_the_help_knows_no_other() {
+        for (name, usage, _) in HELP {
+            let line = usage.replace(['[', ']'], "").replace(" N", " 3");
+            let line = line.replace(" --reset", "").replace("NAME", "tea");
+            assert!(Command::parse(&line).is_ok(), "{line}");
+            assert!(usage.starts_with(&format!("!{name}")));
+        }
+    }
+
+    #[test]
+    fn arguments_are_checked() {
+        let invite = |uses, days, reset| Ok(Command::Invite(InviteArgs { uses, days, reset }));
+        assert_eq!(Command::parse("!invite"), invite(None, None, false));
+        assert_eq!(Command::parse("!invite --uses 3 --days 7"), invite(Some(3), Some(7), false));
+        assert_eq!(Command::parse("!invite --reset"), invite(None, None, true));
+        assert_eq!(
+            Command::parse("!grant bob the builder admin"),
+            Ok(Command::Grant("bob the builder".into()))
+        );
+        for line in [
+            "!invite --uses 0",
+            "!invite --uses",
+            "!invite --uses -1",
+            "!invite --days x",
+            "!invite --reset --uses 1",
+            "!invite x",
+            "!grant bob",
+            "!grant admin",
+            "!grant badmin",
+            "!room",
+            "!audit x",
+            "!users all",
+            "!announce",
+        ] {
+            assert!(matches!(Command::parse(line), Err(CommandError::Usage(_))), "{line}");
+        }
+    }
+}

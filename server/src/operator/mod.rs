@@ -1,0 +1,522 @@
+//! What the operator may ask of a running relay: at its terminal, through a socket in its data folder
+//! that only its own user can open, or as a user whom the operator made an administrator.
+
+mod command;
+
+use std::sync::{Arc, Weak};
+
+use chatcore::ids::{DAY, DeviceAddress, InviteToken, RoomId, Timestamp, UserId};
+use chatcore::keys::{Nickname, UserRecord};
+use chatcore::membership::{Act, Announcement, RoomName};
+use chatcore::wire::limits::MAX_ANNOUNCEMENT;
+use chatcore::wire::relay::{AnswerForm, CloseReason, ErrorCode};
+use serde_json::{Value, json};
+
+pub use command::{Command, CommandError, InviteArgs};
+
+use crate::backup;
+use crate::error::RelayError;
+use crate::rooms::{self, tell};
+use crate::server::{Shared, store_error};
+use crate::store::{AuditLine, Invite, StoreError, StoredAnnouncement};
+
+/// Most users listed.
+const MAX_LISTED: usize = 2_000;
+
+/// Who uses a right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// Whoever runs the relay.
+    Operator,
+    /// A user whom the operator made an administrator.
+    Admin(UserId),
+}
+
+/// What a command came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    /// For a person.
+    pub text: String,
+    /// The same for a program.
+    pub json: Value,
+}
+
+impl Said {
+    fn new(text: impl Into<String>, json: Value) -> Self {
+        Self { text: text.into(), json }
+    }
+
+    pub(crate) fn stopping() -> Self {
+        Self::new("stopping", json!({"stopping": true}))
+    }
+
+    pub(crate) fn form(self, form: AnswerForm) -> String {
+        match form {
+            AnswerForm::Words => self.text,
+            AnswerForm::Json => self.json.to_string(),
+        }
+    }
+}
+
+/// Carries out the operator's commands; outlives the relay without keeping it.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    shared: Weak<Shared>,
+}
+
+impl Operator {
+    pub(crate) const fn new(shared: Weak<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Carries out a command; returns what to print. Blocks.
+    ///
+    /// # Errors
+    /// [`RelayError`].
+    pub fn run(&self, command: &Command) -> Result<Said, RelayError> {
+        match self.shared.upgrade() {
+            Some(shared) => Self::run_in(&shared, command, By::Operator),
+            None => Ok(Said::new("the relay has stopped", json!({"stopped": true}))),
+        }
+    }
+
+    /// Carries out a command of the operator or of an administrator.
+    ///
+    /// # Errors
+    /// [`RelayError`].
+    pub(crate) fn run_in(
+        shared: &Arc<Shared>,
+        command: &Command,
+        by: By,
+    ) -> Result<Said, RelayError> {
+        if matches!(by, By::Admin(_)) && !command.is_for_admins() {
+            return Err(refused("only whoever runs the relay may do that"));
+        }
+        let said = Task { shared, by }.run(command)?;
+        if let Some(act) = command.audited() {
+            let by = match by {
+                By::Operator => None,
+                By::Admin(user) => Some(user),
+            };
+            let line = AuditLine { at: shared.clock.now(), by, act };
+            let audited = shared.stores.privileges.audit(&line);
+            audited.map_err(|source| store_error(shared.folder(), source))?;
+        }
+        Ok(said)
+    }
+}
+
+/// One command in one relay.
+struct Task<'a> {
+    shared: &'a Arc<Shared>,
+    by: By,
+}
+
+impl Task<'_> {
+    fn run(&self, command: &Command) -> Result<Said, RelayError> {
+        match command {
+            Command::Help(about) => Ok(help(about.as_deref(), self.by)),
+            Command::Users => self.users(),
+            Command::Rooms => Ok(self.rooms()),
+            Command::Room(name) => self.room(name),
+            Command::MakeRoom(name) => self.make_room(name),
+            Command::CloseRoom(name) => self.close_room(name),
+            Command::Announce(text) => self.announce(text),
+            Command::Kick(user) => self.kick(user),
+            Command::Ban(user) => self.ban(user),
+            Command::Unban(user) => self.unban(user),
+            Command::Grant(user) => self.grant(user, Role::Admin),
+            Command::Revoke(user) => self.grant(user, Role::User),
+            Command::Release(nick) => self.release(nick),
+            Command::Invite(args) => self.invite(*args),
+            Command::Audit(max) => self.audit(*max),
+            Command::Stats => self.stats(),
+            Command::Backup(to) => {
+                backup::backup_of(self.shared.folder(), &self.shared.stores, to)?;
+                tracing::info!("a backup was made");
+                let shown = to.display().to_string();
+                Ok(Said::new(format!("backed up to {shown}"), json!({"backup": shown})))
+            }
+            Command::Quit => {
+                self.shared.quit.notify_one();
+                Ok(Said::stopping())
+            }
+        }
+    }
+
+    fn stored<T>(&self, result: Result<T, StoreError>) -> Result<T, RelayError> {
+        result.map_err(|source| store_error(self.shared.folder(), source))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    /// Finds a user by nickname, or by the whole id.
+    fn find(&self, name: &str) -> Result<UserId, RelayError> {
+        let name = name.strip_prefix('@').unwrap_or(name);
+        let owner = match Nickname::from_input(name) {
+            Ok(nickname) => self.stored(self.shared.stores.directory.owner(&nickname.fold()))?,
+            Err(_) => None,
+        };
+        let by_id = || {
+            let known = |user: &UserId| user.to_hex() == name.to_lowercase();
+            let names = self.stored(self.shared.stores.directory.names(usize::MAX))?;
+            Ok(names.into_iter().map(|(_, user)| user).find(known))
+        };
+        let user = match owner {
+            Some(user) => Some(user),
+            None if name.len() == 64 => by_id()?,
+            None => None,
+        };
+        user.ok_or_else(|| not_found(format!("nobody here is called {name}; !users lists them")))
+    }
+
+    /// An administrator has no power over another one.
+    fn find_below(&self, name: &str) -> Result<UserId, RelayError> {
+        let user = self.find(name)?;
+        let is_admin = self.shared.rights.of(&user).is_admin;
+        if is_admin && self.by != By::Operator {
+            return Err(refused("administrators have no power over each other"));
+        }
+        Ok(user)
+    }
+
+    fn nickname(&self, user: &UserId) -> Result<String, RelayError> {
+        let newest = self.stored(self.shared.stores.directory.newest(user))?;
+        let record = newest.and_then(|signed| UserRecord::verify(signed).ok());
+        Ok(record.map_or_else(|| user.fmt_short(), |r| r.nickname().as_str().to_owned()))
+    }
+
+    fn devices(&self, user: &UserId) -> Result<Vec<DeviceAddress>, RelayError> {
+        let newest = self.stored(self.shared.stores.directory.newest(user))?;
+        let record = newest.and_then(|signed| UserRecord::verify(signed).ok());
+        let address = |device| DeviceAddress { user: *user, device };
+        let devices = record.iter().flat_map(|r| r.devices()).map(|d| address(d.device_id()));
+        Ok(devices.collect())
+    }
+
+    fn is_connected(&self, user: &UserId) -> Result<bool, RelayError> {
+        let mailboxes = &self.shared.mailboxes;
+        Ok(self.devices(user)?.iter().any(|device| mailboxes.connection(device).is_some()))
+    }
+
+    fn cut(&self, user: &UserId) -> Result<usize, RelayError> {
+        let mut cut = 0;
+        for device in self.devices(user)? {
+            if let Some(connection) = self.shared.mailboxes.connection(&device) {
+                connection.close(CloseReason::Kicked);
+                cut += 1;
+            }
+        }
+        Ok(cut)
+    }
+
+    fn users(&self) -> Result<Said, RelayError> {
+        let names = self.stored(self.shared.stores.directory.names(MAX_LISTED + 1))?;
+        let is_cut = names.len() > MAX_LISTED;
+        let (mut lines, mut list) = (Vec::new(), Vec::new());
+        for (_, user) in names.iter().take(MAX_LISTED) {
+            let nickname = self.nickname(user)?;
+            let (rights, online) = (self.shared.rights.of(user), self.is_connected(user)?);
+            let mut marks = Vec::new();
+            marks.extend(online.then_some("connected"));
+            marks.extend(rights.is_admin.then_some("admin"));
+            marks.extend(rights.is_banned.then_some("banned"));
+            lines.push(format!("{nickname}  {}  {}", user.fmt_short(), marks.join(" ")));
+            list.push(json!({
+                "nickname": nickname, "user_id": user.to_hex(), "connected": online,
+                "admin": rights.is_admin, "banned": rights.is_banned,
+            }));
+        }
+        if is_cut {
+            lines.push(format!("only the first {MAX_LISTED} are shown"));
+        }
+        let text = if lines.is_empty() { "nobody yet".to_owned() } else { lines.join("\n") };
+        Ok(Said::new(text, json!({"users": list})))
+    }
+
+    fn here(&self, device: &DeviceAddress) -> bool {
+        let connection = self.shared.mailboxes.connection(device);
+        connection.is_some_and(|handle| handle.is_visible_in_rooms(None))
+    }
+
+    fn rooms(&self) -> Said {
+        let (mut lines, mut list) = (Vec::new(), Vec::new());
+        for room in self.shared.rooms.list(|device| self.here(device)) {
+            let (name, members, online) = (room.name.as_str(), room.members, room.online);
+            lines.push(counted(name, members as usize, online as usize));
+            list.push(json!({
+                "room": name, "room_id": room.room.to_hex(), "topic": room.topic.as_str(),
+                "members": members, "online": online,
+            }));
+        }
+        let text = if lines.is_empty() { "no open rooms".to_owned() } else { lines.join("\n") };
+        Said::new(text, json!({"rooms": list}))
+    }
+
+    fn find_room(&self, name: &str) -> Result<RoomId, RelayError> {
+        let found = self.shared.rooms.find(name);
+        found.ok_or_else(|| not_found(format!("no open room is called {name}; !rooms lists them")))
+    }
+
+    fn room(&self, name: &str) -> Result<Said, RelayError> {
+        let id = self.find_room(name)?;
+        let detail = self.shared.rooms.detail(&id);
+        let detail = detail.ok_or_else(|| not_found("the room has gone"))?;
+        let online = detail.members.iter().filter(|(device, _)| self.here(device)).count();
+        let mut lines = vec![counted(&detail.name, detail.members.len(), online)];
+        let mut list = Vec::new();
+        for (device, role) in &detail.members {
+            let (nickname, here) = (self.nickname(&device.user)?, self.here(device));
+            let mark = if here { "  online" } else { "" };
+            lines.push(format!("  {nickname}  {}{mark}", role.as_str()));
+            list.push(json!({
+                "nickname": nickname, "user_id": device.user.to_hex(), "role": role.as_str(),
+                "online": here,
+            }));
+        }
+        let json = json!({
+            "room": detail.name, "room_id": detail.room.to_hex(), "topic": detail.topic,
+            "of_relay": detail.is_of_relay, "lobby": detail.is_lobby, "members": list,
+        });
+        Ok(Said::new(lines.join("\n"), json))
+    }
+
+    fn make_room(&self, name: &str) -> Result<Said, RelayError> {
+        let checked = RoomName::from_input(name).map_err(|error| usage(error.to_string()))?;
+        let now = self.now();
+        let event = rooms::create(&self.shared.identity.keys, checked.as_str(), now);
+        let event = event.ok_or_else(|| usage("a room's name can't be like that"))?;
+        let id = event.room();
+        let store = &*self.shared.stores.open_rooms;
+        self.shared.rooms.create(store, event, usize::MAX, now).map_err(room_error)?;
+        let text = format!("#{checked} is open; users join with: chat room join '#{checked}'");
+        Ok(Said::new(text, json!({"room": checked.as_str(), "room_id": id.to_hex()})))
+    }
+
+    fn close_room(&self, name: &str) -> Result<Said, RelayError> {
+        let id = self.find_room(name)?;
+        let is_of_relay = self.shared.rooms.detail(&id).is_some_and(|d| d.is_of_relay);
+        let store = &*self.shared.stores.open_rooms;
+        let told = if is_of_relay {
+            let keys = &self.shared.identity.keys;
+            self.shared.rooms.act(store, keys, &id, Act::Close, self.now()).map_err(room_error)?
+        } else {
+            // Not ours to sign: it is not kept here any more.
+            self.stored(self.shared.rooms.remove(store, &id))?
+        };
+        tell(&self.shared.mailboxes, id, &told);
+        let name = name.strip_prefix('#').unwrap_or(name);
+        let text = format!("#{name} is closed; {} members are told", told.len());
+        Ok(Said::new(text, json!({"room_id": id.to_hex(), "told": told.len()})))
+    }
+
+    /// Takes `#ROOM` off the beginning of a text: the longest name of a room that fits.
+    fn scope<'t>(&self, text: &'t str) -> Result<(Option<RoomId>, &'t str), RelayError> {
+        let Some(rest) = text.strip_prefix('#') else { return Ok((None, text)) };
+        let mut ends: Vec<usize> = rest.match_indices(' ').map(|(at, _)| at).collect();
+        ends.reverse();
+        for end in ends {
+            let (name, text) = rest.split_at_checked(end).unwrap_or((rest, ""));
+            if let Some(id) = self.shared.rooms.find(name) {
+                return Ok((Some(id), text.trim()));
+            }
+        }
+        Err(not_found("no open room is called like that; !rooms lists them"))
+    }
+
+    fn announce(&self, text: &str) -> Result<Said, RelayError> {
+        let (room, text) = self.scope(text)?;
+        if text.is_empty() || text.len() > MAX_ANNOUNCEMENT {
+            return Err(usage(format!("an announcement has 1 to {MAX_ANNOUNCEMENT} bytes")));
+        }
+        let at = self.now();
+        let store = &self.shared.stores.announcements;
+        // One at a time: numbers ascend.
+        let _turn = crate::lock::lock(&self.shared.announcing);
+        let seq = self.stored(store.newest())?.saturating_add(1).max(at.0);
+        let announcement = Announcement { room, seq, text: text.to_owned(), at };
+        let signed = announcement.sign(&self.shared.identity.keys);
+        let stored = StoredAnnouncement { seq, room, at, signed: signed.clone() };
+        self.stored(store.append(&stored))?;
+        let told = match room {
+            None => {
+                self.shared.registry.announce(&signed);
+                self.shared.registry.count()
+            }
+            Some(id) => {
+                let detail = self.shared.rooms.detail(&id);
+                let members = detail.map(|d| d.members).unwrap_or_default();
+                let connections: Vec<_> = members
+                    .iter()
+                    .filter_map(|(device, _)| self.shared.mailboxes.connection(device))
+                    .collect();
+                connections.iter().for_each(|c| c.push_announcement(signed.clone()));
+                connections.len()
+            }
+        };
+        let text = format!("announced; {told} connected now, the others see it when they come");
+        Ok(Said::new(text, json!({"seq": seq, "told": told})))
+    }
+
+    fn kick(&self, name: &str) -> Result<Said, RelayError> {
+        let user = self.find_below(name)?;
+        let cut = self.cut(&user)?;
+        let text = if cut == 0 { "not connected" } else { "cut" };
+        Ok(Said::new(text, json!({"user_id": user.to_hex(), "cut": cut})))
+    }
+
+    fn ban(&self, name: &str) -> Result<Said, RelayError> {
+        let user = self.find_below(name)?;
+        let store = &*self.shared.stores.privileges;
+        let banned = self.shared.rights.set(store, &user, |rights| {
+            rights.is_banned = true;
+            rights.is_admin = false;
+        });
+        self.stored(banned)?;
+        let cut = self.cut(&user)?;
+        let text = "banned; the name stays theirs, !unban lets them in again";
+        Ok(Said::new(text, json!({"user_id": user.to_hex(), "cut": cut})))
+    }
+
+    fn unban(&self, name: &str) -> Result<Said, RelayError> {
+        let user = self.find(name)?;
+        let store = &*self.shared.stores.privileges;
+        self.stored(self.shared.rights.set(store, &user, |rights| rights.is_banned = false))?;
+        Ok(Said::new("not banned any more", json!({"user_id": user.to_hex()})))
+    }
+
+    fn grant(&self, name: &str, role: Role) -> Result<Said, RelayError> {
+        let user = self.find(name)?;
+        let store = &*self.shared.stores.privileges;
+        let is_admin = role == Role::Admin;
+        self.stored(self.shared.rights.set(store, &user, |rights| rights.is_admin = is_admin))?;
+        let text = if is_admin {
+            "an administrator now; they use: chat admin COMMAND"
+        } else {
+            "an ordinary user again"
+        };
+        Ok(Said::new(text, json!({"user_id": user.to_hex(), "admin": is_admin})))
+    }
+
+    fn release(&self, nick: &str) -> Result<Said, RelayError> {
+        let user = self.find_below(nick)?;
+        let nickname = Nickname::from_input(nick).map_err(|error| usage(error.to_string()))?;
+        self.stored(self.shared.stores.directory.release(&nickname.fold()))?;
+        let text = "free; whoever registers it next is somebody else, and contacts are warned";
+        Ok(Said::new(text, json!({"nickname": nickname.as_str(), "was": user.to_hex()})))
+    }
+
+    fn invite(&self, args: InviteArgs) -> Result<Said, RelayError> {
+        let token = if args.reset {
+            self.shared.identity.reset_token(self.shared.folder_on_disk())?
+        } else if args.uses.is_some() || args.days.is_some() {
+            let token = InviteToken::generate(&mut rand::rng());
+            let now = self.now();
+            let until = args.days.map(|days| now.plus(u64::from(days) * DAY));
+            let invite = Invite { token: token.clone(), uses: args.uses, until };
+            let rights = &self.shared.rights;
+            let added = rights.add_invite(&*self.shared.stores.privileges, invite, now);
+            if !self.stored(added)? {
+                return Err(refused("too many invitations are open"));
+            }
+            token
+        } else {
+            self.shared.identity.token()
+        };
+        let link = self.shared.link(Some(token));
+        let link = link.ok_or_else(|| refused("the relay does not listen yet"))?.to_string();
+        Ok(Said::new(link.clone(), json!({"link": link})))
+    }
+
+    fn audit(&self, max: usize) -> Result<Said, RelayError> {
+        let lines = self.stored(self.shared.stores.privileges.audit_lines(max.min(MAX_LISTED)))?;
+        let (mut texts, mut list) = (Vec::new(), Vec::new());
+        for line in lines {
+            let by = match &line.by {
+                None => "operator".to_owned(),
+                Some(user) => self.nickname(user)?,
+            };
+            texts.push(format!("{}  {by}: {}", utc(line.at), line.act));
+            list.push(json!({"at": utc(line.at), "by": by, "act": line.act}));
+        }
+        let text = if texts.is_empty() { "nothing yet".to_owned() } else { texts.join("\n") };
+        Ok(Said::new(text, json!({"audit": list})))
+    }
+
+    fn stats(&self) -> Result<Said, RelayError> {
+        let shared = self.shared;
+        let users = self.stored(shared.stores.directory.names(usize::MAX))?.len();
+        let connected = shared.registry.count();
+        let (queued, bytes) = shared.mailboxes.totals();
+        let rooms = shared.rooms.ids().len();
+        let banned = shared.rights.count(|rights| rights.is_banned);
+        let admins = shared.rights.count(|rights| rights.is_admin);
+        let text = format!(
+            "users {users} (connected {connected}, admins {admins}, banned {banned})\n\
+             open rooms {rooms}\nenvelopes waiting {queued} ({bytes} bytes)"
+        );
+        let json = json!({
+            "users": users, "connected": connected, "admins": admins, "banned": banned,
+            "open_rooms": rooms, "queued": queued, "queued_bytes": bytes,
+        });
+        Ok(Said::new(text, json))
+    }
+}
+
+/// What a user is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Admin,
+    User,
+}
+
+fn help(about: Option<&str>, by: By) -> Said {
+    let about = about.map(|name| name.strip_prefix('!').unwrap_or(name));
+    let is_for =
+        |name: &str| by == By::Operator || !matches!(name, "quit" | "backup" | "grant" | "revoke");
+    let wanted = command::HELP
+        .iter()
+        .filter(|(name, ..)| is_for(name) && about.is_none_or(|about| about == *name));
+    let lines: Vec<_> =
+        wanted.clone().map(|(_, usage, does)| format!("{usage:<42} {does}")).collect();
+    let list: Vec<_> = wanted
+        .map(|(name, usage, does)| json!({"command": name, "usage": usage, "does": does}))
+        .collect();
+    let text = if lines.is_empty() {
+        "no such command; !help lists them".to_owned()
+    } else {
+        lines.join("\n")
+    };
+    Said::new(text, json!({"commands": list}))
+}
+
+/// `Lobby (3 members, 2 online)`.
+fn counted(name: &str, members: usize, online: usize) -> String {
+    let plural = if members == 1 { "member" } else { "members" };
+    format!("{name} ({members} {plural}, {online} online)")
+}
+
+/// Returns a time in UTC to the second.
+fn utc(at: Timestamp) -> String {
+    let millis = i64::try_from(at.0).unwrap_or(i64::MAX);
+    let time = jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX);
+    format!("{time:.0}")
+}
+
+fn usage(said: impl Into<String>) -> RelayError {
+    RelayError::Operator { code: 2, said: said.into() }
+}
+
+fn refused(said: impl Into<String>) -> RelayError {
+    RelayError::Operator { code: 4, said: said.into() }
+}
+
+fn not_found(said: impl Into<String>) -> RelayError {
+    RelayError::Operator { code: 5, said: said.into() }
+}
+
+fn room_error(code: ErrorCode) -> RelayError {
+    refused(code.to_string())
+}

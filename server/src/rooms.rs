@@ -1,0 +1,453 @@
+//! Open rooms in memory: the same chain that every member folds, and who says to be in.
+//!
+//! They are public by nature. The relay refuses what the rules do not allow, so that nobody fills a room
+//! with nonsense; members check everything themselves all the same.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use chatcore::ids::{DeviceAddress, RoomId, Timestamp, UserId};
+use chatcore::keys::{RelayKey, RelayKeyPair, Signed};
+use chatcore::membership::{
+    Act, CHECKPOINT_EVERY, Chain, Event, EventDraft, Joined, MAX_MEMBERS, Offer, Role, RoomKind,
+    RoomName, RoomState, Signer, Statement, Statements, Topic,
+};
+use chatcore::wire::limits::{MAX_OPEN_ROOMS, MAX_ROOM_ITEMS};
+use chatcore::wire::relay::{Answer, ErrorCode, Failure, More, RoomSummary};
+
+use crate::lock::lock;
+use crate::store::{OpenRooms, StoreError, StoredRoom, StoredStatement};
+
+/// Most bytes of one answer about a room.
+const MAX_ANSWER: usize = 512 << 10;
+/// Name of the room that everybody comes into.
+const LOBBY: &str = "Lobby";
+
+/// All open rooms.
+pub(crate) struct Rooms {
+    rooms: Mutex<BTreeMap<RoomId, OpenRoom>>,
+    lobby: RoomId,
+}
+
+struct OpenRoom {
+    chain: Chain,
+    statements: Statements,
+    /// By number; the newest of each user.
+    numbered: BTreeMap<u64, (DeviceAddress, Signed)>,
+    numbers: BTreeMap<UserId, u64>,
+    next: u64,
+}
+
+/// An open room for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RoomDetail {
+    pub(crate) room: RoomId,
+    pub(crate) name: String,
+    pub(crate) topic: String,
+    pub(crate) members: Vec<(DeviceAddress, Role)>,
+    pub(crate) is_of_relay: bool,
+    pub(crate) is_lobby: bool,
+}
+
+fn internal(error: StoreError) -> ErrorCode {
+    tracing::error!(%error, "a room could not be stored");
+    ErrorCode::Internal
+}
+
+impl OpenRoom {
+    fn begin(event: Event, now: Timestamp) -> Option<Self> {
+        Some(Self {
+            chain: Chain::create(event, now).ok()?,
+            statements: Statements::default(),
+            numbered: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            next: 1,
+        })
+    }
+
+    /// Rebuilds a room from what was verified before it was stored.
+    fn load(stored: StoredRoom, now: Timestamp) -> Option<Self> {
+        let mut events = stored.events.into_iter().filter_map(|e| Event::from_own_store(e).ok());
+        let mut room = Self::begin(events.next()?, now)?;
+        for event in events {
+            let _known = room.chain.offer(event, now);
+        }
+        room.chain.take_placed();
+        for (_, stored) in stored.statements {
+            if let Ok(statement) = Statement::from_own_store(stored.signed) {
+                room.take(stored.n, &statement);
+            }
+        }
+        Some(room)
+    }
+
+    fn take(&mut self, n: u64, statement: &Statement) {
+        self.statements.take(statement);
+        if let Some(former) = self.numbers.insert(statement.user(), n) {
+            self.numbered.remove(&former);
+        }
+        self.numbered.insert(n, (statement.device(), statement.signed().clone()));
+        self.next = self.next.max(n + 1);
+    }
+
+    fn forget(&mut self, user: &UserId) {
+        self.statements.forget(user);
+        if let Some(n) = self.numbers.remove(user) {
+            self.numbered.remove(&n);
+        }
+    }
+
+    const fn state(&self) -> &RoomState {
+        self.chain.state()
+    }
+
+    fn is_member(&self, user: &UserId) -> bool {
+        self.state().is_member(user, &self.statements)
+    }
+
+    /// Returns the devices by which members joined.
+    fn devices(&self) -> impl Iterator<Item = DeviceAddress> {
+        self.numbered.values().map(|(device, _)| *device).filter(|d| self.is_member(&d.user))
+    }
+
+    fn append(&mut self, event: Event, now: Timestamp) -> Result<(), ErrorCode> {
+        match self.chain.offer(event, now) {
+            Ok(Offer::Extended) => {
+                self.chain.take_placed();
+                Ok(())
+            }
+            Ok(_) | Err(_) => Err(ErrorCode::Forbidden),
+        }
+    }
+}
+
+impl Rooms {
+    /// Loads every room; makes the Lobby at the first start.
+    pub(crate) fn open(
+        store: &dyn OpenRooms,
+        keys: &RelayKeyPair,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
+        let mut rooms = BTreeMap::new();
+        for stored in store.load()? {
+            if let Some(room) = OpenRoom::load(stored, now) {
+                rooms.insert(room.chain.room(), room);
+            }
+        }
+        let lobby = match store.lobby()? {
+            Some(lobby) => lobby,
+            None => {
+                let event = create(keys, LOBBY, now).ok_or(StoreError::Failed)?;
+                let id = event.room();
+                store.begin_lobby(&id, event.signed())?;
+                rooms.extend(OpenRoom::begin(event, now).map(|room| (id, room)));
+                id
+            }
+        };
+        Ok(Self { rooms: Mutex::new(rooms), lobby })
+    }
+
+    /// Returns the Lobby while it is open.
+    pub(crate) fn lobby(&self) -> Option<RoomId> {
+        let rooms = lock(&self.rooms);
+        rooms.get(&self.lobby).filter(|room| !room.state().is_closed()).map(|_| self.lobby)
+    }
+
+    /// Takes an open room of a user in.
+    pub(crate) fn create(
+        &self,
+        store: &dyn OpenRooms,
+        event: Event,
+        most: usize,
+        now: Timestamp,
+    ) -> Result<(), ErrorCode> {
+        let Act::Create { kind: RoomKind::Open, name, .. } = event.act() else {
+            return Err(ErrorCode::Forbidden);
+        };
+        let (id, owner) = (event.room(), event.actor().user());
+        let mut rooms = lock(&self.rooms);
+        if rooms.contains_key(&id) {
+            return Ok(());
+        }
+        let live = || rooms.values().filter(|room| !room.state().is_closed());
+        if live().any(|room| room.state().name().fold() == name.fold()) {
+            return Err(ErrorCode::RoomNameTaken);
+        }
+        let is_owners =
+            |room: &&OpenRoom| owner.is_some_and(|o| room.state().role(&o) == Some(Role::Owner));
+        let is_over = owner.is_some() && live().filter(is_owners).count() >= most;
+        if is_over || rooms.len() >= MAX_OPEN_ROOMS {
+            return Err(ErrorCode::RoomQuota);
+        }
+        let signed = event.signed().clone();
+        let room = OpenRoom::begin(event, now).ok_or(ErrorCode::Forbidden)?;
+        store.append(&id, 0, &signed).map_err(internal)?;
+        rooms.insert(id, room);
+        Ok(())
+    }
+
+    /// Appends an event; returns whom to tell.
+    pub(crate) fn append(
+        &self,
+        store: &dyn OpenRooms,
+        event: Event,
+        now: Timestamp,
+    ) -> Result<Vec<DeviceAddress>, ErrorCode> {
+        let id = event.room();
+        let mut rooms = lock(&self.rooms);
+        let taken = match event.act() {
+            Act::Rename(name) => rooms.iter().any(|(other, room)| {
+                let is_live = !room.state().is_closed();
+                *other != id && is_live && room.state().name().fold() == name.fold()
+            }),
+            _ => false,
+        };
+        if taken {
+            return Err(ErrorCode::RoomNameTaken);
+        }
+        let room = rooms.get_mut(&id).ok_or(ErrorCode::UnknownRoom)?;
+        if room.chain.position(&event.hash()).is_some() {
+            return Ok(Vec::new());
+        }
+        if event.prev() != Some(room.chain.head().1) {
+            return Err(ErrorCode::Conflict);
+        }
+        room.state().check(event.actor(), event.act()).map_err(|_| ErrorCode::Forbidden)?;
+        // Everybody who was in hears of it, also who is out by it.
+        let told = room.devices().collect();
+        store.append(&id, event.seq(), event.signed()).map_err(internal)?;
+        room.append(event, now)?;
+        Ok(told)
+    }
+
+    /// The relay acts in a room that it created; returns whom to tell.
+    pub(crate) fn act(
+        &self,
+        store: &dyn OpenRooms,
+        keys: &RelayKeyPair,
+        id: &RoomId,
+        act: Act,
+        now: Timestamp,
+    ) -> Result<Vec<DeviceAddress>, ErrorCode> {
+        let sign = |act| {
+            let rooms = lock(&self.rooms);
+            let room = rooms.get(id).ok_or(ErrorCode::UnknownRoom)?;
+            let (seq, head) = room.chain.head();
+            let due = seq.saturating_sub(room.state().checkpoint()) >= CHECKPOINT_EVERY;
+            let hash = room.state().hash();
+            let draft = EventDraft { after: Some((*id, seq, head)), at: now, act };
+            Ok::<_, ErrorCode>((draft.sign(Signer::Relay(keys)), due, hash))
+        };
+        let (event, due, hash) = sign(act.clone())?;
+        if due {
+            let (checkpoint, ..) = sign(Act::Checkpoint(hash))?;
+            self.append(store, checkpoint, now)?;
+            return self.append(store, sign(act)?.0, now);
+        }
+        self.append(store, event, now)
+    }
+
+    /// Takes a join or leave in; returns whom to tell.
+    pub(crate) fn put_statement(
+        &self,
+        store: &dyn OpenRooms,
+        statement: &Statement,
+        most: usize,
+    ) -> Result<Vec<DeviceAddress>, Failure> {
+        let (id, user) = (statement.room(), statement.user());
+        let mut rooms = lock(&self.rooms);
+        let joined = rooms.values().filter(|room| room.is_member(&user)).count();
+        let room = rooms.get_mut(&id).ok_or(ErrorCode::UnknownRoom)?;
+        let known = room.statements.counter(&user);
+        let stored = room.numbers.get(&user).and_then(|n| room.numbered.get(n));
+        if stored.is_some_and(|(_, signed)| signed == statement.signed()) {
+            return Ok(Vec::new());
+        }
+        let conflict = |limit| Failure { limit, ..ErrorCode::Conflict.into() };
+        if statement.counter() <= known {
+            return Err(conflict(known));
+        }
+        if statement.joined() == Joined::Yes {
+            if room.state().is_closed() || room.state().is_banned(&user) {
+                return Err(ErrorCode::Forbidden.into());
+            }
+            if !room.state().admits(&user, statement.counter()) {
+                // A counter that a kick has named: a higher one will do.
+                return Err(conflict(statement.counter()));
+            }
+            let is_in = room.is_member(&user);
+            if !is_in && room.state().roster(&room.statements).len() >= MAX_MEMBERS {
+                return Err(Failure { limit: MAX_MEMBERS as u64, ..ErrorCode::RoomFull.into() });
+            }
+            if !is_in && joined >= most {
+                return Err(Failure { limit: most as u64, ..ErrorCode::RoomQuota.into() });
+            }
+        }
+        let n = room.next;
+        let stored = StoredStatement { n, signed: statement.signed().clone() };
+        store.put_statement(&id, &user, &stored).map_err(internal)?;
+        room.take(n, statement);
+        Ok(room.devices().collect())
+    }
+
+    /// Forgets a user whose account is closed.
+    pub(crate) fn forget(&self, store: &dyn OpenRooms, user: &UserId) -> Result<(), StoreError> {
+        let mut rooms = lock(&self.rooms);
+        let joined: Vec<RoomId> = rooms
+            .iter()
+            .filter(|(_, room)| room.numbers.contains_key(user))
+            .map(|(id, _)| *id)
+            .collect();
+        store.forget(&joined, user)?;
+        for id in joined {
+            if let Some(room) = rooms.get_mut(&id) {
+                room.forget(user);
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes a room that is not the relay's to close; returns whom to tell.
+    pub(crate) fn remove(
+        &self,
+        store: &dyn OpenRooms,
+        id: &RoomId,
+    ) -> Result<Vec<DeviceAddress>, StoreError> {
+        let mut rooms = lock(&self.rooms);
+        store.remove(id)?;
+        Ok(rooms.remove(id).map(|room| room.devices().collect()).unwrap_or_default())
+    }
+
+    /// Returns what is new in a room.
+    pub(crate) fn read(
+        &self,
+        id: &RoomId,
+        from_seq: u64,
+        after_statement: u64,
+    ) -> Result<Answer, ErrorCode> {
+        let rooms = lock(&self.rooms);
+        let room = rooms.get(id).ok_or(ErrorCode::UnknownRoom)?;
+        let mut bytes = 0;
+        let mut more = More::No;
+        let mut events = Vec::new();
+        for event in room.chain.events_from(from_seq) {
+            bytes += event.signed().body.len() + 80;
+            if bytes > MAX_ANSWER || events.len() >= MAX_ROOM_ITEMS {
+                more = More::Yes;
+                break;
+            }
+            events.push(event.signed().clone());
+        }
+        let mut statements = Vec::new();
+        if let Some(first) = after_statement.checked_add(1) {
+            for (n, (_, signed)) in room.numbered.range(first..) {
+                bytes += signed.body.len() + 96;
+                if bytes > MAX_ANSWER || statements.len() >= MAX_ROOM_ITEMS {
+                    more = More::Yes;
+                    break;
+                }
+                statements.push((*n, signed.clone()));
+            }
+        }
+        Ok(Answer::RoomData { events, statements, more })
+    }
+
+    /// Returns every open room; `is_online` tells who is here and lets it be seen.
+    pub(crate) fn list(&self, is_online: impl Fn(&DeviceAddress) -> bool) -> Vec<RoomSummary> {
+        let rooms = lock(&self.rooms);
+        let live = rooms.iter().filter(|(_, room)| !room.state().is_closed());
+        let summary = |(id, room): (&RoomId, &OpenRoom)| {
+            let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+            Some(RoomSummary {
+                room: *id,
+                create: room.chain.event(0)?.signed().clone(),
+                name: room.state().name().clone(),
+                topic: room.state().topic().clone(),
+                members: count(room.state().roster(&room.statements).len()),
+                online: count(room.devices().filter(&is_online).count()),
+            })
+        };
+        live.filter_map(summary).collect()
+    }
+
+    /// Returns the devices of a room's members, for one of them.
+    pub(crate) fn members_for(
+        &self,
+        id: &RoomId,
+        asker: &UserId,
+    ) -> Result<Vec<DeviceAddress>, ErrorCode> {
+        let rooms = lock(&self.rooms);
+        let room = rooms.get(id).ok_or(ErrorCode::UnknownRoom)?;
+        if !room.is_member(asker) {
+            return Err(ErrorCode::Forbidden);
+        }
+        Ok(room.devices().collect())
+    }
+
+    /// Tells whether somebody belongs to a room.
+    pub(crate) fn is_member(&self, id: &RoomId, user: &UserId) -> bool {
+        lock(&self.rooms).get(id).is_some_and(|room| room.is_member(user))
+    }
+
+    /// Finds open rooms by name, for the operator.
+    pub(crate) fn find(&self, name: &str) -> Option<RoomId> {
+        let fold = RoomName::from_input(name).ok()?.fold();
+        let rooms = lock(&self.rooms);
+        let live = rooms.iter().filter(|(_, room)| !room.state().is_closed());
+        let mut found = live.filter(|(_, room)| room.state().name().fold() == fold);
+        found.next().map(|(id, _)| *id)
+    }
+
+    /// Returns everything about one room.
+    pub(crate) fn detail(&self, id: &RoomId) -> Option<RoomDetail> {
+        let rooms = lock(&self.rooms);
+        let room = rooms.get(id)?;
+        let state = room.state();
+        let role = |d: DeviceAddress| (d, state.role(&d.user).unwrap_or(Role::Member));
+        Some(RoomDetail {
+            room: *id,
+            name: state.name().as_str().to_owned(),
+            topic: state.topic().as_str().to_owned(),
+            members: room.devices().map(role).collect(),
+            is_of_relay: state.is_of_relay(),
+            is_lobby: *id == self.lobby,
+        })
+    }
+
+    /// Returns the ids of all rooms that are open now.
+    pub(crate) fn ids(&self) -> Vec<RoomId> {
+        let rooms = lock(&self.rooms);
+        let live = rooms.iter().filter(|(_, room)| !room.state().is_closed());
+        live.map(|(id, _)| *id).collect()
+    }
+}
+
+/// Makes the first event of a room of the relay.
+pub(crate) fn create(keys: &RelayKeyPair, name: &str, now: Timestamp) -> Option<Event> {
+    let name = RoomName::from_input(name).ok()?;
+    let nonce = rand::random();
+    let act = Act::Create { kind: RoomKind::Open, name, topic: Topic::default(), nonce };
+    Some(EventDraft { after: None, at: now, act }.sign(Signer::Relay(keys)))
+}
+
+/// Verifies an event that a user sends: signed by a device of that user.
+pub(crate) fn verify_of(
+    signed: Signed,
+    relay: &RelayKey,
+    caller: &UserId,
+) -> Result<Event, ErrorCode> {
+    let event = Event::verify(signed, relay).map_err(|_| ErrorCode::Forbidden)?;
+    if event.actor().user() == Some(*caller) { Ok(event) } else { Err(ErrorCode::Forbidden) }
+}
+
+impl std::fmt::Debug for Rooms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Rooms({})", lock(&self.rooms).len())
+    }
+}
+
+/// Tells connections that a room changed.
+pub(crate) fn tell(mailboxes: &crate::mailboxes::Mailboxes, id: RoomId, devices: &[DeviceAddress]) {
+    let connections = devices.iter().filter_map(|device| mailboxes.connection(device));
+    connections.for_each(|handle: Arc<_>| handle.push_room(id));
+}

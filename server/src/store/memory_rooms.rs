@@ -1,0 +1,214 @@
+//! Registers, open rooms, announcements and rights that are gone when dropped.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use chatcore::ids::{RegisterId, RoomId, Timestamp, UserId};
+use chatcore::keys::Signed;
+
+use super::StoreError;
+use super::rooms::{
+    Announcements, Appended, AuditLine, Invite, OpenRooms, Privileges, RegisterQuota, Registers,
+    Rights, StoredAnnouncement, StoredRoom, StoredStatement,
+};
+use crate::lock::lock;
+
+#[derive(Default, Clone)]
+pub(super) struct MemoryRooms(Arc<Mutex<Tables>>);
+
+#[derive(Default)]
+struct Tables {
+    registers: BTreeMap<RegisterId, Register>,
+    rooms: BTreeMap<RoomId, StoredRoom>,
+    lobby: Option<RoomId>,
+    announcements: BTreeMap<u64, StoredAnnouncement>,
+    newest: u64,
+    rights: BTreeMap<UserId, Rights>,
+    invites: Vec<Invite>,
+    audit: Vec<AuditLine>,
+}
+
+struct Register {
+    owner: UserId,
+    entries: Vec<Bytes>,
+    touched: Timestamp,
+}
+
+impl Registers for MemoryRooms {
+    fn append(
+        &self,
+        register: &RegisterId,
+        (user, quota): (&UserId, RegisterQuota),
+        (position, entry): (u64, Bytes),
+        now: Timestamp,
+    ) -> Result<Appended, StoreError> {
+        let mut tables = lock(&self.0);
+        let owned = tables.registers.values().filter(|r| r.owner == *user).count();
+        let is_new = !tables.registers.contains_key(register);
+        if is_new && position != 0 {
+            return Ok(Appended::Conflict(0));
+        }
+        if is_new && owned >= quota.registers as usize {
+            return Ok(Appended::OverQuota);
+        }
+        let fresh = || Register { owner: *user, entries: Vec::new(), touched: now };
+        let stored = tables.registers.entry(*register).or_insert_with(fresh);
+        let length = stored.entries.len() as u64;
+        let place = usize::try_from(position).unwrap_or(usize::MAX);
+        if stored.entries.get(place) == Some(&entry) {
+            return Ok(Appended::Stored);
+        }
+        if position != length {
+            return Ok(Appended::Conflict(length));
+        }
+        if length >= quota.entries {
+            return Ok(Appended::Full);
+        }
+        stored.entries.push(Bytes::copy_from_slice(&entry));
+        stored.touched = now;
+        Ok(Appended::Stored)
+    }
+
+    fn read(
+        &self,
+        register: &RegisterId,
+        from: u64,
+        max_bytes: usize,
+        now: Timestamp,
+    ) -> Result<Option<(u64, Vec<Bytes>)>, StoreError> {
+        let mut tables = lock(&self.0);
+        let Some(stored) = tables.registers.get_mut(register) else { return Ok(None) };
+        stored.touched = now;
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        let skip = usize::try_from(from).unwrap_or(usize::MAX);
+        for entry in stored.entries.iter().skip(skip) {
+            bytes += entry.len();
+            if bytes > max_bytes && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry.clone());
+        }
+        Ok(Some((stored.entries.len() as u64, entries)))
+    }
+
+    fn sweep(&self, oldest: Timestamp) -> Result<(), StoreError> {
+        lock(&self.0).registers.retain(|_, register| register.touched >= oldest);
+        Ok(())
+    }
+}
+
+impl OpenRooms for MemoryRooms {
+    fn load(&self) -> Result<Vec<StoredRoom>, StoreError> {
+        Ok(lock(&self.0).rooms.values().cloned().collect())
+    }
+
+    fn lobby(&self) -> Result<Option<RoomId>, StoreError> {
+        Ok(lock(&self.0).lobby)
+    }
+
+    fn append(&self, room: &RoomId, _seq: u64, event: &Signed) -> Result<(), StoreError> {
+        let mut tables = lock(&self.0);
+        let fresh = || StoredRoom { events: Vec::new(), statements: Vec::new() };
+        tables.rooms.entry(*room).or_insert_with(fresh).events.push(event.clone());
+        Ok(())
+    }
+
+    fn begin_lobby(&self, room: &RoomId, event: &Signed) -> Result<(), StoreError> {
+        OpenRooms::append(self, room, 0, event)?;
+        lock(&self.0).lobby = Some(*room);
+        Ok(())
+    }
+
+    fn put_statement(
+        &self,
+        room: &RoomId,
+        user: &UserId,
+        statement: &StoredStatement,
+    ) -> Result<(), StoreError> {
+        if let Some(room) = lock(&self.0).rooms.get_mut(room) {
+            room.statements.retain(|(other, _)| other != user);
+            room.statements.push((*user, statement.clone()));
+        }
+        Ok(())
+    }
+
+    fn forget(&self, rooms: &[RoomId], user: &UserId) -> Result<(), StoreError> {
+        let mut tables = lock(&self.0);
+        for room in rooms {
+            if let Some(room) = tables.rooms.get_mut(room) {
+                room.statements.retain(|(other, _)| other != user);
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&self, room: &RoomId) -> Result<(), StoreError> {
+        lock(&self.0).rooms.remove(room);
+        Ok(())
+    }
+}
+
+impl Announcements for MemoryRooms {
+    fn append(&self, announcement: &StoredAnnouncement) -> Result<(), StoreError> {
+        let mut tables = lock(&self.0);
+        tables.newest = tables.newest.max(announcement.seq);
+        tables.announcements.insert(announcement.seq, announcement.clone());
+        Ok(())
+    }
+
+    fn after(&self, after: u64, max: usize) -> Result<Vec<StoredAnnouncement>, StoreError> {
+        let Some(first) = after.checked_add(1) else { return Ok(Vec::new()) };
+        let tables = lock(&self.0);
+        Ok(tables.announcements.range(first..).take(max).map(|(_, a)| a.clone()).collect())
+    }
+
+    fn newest(&self) -> Result<u64, StoreError> {
+        Ok(lock(&self.0).newest)
+    }
+
+    fn sweep(&self, oldest: Timestamp) -> Result<(), StoreError> {
+        lock(&self.0).announcements.retain(|_, announcement| announcement.at >= oldest);
+        Ok(())
+    }
+}
+
+impl Privileges for MemoryRooms {
+    fn rights(&self) -> Result<Vec<(UserId, Rights)>, StoreError> {
+        Ok(lock(&self.0).rights.iter().map(|(user, rights)| (*user, *rights)).collect())
+    }
+
+    fn set_rights(&self, user: &UserId, rights: Rights) -> Result<(), StoreError> {
+        let mut tables = lock(&self.0);
+        if rights == Rights::default() {
+            tables.rights.remove(user);
+        } else {
+            tables.rights.insert(*user, rights);
+        }
+        Ok(())
+    }
+
+    fn invites(&self) -> Result<Vec<Invite>, StoreError> {
+        Ok(lock(&self.0).invites.clone())
+    }
+
+    fn put_invite(&self, invite: &Invite) -> Result<(), StoreError> {
+        let mut tables = lock(&self.0);
+        tables.invites.retain(|other| other.token != invite.token);
+        if invite.uses != Some(0) {
+            tables.invites.push(invite.clone());
+        }
+        Ok(())
+    }
+
+    fn audit(&self, line: &AuditLine) -> Result<(), StoreError> {
+        lock(&self.0).audit.push(line.clone());
+        Ok(())
+    }
+
+    fn audit_lines(&self, max: usize) -> Result<Vec<AuditLine>, StoreError> {
+        let tables = lock(&self.0);
+        let skip = tables.audit.len().saturating_sub(max);
+        Ok(tables.audit.iter().skip(skip).cloned().collect())
+    }
+}

@@ -1,0 +1,242 @@
+//! What the relay keeps for rooms and for its operator: registers, open rooms, announcements, rights.
+
+use bytes::Bytes;
+use chatcore::ids::{InviteToken, RegisterId, RoomId, Timestamp, UserId};
+use chatcore::keys::Signed;
+
+use super::StoreError;
+
+/// What became of an entry to be appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appended {
+    /// It stands at its position.
+    Stored,
+    /// Another one stands there, or there is a gap before it; this many entries are stored.
+    Conflict(u64),
+    /// The register has as many entries as it can have.
+    Full,
+    /// The user has begun as many registers as allowed.
+    OverQuota,
+}
+
+/// What may be stored in registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegisterQuota {
+    /// Entries of one register.
+    pub entries: u64,
+    /// Registers that one user began.
+    pub registers: u32,
+}
+
+/// Append-only logs of sealed entries.
+pub trait Registers: Send + Sync {
+    /// Appends an entry at a position, which is the number of entries before it. The same bytes at
+    /// the same position again are the same success. `payer` pays for a register that begins.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn append(
+        &self,
+        register: &RegisterId,
+        payer: (&UserId, RegisterQuota),
+        entry: (u64, Bytes),
+        now: Timestamp,
+    ) -> Result<Appended, StoreError>;
+
+    /// Returns the number of entries, and those from `from` on, at most `max_bytes` of them but at
+    /// least one; `None` for an unknown register.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn read(
+        &self,
+        register: &RegisterId,
+        from: u64,
+        max_bytes: usize,
+        now: Timestamp,
+    ) -> Result<Option<(u64, Vec<Bytes>)>, StoreError>;
+
+    /// Deletes registers that nobody read or wrote since `oldest`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn sweep(&self, oldest: Timestamp) -> Result<(), StoreError>;
+}
+
+/// A stored join or leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredStatement {
+    /// Ascending per room.
+    pub n: u64,
+    /// The statement.
+    pub signed: Signed,
+}
+
+/// Everything stored of one open room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRoom {
+    /// Its events in their order.
+    pub events: Vec<Signed>,
+    /// The newest statement of each user.
+    pub statements: Vec<(UserId, StoredStatement)>,
+}
+
+/// Open rooms: events and statements, public by nature.
+pub trait OpenRooms: Send + Sync {
+    /// Returns everything; asked once, at the start.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn load(&self) -> Result<Vec<StoredRoom>, StoreError>;
+
+    /// Returns the Lobby, if it was made.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn lobby(&self) -> Result<Option<RoomId>, StoreError>;
+
+    /// Appends an event; the first one of a room begins it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn append(&self, room: &RoomId, seq: u64, event: &Signed) -> Result<(), StoreError>;
+
+    /// Begins the Lobby with its first event.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn begin_lobby(&self, room: &RoomId, event: &Signed) -> Result<(), StoreError>;
+
+    /// Replaces a user's statement.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn put_statement(
+        &self,
+        room: &RoomId,
+        user: &UserId,
+        statement: &StoredStatement,
+    ) -> Result<(), StoreError>;
+
+    /// Forgets the statements of a user who is gone for good.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn forget(&self, rooms: &[RoomId], user: &UserId) -> Result<(), StoreError>;
+
+    /// Deletes a room.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn remove(&self, room: &RoomId) -> Result<(), StoreError>;
+}
+
+/// An announcement as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAnnouncement {
+    /// Its number.
+    pub seq: u64,
+    /// To the members of this room only.
+    pub room: Option<RoomId>,
+    /// When it was made.
+    pub at: Timestamp,
+    /// As signed.
+    pub signed: Signed,
+}
+
+/// What the relay said.
+pub trait Announcements: Send + Sync {
+    /// Keeps an announcement.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn append(&self, announcement: &StoredAnnouncement) -> Result<(), StoreError>;
+
+    /// Returns at most `max` with a higher number than `after`, ascending.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn after(&self, after: u64, max: usize) -> Result<Vec<StoredAnnouncement>, StoreError>;
+
+    /// Returns the highest number ever given, 0 for none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn newest(&self) -> Result<u64, StoreError>;
+
+    /// Deletes those made before `oldest`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn sweep(&self, oldest: Timestamp) -> Result<(), StoreError>;
+}
+
+/// How a user stands to the operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rights {
+    /// May not connect.
+    pub is_banned: bool,
+    /// May use the operator's commands.
+    pub is_admin: bool,
+}
+
+/// An invitation with a limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invite {
+    /// Lets a newcomer in.
+    pub token: InviteToken,
+    /// How often it still does; `None`: without limit.
+    pub uses: Option<u32>,
+    /// Until when; `None`: without limit.
+    pub until: Option<Timestamp>,
+}
+
+/// One privileged act.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditLine {
+    /// When.
+    pub at: Timestamp,
+    /// Who; `None`: the operator.
+    pub by: Option<UserId>,
+    /// What, without the text of announcements.
+    pub act: String,
+}
+
+/// Bans, administrators, invitations, and who used a right.
+pub trait Privileges: Send + Sync {
+    /// Returns how everybody stands who stands out; asked once, at the start.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn rights(&self) -> Result<Vec<(UserId, Rights)>, StoreError>;
+
+    /// Changes how a user stands.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn set_rights(&self, user: &UserId, rights: Rights) -> Result<(), StoreError>;
+
+    /// Returns the invitations; asked once, at the start.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn invites(&self) -> Result<Vec<Invite>, StoreError>;
+
+    /// Writes an invitation; one without uses left is deleted.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn put_invite(&self, invite: &Invite) -> Result<(), StoreError>;
+
+    /// Notes a privileged act.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn audit(&self, line: &AuditLine) -> Result<(), StoreError>;
+
+    /// Returns the newest acts, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn audit_lines(&self, max: usize) -> Result<Vec<AuditLine>, StoreError>;
+}
