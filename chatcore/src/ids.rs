@@ -52,6 +52,13 @@ macro_rules! byte_id {
             pub fn to_hex(&self) -> String {
                 data_encoding::HEXLOWER.encode(&self.0)
             }
+
+            /// Reads what [`Self::to_hex`] wrote, in any case; `None` if it is not that.
+            #[must_use]
+            pub fn from_hex(hex: &str) -> Option<Self> {
+                let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()?;
+                Some(Self(bytes.try_into().ok()?))
+            }
         }
 
         impl fmt::Debug for $name {

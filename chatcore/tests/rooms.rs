@@ -9,10 +9,13 @@
 
 mod support;
 
-use chatcore::engine::{Command, Event, NewRoom, RoomStanding, RoomView, query};
-use chatcore::ids::{Conversation, MINUTE, MessageId, RoomId, UserId};
-use chatcore::membership::{Act, Role, RoomKind, RoomName, Topic};
+use chatcore::engine::{Command, Event, NewRoom, RefusedBecause, RoomStanding, RoomView, query};
+use chatcore::ids::{Conversation, HOUR, MINUTE, MessageId, RoomId, UserId};
+use chatcore::keys::RelayKeyPair;
+use chatcore::membership::{Act, Announcement, Role, RoomKind, RoomName, Topic};
 use chatcore::wire::content::Body;
+use chatcore::wire::relay::{Answer, RelayFrame};
+use rand::RngExt;
 use support::world::World;
 
 fn user(world: &World, i: usize) -> UserId {
@@ -174,4 +177,481 @@ fn an_open_room_is_joined_without_sessions_and_spoken_in_by_all() {
     assert_eq!(texts(&world, 0, room), ["hello", "two of us"]);
     assert_eq!(texts(&world, 2, room), ["hello"]);
     assert_eq!(alarms(&world), 0);
+}
+
+fn refused(world: &World, i: usize) -> Vec<RefusedBecause> {
+    let reason = |e: &Event| match e {
+        Event::MessageRefused { reason, .. } => Some(*reason),
+        _ => None,
+    };
+    world.peers[i].events.iter().filter_map(reason).collect()
+}
+
+/// alice owns a room to which bob and carol belong.
+fn three(seed: u64) -> (World, RoomId) {
+    let mut world = World::new(seed, 3);
+    let room = create(&mut world, 0, "plans", RoomKind::Private);
+    invite(&mut world, 0, room, 1, Role::Admin);
+    invite(&mut world, 0, room, 2, Role::Member);
+    world.run_until_quiet();
+    (world, room)
+}
+
+/// The relay shows this peer nothing new of any register, and delivers nothing to him.
+fn blind(world: &mut World, i: usize) {
+    let user = user(world, i);
+    world.relay.deaf.insert(user);
+    world.relay.rooms.frozen.insert(user, world.relay.rooms.lengths());
+}
+
+fn cure(world: &mut World, i: usize) {
+    let user = user(world, i);
+    world.relay.deaf.remove(&user);
+    world.relay.rooms.frozen.remove(&user);
+}
+
+fn later(world: &mut World) {
+    for _ in 0..4 {
+        world.now = world.now.plus(11 * MINUTE);
+        world.run_until_quiet();
+    }
+}
+
+#[test]
+fn who_was_removed_or_muted_is_refused_even_if_the_relay_hides_it_from_him() {
+    let (mut world, room) = three(3);
+    let carol = user(&world, 2);
+    blind(&mut world, 2);
+    act(&mut world, 0, room, Act::Mute(carol)).unwrap();
+    world.run_until_quiet();
+    say(&mut world, 2, room, "while muted").unwrap();
+    world.run_until_quiet();
+    assert_eq!(refused(&world, 0), [RefusedBecause::Muted]);
+    act(&mut world, 1, room, Act::Kick { user: carol, counter: 0 }).unwrap();
+    world.run_until_quiet();
+    say(&mut world, 2, room, "while out").unwrap();
+    world.run_until_quiet();
+    for i in 0..2 {
+        assert_eq!(refused(&world, i), [RefusedBecause::Muted, RefusedBecause::NotAMember]);
+        assert!(texts(&world, i, room).is_empty());
+    }
+    // She is told the truth as soon as anything reaches her.
+    cure(&mut world, 2);
+    later(&mut world);
+    assert_eq!(view(&world, 2, room).standing, RoomStanding::Outside);
+}
+
+#[test]
+fn a_message_after_an_unknown_event_waits_until_the_event_is_known() {
+    let (mut world, room) = three(4);
+    let bob = user(&world, 1);
+    world.relay.rooms.frozen.insert(bob, world.relay.rooms.lengths());
+    world.relay.lose_next.insert(bob, 1);
+    act(&mut world, 0, room, Act::SetTopic(Topic::new("news").unwrap())).unwrap();
+    let alice = user(&world, 0);
+    world.relay.deaf.insert(alice);
+    say(&mut world, 0, room, "after the news").unwrap();
+    world.run_until_quiet();
+    assert!(texts(&world, 1, room).is_empty(), "held, for its event is unknown");
+    assert_eq!(texts(&world, 2, room), ["after the news"]);
+    world.peers[1].die();
+    world.connect(1);
+    world.run_until_quiet();
+    assert!(texts(&world, 1, room).is_empty(), "still held after a restart");
+    // The sender himself shows the event, whatever the relay does.
+    world.relay.deaf.remove(&alice);
+    later(&mut world);
+    assert_eq!(texts(&world, 1, room), ["after the news"]);
+    assert_eq!(view(&world, 1, room).topic, "news");
+    assert_eq!(alarms(&world), 0);
+}
+
+#[test]
+fn what_nobody_can_explain_within_a_day_is_refused() {
+    let (mut world, room) = three(5);
+    let (alice, bob, carol) = (user(&world, 0), user(&world, 1), user(&world, 2));
+    world.relay.rooms.frozen.insert(bob, world.relay.rooms.lengths());
+    world.relay.lose_next.insert(bob, 1);
+    act(&mut world, 0, room, Act::SetTopic(Topic::new("news").unwrap())).unwrap();
+    world.relay.deaf.extend([alice, carol]);
+    say(&mut world, 0, room, "after the news").unwrap();
+    world.run_until_quiet();
+    world.peers[0].disconnect();
+    world.peers[2].disconnect();
+    world.now = world.now.plus(25 * HOUR);
+    world.peers[1].die();
+    world.connect(1);
+    world.run_until_quiet();
+    assert_eq!(refused(&world, 1), [RefusedBecause::UnknownEvent]);
+    assert!(texts(&world, 1, room).is_empty());
+}
+
+#[test]
+fn a_register_that_is_rolled_back_takes_nothing_back() {
+    let (mut world, room) = three(6);
+    let carol = user(&world, 2);
+    let old = world.relay.rooms.lengths();
+    act(&mut world, 0, room, Act::Mute(carol)).unwrap();
+    world.run_until_quiet();
+    let head = view(&world, 1, room).head;
+    for i in 0..3 {
+        let who = user(&world, i);
+        world.relay.rooms.frozen.insert(who, old.clone());
+        world.peers[i].die();
+        world.connect(i);
+    }
+    world.run_until_quiet();
+    assert_eq!(view(&world, 1, room).head, head);
+    assert!(say(&mut world, 2, room, "am I heard again?").is_none());
+    say(&mut world, 0, room, "still here").unwrap();
+    world.run_until_quiet();
+    assert_eq!(texts(&world, 1, room), ["still here"]);
+}
+
+#[test]
+fn a_register_that_the_relay_lost_is_made_again_by_the_members() {
+    let (mut world, room) = three(7);
+    let head = view(&world, 1, room).head;
+    world.relay.rooms.registers.clear();
+    for i in 0..3 {
+        world.peers[i].die();
+        world.connect(i);
+    }
+    later(&mut world);
+    act(&mut world, 1, room, Act::SetTopic(Topic::new("again").unwrap())).unwrap();
+    later(&mut world);
+    assert_eq!(world.relay.rooms.registers.len(), 1);
+    for i in 0..3 {
+        assert_eq!(view(&world, i, room).topic, "again", "peer {i}");
+        assert_ne!(view(&world, i, room).head, head);
+    }
+}
+
+#[test]
+fn a_relay_that_forks_a_register_is_noticed_and_all_come_to_one_branch() {
+    let (mut world, room) = three(8);
+    let carol = user(&world, 2);
+    world.relay.rooms.is_forking = true;
+    world.relay.rooms.side_b.insert(user(&world, 1));
+    world.relay.hold_back = true;
+    act(&mut world, 1, room, Act::SetTopic(Topic::new("side b").unwrap())).unwrap();
+    act(&mut world, 0, room, Act::Kick { user: carol, counter: 0 }).unwrap();
+    assert_ne!(view(&world, 0, room).head, view(&world, 1, room).head);
+    world.relay.hold_back = false;
+    later(&mut world);
+    assert!(world.count(|e| matches!(e, Event::RoomForked { .. })) > 0, "it is told");
+    let heads: Vec<_> = (0..2).map(|i| view(&world, i, room).head).collect();
+    assert_eq!(heads[0], heads[1], "while the relay still forks");
+    assert_eq!(view(&world, 0, room).members, 2, "the owner's branch counts");
+    say(&mut world, 0, room, "one room").unwrap();
+    later(&mut world);
+    assert_eq!(texts(&world, 1, room), ["one room"]);
+    assert!(texts(&world, 2, room).is_empty());
+}
+
+#[test]
+fn others_move_the_room_when_who_removed_somebody_is_gone() {
+    let (mut world, room) = three(9);
+    let carol = user(&world, 2);
+    let now = world.now;
+    let kick = Command::ActInRoom { ticket: 1, room, act: Act::Kick { user: carol, counter: 0 } };
+    assert!(world.peers[0].command(now, kick).is_ok());
+    let length = |world: &World| world.relay.rooms.lengths().values().sum::<usize>();
+    let before = length(&world);
+    while length(&world) == before {
+        world.carry(0);
+    }
+    // The removal is ordered; the move to another register never comes from alice.
+    world.peers[0].disconnect();
+    world.peers[1].die();
+    world.connect(1);
+    later(&mut world);
+    assert_eq!(world.relay.rooms.registers.len(), 2);
+    say(&mut world, 1, room, "without carol").unwrap();
+    later(&mut world);
+    assert!(texts(&world, 2, room).is_empty());
+    world.connect(0);
+    later(&mut world);
+    assert_eq!(texts(&world, 0, room), ["without carol"]);
+    assert_eq!(view(&world, 0, room).head, view(&world, 1, room).head);
+}
+
+#[test]
+fn who_ranks_next_owns_the_room_when_the_owner_leaves() {
+    let (mut world, room) = three(10);
+    let bob = user(&world, 1);
+    act(&mut world, 1, room, Act::Transfer(bob)).unwrap_err();
+    act(&mut world, 1, room, Act::Close).unwrap_err();
+    leave(&mut world, 0, room);
+    later(&mut world);
+    assert_eq!(view(&world, 1, room).role, Some(Role::Owner));
+    assert_eq!(view(&world, 1, room).members, 2);
+    assert_eq!(view(&world, 0, room).standing, RoomStanding::Outside);
+    act(&mut world, 1, room, Act::Close).unwrap();
+    later(&mut world);
+    assert_eq!(view(&world, 2, room).standing, RoomStanding::Closed);
+    assert!(say(&mut world, 2, room, "hello?").is_none());
+}
+
+#[test]
+fn a_message_that_did_not_come_is_noticed_by_its_senders_own_chain() {
+    let (mut world, room) = three(11);
+    for (n, text) in ["one", "two", "three"].iter().enumerate() {
+        if n == 1 {
+            world.relay.lose_next.insert(user(&world, 1), 1);
+        }
+        say(&mut world, 0, room, text).unwrap();
+        world.run_until_quiet();
+    }
+    let gaps = |e: &Event| matches!(e, Event::Gap { room: Some(_), missing: 1, .. });
+    assert_eq!(world.peers[1].events.iter().filter(|e| gaps(e)).count(), 1);
+    assert_eq!(world.peers[2].events.iter().filter(|e| gaps(e)).count(), 0);
+    // It is sent again when the relay says that it holds nothing.
+    later(&mut world);
+    assert_eq!(texts(&world, 1, room).len(), 3);
+}
+
+#[test]
+fn a_crash_at_any_write_of_a_fan_out_loses_and_doubles_nothing() {
+    for seed in 100..160 {
+        let (mut world, room) = three(seed);
+        let mut said = Vec::new();
+        for peer in &mut world.peers {
+            peer.crashes = 150;
+        }
+        for n in 0..6 {
+            let from = n % 3;
+            world.connect_all();
+            let text = format!("seed {seed} message {n}");
+            let _crashed = say(&mut world, from, room, &text);
+            said.push(text);
+            for i in 0..3 {
+                world.carry(i);
+            }
+        }
+        world.heal();
+        let mut all = texts(&world, 0, room);
+        all.sort();
+        for i in 0..3 {
+            let mut seen = texts(&world, i, room);
+            seen.sort();
+            assert_eq!(seen, all, "seed {seed} peer {i}");
+            seen.dedup();
+            assert_eq!(seen.len(), all.len(), "seed {seed}: twice");
+        }
+        assert!(all.iter().all(|text| said.contains(text)), "seed {seed}");
+    }
+}
+
+#[test]
+fn announcements_are_shown_once_and_only_under_the_pinned_key() {
+    let mut world = World::new(12, 3);
+    let room = create(&mut world, 0, "tea", RoomKind::Open);
+    join(&mut world, 1, room).unwrap();
+    world.peers[1].disconnect();
+    let first = world.relay.announce(None, 10, "first");
+    world.relay.announce(Some(room), 11, "to tea");
+    let third = world.relay.announce(None, 12, "third");
+    let at = world.now;
+    let forged = RelayKeyPair::generate(&mut world.rng);
+    let forged =
+        Announcement { room: None, seq: 99, text: "pay here".to_owned(), at }.sign(&forged);
+    let users: Vec<_> = (0..3).map(|i| user(&world, i)).collect();
+    for user in &users {
+        let pushed =
+            vec![first.clone(), first.clone(), forged.clone(), third.clone(), first.clone()];
+        world.relay.rooms.pushed.insert(*user, pushed);
+    }
+    world.connect(1);
+    world.run_until_quiet();
+    let shown = |i: usize| -> Vec<String> {
+        let text = |e: &Event| match e {
+            Event::Announcement { text, .. } => Some(text.clone()),
+            _ => None,
+        };
+        world.peers[i].events.iter().filter_map(text).collect()
+    };
+    assert_eq!(shown(0), ["first", "third"], "pushed in a wrong order: the newest counts");
+    assert_eq!(shown(1), ["first", "to tea", "third"], "asked for after being away");
+    assert_eq!(shown(2), ["first", "third"], "carol does not belong to tea");
+    let refused = |e: &Event| matches!(e, Event::AnnouncementRefused);
+    assert!(world.count(refused) >= 2);
+    for i in 0..3 {
+        world.peers[i].die();
+        world.connect(i);
+    }
+    world.run_until_quiet();
+    assert_eq!(world.count(|e| matches!(e, Event::Announcement { .. })), 7);
+}
+
+#[test]
+fn a_push_during_the_question_skips_no_older_announcement() {
+    let mut world = World::new(13, 1);
+    world.peers[0].disconnect();
+    world.relay.announce(None, 10, "while away");
+    world.connect(0);
+    world.carry(0);
+    // The question is under way; what is pushed now must not overtake its answer.
+    let (pushed, at) = (world.relay.announce(None, 11, "just now"), world.now);
+    let frame = RelayFrame { request_id: 0, answer: Answer::Announced(pushed) };
+    world.peers[0].frame(at, frame);
+    world.run_until_quiet();
+    let shown = |e: &Event| matches!(e, Event::Announcement { .. });
+    assert_eq!(world.count(shown), 2);
+}
+
+#[test]
+fn newcomers_join_the_lobby_once_and_leave_it_for_good() {
+    let mut world = World::new(14, 2);
+    let lobby = world.relay.create_lobby();
+    for i in 0..2 {
+        world.peers[i].die();
+        world.connect(i);
+    }
+    world.run_until_quiet();
+    assert_eq!(view(&world, 0, lobby).members, 2);
+    assert_eq!(view(&world, 0, lobby).standing, RoomStanding::Member);
+    leave(&mut world, 1, lobby);
+    world.peers[1].die();
+    world.connect(1);
+    world.run_until_quiet();
+    assert_eq!(view(&world, 1, lobby).standing, RoomStanding::Outside, "asked once only");
+    join(&mut world, 1, lobby).unwrap();
+    say(&mut world, 1, lobby, "back again").unwrap();
+    world.run_until_quiet();
+    assert_eq!(texts(&world, 0, lobby), ["back again"]);
+}
+
+#[test]
+fn a_leave_whose_answer_was_lost_is_a_leave_all_the_same() {
+    let mut world = World::new(17, 2);
+    let room = create(&mut world, 0, "tea", RoomKind::Open);
+    join(&mut world, 1, room).unwrap();
+    let now = world.now;
+    assert!(world.peers[1].command(now, Command::LeaveRoom { ticket: 1, room }).is_ok());
+    let address = world.peers[1].address;
+    for frame in std::mem::take(&mut world.peers[1].outgoing) {
+        let _lost = world.relay.handle(address, frame);
+    }
+    world.peers[1].die();
+    world.connect(1);
+    later(&mut world);
+    for i in 0..2 {
+        assert_eq!(view(&world, i, room).members, 1, "peer {i}");
+    }
+    assert_eq!(view(&world, 1, room).standing, RoomStanding::Outside);
+    assert!(say(&mut world, 1, room, "still here?").is_none());
+    join(&mut world, 1, room).unwrap();
+    assert_eq!(view(&world, 1, room).members, 2);
+}
+
+#[test]
+fn a_relay_that_lost_part_of_an_open_room_is_not_asked_for_ever() {
+    let mut world = World::new(18, 2);
+    let room = create(&mut world, 0, "tea", RoomKind::Open);
+    join(&mut world, 1, room).unwrap();
+    for topic in ["green", "black"] {
+        act(&mut world, 0, room, Act::SetTopic(Topic::new(topic).unwrap())).unwrap();
+    }
+    world.relay.rooms.roll_back(&world.relay.keys, room, 2, world.now);
+    let white = Act::SetTopic(Topic::new("white").unwrap());
+    let error = act(&mut world, 0, room, white).unwrap_err();
+    assert!(!error.is_empty());
+    assert_eq!(view(&world, 0, room).topic, "black", "nothing that was signed is taken back");
+    say(&mut world, 0, room, "we talk all the same").unwrap();
+    later(&mut world);
+    assert_eq!(texts(&world, 1, room), ["we talk all the same"]);
+}
+
+#[test]
+fn an_invitation_that_is_taken_back_leaves_nothing_behind() {
+    let (mut world, room) = three(19);
+    let mut world = {
+        let carol = user(&world, 2);
+        leave(&mut world, 2, room);
+        later(&mut world);
+        act(&mut world, 0, room, Act::Invite { user: carol, role: Role::Member }).unwrap();
+        later(&mut world);
+        assert_eq!(view(&world, 2, room).standing, RoomStanding::Invited);
+        act(&mut world, 0, room, Act::Kick { user: carol, counter: 0 }).unwrap();
+        world
+    };
+    later(&mut world);
+    let seen = query::room(&world.peers[2].store, &room).unwrap();
+    assert!(seen.is_none_or(|room| room.standing == RoomStanding::Outside));
+    assert!(join(&mut world, 2, room).is_err());
+}
+
+#[test]
+fn a_full_lobby_is_told_and_nothing_else_fails() {
+    let mut world = World::new(15, 2);
+    world.relay.create_lobby();
+    world.relay.rooms.members_cap = 1;
+    for i in 0..2 {
+        world.peers[i].die();
+        world.connect(i);
+        world.run_until_quiet();
+    }
+    assert_eq!(world.count(|e| matches!(e, Event::LobbyFull)), 1);
+    world.send(0, 1, "works all the same".to_owned());
+    world.run_until_quiet();
+    world.check();
+}
+
+#[test]
+fn the_relay_can_hide_a_newcomer_only_until_he_speaks() {
+    let mut world = World::new(16, 3);
+    let room = create(&mut world, 0, "tea", RoomKind::Open);
+    join(&mut world, 1, room).unwrap();
+    world.relay.rooms.hidden_from.insert(user(&world, 1));
+    join(&mut world, 2, room).unwrap();
+    world.run_until_quiet();
+    assert_eq!(view(&world, 1, room).members, 2, "hidden");
+    say(&mut world, 2, room, "I am here").unwrap();
+    later(&mut world);
+    assert_eq!(texts(&world, 1, room), ["I am here"], "his own statement came from himself");
+    assert_eq!(view(&world, 1, room).members, 3);
+}
+
+#[test]
+fn rooms_hold_together_against_everything_at_once() {
+    for seed in 1..=20 {
+        let (mut world, room) = three(seed);
+        world.relay.malice = 10;
+        for peer in &mut world.peers {
+            peer.crashes = 5;
+        }
+        let mut said = Vec::new();
+        for n in 0..40 {
+            let i = world.rng.random_range(0..3);
+            match world.rng.random_range(0..10) {
+                0 => world.peers[i].die(),
+                1 if !world.peers[i].online => world.connect(i),
+                2 => {
+                    let topic = Topic::new(&format!("topic {n}")).unwrap();
+                    let now = world.now;
+                    let act = Command::ActInRoom { ticket: 0, room, act: Act::SetTopic(topic) };
+                    let _ = world.peers[i].command(now, act);
+                }
+                3..=6 => {
+                    let text = format!("seed {seed} message {n} by {i} secretword");
+                    let _ = say(&mut world, i, room, &text);
+                    said.push(text);
+                }
+                _ => world.carry(i),
+            }
+            world.now = world.now.plus(world.rng.random_range(0..20_000));
+        }
+        world.heal();
+        world.check();
+        let mut all = texts(&world, 0, room);
+        all.sort();
+        for i in 0..3 {
+            let mut seen = texts(&world, i, room);
+            seen.sort();
+            assert_eq!(seen, all, "seed {seed} peer {i}");
+            assert_eq!(view(&world, i, room).head, view(&world, 0, room).head, "seed {seed}");
+        }
+        assert!(all.iter().all(|text| said.contains(text)), "seed {seed}: nobody said that");
+    }
 }

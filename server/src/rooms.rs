@@ -12,7 +12,7 @@ use chatcore::membership::{
     Act, CHECKPOINT_EVERY, Chain, Event, EventDraft, Joined, MAX_MEMBERS, Offer, Role, RoomKind,
     RoomName, RoomState, Signer, Statement, Statements, Topic,
 };
-use chatcore::wire::limits::{MAX_OPEN_ROOMS, MAX_ROOM_ITEMS};
+use chatcore::wire::limits::{MAX_OPEN_CREATE, MAX_OPEN_ROOMS, MAX_ROOM_ITEMS};
 use chatcore::wire::relay::{Answer, ErrorCode, Failure, More, RoomSummary};
 
 use crate::lock::lock;
@@ -101,6 +101,20 @@ impl OpenRoom {
         self.chain.state()
     }
 
+    fn creator(&self) -> Option<UserId> {
+        self.chain.event(0).and_then(|event| event.actor().user())
+    }
+
+    /// A kick bars the statements that are known, not all that will ever be made.
+    fn names_known_counter(&self, act: &Act) -> bool {
+        match act {
+            Act::Kick { user, counter } | Act::Ban { user, counter } => {
+                *counter <= self.statements.counter(user)
+            }
+            _ => true,
+        }
+    }
+
     fn is_member(&self, user: &UserId) -> bool {
         self.state().is_member(user, &self.statements)
     }
@@ -173,13 +187,24 @@ impl Rooms {
         if live().any(|room| room.state().name().fold() == name.fold()) {
             return Err(ErrorCode::RoomNameTaken);
         }
-        let is_owners =
-            |room: &&OpenRoom| owner.is_some_and(|o| room.state().role(&o) == Some(Role::Owner));
-        let is_over = owner.is_some() && live().filter(is_owners).count() >= most;
-        if is_over || rooms.len() >= MAX_OPEN_ROOMS {
+        let signed = event.signed().clone();
+        if signed.body.len() > MAX_OPEN_CREATE {
+            return Err(ErrorCode::Forbidden);
+        }
+        // By who made them: passing a room on to somebody makes no place for another one.
+        let is_owners = |room: &&OpenRoom| owner.is_some() && room.creator() == owner;
+        if live().filter(is_owners).count() >= most || live().count() >= MAX_OPEN_ROOMS {
             return Err(ErrorCode::RoomQuota);
         }
-        let signed = event.signed().clone();
+        let closed = |rooms: &BTreeMap<RoomId, OpenRoom>| {
+            rooms.iter().find(|(_, room)| room.state().is_closed()).map(|(id, _)| *id)
+        };
+        // Those that are over are kept for members who did not read the end yet, while there is place.
+        while rooms.len() >= MAX_OPEN_ROOMS {
+            let Some(over) = closed(&rooms) else { return Err(ErrorCode::RoomQuota) };
+            store.remove(&over).map_err(internal)?;
+            rooms.remove(&over);
+        }
         let room = OpenRoom::begin(event, now).ok_or(ErrorCode::Forbidden)?;
         store.append(&id, 0, &signed).map_err(internal)?;
         rooms.insert(id, room);
@@ -209,8 +234,12 @@ impl Rooms {
         if room.chain.position(&event.hash()).is_some() {
             return Ok(Vec::new());
         }
-        if event.prev() != Some(room.chain.head().1) {
+        let (seq, head) = room.chain.head();
+        if event.prev() != Some(head) {
             return Err(ErrorCode::Conflict);
+        }
+        if event.seq() != seq + 1 || !room.names_known_counter(event.act()) {
+            return Err(ErrorCode::Forbidden);
         }
         room.state().check(event.actor(), event.act()).map_err(|_| ErrorCode::Forbidden)?;
         // Everybody who was in hears of it, also who is out by it.
@@ -253,6 +282,7 @@ impl Rooms {
         store: &dyn OpenRooms,
         statement: &Statement,
         most: usize,
+        now: Timestamp,
     ) -> Result<Vec<DeviceAddress>, Failure> {
         let (id, user) = (statement.room(), statement.user());
         let mut rooms = lock(&self.rooms);
@@ -283,7 +313,8 @@ impl Rooms {
                 return Err(Failure { limit: most as u64, ..ErrorCode::RoomQuota.into() });
             }
         }
-        let n = room.next;
+        // Never twice, also not after a restart or from a backup: who read up to one reads on from it.
+        let n = room.next.max(now.0);
         let stored = StoredStatement { n, signed: statement.signed().clone() };
         store.put_statement(&id, &user, &stored).map_err(internal)?;
         room.take(n, statement);

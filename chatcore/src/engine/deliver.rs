@@ -43,7 +43,7 @@ impl Engine {
                     entry.state = OutboxState::Accepted(sealed);
                     tx.save_outbox(number, &entry);
                     if matches!(entry.content, OutboxContent::Shared { .. }) {
-                        shared_answered(tx, &user, number, &mut entry)?;
+                        shared_answered(tx, number, &mut entry)?;
                         continue;
                     }
                     set_status(tx, &user, &message, MessageStatus::AtRelay)?;
@@ -56,7 +56,7 @@ impl Engine {
                         self.refresh_if_old(tx, user);
                     }
                     if matches!(entry.content, OutboxContent::Shared { .. }) {
-                        shared_answered(tx, &user, number, &mut entry)?;
+                        shared_answered(tx, number, &mut entry)?;
                         continue;
                     }
                     tx.event(Event::Delayed { message, code });

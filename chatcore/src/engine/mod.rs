@@ -368,7 +368,7 @@ impl Engine {
             Answer::Closing(reason) => tx.event(Event::Closing(reason)),
             Answer::Pong => {}
             Answer::RoomChanged(room) => self.room_changed(&mut tx, room)?,
-            Answer::Announced(signed) => self.take_announcement(&mut tx, signed)?,
+            Answer::Announced(signed) => self.announced(&mut tx, signed)?,
             answer => {
                 let pending = self.pending.remove(&frame.request_id);
                 self.answered(&mut tx, pending.ok_or(EngineError::RelayMisbehaved)?, answer)?;

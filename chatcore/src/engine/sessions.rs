@@ -191,7 +191,7 @@ impl Engine {
                 continue;
             }
             if matches!(entry.content, OutboxContent::Shared { .. }) {
-                shared_answered(tx, &address.user, number, &mut entry)?;
+                shared_answered(tx, number, &mut entry)?;
             } else {
                 tx.event(Event::Delayed { message: entry.message, code });
             }

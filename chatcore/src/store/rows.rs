@@ -12,7 +12,7 @@ use crate::ids::{
 use crate::keys::{
     DeviceCert, DeviceKeys, IdentityKeyPair, Nickname, RecordHistory, RelayKey, Signed, UserRecord,
 };
-use crate::membership::{Act, RoomKind};
+use crate::membership::{Act, Joined, RoomKind};
 use crate::room::RegisterSecret;
 use crate::trust::Trust;
 use crate::wire::content::Receipt;
@@ -437,8 +437,8 @@ pub(crate) struct RoomRow {
     pub(crate) covered: u64,
     pub(crate) statements_cursor: u64,
     pub(crate) own_counter: u64,
-    /// Our own join or leave of an open room is not known to be at the relay.
-    pub(crate) join_sent: bool,
+    /// What our newest statement on an open room says, while the relay may not have it.
+    pub(crate) wanted: Option<Joined>,
     pub(crate) intents: Vec<Intent>,
     pub(crate) next_intent: u64,
     /// A move that is due is ours to make.

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use chatcore::engine::Command;
-use chatcore::ids::{DeliveryTag, DeviceAddress, IdempotencyKey, Timestamp, UserId};
+use chatcore::ids::{DeliveryTag, DeviceAddress, IdempotencyKey, RoomId, Timestamp, UserId};
 use chatcore::keys::{
     Nickname, PrekeyKind, PrekeyRecord, RelayKey, RelayKeyPair, Signed, UserRecord,
 };
+use chatcore::membership::Announcement;
 use chatcore::wire::envelope::Envelope;
 use chatcore::wire::relay::{
     Answer, Delivery, DeviceFrame, ErrorCode, LoggedIn, RelayFrame, Request, Who,
@@ -64,6 +65,10 @@ pub(crate) struct Relay {
     pub(crate) claims: usize,
     /// Nothing is delivered at the moment.
     pub(crate) hold_back: bool,
+    /// How many of the next envelopes to a user are lost.
+    pub(crate) lose_next: BTreeMap<UserId, usize>,
+    /// Users to whom nothing is delivered at the moment.
+    pub(crate) deaf: BTreeSet<UserId>,
     /// Every mailbox is full.
     pub(crate) is_full: bool,
     /// Users that are not found by name.
@@ -91,6 +96,8 @@ impl Relay {
             handed_out_twice: 0,
             claims: 0,
             hold_back: false,
+            lose_next: BTreeMap::new(),
+            deaf: BTreeSet::new(),
             is_full: false,
             unlisted: BTreeSet::new(),
             pretended: BTreeMap::new(),
@@ -138,6 +145,17 @@ impl Relay {
                 peer.frame(now, answer);
             }
         }
+    }
+
+    pub(crate) fn create_lobby(&mut self) -> RoomId {
+        self.rooms.create_lobby(&self.keys, self.now)
+    }
+
+    pub(crate) fn announce(&mut self, room: Option<RoomId>, seq: u64, text: &str) -> Signed {
+        let text = text.to_owned();
+        let signed = Announcement { room, seq, text, at: self.now }.sign(&self.keys);
+        self.rooms.announcements.push(signed.clone());
+        signed
     }
 
     fn is_malicious_now(&mut self) -> bool {
@@ -292,6 +310,12 @@ impl Relay {
             return Err(ErrorCode::MailboxFull);
         }
         self.seen.push(envelope.clone());
+        if let Some(left) = self.lose_next.get_mut(&envelope.to.user)
+            && *left > 0
+        {
+            *left -= 1;
+            return Ok(());
+        }
         let fault = if self.is_malicious_now() {
             Some(FAULTS[self.rng.random_range(0..FAULTS.len())])
         } else {
@@ -351,13 +375,15 @@ impl Relay {
         self.rooms.changed = rest;
         let mut rooms: Vec<_> = mine.into_iter().map(|(_, room)| room).collect();
         rooms.dedup();
-        let frame = |room| RelayFrame { request_id: 0, answer: Answer::RoomChanged(room) };
-        rooms.into_iter().map(frame).collect()
+        let frame = |answer| RelayFrame { request_id: 0, answer };
+        let pushed = self.rooms.pushed.remove(to).unwrap_or_default();
+        let changed = rooms.into_iter().map(Answer::RoomChanged);
+        changed.chain(pushed.into_iter().map(Answer::Announced)).map(frame).collect()
     }
 
     /// Pushes what was not delivered on this connection yet.
     pub(crate) fn deliver(&mut self, to: DeviceAddress) -> Option<RelayFrame> {
-        if self.hold_back {
+        if self.hold_back || self.deaf.contains(&to.user) {
             return None;
         }
         let mailbox = self.mailboxes.entry(to).or_default();

@@ -25,11 +25,15 @@ pub(crate) struct RelayRooms {
     pub(crate) registers: BTreeMap<RegisterId, [Vec<Bytes>; 2]>,
     /// Users who are shown side B.
     pub(crate) side_b: BTreeSet<UserId>,
-    /// Users to whom the newest entries are not shown.
-    pub(crate) cut: BTreeMap<UserId, usize>,
+    /// Users who are shown only as many entries, and nothing of other registers.
+    pub(crate) frozen: BTreeMap<UserId, BTreeMap<RegisterId, usize>>,
+    /// Users to whom nobody's statements are shown.
+    pub(crate) hidden_from: BTreeSet<UserId>,
     pub(crate) open: BTreeMap<RoomId, OpenRoom>,
     pub(crate) lobby: Option<RoomId>,
     pub(crate) announcements: Vec<Signed>,
+    /// Announcements on their way to who is connected.
+    pub(crate) pushed: BTreeMap<UserId, Vec<Signed>>,
     /// Who is to be told that a room changed.
     pub(crate) changed: Vec<(UserId, RoomId)>,
     pub(crate) is_forking: bool,
@@ -48,8 +52,12 @@ impl RelayRooms {
         let id = event.room();
         self.insert(event, now);
         self.lobby = Some(id);
-
         id
+    }
+
+    /// How many entries each register has.
+    pub(crate) fn lengths(&self) -> BTreeMap<RegisterId, usize> {
+        self.registers.iter().map(|(id, sides)| (*id, sides[0].len())).collect()
     }
 
     fn insert(&mut self, event: Event, now: Timestamp) {
@@ -68,23 +76,28 @@ impl RelayRooms {
         self.tell(id);
     }
 
+    /// The relay is that of a backup: it has only the first events of a room.
+    pub(crate) fn roll_back(
+        &mut self,
+        keys: &RelayKeyPair,
+        id: RoomId,
+        events: u64,
+        now: Timestamp,
+    ) {
+        let room = self.open.get_mut(&id).unwrap();
+        let verify =
+            |n| Event::verify(room.chain.event(n).unwrap().signed().clone(), &keys.public());
+        let mut chain = Chain::create(verify(0).unwrap(), now).unwrap();
+        for n in 1..events {
+            chain.offer(verify(n).unwrap(), now).unwrap();
+        }
+        room.chain = chain;
+    }
+
     fn tell(&mut self, id: RoomId) {
         let room = &self.open[&id];
         let users: Vec<_> = room.statements.joined().map(|(user, _)| (*user, id)).collect();
         self.changed.extend(users);
-    }
-
-    pub(crate) fn announce(
-        &mut self,
-        keys: &RelayKeyPair,
-        room: Option<RoomId>,
-        seq: u64,
-        text: &str,
-        at: Timestamp,
-    ) -> Signed {
-        let signed = Announcement { room, seq, text: text.to_owned(), at }.sign(keys);
-        self.announcements.push(signed.clone());
-        signed
     }
 
     pub(crate) fn handle(
@@ -128,8 +141,11 @@ impl RelayRooms {
             }
             Request::ReadRegister { register, from: first } => {
                 let sides = self.registers.get(&register).ok_or(ErrorCode::UnknownRegister)?;
-                let cut = self.cut.get(&from.user).copied().unwrap_or(0);
-                let shown = &sides[side][..sides[side].len().saturating_sub(cut)];
+                let length = match self.frozen.get(&from.user) {
+                    Some(lengths) => *lengths.get(&register).ok_or(ErrorCode::UnknownRegister)?,
+                    None => usize::MAX,
+                };
+                let shown = &sides[side][..sides[side].len().min(length)];
                 let skip = usize::try_from(first).unwrap().min(shown.len());
                 let entries = shown[skip..].iter().take(3).cloned().collect();
                 Ok(Answer::RegisterEntries { length: shown.len() as u64, entries })
@@ -149,7 +165,9 @@ impl RelayRooms {
                 let room = self.open.get(&room).ok_or(ErrorCode::UnknownRoom)?;
                 let events = room.chain.events_from(from_seq).map(|e| e.signed().clone());
                 let events: Vec<_> = events.collect();
-                let fresh = room.numbered.iter().filter(|(n, _)| *n > after_statement);
+                let is_shown = !self.hidden_from.contains(&from.user);
+                let fresh = |(n, _): &&(u64, Signed)| *n > after_statement && is_shown;
+                let fresh = room.numbered.iter().filter(fresh);
                 let statements: Vec<_> = fresh.take(5).cloned().collect();
                 let more = if statements.len() == 5 { More::Yes } else { More::No };
                 Ok(Answer::RoomData { events, statements, more })

@@ -33,7 +33,10 @@ fn welcome(
     let version = stores.directory.version(&address.user).map_err(internal)?;
     let prekeys = stores.prekeys.status(&address).map_err(internal)?;
     let seat = Seat::take(shared, address);
-    // A device that was removed meanwhile must not keep the seat.
+    // Who was banned, or a device that was removed, meanwhile must not keep the seat.
+    if shared.rights.of(&address.user).is_banned {
+        return Err(ErrorCode::Banned.into());
+    }
     let device = stores.directory.device(link_key).map_err(internal)?;
     if device != Some(address) {
         shared.mailboxes.remove(&address);

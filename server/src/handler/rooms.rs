@@ -64,7 +64,8 @@ pub(super) fn put_statement(
         return Err(ErrorCode::Forbidden.into());
     }
     let most = shared.limits.joined_per_user;
-    let told = shared.rooms.put_statement(&*shared.stores.open_rooms, &statement, most)?;
+    let (store, now) = (&*shared.stores.open_rooms, shared.clock.now());
+    let told = shared.rooms.put_statement(store, &statement, most, now)?;
     tell(&shared.mailboxes, statement.room(), &told);
     Ok(Answer::Done)
 }
@@ -125,13 +126,22 @@ pub(super) fn announcements(
     caller: &Caller,
     after: u64,
 ) -> Result<Answer, Failure> {
-    let all = shared.stores.announcements.after(after, MAX_ANNOUNCEMENTS).map_err(internal)?;
     let user = caller.address.user;
     let is_for = |room: &Option<RoomId>| {
         room.as_ref().is_none_or(|room| shared.rooms.is_member(room, &user))
     };
-    let mine = all.into_iter().filter(|said| is_for(&said.room)).map(|said| said.signed);
-    Ok(Answer::Announcements(mine.collect()))
+    let (mut mine, mut after) = (Vec::new(), after);
+    loop {
+        let page = shared.stores.announcements.after(after, MAX_ANNOUNCEMENTS).map_err(internal)?;
+        let Some(last) = page.last() else { break };
+        after = last.seq;
+        mine.extend(page.into_iter().filter(|said| is_for(&said.room)).map(|said| said.signed));
+        if mine.len() >= MAX_ANNOUNCEMENTS {
+            mine.truncate(MAX_ANNOUNCEMENTS);
+            break;
+        }
+    }
+    Ok(Answer::Announcements(mine))
 }
 
 pub(super) fn admin(

@@ -159,15 +159,14 @@ impl Task<'_> {
             Ok(nickname) => self.stored(self.shared.stores.directory.owner(&nickname.fold()))?,
             Err(_) => None,
         };
-        let by_id = || {
-            let known = |user: &UserId| user.to_hex() == name.to_lowercase();
-            let names = self.stored(self.shared.stores.directory.names(usize::MAX))?;
-            Ok(names.into_iter().map(|(_, user)| user).find(known))
-        };
-        let user = match owner {
-            Some(user) => Some(user),
-            None if name.len() == 64 => by_id()?,
-            None => None,
+        // By id also those whose name was released.
+        let user = match (owner, UserId::from_hex(name)) {
+            (Some(user), _) => Some(user),
+            (None, Some(user)) => {
+                let version = self.stored(self.shared.stores.directory.version(&user))?;
+                version.map(|_| user)
+            }
+            (None, None) => None,
         };
         user.ok_or_else(|| not_found(format!("nobody here is called {name}; !users lists them")))
     }

@@ -4,10 +4,10 @@ use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, Link, Pending};
 use super::loaded::Room;
 use super::{Freshness, RoomAsk, STATEMENT};
-use crate::ids::MessageId;
-use crate::ids::{RoomId, UserId};
+use crate::ids::{MessageId, RoomId, UserId};
 use crate::membership::{
-    Act, Actor, Event as RoomEvent, EventDraft, RoomError, RoomKind, RoomName, Signer, Topic,
+    Act, Actor, Event as RoomEvent, EventDraft, Joined, RoomError, RoomKind, RoomName, Signer,
+    Topic,
 };
 use crate::room::RegisterSecret;
 use crate::store::rows::{Intent, Lobby, Profile, RoomStanding, Unsent};
@@ -83,7 +83,7 @@ impl Engine {
         ticket: u64,
         new: NewRoom,
     ) -> Result<(), EngineError> {
-        if tx.room_ids()?.len() >= MAX_ROOMS {
+        if self.is_full_of_rooms(tx)? {
             return Err(RoomFailure::TooMany { max: MAX_ROOMS }.into());
         }
         let profile = tx.profile()?;
@@ -102,9 +102,9 @@ impl Engine {
         if new.kind == RoomKind::Private {
             room.row.secrets.push(RegisterSecret::generate(tx.rng));
         } else {
-            room.row.attempt = Some(event.signed().clone());
-            room.row.join_sent = true;
+            room.row.wanted = Some(Joined::Yes);
             room.row.own_counter = 1;
+            room.row.attempt = Some(event.signed().clone());
         }
         let _first = room.take(vec![event], tx.now);
         self.put_room(tx, room);
@@ -118,6 +118,20 @@ impl Engine {
         self.drive_rooms(tx)
     }
 
+    /// Tells whether there is no place for another room; those that are over take none.
+    pub(super) fn is_full_of_rooms(&mut self, tx: &Tx<'_, '_>) -> Result<bool, EngineError> {
+        let (mut live, all) = (0, tx.room_ids()?);
+        if all.len() < MAX_ROOMS {
+            return Ok(false);
+        }
+        for id in all {
+            let standing = self.look_room(tx, &id, |room| room.row.standing)?;
+            live +=
+                usize::from(matches!(standing, Some(RoomStanding::Invited | RoomStanding::Member)));
+        }
+        Ok(live >= MAX_ROOMS)
+    }
+
     /// Takes up an invitation, or joins an open room.
     pub(in crate::engine) fn join_room(
         &mut self,
@@ -127,7 +141,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let known = self.take_room(tx, &id)?;
         let is_new = known.is_none();
-        if is_new && tx.room_ids()?.len() >= MAX_ROOMS {
+        if is_new && self.is_full_of_rooms(tx)? {
             return Err(RoomFailure::TooMany { max: MAX_ROOMS }.into());
         }
         let mut room =
@@ -142,9 +156,11 @@ impl Engine {
                 return self.act_in_room(tx, ticket, id, Act::Join);
             }
             RoomKind::Open => {
+                if room.want(Joined::Yes).is_none() {
+                    self.put_room(tx, room);
+                    return Err(RoomFailure::Refused(ErrorCode::Conflict).into());
+                }
                 self.rooms.tickets.insert((id, STATEMENT), ticket);
-                room.row.own_counter += 1;
-                room.row.join_sent = true;
                 self.put_room(tx, room);
             }
         }
@@ -177,9 +193,11 @@ impl Engine {
             self.put_room(tx, room);
             return self.act_in_room(tx, ticket, id, Act::Leave);
         }
+        if room.want(Joined::No).is_none() {
+            self.put_room(tx, room);
+            return Err(RoomFailure::Refused(ErrorCode::Conflict).into());
+        }
         self.rooms.tickets.insert((id, STATEMENT), ticket);
-        room.row.own_counter += 1;
-        room.row.join_sent = true;
         self.put_room(tx, room);
         self.rooms.touch(&id, Freshness::Same);
         self.drive_rooms(tx)
@@ -267,7 +285,7 @@ impl Engine {
             None => {
                 let mut room = Room::unread(lobby, RoomKind::Open, RoomStanding::Outside);
                 room.row.own_counter = 1;
-                room.row.join_sent = true;
+                room.row.wanted = Some(Joined::Yes);
                 self.put_room(tx, room);
                 self.rooms.touch(&lobby, Freshness::Stale);
             }

@@ -6,7 +6,18 @@ use super::{Room, RoomAsk};
 use crate::keys::Signed;
 use crate::membership::Announcement;
 use crate::store::rows::RoomStanding;
+use crate::wire::limits::MAX_ANNOUNCEMENTS;
 use crate::wire::relay::{Answer, Request};
+
+/// Whether announcements are asked for; while they are, a push only makes us ask again, for an older
+/// one may still be on its way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Asked {
+    #[default]
+    No,
+    Yes,
+    AndPushed,
+}
 
 impl Engine {
     /// Asks for what was announced while we were away.
@@ -19,6 +30,7 @@ impl Engine {
         if announced > known {
             let pending = Pending::Room { room: None, ask: RoomAsk::Announcements };
             self.ask(tx, Request::GetAnnouncements { after: known }, pending);
+            self.rooms.announcements = Asked::Yes;
         }
         Ok(())
     }
@@ -28,18 +40,37 @@ impl Engine {
         tx: &mut Tx<'_, '_>,
         answer: Answer,
     ) -> Result<(), EngineError> {
-        match answer {
-            Answer::Announcements(all) => {
-                all.into_iter().try_for_each(|signed| self.take_announcement(tx, signed))
-            }
-            Answer::Failure(_) => Ok(()),
-            _ => Err(EngineError::RelayMisbehaved),
+        let was = std::mem::take(&mut self.rooms.announcements);
+        let all = match answer {
+            Answer::Announcements(all) => all,
+            Answer::Failure(_) => return Ok(()),
+            _ => return Err(EngineError::RelayMisbehaved),
+        };
+        let (known, is_full) = (tx.profile()?.announced, all.len() >= MAX_ANNOUNCEMENTS);
+        all.into_iter().try_for_each(|signed| self.take_announcement(tx, signed))?;
+        let is_progress = tx.profile()?.announced > known;
+        if was == Asked::AndPushed || (is_full && is_progress) {
+            self.catch_up(tx, u64::MAX)?;
         }
+        Ok(())
+    }
+
+    /// An announcement was pushed to us.
+    pub(in crate::engine) fn announced(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        signed: Signed,
+    ) -> Result<(), EngineError> {
+        if self.rooms.announcements == Asked::No {
+            return self.take_announcement(tx, signed);
+        }
+        self.rooms.announcements = Asked::AndPushed;
+        Ok(())
     }
 
     /// Shows an announcement that is newer than all before; anything else is no news or no
     /// announcement.
-    pub(in crate::engine) fn take_announcement(
+    fn take_announcement(
         &mut self,
         tx: &mut Tx<'_, '_>,
         signed: Signed,

@@ -415,7 +415,6 @@ fn lose(
 /// The relay said yes or no to one copy.
 pub(in crate::engine) fn shared_answered(
     tx: &mut Tx<'_, '_>,
-    user: &UserId,
     number: u64,
     entry: &mut OutboxEntry,
 ) -> Result<(), EngineError> {
@@ -427,7 +426,6 @@ pub(in crate::engine) fn shared_answered(
     let Some(mut counts) = tx.counts(&entry.message)? else { return Ok(()) };
     counts.unanswered = counts.unanswered.saturating_sub(1);
     tx.save_counts(&entry.message, &counts);
-    let _user = user;
     if counts.unanswered == 0 {
         at_relay(tx, &entry.message)?;
     }
@@ -452,7 +450,7 @@ pub(in crate::engine) fn shared_done(
     fate: Fate,
 ) -> Result<(), EngineError> {
     let mut entry = entry.clone();
-    shared_answered(tx, user, number, &mut entry)?;
+    shared_answered(tx, number, &mut entry)?;
     tx.delete_outbox(user, number);
     let Some(mut counts) = tx.counts(&entry.message)? else { return Ok(()) };
     counts.left = counts.left.saturating_sub(1);

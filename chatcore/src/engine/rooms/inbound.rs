@@ -9,7 +9,7 @@ use super::fan_out::is_only_member;
 use super::loaded::Room;
 use super::{ASK_EVERY, Freshness};
 use crate::crypto::kdf::sha256;
-use crate::ids::{Conversation, DAY, DeviceAddress, MessageId, RoomId, SECOND};
+use crate::ids::{Conversation, DAY, DeviceAddress, MessageId, RoomId, SECOND, UserId};
 use crate::membership::{Act, Event as RoomEvent, Role, RoomKind, Statement};
 use crate::store::Table;
 use crate::store::rows::{
@@ -20,6 +20,12 @@ use crate::wire::content::{Body, ReceiptKind, RoomContent, RoomUpdate};
 
 /// Most messages held in one room.
 const MAX_HELD: usize = 1_000;
+/// Most of them from one member.
+const MAX_HELD_OF_MEMBER: usize = 100;
+/// Most of them from one who is no member as far as is known.
+const MAX_HELD_OF_STRANGER: usize = 8;
+/// Most of them from all who are none.
+const MAX_HELD_OF_STRANGERS: usize = 64;
 /// Milliseconds that a message is held.
 const HOLD_FOR: u64 = DAY;
 /// Most invitations that wait for an answer.
@@ -133,7 +139,15 @@ impl Engine {
         bytes: &[u8],
     ) -> Result<(), EngineError> {
         let held = tx.held(&room.id())?;
-        if held.len() >= MAX_HELD {
+        let is_of_member = |user: &UserId| room.is_member(user);
+        let same = held.iter().filter(|(_, held)| held.from.user == from.user).count();
+        let strange = held.iter().filter(|(_, held)| !is_of_member(&held.from.user)).count();
+        let is_over = match is_of_member(&from.user) {
+            true => same >= MAX_HELD_OF_MEMBER || held.len() >= MAX_HELD,
+            // Who joined just now, or anybody: they leave the members their places.
+            false => same >= MAX_HELD_OF_STRANGER || strange >= MAX_HELD_OF_STRANGERS,
+        };
+        if is_over {
             self.refuse(tx, contact, from, (Some(room), outer), RefusedBecause::UnknownEvent);
             return Ok(());
         }
@@ -177,6 +191,10 @@ impl Engine {
                 tx.delete_held(&id, number);
                 continue;
             };
+            if contact.standing == ContactStanding::Blocked {
+                tx.delete_held(&id, number);
+                continue;
+            }
             let is_over = tx.now.since(held.came_at) >= HOLD_FOR;
             match judge(room, &held.from, &content) {
                 Verdict::Show => {
@@ -265,13 +283,27 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let id = update.room;
         let relay = tx.profile()?.relay;
-        let events: Vec<RoomEvent> = update
+        let mut events: Vec<RoomEvent> = update
             .events
             .into_iter()
             .filter_map(|signed| RoomEvent::verify(signed, &relay).ok())
             .filter(|event| event.room() == id)
             .collect();
         let known = self.take_room(tx, &id)?;
+        if let Some(room) = &known {
+            let has_chain = room.chain.is_some();
+            match room.row.kind {
+                // Its order is the relay's alone: what others show is a hint to read it.
+                RoomKind::Open if has_chain => events.clear(),
+                // Who is out is told of nothing but the way back in.
+                RoomKind::Private
+                    if room.row.standing == RoomStanding::Outside && update.register.is_none() =>
+                {
+                    events.clear();
+                }
+                _ => {}
+            }
+        }
         let mut room = match known {
             Some(room) => room,
             None => match self.invitation(tx, from, id, update.register.is_some(), &events)? {
@@ -279,7 +311,9 @@ impl Engine {
                 None => return Ok(()),
             },
         };
-        if let Some(secret) = update.register {
+        // A stranger's could push out one of use.
+        let is_heard = room.row.standing != RoomStanding::Member || room.is_member(&from.user);
+        if let Some(secret) = update.register.filter(|_| is_heard) {
             let is_back = matches!(room.row.standing, RoomStanding::Outside | RoomStanding::Closed);
             if is_back && room.row.kind == RoomKind::Private {
                 room.row.standing = RoomStanding::Invited;
@@ -289,7 +323,11 @@ impl Engine {
         }
         self.take_events(tx, &mut room, events)?;
         for signed in update.statements {
-            if let Ok(statement) = Statement::verify(signed) {
+            // Only of himself: nobody fills our roster with others.
+            if let Ok(statement) = Statement::verify(signed)
+                && statement.device() == from
+                && room.row.standing == RoomStanding::Member
+            {
                 room.take_statement(tx, &statement);
             }
         }
@@ -320,7 +358,7 @@ impl Engine {
             let standing = self.look_room(tx, other, |room| room.row.standing)?;
             waiting += usize::from(standing == Some(RoomStanding::Invited));
         }
-        if waiting >= MAX_INVITATIONS || all.len() >= super::acts::MAX_ROOMS {
+        if waiting >= MAX_INVITATIONS || self.is_full_of_rooms(tx)? {
             return Ok(None);
         }
         let mut room = Room::unread(id, kind, RoomStanding::Invited);
@@ -346,11 +384,14 @@ impl Engine {
             if last.is_some_and(|at| tx.now.since(*at) < ANSWER_EVERY) {
                 continue;
             }
-            let own = tx.profile()?.user();
-            let update = self.look_room(tx, &id, |room| answer_for(room, &to, &own, from_seq))?;
-            let (Some(Some(update)), Some(mut contact)) = (update, tx.contact(&to.user)?) else {
+            let Some(room) = self.take_room(tx, &id)? else { continue };
+            let update = answer_for(&room, &to, from_seq);
+            let own = super::open::own_join(tx, &room)?;
+            self.put_room(tx, room);
+            let (Some(mut update), Some(mut contact)) = (update, tx.contact(&to.user)?) else {
                 continue;
             };
+            update.statements.extend(own.map(|statement| statement.signed().clone()));
             self.rooms.answered.insert(to, tx.now);
             self.send_unkept(tx, &mut contact, to, Body::RoomUpdate(update))?;
             tx.save_contact(&contact);
@@ -425,7 +466,7 @@ impl Engine {
     pub(in crate::engine) fn shares_a_room(
         &mut self,
         tx: &Tx<'_, '_>,
-        user: &crate::ids::UserId,
+        user: &UserId,
         kinds: &[RoomKind],
     ) -> Result<bool, EngineError> {
         for id in tx.room_ids()? {
@@ -482,12 +523,7 @@ fn judge(room: &Room, from: &DeviceAddress, content: &RoomContent) -> Verdict {
 }
 
 /// What a member may be told.
-fn answer_for(
-    room: &Room,
-    to: &DeviceAddress,
-    own: &crate::ids::UserId,
-    from_seq: u64,
-) -> Option<RoomUpdate> {
+fn answer_for(room: &Room, to: &DeviceAddress, from_seq: u64) -> Option<RoomUpdate> {
     let state = room.state()?;
     let is_private = state.kind() == RoomKind::Private;
     if is_private && state.role(&to.user).is_none() && !state.invited().contains_key(&to.user) {
@@ -499,7 +535,6 @@ fn answer_for(
         size <= MAX_ANSWER
     };
     let events = room.chain.as_ref()?.events_from(from_seq).take_while(fits);
-    let _own = own;
     Some(RoomUpdate {
         room: room.id(),
         register: if is_private { room.current_secret() } else { None },

@@ -1,14 +1,15 @@
 //! A room in memory: its row, its chain, and who says to be in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::query::damaged;
 use super::super::tx::Tx;
 use super::super::{EngineError, Event};
 use super::{RoomRef, name_of};
-use crate::ids::{RegisterId, RoomId, Timestamp, UserId};
+use crate::ids::{EventHash, RegisterId, RoomId, Timestamp, UserId};
 use crate::membership::{
-    Chain, Event as RoomEvent, Offer, Role, RoomError, RoomKind, RoomState, Statement, Statements,
+    Chain, Event as RoomEvent, Joined, Offer, Role, RoomError, RoomKind, RoomState, Statement,
+    Statements,
 };
 use crate::room::RegisterSecret;
 use crate::store::rows::{RoomRow, RoomStanding};
@@ -19,6 +20,10 @@ use crate::wire::storage;
 const MAX_STATEMENTS: usize = 16_384;
 /// Most secrets of registers kept of one room.
 const MAX_SECRETS: usize = 8;
+/// No counter of ours gets there.
+const MAX_COUNTER: u64 = u64::MAX / 2;
+/// Most branches told that came too late.
+const MAX_SETTLED: usize = 64;
 
 /// A room as the engine works with it.
 #[derive(Debug)]
@@ -27,6 +32,8 @@ pub(in crate::engine) struct Room {
     pub(in crate::engine) chain: Option<Chain>,
     pub(in crate::engine) statements: Statements,
     statement_rows: BTreeMap<UserId, u64>,
+    /// Branches that came too late, which were told.
+    settled: BTreeSet<EventHash>,
     /// What the row was when it was last saved.
     saved: Value,
 }
@@ -53,6 +60,7 @@ pub(in crate::engine) fn load(store: &dyn Store, id: &RoomId) -> Result<Option<R
         chain: None,
         statements: Statements::default(),
         statement_rows: BTreeMap::new(),
+        settled: BTreeSet::new(),
         saved,
     };
     let group = id.as_bytes();
@@ -84,6 +92,7 @@ impl Room {
             chain: None,
             statements: Statements::default(),
             statement_rows: BTreeMap::new(),
+            settled: BTreeSet::new(),
             saved: Value::default(),
         }
     }
@@ -101,7 +110,7 @@ impl Room {
             covered: 0,
             statements_cursor: 0,
             own_counter: 0,
-            join_sent: false,
+            wanted: None,
             intents: Vec::new(),
             next_intent: 0,
             moves: false,
@@ -137,6 +146,14 @@ impl Room {
 
     pub(super) fn role(&self, user: &UserId) -> Option<Role> {
         self.state().filter(|_| self.is_member(user)).and_then(|state| state.role(user))
+    }
+
+    /// Has our standing in an open room changed by a new statement; `None` when every counter was used.
+    pub(super) fn want(&mut self, joined: Joined) -> Option<()> {
+        self.row.own_counter = self.row.own_counter.checked_add(1).filter(|n| *n < MAX_COUNTER)?;
+        self.row.wanted = Some(joined);
+        self.row.attempt = None;
+        Some(())
     }
 
     /// Writes what changed.
@@ -190,11 +207,20 @@ impl Room {
                     self.row.covered = self.row.covered.min(from);
                     taken.forks.push(fork);
                 }
+                // Too late to count, but a branch all the same.
+                Err(RoomError::Settled) if self.tells_settled(fork.hash()) => {
+                    taken.forks.push(fork);
+                }
                 Ok(Offer::Known | Offer::Orphan) | Err(_) => {}
             }
         }
         taken.has_orphans = self.chain.as_ref().is_some_and(Chain::has_orphans);
         taken
+    }
+
+    /// Tells whether a branch that came too late is news; each is told once while we run.
+    fn tells_settled(&mut self, event: EventHash) -> bool {
+        self.settled.len() < MAX_SETTLED && self.settled.insert(event)
     }
 
     /// Takes a verified statement in; tells whether it is news.

@@ -79,6 +79,8 @@ pub(super) struct Sync {
     fresh: bool,
     /// A question is under way.
     asking: bool,
+    /// Something new was told since it was asked.
+    told_meanwhile: bool,
     /// Records of members that were asked for.
     records: BTreeSet<UserId>,
     /// Members whom the relay does not know.
@@ -87,14 +89,48 @@ pub(super) struct Sync {
     locked: bool,
     /// The relay refused what we wanted to change; tried again on the next connection.
     refused: bool,
-    /// An open room was read from its beginning, because what is new did not fit.
+    /// The next event to ask for, while an open room is read from its beginning: what is new did not
+    /// fit. Once on a connection.
+    reread_at: Option<u64>,
     reread: bool,
-    /// When we are to move the room, if nobody did before.
+    /// Where the relay last had something else than it showed.
+    last_conflict: Option<u64>,
+    /// The relay named a newer counter of ours.
+    recounted: bool,
+    /// Since when the room is to be moved.
+    move_due: Option<Timestamp>,
+    /// When we are to move it, if nobody did before.
     move_at: Option<Timestamp>,
     /// Until when what is new in an open room is gathered.
     read_at: Option<Timestamp>,
     /// When members were last asked.
     asked: BTreeMap<UserId, Timestamp>,
+}
+
+impl Sync {
+    /// The relay has something new; an answer that is under way does not hold it yet.
+    const fn grow_stale(&mut self) {
+        self.fresh = false;
+        self.told_meanwhile = self.asking;
+    }
+
+    /// Reads an open room from its beginning, once on a connection.
+    const fn read_again(&mut self) {
+        self.reread = true;
+        self.reread_at = Some(0);
+        self.fresh = false;
+    }
+
+    /// Somebody wrote at this place before us: read, judge anew, sign anew. A second time at the same
+    /// place the relay contradicts itself, and would have us ask for ever.
+    fn conflict_at(&mut self, place: u64) {
+        if self.last_conflict.is_some_and(|last| place <= last) {
+            self.refused = true;
+        } else {
+            self.last_conflict = Some(place);
+            self.fresh = false;
+        }
+    }
 }
 
 /// Everything about rooms that is not in the store.
@@ -112,6 +148,7 @@ pub(super) struct Rooms {
     tickets: BTreeMap<(RoomId, u64), u64>,
     /// Rooms whose roster somebody wants to see, with everybody's name.
     rosters: BTreeMap<RoomId, Vec<u64>>,
+    announcements: announce::Asked,
 }
 
 /// Stands for a join or leave of an open room among the intents.
@@ -121,6 +158,7 @@ impl Rooms {
     /// Forgets what belonged to a connection.
     pub(super) fn disconnected(&mut self) {
         self.sync.clear();
+        self.announcements = announce::Asked::No;
     }
 
     /// Forgets what a failed step may have changed.
@@ -147,7 +185,7 @@ impl Rooms {
     /// Has the room looked at when the step is done; `stale`: the relay has something new.
     fn touch(&mut self, room: &RoomId, state: Freshness) {
         if state == Freshness::Stale {
-            self.sync(room).fresh = false;
+            self.sync(room).grow_stale();
         }
         self.due.insert(*room);
     }
@@ -219,8 +257,10 @@ impl Engine {
         }
         let Some(mut room) = self.take_room(tx, id)? else { return Ok(()) };
         let is_over = matches!(room.row.standing, RoomStanding::Outside | RoomStanding::Closed);
-        if is_over && !room.row.join_sent && room.row.intents.is_empty() {
+        if is_over && room.row.wanted.is_none() && room.row.intents.is_empty() {
             self.give_up_unsent(tx, &mut room)?;
+            // Our own leave is still told.
+            self.drive_unsent(tx, &mut room)?;
             self.put_room(tx, room);
             return Ok(());
         }
@@ -230,7 +270,7 @@ impl Engine {
         };
         result?;
         let is_known = room.row.standing != RoomStanding::Outside || room.chain.is_some();
-        if is_known || room.row.join_sent {
+        if is_known || room.row.wanted.is_some() {
             self.put_room(tx, room);
         } else {
             tx.delete_room(id)?;
@@ -241,11 +281,17 @@ impl Engine {
     /// Does what is due by the clock.
     pub(super) fn rooms_timeout(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
         let now = tx.now;
-        let is_due = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
-        let all = self.rooms.sync.iter();
-        let due = all.filter(|(_, s)| is_due(s.move_at) || is_due(s.read_at));
-        let due: Vec<RoomId> = due.map(|(id, _)| *id).collect();
-        self.rooms.due.extend(due);
+        let is_due = |at: Timestamp| at <= now;
+        for (id, sync) in &mut self.rooms.sync {
+            let is_move_due = sync.move_at.take_if(|at| is_due(*at)).is_some();
+            let is_read_due = sync.read_at.take_if(|at| is_due(*at)).is_some();
+            if is_read_due {
+                sync.grow_stale();
+            }
+            if is_move_due || is_read_due {
+                self.rooms.due.insert(*id);
+            }
+        }
         self.drive_rooms(tx)
     }
 
@@ -320,6 +366,8 @@ impl Engine {
             }
             _ => return Err(EngineError::RelayMisbehaved),
         }
+        let sync = self.rooms.sync(&id);
+        sync.fresh &= !std::mem::take(&mut sync.told_meanwhile);
         self.tell_invitation(tx, &mut room);
         self.put_room(tx, room);
         Ok(())

@@ -16,6 +16,24 @@ use crate::wire::relay::{Answer, ErrorCode, Failure, More, Request, Who};
 
 /// Milliseconds in which what is new in an open room is gathered before it is read.
 const GATHER: u64 = 2 * SECOND;
+/// Most that the relay's knowledge of our counter may be ahead of ours.
+const MAX_SKIP: u64 = 1 << 20;
+
+/// The statement by which we are in an open room.
+pub(super) fn own_join(tx: &Tx<'_, '_>, room: &Room) -> Result<Option<Statement>, EngineError> {
+    let is_in = room.row.standing == RoomStanding::Member && room.row.wanted.is_none();
+    if room.row.kind != RoomKind::Open || !is_in {
+        return Ok(None);
+    }
+    own_statement(tx, room, Joined::Yes).map(Some)
+}
+
+fn own_statement(tx: &Tx<'_, '_>, room: &Room, joined: Joined) -> Result<Statement, EngineError> {
+    let profile = tx.profile()?;
+    let cert = profile.cert().ok_or(EngineError::AccountClosed)?;
+    let fields = StatementFields { room: room.id(), counter: room.row.own_counter, joined };
+    Ok(Statement::sign(fields, profile.record.identity_key(), cert, &profile.device))
+}
 
 impl Engine {
     /// Does the next thing in an open room.
@@ -26,7 +44,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let id = room.id();
         if room.row.standing == RoomStanding::Outside
-            && room.row.join_sent
+            && room.row.wanted.is_some()
             && let Some(create) = room.row.attempt.clone()
         {
             // Ours, and the relay may not have it yet.
@@ -37,9 +55,8 @@ impl Engine {
             if self.gathers(tx, room)? {
                 return Ok(());
             }
-            let reread = self.rooms.sync(&id).reread;
             let known = room.chain.as_ref().map_or(0, |chain| chain.head().0 + 1);
-            let from_seq = if reread { 0 } else { known };
+            let from_seq = self.rooms.sync(&id).reread_at.unwrap_or(known);
             let after_statement = room.row.statements_cursor;
             let request = Request::GetRoom { room: id, from_seq, after_statement };
             self.ask_room(tx, id, request, RoomAsk::Get);
@@ -47,13 +64,19 @@ impl Engine {
         }
         if room.chain.is_none() {
             // The relay lists a room whose beginning does not verify.
-            room.row.join_sent = false;
+            room.row.wanted = None;
             self.finish_ticket(tx, id, STATEMENT, Err(RoomFailure::UnknownRoom));
             return Ok(());
         }
         self.judge_held(tx, room)?;
-        if room.row.join_sent {
-            let statement = self.own_statement(tx, room)?;
+        if let Some(joined) = room.row.wanted {
+            let own = tx.profile()?.user();
+            let is_read = room.statements.counter(&own) >= room.row.own_counter;
+            if is_read && room.is_member(&own) == (joined == Joined::Yes) {
+                // It was taken, only the answer was lost.
+                return self.statement_stands(tx, room, joined);
+            }
+            let statement = own_statement(tx, room, joined)?;
             let request = Request::PutStatement(statement.signed().clone());
             self.ask_room(tx, id, request, RoomAsk::Statement);
             return Ok(());
@@ -83,7 +106,7 @@ impl Engine {
         let sync = self.rooms.sync(&id);
         let Some(at) = sync.read_at else { return Ok(false) };
         let is_urgent = at <= tx.now
-            || room.row.join_sent
+            || room.row.wanted.is_some()
             || !room.row.unsent.is_empty()
             || !room.row.intents.is_empty();
         if is_urgent || self.rooms.rosters.contains_key(&id) || !tx.held(&id)?.is_empty() {
@@ -91,15 +114,6 @@ impl Engine {
             return Ok(false);
         }
         Ok(true)
-    }
-
-    fn own_statement(&self, tx: &Tx<'_, '_>, room: &Room) -> Result<Statement, EngineError> {
-        let profile = tx.profile()?;
-        let cert = profile.cert().ok_or(EngineError::AccountClosed)?;
-        let joined =
-            if room.row.standing == RoomStanding::Member { Joined::No } else { Joined::Yes };
-        let fields = StatementFields { room: room.id(), counter: room.row.own_counter, joined };
-        Ok(Statement::sign(fields, profile.record.identity_key(), cert, &profile.device))
     }
 
     pub(super) fn open_room_read(
@@ -111,7 +125,12 @@ impl Engine {
         let id = room.id();
         match answer {
             Answer::RoomData { events, statements, more } => {
-                let is_news = !events.is_empty() || !statements.is_empty();
+                let place = |room: &Room| {
+                    let length = room.chain.as_ref().map_or(0, |chain| chain.head().0 + 1);
+                    (length, room.row.statements_cursor)
+                };
+                let before = place(room);
+                let count = events.len() as u64;
                 let relay = tx.profile()?.relay;
                 let verify = |s: Signed| RoomEvent::verify(s, &relay).ok();
                 self.take_events(tx, room, events.into_iter().filter_map(verify).collect())?;
@@ -124,7 +143,14 @@ impl Engine {
                 let own = tx.profile()?.user();
                 room.row.own_counter = room.row.own_counter.max(room.statements.counter(&own));
                 Self::settle_standing(room, &own);
-                self.rooms.sync(&id).fresh = more == More::No || !is_news;
+                let is_news = place(room) != before;
+                let sync = self.rooms.sync(&id);
+                let is_reread = sync.reread_at.is_some() && count > 0;
+                sync.reread_at = sync.reread_at.map(|at| at.saturating_add(count));
+                sync.fresh = more == More::No || !(is_news || is_reread);
+                if sync.fresh {
+                    sync.reread_at = None;
+                }
                 Ok(())
             }
             Answer::Failure(Failure { code, .. }) => {
@@ -134,7 +160,7 @@ impl Engine {
                     room.row.standing = RoomStanding::Closed;
                     tx.event(Event::RoomGone { room: room.reference() });
                 }
-                if room.row.join_sent {
+                if room.row.wanted.is_some() {
                     self.not_joined(tx, room, code)?;
                 }
                 Ok(())
@@ -150,7 +176,7 @@ impl Engine {
         answer: &Answer,
     ) -> Result<(), EngineError> {
         let id = room.id();
-        let is_create = room.row.standing == RoomStanding::Outside && room.row.join_sent;
+        let is_create = room.row.standing == RoomStanding::Outside && room.row.wanted.is_some();
         match answer {
             Answer::Done if is_create => {
                 room.row.attempt = None;
@@ -162,21 +188,29 @@ impl Engine {
                 self.take_events(tx, room, own.into_iter().collect())
             }
             Answer::Failure(Failure { code, .. }) if is_create => {
-                room.row.join_sent = false;
+                room.row.wanted = None;
                 room.row.attempt = None;
                 room.chain = None;
                 self.finish_ticket(tx, id, STATEMENT, Err(RoomFailure::Refused(*code)));
                 Ok(())
             }
             Answer::Failure(Failure { code: ErrorCode::Conflict, .. }) => {
-                self.rooms.sync(&id).fresh = false;
+                let length = room.chain.as_ref().map_or(0, |chain| chain.head().0 + 1);
+                let sync = self.rooms.sync(&id);
+                sync.conflict_at(length);
+                if sync.refused && !sync.reread {
+                    // The relay's chain is not ours: it lost some of it, or we know more than it.
+                    sync.refused = false;
+                    sync.read_again();
+                }
+                if sync.refused {
+                    self.give_up_intents(tx, room, ErrorCode::Conflict);
+                }
                 Ok(())
             }
             Answer::Failure(Failure { code, .. }) => {
                 self.rooms.sync(&id).refused = true;
-                for intent in std::mem::take(&mut room.row.intents) {
-                    self.finish_ticket(tx, id, intent.number, Err(RoomFailure::Refused(*code)));
-                }
+                self.give_up_intents(tx, room, *code);
                 Ok(())
             }
             _ => Err(EngineError::RelayMisbehaved),
@@ -192,24 +226,52 @@ impl Engine {
         let id = room.id();
         match answer {
             Answer::Done => {
-                let statement = self.own_statement(tx, room)?;
+                let Some(joined) = room.row.wanted else { return Ok(()) };
+                let statement = own_statement(tx, room, joined)?;
                 room.take_statement(tx, &statement);
-                room.row.join_sent = false;
-                room.row.standing = match statement.joined() {
-                    Joined::Yes => RoomStanding::Member,
-                    Joined::No => RoomStanding::Outside,
-                };
-                self.settle_lobby(tx)?;
-                self.finish_ticket(tx, id, STATEMENT, Ok(()));
-                Ok(())
+                self.statement_stands(tx, room, joined)
             }
-            Answer::Failure(Failure { code: ErrorCode::Conflict, limit, .. }) => {
-                // A counter that was used before this profile knew of it.
-                room.row.own_counter = limit.saturating_add(1);
+            Answer::Failure(Failure { code: ErrorCode::Conflict, limit, .. })
+                if *limit < room.row.own_counter.saturating_add(MAX_SKIP)
+                    && !std::mem::replace(&mut self.rooms.sync(&id).recounted, true) =>
+            {
+                // A counter that was used before this profile knew of it; once, or the relay could
+                // have us ask for ever.
+                room.row.own_counter = room.row.own_counter.max(limit.saturating_add(1));
                 Ok(())
             }
             Answer::Failure(Failure { code, .. }) => self.not_joined(tx, room, *code),
             _ => Err(EngineError::RelayMisbehaved),
+        }
+    }
+
+    /// The relay has our join or leave.
+    fn statement_stands(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+        joined: Joined,
+    ) -> Result<(), EngineError> {
+        room.row.wanted = None;
+        room.row.standing = match joined {
+            Joined::Yes => RoomStanding::Member,
+            Joined::No => RoomStanding::Outside,
+        };
+        self.settle_lobby(tx)?;
+        self.finish_ticket(tx, room.id(), STATEMENT, Ok(()));
+        self.rooms.touch(&room.id(), Freshness::Same);
+        Ok(())
+    }
+
+    /// Nothing of what waits in a room can be ordered.
+    pub(super) fn give_up_intents(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+        code: ErrorCode,
+    ) {
+        for intent in std::mem::take(&mut room.row.intents) {
+            self.finish_ticket(tx, room.id(), intent.number, Err(RoomFailure::Refused(code)));
         }
     }
 
@@ -220,7 +282,7 @@ impl Engine {
         code: ErrorCode,
     ) -> Result<(), EngineError> {
         let id = room.id();
-        room.row.join_sent = false;
+        room.row.wanted = None;
         let is_asked_for = self.rooms.tickets.contains_key(&(id, STATEMENT));
         if !is_asked_for && code == ErrorCode::RoomFull {
             tx.event(Event::LobbyFull);

@@ -4,7 +4,6 @@ use bytes::Bytes;
 
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, Pending};
-use super::acts::RoomFailure;
 use super::loaded::{Room, Taken, tell_forks};
 use super::{Freshness, MOVE_PATIENCE, RoomAsk};
 use crate::ids::{MessageId, RegisterId, UserId};
@@ -35,7 +34,15 @@ impl Engine {
             (room.row.cursor, room.row.covered) = (0, 0);
             self.rooms.sync(&id).fresh = false;
         }
+        let own = tx.profile()?.user();
+        let is_invited = room.state().is_some_and(|state| state.invited().contains_key(&own));
         let Some(secret) = room.current_secret() else {
+            if room.row.standing == RoomStanding::Invited && room.chain.is_some() && !is_invited {
+                // Taken back, and the room went on without us.
+                room.row.standing = RoomStanding::Outside;
+                room.chain = None;
+                return Ok(());
+            }
             self.rooms.sync(&id).locked = true;
             self.ask_members(tx, room)?;
             return self.drive_unsent(tx, room);
@@ -47,11 +54,10 @@ impl Engine {
             self.ask_room(tx, id, Request::ReadRegister { register, from }, ask);
             return Ok(());
         }
-        let own = tx.profile()?.user();
-        let is_invited = room.state().is_some_and(|state| state.invited().contains_key(&own));
         if room.row.standing == RoomStanding::Invited && !is_invited {
-            // Taken back, or never true.
+            // Taken back, or never true: nothing is kept.
             room.row.standing = RoomStanding::Outside;
+            room.chain = None;
             return Ok(());
         }
         self.judge_held(tx, room)?;
@@ -79,16 +85,21 @@ impl Engine {
         let is_moving = state.is_move_due() || room.row.cursor >= NEARLY_FULL;
         if is_fresh && is_moving && role >= Role::Moderator {
             let turn = if room.row.moves { 0 } else { turn_of(state, &own) };
-            let at = tx.now.plus(turn * MOVE_PATIENCE);
-            let at = *self.rooms.sync(&id).move_at.get_or_insert(at);
-            if turn == 0 || at <= tx.now {
-                self.rooms.sync(&id).move_at = None;
+            let sync = self.rooms.sync(&id);
+            let at = sync.move_due.get_or_insert(tx.now).plus(turn * MOVE_PATIENCE);
+            if at > tx.now {
+                sync.move_at = Some(at);
+            } else {
+                sync.move_due = None;
                 let secret = RegisterSecret::generate(tx.rng);
                 let register = secret.id();
                 room.add_secret(secret);
                 room.push_intent(Act::Move(register));
             }
-        } else if is_fresh && role == Role::Owner && since >= CHECKPOINT_EVERY {
+            return Ok(());
+        }
+        self.rooms.sync(&id).move_due = None;
+        if is_fresh && role == Role::Owner && since >= CHECKPOINT_EVERY {
             room.push_intent(Act::Checkpoint([0; 32]));
         }
         Ok(())
@@ -146,8 +157,8 @@ impl Engine {
                     // The relay lost entries; what we know of the chain is brought back.
                     (room.row.cursor, room.row.covered) = (length, 0);
                 }
-                let is_end = room.row.cursor + entries.len() as u64 >= length;
-                if entries.is_empty() && room.row.cursor < length {
+                let is_end = room.row.cursor + entries.len() as u64 >= length.min(MAX_ENTRIES);
+                if entries.is_empty() && room.row.cursor < length.min(MAX_ENTRIES) {
                     return Err(EngineError::RelayMisbehaved);
                 }
                 self.take_entries(tx, room, register, &entries)?;
@@ -234,15 +245,16 @@ impl Engine {
                 Ok(())
             }
             Answer::Failure(Failure { code: ErrorCode::Conflict, .. }) => {
-                // Somebody was faster: read, judge anew, sign anew.
-                self.rooms.sync(&id).fresh = false;
+                let sync = self.rooms.sync(&id);
+                sync.conflict_at(room.row.cursor);
+                if sync.refused {
+                    self.give_up_intents(tx, room, ErrorCode::Conflict);
+                }
                 Ok(())
             }
             Answer::Failure(Failure { code, .. }) => {
                 self.rooms.sync(&id).refused = true;
-                for intent in std::mem::take(&mut room.row.intents) {
-                    self.finish_ticket(tx, id, intent.number, Err(RoomFailure::Refused(*code)));
-                }
+                self.give_up_intents(tx, room, *code);
                 Ok(())
             }
             _ => Err(EngineError::RelayMisbehaved),
@@ -309,7 +321,9 @@ impl Engine {
         }
         // Who made a move due makes it, at once.
         room.row.moves = match event.act() {
-            Act::Kick { .. } | Act::Ban { .. } | Act::SetRole { .. } => true,
+            Act::Kick { .. } | Act::Ban { .. } | Act::SetRole { .. } => {
+                room.state().is_some_and(RoomState::is_move_due)
+            }
             Act::Move(_) => false,
             _ => room.row.moves,
         };
@@ -383,8 +397,8 @@ impl Engine {
             // The register has no more than this: the others are asked.
             return self.ask_members(tx, room);
         }
-        if sync.fresh && !sync.reread {
-            sync.reread = true;
+        if room.row.kind == RoomKind::Open && !sync.reread {
+            sync.read_again();
             self.rooms.touch(&room.id(), Freshness::Stale);
         }
         Ok(())

@@ -10,7 +10,7 @@ use super::super::{WireError, array};
 use super::{address_from, address_into, encode, present, room_from, user};
 use crate::ids::{MessageId, RegisterId, Timestamp};
 use crate::keys::Signed;
-use crate::membership::RoomKind;
+use crate::membership::{Joined, RoomKind};
 use crate::room::RegisterSecret;
 use crate::store::rows::{HeldMessage, Intent, RoomRow, RoomSender, RoomStanding, Unsent};
 
@@ -32,7 +32,11 @@ pub(crate) fn encode_room(room: &RoomRow) -> Zeroizing<Vec<u8>> {
         covered: room.covered,
         statements_cursor: room.statements_cursor,
         own_counter: room.own_counter,
-        join_sent: room.join_sent,
+        wanted: match room.wanted {
+            None => 0,
+            Some(Joined::Yes) => 1,
+            Some(Joined::No) => 2,
+        },
         intents: room.intents.iter().map(intent).collect(),
         next_intent: room.next_intent,
         moves: room.moves,
@@ -83,7 +87,12 @@ fn room_row(pb: &pb::Room) -> Result<RoomRow, WireError> {
         covered: pb.covered,
         statements_cursor: pb.statements_cursor,
         own_counter: pb.own_counter,
-        join_sent: pb.join_sent,
+        wanted: match pb.wanted {
+            0 => None,
+            1 => Some(Joined::Yes),
+            2 => Some(Joined::No),
+            _ => return Err(WireError::BadValue("wanted")),
+        },
         intents: pb.intents.iter().map(intent).collect::<Result<_, _>>()?,
         next_intent: pb.next_intent,
         moves: pb.moves,
