@@ -298,6 +298,11 @@ pub enum Line<'a> {
         /// Who.
         by: Person,
     },
+    /// Something about the relay that a person must know: `lobby_full` or `announcement_refused`.
+    RelayWarning {
+        /// A stable word.
+        warning: &'a str,
+    },
     /// Something about a room that a person must know: `forked`, `gone` or `not_sent`.
     RoomWarning {
         /// The room's name.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use chatcore::engine::RoomMemberView;
+use chatcore::engine::{RoomMemberView, Sender};
 use chatcore::ids::UserId;
+use chatcore::keys::Nickname;
 use chatcore::membership::Event;
 use chatcore::net::Client;
 
@@ -37,6 +38,18 @@ impl Names {
         }
     }
 
+    /// Returns a sender's name, with his id if we know somebody else of that name.
+    pub(crate) fn sender(&self, from: &Sender) -> String {
+        let (name, fold) = (render::name(from.nickname.as_str()), from.nickname.fold());
+        let is_namesake = |(user, other): (&UserId, &String)| {
+            *user != from.user && Nickname::new(other).is_ok_and(|other| other.fold() == fold)
+        };
+        match self.names.iter().any(is_namesake) {
+            true => format!("{name} [{}]", from.user.fmt_short()),
+            false => name,
+        }
+    }
+
     /// Returns `you`, or a name.
     pub(crate) fn you_or(&self, user: &UserId) -> String {
         if self.own == Some(*user) { "you".to_owned() } else { self.of(user) }
@@ -61,5 +74,29 @@ impl Names {
             muted: member.muted,
             online,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chatcore::engine::Acquaintance;
+    use chatcore::trust::Trust;
+
+    use super::*;
+
+    #[test]
+    fn two_of_one_name_are_told_apart() {
+        let user = |byte| UserId::from_bytes([byte; 32]);
+        let from = |byte, name| Sender {
+            user: user(byte),
+            nickname: Nickname::new(name).unwrap(),
+            trust: Trust::Pinned,
+            acquaintance: Acquaintance::Member,
+        };
+        let names = BTreeMap::from([(user(1), "bob".to_owned()), (user(2), "carol".to_owned())]);
+        let names = Names { own: None, names };
+        assert_eq!(names.sender(&from(1, "bob")), "bob");
+        assert_eq!(names.sender(&from(3, "dave")), "dave");
+        assert_eq!(names.sender(&from(3, "Bob")), format!("Bob [{}]", user(3).fmt_short()));
     }
 }

@@ -180,6 +180,11 @@ impl Paint {
 /// Readable on dark and light grounds; red is for warnings.
 const SENDERS: [&str; 10] = ["32", "33", "34", "35", "36", "92", "94", "95", "38;5;172", "38;5;37"];
 
+/// Quotes a name for a line that a person copies into a shell: whatever it holds, it is one word.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("'{}'", name.replace('\'', r"'\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +197,12 @@ mod tests {
         assert_eq!(name("a\u{a0}b"), "a b");
         assert_eq!(name("\u{200b}"), "?");
         assert_eq!(name(""), "?");
+    }
+
+    #[test]
+    fn a_quoted_name_is_one_word_of_a_shell() {
+        assert_eq!(quoted("tea time"), "'tea time'");
+        assert_eq!(quoted("x'; rm -rf ~; '"), r"'x'\''; rm -rf ~; '\'''");
     }
 
     #[test]

@@ -109,7 +109,10 @@ fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
             act: event.act().kind().map_or_else(|| "create".to_owned(), word),
             by: event.actor().user().map(|user| names.person(&user)),
             to: event.act().target().map(|user| names.person(&user)),
-            role: event.act().grant().map(Role::as_str),
+            role: match event.act() {
+                Act::SetPolicy(policy) => Some(policy.invite.as_str()),
+                act => act.grant().map(Role::as_str),
+            },
             text: match event.act() {
                 Act::Rename(name) => Some(name.as_str()),
                 Act::SetTopic(topic) => Some(topic.as_str()),
@@ -132,6 +135,8 @@ fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
             room: name(room),
             room_id: id_of(room),
         }),
+        Event::LobbyFull => Some(Line::RelayWarning { warning: "lobby_full" }),
+        Event::AnnouncementRefused => Some(Line::RelayWarning { warning: "announcement_refused" }),
         Event::RoomDelivered { room, message } => {
             Some(Line::RoomDelivered { id: *message, room_id: *room })
         }
@@ -178,7 +183,7 @@ fn room_news(names: &Names, room: &RoomRef, event: &RoomEvent) -> String {
 
 fn words(context: &Context, names: &Names, event: &Event) -> Option<String> {
     let paint = context.output.paint();
-    let name = |from: &Sender| render::name(from.nickname.as_str());
+    let name = |from: &Sender| names.sender(from);
     let loud = |words: String| Some(paint.warning(&words));
     let quiet = |words: String| Some(paint.dim(&words));
     match event {
@@ -230,14 +235,16 @@ fn words(context: &Context, names: &Names, event: &Event) -> Option<String> {
         Event::RoomInvited { room, by } => {
             let room = render::name(&room.name);
             Some(format!(
-                "{} asks you into #{room}. Come in: chat room join '{room}'",
-                names.of(by)
+                "{} asks you into #{room}. Come in: chat room join {}",
+                names.of(by),
+                render::quoted(&room)
             ))
         }
         Event::RoomForked { room, .. } => loud(format!(
-            "WARNING: the relay showed the members of #{0} different events. Both are kept, one \
-             counts: chat room show '{0}'",
-            render::name(&room.name)
+            "WARNING: the relay showed the members of #{} different events. Both are kept, one \
+             counts: chat room show {}",
+            render::name(&room.name),
+            render::quoted(&render::name(&room.name))
         )),
         Event::RoomGone { room } => {
             quiet(format!("#{} is no longer kept by the relay", render::name(&room.name)))
@@ -259,8 +266,9 @@ fn words(context: &Context, names: &Names, event: &Event) -> Option<String> {
         }
         Event::IdentityChanged { contact, .. } => loud(format!(
             "WARNING: the name {0} now belongs to another identity key. It may be a new device, \
-             or an impostor. Nothing is sent to {0} until you decide: chat verify {0}",
-            name(contact)
+             or an impostor. Nothing is sent to {0} until you decide: chat verify {1}",
+            name(contact),
+            render::quoted(&render::name(contact.nickname.as_str()))
         )),
         Event::NicknameChanged { who, before } => {
             quiet(format!("{} is now called {}", render::name(before.as_str()), name(who)))

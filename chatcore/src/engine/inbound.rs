@@ -279,16 +279,13 @@ impl Engine {
         record: &UserRecord,
     ) -> Result<Option<Contact>, EngineError> {
         let kinds = [RoomKind::Private, RoomKind::Open];
-        if self.shares_a_room(tx, &record.user_id(), &kinds)? {
-            let records = RecordHistory::new(record.clone());
-            return Ok(Some(Contact::new(records, ContactStanding::Member)));
-        }
-        let held = self.held_requests(tx)?;
-        if held >= MAX_REQUESTS {
+        let shares = self.shares_a_room(tx, &record.user_id(), &kinds)?;
+        if !shares && self.held_requests(tx)? >= MAX_REQUESTS {
             return Ok(None);
         }
+        let standing = if shares { ContactStanding::Member } else { ContactStanding::Request };
         let others = tx.contacts_on_disk()?;
-        let contact = Contact::new(RecordHistory::new(record.clone()), ContactStanding::Request);
+        let contact = Contact::new(RecordHistory::new(record.clone()), standing);
         let name = contact.nickname().fold();
         let namesake =
             |c: &&Contact| c.standing == ContactStanding::Contact && c.nickname().fold() == name;

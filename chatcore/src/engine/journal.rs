@@ -73,6 +73,12 @@ pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
             about = room.as_ref().map(|room| room.id);
             (NOBODY, JournalKind::Announced((**signed).clone()))
         }
+        Event::RoomGone { room } => {
+            about = Some(room.id);
+            (NOBODY, JournalKind::RoomGone)
+        }
+        Event::LobbyFull => (NOBODY, JournalKind::LobbyFull),
+        Event::AnnouncementRefused => (NOBODY, JournalKind::AnnouncementRefused),
         _ => return None,
     };
     Some(JournalEntry { peer, room: about, kind })
@@ -129,6 +135,9 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
         (JournalKind::NotDelivered(message), Some(_)) => {
             return Ok(room.map(|room| Event::NotSentToRoom { room, message: *message }));
         }
+        (JournalKind::RoomGone, _) => return Ok(room.map(|room| Event::RoomGone { room })),
+        (JournalKind::LobbyFull, _) => return Ok(Some(Event::LobbyFull)),
+        (JournalKind::AnnouncementRefused, _) => return Ok(Some(Event::AnnouncementRefused)),
         (JournalKind::Announced(signed), _) => {
             let relay = super::query::profile(store)?.relay;
             let Ok(announcement) = Announcement::verify(signed, &relay) else { return Ok(None) };
@@ -189,6 +198,9 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
         | JournalKind::RoomInvited
         | JournalKind::RoomForked(_)
         | JournalKind::RoomDelivered(_)
-        | JournalKind::Announced(_) => return Ok(None),
+        | JournalKind::Announced(_)
+        | JournalKind::RoomGone
+        | JournalKind::LobbyFull
+        | JournalKind::AnnouncementRefused => return Ok(None),
     }))
 }

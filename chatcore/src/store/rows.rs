@@ -380,6 +380,9 @@ pub(crate) enum JournalKind {
     RoomDelivered(MessageId),
     MessageRefused(u8),
     Announced(Signed),
+    RoomGone,
+    LobbyFull,
+    AnnouncementRefused,
 }
 
 /// Something the person has not been shown yet.

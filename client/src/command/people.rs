@@ -113,8 +113,16 @@ pub(super) async fn presence(context: &Context, args: &PresenceArgs) -> Result<(
 /// Finds a known person without asking the relay.
 fn find(contacts: Vec<ContactView>, name: &str) -> Result<ContactView, CommandError> {
     let fold = Nickname::from_input(name).map(|n| n.fold()).unwrap_or_default();
-    let found = contacts.into_iter().find(|c| c.nickname.fold() == fold);
-    found.ok_or_else(|| {
+    let is_named = |c: &ContactView| c.nickname.fold() == fold;
+    let (known, met): (Vec<_>, Vec<_>) =
+        contacts.into_iter().filter(is_named).partition(|c| c.standing != ContactStanding::Member);
+    // Whom we wrote with goes before whom we only meet in rooms.
+    let named = if known.is_empty() { met } else { known };
+    if named.len() > 1 {
+        let error = CommandError::new(ExitCode::Usage, "you know several people with that name");
+        return Err(error.hint("'chat contacts --json' shows their ids"));
+    }
+    named.into_iter().next().ok_or_else(|| {
         CommandError::new(ExitCode::UnknownRecipient, "you know nobody with that name")
             .hint("'chat contacts' lists whom you know")
     })
@@ -122,11 +130,20 @@ fn find(contacts: Vec<ContactView>, name: &str) -> Result<ContactView, CommandEr
 
 /// Finds a room of ours without asking the relay.
 fn find_room(store: &dyn Store, name: &str) -> Result<RoomId, CommandError> {
+    let given = name.strip_prefix('#').unwrap_or(name);
     let fold = RoomName::from_input(name).map(|n| n.fold()).unwrap_or_default();
     let rooms = query::rooms(store)?;
     let is_named = |room: &&RoomView| RoomName::new(&room.name).is_ok_and(|n| n.fold() == fold);
-    let mut named: Vec<_> = rooms.iter().filter(is_named).collect();
-    named.sort_by_key(|room| room.standing != RoomStanding::Member);
+    let is_ours = |room: &&RoomView| room.standing == RoomStanding::Member;
+    let (ours, others): (Vec<_>, Vec<_>) = rooms.iter().filter(is_named).partition(is_ours);
+    let named = if ours.is_empty() { others } else { ours };
+    if let Some(room) = rooms.iter().find(|room| Some(room.room) == RoomId::from_hex(given)) {
+        return Ok(room.room);
+    }
+    if named.len() > 1 {
+        let error = CommandError::new(ExitCode::Usage, "several rooms have that name");
+        return Err(error.hint("give the id instead: 'chat room list --json' shows it"));
+    }
     named.first().map(|room| room.room).ok_or_else(|| {
         CommandError::new(ExitCode::UnknownRecipient, "you know no room with that name")
             .hint("'chat room list' shows which there are")

@@ -107,8 +107,10 @@ async fn create(
     let shown = name.as_str().to_owned();
     let id = online.client.create_room(NewRoom { name, topic, kind }).await?;
     let next = match kind {
-        RoomKind::Private => format!("Ask somebody in: chat room invite '{shown}' NAME"),
-        RoomKind::Open => format!("Others join with: chat room join '{shown}'"),
+        RoomKind::Private => {
+            format!("Ask somebody in: chat room invite {} NAME", render::quoted(&shown))
+        }
+        RoomKind::Open => format!("Others join with: chat room join {}", render::quoted(&shown)),
     };
     said(context, (id, &shown), "create", &format!("#{shown} is there, and yours. {next}"))
 }
@@ -118,7 +120,8 @@ async fn join(context: &Context, online: &Online, args: &RoomArgs) -> Result<(),
     online.client.join_room(id).await?;
     let name = online.client.room(id).await?.name;
     let shown = render::name(&name);
-    let words = format!("You are in #{shown}. Write to it: chat send '#{shown}' 'hello'");
+    let target = render::quoted(&format!("#{shown}"));
+    let words = format!("You are in #{shown}. Write to it: chat send {target} 'hello'");
     said(context, (id, &name), "join", &words)
 }
 
@@ -137,8 +140,8 @@ async fn invite(
     let user = online.client.lookup(&args.who).await?;
     online.client.act_in_room(id, Act::Invite { user, role: role(args.role) }).await?;
     let (who, shown) = (render::name(&args.who), render::name(&name));
-    let words =
-        format!("{who} is asked into #{shown}; they come in with: chat room join '{shown}'");
+    let join = render::quoted(&shown);
+    let words = format!("{who} is asked into #{shown}; they come in with: chat room join {join}");
     said(context, (id, &name), "invite", &words)
 }
 

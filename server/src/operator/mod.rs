@@ -290,7 +290,7 @@ impl Task<'_> {
         let id = event.room();
         let store = &*self.shared.stores.open_rooms;
         self.shared.rooms.create(store, event, usize::MAX, now).map_err(room_error)?;
-        let text = format!("#{checked} is open; users join with: chat room join '#{checked}'");
+        let text = format!("#{checked} is open; users find it with: chat room list");
         Ok(Said::new(text, json!({"room": checked.as_str(), "room_id": id.to_hex()})))
     }
 

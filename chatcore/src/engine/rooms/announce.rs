@@ -77,7 +77,9 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let mut profile = tx.profile()?;
         let Ok(announcement) = Announcement::verify(&signed, &profile.relay) else {
-            tx.event(Event::AnnouncementRefused);
+            if !std::mem::replace(&mut self.rooms.announcement_refused, true) {
+                tx.event(Event::AnnouncementRefused);
+            }
             return Ok(());
         };
         if announcement.seq <= profile.announced {

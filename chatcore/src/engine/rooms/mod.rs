@@ -149,6 +149,8 @@ pub(super) struct Rooms {
     /// Rooms whose roster somebody wants to see, with everybody's name.
     rosters: BTreeMap<RoomId, Vec<u64>>,
     announcements: announce::Asked,
+    /// It was told on this connection that something is no announcement.
+    announcement_refused: bool,
 }
 
 /// Stands for a join or leave of an open room among the intents.
@@ -159,6 +161,7 @@ impl Rooms {
     pub(super) fn disconnected(&mut self) {
         self.sync.clear();
         self.announcements = announce::Asked::No;
+        self.announcement_refused = false;
     }
 
     /// Forgets what a failed step may have changed.

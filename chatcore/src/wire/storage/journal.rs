@@ -64,6 +64,9 @@ pub(crate) fn encode_journal(entry: &JournalEntry) -> Zeroizing<Vec<u8>> {
             pb.kind = 19;
             pb.announcement = Some(signed_into(signed));
         }
+        JournalKind::RoomGone => pb.kind = 20,
+        JournalKind::LobbyFull => pb.kind = 21,
+        JournalKind::AnnouncementRefused => pb.kind = 22,
     }
     encode(&pb)
 }
@@ -93,6 +96,9 @@ pub(crate) fn decode_journal(bytes: &[u8]) -> Result<JournalEntry, WireError> {
         19 => JournalKind::Announced(signed_from(
             pb.announcement.clone().ok_or(WireError::Missing("announcement"))?,
         )?),
+        20 => JournalKind::RoomGone,
+        21 => JournalKind::LobbyFull,
+        22 => JournalKind::AnnouncementRefused,
         _ => return Err(WireError::BadValue("kind")),
     };
     Ok(JournalEntry { peer: user(&pb.peer)?, room: room_from(&pb.room_id)?, kind })
