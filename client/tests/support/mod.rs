@@ -1,8 +1,9 @@
 //! Real processes: a relay and people, each with a folder of their own.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "test support")]
+#![allow(dead_code, clippy::unwrap_used, clippy::panic, missing_docs, reason = "test support")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Lines, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 
@@ -72,6 +73,16 @@ impl World {
             world.ok(name, &["join", &link, "--nick", name]);
         }
         world
+    }
+
+    /// Gives the relay a command as its operator; returns the exit code and what it said.
+    pub(crate) fn ctl(&self, line: &str) -> String {
+        let mut stream = UnixStream::connect(self.relay.folder.join("control.sock")).unwrap();
+        let asked = serde_json::json!({"line": line, "json": false});
+        writeln!(stream, "{asked}").unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        said
     }
 
     pub(crate) fn command(&self, who: &str, args: &[&str]) -> Command {
