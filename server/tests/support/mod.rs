@@ -23,7 +23,8 @@ use chatcore::wire::relay::{
     Answer, CloseReason, Delivery, DeviceFrame, ErrorCode, LoggedIn, RelayFrame, Request,
 };
 use server::clock::{Clock, SystemClock};
-use server::{Config, Relay};
+use server::operator::{Command, Operator};
+use server::{Config, Relay, RelayError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -53,6 +54,7 @@ pub struct TestRelay {
     pub address: SocketAddr,
     pub key: RelayKey,
     pub token: Option<InviteToken>,
+    operator: Operator,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
 }
@@ -68,13 +70,19 @@ impl TestRelay {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let (key, token) = (relay.key(), relay.invite_link(address).token);
+        let operator = relay.operator();
         let serving = tokio::spawn(async move {
             let shutdown = async {
                 let _ = stopped.await;
             };
             relay.serve(listener, shutdown).await.unwrap();
         });
-        Self { address, key, token, stop, serving }
+        Self { address, key, token, operator, stop, serving }
+    }
+
+    /// Gives it a command of its operator's.
+    pub fn operator(&self, line: &str) -> Result<String, RelayError> {
+        self.operator.run(&Command::parse(line).unwrap()).map(|said| said.text)
     }
 
     /// Stops it; its data folder is free afterwards.

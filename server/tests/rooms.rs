@@ -1,0 +1,378 @@
+//! What a relay does about rooms, and what its operator does about users; over real connections.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use bytes::Bytes;
+use chatcore::ids::{DAY, RoomId};
+use chatcore::invite::InviteLink;
+use chatcore::keys::{RelayKey, Signed};
+use chatcore::membership::{
+    Act, Announcement, Event, EventDraft, Joined, RoomKind, RoomName, Signer, Statement,
+    StatementFields, Topic,
+};
+use chatcore::room::RegisterSecret;
+use chatcore::wire::relay::{
+    Answer, AnswerForm, CloseReason, ErrorCode, Failure, More, Request, RoomSummary,
+};
+use server::Config;
+use server::clock::{Clock, SystemClock};
+use support::{Device, ManualClock, TestRelay, User, both, logged_in};
+
+fn sign(user: &User, draft: EventDraft) -> Event {
+    let (identity, cert) = (user.record.identity_key(), &user.cert);
+    draft.sign(Signer::Device { identity, cert, keys: &user.keys })
+}
+
+fn create(user: &User, name: &str) -> Event {
+    let name = RoomName::new(name).unwrap();
+    let act = Act::Create { kind: RoomKind::Open, name, topic: Topic::default(), nonce: [1; 16] };
+    sign(user, EventDraft { after: None, at: SystemClock.now(), act })
+}
+
+fn after(user: &User, event: &Event, act: Act) -> Event {
+    let after = Some((event.room(), event.seq(), event.hash()));
+    sign(user, EventDraft { after, at: SystemClock.now(), act })
+}
+
+fn statement(user: &User, room: RoomId, counter: u64, joined: Joined) -> Request {
+    let fields = StatementFields { room, counter, joined };
+    let signed = Statement::sign(fields, user.record.identity_key(), &user.cert, &user.keys);
+    Request::PutStatement(signed.signed().clone())
+}
+
+fn append(event: &Event) -> Request {
+    Request::AppendRoom(event.signed().clone())
+}
+
+async fn read(device: &mut Device, room: RoomId) -> (Vec<Signed>, Vec<u64>) {
+    let request = Request::GetRoom { room, from_seq: 0, after_statement: 0 };
+    match device.request(request).await {
+        Answer::RoomData { events, statements, more } => {
+            assert_eq!(more, More::No);
+            (events, statements.into_iter().map(|(n, _)| n).collect())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn list(device: &mut Device) -> Vec<RoomSummary> {
+    match device.request(Request::ListRooms).await {
+        Answer::RoomList(rooms) => rooms,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn entry(secret: &RegisterSecret, position: u64, bytes: &[u8]) -> Request {
+    let (write_key, entry, proof) = secret.seal(position, bytes, &mut rand::rng()).unwrap();
+    Request::AppendRegister { write_key, position, entry: entry.into(), proof }
+}
+
+async fn entries(device: &mut Device, secret: &RegisterSecret) -> (u64, Vec<Bytes>) {
+    match device.request(Request::ReadRegister { register: secret.id(), from: 0 }).await {
+        Answer::RegisterEntries { length, entries } => (length, entries),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_register_takes_one_entry_for_each_position_from_whoever_has_its_key() {
+    for (mut config, _folder) in both() {
+        config.limits.registers.entries = 3;
+        config.limits.registers.registers = 1;
+        let relay = TestRelay::start(config).await;
+        let (_, mut alice) = relay.join("alice").await;
+        let (_, mut bob) = relay.join("bob").await;
+        let secret = RegisterSecret::generate(&mut rand::rng());
+        let unknown = Request::ReadRegister { register: secret.id(), from: 0 };
+        assert_eq!(bob.refusal(unknown).await, ErrorCode::UnknownRegister);
+        let first = entry(&secret, 0, b"first");
+        assert_eq!(alice.request(first.clone()).await, Answer::Done);
+        assert_eq!(alice.request(first.clone()).await, Answer::Done, "the same again");
+        let conflict = Failure { limit: 1, ..ErrorCode::Conflict.into() };
+        let other = entry(&secret, 0, b"other");
+        assert_eq!(bob.request(other).await, Answer::Failure(conflict));
+        let gap = entry(&secret, 2, b"third");
+        assert_eq!(bob.request(gap).await, Answer::Failure(conflict));
+        // A proof for another position, entry or key opens nothing.
+        let Request::AppendRegister { write_key, entry: bytes, proof, .. } = first else {
+            panic!("an append");
+        };
+        let moved = Request::AppendRegister { write_key, position: 1, entry: bytes.clone(), proof };
+        assert_eq!(bob.refusal(moved).await, ErrorCode::Forbidden);
+        let stranger = RegisterSecret::generate(&mut rand::rng());
+        let (foreign, ..) = stranger.seal(0, b"x", &mut rand::rng()).unwrap();
+        let forged = Request::AppendRegister {
+            write_key: foreign,
+            position: 0,
+            entry: bytes.clone(),
+            proof,
+        };
+        assert_eq!(bob.refusal(forged).await, ErrorCode::Forbidden);
+        for position in 1..3 {
+            assert_eq!(bob.request(entry(&secret, position, b"more")).await, Answer::Done);
+        }
+        assert_eq!(bob.refusal(entry(&secret, 3, b"full")).await, ErrorCode::StorageQuota);
+        let (length, all) = entries(&mut bob, &secret).await;
+        assert_eq!((length, all.len(), &all[0]), (3, 3, &bytes));
+        assert_eq!(&secret.open(0, &all[0]).unwrap()[..], b"first");
+        // Who begins a register pays for it.
+        assert_eq!(alice.refusal(entry(&stranger, 0, b"x")).await, ErrorCode::RoomQuota);
+        assert_eq!(bob.request(entry(&stranger, 0, b"x")).await, Answer::Done);
+        relay.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_open_room_takes_what_its_rules_allow_and_survives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::in_folder(folder.path().join("data"));
+    let relay = TestRelay::start(config.clone()).await;
+    let (alice, mut alices) = relay.join("alice").await;
+    let (bob, mut bobs) = relay.join("bob").await;
+    let made = create(&alice, "tea");
+    let request = Request::CreateRoom(made.signed().clone());
+    assert_eq!(bobs.refusal(request.clone()).await, ErrorCode::Forbidden, "not his");
+    assert_eq!(alices.request(request.clone()).await, Answer::Done);
+    assert_eq!(alices.request(request).await, Answer::Done, "the same again");
+    let namesake = Request::CreateRoom(create(&bob, "TEA").signed().clone());
+    assert_eq!(bobs.refusal(namesake).await, ErrorCode::RoomNameTaken);
+    let room = made.room();
+    let unknown = RoomId::from_bytes([9; 32]);
+    let join = statement(&bob, unknown, 1, Joined::Yes);
+    assert_eq!(bobs.refusal(join).await, ErrorCode::UnknownRoom);
+    let presence = Request::QueryRoomPresence(room);
+    assert_eq!(bobs.refusal(presence).await, ErrorCode::Forbidden, "members only");
+    for (user, device) in [(&alice, &mut alices), (&bob, &mut bobs)] {
+        let join = statement(user, room, 1, Joined::Yes);
+        assert_eq!(device.request(join.clone()).await, Answer::Done);
+        assert_eq!(device.request(join).await, Answer::Done, "the same again");
+    }
+    let stale = statement(&bob, room, 1, Joined::No);
+    assert_eq!(bobs.refusal(stale).await, ErrorCode::Conflict);
+    let foreign = statement(&alice, room, 2, Joined::No);
+    assert_eq!(bobs.refusal(foreign).await, ErrorCode::Forbidden);
+
+    let topic = |text: &str| Act::SetTopic(Topic::new(text).unwrap());
+    let by_bob = after(&bob, &made, topic("mine"));
+    assert_eq!(bobs.refusal(append(&by_bob)).await, ErrorCode::Forbidden, "his role");
+    let green = after(&alice, &made, topic("green"));
+    assert_eq!(bobs.refusal(append(&green)).await, ErrorCode::Forbidden, "her event");
+    assert_eq!(alices.request(append(&green)).await, Answer::Done);
+    let black = after(&alice, &made, topic("black"));
+    assert_eq!(alices.refusal(append(&black)).await, ErrorCode::Conflict);
+    // A number that does not follow would replace what is stored under it.
+    let wrong = Some((room, 0, green.hash()));
+    let wrong = sign(&alice, EventDraft { after: wrong, at: SystemClock.now(), act: topic("x") });
+    assert_eq!(alices.refusal(append(&wrong)).await, ErrorCode::Forbidden);
+    // Nor may a kick bar more than what is known: the user could never come back.
+    let user = bob.address().user;
+    let forever = after(&alice, &green, Act::Kick { user, counter: u64::MAX });
+    assert_eq!(alices.refusal(append(&forever)).await, ErrorCode::Forbidden);
+    let kick = after(&alice, &green, Act::Kick { user, counter: 1 });
+    assert_eq!(alices.request(append(&kick)).await, Answer::Done);
+    assert_eq!(bobs.answer(0).await, Answer::RoomChanged(room));
+    let (events, numbers) = read(&mut bobs, room).await;
+    assert_eq!(events, [made, green, kick].map(|e| e.signed().clone()));
+    relay.stop().await;
+
+    let relay = TestRelay::start(config).await;
+    let mut bobs = relay.login(&bob).await;
+    assert_eq!(read(&mut bobs, room).await, (events, numbers.clone()));
+    let summary = list(&mut bobs).await.into_iter().find(|r| r.room == room).unwrap();
+    assert_eq!((summary.members, summary.topic.as_str()), (1, "green"));
+    let again = statement(&bob, room, 2, Joined::Yes);
+    assert_eq!(bobs.request(again).await, Answer::Done, "kicked, not banned");
+    let (_, later) = read(&mut bobs, room).await;
+    assert!(later.iter().max() > numbers.iter().max(), "a new number");
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn everybody_is_shown_the_lobby_and_nobody_but_the_relay_rules_it() {
+    for (config, _folder) in both() {
+        let relay = TestRelay::start(config).await;
+        let alice = User::new("alice");
+        let (mut device, answer) = relay.register(&alice).await;
+        let lobby = logged_in(&answer).lobby.unwrap();
+        assert_eq!(device.request(statement(&alice, lobby, 1, Joined::Yes)).await, Answer::Done);
+        let rooms = list(&mut device).await;
+        assert_eq!((rooms.len(), rooms[0].room, rooms[0].name.as_str()), (1, lobby, "Lobby"));
+        let create = Event::verify(rooms[0].create.clone(), &relay.key).unwrap();
+        assert!(create.actor().user().is_none(), "signed by the relay");
+        let close = after(&alice, &create, Act::Close);
+        assert_eq!(device.refusal(append(&close)).await, ErrorCode::Forbidden);
+        relay.stop().await;
+    }
+}
+
+fn texts(key: &RelayKey, all: Vec<Signed>) -> Vec<String> {
+    all.into_iter().map(|signed| Announcement::verify(&signed, key).unwrap().text).collect()
+}
+
+async fn announced(device: &mut Device, relay: &TestRelay) -> Vec<String> {
+    match device.request(Request::GetAnnouncements { after: 0 }).await {
+        Answer::Announcements(all) => texts(&relay.key, all),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn announcements_wait_for_those_they_are_for_and_for_nobody_else() {
+    for (config, _folder) in both() {
+        let relay = TestRelay::start(config).await;
+        let (alice, mut alices) = relay.join("alice").await;
+        let (_, mut bobs) = relay.join("bob").await;
+        relay.operator("makeroom tea").unwrap();
+        let rooms = list(&mut alices).await;
+        let tea = rooms.iter().find(|room| room.name.as_str() == "tea").unwrap().room;
+        assert_eq!(alices.request(statement(&alice, tea, 1, Joined::Yes)).await, Answer::Done);
+        assert_eq!(alices.answer(0).await, Answer::RoomChanged(tea));
+        for n in 0..70 {
+            relay.operator(&format!("announce #tea {n}")).unwrap();
+        }
+        relay.operator("announce to all").unwrap();
+        // Seventy that are not for him do not hide the one that is.
+        assert_eq!(announced(&mut bobs, &relay).await, ["to all"]);
+        assert_eq!(announced(&mut alices, &relay).await.len(), 64, "at most so many at once");
+        match bobs.answer(0).await {
+            Answer::Announced(signed) => assert_eq!(texts(&relay.key, vec![signed]), ["to all"]),
+            other => panic!("{other:?}"),
+        }
+        assert!(relay.operator("announce #nowhere hello").is_err());
+        relay.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_banned_stay_out_the_kicked_come_back() {
+    for (config, _folder) in both() {
+        let relay = TestRelay::start(config).await;
+        let (bob, mut bobs) = relay.join("bob").await;
+        relay.operator("kick bob").unwrap();
+        assert_eq!(bobs.closing().await, Some(CloseReason::Kicked));
+        let mut bobs = relay.login(&bob).await;
+        relay.operator("ban bob").unwrap();
+        assert_eq!(bobs.closing().await, Some(CloseReason::Kicked));
+        let (_, answer) = relay.try_login(&bob).await;
+        assert_eq!(answer, Answer::Failure(ErrorCode::Banned.into()));
+        let (_, answer) = relay.register(&bob).await;
+        assert_eq!(answer, Answer::Failure(ErrorCode::Banned.into()));
+        // Whoever lost his name is still to be found, by id.
+        relay.operator("release bob").unwrap();
+        let id = bob.address().user.to_hex();
+        relay.operator(&format!("unban {id}")).unwrap();
+        relay.login(&bob).await;
+        assert!(relay.operator("ban nobody").is_err());
+        relay.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn administrators_do_what_they_may_and_no_more() {
+    let relay = TestRelay::start(Config::ephemeral()).await;
+    let (_, mut alices) = relay.join("alice").await;
+    let (_, _bobs) = relay.join("bob").await;
+    let ask = |line: &str| Request::AdminCommand { line: line.to_owned(), form: AnswerForm::Words };
+    assert_eq!(alices.refusal(ask("users")).await, ErrorCode::Forbidden);
+    relay.operator("grant alice admin").unwrap();
+    relay.operator("grant bob admin").unwrap();
+    let code = |answer| match answer {
+        Answer::AdminAnswer { code, .. } => code,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(code(alices.request(ask("!users")).await), 0);
+    for refused in ["quit", "backup /tmp/x", "grant carol admin", "revoke bob", "ban bob"] {
+        assert_eq!(code(alices.request(ask(refused)).await), 4, "{refused}");
+    }
+    assert_eq!(code(alices.request(ask("nonsense")).await), 2);
+    relay.operator("revoke alice").unwrap();
+    assert_eq!(alices.refusal(ask("users")).await, ErrorCode::Forbidden);
+    let audit = relay.operator("audit").unwrap();
+    assert_eq!(audit.matches("grant").count(), 2, "{audit}");
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn invitations_end_when_they_are_used_up_or_over_or_replaced() {
+    for (config, _folder) in both() {
+        let clock = ManualClock::new();
+        let mut relay = TestRelay::start_with_clock(config, clock.clone()).await;
+        let standing = relay.token.clone();
+        let token = |said: String| {
+            let link = said.split_whitespace().find(|word| word.starts_with("chat://"));
+            link.unwrap().parse::<InviteLink>().unwrap().token
+        };
+        relay.token = token(relay.operator("invite --uses 1").unwrap());
+        relay.join("alice").await;
+        let (_, answer) = relay.register(&User::new("bob")).await;
+        assert_eq!(answer, Answer::Failure(ErrorCode::BadToken.into()));
+        relay.token = token(relay.operator("invite --days 2").unwrap());
+        relay.join("bob").await;
+        clock.advance(2 * DAY + 1);
+        let (_, answer) = relay.register(&User::new("carol")).await;
+        assert_eq!(answer, Answer::Failure(ErrorCode::BadToken.into()));
+        let fresh = token(relay.operator("invite --reset").unwrap());
+        assert_ne!(fresh, standing);
+        relay.token = standing;
+        let (_, answer) = relay.register(&User::new("carol")).await;
+        assert_eq!(answer, Answer::Failure(ErrorCode::BadToken.into()));
+        relay.token = fresh;
+        relay.join("carol").await;
+        relay.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn one_user_makes_so_many_rooms_also_if_he_passes_them_on() {
+    let mut config = Config::ephemeral();
+    config.limits.open_rooms_per_user = 2;
+    let relay = TestRelay::start(config).await;
+    let (alice, mut device) = relay.join("alice").await;
+    let make = |n: usize| create(&alice, &format!("room {n}"));
+    let ask = |event: &Event| Request::CreateRoom(event.signed().clone());
+    for n in 0..2 {
+        let made = make(n);
+        assert_eq!(device.request(ask(&made)).await, Answer::Done);
+        let to = chatcore::ids::UserId::from_bytes([7; 32]);
+        let passed = after(&alice, &made, Act::Transfer(to));
+        let _refused_or_not = device.request(append(&passed)).await;
+    }
+    assert_eq!(device.refusal(ask(&make(2))).await, ErrorCode::RoomQuota);
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_operator_decided_survives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::in_folder(folder.path().join("data"));
+    let relay = TestRelay::start(config.clone()).await;
+    let alice = User::new("alice");
+    let (_, answer) = relay.register(&alice).await;
+    let lobby = logged_in(&answer).lobby;
+    let (bob, _bobs) = relay.join("bob").await;
+    relay.operator("ban bob").unwrap();
+    relay.operator("grant alice admin").unwrap();
+    relay.operator("announce we are back soon").unwrap();
+    let once = relay.operator("invite --uses 1").unwrap();
+    let audit = relay.operator("audit").unwrap();
+    relay.stop().await;
+
+    let mut relay = TestRelay::start(config).await;
+    let (mut device, answer) = relay.try_login(&alice).await;
+    let answer = logged_in(&answer);
+    assert_eq!(answer.lobby, lobby, "the same Lobby");
+    assert!(answer.announced > 0);
+    assert_eq!(announced(&mut device, &relay).await, ["we are back soon"]);
+    let ask = Request::AdminCommand { line: "stats".to_owned(), form: AnswerForm::Json };
+    assert!(matches!(device.request(ask).await, Answer::AdminAnswer { code: 0, .. }));
+    let (_, answer) = relay.try_login(&bob).await;
+    assert_eq!(answer, Answer::Failure(ErrorCode::Banned.into()));
+    assert_eq!(relay.operator("audit").unwrap(), audit);
+    let link = once.split_whitespace().find(|word| word.starts_with("chat://")).unwrap();
+    relay.token = link.parse::<InviteLink>().unwrap().token;
+    relay.join("carol").await;
+    let (_, answer) = relay.register(&User::new("dave")).await;
+    assert_eq!(answer, Answer::Failure(ErrorCode::BadToken.into()));
+    relay.stop().await;
+}
