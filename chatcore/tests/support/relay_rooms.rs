@@ -27,7 +27,9 @@ pub(crate) struct RelayRooms {
     pub(crate) side_b: BTreeSet<UserId>,
     /// Users who are shown only as many entries, and nothing of other registers.
     pub(crate) frozen: BTreeMap<UserId, BTreeMap<RegisterId, usize>>,
-    /// Users to whom nobody's statements are shown.
+    /// Statements in one answer.
+    pub(crate) page: usize,
+    /// Users to whom nobody's statement is shown but the first.
     pub(crate) hidden_from: BTreeSet<UserId>,
     pub(crate) open: BTreeMap<RoomId, OpenRoom>,
     pub(crate) lobby: Option<RoomId>,
@@ -166,10 +168,10 @@ impl RelayRooms {
                 let events = room.chain.events_from(from_seq).map(|e| e.signed().clone());
                 let events: Vec<_> = events.collect();
                 let is_shown = !self.hidden_from.contains(&from.user);
-                let fresh = |(n, _): &&(u64, Signed)| *n > after_statement && is_shown;
+                let fresh = |(n, _): &&(u64, Signed)| *n > after_statement && (is_shown || *n == 1);
                 let fresh = room.numbered.iter().filter(fresh);
-                let statements: Vec<_> = fresh.take(5).cloned().collect();
-                let more = if statements.len() == 5 { More::Yes } else { More::No };
+                let statements: Vec<_> = fresh.take(self.page).cloned().collect();
+                let more = if statements.len() == self.page { More::Yes } else { More::No };
                 Ok(Answer::RoomData { events, statements, more })
             }
             Request::AppendRoom(signed) => {

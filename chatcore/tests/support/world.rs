@@ -31,7 +31,10 @@ impl World {
         let relay = Relay::new(seed);
         let names = ["alice", "bob", "carol", "dave", "eve"];
         let peers = (0..users)
-            .map(|i| Peer::new(names[i], relay.public(), now, seed * 100 + i as u64 + 1))
+            .map(|i| {
+                let name = names.get(i).map_or_else(|| format!("user{i}"), |n| (*n).to_owned());
+                Peer::new(&name, relay.public(), now, seed * 100 + i as u64 + 1)
+            })
             .collect();
         let rng = StdRng::seed_from_u64(seed ^ 0x5eed);
         let mut world =
