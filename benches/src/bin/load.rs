@@ -38,11 +38,14 @@ struct Flags {
     /// Logins
     #[arg(long, value_name = "N", default_value_t = 5_000)]
     logins: usize,
+    /// Newcomers who come into the Lobby, at most 1,000
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    newcomers: usize,
     /// Envelopes for people who are away
     #[arg(long, value_name = "N", default_value_t = 200_000)]
     offline: usize,
-    /// Use this relay instead of one of our own; it needs high limits, and --idle and --offline
-    /// are left out
+    /// Use this relay instead of one of our own; it needs high limits, and --idle, --newcomers
+    /// and --offline are left out
     #[arg(long, value_name = "LINK")]
     relay: Option<Target>,
     /// Process of that relay, for its CPU time
@@ -141,6 +144,13 @@ async fn measure(flags: &Flags, folder: &Path) -> Result<(), BenchError> {
     }
     let Some(own) = own else { return Ok(()) };
     own.stop()?;
+    if flags.newcomers > 0 {
+        let relay = Process::start(&Role::Relay(folder.join("lobby")))?;
+        let target = relay.link()?;
+        let sides = Sides { relay: &target, relay_pid: Some(relay.pid()), ..sides };
+        print(load::measure_lobby(&sides, flags.newcomers).await?);
+        relay.stop()?;
+    }
     if flags.offline > 0 {
         let relay = Process::start(&Role::Relay(folder.join("offline")))?;
         let target = relay.link()?;

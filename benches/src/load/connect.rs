@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use chatcore::ids::RoomId;
 use chatcore::invite::InviteLink;
 use chatcore::noise::transport::{frame_record, split_record};
 use chatcore::noise::{ClientHandshake, Transport};
@@ -94,6 +95,8 @@ pub struct Connected {
     pub(super) transport: Transport,
     /// What came behind the answer.
     pub(super) rest: Vec<u8>,
+    /// The room that newcomers come into.
+    pub(super) lobby: Option<RoomId>,
 }
 
 /// Connects, shakes hands, and waits until the first request is answered.
@@ -118,7 +121,10 @@ pub(super) async fn connect(
         let record = record(&mut stream, &mut buffer).await?;
         let Some(message) = transport.open(&record)? else { continue };
         match RelayFrame::decode(Bytes::from(message))?.answer {
-            Answer::LoggedIn(_) => return Ok(Connected { stream, transport, rest: buffer }),
+            Answer::LoggedIn(login) => {
+                let lobby = login.lobby;
+                return Ok(Connected { stream, transport, rest: buffer, lobby });
+            }
             Answer::Failure(failure) => return Err(BenchError::Refused(failure.code)),
             other => return Err(BenchError::Unexpected(format!("{other:?}"))),
         }

@@ -5,7 +5,7 @@
 //! serve      what runs inside them                     forwarder  the bare one
 //! connect    logging in and registering                line       one connection's loop
 //! protocol   the same messages: through the relay, or as plain bytes
-//! busy · logins · offline · idle                       what is measured, one file each
+//! busy · logins · lobby · offline · idle               what is measured, one file each
 //! ```
 
 mod busy;
@@ -13,6 +13,7 @@ mod connect;
 mod forwarder;
 mod idle;
 mod line;
+mod lobby;
 mod logins;
 mod offline;
 mod process;
@@ -22,6 +23,7 @@ mod serve;
 pub use busy::{measure_latency, measure_throughput};
 pub use connect::{Crowd, Target};
 pub use idle::measure_idle;
+pub use lobby::measure_lobby;
 pub use logins::measure_logins;
 pub use offline::measure_offline;
 pub use process::{Process, Role, disk_usage};
