@@ -10,7 +10,7 @@
 mod support;
 
 use chatcore::engine::{Command, Event, NewRoom, RefusedBecause, RoomStanding, RoomView, query};
-use chatcore::ids::{Conversation, HOUR, MINUTE, MessageId, RoomId, UserId};
+use chatcore::ids::{Conversation, HOUR, MINUTE, MessageId, RegisterId, RoomId, UserId};
 use chatcore::keys::RelayKeyPair;
 use chatcore::membership::{Act, Announcement, Role, RoomKind, RoomName, Topic};
 use chatcore::wire::content::Body;
@@ -374,6 +374,44 @@ fn others_move_the_room_when_who_removed_somebody_is_gone() {
     later(&mut world);
     assert_eq!(texts(&world, 0, room), ["without carol"]);
     assert_eq!(view(&world, 0, room).head, view(&world, 1, room).head);
+}
+
+#[test]
+fn a_register_that_somebody_filled_does_not_end_the_room() {
+    let (mut world, room) = three(21);
+    let carol = user(&world, 2);
+    world.relay.rooms.entries_cap = *world.relay.rooms.lengths().values().next().unwrap();
+    act(&mut world, 0, room, Act::Kick { user: carol, counter: 0 }).unwrap();
+    world.relay.rooms.entries_cap = 1_024;
+    later(&mut world);
+    assert_eq!(view(&world, 0, room).members, 2);
+    assert_eq!(view(&world, 1, room).head, view(&world, 0, room).head);
+    assert_eq!(view(&world, 2, room).standing, RoomStanding::Outside);
+    act(&mut world, 1, room, Act::SetTopic(Topic::new("it goes on").unwrap())).unwrap();
+    say(&mut world, 0, room, "without carol").unwrap();
+    later(&mut world);
+    assert_eq!(view(&world, 0, room).topic, "it goes on");
+    assert_eq!(texts(&world, 1, room), ["without carol"]);
+    assert!(texts(&world, 2, room).is_empty());
+}
+
+#[test]
+fn who_moves_a_room_and_keeps_its_secret_does_not_keep_the_room() {
+    let (mut world, room) = three(22);
+    let nobodys = RegisterId::from_bytes([9; 32]);
+    act(&mut world, 1, room, Act::Move(nobodys)).unwrap();
+    world.run_until_quiet();
+    assert_eq!(view(&world, 0, room).head, view(&world, 1, room).head, "moved, and locked");
+    later(&mut world);
+    let (owner, bob) = (view(&world, 0, room), user(&world, 1));
+    assert_eq!(owner.head, view(&world, 2, room).head);
+    act(&mut world, 0, room, Act::Kick { user: bob, counter: 0 }).unwrap();
+    later(&mut world);
+    assert_eq!(view(&world, 2, room).members, 2);
+    assert_eq!(view(&world, 1, room).standing, RoomStanding::Outside);
+    say(&mut world, 2, room, "ours again").unwrap();
+    later(&mut world);
+    assert_eq!(texts(&world, 0, room), ["ours again"]);
 }
 
 #[test]

@@ -446,6 +446,8 @@ pub(crate) struct RoomRow {
     pub(crate) next_intent: u64,
     /// A move that is due is ours to make.
     pub(crate) moves: bool,
+    /// Since when the current register can't be opened.
+    pub(crate) locked_since: Option<Timestamp>,
     /// The event that was last sent to be ordered.
     pub(crate) attempt: Option<Signed>,
     pub(crate) sent_seq: u64,

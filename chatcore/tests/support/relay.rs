@@ -102,7 +102,12 @@ impl Relay {
             unlisted: BTreeSet::new(),
             pretended: BTreeMap::new(),
             visible: BTreeMap::new(),
-            rooms: RelayRooms { members_cap: 1_000, page: 5, ..RelayRooms::default() },
+            rooms: RelayRooms {
+                members_cap: 1_000,
+                page: 5,
+                entries_cap: 1_024,
+                ..RelayRooms::default()
+            },
             now: Timestamp(1_800_000_000_000),
         }
     }

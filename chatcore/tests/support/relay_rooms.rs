@@ -27,6 +27,8 @@ pub(crate) struct RelayRooms {
     pub(crate) side_b: BTreeSet<UserId>,
     /// Users who are shown only as many entries, and nothing of other registers.
     pub(crate) frozen: BTreeMap<UserId, BTreeMap<RegisterId, usize>>,
+    /// Entries that a register can have.
+    pub(crate) entries_cap: usize,
     /// Statements in one answer.
     pub(crate) page: usize,
     /// Users to whom nobody's statement is shown but the first.
@@ -134,6 +136,9 @@ impl RelayRooms {
                 }
                 if sides[side].len() != place {
                     return Err(ErrorCode::Conflict);
+                }
+                if place >= self.entries_cap {
+                    return Err(ErrorCode::StorageQuota);
                 }
                 sides[side].push(entry);
                 if !self.is_forking {

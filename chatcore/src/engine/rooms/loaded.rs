@@ -114,6 +114,7 @@ impl Room {
             intents: Vec::new(),
             next_intent: 0,
             moves: false,
+            locked_since: None,
             attempt: None,
             sent_seq: 0,
             sent_hash: [0; 32],

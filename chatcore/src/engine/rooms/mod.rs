@@ -97,6 +97,8 @@ pub(super) struct Sync {
     last_conflict: Option<u64>,
     /// The relay named a newer counter of ours.
     recounted: bool,
+    /// The room was taken on in another register, because the current one is of no use.
+    rescued: bool,
     /// Since when the room is to be moved.
     move_due: Option<Timestamp>,
     /// When we are to move it, if nobody did before.

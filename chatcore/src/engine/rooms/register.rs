@@ -6,7 +6,7 @@ use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, Pending};
 use super::loaded::{Room, Taken, tell_forks};
 use super::{Freshness, MOVE_PATIENCE, RoomAsk};
-use crate::ids::{MessageId, RegisterId, UserId};
+use crate::ids::{MINUTE, MessageId, RegisterId, UserId};
 use crate::membership::{Act, CHECKPOINT_EVERY, Event as RoomEvent, Role, RoomKind, RoomState};
 use crate::room::RegisterSecret;
 use crate::store::rows::{RoomStanding, Unsent};
@@ -16,6 +16,8 @@ use crate::wire::room::{decode_register_entry, encode_register_entry};
 
 /// Entries of a register after which the room goes on in another one.
 const NEARLY_FULL: u64 = MAX_ENTRIES - 256;
+/// Milliseconds that the secret of a register is waited for.
+const LOCKED_PATIENCE: u64 = 10 * MINUTE;
 /// Most bytes of the events of one entry.
 const MAX_ENTRY_EVENTS: usize = ENTRY_SIZES[6] - 64;
 
@@ -45,9 +47,11 @@ impl Engine {
             }
             self.rooms.sync(&id).locked = true;
             self.ask_members(tx, room)?;
+            self.rescue_locked(tx, room)?;
             return self.drive_unsent(tx, room);
         };
         self.rooms.sync(&id).locked = false;
+        room.row.locked_since = None;
         if !self.rooms.sync(&id).fresh {
             let from = room.row.cursor;
             let ask = RoomAsk::Read { register };
@@ -103,6 +107,46 @@ impl Engine {
             room.push_intent(Act::Checkpoint([0; 32]));
         }
         Ok(())
+    }
+
+    /// Nobody sent the secret of the current register for long: whoever has it keeps it to himself, or
+    /// is gone. The highest in rank goes first.
+    fn rescue_locked(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room) -> Result<(), EngineError> {
+        let own = tx.profile()?.user();
+        let since = *room.row.locked_since.get_or_insert(tx.now);
+        let (Some(role), Some(state)) = (room.role(&own), room.state()) else { return Ok(()) };
+        if role < Role::Moderator {
+            return Ok(());
+        }
+        let at = since.plus(LOCKED_PATIENCE).plus(turn_of(state, &own) * MOVE_PATIENCE);
+        if at > tx.now {
+            self.rooms.sync(&room.id()).move_at = Some(at);
+            return Ok(());
+        }
+        self.rescue(tx, room).map(drop)
+    }
+
+    /// Takes the room on in another register, which begins with the whole chain; the others are sent
+    /// the move and the secret. Once on a connection; tells whether it was done.
+    fn rescue(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room) -> Result<bool, EngineError> {
+        let id = room.id();
+        if std::mem::replace(&mut self.rooms.sync(&id).rescued, true) {
+            return Ok(false);
+        }
+        let secret = RegisterSecret::generate(tx.rng);
+        let register = secret.id();
+        room.add_secret(secret);
+        room.push_intent(Act::Move(register));
+        room.row.intents.rotate_right(1);
+        let signed = self.sign_intent(tx, room)?;
+        let Some(event) = signed.filter(|e| matches!(e.act(), Act::Move(_))) else {
+            return Ok(false);
+        };
+        self.take_events(tx, room, vec![event])?;
+        // Before anything else: also who is taken out next must be able to read that.
+        self.drive_unsent(tx, room)?;
+        self.rooms.touch(&id, Freshness::Stale);
+        Ok(true)
     }
 
     /// Appends what the register lacks of the chain, and an event of ours behind it.
@@ -253,6 +297,10 @@ impl Engine {
                 Ok(())
             }
             Answer::Failure(Failure { code, .. }) => {
+                let is_full = *code == ErrorCode::StorageQuota;
+                if is_full && self.rescue(tx, room)? {
+                    return Ok(());
+                }
                 self.rooms.sync(&id).refused = true;
                 self.give_up_intents(tx, room, *code);
                 Ok(())
