@@ -588,6 +588,37 @@ fn a_leave_whose_answer_was_lost_is_a_leave_all_the_same() {
 }
 
 #[test]
+fn who_was_taken_out_while_the_answer_was_lost_is_out() {
+    let mut world = World::new(23, 2);
+    let room = create(&mut world, 0, "tea", RoomKind::Open);
+    let now = world.now;
+    assert!(world.peers[1].command(now, Command::JoinRoom { ticket: 1, room }).is_ok());
+    let address = world.peers[1].address;
+    let joined = |world: &World| world.relay.rooms.open[&room].numbered.len();
+    let before = joined(&world);
+    while joined(&world) == before {
+        for frame in std::mem::take(&mut world.peers[1].outgoing) {
+            for answer in world.relay.handle(address, frame) {
+                if joined(&world) == before {
+                    world.peers[1].frame(now, answer);
+                }
+            }
+        }
+    }
+    world.peers[1].die();
+    world.run_until_quiet();
+    let bob = user(&world, 1);
+    act(&mut world, 0, room, Act::Kick { user: bob, counter: 0 }).unwrap();
+    world.connect(1);
+    later(&mut world);
+    assert_eq!(view(&world, 1, room).standing, RoomStanding::Outside);
+    assert_eq!(view(&world, 0, room).members, 1);
+    join(&mut world, 1, room).unwrap();
+    later(&mut world);
+    assert_eq!(view(&world, 0, room).members, 2, "kicked, not banned");
+}
+
+#[test]
 fn a_relay_that_lost_part_of_an_open_room_is_not_asked_for_ever() {
     let mut world = World::new(18, 2);
     let room = create(&mut world, 0, "tea", RoomKind::Open);

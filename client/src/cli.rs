@@ -395,7 +395,7 @@ pub enum RoleArg {
 /// What `presence` takes.
 #[derive(Debug, Args)]
 pub struct PresenceArgs {
-    /// Whether contacts may see you
+    /// Whether contacts and members of common rooms may see you
     pub visible: Switch,
 }
 

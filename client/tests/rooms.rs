@@ -191,6 +191,15 @@ fn open_rooms_the_lobby_and_what_the_relay_says() {
     assert!(audit.contains("ban dave") && audit.contains("grant alice"), "{audit}");
     assert!(!audit.contains("tea is ready"), "no text in the audit: {audit}");
     assert!(world.ctl("nonsense").starts_with('2'));
+
+    // A new name is seen by everybody with whom one spoke in a room, contact or not.
+    world.ok("bob", &["send", "#tea", "tea time"]);
+    assert_eq!(world.texts("carol"), ["tea time"]);
+    world.ok("bob", &["nick", "robert"]);
+    let lines = world.receive("carol");
+    let renamed = of_kind(&lines, "nickname_changed");
+    assert_eq!((&renamed[0]["from"], &renamed[0]["nickname"]), (&"bob".into(), &"robert".into()));
+    assert!(roles(&world, "carol", "tea").contains(&("robert".to_owned(), "owner".to_owned())));
 }
 
 #[test]

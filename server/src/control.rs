@@ -1,7 +1,8 @@
 //! The socket through which other processes of the operator reach a running relay.
 //!
-//! One command a connection: a line of JSON, `{"line": …, "json": …}`, goes in; a line with the exit
-//! code and then text come out, until the end of the stream. Only the relay's own user can open it: it lies in the data folder, mode 0600.
+//! One command a connection: a line of JSON, `{"line": …, "json": …}`, goes in; a line with the
+//! exit code and then text come out, until the end of the stream. Only the relay's own user can open
+//! it: it lies in the data folder, mode 0600.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;

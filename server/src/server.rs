@@ -86,6 +86,12 @@ impl Shared {
         }
     }
 
+    /// Tells whether there is disk for what is not of need; mailboxes go on with what is left.
+    pub(crate) fn has_disk(&self) -> bool {
+        let Some(folder) = self.folder_on_disk() else { return true };
+        fs4::available_space(folder).is_ok_and(|free| free >= crate::store::KEPT_FREE)
+    }
+
     /// Returns an invite link with a token; `None` before the relay listens.
     pub(crate) fn link(&self, token: Option<InviteToken>) -> Option<InviteLink> {
         let (host, port) = self.address.get().cloned()?;

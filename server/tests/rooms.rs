@@ -286,6 +286,7 @@ async fn administrators_do_what_they_may_and_no_more() {
         assert_eq!(code(alices.request(ask(refused)).await), 4, "{refused}");
     }
     assert_eq!(code(alices.request(ask("nonsense")).await), 2);
+    assert_eq!(code(alices.request(ask("help nonsense")).await), 5);
     relay.operator("revoke alice").unwrap();
     assert_eq!(alices.refusal(ask("users")).await, ErrorCode::Forbidden);
     let audit = relay.operator("audit").unwrap();

@@ -15,7 +15,7 @@ use crate::wire::relay::{Request, RoomPresence};
 /// Milliseconds in which new tags are gathered before the relay is told.
 const GATHER: u64 = 2 * SECOND;
 
-/// Whether contacts may see that we are here.
+/// Whether contacts, and members of common rooms, may see that we are here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visibility {
     /// They may, while a program that stays is connected.
@@ -25,7 +25,7 @@ pub enum Visibility {
 }
 
 impl Engine {
-    /// Says that this program stays: while it is connected, contacts may see that we are here.
+    /// Says that this program stays: while it is connected, others may see that we are here.
     pub fn attend(&mut self) {
         self.attending = true;
     }

@@ -277,7 +277,10 @@ fn update_from(update: pb::RoomUpdate) -> Result<RoomUpdate, WireError> {
         room: RoomId::from_bytes(array(&update.room_id, "room_id")?),
         register: match secret.as_slice() {
             [] => None,
-            secret => Some(RegisterSecret::from_bytes(&array(secret, "register_secret")?)),
+            secret => {
+                let secret = Zeroizing::new(array(secret, "register_secret")?);
+                Some(RegisterSecret::from_bytes(&secret))
+            }
         },
         events: update.events.into_iter().map(signed_from).collect::<Result<_, _>>()?,
         statements: update.statements.into_iter().map(signed_from).collect::<Result<_, _>>()?,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chatcore::ids::{RegisterId, RoomId};
+use chatcore::ids::{RegisterId, RoomId, SECOND};
 use chatcore::keys::{Signed, SigningPublicKey, verify_append};
 use chatcore::membership::Statement;
 use chatcore::wire::limits::{MAX_ADMIN_ANSWER, MAX_ANNOUNCEMENTS};
@@ -15,6 +15,8 @@ use crate::rooms::{tell, verify_of};
 use crate::server::Shared;
 use crate::store::Appended;
 
+/// Milliseconds after which another entry is worth a try when the disk is nearly full.
+const NO_DISK_RETRY: u64 = 60 * SECOND;
 /// Most bytes of entries in one answer.
 const MAX_READ: usize = 512 << 10;
 
@@ -95,6 +97,10 @@ pub(super) fn append_register(
         let retry_after_ms = shared.register_appends.retry_after_ms();
         return Err(Failure { code: ErrorCode::RateLimited, limit: 0, retry_after_ms });
     }
+    if !shared.has_disk() {
+        let retry_after_ms = NO_DISK_RETRY;
+        return Err(Failure { code: ErrorCode::RateLimited, limit: 0, retry_after_ms });
+    }
     let register =
         verify_append(write_key, position, &entry, proof).map_err(|_| ErrorCode::Forbidden)?;
     let quota = shared.limits.registers;
@@ -162,6 +168,11 @@ pub(super) fn admin(
             Err(error) => (error.exit_code(), error.to_string()),
         },
     };
+    if text.len() > MAX_ADMIN_ANSWER && form == AnswerForm::Json {
+        // Half an object is of no use to a program.
+        let text = "that is too much to send; ask where the relay runs: chat-server ctl";
+        return Ok(Answer::AdminAnswer { code: 1, text: text.to_owned() });
+    }
     let cut = (0..=MAX_ADMIN_ANSWER.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
     text.truncate(cut.unwrap_or(0));
     Ok(Answer::AdminAnswer { code, text })

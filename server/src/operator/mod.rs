@@ -115,7 +115,7 @@ struct Task<'a> {
 impl Task<'_> {
     fn run(&self, command: &Command) -> Result<Said, RelayError> {
         match command {
-            Command::Help(about) => Ok(help(about.as_deref(), self.by)),
+            Command::Help(about) => help(about.as_deref(), self.by),
             Command::Users => self.users(),
             Command::Rooms => Ok(self.rooms()),
             Command::Room(name) => self.room(name),
@@ -471,7 +471,7 @@ enum Role {
     User,
 }
 
-fn help(about: Option<&str>, by: By) -> Said {
+fn help(about: Option<&str>, by: By) -> Result<Said, RelayError> {
     let about = about.map(|name| name.strip_prefix('!').unwrap_or(name));
     let is_for =
         |name: &str| by == By::Operator || !matches!(name, "quit" | "backup" | "grant" | "revoke");
@@ -483,12 +483,10 @@ fn help(about: Option<&str>, by: By) -> Said {
     let list: Vec<_> = wanted
         .map(|(name, usage, does)| json!({"command": name, "usage": usage, "does": does}))
         .collect();
-    let text = if lines.is_empty() {
-        "no such command; !help lists them".to_owned()
-    } else {
-        lines.join("\n")
-    };
-    Said::new(text, json!({"commands": list}))
+    if lines.is_empty() {
+        return Err(not_found("no such command; !help lists them".to_owned()));
+    }
+    Ok(Said::new(lines.join("\n"), json!({"commands": list})))
 }
 
 /// `Lobby (3 members, 2 online)`.

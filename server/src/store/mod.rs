@@ -137,6 +137,10 @@ pub trait Directory: Send + Sync {
     ) -> Result<Put, StoreError>;
 }
 
+/// Bytes of disk that files and registers leave free: a database that finds no room does not go on
+/// until it is opened anew.
+pub(crate) const KEPT_FREE: u64 = 256 << 20;
+
 /// Milliseconds a nickname that was given up stays reserved for its former owner.
 pub const NICKNAME_RESERVATION: u64 = 30 * chatcore::ids::DAY;
 

@@ -156,12 +156,10 @@ impl Engine {
                 return self.act_in_room(tx, ticket, id, Act::Join);
             }
             RoomKind::Open => {
-                if room.want(Joined::Yes).is_none() {
-                    self.put_room(tx, room);
-                    return Err(RoomFailure::Refused(ErrorCode::Conflict).into());
-                }
-                self.rooms.tickets.insert((id, STATEMENT), ticket);
+                let wanted = room.want(Joined::Yes);
                 self.put_room(tx, room);
+                wanted?;
+                self.rooms.tickets.insert((id, STATEMENT), ticket);
             }
         }
         self.rooms.touch(&id, Freshness::Stale);
@@ -193,12 +191,10 @@ impl Engine {
             self.put_room(tx, room);
             return self.act_in_room(tx, ticket, id, Act::Leave);
         }
-        if room.want(Joined::No).is_none() {
-            self.put_room(tx, room);
-            return Err(RoomFailure::Refused(ErrorCode::Conflict).into());
-        }
-        self.rooms.tickets.insert((id, STATEMENT), ticket);
+        let wanted = room.want(Joined::No);
         self.put_room(tx, room);
+        wanted?;
+        self.rooms.tickets.insert((id, STATEMENT), ticket);
         self.rooms.touch(&id, Freshness::Same);
         self.drive_rooms(tx)
     }

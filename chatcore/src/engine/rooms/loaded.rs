@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::query::damaged;
 use super::super::tx::Tx;
 use super::super::{EngineError, Event};
-use super::{RoomRef, name_of};
+use super::{RoomFailure, RoomRef, name_of};
 use crate::ids::{EventHash, RegisterId, RoomId, Timestamp, UserId};
 use crate::membership::{
     Chain, Event as RoomEvent, Joined, Offer, Role, RoomError, RoomKind, RoomState, Statement,
@@ -14,6 +14,7 @@ use crate::membership::{
 use crate::room::RegisterSecret;
 use crate::store::rows::{RoomRow, RoomStanding};
 use crate::store::{Direction, Key, Store, Table, Value};
+use crate::wire::relay::ErrorCode;
 use crate::wire::storage;
 
 /// Most statements kept of one open room: a relay that invents users fills no disk.
@@ -149,12 +150,13 @@ impl Room {
         self.state().filter(|_| self.is_member(user)).and_then(|state| state.role(user))
     }
 
-    /// Has our standing in an open room changed by a new statement; `None` when every counter was used.
-    pub(super) fn want(&mut self, joined: Joined) -> Option<()> {
-        self.row.own_counter = self.row.own_counter.checked_add(1).filter(|n| *n < MAX_COUNTER)?;
+    /// Has our standing in an open room changed by a new statement, unless every counter was used.
+    pub(super) fn want(&mut self, joined: Joined) -> Result<(), RoomFailure> {
+        let next = self.row.own_counter.checked_add(1).filter(|n| *n < MAX_COUNTER);
+        self.row.own_counter = next.ok_or(RoomFailure::Refused(ErrorCode::Conflict))?;
         self.row.wanted = Some(joined);
         self.row.attempt = None;
-        Some(())
+        Ok(())
     }
 
     /// Writes what changed.

@@ -253,12 +253,14 @@ impl Engine {
         joined: Joined,
     ) -> Result<(), EngineError> {
         room.row.wanted = None;
-        room.row.standing = match joined {
-            Joined::Yes => RoomStanding::Member,
-            Joined::No => RoomStanding::Outside,
-        };
+        let own = tx.profile()?.user();
+        // Who was taken out meanwhile did join, and is out all the same.
+        let is_in = joined == Joined::Yes && room.is_member(&own);
+        room.row.standing = if is_in { RoomStanding::Member } else { RoomStanding::Outside };
         self.settle_lobby(tx)?;
-        self.finish_ticket(tx, room.id(), STATEMENT, Ok(()));
+        let is_as_wanted = is_in == (joined == Joined::Yes);
+        let result = if is_as_wanted { Ok(()) } else { Err(RoomFailure::NotAMember) };
+        self.finish_ticket(tx, room.id(), STATEMENT, result);
         self.rooms.touch(&room.id(), Freshness::Same);
         Ok(())
     }

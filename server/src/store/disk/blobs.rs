@@ -325,10 +325,6 @@ impl Drop for DiskBlobs {
     }
 }
 
-/// Bytes of disk that files leave free: a database that finds no room does not go on until it is
-/// opened anew.
-const KEPT_FREE: u64 = 256 << 20;
-
 impl Blobs for Arc<DiskBlobs> {
     fn create(
         &self,
@@ -381,7 +377,7 @@ impl Blobs for Arc<DiskBlobs> {
             return Ok(ChunkOutcome::Unknown);
         };
         let free = fs4::available_space(&self.shared.folder).map_err(|e| failed(&e))?;
-        if free < KEPT_FREE {
+        if free < super::super::KEPT_FREE {
             return Ok(ChunkOutcome::DiskFull);
         }
         let path = self.shared.path(id);
