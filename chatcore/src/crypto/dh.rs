@@ -59,6 +59,11 @@ impl DhSecret {
         Self { secret, public }
     }
 
+    /// Takes a pair from our own store; nothing checks that the keys belong to each other.
+    pub(crate) fn from_pair(secret: &[u8; 32], public: DhPublicKey) -> Self {
+        Self { secret: StaticSecret::from(*secret), public }
+    }
+
     /// Returns the secret bytes for storage.
     #[must_use]
     pub fn to_bytes(&self) -> Zeroizing<[u8; 32]> {

@@ -27,6 +27,16 @@ impl Role {
             Self::Owner => "owner",
         }
     }
+
+    /// Names everybody who has the role or a higher one.
+    const fn and_above(self) -> &'static str {
+        match self {
+            Self::Member => "members",
+            Self::Moderator => "moderators, admins and the owner",
+            Self::Admin => "admins and the owner",
+            Self::Owner => "the owner",
+        }
+    }
 }
 
 /// What an event does, without its details.
@@ -139,7 +149,7 @@ pub enum Refusal {
     #[error("only members may do that")]
     NotAMember,
     /// The actor's role is too low.
-    #[error("only {} and above may do that", .needed.as_str())]
+    #[error("only {} may do that", .needed.and_above())]
     RoleTooLow {
         /// The lowest role that may.
         needed: Role,

@@ -1,14 +1,16 @@
 //! `chat join LINK --nick NAME`.
 
-use chatcore::engine::{Command, Lobby, NewProfile, Rejoin};
+use chatcore::engine::{Command, Lobby, NewProfile, Rejoin, RoomStanding, RoomView};
 use chatcore::invite::{InviteLink, split_address};
 use chatcore::keys::Nickname;
+use chatcore::membership::RoomKind;
 use chatcore::net::{Client, Reconnect};
 
 use crate::cli::JoinArgs;
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::online::Online;
+use crate::render;
 
 /// Makes the profile and registers it; an existing one takes the link's address.
 ///
@@ -50,8 +52,22 @@ pub(super) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Comman
     // The Lobby is joined meanwhile.
     online.client.settle().await?;
     let profile = online.client.profile().await?;
+    let is_here =
+        |room: &RoomView| room.kind == RoomKind::Open && room.standing == RoomStanding::Member;
+    let rooms = online.client.rooms().await?;
+    let words = match rooms.iter().find(|room| is_here(room)) {
+        Some(room) => {
+            let shown = format!("#{}", render::name(&room.name));
+            format!(
+                "You are in, and in {shown}. Write to everybody there: chat send {} 'hello'\n\
+                 To somebody alone: chat send NAME 'hello'",
+                render::quoted(&shown)
+            )
+        }
+        None => "You are in. Write to somebody: chat send NAME 'hello'".to_owned(),
+    };
     online.finish().await?;
-    super::whoami::show(context, &profile, "You are in. Write to somebody: chat send NAME 'hello'")
+    super::whoami::show(context, &profile, &words)
 }
 
 /// Checks a name that a person typed.

@@ -23,6 +23,7 @@ pub(crate) fn encode_session(session: &Session) -> Zeroizing<Vec<u8>> {
         used_at: s.used_at.0,
         root: s.root.expose().to_vec(),
         own: s.own.as_ref().map_or_else(Vec::new, |k| k.to_bytes().to_vec()),
+        own_public: s.own.as_ref().map_or_else(Vec::new, |k| k.public().as_bytes().to_vec()),
         peer: s.peer.map_or_else(Vec::new, |k| k.as_bytes().to_vec()),
         sending: s.sending.as_ref().map(|c| chain_into(&c.key, &c.header, c.n, c.answer.as_ref())),
         previous_len: s.previous_len,
@@ -56,7 +57,8 @@ pub(crate) fn decode_session(bytes: &[u8]) -> Result<Session, WireError> {
 
 fn session_from(pb: &pb::Session) -> Result<Session, WireError> {
     let secret = |bytes: &[u8]| -> Result<_, WireError> {
-        Ok(DhSecret::from_bytes(&Zeroizing::new(array(bytes, "own")?)))
+        let public = DhPublicKey::from_bytes(array(&pb.own_public, "own_public")?);
+        Ok(DhSecret::from_pair(&Zeroizing::new(array(bytes, "own")?), public))
     };
     let offer = |bytes: &[u8]| -> Result<_, WireError> {
         Ok(KemSecret::from_seed(&Zeroizing::new(array(bytes, "own_offer")?)))
