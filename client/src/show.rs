@@ -6,6 +6,7 @@ use chatcore::membership::{Act, Event as RoomEvent, Role};
 use chatcore::net::{self, ClientError};
 use chatcore::trust::Trust;
 use chatcore::wire::content::ReceiptKind;
+use chatcore::wire::relay::CloseReason;
 
 use crate::command::room::word;
 use crate::context::Context;
@@ -289,6 +290,17 @@ fn words(context: &Context, names: &Names, event: &Event) -> Option<String> {
 
 fn id(user: &UserId) -> String {
     format!("user {}", user.fmt_short())
+}
+
+/// Says why the relay ends the connection.
+pub(crate) fn closing(reason: CloseReason) {
+    let why = match reason {
+        CloseReason::Shutdown => "the relay stops; trying again until it is back",
+        CloseReason::Replaced => "another program connected with this profile; trying again",
+        CloseReason::Revoked => "this device is no longer yours to the relay",
+        CloseReason::Kicked => "the relay's operator cut the connection; trying again later",
+    };
+    eprintln!("chat: {why}");
 }
 
 /// Says that the connection is gone and will be tried again.

@@ -4,6 +4,8 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 use serde_json::Value;
 use support::World;
@@ -216,4 +218,32 @@ fn one_text_goes_to_everybody_alone() {
     world.fails("alice", &["send", "--all", "bob", "too much"], 2);
     world.fails("alice", &["send", "#no-such-room", "hello"], 5);
     world.fails("alice", &["room", "create", "\u{202e}evil"], 2);
+}
+
+#[test]
+fn who_is_connected_is_told_of_a_kick_and_of_the_end_and_comes_back() {
+    let mut world = World::with(&["alice", "bob"]);
+    world.ok("alice", &["send", "bob", "hello"]);
+    let mut follower = world
+        .command("bob", &["receive", "--follow", "--json"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(follower.stderr.take().unwrap()).lines();
+    let mut until = |words: &str| said.by_ref().map(Result::unwrap).any(|l| l.contains(words));
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("hello"));
+    assert!(world.ctl("quit").starts_with('0'));
+    assert!(until("the relay stops"));
+    world.relay.kill();
+    world.relay.restart();
+    assert!(until("connected again"));
+    world.ok("alice", &["send", "bob", "still there?"]);
+    assert!(lines.next().unwrap().unwrap().contains("still there?"));
+    world.ctl("kick bob");
+    assert!(until("operator cut the connection"));
+    follower.kill().unwrap();
+    follower.wait().unwrap();
 }

@@ -63,6 +63,10 @@ async fn follow(context: &Context, folder: &Path) -> Result<(), CommandError> {
                     is_offline = false;
                     show::online();
                 }
+                if let Event::Closing(reason) = *event {
+                    is_offline = true;
+                    show::closing(reason);
+                }
                 fetch_all(&client, folder, &mut failed).await?;
                 print_journal(context, &client).await?;
             }
