@@ -12,22 +12,22 @@ use chatcore::wire::relay::BlobShape;
 
 use super::*;
 
-const NOW: Timestamp = Timestamp(1_000_000);
+pub(super) const NOW: Timestamp = Timestamp(1_000_000);
 
-struct User {
+pub(super) struct User {
     identity: IdentityKeyPair,
     device: DeviceKeys,
 }
 
 impl User {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             identity: IdentityKeyPair::generate(&mut rand::rng()),
             device: DeviceKeys::generate(DeviceId::FIRST, &mut rand::rng()),
         }
     }
 
-    fn first(&self, nick: &str) -> UserRecord {
+    pub(super) fn first(&self, nick: &str) -> UserRecord {
         let cert = self.device.certify(&self.identity, NOW);
         UserRecord::first(&self.identity, Nickname::new(nick).unwrap(), cert)
     }
@@ -46,7 +46,7 @@ impl User {
     }
 }
 
-fn on_both(test: impl Fn(&Stores)) {
+pub(super) fn on_both(test: impl Fn(&Stores)) {
     test(&Stores::in_memory());
     let folder = tempfile::tempdir().unwrap();
     test(&Stores::open(folder.path()).unwrap());

@@ -16,6 +16,8 @@ use chatcore::wire::relay::BlobShape;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod conformance_rooms;
 mod disk;
 mod memory;
 mod memory_rooms;
