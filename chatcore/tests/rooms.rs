@@ -13,7 +13,7 @@ use chatcore::engine::{Command, Event, NewRoom, RefusedBecause, RoomStanding, Ro
 use chatcore::ids::{Conversation, HOUR, MINUTE, MessageId, RegisterId, RoomId, UserId};
 use chatcore::keys::RelayKeyPair;
 use chatcore::membership::{Act, Announcement, Role, RoomKind, RoomName, Topic};
-use chatcore::wire::content::Body;
+use chatcore::wire::content::{Body, ReceiptKind};
 use chatcore::wire::relay::{Answer, RelayFrame};
 use rand::RngExt;
 use support::world::World;
@@ -239,6 +239,25 @@ fn who_was_removed_or_muted_is_refused_even_if_the_relay_hides_it_from_him() {
     cure(&mut world, 2);
     later(&mut world);
     assert_eq!(view(&world, 2, room).standing, RoomStanding::Outside);
+}
+
+#[test]
+fn who_left_takes_nothing_more_even_if_the_relay_hides_it_from_the_sender() {
+    let (mut world, room) = three(24);
+    blind(&mut world, 0);
+    leave(&mut world, 2, room);
+    world.run_until_quiet();
+    say(&mut world, 0, room, "to all three").unwrap();
+    world.run_until_quiet();
+    assert!(texts(&world, 2, room).is_empty());
+    assert_eq!(texts(&world, 1, room), ["to all three"]);
+    // The sender hears of it as soon as anything reaches her.
+    cure(&mut world, 0);
+    later(&mut world);
+    let carol = user(&world, 2);
+    let refusal = |e: &Event| matches!(e, Event::Receipt { from, kind: ReceiptKind::Refused, .. } if from.user == carol);
+    assert_eq!(world.peers[0].events.iter().filter(|e| refusal(e)).count(), 1);
+    assert_eq!(view(&world, 0, room).members, 2);
 }
 
 #[test]
