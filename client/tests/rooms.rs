@@ -47,6 +47,9 @@ fn a_private_room_lives_through_roles_kicks_and_the_death_of_the_relay() {
     world.ok("alice", &["room", "create", "plans", "--topic", "next week"]);
     come_in(&world, "alice", "plans", "bob", &["--role", "admin"]);
     come_in(&world, "bob", "plans", "carol", &[]);
+    // Who was asked in is no stranger when he answers.
+    let known = world.ok("alice", &["contacts", "--json"]);
+    assert!(!known.contains("request"), "{known}");
     world.fails("dave", &["room", "show", "plans"], 5);
     world.fails("dave", &["send", "#plans", "let me in"], 5);
 

@@ -210,7 +210,11 @@ impl Engine {
             let first = tx.next_number(Table::Outbox, user.as_bytes())?;
             let devices: Vec<_> =
                 contact.records.newest().devices().iter().map(|d| d.device_id()).collect();
-            let mut has_changed = false;
+            let mut has_changed = contact.standing == ContactStanding::Request;
+            if has_changed {
+                // Looked up to be asked in, or a stranger who came in: known from a room now.
+                contact.standing = ContactStanding::Member;
+            }
             for (number, device) in (first..).zip(devices) {
                 let to = DeviceAddress { user, device };
                 has_changed |= contact.device(device).is_none();
