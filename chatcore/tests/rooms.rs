@@ -9,106 +9,15 @@
 
 mod support;
 
-use chatcore::engine::{Command, Event, NewRoom, RefusedBecause, RoomStanding, RoomView, query};
-use chatcore::ids::{Conversation, HOUR, MINUTE, MessageId, RegisterId, RoomId, UserId};
+use chatcore::engine::{Command, Event, RefusedBecause, RoomStanding, query};
+use chatcore::ids::{HOUR, MINUTE, RegisterId};
 use chatcore::keys::RelayKeyPair;
-use chatcore::membership::{Act, Announcement, Role, RoomKind, RoomName, Topic};
-use chatcore::wire::content::{Body, ReceiptKind};
+use chatcore::membership::{Act, Announcement, Role, RoomKind, Topic};
+use chatcore::wire::content::ReceiptKind;
 use chatcore::wire::relay::{Answer, RelayFrame};
 use rand::RngExt;
+use support::rooms::*;
 use support::world::World;
-
-fn user(world: &World, i: usize) -> UserId {
-    world.peers[i].address.user
-}
-
-fn done(world: &mut World, i: usize) -> Result<RoomId, String> {
-    world.run_until_quiet();
-    let place = world.peers[i].events.iter().position(|e| matches!(e, Event::RoomDone { .. }));
-    match world.peers[i].events.remove(place.expect("an answer")) {
-        Event::RoomDone { result, .. } => result.map_err(|failure| failure.to_string()),
-        _ => unreachable!("it was one"),
-    }
-}
-
-fn create(world: &mut World, i: usize, name: &str, kind: RoomKind) -> RoomId {
-    let name = RoomName::new(name).unwrap();
-    let room = NewRoom { name, topic: Topic::default(), kind };
-    let now = world.now;
-    let made = world.peers[i].command(now, Command::CreateRoom { ticket: 1, room });
-    assert!(made.is_ok_and(|made| made.is_ok()));
-    done(world, i).unwrap()
-}
-
-fn act(world: &mut World, i: usize, room: RoomId, act: Act) -> Result<RoomId, String> {
-    let now = world.now;
-    match world.peers[i].command(now, Command::ActInRoom { ticket: 1, room, act }) {
-        Ok(_) => done(world, i),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-fn join(world: &mut World, i: usize, room: RoomId) -> Result<RoomId, String> {
-    let now = world.now;
-    match world.peers[i].command(now, Command::JoinRoom { ticket: 1, room }) {
-        Ok(_) => done(world, i),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-fn leave(world: &mut World, i: usize, room: RoomId) {
-    let now = world.now;
-    assert!(world.peers[i].command(now, Command::LeaveRoom { ticket: 1, room }).is_ok());
-    done(world, i).unwrap();
-}
-
-fn say(world: &mut World, i: usize, room: RoomId, text: &str) -> Option<MessageId> {
-    let message = MessageId::generate(&mut world.rng);
-    let (now, text) = (world.now, text.to_owned());
-    let said = world.peers[i].command(now, Command::SendRoomText { room, message, text });
-    said.is_ok().then_some(message)
-}
-
-fn invite(world: &mut World, i: usize, room: RoomId, whom: usize, role: Role) {
-    let who = user(world, whom);
-    let now = world.now;
-    let name = world.peers[whom].name.clone();
-    assert!(world.peers[i].command(now, Command::Lookup { ticket: 9, name }).is_ok());
-    world.run_until_quiet();
-    act(world, i, room, Act::Invite { user: who, role }).unwrap();
-    world.run_until_quiet();
-    join(world, whom, room).unwrap();
-    world.run_until_quiet();
-}
-
-fn texts(world: &World, i: usize, room: RoomId) -> Vec<String> {
-    let history =
-        query::history(&world.peers[i].store, Conversation::Room(room), usize::MAX).unwrap();
-    let text = |body| match body {
-        Body::Text(text) => text,
-        other => panic!("not a text: {other:?}"),
-    };
-    history.into_iter().map(|m| text(m.body)).collect()
-}
-
-fn view(world: &World, i: usize, room: RoomId) -> RoomView {
-    query::room(&world.peers[i].store, &room).unwrap().unwrap()
-}
-
-fn alarms(world: &World) -> usize {
-    world.count(|e| {
-        matches!(
-            e,
-            Event::Gap { .. }
-                | Event::OutOfOrder { .. }
-                | Event::Undecryptable { .. }
-                | Event::RoomForked { .. }
-                | Event::MessageRefused { .. }
-                | Event::RecordRefused { .. }
-                | Event::NotSentToRoom { .. }
-        )
-    })
-}
 
 #[test]
 fn a_private_room_from_the_invitation_to_the_kick() {
@@ -177,44 +86,6 @@ fn an_open_room_is_joined_without_sessions_and_spoken_in_by_all() {
     assert_eq!(texts(&world, 0, room), ["hello", "two of us"]);
     assert_eq!(texts(&world, 2, room), ["hello"]);
     assert_eq!(alarms(&world), 0);
-}
-
-fn refused(world: &World, i: usize) -> Vec<RefusedBecause> {
-    let reason = |e: &Event| match e {
-        Event::MessageRefused { reason, .. } => Some(*reason),
-        _ => None,
-    };
-    world.peers[i].events.iter().filter_map(reason).collect()
-}
-
-/// alice owns a room to which bob and carol belong.
-fn three(seed: u64) -> (World, RoomId) {
-    let mut world = World::new(seed, 3);
-    let room = create(&mut world, 0, "plans", RoomKind::Private);
-    invite(&mut world, 0, room, 1, Role::Admin);
-    invite(&mut world, 0, room, 2, Role::Member);
-    world.run_until_quiet();
-    (world, room)
-}
-
-/// The relay shows this peer nothing new of any register, and delivers nothing to him.
-fn blind(world: &mut World, i: usize) {
-    let user = user(world, i);
-    world.relay.deaf.insert(user);
-    world.relay.rooms.frozen.insert(user, world.relay.rooms.lengths());
-}
-
-fn cure(world: &mut World, i: usize) {
-    let user = user(world, i);
-    world.relay.deaf.remove(&user);
-    world.relay.rooms.frozen.remove(&user);
-}
-
-fn later(world: &mut World) {
-    for _ in 0..4 {
-        world.now = world.now.plus(11 * MINUTE);
-        world.run_until_quiet();
-    }
 }
 
 #[test]

@@ -12,4 +12,5 @@
 pub(crate) mod peer;
 pub(crate) mod relay;
 pub(crate) mod relay_rooms;
+pub(crate) mod rooms;
 pub(crate) mod world;

@@ -1,9 +1,9 @@
 //! One device: its engine, its store, and crashes at any write.
 
 use chatcore::engine::{Command, Context, Engine, Event, Lobby, NewProfile, Step, query};
-use chatcore::ids::{DeviceAddress, DeviceId, Timestamp};
+use chatcore::ids::{DeviceAddress, DeviceId, MessageId, Timestamp};
 use chatcore::keys::{Nickname, RelayKey};
-use chatcore::store::{ApplyChanges, MemoryStore};
+use chatcore::store::{ApplyChanges, Changes, Key, MemoryStore, Store, Table};
 use chatcore::wire::relay::{DeviceFrame, RelayFrame};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -127,6 +127,23 @@ impl Peer {
         if self.run(now, |engine, context| engine.handle_frame(context, frame)).is_err() {
             self.disconnect();
         }
+    }
+
+    /// Alters a message to a room that is not sealed yet, as a dishonest client would: each first of a
+    /// pair becomes the second, of the same length.
+    pub(crate) fn falsify(&mut self, message: MessageId, swaps: &[(Vec<u8>, Vec<u8>)]) {
+        let key = Key::numbered(Table::Payloads, message.as_bytes(), 0);
+        let Some(mut row) = self.store.load(&key).unwrap() else { return };
+        for (from, to) in swaps {
+            assert_eq!(from.len(), to.len(), "lengths are written down before the fields");
+            assert_ne!(from, to);
+            while let Some(at) = row.windows(from.len()).position(|bytes| bytes == from) {
+                row[at..at + to.len()].copy_from_slice(to);
+            }
+        }
+        let mut changes = Changes::default();
+        changes.put(key, row);
+        self.store.apply(&changes).unwrap();
     }
 
     pub(crate) fn timeout(&mut self, now: Timestamp) {
