@@ -211,7 +211,7 @@ fn words(context: &Context, names: &Names, event: &Event) -> Option<String> {
         )),
         Event::Receipt { from, kind, .. } => quiet(match kind {
             ReceiptKind::Delivered => format!("{} has your message", name(from)),
-            ReceiptKind::Read => format!("{} has saved your file", name(from)),
+            ReceiptKind::Read => format!("{} has seen it", name(from)),
             ReceiptKind::Refused => format!("{} did not take your message", name(from)),
         }),
         Event::NotDelivered { to, .. } => {

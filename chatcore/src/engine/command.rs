@@ -1,5 +1,7 @@
 //! What an application asks of the engine, each an entry of [`Command`].
 
+use zeroize::Zeroizing;
+
 use super::{NewRoom, Upload, Visibility};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, MessageId, RoomId, UserId};
@@ -172,4 +174,21 @@ pub enum Command {
     FlushReceipts,
     /// Everything in the journal up to this number was shown.
     Shown(u64),
+    /// Tells a contact that a person has seen his messages; those to rooms are left out.
+    MarkRead {
+        /// Whose messages.
+        from: UserId,
+        /// Which.
+        messages: Vec<MessageId>,
+    },
+    /// Keeps something of the program's own in the profile, sealed as everything there; read by
+    /// [`super::query::kept`].
+    Keep {
+        /// What it is for.
+        name: &'static str,
+        /// Orders what has the same name.
+        number: u64,
+        /// `None` forgets it.
+        value: Option<Zeroizing<Vec<u8>>>,
+    },
 }

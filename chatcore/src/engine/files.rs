@@ -5,9 +5,9 @@ use super::rooms::{RoomRef, reference};
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Pending};
 use crate::file::Manifest;
-use crate::ids::{BlobId, Conversation, DeviceAddress, MessageId, Timestamp, UserId};
+use crate::ids::{BlobId, Conversation, MessageId, Timestamp, UserId};
 use crate::store::rows::{HistoryEntry, Transfer, UploadRun};
-use crate::wire::content::{Body, Content, ReceiptKind, RoomContent};
+use crate::wire::content::{Body, Content, RoomContent};
 use crate::wire::limits::MAX_TEXT;
 use crate::wire::relay::{Request, WriteKey};
 
@@ -169,11 +169,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         forget(tx, user, message);
         let mut contact = tx.contact(user)?.ok_or(EngineError::UnknownContact)?;
-        let devices: Vec<_> = contact.devices.iter().map(|d| d.id).collect();
-        for device in devices {
-            let from = DeviceAddress { user: *user, device };
-            self.owe_receipt(tx, &mut contact, from, *message, ReceiptKind::Read);
-        }
+        self.owe_read(tx, &mut contact, *message);
         tx.save_contact(&contact);
         Ok(())
     }

@@ -333,6 +333,8 @@ impl Engine {
                     tx.delete_journal(number);
                 }
             }
+            Command::MarkRead { from, messages } => self.mark_read(&mut tx, &from, &messages)?,
+            Command::Keep { name, number, value } => tx.keep(name, number, value),
             Command::SetVisibility(visibility) => self.set_visibility(&mut tx, visibility)?,
             Command::QueryPresence { ticket } => self.query_presence(&mut tx, ticket)?,
             Command::FlushReceipts => self.flush_receipts(&mut tx, Flush::Everything)?,

@@ -7,7 +7,7 @@ use crate::file::Manifest;
 use crate::ids::{Conversation, MessageId, Timestamp, UserId};
 use crate::keys::{IdentityKey, Nickname, RelayKey};
 use crate::store::rows::{Contact, Transfer};
-use crate::store::{Direction as Order, Key, Store, StoreError, Table};
+use crate::store::{Direction as Order, Key, Store, StoreError, Table, Value};
 use crate::trust::{SafetyNumber, Trust};
 use crate::wire::content::Body;
 use crate::wire::{WireError, storage};
@@ -161,6 +161,17 @@ pub fn history(
         });
     }
     Ok(messages)
+}
+
+/// Returns the newest `limit` things that the program kept under a name, with their numbers, oldest
+/// first.
+///
+/// # Errors
+/// [`EngineError::Store`].
+pub fn kept(store: &dyn Store, name: &str, limit: usize) -> Result<Vec<(u64, Value)>, EngineError> {
+    let mut rows = store.scan(Table::Kept, name.as_bytes(), u64::MAX, Order::Backward, limit)?;
+    rows.reverse();
+    Ok(rows)
 }
 
 /// A received file that is not fetched yet.

@@ -4,8 +4,8 @@ use super::outbound::{envelope, make_content, seal};
 use super::sessions::sending_session;
 use super::tx::Tx;
 use super::{Engine, EngineError, Flush, Link, QUERY_EVERY, Sent};
-use crate::ids::{DeviceAddress, MINUTE, MessageId, SECOND};
-use crate::store::rows::Contact;
+use crate::ids::{DeviceAddress, MINUTE, MessageId, SECOND, UserId};
+use crate::store::rows::{Contact, ContactStanding};
 use crate::wire::content::{Body, Receipt, ReceiptKind};
 
 /// Milliseconds a receipt waits for a message to ride on.
@@ -37,6 +37,37 @@ impl Engine {
         kind: ReceiptKind,
     ) {
         self.owe_within(tx, contact, to, Receipt { message_id, kind }, ROOM_RECEIPT_DELAY);
+    }
+
+    /// Owes every device of a user the word that a message of his was seen.
+    pub(super) fn owe_read(&mut self, tx: &Tx<'_, '_>, contact: &mut Contact, message: MessageId) {
+        let user = contact.user();
+        let devices: Vec<_> = contact.devices.iter().map(|d| d.id).collect();
+        for device in devices {
+            let from = DeviceAddress { user, device };
+            self.owe_receipt(tx, contact, from, message, ReceiptKind::Read);
+        }
+    }
+
+    /// A person saw messages; who is no contact of ours is not told.
+    pub(super) fn mark_read(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        from: &UserId,
+        messages: &[MessageId],
+    ) -> Result<(), EngineError> {
+        let Some(mut contact) = tx.contact(from)? else { return Ok(()) };
+        if contact.standing != ContactStanding::Contact {
+            return Ok(());
+        }
+        for message in messages {
+            let index = tx.message_index(from, message)?;
+            if index.is_some_and(|index| index.room.is_none()) {
+                self.owe_read(tx, &mut contact, *message);
+            }
+        }
+        tx.save_contact(&contact);
+        Ok(())
     }
 
     fn owe_within(

@@ -420,6 +420,15 @@ impl<'c, 'a> Tx<'c, 'a> {
         self.changes.delete(Key::numbered(Table::Held, room.as_bytes(), number));
     }
 
+    /// Keeps or forgets what the program around the engine wants kept.
+    pub(super) fn keep(&mut self, name: &str, number: u64, value: Option<Value>) {
+        let key = Key::numbered(Table::Kept, name.as_bytes(), number);
+        match value {
+            Some(value) => self.changes.put(key, value),
+            None => self.changes.delete(key),
+        }
+    }
+
     pub(super) fn payload(&self, message: &MessageId) -> Result<Option<Payload>, EngineError> {
         let key = Key::numbered(Table::Payloads, message.as_bytes(), 0);
         self.load_as(&key, storage::decode_payload)

@@ -15,7 +15,7 @@ use crate::engine::{
 use crate::ids::{Conversation, MessageId, UserId};
 use crate::keys::Nickname;
 use crate::noise::{HandshakeError, TransportError};
-use crate::store::{ApplyChanges, Store, StoreError};
+use crate::store::{ApplyChanges, Store, StoreError, Value};
 use crate::wire::WireError;
 use crate::wire::limits::MAX_ROOM_INLINE;
 use crate::wire::relay::{Answer, Failure, Request};
@@ -331,6 +331,18 @@ impl Client {
     /// [`ClientError`].
     pub async fn shown(&self, up_to: u64) -> Result<(), ClientError> {
         self.command(Command::Shown(up_to)).await
+    }
+
+    /// Returns the newest things that the program kept under a name, oldest first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn kept(
+        &self,
+        name: &'static str,
+        limit: usize,
+    ) -> Result<Vec<(u64, Value)>, ClientError> {
+        self.look(move |store| query::kept(store, name, limit)).await
     }
 
     /// Stops the client: what was queued on the connection is written, the store is closed.

@@ -53,11 +53,13 @@ pub enum Table {
     Held,
     /// What many outbox entries send, by message: 0 the content, 1 how far it came.
     Payloads,
+    /// What the program around the core keeps for the person, by name and running number.
+    Kept,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Profile,
         Self::Prekeys,
         Self::Contacts,
@@ -75,6 +77,7 @@ impl Table {
         Self::RoomSenders,
         Self::Held,
         Self::Payloads,
+        Self::Kept,
     ];
 }
 

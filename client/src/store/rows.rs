@@ -265,6 +265,7 @@ const fn table_name(table: Table) -> (u8, &'static str) {
         Table::RoomSenders => (14, "14"),
         Table::Held => (15, "15"),
         Table::Payloads => (16, "16"),
+        Table::Kept => (17, "17"),
     }
 }
 
