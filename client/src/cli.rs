@@ -17,23 +17,62 @@ use crate::paths::ProfileName;
     name = "chat",
     bin_name = "chat",
     version,
-    arg_required_else_help = true,
     disable_help_subcommand = true,
     after_help = "First steps:\n  \
-        chat demo                               see everything at work, in half a minute\n  \
-        chat host                               run a relay; it prints a link for your friends\n  \
-        chat join 'chat://...' --nick alice     come in, with a link that you were given\n  \
+        chat                                    talk; asks the first time what it must know\n  \
+        chat --link 'chat://...' --nick alice   the same, with a link that you were given\n  \
+        chat --host --nick alice                the same, and run a relay for your friends here\n  \
+        chat demo                               see everything at work, in half a minute\n\n\
+        For scripts:\n  \
         chat send bob 'hello'                   write to bob\n  \
-        chat receive --follow                   read what arrives\n  \
-        chat send '#Lobby' 'hello all'          write to the room that newcomers come into"
+        chat send '#Lobby' 'hello all'          write to the room that newcomers come into\n  \
+        chat receive --follow                   read what arrives"
 )]
 pub struct Cli {
     /// Flags of every command.
     #[command(flatten)]
     pub global: GlobalArgs,
-    /// What to do.
+    /// Flags of the prompt.
+    #[command(flatten)]
+    pub talk: TalkArgs,
+    /// What to do; nothing: talk.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
+}
+
+/// What `chat` without a command takes: answers to what it would ask the first time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Flags without a command")]
+pub struct TalkArgs {
+    /// The link that you were given: chat://HOST:PORT/KEY#TOKEN; put it in quotes
+    #[arg(long = "link", id = "talk_link", value_name = "LINK", conflicts_with = "talk_host")]
+    pub link: Option<String>,
+    /// Run a relay here, for you and your friends, while you talk
+    #[arg(long = "host", id = "talk_host")]
+    pub host: bool,
+    /// The name that others find you by
+    #[arg(long = "nick", id = "talk_nick", value_name = "NAME")]
+    pub nick: Option<String>,
+    /// Connect to this address instead of the link's
+    #[arg(long = "connect", id = "talk_connect", value_name = "HOST:PORT")]
+    pub connect: Option<String>,
+    /// Address and port that your relay listens on [default: 0.0.0.0:7667]
+    #[arg(long = "listen", id = "talk_listen", value_name = "ADDR", requires = "talk_host")]
+    pub listen: Option<SocketAddr>,
+    /// Address that your relay's link names [default: this computer's in its network]
+    #[arg(
+        long = "public-address",
+        id = "talk_public",
+        value_name = "HOST:PORT",
+        requires = "talk_host"
+    )]
+    pub public_address: Option<String>,
+    /// Folder of your relay [default: chat-server in the usual data folder]
+    #[arg(long = "data", id = "talk_data", value_name = "DIR", requires = "talk_host")]
+    pub data: Option<PathBuf>,
+    /// Stay out of the Lobby, the room that newcomers come into
+    #[arg(long = "no-lobby", id = "talk_no_lobby")]
+    pub no_lobby: bool,
 }
 
 /// Flags of every command.
@@ -563,7 +602,7 @@ mod tests {
     #[test]
     fn a_dash_is_a_text_and_so_is_a_text_with_a_dash() {
         for (line, text) in [("chat send bob -", "-"), ("chat send bob -5°", "-5°")] {
-            let Command::Send(args) = parse(line).unwrap().command else {
+            let Some(Command::Send(args)) = parse(line).unwrap().command else {
                 panic!("another command");
             };
             assert_eq!((args.who.as_deref(), args.text.as_deref()), (Some("bob"), Some(text)));
@@ -578,6 +617,7 @@ mod tests {
             "chat verify bob --yes --number 1",
             "chat host --ephemeral --data x",
             "chat passphrase --remove --new-passphrase-file x",
+            "chat --link x --host",
         ] {
             assert_eq!(parse(line).unwrap_err(), ErrorKind::ArgumentConflict, "{line}");
         }

@@ -123,6 +123,17 @@ impl CommandError {
         self.refusal == Some(code)
     }
 
+    /// Returns what happened and what to do, a line each, in the words of the prompt.
+    #[must_use]
+    pub fn in_prompt(&self) -> Vec<String> {
+        let mut hint = self.hint.clone().unwrap_or_default();
+        for (shell, prompt) in IN_PROMPT {
+            hint = hint.replace(shell, prompt);
+        }
+        let lines = std::iter::once(self.what.as_str()).chain(hint.lines());
+        lines.map(render::line).collect()
+    }
+
     /// Writes `chat: what happened` and, indented, what to do.
     ///
     /// # Errors
@@ -141,6 +152,25 @@ impl CommandError {
         Ok(())
     }
 }
+
+/// What hints name, and how the prompt does the same.
+const IN_PROMPT: [(&str, &str); 15] = [
+    ("'chat contacts --json'", "'!contacts'"),
+    ("'chat room list --json'", "'!rooms'"),
+    ("'chat room show ROOM'", "'!who'"),
+    ("chat room create", "!makeroom"),
+    ("chat room list", "!rooms"),
+    ("chat room join", "!join"),
+    ("chat contacts", "!contacts"),
+    ("chat verify", "!verify"),
+    ("chat unblock", "!unblock"),
+    ("use 'chat send-file'", "send it with !file"),
+    ("chat send '#ROOM' TEXT", "!room ROOM"),
+    ("chat send NAME 'hello'", "!msg NAME hello"),
+    ("--nick NAME", "!nick NAME"),
+    ("install the newest version of `chat`", "install the newest version"),
+    ("repeat the command", "try again"),
+];
 
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

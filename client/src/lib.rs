@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`cli`] | the command line |
 //! | [`command`] | one file per command |
+//! | `talk` | the prompt: `chat` without a command |
 //! | [`context`] | what every command needs |
 //! | [`store`] | the encrypted profile |
 //! | [`paths`], [`passphrase`], [`prompt`] | where things are, and questions |
@@ -14,6 +15,7 @@ pub mod cli;
 pub mod command;
 pub mod context;
 pub mod error;
+mod hosting;
 pub mod json;
 mod names;
 mod online;
@@ -25,3 +27,4 @@ pub mod prompt;
 pub mod render;
 mod show;
 pub mod store;
+mod talk;

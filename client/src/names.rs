@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use chatcore::engine::{RoomMemberView, Sender};
+use chatcore::engine::{ContactView, ProfileView, RoomMemberView, Sender};
 use chatcore::ids::UserId;
 use chatcore::keys::Nickname;
 use chatcore::membership::Event;
 use chatcore::net::Client;
+use unicode_security::MixedScript;
+use unicode_security::confusable_detection::skeleton;
 
 use crate::error::CommandError;
 use crate::json::{Person, RoomPerson};
@@ -22,12 +24,20 @@ pub(crate) struct Names {
 impl Names {
     /// Reads them from the profile.
     pub(crate) async fn load(client: &Client) -> Result<Self, CommandError> {
-        let profile = client.profile().await?;
-        let known = client.contacts().await?;
+        Ok(Self::new(&client.profile().await?, client.contacts().await?))
+    }
+
+    /// Takes them from what was read already.
+    pub(crate) fn new(own: &ProfileView, known: Vec<ContactView>) -> Self {
         let mut names: BTreeMap<_, _> =
             known.into_iter().map(|c| (c.user, c.nickname.as_str().to_owned())).collect();
-        names.insert(profile.user, profile.nickname.as_str().to_owned());
-        Ok(Self { own: Some(profile.user), names })
+        names.insert(own.user, own.nickname.as_str().to_owned());
+        Self { own: Some(own.user), names }
+    }
+
+    /// Returns a name as it was chosen, or the beginning of the id; not cleaned for terminals.
+    pub(crate) fn plain(&self, user: &UserId) -> String {
+        self.names.get(user).cloned().unwrap_or_else(|| user.fmt_short())
     }
 
     /// Returns a name for a person's eyes.
@@ -38,15 +48,27 @@ impl Names {
         }
     }
 
-    /// Returns a sender's name, with his id if we know somebody else of that name.
+    /// Returns a sender's name, with a warning if it could be taken for another's (Unicode TS 39).
     pub(crate) fn sender(&self, from: &Sender) -> String {
         let (name, fold) = (render::name(from.nickname.as_str()), from.nickname.fold());
-        let is_namesake = |(user, other): (&UserId, &String)| {
-            *user != from.user && Nickname::new(other).is_ok_and(|other| other.fold() == fold)
-        };
-        match self.names.iter().any(is_namesake) {
-            true => format!("{name} [{}]", from.user.fmt_short()),
-            false => name,
+        let looks = confusables(&fold);
+        let mut is_namesake = false;
+        let mut twin = None;
+        for (_, other) in self.names.iter().filter(|(user, _)| **user != from.user) {
+            let other_fold = Nickname::new(other).map(|other| other.fold()).unwrap_or_default();
+            is_namesake |= other_fold == fold;
+            if other_fold != fold && confusables(&other_fold) == looks {
+                twin = Some(render::name(other));
+            }
+        }
+        let id = from.user.fmt_short();
+        match twin {
+            Some(twin) => format!("{name} [{id}, not {twin}!]"),
+            None if !from.nickname.as_str().is_single_script() => {
+                format!("{name} [{id}, letters of several scripts]")
+            }
+            None if is_namesake => format!("{name} [{id}]"),
+            None => name,
         }
     }
 
@@ -77,6 +99,11 @@ impl Names {
     }
 }
 
+/// Returns what two names that look alike have in common.
+fn confusables(fold: &str) -> String {
+    skeleton(fold).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use chatcore::engine::Acquaintance;
@@ -84,15 +111,38 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn two_of_one_name_are_told_apart() {
-        let user = |byte| UserId::from_bytes([byte; 32]);
-        let from = |byte, name| Sender {
+    fn user(byte: u8) -> UserId {
+        UserId::from_bytes([byte; 32])
+    }
+
+    fn from(byte: u8, name: &str) -> Sender {
+        Sender {
             user: user(byte),
             nickname: Nickname::new(name).unwrap(),
             trust: Trust::Pinned,
             acquaintance: Acquaintance::Member,
-        };
+        }
+    }
+
+    #[test]
+    fn a_name_that_looks_like_another_is_marked() {
+        let names = BTreeMap::from([(user(1), "paul".to_owned()), (user(2), "alice".to_owned())]);
+        let names = Names { own: None, names };
+        let id = user(3).fmt_short();
+        // The first is Cyrillic throughout, the second has one such letter, the third a digit.
+        assert_eq!(names.sender(&from(3, "раυl")), format!("раυl [{id}, not paul!]"));
+        assert_eq!(names.sender(&from(3, "аlice")), format!("аlice [{id}, not alice!]"));
+        assert_eq!(names.sender(&from(3, "a1ice")), format!("a1ice [{id}, not alice!]"));
+        let mixed = format!("bоb [{id}, letters of several scripts]");
+        assert_eq!(names.sender(&from(3, "bоb")), mixed);
+        for honest in ["Алиса", "李雷", "José", "carol_99", "さくら桜"] {
+            assert_eq!(names.sender(&from(3, honest)), honest);
+        }
+        assert_eq!(names.sender(&from(2, "alice")), "alice", "not a twin of himself");
+    }
+
+    #[test]
+    fn two_of_one_name_are_told_apart() {
         let names = BTreeMap::from([(user(1), "bob".to_owned()), (user(2), "carol".to_owned())]);
         let names = Names { own: None, names };
         assert_eq!(names.sender(&from(1, "bob")), "bob");

@@ -74,12 +74,7 @@ impl Online {
 
     /// Finds a person by name.
     pub(crate) async fn contact(&self, name: &str) -> Result<ContactView, CommandError> {
-        let user = self.client.lookup(name).await?;
-        let contacts = self.client.contacts().await?;
-        let found = contacts.into_iter().find(|contact| contact.user == user);
-        found.ok_or_else(|| {
-            CommandError::new(ExitCode::Usage, "that is yourself").hint("choose somebody else")
-        })
+        contact(&self.client, name).await
     }
 
     /// Refuses a person whose safety number was not compared.
@@ -111,6 +106,19 @@ impl Online {
         let what = format_args!("you have not verified {unverified} of the members");
         Err(CommandError::new(ExitCode::Identity, what).hint("compare first: chat verify NAME"))
     }
+}
+
+/// Finds a person by name.
+///
+/// # Errors
+/// The name leads nowhere, or to ourselves.
+pub(crate) async fn contact(client: &Client, name: &str) -> Result<ContactView, CommandError> {
+    let user = client.lookup(name).await?;
+    let contacts = client.contacts().await?;
+    let found = contacts.into_iter().find(|contact| contact.user == user);
+    found.ok_or_else(|| {
+        CommandError::new(ExitCode::Usage, "that is yourself").hint("choose somebody else")
+    })
 }
 
 /// Runs asynchronous work until it is done or the person presses Ctrl-C.

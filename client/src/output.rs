@@ -1,8 +1,10 @@
-//! Standard output: for a person, or JSON lines for a program.
+//! What a command says: for a person or as JSON lines for a program, on standard output or above the
+//! line that is being typed.
 
 use std::io::{self, ErrorKind, Write};
 
 use serde::Serialize;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::error::{CommandError, ExitCode};
 use crate::render::Paint;
@@ -16,11 +18,20 @@ pub enum OutputMode {
     Json,
 }
 
+/// Where it goes.
+#[derive(Debug, Clone)]
+enum Sink {
+    Standard,
+    /// To whoever paints the screen.
+    Screen(UnboundedSender<String>),
+}
+
 /// Prints results; warnings and errors go to standard error elsewhere.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Output {
     mode: OutputMode,
     paint: Paint,
+    sink: Sink,
 }
 
 impl Output {
@@ -31,26 +42,46 @@ impl Output {
             OutputMode::People => Paint::new(&io::stdout()),
             OutputMode::Json => Paint::new(&io::stderr()),
         };
-        Self { mode, paint }
+        Self { mode, paint, sink: Sink::Standard }
+    }
+
+    /// Hands everything to whoever paints the screen, in the colours of standard output.
+    #[must_use]
+    pub fn to_screen(lines: UnboundedSender<String>) -> Self {
+        let paint = Paint::new(&io::stdout());
+        Self { mode: OutputMode::People, paint, sink: Sink::Screen(lines) }
     }
 
     /// Returns who reads.
     #[must_use]
-    pub const fn mode(self) -> OutputMode {
+    pub const fn mode(&self) -> OutputMode {
         self.mode
     }
 
     /// Returns the colours that fit [`say`](Self::say).
     #[must_use]
-    pub const fn paint(self) -> Paint {
+    pub const fn paint(&self) -> Paint {
         self.paint
+    }
+
+    /// Returns how a person does something from here: as a command of the shell, or as one of the
+    /// prompt.
+    #[must_use]
+    pub const fn how<'a>(&self, shell: &'a str, prompt: &'a str) -> &'a str {
+        match self.sink {
+            Sink::Standard => shell,
+            Sink::Screen(_) => prompt,
+        }
     }
 
     /// Prints a line for a person; what came from others was stripped by `render`.
     ///
     /// # Errors
     /// A silent one when the reader went away.
-    pub fn say(self, line: &str) -> Result<(), CommandError> {
+    pub fn say(&self, line: &str) -> Result<(), CommandError> {
+        if let Sink::Screen(lines) = &self.sink {
+            return lines.send(line.to_owned()).map_err(|_| CommandError::silent());
+        }
         match self.mode {
             OutputMode::People => written(writeln!(io::stdout().lock(), "{line}")),
             OutputMode::Json => written(writeln!(io::stderr().lock(), "{line}")),
@@ -61,7 +92,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`say`](Self::say).
-    pub fn json(self, value: &impl Serialize) -> Result<(), CommandError> {
+    pub fn json(&self, value: &impl Serialize) -> Result<(), CommandError> {
         if self.mode == OutputMode::People {
             return Ok(());
         }
@@ -77,7 +108,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`say`](Self::say).
-    pub fn raw(self, bytes: &[u8]) -> Result<(), CommandError> {
+    pub fn raw(&self, bytes: &[u8]) -> Result<(), CommandError> {
         let mut out = io::stdout().lock();
         written(out.write_all(bytes).and_then(|()| out.flush()))
     }

@@ -5,7 +5,7 @@
 
 use std::io::{self, IsTerminal};
 
-use dialoguer::{Confirm, Input, Password};
+use dialoguer::{Confirm, Input, Password, Select};
 use zeroize::Zeroizing;
 
 use crate::error::{CommandError, ExitCode};
@@ -72,6 +72,74 @@ impl Prompt {
             .with_confirmation("The same again", "they differ, please repeat")
             .report(false);
         given(asked.interact())
+    }
+
+    /// Asks to choose one of several; returns its place.
+    ///
+    /// # Errors
+    /// As [`confirm`](Self::confirm).
+    pub fn choose(
+        self,
+        question: &str,
+        choices: &[&str],
+        flag: &str,
+    ) -> Result<usize, CommandError> {
+        self.attended(question, flag)?;
+        let asked = Select::new().with_prompt(question).items(choices).default(0);
+        asked.interact().map_err(failed)
+    }
+
+    /// Asks for a line of text until it is one that is wanted.
+    ///
+    /// # Errors
+    /// As [`confirm`](Self::confirm).
+    pub fn text_that<T>(
+        self,
+        question: &str,
+        suggestion: Option<&str>,
+        flag: &str,
+        read: impl Fn(&str) -> Result<T, CommandError>,
+    ) -> Result<T, CommandError> {
+        self.attended(question, flag)?;
+        loop {
+            let mut asked = Input::<String>::new().with_prompt(question);
+            if let Some(suggestion) = suggestion {
+                asked = asked.default(suggestion.to_owned());
+            }
+            match read(asked.interact_text().map_err(failed)?.trim()) {
+                Ok(text) => return Ok(text),
+                Err(error) => {
+                    let _told = error.report(&mut io::stderr());
+                }
+            }
+        }
+    }
+
+    /// Asks for a new passphrase, twice; the person may want none, after a warning.
+    ///
+    /// # Errors
+    /// As [`confirm`](Self::confirm).
+    pub fn passphrase_or_none(self, flag: &str) -> Result<Option<Passphrase>, CommandError> {
+        self.attended("a passphrase is to be chosen", flag)?;
+        loop {
+            let secret = |question: &str| {
+                let asked = Password::new().with_prompt(question).allow_empty_password(true);
+                asked.report(false).interact().map(Zeroizing::new).map_err(failed)
+            };
+            let first = secret("Passphrase (Enter for none)")?;
+            if first.is_empty() {
+                let warning = "Without one, who can read your files can read your messages. \
+                               Go on without?";
+                if self.confirm(warning, flag)? {
+                    return Ok(None);
+                }
+                continue;
+            }
+            if secret("The same again")? == first {
+                return Ok(Passphrase::new(first));
+            }
+            eprintln!("they differ, please repeat");
+        }
     }
 
     fn attended(self, question: &str, flag: &str) -> Result<(), CommandError> {

@@ -182,7 +182,8 @@ fn room_news(names: &Names, room: &RoomRef, event: &RoomEvent) -> String {
     format!("#{}: {by} {did}", render::name(&room.name))
 }
 
-fn words(context: &Context, names: &Names, event: &Event) -> Option<String> {
+/// Returns what a person reads of an event, if anything.
+pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<String> {
     let paint = context.output.paint();
     let name = |from: &Sender| names.sender(from);
     let loud = |words: String| Some(paint.warning(&words));
@@ -236,15 +237,17 @@ fn words(context: &Context, names: &Names, event: &Event) -> Option<String> {
         Event::RoomInvited { room, by } => {
             let room = render::name(&room.name);
             Some(format!(
-                "{} asks you into #{room}. Come in: chat room join {}",
+                "{} asks you into #{room}. Come in: {} {}",
                 names.of(by),
+                context.output.how("chat room join", "!join"),
                 render::quoted(&room)
             ))
         }
         Event::RoomForked { room, .. } => loud(format!(
             "WARNING: the relay showed the members of #{} different events. Both are kept, one \
-             counts: chat room show {}",
+             counts: {} {}",
             render::name(&room.name),
+            context.output.how("chat room show", "!who"),
             render::quoted(&render::name(&room.name))
         )),
         Event::RoomGone { room } => {
@@ -267,8 +270,9 @@ fn words(context: &Context, names: &Names, event: &Event) -> Option<String> {
         }
         Event::IdentityChanged { contact, .. } => loud(format!(
             "WARNING: the name {0} now belongs to another identity key. It may be a new device, \
-             or an impostor. Nothing is sent to {0} until you decide: chat verify {1}",
+             or an impostor. Nothing is sent to {0} until you decide: {1} {2}",
             name(contact),
+            context.output.how("chat verify", "!verify"),
             render::quoted(&render::name(contact.nickname.as_str()))
         )),
         Event::NicknameChanged { who, before } => {

@@ -1,6 +1,6 @@
 //! `chat admin COMMAND…`: what the relay's operator lets us do.
 
-use chatcore::net::Reconnect;
+use chatcore::net::{Client, Reconnect};
 use chatcore::wire::relay::{AnswerForm, ErrorCode};
 
 use crate::cli::AdminArgs;
@@ -15,14 +15,26 @@ use crate::render;
 /// # Errors
 /// [`ExitCode::Refused`] for who is no administrator; else the exit code that the relay gives.
 pub(super) async fn run(context: &Context, args: &AdminArgs) -> Result<(), CommandError> {
+    let online = Online::connect(context, Reconnect::Never).await?;
+    let done = act(context, &online.client, &args.command.join(" ")).await;
+    online.finish().await?;
+    done
+}
+
+/// As [`run`], with a client that is there.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn act(
+    context: &Context,
+    client: &Client,
+    command: &str,
+) -> Result<(), CommandError> {
     let form = match context.output.mode() {
         OutputMode::Json => AnswerForm::Json,
         OutputMode::People => AnswerForm::Words,
     };
-    let online = Online::connect(context, Reconnect::Never).await?;
-    let answered = online.client.admin(args.command.join(" "), form).await;
-    let answered = answered.map_err(CommandError::from);
-    online.finish().await?;
+    let answered = client.admin(command.to_owned(), form).await.map_err(CommandError::from);
     let (code, text) = answered.map_err(|error| match error.code() {
         ExitCode::Refused if error.is_refusal(ErrorCode::Forbidden) => {
             CommandError::new(ExitCode::Refused, "you are no administrator of this relay")

@@ -12,9 +12,9 @@ use server::{Config, Relay};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::host::relay_error;
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
+use crate::hosting::relay_error;
 use crate::render;
 use crate::store::{Protection, RedbStore};
 

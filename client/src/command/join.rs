@@ -74,6 +74,6 @@ pub(super) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Comman
 ///
 /// # Errors
 /// [`ExitCode::Usage`].
-pub(super) fn parse_nickname(text: &str) -> Result<Nickname, CommandError> {
+pub(crate) fn parse_nickname(text: &str) -> Result<Nickname, CommandError> {
     Nickname::from_input(text).map_err(|error| CommandError::new(ExitCode::Usage, error))
 }

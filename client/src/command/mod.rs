@@ -1,24 +1,24 @@
 //! One file per command or family: it does what the command says and prints the result.
 
-mod account;
-mod admin;
+pub(crate) mod account;
+pub(crate) mod admin;
 mod completions;
 mod demo;
-mod host;
-mod join;
+pub(crate) mod host;
+pub(crate) mod join;
 mod man;
 mod passphrase;
-mod people;
+pub(crate) mod people;
 mod receive;
 pub(crate) mod room;
-mod send;
-mod whoami;
+pub(crate) mod send;
+pub(crate) mod whoami;
 
 use chatcore::engine::Command as EngineCommand;
 
-use crate::cli::{AccountCommand, Cli, Command};
+use crate::cli::{AccountCommand, Cli, Command, TalkArgs};
 use crate::context::Context;
-use crate::error::CommandError;
+use crate::error::{CommandError, ExitCode};
 use crate::online::{block_on, serve};
 
 /// Does what the command line says.
@@ -27,7 +27,14 @@ use crate::online::{block_on, serve};
 /// What the person is to be told, with the exit code.
 pub fn run(cli: &Cli) -> Result<(), CommandError> {
     let context = Context::new(&cli.global)?;
-    match &cli.command {
+    let Some(command) = &cli.command else {
+        return serve(crate::talk::run(context, &cli.talk));
+    };
+    if cli.talk != TalkArgs::default() {
+        let what = "--link, --host, --nick and the like stand without a command, or behind one that knows them";
+        return Err(CommandError::new(ExitCode::Usage, what));
+    }
+    match command {
         Command::Completions(args) => completions::run(&context, args),
         Command::Man(args) => man::run(&context, args),
         Command::Passphrase(args) => passphrase::run(&context, args),

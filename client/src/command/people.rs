@@ -1,13 +1,13 @@
 //! `chat contacts`, `chat history`, `chat verify`, `chat block` and `chat unblock`.
 
 use chatcore::engine::{
-    Command, ContactStanding, ContactView, Direction, HistoryView, MessageStatus, RoomStanding,
-    RoomView, Visibility, query,
+    Command, ContactStanding, ContactView, Direction, HistoryView, MessageStatus, ProfileView,
+    RoomStanding, RoomView, Visibility, query,
 };
 use chatcore::ids::{Conversation, RoomId, UserId};
 use chatcore::keys::Nickname;
 use chatcore::membership::RoomName;
-use chatcore::net::{self, ClientError, Reconnect};
+use chatcore::net::{self, Client, Reconnect};
 use chatcore::store::Store;
 use chatcore::trust::{SafetyNumber, Trust};
 use chatcore::wire::content::Body;
@@ -18,6 +18,7 @@ use crate::cli::{HistoryArgs, PresenceArgs, Switch, VerifyArgs, WhoArgs};
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::json::Line;
+use crate::names::Names;
 use crate::online::Online;
 use crate::output::OutputMode;
 use crate::render;
@@ -61,7 +62,11 @@ pub(super) async fn contacts_online(context: &Context) -> Result<(), CommandErro
     show_contacts(context, &contacts, Some(&here))
 }
 
-fn show_contacts(
+/// Lists people.
+///
+/// # Errors
+/// When nobody reads the output any more.
+pub(crate) fn show_contacts(
     context: &Context,
     contacts: &[ContactView],
     here: Option<&[UserId]>,
@@ -87,7 +92,8 @@ fn show_contacts(
         }
     }
     if known.count() == 0 && context.output.mode() == OutputMode::People {
-        context.output.say("Nobody yet. Write to somebody: chat send NAME 'hello'")?;
+        let how = context.output.how("chat send NAME 'hello'", "!msg NAME hello");
+        context.output.say(&format!("Nobody yet. Write to somebody: {how}"))?;
     }
     Ok(())
 }
@@ -97,21 +103,29 @@ fn show_contacts(
 /// # Errors
 /// The store's, or an unreachable relay.
 pub(super) async fn presence(context: &Context, args: &PresenceArgs) -> Result<(), CommandError> {
-    let (visibility, said) = match args.visible {
-        Switch::On => (
-            Visibility::Shown,
-            "Your contacts, and members of common rooms, can see when you are here.",
-        ),
-        Switch::Off => (Visibility::Hidden, "Nobody can see when you are here."),
-    };
+    let (visibility, said) = visibility(args.visible);
     let online = Online::connect(context, Reconnect::Never).await?;
     online.client.command(Command::SetVisibility(visibility)).await?;
     online.finish().await?;
     context.output.say(said)
 }
 
+/// Returns what a switch means, and what is said of it.
+pub(crate) const fn visibility(visible: Switch) -> (Visibility, &'static str) {
+    match visible {
+        Switch::On => (
+            Visibility::Shown,
+            "Your contacts, and members of common rooms, can see when you are here.",
+        ),
+        Switch::Off => (Visibility::Hidden, "Nobody can see when you are here."),
+    }
+}
+
 /// Finds a known person without asking the relay.
-fn find(contacts: Vec<ContactView>, name: &str) -> Result<ContactView, CommandError> {
+///
+/// # Errors
+/// [`ExitCode::UnknownRecipient`], or that several have the name.
+pub(crate) fn find(contacts: Vec<ContactView>, name: &str) -> Result<ContactView, CommandError> {
     let fold = Nickname::from_input(name).map(|n| n.fold()).unwrap_or_default();
     let is_named = |c: &ContactView| c.nickname.fold() == fold;
     let (known, met): (Vec<_>, Vec<_>) =
@@ -158,54 +172,58 @@ pub(super) fn history(context: &Context, args: &HistoryArgs) -> Result<(), Comma
     let store = context.open_store()?;
     let own = query::profile(&store)?;
     let contacts = query::contacts(&store)?;
-    let room = args.who.starts_with('#').then(|| find_room(&store, &args.who)).transpose()?;
-    let conversation = match room {
-        Some(room) => Conversation::Room(room),
+    let conversation = match args.who.strip_prefix('#') {
+        Some(_) => Conversation::Room(find_room(&store, &args.who)?),
         None => Conversation::User(find(contacts.clone(), &args.who)?.user),
     };
-    let name_of = |user: &UserId| {
-        let known = contacts.iter().find(|c| c.user == *user);
-        known.map_or_else(|| user.fmt_short(), |c| c.nickname.as_str().to_owned())
-    };
+    let names = Names::new(&own, contacts);
     for message in query::history(&store, conversation, args.limit)? {
-        let (text, name) = match &message.body {
-            Body::Text(text) => (text.as_str(), ""),
-            Body::File(manifest) => ("", manifest.name.as_str()),
-            Body::LongText(_) => ("(a long text, not fetched yet)", ""),
-            _ => ("(something that needs a newer version)", ""),
-        };
-        if context.output.mode() == OutputMode::Json {
-            let (id, status, sent_at) = (message.message, status(&message), message.sent_at);
-            let path = message.file_path.as_str();
-            let by = match message.direction {
-                Direction::Incoming => message.from,
-                Direction::Outgoing(_) => own.user,
-            };
-            let from = room.map(|_| {
-                if by == own.user { own.nickname.as_str().to_owned() } else { name_of(&by) }
-            });
-            let user_id = room.map(|_| by);
-            let line = Line::History { id, status, text, name, path, sent_at, from, user_id };
-            context.output.json(&line)?;
-            continue;
-        }
-        let shown = match name {
-            "" => text.to_owned(),
-            name => format!("[file {}] {}", render::name(name), render::line(&message.file_path)),
-        };
-        let (who, id) = match message.direction {
-            Direction::Incoming => (name_of(&message.from), message.from),
-            Direction::Outgoing(_) => (own.nickname.as_str().to_owned(), own.user),
-        };
-        let time = render::time(message.sent_at, net::now());
-        let paint = context.output.paint();
-        let mut line = render::message(paint, &time, &who, &id, &shown);
-        if let Direction::Outgoing(_) = message.direction {
-            line.push_str(&paint.dim(&format!("  [{}]", status(&message).replace('_', " "))));
-        }
-        context.output.say(&line)?;
+        show_message(context, &own, &names, conversation, &message)?;
     }
     Ok(())
+}
+
+/// Shows a message of the history.
+///
+/// # Errors
+/// When nobody reads the output any more.
+pub(crate) fn show_message(
+    context: &Context,
+    own: &ProfileView,
+    names: &Names,
+    conversation: Conversation,
+    message: &HistoryView,
+) -> Result<(), CommandError> {
+    let (text, name) = match &message.body {
+        Body::Text(text) => (text.as_str(), ""),
+        Body::File(manifest) => ("", manifest.name.as_str()),
+        Body::LongText(_) => ("(a long text, not fetched yet)", ""),
+        _ => ("(something that needs a newer version)", ""),
+    };
+    let by = match message.direction {
+        Direction::Incoming => message.from,
+        Direction::Outgoing(_) => own.user,
+    };
+    if context.output.mode() == OutputMode::Json {
+        let (id, status, sent_at) = (message.message, status(message), message.sent_at);
+        let path = message.file_path.as_str();
+        let is_room = matches!(conversation, Conversation::Room(_));
+        let from = is_room.then(|| names.plain(&by));
+        let user_id = is_room.then_some(by);
+        let line = Line::History { id, status, text, name, path, sent_at, from, user_id };
+        return context.output.json(&line);
+    }
+    let shown = match name {
+        "" => text.to_owned(),
+        name => format!("[file {}] {}", render::name(name), render::line(&message.file_path)),
+    };
+    let time = render::time(message.sent_at, net::now());
+    let paint = context.output.paint();
+    let mut line = render::message(paint, &time, &names.plain(&by), &by, &shown);
+    if let Direction::Outgoing(_) = message.direction {
+        line.push_str(&paint.dim(&format!("  [{}]", status(message).replace('_', " "))));
+    }
+    context.output.say(&line)
 }
 
 const fn status(message: &HistoryView) -> &'static str {
@@ -306,7 +324,11 @@ async fn decide(context: &Context, online: &Online, args: &VerifyArgs) -> Result
     Ok(())
 }
 
-fn show_number(
+/// Shows the digits and, for a person, the code that a telephone scans.
+///
+/// # Errors
+/// When nobody reads the output any more.
+pub(crate) fn show_number(
     context: &Context,
     contact: &ContactView,
     number: &SafetyNumber,
@@ -341,12 +363,26 @@ pub(super) async fn block(
     done: &str,
 ) -> Result<(), CommandError> {
     let online = Online::connect(context, Reconnect::Never).await?;
-    let known = online.client.contacts().await?;
-    let user = match find(known, &args.who) {
+    set_block(context, &online.client, &args.who, command, done).await?;
+    online.finish().await
+}
+
+/// As [`block`], with a client that is there.
+///
+/// # Errors
+/// As [`block`].
+pub(crate) async fn set_block(
+    context: &Context,
+    client: &Client,
+    who: &str,
+    command: impl FnOnce(UserId) -> Command,
+    done: &str,
+) -> Result<(), CommandError> {
+    let known = client.contacts().await?;
+    let user = match find(known, who) {
         Ok(contact) => contact.user,
-        Err(_) => online.client.lookup(&args.who).await?,
+        Err(_) => client.lookup(who).await?,
     };
-    online.client.command(command(user)).await.map_err(|error: ClientError| error)?;
-    online.finish().await?;
-    context.output.say(&format!("{} {done}", render::name(&args.who)))
+    client.command(command(user)).await?;
+    context.output.say(&format!("{} {done}", render::name(who)))
 }

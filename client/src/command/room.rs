@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use chatcore::engine::{NewRoom, RoomStanding, RoomView};
 use chatcore::ids::{RoomId, UserId};
 use chatcore::membership::{Act, Policy, Role, RoomKind, RoomName, RoomNameError, Topic};
-use chatcore::net::Reconnect;
+use chatcore::net::{Client, Reconnect};
 use chatcore::wire::relay::RoomSummary;
 
 use crate::cli::{
@@ -40,41 +40,52 @@ pub(super) async fn run(context: &Context, command: &RoomCommand) -> Result<(), 
     let online = Online::connect(context, Reconnect::Never).await?;
     // Events that wait may decide what is possible now.
     online.client.settle().await?;
-    let done = match command {
-        RoomCommand::Create(args) => create(context, &online, args).await,
-        RoomCommand::List => list(context, &online).await,
-        RoomCommand::Show(args) => show(context, &online, args).await,
-        RoomCommand::Join(args) => join(context, &online, args).await,
-        RoomCommand::Leave(args) => leave(context, &online, args).await,
-        RoomCommand::Invite(args) => invite(context, &online, args).await,
+    act(context, &online.client, command).await?;
+    online.finish().await
+}
+
+/// Does something in or about a room.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn act(
+    context: &Context,
+    client: &Client,
+    command: &RoomCommand,
+) -> Result<(), CommandError> {
+    match command {
+        RoomCommand::Create(args) => create(context, client, args).await,
+        RoomCommand::List => list(context, client).await,
+        RoomCommand::Show(args) => show(context, client, args).await,
+        RoomCommand::Join(args) => join(context, client, args).await,
+        RoomCommand::Leave(args) => leave(context, client, args).await,
+        RoomCommand::Invite(args) => invite(context, client, args).await,
         RoomCommand::Kick(args) => {
             let act = |user| Act::Kick { user, counter: 0 };
-            to_somebody(context, &online, args, act, "is out of").await
+            to_somebody(context, client, args, act, "is out of").await
         }
         RoomCommand::Ban(args) => {
             let act = |user| Act::Ban { user, counter: 0 };
-            to_somebody(context, &online, args, act, "is banned from").await
+            to_somebody(context, client, args, act, "is banned from").await
         }
         RoomCommand::Unban(args) => {
-            to_somebody(context, &online, args, Act::Unban, "is not banned any more from").await
+            to_somebody(context, client, args, Act::Unban, "is not banned any more from").await
         }
         RoomCommand::Mute(args) => {
-            to_somebody(context, &online, args, Act::Mute, "is muted in").await
+            to_somebody(context, client, args, Act::Mute, "is muted in").await
         }
         RoomCommand::Unmute(args) => {
-            to_somebody(context, &online, args, Act::Unmute, "may speak again in").await
+            to_somebody(context, client, args, Act::Unmute, "may speak again in").await
         }
-        RoomCommand::Role(args) => give_role(context, &online, args).await,
-        RoomCommand::Topic(args) => topic(context, &online, args).await,
-        RoomCommand::Rename(args) => rename(context, &online, args).await,
-        RoomCommand::Policy(args) => policy(context, &online, args).await,
+        RoomCommand::Role(args) => give_role(context, client, args).await,
+        RoomCommand::Topic(args) => topic(context, client, args).await,
+        RoomCommand::Rename(args) => rename(context, client, args).await,
+        RoomCommand::Policy(args) => policy(context, client, args).await,
         RoomCommand::Transfer(args) => {
-            to_somebody(context, &online, args, Act::Transfer, "is now the owner of").await
+            to_somebody(context, client, args, Act::Transfer, "is now the owner of").await
         }
-        RoomCommand::Close(args) => close(context, &online, args).await,
-    };
-    done?;
-    online.finish().await
+        RoomCommand::Close(args) => close(context, client, args).await,
+    }
 }
 
 /// Says what was done: a line for a person, an object for a program.
@@ -90,86 +101,93 @@ fn said(
     }
 }
 
-async fn find(online: &Online, name: &str) -> Result<(RoomId, String), CommandError> {
-    let id = online.client.find_room(name).await?;
-    let view = online.client.room(id).await?;
+async fn find(client: &Client, name: &str) -> Result<(RoomId, String), CommandError> {
+    let id = client.find_room(name).await?;
+    let view = client.room(id).await?;
     Ok((id, view.name))
 }
 
 async fn create(
     context: &Context,
-    online: &Online,
+    client: &Client,
     args: &RoomCreateArgs,
 ) -> Result<(), CommandError> {
     let name = RoomName::from_input(&args.name).map_err(usage)?;
     let topic = Topic::from_input(&args.topic).map_err(usage)?;
     let kind = if args.open { RoomKind::Open } else { RoomKind::Private };
     let shown = name.as_str().to_owned();
-    let id = online.client.create_room(NewRoom { name, topic, kind }).await?;
+    let id = client.create_room(NewRoom { name, topic, kind }).await?;
     let next = match kind {
         RoomKind::Private => {
-            format!("Ask somebody in: chat room invite {} NAME", render::quoted(&shown))
+            let room = render::quoted(&shown);
+            let shell = format!("chat room invite {room} NAME");
+            format!("Ask somebody in: {}", context.output.how(&shell, "!invite NAME"))
         }
-        RoomKind::Open => format!("Others join with: chat room join {}", render::quoted(&shown)),
+        RoomKind::Open => {
+            let how = context.output.how("chat room join", "!join");
+            format!("Others join with: {how} {}", render::quoted(&shown))
+        }
     };
     said(context, (id, &shown), "create", &format!("#{shown} is there, and yours. {next}"))
 }
 
-async fn join(context: &Context, online: &Online, args: &RoomArgs) -> Result<(), CommandError> {
-    let id = online.client.find_room_to_join(&args.room).await?;
-    online.client.join_room(id).await?;
-    let name = online.client.room(id).await?.name;
+async fn join(context: &Context, client: &Client, args: &RoomArgs) -> Result<(), CommandError> {
+    let id = client.find_room_to_join(&args.room).await?;
+    client.join_room(id).await?;
+    let name = client.room(id).await?.name;
     let shown = render::name(&name);
     let target = render::quoted(&format!("#{shown}"));
-    let words = format!("You are in #{shown}. Write to it: chat send {target} 'hello'");
+    let write = format!(" Write to it: chat send {target} 'hello'");
+    let words = format!("You are in #{shown}.{}", context.output.how(&write, ""));
     said(context, (id, &name), "join", &words)
 }
 
-async fn leave(context: &Context, online: &Online, args: &RoomArgs) -> Result<(), CommandError> {
-    let (id, name) = find(online, &args.room).await?;
-    online.client.leave_room(id).await?;
+async fn leave(context: &Context, client: &Client, args: &RoomArgs) -> Result<(), CommandError> {
+    let (id, name) = find(client, &args.room).await?;
+    client.leave_room(id).await?;
     said(context, (id, &name), "leave", &format!("You are out of #{}.", render::name(&name)))
 }
 
 async fn invite(
     context: &Context,
-    online: &Online,
+    client: &Client,
     args: &RoomInviteArgs,
 ) -> Result<(), CommandError> {
-    let (id, name) = find(online, &args.room).await?;
-    let user = online.client.lookup(&args.who).await?;
-    online.client.act_in_room(id, Act::Invite { user, role: role(args.role) }).await?;
+    let (id, name) = find(client, &args.room).await?;
+    let user = client.lookup(&args.who).await?;
+    client.act_in_room(id, Act::Invite { user, role: role(args.role) }).await?;
     let (who, shown) = (render::name(&args.who), render::name(&name));
     let join = render::quoted(&shown);
-    let words = format!("{who} is asked into #{shown}; they come in with: chat room join {join}");
+    let how = context.output.how("chat room join", "!join");
+    let words = format!("{who} is asked into #{shown}; they come in with: {how} {join}");
     said(context, (id, &name), "invite", &words)
 }
 
 async fn to_somebody(
     context: &Context,
-    online: &Online,
+    client: &Client,
     args: &RoomWhoArgs,
     act: impl FnOnce(UserId) -> Act,
     words: &str,
 ) -> Result<(), CommandError> {
-    let (id, name) = find(online, &args.room).await?;
-    let user = online.client.find_member(id, &args.who).await?;
+    let (id, name) = find(client, &args.room).await?;
+    let user = client.find_member(id, &args.who).await?;
     let act = act(user);
     let kind = act.kind();
-    online.client.act_in_room(id, act).await?;
+    client.act_in_room(id, act).await?;
     let words = format!("{} {words} #{}.", render::name(&args.who), render::name(&name));
     said(context, (id, &name), &kind.map_or_else(String::new, word), &words)
 }
 
 async fn give_role(
     context: &Context,
-    online: &Online,
+    client: &Client,
     args: &RoomRoleArgs,
 ) -> Result<(), CommandError> {
-    let (id, name) = find(online, &args.room).await?;
-    let user = online.client.find_member(id, &args.who).await?;
+    let (id, name) = find(client, &args.room).await?;
+    let user = client.find_member(id, &args.who).await?;
     let role = role(args.role);
-    online.client.act_in_room(id, Act::SetRole { user, role }).await?;
+    client.act_in_room(id, Act::SetRole { user, role }).await?;
     let who = render::name(&args.who);
     let words = format!("{who} is now {} in #{}.", role.as_str(), render::name(&name));
     said(context, (id, &name), "set_role", &words)
@@ -177,42 +195,42 @@ async fn give_role(
 
 async fn topic(
     context: &Context,
-    online: &Online,
+    client: &Client,
     args: &RoomTextArgs,
 ) -> Result<(), CommandError> {
     let topic = Topic::from_input(&args.text).map_err(usage)?;
-    let (id, name) = find(online, &args.room).await?;
-    online.client.act_in_room(id, Act::SetTopic(topic)).await?;
+    let (id, name) = find(client, &args.room).await?;
+    client.act_in_room(id, Act::SetTopic(topic)).await?;
     said(context, (id, &name), "set_topic", &format!("#{} has the topic.", render::name(&name)))
 }
 
 async fn rename(
     context: &Context,
-    online: &Online,
+    client: &Client,
     args: &RoomTextArgs,
 ) -> Result<(), CommandError> {
     let new = RoomName::from_input(&args.text).map_err(usage)?;
-    let (id, name) = find(online, &args.room).await?;
-    online.client.act_in_room(id, Act::Rename(new.clone())).await?;
+    let (id, name) = find(client, &args.room).await?;
+    client.act_in_room(id, Act::Rename(new.clone())).await?;
     let words = format!("#{} is now called #{new}.", render::name(&name));
     said(context, (id, new.as_str()), "rename", &words)
 }
 
 async fn policy(
     context: &Context,
-    online: &Online,
+    client: &Client,
     args: &RoomPolicyArgs,
 ) -> Result<(), CommandError> {
-    let (id, name) = find(online, &args.room).await?;
+    let (id, name) = find(client, &args.room).await?;
     let invite = role(args.invite);
-    online.client.act_in_room(id, Act::SetPolicy(Policy { invite })).await?;
+    client.act_in_room(id, Act::SetPolicy(Policy { invite })).await?;
     let words = format!("In #{} every {} may invite.", render::name(&name), invite.as_str());
     said(context, (id, &name), "set_policy", &words)
 }
 
-async fn close(context: &Context, online: &Online, args: &RoomArgs) -> Result<(), CommandError> {
-    let (id, name) = find(online, &args.room).await?;
-    online.client.act_in_room(id, Act::Close).await?;
+async fn close(context: &Context, client: &Client, args: &RoomArgs) -> Result<(), CommandError> {
+    let (id, name) = find(client, &args.room).await?;
+    client.act_in_room(id, Act::Close).await?;
     said(context, (id, &name), "close", &format!("#{} is closed.", render::name(&name)))
 }
 
@@ -246,14 +264,14 @@ const fn kind(kind: RoomKind) -> &'static str {
 
 /// Who of a room is here, ourselves included.
 async fn here(
-    online: &Online,
+    client: &Client,
     room: &RoomView,
     own: UserId,
 ) -> Result<BTreeSet<UserId>, CommandError> {
     let mut here: BTreeSet<UserId> = match room.kind {
-        RoomKind::Open => online.client.room_presence(room.room).await?.into_iter().collect(),
+        RoomKind::Open => client.room_presence(room.room).await?.into_iter().collect(),
         RoomKind::Private => {
-            let seen = online.client.online_contacts().await?;
+            let seen = client.online_contacts().await?;
             let members: BTreeSet<UserId> = room.roster.iter().map(|m| m.user).collect();
             seen.into_iter().filter(|user| members.contains(user)).collect()
         }
@@ -262,10 +280,10 @@ async fn here(
     Ok(here)
 }
 
-async fn list(context: &Context, online: &Online) -> Result<(), CommandError> {
-    let own = online.client.profile().await?.user;
-    let open = online.client.open_rooms().await?;
-    let rooms = online.client.rooms().await?;
+async fn list(context: &Context, client: &Client) -> Result<(), CommandError> {
+    let own = client.profile().await?.user;
+    let open = client.open_rooms().await?;
+    let rooms = client.rooms().await?;
     let mut shown = 0;
     for room in &rooms {
         if matches!(room.standing, RoomStanding::Outside | RoomStanding::Closed) {
@@ -273,8 +291,8 @@ async fn list(context: &Context, online: &Online) -> Result<(), CommandError> {
         }
         let count = match room.standing {
             RoomStanding::Member => {
-                let detail = online.client.room(room.room).await?;
-                Some(here(online, &detail, own).await?.len())
+                let detail = client.room(room.room).await?;
+                Some(here(client, &detail, own).await?.len())
             }
             _ => None,
         };
@@ -299,7 +317,8 @@ async fn list(context: &Context, online: &Online) -> Result<(), CommandError> {
         shown += 1;
     }
     if shown == 0 && context.output.mode() == OutputMode::People {
-        context.output.say("No rooms yet. Make one: chat room create NAME")?;
+        let how = context.output.how("chat room create NAME", "!makeroom NAME");
+        context.output.say(&format!("No rooms yet. Make one: {how}"))?;
     }
     Ok(())
 }
@@ -325,7 +344,7 @@ fn line(
             let counted = counted(&render::name(name), members, online);
             let role = match (standing, role) {
                 ("member", role) => role,
-                ("invited", _) => "invited: chat room join",
+                ("invited", _) => context.output.how("invited: chat room join", "invited: !join"),
                 _ => "not joined",
             };
             context.output.say(&format!("{counted:<44} {kind:<8} {role}"))
@@ -342,14 +361,14 @@ fn counted(name: &str, members: usize, online: Option<usize>) -> String {
     }
 }
 
-async fn show(context: &Context, online: &Online, args: &RoomArgs) -> Result<(), CommandError> {
-    let (id, _) = find(online, &args.room).await?;
-    online.client.refresh_roster(id).await?;
-    let room = online.client.room(id).await?;
-    let own = online.client.profile().await?.user;
+async fn show(context: &Context, client: &Client, args: &RoomArgs) -> Result<(), CommandError> {
+    let (id, _) = find(client, &args.room).await?;
+    client.refresh_roster(id).await?;
+    let room = client.room(id).await?;
+    let own = client.profile().await?.user;
     let is_inside = room.standing == RoomStanding::Member;
-    let here = if is_inside { here(online, &room, own).await? } else { BTreeSet::new() };
-    let names = Names::load(&online.client).await?;
+    let here = if is_inside { here(client, &room, own).await? } else { BTreeSet::new() };
+    let names = Names::load(client).await?;
     match context.output.mode() {
         OutputMode::Json => context.output.json(&Line::RoomDetail {
             room: &room.name,

@@ -21,7 +21,11 @@ pub(super) fn run(context: &Context) -> Result<(), CommandError> {
     show(context, &profile, hint)
 }
 
-pub(super) fn show(
+/// Shows it, with what to do next.
+///
+/// # Errors
+/// When nobody reads the output any more.
+pub(crate) fn show(
     context: &Context,
     profile: &ProfileView,
     hint: &str,

@@ -11,7 +11,7 @@ use rand::rngs::SysRng;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 /// What a person types to open a profile; zeroized on drop, never shown.
-#[derive(ZeroizeOnDrop)]
+#[derive(Clone, ZeroizeOnDrop)]
 pub struct Passphrase(String);
 
 impl Passphrase {

@@ -1,6 +1,8 @@
 //! Real processes: a relay and people, each with a folder of their own.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic, missing_docs, reason = "test support")]
 
+pub(crate) mod screen;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -95,6 +97,11 @@ impl World {
 
     pub(crate) fn run(&self, who: &str, args: &[&str]) -> Output {
         self.command(who, args).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Opens somebody's prompt in a terminal of 80 columns and 24 rows.
+    pub(crate) fn prompt(&self, who: &str) -> screen::Screen {
+        screen::Screen::start(&self.command(who, &[]), 80, 24)
     }
 
     /// Runs a command that must succeed; returns what it printed.

@@ -1,0 +1,128 @@
+//! A relay within this process.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+
+use chatcore::invite::InviteLink;
+use qrcode::QrCode;
+use qrcode::render::unicode::Dense1x2;
+use server::config::Settings;
+use server::operator::Operator;
+use server::{Relay, RelayError};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::error::{CommandError, ExitCode};
+use crate::output::Output;
+use crate::paths::data_root;
+
+pub(crate) fn relay_error(error: RelayError) -> CommandError {
+    let code = if error.exit_code() == 7 { ExitCode::Store } else { ExitCode::Other };
+    CommandError::new(code, error)
+}
+
+/// A relay that has its port, and does not serve yet.
+pub(crate) struct Bound {
+    pub(crate) relay: Relay,
+    pub(crate) listener: TcpListener,
+    pub(crate) address: SocketAddr,
+    /// To hand to friends.
+    pub(crate) link: InviteLink,
+}
+
+impl Bound {
+    /// Opens a relay and takes a port.
+    ///
+    /// # Errors
+    /// The address, or the relay's store.
+    pub(crate) async fn new(listen: SocketAddr, settings: Settings) -> Result<Self, CommandError> {
+        let listener = TcpListener::bind(listen).await.map_err(|error| {
+            let what = format_args!("can't listen on {listen}: {error}");
+            CommandError::new(ExitCode::Other, what).hint("choose another port: --listen ADDR:PORT")
+        })?;
+        let config = settings.config(data_root()).map_err(relay_error)?;
+        let relay = Relay::open(config).map_err(relay_error)?;
+        let address = listener.local_addr().map_err(|e| CommandError::new(ExitCode::Other, e))?;
+        let link = relay.invite_link(address);
+        Ok(Self { relay, listener, address, link })
+    }
+
+    /// Serves in the background.
+    pub(crate) fn start(self) -> Hosting {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let operator = self.relay.operator();
+        let serving = tokio::spawn(self.relay.serve(self.listener, async move {
+            let _stopped = stopped.await;
+        }));
+        let own = match self.address.ip() {
+            ip if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ip => ip,
+        };
+        let own = SocketAddr::new(own, self.address.port());
+        Hosting { link: self.link, own, operator, stop, serving }
+    }
+}
+
+/// A relay that serves until it is stopped.
+pub(crate) struct Hosting {
+    pub(crate) link: InviteLink,
+    /// Where this computer reaches it.
+    pub(crate) own: SocketAddr,
+    pub(crate) operator: Operator,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<Result<(), RelayError>>,
+}
+
+impl Hosting {
+    /// Stops it; nothing that it accepted is lost.
+    ///
+    /// # Errors
+    /// The relay's.
+    pub(crate) async fn stop(self) -> Result<(), CommandError> {
+        let _gone = self.stop.send(());
+        let served = self.serving.await.map_err(|e| CommandError::new(ExitCode::Other, e))?;
+        served.map_err(relay_error)
+    }
+}
+
+/// Shows a link, and the code that a telephone scans.
+///
+/// # Errors
+/// When nobody reads the output any more.
+pub(crate) fn show_link(output: &Output, link: &InviteLink) -> Result<(), CommandError> {
+    let link = link.to_string();
+    if let Ok(code) = QrCode::new(&link) {
+        output.say(&code.render::<Dense1x2>().build())?;
+    }
+    output.say(&link)
+}
+
+/// Returns the address that this computer has in its network, if it has one; nothing is sent.
+pub(crate) fn address_in_network() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // Asks the system for its route there: an address set aside for documentation (RFC 5737).
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_relay_serves_until_it_is_stopped() {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let ephemeral = Settings { ephemeral: Some(true), ..Settings::default() };
+        let bound = Bound::new(listen, ephemeral).await.unwrap();
+        let taken = bound.address;
+        let ephemeral = Settings { ephemeral: Some(true), ..Settings::default() };
+        let error = Bound::new(taken, ephemeral).await.map(|_| ()).unwrap_err();
+        assert_eq!(error.code(), ExitCode::Other);
+        let hosting = bound.start();
+        assert_eq!(hosting.own, taken);
+        assert!(tokio::net::TcpStream::connect(hosting.own).await.is_ok());
+        hosting.stop().await.unwrap();
+        assert!(tokio::net::TcpStream::connect(taken).await.is_err());
+    }
+}

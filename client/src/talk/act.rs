@@ -1,0 +1,592 @@
+//! What the person asks for.
+
+use std::path::PathBuf;
+
+use chatcore::engine::{Command, RoomStanding};
+use chatcore::ids::{Conversation, MessageId, UserId};
+use chatcore::keys::Nickname;
+use chatcore::net::{self, Client, ClientError};
+use chatcore::trust::Trust;
+use chatcore::wire::content::Body;
+use chatcore::wire::limits::{MAX_ROOM_INLINE, MAX_TEXT};
+
+use super::arrivals::{Then, offer};
+use super::command::{self, Input, Typable};
+use super::{Fate, Happened, Mood, Place, Question, Talk, picture};
+use crate::cli::{
+    RoomArgs, RoomCommand, RoomCreateArgs, RoomInviteArgs, RoomPolicyArgs, RoomRoleArgs,
+    RoomTextArgs, RoomWhoArgs,
+};
+use crate::command::{admin, people, room, whoami};
+use crate::context::Context;
+use crate::error::{CommandError, ExitCode};
+use crate::hosting::show_link;
+use crate::names::Names;
+use crate::online::contact;
+use crate::render::{self, Paint};
+
+/// Newest messages of each conversation in which something is looked for.
+const SEARCHED: usize = 10_000;
+/// Most messages that a search shows.
+const MAX_FOUND: usize = 50;
+/// Most messages that are shown of a history.
+const MAX_HISTORY: usize = 1_000;
+
+fn usage(what: impl std::fmt::Display) -> CommandError {
+    CommandError::new(ExitCode::Usage, what)
+}
+
+impl Talk {
+    /// Does what a line says.
+    pub(super) async fn submit(&mut self, line: String) -> Result<(), CommandError> {
+        if let Some(question) = self.question.take() {
+            return self.answer(question, line.trim()).await;
+        }
+        self.keep_typed(&line).await?;
+        match command::parse(&line) {
+            Ok(Input::Empty) => Ok(()),
+            Ok(Input::Text(text)) => self.send(text).await,
+            Ok(Input::Command(command)) => {
+                self.say_quietly(&format!("{}{}", self.prompt(), render::line(&line)))?;
+                match self.act(*command).await {
+                    Err(error) if error.code() != ExitCode::Store => self.say_error(&error),
+                    done => done,
+                }
+            }
+            Err(what) => {
+                self.say_error(&usage(what.lines().next().unwrap_or_default()))?;
+                let rest: Vec<&str> = what.lines().skip(1).collect();
+                if rest.is_empty() { Ok(()) } else { self.say(&rest.join("\n")) }
+            }
+        }
+    }
+
+    /// Sends a text to where the person talks.
+    async fn send(&mut self, text: String) -> Result<(), CommandError> {
+        let Some(place) = self.place.clone() else {
+            self.line.put(text);
+            return self.say("Where to? !room NAME or !msg NAME, then Enter again.");
+        };
+        if text.len() > MAX_TEXT {
+            self.line.put(text);
+            let error = CommandError::new(ExitCode::Limit, "the text is too long");
+            return self.say_error(&error.hint("send it as a file: !file PATH"));
+        }
+        let client = self.client.clone();
+        // A long one is uploaded first; a short one is safe at once, and they keep their order.
+        if text.len() > MAX_ROOM_INLINE {
+            let turn = self.transferring.clone();
+            self.spawn(async move {
+                let _turn = turn.lock().await;
+                Ok(Some(send_to(&client, place, text).await))
+            });
+            return Ok(());
+        }
+        let sent = send_to(&client, place, text).await;
+        self.take(sent).await
+    }
+
+    pub(super) fn was_sent(
+        &mut self,
+        message: MessageId,
+        place: &Place,
+        text: &str,
+    ) -> Result<(), CommandError> {
+        self.flight.began(message);
+        let now = net::now();
+        let who = format!("{} → {}", self.own.nickname, place.name);
+        let paint = self.context.output.paint();
+        let time = render::time(now, now);
+        self.say(&render::message(paint, &time, &who, &self.own.user, text))
+    }
+
+    /// Goes on talking elsewhere.
+    pub(super) async fn go_to(&mut self, place: Place) -> Result<(), CommandError> {
+        self.unread.remove(&place.conversation);
+        let hex = match place.conversation {
+            Conversation::User(user) => user.to_hex(),
+            Conversation::Room(room) => room.to_hex(),
+        };
+        self.place = Some(place);
+        self.settings.last = Some(hex);
+        self.keep_settings().await
+    }
+
+    async fn act(&mut self, command: Typable) -> Result<(), CommandError> {
+        match command {
+            Typable::Help { command } => match command::help(command.as_deref()) {
+                Ok(help) => self.say(&help),
+                Err(what) => Err(usage(what)),
+            },
+            Typable::Quit => {
+                self.mood = Mood::Leaves;
+                Ok(())
+            }
+            Typable::Room { name: Some(name) } => self.talk_in(&name).await,
+            Typable::Room { name: None } | Typable::Rooms => self.room(RoomCommand::List, None),
+            Typable::Msg { who, text } => self.talk_with(who, text),
+            Typable::All { text } => self.send_to_all(text),
+            Typable::File { paths } => self.send_files(paths),
+            Typable::Save { number, folder } => self.save(number, folder),
+            Typable::View { number } => self.view(number),
+            Typable::Makeroom { name, open, topic } => {
+                let args = RoomCreateArgs { name: name.clone(), open, topic };
+                self.room(RoomCommand::Create(args), Some(name))
+            }
+            Typable::Join { room } => {
+                let args = RoomArgs { room: room.clone() };
+                self.room(RoomCommand::Join(args), Some(room))
+            }
+            Typable::Who { room } => {
+                let args = self.room_args(room)?;
+                self.room(RoomCommand::Show(args), None)
+            }
+            Typable::Leave { room } => {
+                let args = self.room_args(room)?;
+                self.room(RoomCommand::Leave(args), None)
+            }
+            Typable::Invite { who, role } => {
+                let room = self.room_here()?;
+                self.room(RoomCommand::Invite(RoomInviteArgs { room, who, role }), None)
+            }
+            Typable::Kick { who } => self.about_somebody(who, RoomCommand::Kick),
+            Typable::Ban { who } => self.about_somebody(who, RoomCommand::Ban),
+            Typable::Unban { who } => self.about_somebody(who, RoomCommand::Unban),
+            Typable::Mute { who } => self.about_somebody(who, RoomCommand::Mute),
+            Typable::Unmute { who } => self.about_somebody(who, RoomCommand::Unmute),
+            Typable::Transfer { who } => self.about_somebody(who, RoomCommand::Transfer),
+            Typable::Role { who, role } => {
+                let room = self.room_here()?;
+                self.room(RoomCommand::Role(RoomRoleArgs { room, who, role }), None)
+            }
+            Typable::Topic { text } => {
+                let room = self.room_here()?;
+                self.room(RoomCommand::Topic(RoomTextArgs { room, text }), None)
+            }
+            Typable::Rename { text } => {
+                let room = self.room_here()?;
+                self.room(RoomCommand::Rename(RoomTextArgs { room, text }), None)
+            }
+            Typable::Policy { invite } => {
+                let room = self.room_here()?;
+                self.room(RoomCommand::Policy(RoomPolicyArgs { room, invite }), None)
+            }
+            Typable::Close => {
+                let room = self.room_here()?;
+                self.room(RoomCommand::Close(RoomArgs { room }), None)
+            }
+            Typable::Verify { who, digits } => self.verify(who, digits.concat()),
+            Typable::Contacts => self.contacts(),
+            Typable::History { number } => self.history(number.min(MAX_HISTORY)).await,
+            Typable::Search { text } => self.search(text),
+            Typable::Block { who } => self.block(who, Command::Block, "is blocked."),
+            Typable::Unblock { who } => {
+                self.block(who, Command::Unblock, "is not blocked any more.")
+            }
+            Typable::Nick { name } => {
+                let nickname = crate::command::join::parse_nickname(&name)?;
+                Ok(self.client.rename(nickname).await?)
+            }
+            Typable::Whoami => whoami::show(&self.context, &self.own, ""),
+            Typable::Presence { visible } => {
+                let (visibility, said) = people::visibility(visible);
+                self.client.command(Command::SetVisibility(visibility)).await?;
+                self.say(said)
+            }
+            Typable::Set { what, value } => self.set(what, value).await,
+            Typable::Link => match &self.hosting {
+                Some(hosting) => show_link(&self.context.output, &hosting.link),
+                None => {
+                    let error = usage("you do not host the relay here");
+                    Err(error.hint("whoever does has the link"))
+                }
+            },
+            Typable::Relay { command } => self.command_relay(command),
+            Typable::Admin { command } => {
+                let (context, client) = (self.context.clone(), self.client.clone());
+                self.spawn(async move {
+                    admin::act(&context, &client, &command).await?;
+                    Ok(None)
+                });
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns the id of the room where the person talks.
+    fn room_here(&self) -> Result<String, CommandError> {
+        match self.place.as_ref().map(|place| place.conversation) {
+            Some(Conversation::Room(room)) => Ok(room.to_hex()),
+            _ => Err(usage("you are not talking in a room").hint("first: !room NAME")),
+        }
+    }
+
+    fn room_args(&self, named: Option<String>) -> Result<RoomArgs, CommandError> {
+        Ok(RoomArgs { room: named.map_or_else(|| self.room_here(), Ok)? })
+    }
+
+    /// Does something about a room; with a name the person goes there then.
+    fn room(&mut self, command: RoomCommand, then: Option<String>) -> Result<(), CommandError> {
+        let (context, client) = (self.context.clone(), self.client.clone());
+        self.spawn(async move {
+            room::act(&context, &client, &command).await?;
+            match then {
+                Some(name) => Ok(Some(Happened::Moved(find_room(&client, &name).await?))),
+                None => Ok(None),
+            }
+        });
+        Ok(())
+    }
+
+    fn about_somebody(
+        &mut self,
+        who: String,
+        command: fn(RoomWhoArgs) -> RoomCommand,
+    ) -> Result<(), CommandError> {
+        let room = self.room_here()?;
+        self.room(command(RoomWhoArgs { room, who }), None)
+    }
+
+    async fn talk_in(&mut self, name: &str) -> Result<(), CommandError> {
+        let place = find_room(&self.client, name).await?;
+        let Conversation::Room(id) = place.conversation else { return Ok(()) };
+        let view = self.client.room(id).await?;
+        if view.standing != RoomStanding::Member {
+            let error = usage("you are not in that room");
+            return Err(error.hint(format_args!("come in: !join {}", render::quoted(name))));
+        }
+        self.go_to(place).await
+    }
+
+    fn talk_with(&mut self, who: String, text: Option<String>) -> Result<(), CommandError> {
+        let (client, happened) = (self.client.clone(), self.happened.clone());
+        self.spawn(async move {
+            if who.starts_with('#') {
+                return Ok(Some(Happened::Moved(find_room(&client, &who).await?)));
+            }
+            let contact = contact(&client, &who).await?;
+            let conversation = Conversation::User(contact.user);
+            let place = Place { conversation, name: contact.nickname.to_string() };
+            let Some(text) = text else { return Ok(Some(Happened::Moved(place))) };
+            let _gone = happened.send(Happened::Moved(place.clone()));
+            Ok(Some(send_to(&client, place, text).await))
+        });
+        Ok(())
+    }
+
+    fn send_to_all(&mut self, text: String) -> Result<(), CommandError> {
+        let (client, happened) = (self.client.clone(), self.happened.clone());
+        self.spawn(async move {
+            let contacts = client.contacts().await?;
+            let contacts: Vec<_> = contacts
+                .into_iter()
+                .filter(|c| c.standing == chatcore::engine::ContactStanding::Contact)
+                .collect();
+            if contacts.is_empty() {
+                let error =
+                    CommandError::new(ExitCode::UnknownRecipient, "you have no contacts yet");
+                return Err(error.hint("write to somebody first: !msg NAME hello"));
+            }
+            for contact in contacts {
+                let conversation = Conversation::User(contact.user);
+                let place = Place { conversation, name: contact.nickname.to_string() };
+                let _gone = happened.send(send_to(&client, place, text.clone()).await);
+            }
+            Ok(None)
+        });
+        Ok(())
+    }
+
+    fn send_files(&mut self, paths: Vec<PathBuf>) -> Result<(), CommandError> {
+        let Some(place) = self.place.clone() else {
+            return Err(usage("where to?").hint("first: !room NAME or !msg NAME"));
+        };
+        for path in paths {
+            let path = at_home(path);
+            let failed = |error| CommandError::file(&path, &error);
+            let size = std::fs::metadata(&path).map_err(failed)?.len();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let label = format!("{} → {}", render::name(&name), render::name(&place.name));
+            let transfer = self.begin_transfer(label, size);
+            let (client, happened) = (self.client.clone(), self.happened.clone());
+            let (turn, place) = (self.transferring.clone(), place.clone());
+            self.spawn(async move {
+                let _turn = turn.lock().await;
+                let mut progress = |done| {
+                    let _gone = happened.send(Happened::Progress { transfer, done });
+                };
+                let to = place.conversation;
+                let sent = client.send_file_to(to, &path, &mut progress).await;
+                let _gone = happened.send(Happened::Ended { transfer });
+                let text = format!("[file {name}] {}", render::size(size));
+                Ok(Some(Happened::Sent { message: sent?, place, text }))
+            });
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, number: Option<usize>, folder: Option<PathBuf>) -> Result<(), CommandError> {
+        let Some(number) = number else {
+            let files = self.offered.iter().enumerate();
+            let lines: Vec<_> = files.map(|(place, file)| offer(place + 1, file)).collect();
+            return match lines.is_empty() {
+                true => self.say("Nobody sent a file since you are here."),
+                false => self.print(&lines),
+            };
+        };
+        let place = self.offered_at(number)?;
+        let folder = folder.map(at_home);
+        self.fetch(place, folder.as_deref(), Then::Nothing)
+    }
+
+    fn offered_at(&self, number: usize) -> Result<usize, CommandError> {
+        let place = number.checked_sub(1).filter(|place| *place < self.offered.len());
+        place.ok_or_else(|| usage("there is no such file").hint("!save lists those that there are"))
+    }
+
+    fn view(&mut self, number: usize) -> Result<(), CommandError> {
+        let place = self.offered_at(number)?;
+        match self.offered.get(place).map(|file| file.fate.clone()) {
+            Some(Fate::Saved(path)) => self.view_file(path),
+            _ => return self.fetch(place, None, Then::View),
+        }
+        Ok(())
+    }
+
+    /// Shows a picture that is on disk.
+    pub(super) fn view_file(&mut self, path: PathBuf) {
+        let output = self.context.output.clone();
+        self.spawn(async move {
+            if output.paint() == Paint::Plain {
+                return Err(usage("this terminal shows no colours"));
+            }
+            let columns = crossterm::terminal::size().map_or(80, |(width, _)| width);
+            let lines = tokio::task::spawn_blocking(move || picture::lines(&path, columns)).await;
+            let lines = lines.map_err(|error| CommandError::new(ExitCode::Other, error))?;
+            let lines = lines.map_err(|what| CommandError::new(ExitCode::File, what))?;
+            output.say(&lines.join("\n"))?;
+            Ok(None)
+        });
+    }
+
+    fn contacts(&mut self) -> Result<(), CommandError> {
+        let (context, client) = (self.context.clone(), self.client.clone());
+        self.spawn(async move {
+            // Who is here, only the relay knows.
+            let here = client.online_contacts().await.ok();
+            let contacts = client.contacts().await?;
+            people::show_contacts(&context, &contacts, here.as_deref())?;
+            Ok(None)
+        });
+        Ok(())
+    }
+
+    async fn history(&self, number: usize) -> Result<(), CommandError> {
+        let Some(place) = &self.place else {
+            return Err(usage("of which conversation?").hint("first: !room NAME or !msg NAME"));
+        };
+        let names = Names::load(&self.client).await?;
+        for message in self.client.history(place.conversation, number).await? {
+            let conversation = place.conversation;
+            people::show_message(&self.context, &self.own, &names, conversation, &message)?;
+        }
+        Ok(())
+    }
+
+    fn search(&mut self, text: String) -> Result<(), CommandError> {
+        let (context, client, own) = (self.context.clone(), self.client.clone(), self.own.clone());
+        self.spawn(async move {
+            let wanted = text.to_lowercase();
+            let contacts = client.contacts().await?;
+            let names = Names::new(&own, contacts.clone());
+            let people =
+                contacts.iter().map(|c| (Conversation::User(c.user), c.nickname.to_string()));
+            let rooms = client.rooms().await?;
+            let rooms = rooms.iter().map(|r| (Conversation::Room(r.room), format!("#{}", r.name)));
+            let mut found = 0;
+            for (conversation, name) in people.chain(rooms) {
+                let history = client.history(conversation, SEARCHED).await?;
+                let is_meant = |body: &Body| match body {
+                    Body::Text(text) => text.to_lowercase().contains(&wanted),
+                    Body::File(manifest) => manifest.name.to_lowercase().contains(&wanted),
+                    _ => false,
+                };
+                let meant: Vec<_> = history.iter().filter(|m| is_meant(&m.body)).collect();
+                let newest = meant.len().saturating_sub(MAX_FOUND.saturating_sub(found));
+                let Some(shown) = meant.get(newest..).filter(|shown| !shown.is_empty()) else {
+                    continue;
+                };
+                let heading = format!("── {} ──", render::name(&name));
+                context.output.say(&context.output.paint().dim(&heading))?;
+                found += shown.len();
+                for message in shown {
+                    people::show_message(&context, &own, &names, conversation, message)?;
+                }
+            }
+            match found {
+                0 => context.output.say("Nothing found.")?,
+                MAX_FOUND.. => context.output.say("There is more; look for something longer.")?,
+                _ => {}
+            }
+            Ok(None)
+        });
+        Ok(())
+    }
+
+    fn block(
+        &mut self,
+        who: String,
+        command: fn(UserId) -> Command,
+        done: &'static str,
+    ) -> Result<(), CommandError> {
+        let (context, client) = (self.context.clone(), self.client.clone());
+        self.spawn(async move {
+            people::set_block(&context, &client, &who, command, done).await?;
+            Ok(None)
+        });
+        Ok(())
+    }
+
+    async fn set(
+        &mut self,
+        what: Option<String>,
+        value: Option<String>,
+    ) -> Result<(), CommandError> {
+        if let (Some(what), Some(value)) = (&what, &value) {
+            self.settings.set(what, value).map_err(usage)?;
+            self.keep_settings().await?;
+        }
+        self.say(&self.settings.shown())
+    }
+
+    fn command_relay(&mut self, line: String) -> Result<(), CommandError> {
+        let Some(hosting) = &self.hosting else {
+            let error = usage("you do not host the relay here");
+            return Err(error.hint("if its operator made you an administrator: !admin help"));
+        };
+        let (operator, output) = (hosting.operator.clone(), self.context.output.clone());
+        self.spawn(async move {
+            let command = server::operator::Command::parse(&line).map_err(usage)?;
+            let run = tokio::task::spawn_blocking(move || operator.run(&command)).await;
+            let said = run.map_err(|error| CommandError::new(ExitCode::Other, error))?;
+            let said = said.map_err(crate::hosting::relay_error)?;
+            output.say(render::text(&said.text).trim_end())?;
+            Ok(None)
+        });
+        Ok(())
+    }
+
+    /// Shows the digits, and asks whether they are the same on the other side.
+    fn verify(&mut self, who: String, digits: String) -> Result<(), CommandError> {
+        let (context, client, own) = (self.context.clone(), self.client.clone(), self.own.clone());
+        self.spawn(async move {
+            let contact = match contact(&client, &who).await {
+                Ok(contact) => contact,
+                Err(error) if error.code() == ExitCode::Identity => {
+                    return ask_who_it_is(&context, &client, &who).await;
+                }
+                Err(error) => return Err(error),
+            };
+            let number = contact.safety_number(&own.identity_key);
+            let (user, name) = (contact.user, contact.nickname.to_string());
+            if digits.is_empty() {
+                people::show_number(&context, &contact, &number)?;
+                let shown = render::name(&name);
+                context.output.say(&format!(
+                    "Call {shown}, or meet. {shown} types !verify with your name, and sees the same \
+                     digits if nobody stands between you."
+                ))?;
+                return Ok(Some(Happened::Asking(Question::SameDigits { user, name })));
+            }
+            if !number.matches(&digits) {
+                let error = CommandError::new(ExitCode::Identity, "these are other digits");
+                let hint = "read them again; if they still differ, somebody stands between you";
+                return Err(error.hint(hint));
+            }
+            client.command(Command::Verify(user)).await?;
+            context.output.say(&format!("{} is verified.", render::name(&name)))?;
+            Ok(None)
+        });
+        Ok(())
+    }
+
+    async fn answer(&mut self, question: Question, answer: &str) -> Result<(), CommandError> {
+        match (&question, answer.to_lowercase().as_str()) {
+            (Question::SameDigits { user, name }, "yes" | "y") => {
+                self.client.command(Command::Verify(*user)).await?;
+                self.say(&format!("{} is verified.", render::name(name)))
+            }
+            (Question::SameDigits { name, .. }, "no" | "n") => {
+                let name = render::name(name);
+                let warning = format!(
+                    "Then do not trust what {name} writes: somebody may stand between you. \
+                     Compare again, slowly; if they differ still, tell {name} another way."
+                );
+                self.say(&self.context.output.paint().warning(&warning))
+            }
+            (Question::WhoIsIt { known, name }, "accept") => {
+                self.client.command(Command::AcceptIdentity(*known)).await?;
+                let name = render::name(name);
+                self.say(&format!("{name} has the new key now. Compare it: !verify {name}"))
+            }
+            (Question::WhoIsIt { known, name }, "keep") => {
+                self.client.command(Command::KeepIdentity(*known)).await?;
+                let name = render::name(name);
+                self.say(&format!("You go on writing to {name} as you knew them."))
+            }
+            (Question::WhoIsIt { .. }, "later" | "") => {
+                self.say("Nothing is sent to that name until you decide.")
+            }
+            _ => {
+                self.question = Some(question);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A name leads to another key: shows its digits, and asks whose it is.
+async fn ask_who_it_is(
+    context: &Context,
+    client: &Client,
+    who: &str,
+) -> Result<Option<Happened>, CommandError> {
+    let own = client.profile().await?;
+    let contacts = client.contacts().await?;
+    let fold = Nickname::from_input(who).map(|name| name.fold()).unwrap_or_default();
+    let known = contacts.iter().find(|c| c.trust == Trust::Changed && c.nickname.fold() == fold);
+    let known = known.ok_or_else(CommandError::identity_changed)?;
+    let new = known.replaced_by.and_then(|user| contacts.iter().find(|c| c.user == user));
+    let new = new.ok_or_else(CommandError::identity_changed)?;
+    let name = known.nickname.to_string();
+    let shown = render::name(&name);
+    let paint = context.output.paint();
+    context.output.say(&paint.warning(&format!(
+        "The name {shown} belongs to another identity key now. It may be a new device, or an \
+         impostor. Call {shown}, over a line that you trust, and compare:"
+    )))?;
+    people::show_number(context, new, &new.safety_number(&own.identity_key))?;
+    Ok(Some(Happened::Asking(Question::WhoIsIt { known: known.user, name })))
+}
+
+async fn find_room(client: &Client, name: &str) -> Result<Place, CommandError> {
+    let id = client.find_room(name).await?;
+    Ok(Place::room(id, &client.room(id).await?.name))
+}
+
+async fn send_to(client: &Client, place: Place, text: String) -> Happened {
+    match client.send_text_to(place.conversation, &text).await {
+        Ok(message) => Happened::Sent { message, place, text },
+        Err(error @ ClientError::Closed) => Happened::Failed(error.into()),
+        Err(error) => Happened::NotSent(error.into(), text),
+    }
+}
+
+/// `~` is the person's home, as in a shell.
+fn at_home(path: PathBuf) -> PathBuf {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    match (path.strip_prefix("~"), home) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path,
+    }
+}

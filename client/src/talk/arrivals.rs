@@ -1,0 +1,340 @@
+//! What others sent: shown, counted, and told to be seen.
+
+use std::collections::BTreeMap;
+
+use chatcore::engine::{Command, Event, FileKind, RoomRef, Sender};
+use chatcore::ids::{Conversation, MessageId, UserId};
+use chatcore::net::Fetched;
+use chatcore::trust::Trust;
+use chatcore::wire::content::ReceiptKind;
+use chatcore::wire::relay::CloseReason;
+
+use super::flight::Stage;
+use super::settings::{Notify, Receipts};
+use super::terminal::Terminal;
+use super::{Fate, Happened, Link, Offered, Place, Talk, Transfer};
+use crate::error::CommandError;
+use crate::names::Names;
+use crate::paths::download_folder;
+use crate::render;
+use crate::show;
+
+/// Journal entries shown at a time.
+const BATCH: usize = 256;
+
+/// What is to be printed, and what follows from it.
+#[derive(Debug, Default)]
+struct Shown {
+    lines: Vec<String>,
+    /// Lines by conversation, while they are grouped.
+    groups: BTreeMap<Conversation, (String, Vec<String>)>,
+    /// Texts to us alone that stand on the screen then.
+    seen: BTreeMap<UserId, Vec<MessageId>>,
+    /// Who wrote last.
+    last: Option<String>,
+}
+
+/// Whether lines of a conversation stand together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grouping {
+    /// As they came.
+    Off,
+    /// A heading for each conversation.
+    On,
+}
+
+fn place_of(from: &Sender, room: Option<&RoomRef>) -> Place {
+    match room {
+        Some(room) => Place::room(room.id, &room.name),
+        None => {
+            let conversation = Conversation::User(from.user);
+            Place { conversation, name: from.nickname.to_string() }
+        }
+    }
+}
+
+impl Talk {
+    /// Takes in what the client tells.
+    pub(super) async fn arrived(&mut self, event: Event) -> Result<(), CommandError> {
+        match event {
+            Event::Connected { .. } => {
+                self.link = Link::Online;
+                self.fetch_what_is_wanted()?;
+            }
+            Event::Closing(reason) => {
+                let why = match reason {
+                    CloseReason::Shutdown => "the relay stops",
+                    CloseReason::Replaced => "another program connected with this profile",
+                    CloseReason::Revoked => "this device is no longer yours to the relay",
+                    CloseReason::Kicked => "the relay's operator cut the connection",
+                };
+                self.link = Link::Offline(why.to_owned());
+            }
+            Event::AtRelay { message } => self.flight.came(message, Stage::Stored),
+            Event::Delayed { message, code } => self.flight.delayed(message, code),
+            Event::Renamed(name) => {
+                self.say(&format!("You are now {}.", render::name(name.as_str())))?;
+                self.own.nickname = name;
+            }
+            Event::RequestRefused(failure) => {
+                self.say_error(&CommandError::refused(failure.code))?;
+            }
+            Event::File { .. } => self.offer_files().await?,
+            _ => {}
+        }
+        self.show_journal(Grouping::Off).await
+    }
+
+    /// Shows what came while the person was away, together by conversation.
+    pub(super) async fn show_missed(&mut self) -> Result<(), CommandError> {
+        self.show_journal(Grouping::On).await
+    }
+
+    async fn show_journal(&mut self, grouping: Grouping) -> Result<(), CommandError> {
+        loop {
+            let events = self.client.journal(BATCH).await?;
+            let Some((last, _)) = events.last() else { return Ok(()) };
+            let names = Names::load(&self.client).await?;
+            let mut shown = Shown::default();
+            for (_, event) in &events {
+                if let Some(event) = event {
+                    self.take_in(event, &names, grouping, &mut shown);
+                }
+            }
+            let paint = self.context.output.paint();
+            for (name, lines) in shown.groups.into_values() {
+                let plural = if lines.len() == 1 { "message" } else { "messages" };
+                let heading = format!("── {}: {} {plural} ──", render::name(&name), lines.len());
+                shown.lines.push(paint.dim(&heading));
+                shown.lines.extend(lines);
+            }
+            if !shown.lines.is_empty() {
+                self.print(&shown.lines)?;
+            }
+            // Only what was printed is taken off the list.
+            self.client.shown(*last).await?;
+            if let Some(from) = shown.last {
+                self.notify(&from)?;
+            }
+            self.say_seen(shown.seen).await?;
+            self.follow_renames().await?;
+        }
+    }
+
+    fn take_in(&mut self, event: &Event, names: &Names, grouping: Grouping, shown: &mut Shown) {
+        match event {
+            Event::Receipt { message, kind: ReceiptKind::Delivered, .. }
+            | Event::RoomDelivered { message, .. } => {
+                self.flight.came(*message, Stage::Delivered);
+                return;
+            }
+            Event::Receipt { message, kind: ReceiptKind::Read, .. } => {
+                self.flight.came(*message, Stage::Read);
+                return;
+            }
+            Event::Receipt { message, .. }
+            | Event::NotDelivered { message, .. }
+            | Event::NotSentToRoom { message, .. } => self.flight.lost(*message),
+            _ => {}
+        }
+        let Some(words) = show::words(&self.context, names, event) else { return };
+        let Event::Text { from, room, message, .. } = event else {
+            shown.lines.push(words);
+            return;
+        };
+        let place = place_of(from, room.as_ref());
+        if room.is_none() {
+            shown.seen.entry(from.user).or_default().push(*message);
+        }
+        shown.last = Some(names.sender(from));
+        if self.place.as_ref().is_none_or(|here| here.conversation != place.conversation) {
+            let unread = self.unread.entry(place.conversation).or_default();
+            *unread = (place.name.clone(), unread.1 + 1);
+        }
+        match grouping {
+            Grouping::Off => shown.lines.push(words),
+            Grouping::On => {
+                let group = shown.groups.entry(place.conversation);
+                group.or_insert_with(|| (place.name, Vec::new())).1.push(words);
+            }
+        }
+    }
+
+    async fn say_seen(&self, seen: BTreeMap<UserId, Vec<MessageId>>) -> Result<(), CommandError> {
+        if self.settings.receipts == Receipts::On {
+            for (from, messages) in seen {
+                self.client.command(Command::MarkRead { from, messages }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn notify(&self, from: &str) -> Result<(), CommandError> {
+        match self.settings.notify {
+            Notify::Off => Ok(()),
+            Notify::Bell => Terminal::write("\x07"),
+            // The name is printable; the text is nobody's business on a locked screen.
+            Notify::Desktop => {
+                Terminal::write(&format!("\x1b]9;message from {}\x07", render::name(from)))
+            }
+        }
+    }
+
+    /// Names may have changed: the prompt and the counts show those of now.
+    async fn follow_renames(&mut self) -> Result<(), CommandError> {
+        let rooms = self.client.rooms().await?;
+        let contacts = self.client.contacts().await?;
+        let name_of = |conversation: &Conversation| match conversation {
+            Conversation::Room(id) => {
+                let room = rooms.iter().find(|room| room.room == *id)?;
+                Some(format!("#{}", room.name))
+            }
+            Conversation::User(user) => {
+                let contact = contacts.iter().find(|contact| contact.user == *user)?;
+                Some(contact.nickname.to_string())
+            }
+        };
+        if let Some(place) = &mut self.place
+            && let Some(name) = name_of(&place.conversation)
+        {
+            place.name = name;
+        }
+        for (conversation, (name, _)) in &mut self.unread {
+            if let Some(new) = name_of(conversation) {
+                *name = new;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of files that came, and fetches those that are wanted at once.
+    pub(super) async fn offer_files(&mut self) -> Result<(), CommandError> {
+        let waiting = self.client.waiting_files().await?;
+        let mut lines = Vec::new();
+        for waiting in waiting {
+            if self.offered.iter().any(|known| known.waiting.message == waiting.message) {
+                continue;
+            }
+            self.offered.push(Offered { waiting, fate: Fate::Waits });
+            let number = self.offered.len();
+            if let Some(offered) = self.offered.last()
+                && offered.waiting.kind == FileKind::File
+                && !self.is_wanted(offered)
+            {
+                lines.push(offer(number, offered));
+            }
+        }
+        if !lines.is_empty() {
+            self.print(&lines)?;
+        }
+        self.fetch_what_is_wanted()
+    }
+
+    /// Long texts are; files of verified people are up to the size that the person set.
+    fn is_wanted(&self, offered: &Offered) -> bool {
+        let file = &offered.waiting;
+        match file.kind {
+            FileKind::LongText => true,
+            FileKind::File => {
+                file.from.trust == Trust::Verified && file.manifest.size <= self.settings.autosave
+            }
+        }
+    }
+
+    fn fetch_what_is_wanted(&mut self) -> Result<(), CommandError> {
+        if self.link != Link::Online {
+            return Ok(());
+        }
+        for place in 0..self.offered.len() {
+            let offered = self.offered.get(place);
+            if offered.is_some_and(|file| file.fate == Fate::Waits && self.is_wanted(file)) {
+                self.fetch(place, None, Then::Nothing)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches a file in the background.
+    pub(super) fn fetch(
+        &mut self,
+        place: usize,
+        folder: Option<&std::path::Path>,
+        then: Then,
+    ) -> Result<(), CommandError> {
+        let folder = download_folder(folder.or(self.settings.folder.as_deref()))?;
+        let Some(offered) = self.offered.get_mut(place) else { return Ok(()) };
+        if offered.fate == Fate::IsFetched {
+            return Ok(());
+        }
+        offered.fate = Fate::IsFetched;
+        let waiting = offered.waiting.clone();
+        let label = match waiting.kind {
+            FileKind::File => render::name(&waiting.manifest.name),
+            FileKind::LongText => "a long text".to_owned(),
+        };
+        let transfer = self.begin_transfer(label, waiting.manifest.size);
+        let (client, happened) = (self.client.clone(), self.happened.clone());
+        let turn = self.transferring.clone();
+        self.spawn(async move {
+            let _turn = turn.lock().await;
+            let mut progress = |done| {
+                let _gone = happened.send(Happened::Progress { transfer, done });
+            };
+            let fetched = client.fetch_file(&waiting, &folder, &mut progress).await;
+            let _gone = happened.send(Happened::Ended { transfer });
+            let message = waiting.message;
+            match fetched {
+                Ok(Fetched::Saved(path)) => {
+                    let saved = Happened::Saved { message, path: path.clone() };
+                    if then == Then::View {
+                        let _gone = happened.send(saved);
+                        return Ok(Some(Happened::View(path)));
+                    }
+                    Ok(Some(saved))
+                }
+                Ok(Fetched::Text) => Ok(None),
+                Err(error) => {
+                    let _gone = happened.send(Happened::NotFetched { message });
+                    Err(error.into())
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Shows a file on its way; returns its number.
+    pub(super) fn begin_transfer(&mut self, label: String, total: u64) -> u64 {
+        let transfer = self.next_transfer;
+        self.next_transfer += 1;
+        self.transfers.insert(transfer, Transfer { label, total, done: 0 });
+        transfer
+    }
+}
+
+/// What follows when a file is saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    Nothing,
+    /// It is shown.
+    View,
+}
+
+/// A line about a file that somebody sent.
+pub(super) fn offer(number: usize, offered: &Offered) -> String {
+    let file = &offered.waiting;
+    let place = match &file.room {
+        Some(room) => format!(" in #{}", render::name(&room.name)),
+        None => String::new(),
+    };
+    let what = match &offered.fate {
+        Fate::Waits => format!("!save {number}"),
+        Fate::IsFetched => "is being fetched".to_owned(),
+        Fate::Saved(path) => format!("saved as {}", render::line(&path.to_string_lossy())),
+    };
+    format!(
+        "{}{place} sent {} ({}): {what}",
+        render::name(file.from.nickname.as_str()),
+        render::name(&file.manifest.name),
+        render::size(file.manifest.size)
+    )
+}

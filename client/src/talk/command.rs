@@ -1,0 +1,383 @@
+//! What can be typed after `!`.
+
+use std::path::PathBuf;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::cli::{RoleArg, Switch};
+
+/// Stands for the program's name where clap wants one.
+const BANG: &str = "! ";
+
+/// A line of the prompt.
+#[derive(Debug, Parser)]
+#[command(
+    name = "!",
+    bin_name = "!",
+    no_binary_name = true,
+    disable_help_subcommand = true,
+    disable_help_flag = true
+)]
+pub(super) struct Typed {
+    #[command(subcommand)]
+    pub(super) command: Typable,
+}
+
+/// Every command of the prompt.
+#[derive(Debug, Subcommand)]
+pub(super) enum Typable {
+    /// Show all commands, or one of them
+    Help { command: Option<String> },
+    /// Leave; what you wrote still goes out when you come again
+    Quit,
+    /// Talk in a room; without a name: list the rooms
+    Room { name: Option<String> },
+    /// Talk with somebody; with a text: send it at once
+    Msg { who: String, text: Option<String> },
+    /// Send a text to each of your contacts
+    All { text: String },
+    /// Send files to where you are talking
+    File {
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Save a file that was sent to you; without a number: list them
+    Save { number: Option<usize>, folder: Option<PathBuf> },
+    /// Show a picture that was sent to you
+    View { number: usize },
+    /// Who is in the room, and in which role
+    Who { room: Option<String> },
+    /// List rooms, also those that you can join
+    Rooms,
+    /// Make a room; --open lets everybody in
+    Makeroom {
+        name: String,
+        #[arg(long)]
+        open: bool,
+        #[arg(long, default_value = "")]
+        topic: String,
+    },
+    /// Come into an open room, or take up an invitation
+    Join { room: String },
+    /// Leave the room
+    Leave { room: Option<String> },
+    /// Ask somebody into the room
+    Invite {
+        who: String,
+        #[arg(long, value_enum, default_value_t = RoleArg::Member)]
+        role: RoleArg,
+    },
+    /// Take somebody out of the room
+    Kick { who: String },
+    /// Take somebody out of the room for good
+    Ban { who: String },
+    /// Take a ban back
+    Unban { who: String },
+    /// Have everybody refuse somebody's messages in the room
+    Mute { who: String },
+    /// Let somebody speak again
+    Unmute { who: String },
+    /// Give somebody another role in the room
+    Role {
+        who: String,
+        #[arg(value_enum)]
+        role: RoleArg,
+    },
+    /// Set what the room is about
+    Topic { text: String },
+    /// Give the room another name
+    Rename { text: String },
+    /// Choose the lowest role that may invite
+    Policy {
+        #[arg(value_enum)]
+        invite: RoleArg,
+    },
+    /// Make somebody else the owner of the room
+    Transfer { who: String },
+    /// End the room for everybody
+    Close,
+    /// Make sure that somebody is who they say
+    Verify { who: String, digits: Vec<String> },
+    /// The people you write with
+    Contacts,
+    /// Show the last messages here
+    History {
+        #[arg(default_value_t = 20)]
+        number: usize,
+    },
+    /// Look for a text in all that was written
+    Search { text: String },
+    /// Hear nothing more from somebody
+    Block { who: String },
+    /// Hear from somebody again
+    Unblock { who: String },
+    /// Change your name
+    Nick { name: String },
+    /// Who you are here
+    Whoami,
+    /// Whether others may see that you are here
+    Presence {
+        #[arg(value_enum)]
+        visible: Switch,
+    },
+    /// Show or change how this prompt behaves
+    Set { what: Option<String>, value: Option<String> },
+    /// Show the link for your friends, if you host
+    Link,
+    /// Command your relay, if you host: !relay help
+    Relay { command: String },
+    /// Command the relay, if its operator made you an administrator
+    Admin { command: String },
+}
+
+/// A line that a person typed.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// Nothing.
+    Empty,
+    /// To be sent.
+    Text(String),
+    Command(Box<Typable>),
+}
+
+/// Words of a command that are split off before the rest, which is one text as it stands.
+fn words_before_text(command: &str) -> Option<usize> {
+    match command {
+        "msg" => Some(1),
+        "all" | "topic" | "rename" | "search" | "relay" | "admin" => Some(0),
+        _ => None,
+    }
+}
+
+/// Reads a line.
+///
+/// # Errors
+/// What is wrong, for the person.
+pub(super) fn parse(line: &str) -> Result<Input, String> {
+    if line.trim().is_empty() {
+        return Ok(Input::Empty);
+    }
+    if let Some(rest) = line.strip_prefix("//") {
+        return Ok(Input::Text(format!("!{}", rest.strip_prefix('!').unwrap_or(rest))));
+    }
+    if line.starts_with("\\!") || line.starts_with("\\//") {
+        return Ok(Input::Text(line.strip_prefix('\\').unwrap_or(line).to_owned()));
+    }
+    let Some(command) = line.strip_prefix('!') else {
+        return Ok(Input::Text(line.to_owned()));
+    };
+    let typed = Typed::try_parse_from(split(command)?).map_err(|error| explain(&error))?;
+    Ok(Input::Command(Box::new(typed.command)))
+}
+
+fn split(command: &str) -> Result<Vec<String>, String> {
+    let (name, mut rest) = first_word(command);
+    let name = name.to_lowercase();
+    let Some(words) = words_before_text(&name) else {
+        let words = shlex::split(rest).ok_or("a quote is not closed")?;
+        return Ok(std::iter::once(name).chain(words).collect());
+    };
+    let mut args = vec![name];
+    for _ in 0..words {
+        let (word, after) = first_word(rest);
+        if !word.is_empty() {
+            args.push(word);
+        }
+        rest = after;
+    }
+    if !rest.is_empty() {
+        // A text may begin with a dash.
+        args.extend(["--".to_owned(), rest.to_owned()]);
+    }
+    Ok(args)
+}
+
+/// Splits the first word off, which may stand in quotes.
+fn first_word(text: &str) -> (String, &str) {
+    let text = text.trim_start();
+    for quote in ['\'', '"'] {
+        let inner = text.strip_prefix(quote);
+        if let Some((word, rest)) = inner.and_then(|inner| inner.split_once(quote)) {
+            return (word.to_owned(), rest.trim_start());
+        }
+    }
+    match text.split_once(char::is_whitespace) {
+        Some((word, rest)) => (word.to_owned(), rest.trim_start()),
+        None => (text.to_owned(), ""),
+    }
+}
+
+fn explain(error: &clap::Error) -> String {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        // The nearest comes last.
+        Some(ContextValue::Strings(texts)) => texts.last().cloned(),
+        _ => None,
+    };
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            let given = context(ContextKind::InvalidSubcommand).unwrap_or_default();
+            let given = crate::render::line(&given);
+            match context(ContextKind::SuggestedSubcommand) {
+                Some(near) => format!("there is no !{given}; did you mean !{near}?"),
+                None => format!("there is no !{given}; !help lists what there is"),
+            }
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            "a command follows the !, as !help; // sends a text that begins with one".to_owned()
+        }
+        _ => {
+            let text = error.to_string().replace(BANG, "!");
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            let useful = |line: &&str| !line.trim().is_empty() && !line.contains("--help");
+            let lines: Vec<_> = text.lines().filter(useful).collect();
+            crate::render::text(&lines.join("\n"))
+        }
+    }
+}
+
+/// Returns the names of all commands.
+pub(super) fn names() -> Vec<String> {
+    Typed::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
+}
+
+/// Returns a line for each command, or all about one.
+///
+/// # Errors
+/// There is no such command.
+pub(super) fn help(of: Option<&str>) -> Result<String, String> {
+    let mut all = Typed::command();
+    all.build();
+    let usage = |command: &clap::Command| {
+        let usage = command.clone().render_usage().to_string();
+        usage.trim_start_matches("Usage: ").replace(BANG, "!").replace(" [OPTIONS]", "")
+    };
+    let about =
+        |command: &clap::Command| command.get_about().map(ToString::to_string).unwrap_or_default();
+    let Some(name) = of else {
+        let mut out = String::from("A line without ! is sent to where you are talking.");
+        for command in all.get_subcommands() {
+            out.push_str(&format!("\n  {:<26} {}", usage(command), about(command)));
+        }
+        out.push_str(
+            "\n  // or \\!                   at the start sends a text that begins with !",
+        );
+        return Ok(out);
+    };
+    let name = name.trim_start_matches('!').to_lowercase();
+    let Some(command) = all.find_subcommand(&name) else {
+        return parse(&format!("!{name}")).map(|_| String::new());
+    };
+    let mut out = format!("{}\n  {}", usage(command), about(command));
+    for argument in command.get_arguments().filter(|argument| argument.get_long().is_some()) {
+        let values: Vec<_> =
+            argument.get_possible_values().iter().map(|v| v.get_name().to_owned()).collect();
+        let long = argument.get_long().unwrap_or_default();
+        out.push_str(&format!("\n  --{long} {}", values.join(" | ")));
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(line: &str) -> Typable {
+        match parse(line) {
+            Ok(Input::Command(command)) => *command,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn text(line: &str) -> String {
+        match parse(line) {
+            Ok(Input::Text(text)) => text,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Typed::command().debug_assert();
+    }
+
+    #[test]
+    fn a_line_is_a_text_unless_it_begins_with_a_bang() {
+        assert_eq!(text("hello"), "hello");
+        assert_eq!(text(" !not a command"), " !not a command");
+        assert_eq!(text("//help"), "!help");
+        assert_eq!(text("//!help"), "!help");
+        assert_eq!(text("\\!help"), "!help");
+        assert_eq!(text("\\// a comment"), "// a comment");
+        assert_eq!(text("\\o/"), "\\o/");
+        assert!(matches!(parse("  "), Ok(Input::Empty)));
+    }
+
+    #[test]
+    fn texts_in_commands_stay_as_they_were_typed() {
+        match command("!msg 'tea lover' don't \"panic\"  - ok") {
+            Typable::Msg { who, text } => {
+                assert_eq!(
+                    (who.as_str(), text.as_deref()),
+                    ("tea lover", Some("don't \"panic\"  - ok"))
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        match command("!TOPIC -5 degrees") {
+            Typable::Topic { text } => assert_eq!(text, "-5 degrees"),
+            other => panic!("{other:?}"),
+        }
+        match command("!msg bob") {
+            Typable::Msg { who, text } => assert_eq!((who.as_str(), text), ("bob", None)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn paths_and_names_are_words() {
+        match command("!file my\\ photo.png 'two words'") {
+            Typable::File { paths } => {
+                assert_eq!(paths, [PathBuf::from("my photo.png"), PathBuf::from("two words")]);
+            }
+            other => panic!("{other:?}"),
+        }
+        match command("!invite bob --role moderator") {
+            Typable::Invite { who, role } => {
+                assert_eq!((who.as_str(), role), ("bob", RoleArg::Moderator));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(parse("!file 'open").unwrap_err(), "a quote is not closed");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_what_would_be_right() {
+        assert_eq!(parse("!rom x").unwrap_err(), "there is no !rom; did you mean !room?");
+        assert_eq!(parse("!xyzzy").unwrap_err(), "there is no !xyzzy; !help lists what there is");
+        assert!(parse("!").unwrap_err().contains("!help"));
+        let missing = parse("!kick").unwrap_err();
+        assert!(missing.contains("<WHO>") && missing.contains("Usage: !kick <WHO>"), "{missing}");
+        let role = parse("!role bob king").unwrap_err();
+        assert!(role.contains("moderator"), "{role}");
+    }
+
+    #[test]
+    fn every_command_has_its_line_of_help() {
+        let help = help(None).unwrap();
+        for name in names() {
+            assert!(help.contains(&format!("\n  !{name}")), "{name}");
+        }
+        for line in help.lines() {
+            assert!(line.len() <= 100, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_explains_one_command() {
+        assert_eq!(help(Some("!kick")).unwrap(), "!kick <WHO>\n  Take somebody out of the room");
+        assert!(help(Some("invite")).unwrap().contains("--role member | moderator | admin"));
+        assert_eq!(help(Some("kik")).unwrap_err(), "there is no !kik; did you mean !kick?");
+    }
+}

@@ -1,0 +1,147 @@
+//! What the Tab key offers.
+
+use rustyline::completion::{Candidate, FilenameCompleter, longest_common_prefix};
+
+use super::command;
+
+/// Names that can be completed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) people: Vec<String>,
+    pub(super) rooms: Vec<String>,
+}
+
+/// What can stand in the line from a place on up to the cursor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Offer {
+    /// Where the word begins, in bytes.
+    pub(super) from: usize,
+    /// What it can become, in order.
+    pub(super) words: Vec<String>,
+}
+
+impl Offer {
+    /// Returns what all have in common, with a space behind it if there is one only.
+    pub(super) fn certain(&self) -> Option<String> {
+        match self.words.as_slice() {
+            [] => None,
+            // A folder is not the end of a path.
+            [only] if only.ends_with('/') => Some(only.clone()),
+            [only] => Some(format!("{only} ")),
+            words => longest_common_prefix(words).map(str::to_owned),
+        }
+    }
+}
+
+/// Looks what the word before the cursor can become.
+pub(super) fn offer(line: &str, cursor: usize, known: &Known) -> Offer {
+    let before = line.get(..cursor).unwrap_or_default();
+    let Some(typed) = before.strip_prefix('!') else {
+        return names(before, &known.people);
+    };
+    let Some((name, rest)) = typed.split_once(' ') else {
+        let all = command::names().into_iter().map(|name| format!("!{name}")).collect();
+        return words(before, 0, all);
+    };
+    let is_first = !rest.trim_start().contains(' ');
+    match name.to_lowercase().as_str() {
+        "file" => paths(line, cursor),
+        "save" if !is_first => paths(line, cursor),
+        "room" | "join" | "leave" | "who" => names(before, &known.rooms),
+        "help" => names(before, &command::names()),
+        "set" if is_first => names(before, &super::settings::NAMES.map(str::to_owned)),
+        "role" if !is_first => names(before, &["admin", "member", "moderator"].map(str::to_owned)),
+        _ => names(before, &known.people),
+    }
+}
+
+fn paths(line: &str, cursor: usize) -> Offer {
+    // A folder that can't be read offers nothing.
+    let found = FilenameCompleter::new().complete_path(line, cursor);
+    let (from, pairs) = found.unwrap_or_default();
+    Offer { from, words: pairs.iter().map(|pair| pair.replacement().to_owned()).collect() }
+}
+
+/// A name may have spaces, in quotes.
+fn names(before: &str, known: &[String]) -> Offer {
+    let from = match open_quote(before) {
+        Some(at) => at,
+        None => before.rfind(char::is_whitespace).map_or(0, |at| at + 1),
+    };
+    let quoted = known.iter().map(|name| {
+        let clean = crate::render::name(name);
+        if clean.contains(' ') { format!("'{clean}'") } else { clean }
+    });
+    words(before, from, quoted.collect())
+}
+
+fn open_quote(before: &str) -> Option<usize> {
+    let is_open = before.matches('\'').count() % 2 == 1;
+    let at = before.rfind('\'').filter(|_| is_open)?;
+    // An apostrophe within a word opens nothing.
+    let starts_word = before.get(..at).is_some_and(|left| left.ends_with(' '));
+    starts_word.then_some(at)
+}
+
+fn words(before: &str, from: usize, all: Vec<String>) -> Offer {
+    let word = before.get(from..).unwrap_or_default();
+    let bare = word.trim_start_matches(['\'', '#']).to_lowercase();
+    let begins =
+        |candidate: &String| candidate.trim_start_matches('\'').to_lowercase().starts_with(&bare);
+    let mut words: Vec<String> = match bare.is_empty() && word.is_empty() && from == 0 {
+        // Nothing was begun: everything would be noise.
+        true => Vec::new(),
+        false => all.into_iter().filter(begins).collect(),
+    };
+    words.sort();
+    words.dedup();
+    Offer { from, words }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known() -> Known {
+        Known {
+            people: ["alice", "albert", "Tea Lover"].map(str::to_owned).to_vec(),
+            rooms: ["Lobby", "plans"].map(str::to_owned).to_vec(),
+        }
+    }
+
+    fn certain(line: &str) -> Option<(usize, String)> {
+        let offer = offer(line, line.len(), &known());
+        offer.certain().map(|word| (offer.from, word))
+    }
+
+    #[test]
+    fn commands_names_and_rooms_are_completed() {
+        assert_eq!(certain("!hi"), Some((0, "!history ".to_owned())));
+        assert_eq!(certain("!msg ali"), Some((5, "alice ".to_owned())));
+        assert_eq!(certain("!msg al"), Some((5, "al".to_owned())));
+        assert_eq!(certain("!msg Te"), Some((5, "'Tea Lover' ".to_owned())));
+        assert_eq!(certain("!msg 'Tea L"), Some((5, "'Tea Lover' ".to_owned())));
+        assert_eq!(certain("!room lo"), Some((6, "Lobby ".to_owned())));
+        assert_eq!(certain("!room #pl"), Some((6, "plans ".to_owned())));
+        assert_eq!(certain("!role alice mod"), Some((12, "moderator ".to_owned())));
+        assert_eq!(certain("!help ki"), Some((6, "kick ".to_owned())));
+        assert_eq!(certain("hello ali"), Some((6, "alice ".to_owned())));
+        assert_eq!(certain("don't ali"), Some((6, "alice ".to_owned())));
+        assert_eq!(certain("!msg nobody"), None);
+        assert_eq!(certain(""), None);
+    }
+
+    #[test]
+    fn paths_are_completed_with_what_a_shell_would_escape() {
+        let folder = tempfile::TempDir::new().unwrap();
+        std::fs::create_dir(folder.path().join("sub folder")).unwrap();
+        std::fs::write(folder.path().join("photo.png"), b"").unwrap();
+        let line = format!("!file {}/ph", folder.path().display());
+        let (_, word) = certain(&line).unwrap();
+        assert!(word.ends_with("/photo.png "), "{word}");
+        let line = format!("!file {}/su", folder.path().display());
+        let (_, word) = certain(&line).unwrap();
+        assert!(word.ends_with("/sub\\ folder/"), "{word}");
+        assert_eq!(certain("!file /nowhere/at/all/x"), None);
+    }
+}

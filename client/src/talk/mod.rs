@@ -1,0 +1,690 @@
+//! `chat` without a command: a person talks.
+//!
+//! | file | for |
+//! |---|---|
+//! | `wizard` | the first run |
+//! | `mod` | the loop: keys, what arrives, what was begun |
+//! | `act` | what the person asks for |
+//! | `arrivals` | what others sent |
+//! | `line`, `command`, `complete` | what is typed: text in, meaning out |
+//! | `screen`, `terminal` | what is painted |
+//! | `flight` | how far own messages came |
+//! | `settings`, `picture` | choices, previews |
+
+mod act;
+mod arrivals;
+mod command;
+mod complete;
+mod flight;
+mod line;
+mod picture;
+mod screen;
+mod settings;
+mod terminal;
+mod wizard;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chatcore::engine::query::WaitingFile;
+use chatcore::engine::{Command, ProfileView, Registration, Rejoin, RoomStanding, query};
+use chatcore::ids::{Conversation, MessageId, UserId};
+use chatcore::invite::InviteLink;
+use chatcore::membership::RoomKind;
+use chatcore::net::{Client, ClientError, Events, Notice, Options, Reconnect};
+use chatcore::store::Store;
+use crossterm::event::{Event as TerminalEvent, EventStream, KeyEventKind};
+use crossterm::terminal::size;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+use tokio_stream::StreamExt;
+use zeroize::Zeroizing;
+
+use crate::cli::TalkArgs;
+use crate::command::host::stopped;
+use crate::context::Context;
+use crate::error::{CommandError, ExitCode};
+use crate::hosting::{Hosting, show_link};
+use crate::output::Output;
+use crate::prompt::Prompt;
+use crate::render;
+use crate::store::RedbStore;
+use flight::Flight;
+use line::{Asked, IsFound, Line, MAX_TYPED};
+use screen::{Bottom, Screen};
+use settings::{Host, Settings};
+use terminal::Terminal;
+
+/// Name under which [`Settings`] are kept.
+const SETTINGS: &str = "prompt/settings";
+/// Name under which what was typed is kept.
+const TYPED: &str = "prompt/typed";
+/// How long the way out may take: receipts go, nothing is lost without it.
+const LEAVING: Duration = Duration::from_secs(3);
+/// Most transfers shown at a time.
+const MAX_SHOWN_TRANSFERS: usize = 3;
+
+/// A profile that is ready to be opened.
+struct Started {
+    store: RedbStore,
+    /// The relay in this process.
+    host: Option<(Host, Hosting)>,
+    is_new: bool,
+}
+
+/// Where a person talks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    conversation: Conversation,
+    /// `#room`, or a nickname; not cleaned for terminals.
+    name: String,
+}
+
+/// What tasks tell the loop.
+enum Happened {
+    Failed(CommandError),
+    /// A text that was not sent, so that it is not lost.
+    NotSent(CommandError, String),
+    Moved(Place),
+    Sent {
+        message: MessageId,
+        place: Place,
+        text: String,
+    },
+    Asking(Question),
+    Progress {
+        transfer: u64,
+        done: u64,
+    },
+    Ended {
+        transfer: u64,
+    },
+    Saved {
+        message: MessageId,
+        path: PathBuf,
+    },
+    NotFetched {
+        message: MessageId,
+    },
+    View(PathBuf),
+}
+
+/// A question that the next line answers.
+#[derive(Debug, Clone)]
+enum Question {
+    /// Whether the digits are the same.
+    SameDigits { user: UserId, name: String },
+    /// Whose name it is now.
+    WhoIsIt { known: UserId, name: String },
+}
+
+impl Question {
+    const fn words(&self) -> &'static str {
+        match self {
+            Self::SameDigits { .. } => "Do they see the same digits? yes or no> ",
+            Self::WhoIsIt { .. } => "accept the new one, keep the old one, or later> ",
+        }
+    }
+}
+
+/// A file on its way.
+#[derive(Debug)]
+struct Transfer {
+    label: String,
+    total: u64,
+    done: u64,
+}
+
+/// A file that somebody sent.
+#[derive(Debug)]
+struct Offered {
+    waiting: WaitingFile,
+    fate: Fate,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Fate {
+    Waits,
+    IsFetched,
+    Saved(PathBuf),
+}
+
+/// Whether the relay is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Link {
+    Connecting,
+    Online,
+    Offline(String),
+}
+
+/// Whether Ctrl-C was pressed on this line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Interrupted {
+    Once,
+    No,
+}
+
+/// Whether the loop goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    Stays,
+    Leaves,
+}
+
+struct Talk {
+    context: Arc<Context>,
+    client: Arc<Client>,
+    own: ProfileView,
+    settings: Settings,
+    hosting: Option<Hosting>,
+    screen: Screen,
+    shown: Bottom,
+    line: Line,
+    next_typed: u64,
+    place: Option<Place>,
+    unread: BTreeMap<Conversation, (String, u64)>,
+    flight: Flight,
+    transfers: BTreeMap<u64, Transfer>,
+    next_transfer: u64,
+    /// One at a time: the line is shared anyway.
+    transferring: Arc<tokio::sync::Mutex<()>>,
+    offered: Vec<Offered>,
+    link: Link,
+    question: Option<Question>,
+    interrupted: Interrupted,
+    mood: Mood,
+    tasks: JoinSet<()>,
+    happened: UnboundedSender<Happened>,
+}
+
+/// Opens the prompt; the first time asks what must be known.
+///
+/// # Errors
+/// No terminal; the profile; what the relay refuses for good.
+pub(crate) async fn run(context: Context, args: &TalkArgs) -> Result<(), CommandError> {
+    if context.prompt == Prompt::Unattended {
+        let what = "the prompt needs a terminal";
+        let hint = "for scripts there are chat send, chat receive and others: chat --help";
+        return Err(CommandError::new(ExitCode::Usage, what).hint(hint));
+    }
+    let started = match context.has_profile() {
+        true => start_again(&context, args).await?,
+        false => wizard::first_run(&context, args).await?,
+    };
+    talk(context, started).await
+}
+
+/// Opens a profile that exists; flags change where its relay is.
+async fn start_again(context: &Context, args: &TalkArgs) -> Result<Started, CommandError> {
+    let mut store = context.open_store()?;
+    if args.link.is_some() || args.connect.is_some() || args.nick.is_some() || args.no_lobby {
+        rejoin(&mut store, args)?;
+    }
+    let kept = kept_settings(&store)?;
+    let host = match (args.host, kept.host) {
+        (true, kept) => Some(wizard::host_from(args, kept)?),
+        (false, kept) => kept,
+    };
+    let Some(host) = host else { return Ok(Started { store, host: None, is_new: false }) };
+    let host = match wizard::start_hosting(&host).await {
+        Ok(hosting) => Some((host, hosting)),
+        // It may run already, in another process.
+        Err(error) => {
+            let _told = error.report(&mut std::io::stderr());
+            None
+        }
+    };
+    Ok(Started { store, host, is_new: false })
+}
+
+fn rejoin(store: &mut RedbStore, args: &TalkArgs) -> Result<(), CommandError> {
+    let own = query::profile(store)?;
+    let link: Option<InviteLink> = args.link.as_deref().map(wizard::parse_link).transpose()?;
+    let nickname = args.nick.as_deref().map(crate::command::join::parse_nickname).transpose()?;
+    if nickname.is_some() && own.registration == Registration::Done {
+        let what = "you have a name here already";
+        return Err(CommandError::new(ExitCode::Usage, what).hint("change it with !nick NAME"));
+    }
+    let address = match (&args.connect, &link) {
+        (Some(address), _) => wizard::parse_address(address)?,
+        (None, Some(link)) => link.address(),
+        (None, None) => own.address,
+    };
+    let (relay, token) = link.map_or((own.relay, None), |link| (link.relay, link.token));
+    Ok(Client::rejoin(store, Rejoin { nickname, relay, address, token })?)
+}
+
+fn kept_settings(store: &dyn Store) -> Result<Settings, CommandError> {
+    let kept = query::kept(store, SETTINGS, 1)?;
+    Ok(kept.first().map_or_else(Settings::default, |(_, bytes)| Settings::decode(bytes)))
+}
+
+async fn talk(context: Context, started: Started) -> Result<(), CommandError> {
+    let Started { store, host, is_new } = started;
+    let mut settings = kept_settings(&store)?;
+    let own = query::profile(&store)?;
+    let typed = query::kept(&store, TYPED, MAX_TYPED)?;
+    let next_typed = typed.last().map_or(1, |(number, _)| number + 1);
+    let typed = typed.iter().filter_map(|(_, text)| String::from_utf8(text.to_vec()).ok());
+    let line = Line::new(typed);
+    let hosting = host.map(|(host, hosting)| {
+        settings.host = Some(host);
+        hosting
+    });
+    if is_new && let Some(hosting) = &hosting {
+        show_link(&context.output, &hosting.link)?;
+        let hint = "Hand this link to your friends; they come in with: chat --link 'LINK'\n";
+        context.output.say(hint)?;
+    }
+    let (client, events) = Client::open(store, Options { reconnect: Reconnect::Always })?;
+    let (lines, said) = unbounded_channel();
+    let (happened, happenings) = unbounded_channel();
+    let output = Output::to_screen(lines);
+    let screen = Screen::new(size().unwrap_or((80, 24)), output.paint());
+    let context = Context { output, prompt: Prompt::Unattended, ..context };
+    let mut talk = Talk {
+        context: Arc::new(context),
+        client: Arc::new(client),
+        own,
+        settings,
+        hosting,
+        screen,
+        shown: Bottom::default(),
+        line,
+        next_typed,
+        place: None,
+        unread: BTreeMap::new(),
+        flight: Flight::default(),
+        transfers: BTreeMap::new(),
+        next_transfer: 0,
+        transferring: Arc::default(),
+        offered: Vec::new(),
+        link: Link::Connecting,
+        question: None,
+        interrupted: Interrupted::No,
+        mood: Mood::Stays,
+        tasks: JoinSet::new(),
+        happened,
+    };
+    let terminal = Terminal::enter()?;
+    let result = talk.serve(events, said, happenings, is_new).await;
+    let left = talk.leave().await;
+    drop(terminal);
+    result.and(left)
+}
+
+impl Talk {
+    async fn serve(
+        &mut self,
+        mut events: Events,
+        mut said: UnboundedReceiver<String>,
+        mut happenings: UnboundedReceiver<Happened>,
+        is_new: bool,
+    ) -> Result<(), CommandError> {
+        let mut keys = EventStream::new();
+        let stop = stopped();
+        tokio::pin!(stop);
+        self.keep_settings().await?;
+        self.begin(is_new).await?;
+        while self.mood == Mood::Stays {
+            self.refresh()?;
+            tokio::select! {
+                key = keys.next() => match key {
+                    Some(Ok(event)) => self.terminal_event(event).await?,
+                    // The terminal is gone.
+                    Some(Err(_)) | None => self.mood = Mood::Leaves,
+                },
+                notice = events.next() => match notice {
+                    Some(notice) => self.notice(notice).await?,
+                    None => return Err(ClientError::Closed.into()),
+                },
+                Some(line) = said.recv() => {
+                    let mut lines = vec![line];
+                    while let Ok(line) = said.try_recv() {
+                        lines.push(line);
+                    }
+                    self.print(&lines)?;
+                }
+                Some(happened) = happenings.recv() => self.take(happened).await?,
+                Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
+                () = &mut stop => self.mood = Mood::Leaves,
+            }
+        }
+        tokio::spawn(async move { while events.next().await.is_some() {} });
+        Ok(())
+    }
+
+    /// Says where the person is, and what was missed.
+    async fn begin(&mut self, is_new: bool) -> Result<(), CommandError> {
+        self.place = self.first_place().await?;
+        if is_new {
+            let place = match &self.place {
+                Some(place) => format!("You are in {}.", render::name(&place.name)),
+                None => "You are in.".to_owned(),
+            };
+            self.say(&format!(
+                "{place} Type a line and press Enter to say it; !msg NAME talks to one alone.\n\
+                 !file PATH sends a file; !verify NAME makes sure who somebody is.\n\
+                 !help shows everything, !quit leaves."
+            ))?;
+        } else {
+            self.say("!help shows what you can do, !quit leaves.")?;
+        }
+        self.offer_files().await?;
+        self.show_missed().await
+    }
+
+    /// Returns where the person was last, or the Lobby.
+    async fn first_place(&self) -> Result<Option<Place>, CommandError> {
+        let rooms = self.client.rooms().await?;
+        let mut rooms = rooms.iter().filter(|room| room.standing == RoomStanding::Member);
+        if let Some(last) = &self.settings.last {
+            if let Some(room) = rooms.clone().find(|room| room.room.to_hex() == *last) {
+                return Ok(Some(Place::room(room.room, &room.name)));
+            }
+            let contacts = self.client.contacts().await?;
+            if let Some(contact) = contacts.iter().find(|c| c.user.to_hex() == *last) {
+                let conversation = Conversation::User(contact.user);
+                return Ok(Some(Place { conversation, name: contact.nickname.to_string() }));
+            }
+        }
+        let lobby = rooms.find(|room| room.kind == RoomKind::Open);
+        Ok(lobby.map(|room| Place::room(room.room, &room.name)))
+    }
+
+    /// Goes: what is due goes out, the relay in this process ends.
+    async fn leave(self) -> Result<(), CommandError> {
+        let Self { client, mut tasks, hosting, mut screen, link, .. } = self;
+        Terminal::write(&screen.leave())?;
+        tasks.shutdown().await;
+        if link == Link::Online {
+            let _late = tokio::time::timeout(LEAVING, client.settle()).await;
+        }
+        if let Some(client) = Arc::into_inner(client) {
+            client.close().await;
+        }
+        match hosting {
+            Some(hosting) => hosting.stop().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Does something in the background; what it says is printed when it comes.
+    fn spawn(
+        &mut self,
+        work: impl Future<Output = Result<Option<Happened>, CommandError>> + Send + 'static,
+    ) {
+        let happened = self.happened.clone();
+        self.tasks.spawn(async move {
+            let told = match work.await {
+                Ok(None) => return,
+                Ok(Some(done)) => done,
+                Err(error) => Happened::Failed(error),
+            };
+            // When the loop is over, nobody needs to know any more.
+            let _gone = happened.send(told);
+        });
+    }
+
+    async fn terminal_event(&mut self, event: TerminalEvent) -> Result<(), CommandError> {
+        match event {
+            TerminalEvent::Key(key) if key.kind != KeyEventKind::Release => {
+                let asked = self.line.key(key);
+                if asked != Asked::Interrupt {
+                    self.interrupted = Interrupted::No;
+                }
+                match asked {
+                    Asked::Nothing => {}
+                    Asked::Submit(text) => self.submit(text).await?,
+                    Asked::Complete => self.complete().await?,
+                    Asked::Interrupt => self.interrupt(),
+                    Asked::Leave => self.mood = Mood::Leaves,
+                    Asked::Redraw => {
+                        self.shown = self.bottom();
+                        Terminal::write(&self.screen.clear(&self.shown))?;
+                    }
+                }
+            }
+            TerminalEvent::Paste(text) => match self.dropped_path(&text) {
+                Some(command) => self.line.put(command),
+                None => self.line.paste(&text),
+            },
+            TerminalEvent::Resize(width, height) => {
+                self.shown = self.bottom();
+                Terminal::write(&self.screen.resize((width, height), &self.shown))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A line is not thrown away at the first Ctrl-C.
+    fn interrupt(&mut self) {
+        match self.interrupted {
+            Interrupted::Once => {
+                self.line.clear();
+                self.interrupted = Interrupted::No;
+            }
+            Interrupted::No => self.interrupted = Interrupted::Once,
+        }
+        if self.question.take().is_some() {
+            self.interrupted = Interrupted::No;
+        }
+    }
+
+    /// A file that is dropped into the terminal arrives as its path.
+    fn dropped_path(&self, text: &str) -> Option<String> {
+        if !self.line.text().is_empty() {
+            return None;
+        }
+        let text = text.trim();
+        let path = match text.strip_prefix("file://") {
+            Some(path) => path.to_owned(),
+            None => match shlex::split(text)?.as_slice() {
+                [one] => one.clone(),
+                _ => text.to_owned(),
+            },
+        };
+        let is_path = path.starts_with('/') && std::path::Path::new(&path).is_file();
+        is_path.then(|| format!("!file {}", render::quoted(&path)))
+    }
+
+    async fn complete(&mut self) -> Result<(), CommandError> {
+        let contacts = self.client.contacts().await?;
+        let rooms = self.client.rooms().await?;
+        let is_ours = |standing| matches!(standing, RoomStanding::Member | RoomStanding::Invited);
+        let rooms = rooms.into_iter().filter(|room| is_ours(room.standing)).map(|room| room.name);
+        let known = complete::Known {
+            people: contacts.iter().map(|contact| contact.nickname.to_string()).collect(),
+            rooms: rooms.collect(),
+        };
+        let (text, cursor) = (self.line.text().to_owned(), self.line.cursor());
+        let offer = complete::offer(&text, cursor, &known);
+        let typed = text.get(offer.from..cursor).unwrap_or_default();
+        match offer.certain() {
+            Some(certain) if certain.len() > typed.len() || offer.words.len() == 1 => {
+                self.line.complete(offer.from, &certain);
+            }
+            Some(_) => {
+                let shown: Vec<_> = offer.words.iter().map(|word| render::line(word)).collect();
+                self.say_quietly(&shown.join("  "))?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, happened: Happened) -> Result<(), CommandError> {
+        match happened {
+            Happened::Failed(error) => self.say_error(&error)?,
+            Happened::NotSent(error, text) => {
+                self.say_error(&error)?;
+                if self.line.text().is_empty() {
+                    self.line.put(text);
+                }
+            }
+            Happened::Moved(place) => self.go_to(place).await?,
+            Happened::Sent { message, place, text } => self.was_sent(message, &place, &text)?,
+            Happened::Asking(question) => self.question = Some(question),
+            Happened::Progress { transfer, done } => {
+                if let Some(transfer) = self.transfers.get_mut(&transfer) {
+                    transfer.done = done;
+                }
+            }
+            Happened::Ended { transfer } => {
+                self.transfers.remove(&transfer);
+            }
+            Happened::Saved { message, path } => {
+                for offered in &mut self.offered {
+                    if offered.waiting.message == message {
+                        offered.fate = Fate::Saved(path.clone());
+                    }
+                }
+            }
+            Happened::NotFetched { message } => {
+                for offered in &mut self.offered {
+                    if offered.waiting.message == message {
+                        offered.fate = Fate::Waits;
+                    }
+                }
+            }
+            Happened::View(path) => self.view_file(path),
+        }
+        Ok(())
+    }
+
+    async fn keep_settings(&self) -> Result<(), CommandError> {
+        let value = Some(Zeroizing::new(self.settings.encode()));
+        Ok(self.client.command(Command::Keep { name: SETTINGS, number: 0, value }).await?)
+    }
+
+    async fn keep_typed(&mut self, text: &str) -> Result<(), CommandError> {
+        if !self.line.add_typed(text) {
+            return Ok(());
+        }
+        let number = self.next_typed;
+        self.next_typed += 1;
+        let value = Some(Zeroizing::new(text.as_bytes().to_vec()));
+        self.client.command(Command::Keep { name: TYPED, number, value }).await?;
+        if let Some(number) = number.checked_sub(MAX_TYPED as u64) {
+            self.client.command(Command::Keep { name: TYPED, number, value: None }).await?;
+        }
+        Ok(())
+    }
+
+    fn print(&mut self, lines: &[String]) -> Result<(), CommandError> {
+        self.shown = self.bottom();
+        Terminal::write(&self.screen.print(lines, &self.shown))
+    }
+
+    fn say(&mut self, line: &str) -> Result<(), CommandError> {
+        self.print(&[line.to_owned()])
+    }
+
+    fn say_quietly(&mut self, line: &str) -> Result<(), CommandError> {
+        let line = self.context.output.paint().dim(line);
+        self.print(&[line])
+    }
+
+    fn say_error(&mut self, error: &CommandError) -> Result<(), CommandError> {
+        let mut lines = error.in_prompt();
+        if let Some(what) = lines.first_mut() {
+            *what = self.context.output.paint().warning(what);
+        }
+        self.print(&lines)
+    }
+
+    /// Paints the bottom again if it changed.
+    fn refresh(&mut self) -> Result<(), CommandError> {
+        let bottom = self.bottom();
+        if bottom == self.shown {
+            return Ok(());
+        }
+        self.shown = bottom;
+        Terminal::write(&self.screen.paint(&self.shown))
+    }
+
+    fn bottom(&self) -> Bottom {
+        let mut status: Vec<String> = self
+            .transfers
+            .values()
+            .take(MAX_SHOWN_TRANSFERS)
+            .map(|transfer| {
+                let percent = u128::from(transfer.done) * 100 / u128::from(transfer.total.max(1));
+                format!("{}: {percent} % of {}", transfer.label, render::size(transfer.total))
+            })
+            .collect();
+        match &self.link {
+            Link::Connecting => status.push("connecting…".to_owned()),
+            Link::Online => {}
+            Link::Offline(why) => {
+                status.push(format!("offline, what you write goes out later: {why}"));
+            }
+        }
+        let mut parts = Vec::new();
+        if self.interrupted == Interrupted::Once {
+            parts.push(match self.line.text().is_empty() {
+                true => "Ctrl-D or !quit leaves".to_owned(),
+                false => "Ctrl-C again throws the line away".to_owned(),
+            });
+        }
+        parts.extend(self.flight.shown());
+        if !self.unread.is_empty() {
+            let each = |(name, count): &(String, u64)| format!("{} {count}", render::name(name));
+            let all: Vec<_> = self.unread.values().map(each).collect();
+            parts.push(format!("unread: {}", all.join(", ")));
+        }
+        if !parts.is_empty() {
+            status.push(parts.join(" · "));
+        }
+        Bottom {
+            status,
+            prompt: self.prompt(),
+            text: self.line.text().to_owned(),
+            cursor: self.line.cursor(),
+        }
+    }
+
+    fn prompt(&self) -> String {
+        match self.line.search() {
+            Some((term, IsFound::Yes)) => return format!("(search: {term}) "),
+            Some((term, IsFound::No)) => return format!("(search: {term}, nothing older) "),
+            None => {}
+        }
+        if let Some(question) = &self.question {
+            return question.words().to_owned();
+        }
+        let own = render::name(self.own.nickname.as_str());
+        match &self.place {
+            Some(place) => {
+                let name = render::name(&place.name);
+                format!("[{}] {own}> ", name.strip_prefix('#').unwrap_or(&name))
+            }
+            None => format!("{own}> "),
+        }
+    }
+
+    async fn notice(&mut self, notice: Notice) -> Result<(), CommandError> {
+        match notice {
+            Notice::Event(event) => self.arrived(*event).await,
+            Notice::Disconnected(error) => {
+                if !matches!(self.link, Link::Offline(_)) {
+                    self.link = Link::Offline(render::line(&error.to_string()));
+                }
+                Ok(())
+            }
+            Notice::Stopped(error) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Place {
+    fn room(room: chatcore::ids::RoomId, name: &str) -> Self {
+        Self { conversation: Conversation::Room(room), name: format!("#{name}") }
+    }
+}

@@ -1,0 +1,298 @@
+//! The rows at the bottom of the terminal: what is going on, and the line being typed. What arrives
+//! is printed above them. Makes what is to be written; writes nothing itself.
+
+use std::fmt::Write;
+
+use unicode_segmentation::UnicodeSegmentation;
+use unicode_width::UnicodeWidthStr;
+
+use crate::render::Paint;
+
+/// Columns that a further line of the text is moved in.
+const INDENT: usize = 2;
+/// Columns that a tab takes in the line.
+const TAB: usize = 2;
+
+/// What the rows at the bottom show.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Bottom {
+    /// A row each, cut where the terminal ends.
+    pub(super) status: Vec<String>,
+    /// Stands before the text.
+    pub(super) prompt: String,
+    /// The text being typed.
+    pub(super) text: String,
+    /// The cursor's place in the text, in bytes.
+    pub(super) cursor: usize,
+}
+
+/// Rows as they stand on the screen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rows {
+    rows: Vec<String>,
+    /// Columns of each.
+    widths: Vec<usize>,
+    /// Row and column.
+    cursor: (usize, usize),
+}
+
+/// What of it is on the terminal now.
+#[derive(Debug)]
+pub(super) struct Screen {
+    width: usize,
+    height: usize,
+    paint: Paint,
+    painted: Option<Rows>,
+}
+
+impl Screen {
+    pub(super) fn new((width, height): (u16, u16), paint: Paint) -> Self {
+        let mut screen = Self { width: 0, height: 0, paint, painted: None };
+        screen.set_size((width, height));
+        screen
+    }
+
+    fn set_size(&mut self, (width, height): (u16, u16)) {
+        // A terminal that does not know its size says 0.
+        self.width = if width == 0 { 80 } else { usize::from(width).max(8) };
+        self.height = if height == 0 { 24 } else { usize::from(height).max(2) };
+    }
+
+    /// Prints lines above, and the bottom anew.
+    pub(super) fn print(&mut self, lines: &[String], bottom: &Bottom) -> String {
+        let mut out = String::new();
+        self.begin(&mut out);
+        for line in lines {
+            for part in line.split('\n') {
+                out.push_str(part);
+                out.push_str("\r\n");
+            }
+        }
+        self.show(&mut out, bottom);
+        out
+    }
+
+    /// Paints the bottom as it is now.
+    pub(super) fn paint(&mut self, bottom: &Bottom) -> String {
+        self.print(&[], bottom)
+    }
+
+    /// The terminal has another size now; it moved what was painted as it likes.
+    pub(super) fn resize(&mut self, size: (u16, u16), bottom: &Bottom) -> String {
+        self.set_size(size);
+        self.paint(bottom)
+    }
+
+    /// Begins an empty screen.
+    pub(super) fn clear(&mut self, bottom: &Bottom) -> String {
+        self.painted = None;
+        let mut out = "\x1b[H\x1b[2J".to_owned();
+        out.push_str(&self.paint(bottom));
+        out
+    }
+
+    /// Takes the bottom away: the terminal is another's now.
+    pub(super) fn leave(&mut self) -> String {
+        let mut out = String::new();
+        self.begin(&mut out);
+        out.push_str(END);
+        self.painted = None;
+        out
+    }
+
+    /// Goes to the first row of what is painted and removes it.
+    fn begin(&self, out: &mut String) {
+        out.push_str(BEGIN);
+        let Some(painted) = &self.painted else { return };
+        // A terminal that became narrower has broken long rows.
+        let broken = |columns: &usize| columns.saturating_sub(1) / self.width + 1;
+        let (row, column) = painted.cursor;
+        let above: usize = painted.widths.iter().take(row).map(broken).sum();
+        let up = (above + column / self.width).min(self.height - 1);
+        out.push('\r');
+        if up > 0 {
+            put(out, format_args!("\x1b[{up}A"));
+        }
+        out.push_str("\x1b[J");
+    }
+
+    fn show(&mut self, out: &mut String, bottom: &Bottom) {
+        let rows = self.arrange(bottom);
+        out.push_str(&rows.rows.join("\r\n"));
+        let (row, column) = rows.cursor;
+        let up = rows.rows.len() - 1 - row;
+        out.push('\r');
+        if up > 0 {
+            put(out, format_args!("\x1b[{up}A"));
+        }
+        if column > 0 {
+            put(out, format_args!("\x1b[{column}C"));
+        }
+        out.push_str(END);
+        self.painted = Some(rows);
+    }
+
+    /// Breaks everything into rows that fit.
+    fn arrange(&self, bottom: &Bottom) -> Rows {
+        let (mut rows, mut widths) = (Vec::new(), Vec::new());
+        for status in &bottom.status {
+            let (status, columns) = cut(status, self.width);
+            rows.push(self.paint.dim(&status));
+            widths.push(columns);
+        }
+        let (prompt, columns) = cut(&bottom.prompt, self.width / 2);
+        let mut row = self.paint.bold(&prompt);
+        let mut column = columns;
+        let mut cursor = None;
+        for (at, part) in bottom.text.grapheme_indices(true) {
+            if at >= bottom.cursor && cursor.is_none() {
+                cursor = Some((rows.len(), column));
+            }
+            if part == "\n" || part == "\r\n" {
+                rows.push(std::mem::replace(&mut row, " ".repeat(INDENT)));
+                widths.push(std::mem::replace(&mut column, INDENT));
+                continue;
+            }
+            let columns = if part == "\t" { TAB } else { part.width() };
+            if column + columns > self.width {
+                rows.push(std::mem::take(&mut row));
+                widths.push(std::mem::take(&mut column));
+                if cursor == Some((rows.len() - 1, self.width)) {
+                    cursor = Some((rows.len(), 0));
+                }
+            }
+            match part {
+                "\t" => row.push_str(&" ".repeat(TAB)),
+                part => row.push_str(part),
+            }
+            column += columns;
+        }
+        let mut cursor = cursor.unwrap_or((rows.len(), column));
+        rows.push(row);
+        widths.push(column);
+        if cursor.1 >= self.width {
+            // Behind a full row there is no column to stand in.
+            cursor = (cursor.0 + 1, 0);
+            if cursor.0 == rows.len() {
+                rows.push(String::new());
+                widths.push(0);
+            }
+        }
+        self.window(Rows { rows, widths, cursor })
+    }
+
+    /// Keeps what the terminal has room for, with the cursor in it.
+    fn window(&self, rows: Rows) -> Rows {
+        let Rows { mut rows, mut widths, cursor } = rows;
+        let over = rows.len().saturating_sub(self.height);
+        let first = over.min(cursor.0);
+        rows.drain(..first);
+        widths.drain(..first);
+        rows.truncate(self.height);
+        widths.truncate(self.height);
+        Rows { rows, widths, cursor: (cursor.0 - first, cursor.1) }
+    }
+}
+
+/// Shows nothing in between, where the terminal can wait; the cursor does not jump about.
+const BEGIN: &str = "\x1b[?2026h\x1b[?25l";
+const END: &str = "\x1b[?25h\x1b[?2026l";
+
+fn put(out: &mut String, what: std::fmt::Arguments<'_>) {
+    // Writing to a string does not fail.
+    let _written = out.write_fmt(what);
+}
+
+/// Cuts a text at a number of columns; returns its own.
+fn cut(text: &str, most: usize) -> (String, usize) {
+    let columns = text.width();
+    if columns <= most {
+        return (text.to_owned(), columns);
+    }
+    let (mut kept, mut columns) = (String::new(), 0);
+    for part in text.graphemes(true) {
+        if columns + part.width() > most.saturating_sub(1) {
+            break;
+        }
+        kept.push_str(part);
+        columns += part.width();
+    }
+    kept.push('…');
+    (kept, columns + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bottom(text: &str, cursor: usize) -> Bottom {
+        Bottom { status: Vec::new(), prompt: "a> ".to_owned(), text: text.to_owned(), cursor }
+    }
+
+    fn arranged(width: u16, height: u16, bottom: &Bottom) -> (Vec<String>, (usize, usize)) {
+        let rows = Screen::new((width, height), Paint::Plain).arrange(bottom);
+        for (row, columns) in rows.rows.iter().zip(&rows.widths) {
+            assert_eq!(row.width(), *columns);
+            assert!(*columns <= usize::from(width));
+        }
+        (rows.rows, rows.cursor)
+    }
+
+    #[test]
+    fn a_long_line_is_broken_and_the_cursor_stands_where_the_text_is() {
+        assert_eq!(arranged(10, 9, &bottom("hello", 5)), (vec!["a> hello".to_owned()], (0, 8)));
+        let (rows, cursor) = arranged(10, 9, &bottom("hello world", 11));
+        assert_eq!((rows, cursor), (vec!["a> hello w".to_owned(), "orld".to_owned()], (1, 4)));
+        assert_eq!(arranged(10, 9, &bottom("hello world", 2)).1, (0, 5));
+        // Exactly full: the cursor goes on below.
+        let (rows, cursor) = arranged(10, 9, &bottom("1234567", 7));
+        assert_eq!((rows, cursor), (vec!["a> 1234567".to_owned(), String::new()], (1, 0)));
+        assert_eq!(arranged(10, 9, &bottom("12345678", 7)).1, (1, 0));
+    }
+
+    #[test]
+    fn wide_and_combined_characters_take_the_columns_they_take() {
+        let (rows, cursor) = arranged(10, 9, &bottom("漢字漢字", 12));
+        assert_eq!((rows.len(), cursor), (2, (1, 2)));
+        let (rows, cursor) = arranged(10, 9, &bottom("e\u{301}e\u{301}", 6));
+        assert_eq!((rows.len(), cursor), (1, (0, 5)));
+    }
+
+    #[test]
+    fn pasted_lines_are_rows_of_their_own() {
+        let (rows, cursor) = arranged(20, 9, &bottom("one\n\ttwo", 3));
+        assert_eq!(rows, ["a> one", "    two"]);
+        assert_eq!(cursor, (0, 6));
+        assert_eq!(arranged(20, 9, &bottom("one\n", 4)).1, (1, 2));
+    }
+
+    #[test]
+    fn status_and_prompt_are_cut_to_fit() {
+        let status = vec!["a status that is much too long".to_owned()];
+        let prompt = "[a room with a very long name] alice> ".to_owned();
+        let (rows, _) = arranged(20, 9, &Bottom { status, prompt, text: "x".into(), cursor: 1 });
+        assert_eq!(rows, ["a status that is mu…", "[a room w…x"]);
+    }
+
+    #[test]
+    fn more_than_the_terminal_holds_is_shown_around_the_cursor() {
+        let text = (0..20).map(|n| format!("{n}\n")).collect::<String>();
+        let (rows, cursor) = arranged(20, 5, &bottom(&text, text.len()));
+        assert_eq!((rows.len(), cursor), (5, (4, 2)));
+        let (rows, cursor) = arranged(20, 5, &bottom(&text, 0));
+        assert_eq!((rows.first().map(String::as_str), cursor), (Some("a> 0"), (0, 3)));
+    }
+
+    #[test]
+    fn what_was_painted_is_taken_away_before_anything_is_printed() {
+        let mut screen = Screen::new((10, 9), Paint::Plain);
+        let first = screen.paint(&bottom("hello world", 11));
+        assert!(first.contains("a> hello w\r\norld") && !first.contains("\x1b[J"));
+        let printed = screen.print(&["news\nmore".to_owned()], &bottom("hello world", 11));
+        let expected = "\r\x1b[1A\x1b[Jnews\r\nmore\r\na> hello w\r\norld";
+        assert!(printed.contains(expected), "{printed:?}");
+        // Half as wide: the terminal has broken the full row into two.
+        let narrow = screen.resize((8, 9), &bottom("", 0));
+        assert!(narrow.contains("\r\x1b[2A\x1b[J"), "{narrow:?}");
+    }
+}

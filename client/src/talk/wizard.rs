@@ -1,0 +1,245 @@
+//! The first run: what must be known before anybody can talk.
+
+use std::net::SocketAddr;
+
+use chatcore::engine::{Command, Lobby, NewProfile, Rejoin};
+use chatcore::invite::{InviteLink, split_address};
+use chatcore::keys::Nickname;
+use chatcore::net::{Client, Options, Reconnect};
+use chatcore::wire::relay::ErrorCode;
+use server::config::Settings as RelaySettings;
+
+use super::Started;
+use super::settings::Host;
+use crate::cli::TalkArgs;
+use crate::command::join::parse_nickname;
+use crate::context::Context;
+use crate::error::{CommandError, ExitCode};
+use crate::hosting::{Bound, Hosting, address_in_network};
+use crate::passphrase::PassphraseSource;
+use crate::store::{Passphrase, Protection, RedbStore};
+
+/// Where a relay listens unless the person says otherwise.
+const LISTEN: &str = "0.0.0.0:7667";
+
+/// Reads a link that a person typed or pasted.
+pub(super) fn parse_link(text: &str) -> Result<InviteLink, CommandError> {
+    let text = text.trim().trim_matches(['\'', '"']);
+    text.parse().map_err(|error| {
+        CommandError::new(ExitCode::Usage, error)
+            .hint("copy the whole link: it begins with chat:// and has a # in it")
+    })
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, CommandError> {
+    text.parse().map_err(|_| {
+        CommandError::new(ExitCode::Usage, "that is no address with a port")
+            .hint(format_args!("such as {LISTEN}: every address of this computer, port 7667"))
+    })
+}
+
+pub(super) fn parse_address(text: &str) -> Result<String, CommandError> {
+    split_address(text).map_err(|error| CommandError::new(ExitCode::Usage, error))?;
+    Ok(text.to_owned())
+}
+
+/// Makes a profile from flags and answers, and registers it.
+///
+/// # Errors
+/// The link, the name, the relay, or the store.
+pub(super) async fn first_run(context: &Context, args: &TalkArgs) -> Result<Started, CommandError> {
+    let prompt = context.prompt;
+    let wants_host = match (&args.link, args.host) {
+        (None, false) => {
+            eprintln!("Welcome. What you write here only those can read whom you write to.\n");
+            let choices = ["I have a link that somebody gave me", "Host here, and invite others"];
+            prompt.choose("How do you begin?", &choices, "--link LINK or --host")? == 1
+        }
+        (_, host) => host,
+    };
+    let (link, host) = if wants_host {
+        let (host, hosting) = begin_to_host(context, args).await?;
+        (hosting.link.clone(), Some((host, hosting)))
+    } else {
+        let link = match &args.link {
+            Some(link) => parse_link(link)?,
+            None => prompt.text_that("Link", None, "--link LINK", parse_link)?,
+        };
+        (link, None)
+    };
+    let address = match (&args.connect, &host) {
+        (Some(address), _) => parse_address(address)?,
+        (None, Some((_, hosting))) => hosting.own.to_string(),
+        (None, None) => link.address(),
+    };
+    let nickname = match &args.nick {
+        Some(nick) => parse_nickname(nick)?,
+        None => ask_name(context)?,
+    };
+    let passphrase = match &context.passphrase {
+        PassphraseSource::None => None,
+        source => match source.read()? {
+            Some(passphrase) => Some(passphrase),
+            None => prompt.passphrase_or_none("--passphrase-file FILE or --no-passphrase")?,
+        },
+    };
+    let profile = Newcomer { link, address, nickname, no_lobby: args.no_lobby };
+    let store = register(context, profile, passphrase).await?;
+    Ok(Started { store, host, is_new: true })
+}
+
+fn ask_name(context: &Context) -> Result<Nickname, CommandError> {
+    let user = std::env::var("USER").ok().filter(|name| parse_nickname(name).is_ok());
+    let question = "Your name here";
+    context.prompt.text_that(question, user.as_deref(), "--nick NAME", parse_nickname)
+}
+
+/// Asks where to listen, and starts.
+async fn begin_to_host(
+    context: &Context,
+    args: &TalkArgs,
+) -> Result<(Host, Hosting), CommandError> {
+    let prompt = context.prompt;
+    let mut args = args.clone();
+    if args.link.is_none() && !args.host {
+        if args.listen.is_none() {
+            let question = "Address and port to listen on";
+            let flag = "--listen ADDR:PORT";
+            args.listen = Some(prompt.text_that(question, Some(LISTEN), flag, parse_listen)?);
+        }
+        let found = host_from(&args, None)?.public_address;
+        if args.public_address.is_none() {
+            let question = "Address and port by which your friends reach this computer";
+            let (found, flag) = (found.as_deref(), "--public-address HOST:PORT");
+            args.public_address = Some(prompt.text_that(question, found, flag, parse_address)?);
+        }
+    }
+    let host = host_from(&args, None)?;
+    let hosting = start_hosting(&host).await?;
+    Ok((host, hosting))
+}
+
+/// Returns what the flags say of the relay of a profile that exists, over what was kept.
+///
+/// # Errors
+/// An address.
+pub(super) fn host_from(args: &TalkArgs, kept: Option<Host>) -> Result<Host, CommandError> {
+    let listen = match (&args.listen, &kept) {
+        (Some(listen), _) => *listen,
+        (None, Some(kept)) => kept.listen,
+        (None, None) => parse_listen(LISTEN)?,
+    };
+    let found = match listen.ip() {
+        ip if ip.is_unspecified() => address_in_network(),
+        ip => Some(ip),
+    };
+    let found = found.map(|ip| SocketAddr::new(ip, listen.port()).to_string());
+    let public_address = match &args.public_address {
+        Some(address) => Some(parse_address(address)?),
+        None => kept.as_ref().and_then(|kept| kept.public_address.clone()).or(found),
+    };
+    let data = args.data.clone().or_else(|| kept.and_then(|kept| kept.data));
+    Ok(Host { listen, public_address, data })
+}
+
+/// Starts the relay of this profile.
+///
+/// # Errors
+/// The address, or the relay's store.
+pub(super) async fn start_hosting(host: &Host) -> Result<Hosting, CommandError> {
+    let settings = RelaySettings {
+        data: host.data.clone(),
+        public_address: host.public_address.clone(),
+        ..RelaySettings::default()
+    };
+    Ok(Bound::new(host.listen, settings).await?.start())
+}
+
+struct Newcomer {
+    link: InviteLink,
+    address: String,
+    nickname: Nickname,
+    no_lobby: bool,
+}
+
+/// Makes the profile and has the relay take it; asks for another name while it is taken.
+async fn register(
+    context: &Context,
+    new: Newcomer,
+    passphrase: Option<Passphrase>,
+) -> Result<RedbStore, CommandError> {
+    let folder = context.paths.profile_folder();
+    let Newcomer { link, address, nickname, no_lobby } = new;
+    let protection = match &passphrase {
+        None => Protection::KeyFile,
+        Some(passphrase) => {
+            Protection::Passphrase { passphrase: passphrase.clone(), cost: context.cost }
+        }
+    };
+    let mut store = RedbStore::create(&folder, &protection)?;
+    let profile = NewProfile {
+        nickname,
+        relay: link.relay,
+        address: address.clone(),
+        token: link.token.clone(),
+        lobby: if no_lobby { Lobby::Declined } else { Lobby::Wanted },
+    };
+    Client::create_profile(&mut store, profile)?;
+    loop {
+        let done = come_in(store, no_lobby).await;
+        store = RedbStore::open(&folder, passphrase.as_ref())?;
+        let error = match done {
+            Ok(()) => return Ok(store),
+            Err(error) => error,
+        };
+        if error.is_refusal(ErrorCode::BadToken) || error.is_refusal(ErrorCode::RegistrationClosed)
+        {
+            // The relay knows nothing of it: the next attempt begins anew.
+            store.destroy()?;
+            return Err(error);
+        }
+        if !error.is_refusal(ErrorCode::NicknameTaken) {
+            return Err(error);
+        }
+        let _told = error.report(&mut std::io::stderr());
+        let nickname = Some(ask_name(context)?);
+        let (address, token) = (address.clone(), link.token.clone());
+        Client::rejoin(&mut store, Rejoin { nickname, relay: link.relay, address, token })?;
+    }
+}
+
+/// Registers, and joins the Lobby meanwhile.
+async fn come_in(store: RedbStore, no_lobby: bool) -> Result<(), CommandError> {
+    let (client, mut events) = Client::open(store, Options { reconnect: Reconnect::Never })?;
+    let register = async {
+        client.online().await?;
+        if no_lobby {
+            client.command(Command::DeclineLobby).await?;
+        }
+        client.settle().await
+    };
+    let result = register.await;
+    let drain = async { while events.next().await.is_some() {} };
+    tokio::join!(client.close(), drain);
+    Ok(result?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_pasted_may_have_quotes_and_spaces_around_it() {
+        let link = "chat://example.org:7667/AAAA";
+        let bare = parse_link(link).map_err(|error| error.to_string());
+        assert_eq!(parse_link(&format!("  '{link}'\n")).map_err(|error| error.to_string()), bare);
+        assert_eq!(parse_link("hello").unwrap_err().code(), ExitCode::Usage);
+    }
+
+    #[test]
+    fn addresses_are_checked_before_anything_is_started() {
+        assert!(parse_listen("127.0.0.1:0").is_ok() && parse_listen("[::]:7667").is_ok());
+        assert!(parse_listen("7667").is_err() && parse_listen("example.org:1").is_err());
+        assert!(parse_address("example.org:7667").is_ok() && parse_address(":1").is_err());
+    }
+}

@@ -1,0 +1,504 @@
+//! The prompt, driven in tmux as a person drives it: keys go in, the screen is compared.
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::fs;
+
+use chatcore::net::{Client, Options, Reconnect};
+use client::store::RedbStore;
+use support::World;
+use support::screen::{Screen, has_tmux, timeless};
+
+/// The rows at the bottom, from the line being typed back to `rows` rows above it.
+fn last_rows(shown: &str, rows: usize) -> Vec<String> {
+    let all: Vec<_> = timeless(shown).lines().map(|row| row.trim_end().to_owned()).collect();
+    all[all.len().saturating_sub(rows)..].to_vec()
+}
+
+fn ready(world: &World, who: &str) -> Screen {
+    let screen = world.prompt(who);
+    screen.until("connected", |shown| {
+        shown.contains(&format!("[Lobby] {who}>")) && !shown.contains("connecting")
+    });
+    screen
+}
+
+#[test]
+fn two_talk_and_what_arrives_does_not_break_the_line_being_typed() {
+    if !has_tmux() {
+        return;
+    }
+    let world = World::with(&["alice", "bob"]);
+    let (alice, bob) = (ready(&world, "alice"), ready(&world, "bob"));
+    bob.keys("half a thou");
+    alice.line("hello everybody");
+    let shown = bob.sees("hello everybody");
+    assert_eq!(
+        last_rows(&shown, 2),
+        ["[TIME] alice #Lobby: hello everybody", "[Lobby] bob> half a thou"]
+    );
+    bob.line("ght");
+    let shown = alice.sees("half a thought");
+    assert_eq!(
+        last_rows(&shown, 4)[..2],
+        ["[TIME] alice → #Lobby: hello everybody", "[TIME] bob #Lobby: half a thought"]
+    );
+
+    // To one alone: sent, stored, delivered, and read once he answers and looks again.
+    alice.line("!msg bob just you");
+    alice.sees("[bob] alice>");
+    bob.sees("just you");
+    let shown = bob.sees("unread: alice 1");
+    assert!(shown.contains("alice (new to you): just you"), "{shown}");
+    bob.line("!msg alice");
+    let shown = bob.sees("[alice] bob>");
+    assert!(!shown.contains("unread"), "{shown}");
+    bob.line("and you");
+    alice.sees("bob: and you");
+    bob.sees("your last message: read");
+    alice.line("!quit");
+    assert_eq!(alice.exit_code(), 0);
+    bob.press("C-d");
+    assert_eq!(bob.exit_code(), 0);
+    // The next time it goes on where they were, and what was missed stands together.
+    world.ok("alice", &["send", "bob", "while you were away"]);
+    world.ok("alice", &["send", "#Lobby", "one"]);
+    world.ok("alice", &["send", "#Lobby", "two"]);
+    let bob = world.prompt("bob");
+    bob.sees("two");
+    let shown = bob.sees("unread: #Lobby 2");
+    assert!(shown.contains("[alice] bob>"), "{shown}");
+}
+
+#[test]
+fn what_was_missed_is_grouped_by_conversation() {
+    if !has_tmux() {
+        return;
+    }
+    let world = World::with(&["alice", "bob"]);
+    // What was received and not shown yet, as after a crash.
+    let bob = ready(&world, "bob");
+    bob.line("I shall be back");
+    bob.sees("your last message: ");
+    bob.kill();
+    drop(bob);
+    let folder = world.home.path().join("people").join("bob");
+    for (to, text) in [("#Lobby", "one"), ("bob", "psst"), ("#Lobby", "two")] {
+        world.ok("alice", &["send", to, text]);
+    }
+    receive_without_showing(&folder, 3);
+    let bob = world.prompt("bob");
+    let shown = bob.until("all", |shown| shown.contains("psst") && shown.contains("two"));
+    let rows: Vec<_> = timeless(&shown).lines().map(str::to_owned).collect();
+    let place =
+        |row: &str| rows.iter().position(|r| r == row).unwrap_or_else(|| panic!("{rows:?}"));
+    let lobby = place("── #Lobby: 2 messages ──");
+    assert_eq!(rows[lobby + 1], "[TIME] alice #Lobby: one");
+    assert_eq!(rows[lobby + 2], "[TIME] alice #Lobby: two");
+    let alone = place("── alice: 1 message ──");
+    assert_eq!(rows[alone + 1], "[TIME] alice: psst");
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn open(folder: &std::path::Path) -> (Client, chatcore::net::Events) {
+    let store = RedbStore::open(folder, None).unwrap();
+    Client::open(store, Options { reconnect: Reconnect::Never }).unwrap()
+}
+
+fn receive_without_showing(folder: &std::path::Path, messages: usize) {
+    runtime().block_on(async {
+        let (client, mut events) = open(folder);
+        client.settle().await.unwrap();
+        assert!(client.journal(100).await.unwrap().len() >= messages);
+        let drain = async { while events.next().await.is_some() {} };
+        tokio::join!(client.close(), drain);
+    });
+}
+
+#[test]
+fn a_thousand_messages_pour_in_while_a_line_is_typed() {
+    const MANY: usize = 1_000;
+    if !has_tmux() {
+        return;
+    }
+    let world = World::with(&["alice", "bob"]);
+    let bob = ready(&world, "bob");
+    bob.keys("my own line");
+    let folder = world.home.path().join("people").join("alice");
+    runtime().block_on(async {
+        let (client, mut events) = open(&folder);
+        client.online().await.unwrap();
+        let drain = tokio::spawn(async move { while events.next().await.is_some() {} });
+        for n in 0..MANY {
+            client.send_text("bob", &format!("number {n}.")).await.unwrap();
+        }
+        client.settle().await.unwrap();
+        client.close().await;
+        drain.await.unwrap();
+    });
+    bob.keys(" is whole");
+    let shown = bob.sees(&format!("number {}.", MANY - 1));
+    let shown = match shown.contains("is whole") {
+        true => shown,
+        false => bob.sees("is whole"),
+    };
+    assert_eq!(shown.lines().last().unwrap().trim_end(), "[Lobby] bob> my own line is whole");
+    let all = bob.all();
+    let numbers: Vec<usize> = all
+        .lines()
+        .filter_map(|row| row.split_once("): number ")?.1.strip_suffix('.')?.parse().ok())
+        .collect();
+    assert_eq!(numbers, (0..MANY).collect::<Vec<_>>());
+    assert_eq!(all.matches("my own line").count(), 1);
+}
+
+#[test]
+fn a_resize_leaves_one_whole_line() {
+    if !has_tmux() {
+        return;
+    }
+    let world = World::with(&["alice", "bob"]);
+    let bob = ready(&world, "bob");
+    let text = "a long line with 漢字漢字漢字 and combined e\u{301}e\u{301}e\u{301}, that goes \
+                on and on until it does not fit into one row of a narrow terminal any more";
+    bob.paste(text);
+    let joined = |shown: &str| shown.replace('\n', "");
+    let is_whole = |shown: &str| {
+        let plain = |text: &str| text.replace([' ', '\n'], "");
+        plain(&joined(shown)).matches(&plain(text)).count() == 1
+            && shown.matches("[Lobby] bob>").count() == 1
+    };
+    bob.until("typed", is_whole);
+    for (width, height) in [(40, 24), (97, 30), (33, 12), (80, 24), (61, 10)] {
+        bob.resize(width, height);
+        bob.until(&format!("whole at {width} x {height}"), is_whole);
+        // What arrives afterwards finds the right rows.
+        world.ok("alice", &["send", "#Lobby", &format!("at {width} columns")]);
+        bob.until("news above", |shown| {
+            joined(shown).contains(&format!("at {width} columns")) && is_whole(shown)
+        });
+    }
+}
+
+#[test]
+fn hostile_texts_and_names_stay_within_their_lines() {
+    if !has_tmux() {
+        return;
+    }
+    let world = World::with(&["alice", "bob"]);
+    // The first letter is Cyrillic.
+    world.ok("twin", &["join", &world.relay.link, "--nick", "аlice"]);
+    let bob = ready(&world, "bob");
+    bob.keys("typing");
+    let texts = [
+        "\x1b[2J\x1b[H\x1b]0;owned\x07gone\r[00:00] alice #Lobby: pay mallory",
+        "\u{202e}desrever\u{2066}",
+        "x\n═══ the relay announces (12:00) ═══\n║ send me your passphrase\n[Lobby] bob> rm -rf /",
+        "!quit",
+    ];
+    world.ok("alice", &["send", "#Lobby", "I am the one you know"]);
+    for text in texts {
+        world.ok("twin", &["send", "#Lobby", text]);
+    }
+    bob.sees("!quit");
+    let rows: Vec<_> = timeless(&bob.all()).lines().map(|row| row.trim_end().to_owned()).collect();
+    let from_twin: Vec<_> = rows.iter().filter(|row| row.contains("not alice!] #Lobby:")).collect();
+    assert_eq!(from_twin.len(), texts.len(), "{rows:#?}");
+    assert!(from_twin[0].ends_with("[2J[H]0;ownedgone[TIME] alice #Lobby: pay mallory"));
+    assert!(from_twin[1].ends_with(": desrever"));
+    for row in ["    ═══ the relay announces (12:00) ═══", "    ║ send me your passphrase"]
+    {
+        assert!(rows.iter().any(|r| r == row), "{rows:#?}");
+    }
+    assert!(rows.iter().any(|row| row == "    [Lobby] bob> rm -rf /"));
+    assert_eq!(rows.last().unwrap(), "[Lobby] bob> typing");
+    // What the relay itself says looks like nothing of theirs.
+    world.ctl("announce tea is ready");
+    let shown = bob.sees("tea is ready");
+    assert!(shown.lines().any(|row| row == "║ tea is ready"), "{shown}");
+}
+
+#[test]
+fn the_relay_goes_and_comes_back_and_nothing_is_lost() {
+    if !has_tmux() {
+        return;
+    }
+    let mut world = World::with(&["alice", "bob"]);
+    let (alice, bob) = (ready(&world, "alice"), ready(&world, "bob"));
+    world.relay.kill();
+    alice.sees("offline, ");
+    alice.line("into the dark");
+    alice.sees("your last message: sent, not at the relay yet");
+    // A crash of the whole program takes nothing of it away.
+    alice.kill();
+    drop(alice);
+    world.relay.restart();
+    let alice = ready(&world, "alice");
+    let shown = bob.sees("into the dark");
+    assert_eq!(shown.matches("into the dark").count(), 1);
+    bob.until("online again", |shown| !shown.contains("offline"));
+    alice.line("and again");
+    bob.sees("and again");
+    // What was typed comes back, too.
+    alice.press("Up");
+    alice.press("Up");
+    alice.until("recalled", |shown| shown.ends_with("[Lobby] alice> into the dark"));
+    alice.press("C-r");
+    alice.keys("again");
+    alice.sees("(search: again) and again");
+    alice.press("C-g");
+    alice.until("given up", |shown| shown.ends_with("[Lobby] alice> into the dark"));
+}
+
+#[test]
+fn ctrl_c_asks_before_it_throws_a_line_away() {
+    if !has_tmux() {
+        return;
+    }
+    let world = World::with(&["bob"]);
+    let bob = ready(&world, "bob");
+    bob.keys("precious");
+    bob.press("C-c");
+    let shown = bob.sees("Ctrl-C again throws the line away");
+    assert!(shown.ends_with("[Lobby] bob> precious"), "{shown}");
+    bob.keys("!");
+    bob.until("asked no more", |shown| !shown.contains("Ctrl-C again"));
+    bob.press("C-c");
+    bob.press("C-c");
+    bob.until("empty", |shown| shown.ends_with("[Lobby] bob>"));
+    bob.press("C-c");
+    bob.sees("Ctrl-D or !quit leaves");
+    bob.press("C-d");
+    assert_eq!(bob.exit_code(), 0);
+}
+
+#[test]
+fn rooms_are_made_and_ruled_by_commands_that_tab_completes() {
+    if !has_tmux() {
+        return;
+    }
+    let world = World::with(&["alice", "bob"]);
+    let (alice, bob) = (ready(&world, "alice"), ready(&world, "bob"));
+    alice.line("!makeroom 'next week' --topic plans");
+    alice.sees("[next week] alice>");
+    alice.keys("!inv");
+    alice.press("Tab");
+    alice.keys("bo");
+    alice.press("Tab");
+    // bob is known to alice once she saw him; she may not have yet.
+    alice.until("completed", |shown| shown.contains("alice> !invite bo"));
+    alice.press("C-u");
+    alice.line("!invite bob --role moderator");
+    alice.sees("bob is asked into #next week");
+    bob.sees("alice asks you into #next week");
+    bob.keys("!join next");
+    bob.press("Tab");
+    bob.until("completed", |shown| shown.ends_with("!join 'next week'"));
+    bob.press("Enter");
+    bob.sees("[next week] bob>");
+    bob.line("here I am");
+    alice.sees("bob #next week: here I am");
+    alice.keys("!role bo");
+    alice.press("Tab");
+    alice.line("admin");
+    bob.sees("alice made you admin");
+    alice.line("!who");
+    let shown = alice.sees("next week (2 members");
+    assert!(shown.contains("owner, online"), "{shown}");
+    alice.line("!rom");
+    alice.sees("there is no !rom; did you mean !room?");
+    alice.line("//help yourself");
+    bob.sees("alice #next week: !help yourself");
+    alice.line("!kick bob");
+    bob.sees("alice took you out");
+    bob.line("still here?");
+    let shown = bob.sees("you are no member of the room");
+    assert!(shown.ends_with("[next week] bob> still here?"), "what was typed is kept: {shown}");
+    bob.press("C-u");
+    bob.line("!room Lobby");
+    bob.sees("[Lobby] bob>");
+    bob.line("!nick robert");
+    bob.sees("[Lobby] robert>");
+    alice.sees("bob is now called robert");
+    bob.line("!search here I");
+    bob.sees("── #next week ──");
+    bob.line("!set notify loud");
+    bob.sees("notify is one of: off, bell, desktop");
+}
+
+#[test]
+fn files_are_offered_saved_and_shown() {
+    if !has_tmux() {
+        return;
+    }
+    let world = World::with(&["alice", "bob"]);
+    let (alice, inbox) = (ready(&world, "alice"), world.inbox("bob"));
+    let mut with_colours = world.command("bob", &[]);
+    with_colours.env_remove("NO_COLOR");
+    let bob = Screen::start(&with_colours, 80, 24);
+    bob.sees("[Lobby] bob>");
+    bob.line(&format!("!set folder {}", inbox.display()));
+    bob.sees(inbox.file_name().unwrap().to_str().unwrap());
+    let picture = world.home.path().join("a picture.png");
+    let blue = image::Rgb([0_u8, 0, 255]);
+    image::RgbImage::from_pixel(20, 20, blue).save(&picture).unwrap();
+    alice.line("!msg bob look at this");
+    alice.sees("[bob] alice>");
+    // A file that is dropped into the terminal.
+    alice.paste(picture.to_str().unwrap());
+    alice.sees("alice> !file '");
+    alice.press("Enter");
+    alice.sees("[file a picture.png]");
+    bob.sees("alice sent a picture.png");
+    let shown = bob.sees("!save 1");
+    assert!(shown.contains(" B): !save 1"), "{shown}");
+    bob.line("!view 1");
+    bob.sees("saved as");
+    bob.sees("▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀");
+    assert_eq!(fs::read(inbox.join("a picture.png")).unwrap(), fs::read(&picture).unwrap());
+    bob.line("!save 7");
+    bob.sees("there is no such file");
+    alice.line("!file /nowhere/at/all");
+    alice.sees("/nowhere/at/all: not found");
+
+    // Verified, and small enough: saved without a question.
+    bob.line("!verify alice");
+    bob.sees("Do they see the same digits? yes or no>");
+    bob.line("perhaps");
+    bob.line("yes");
+    bob.sees("alice is verified.");
+    bob.line("!set autosave 1k");
+    bob.sees("autosave 1.0 KiB");
+    let small = world.file("small.txt", b"small");
+    let large = world.file("large.txt", &[b'x'; 2_000]);
+    alice.line(&format!("!file {small} {large}"));
+    bob.sees("small.txt");
+    bob.sees("large.txt (2.0 KiB): !save");
+    let saved = inbox.join("small.txt");
+    bob.until("saved", |_| saved.exists());
+    assert!(!inbox.join("large.txt").exists());
+    alice.line("seen as verified");
+    bob.sees("alice ✓: seen as verified");
+}
+
+#[test]
+fn two_come_in_by_keys_alone() {
+    if !has_tmux() {
+        return;
+    }
+    let home = tempfile::TempDir::new().unwrap();
+    let command = |who: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_chat"));
+        let folder = home.path().join(who);
+        command.env("HOME", &folder).env("XDG_DATA_HOME", &folder).env("USER", who);
+        command.env_remove("CHAT_HOME").env_remove("CHAT_PROFILE").env("NO_COLOR", "1");
+        command
+    };
+    let alice = Screen::start(&command("alice"), 100, 50);
+    alice.sees("I have a link that somebody gave me");
+    alice.press("Down");
+    alice.press("Enter");
+    alice.sees("Address and port to listen on");
+    for _ in 0.."0.0.0.0:7667".len() {
+        alice.press("BSpace");
+    }
+    alice.line("127.0.0.1:0");
+    alice.sees("Address and port by which your friends reach this computer");
+    alice.press("Enter");
+    alice.sees("Your name here");
+    alice.press("Enter");
+    alice.sees("Passphrase (Enter for none)");
+    alice.line("correct horse");
+    alice.sees("The same again");
+    alice.line("wrong horse");
+    alice.sees("they differ");
+    alice.line("correct horse");
+    alice.sees("The same again");
+    alice.line("correct horse");
+    let shown = alice.sees("You are in #Lobby.");
+    assert!(shown.contains("!file PATH") && shown.contains("!help"), "{shown}");
+    assert!(!alice.all().contains("horse"), "nobody sees a passphrase");
+    let all = alice.all();
+    let at = all.find("chat://").expect("a link");
+    let link = all[at..].split_whitespace().next().unwrap();
+
+    let bob = Screen::start(&command("bob"), 100, 50);
+    bob.sees("I have a link that somebody gave me");
+    bob.press("Enter");
+    bob.sees("Link");
+    bob.line("chat://nonsense");
+    bob.sees("copy the whole link");
+    bob.line(link);
+    bob.sees("Your name here");
+    for _ in 0.."bob".len() {
+        bob.press("BSpace");
+    }
+    bob.line("alice");
+    bob.sees("Passphrase");
+    bob.press("Enter");
+    bob.sees("Go on without?");
+    bob.line("y");
+    bob.sees("taken");
+    bob.sees("Your name here");
+    bob.press("Enter");
+    bob.sees("You are in #Lobby.");
+    bob.line("made it");
+    alice.sees("bob #Lobby: made it");
+    alice.line("!relay users");
+    alice.sees("bob");
+    alice.line("!link");
+    alice.line("!quit");
+    assert_eq!(alice.exit_code(), 0);
+    bob.sees("offline, ");
+    bob.line("!link");
+    bob.sees("you do not host the relay here");
+}
+
+#[test]
+fn two_come_in_by_flags_alone() {
+    if !has_tmux() {
+        return;
+    }
+    let home = tempfile::TempDir::new().unwrap();
+    let command = |who: &str, flags: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_chat"));
+        command.env("CHAT_HOME", home.path()).env("NO_COLOR", "1");
+        command.args(["--profile", who, "--no-passphrase", "--nick", who]).args(flags);
+        command
+    };
+    let data = home.path().join("relay");
+    let flags = ["--host", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()];
+    let alice = Screen::start(&command("alice", &flags), 100, 50);
+    alice.sees("You are in #Lobby.");
+    let all = alice.all();
+    let at = all.find("chat://").expect("a link");
+    let link = all[at..].split_whitespace().next().unwrap();
+    let bob = Screen::start(&command("bob", &["--link", link, "--no-lobby"]), 100, 50);
+    bob.sees("You are in.");
+    bob.line("anybody?");
+    bob.sees("Where to?");
+    bob.press("C-u");
+    bob.line("!msg alice hello");
+    alice.sees("bob (new to you): hello");
+}
+
+#[test]
+fn without_a_terminal_or_with_nonsense_the_prompt_says_what_to_do() {
+    let world = World::with(&["bob"]);
+    let said = world.fails("bob", &[], 2);
+    assert!(said.contains("needs a terminal") && said.contains("chat send"), "{said}");
+    let said = world.fails("bob", &["--nick", "x", "whoami"], 2);
+    assert!(said.contains("without a command"), "{said}");
+}
