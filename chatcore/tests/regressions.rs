@@ -190,7 +190,8 @@ fn a_long_text_over_the_limit_is_refused() {
     let command = Command::LongTextFetched { from, message, text };
     let refused = world.peers[1].command(world.now, command);
     assert!(matches!(refused, Err(EngineError::TextTooLong { .. })));
-    let shown = query::journal(&world.peers[1].store, 100).unwrap();
+    let shown =
+        query::journal(&world.peers[1].store, &chatcore::engine::Reader::Person, 100).unwrap();
     assert!(shown.iter().any(|(_, event)| matches!(event, Some(Event::Text { .. }))));
 }
 

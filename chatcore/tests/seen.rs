@@ -9,9 +9,12 @@
 
 mod support;
 
-use chatcore::engine::{Command, Direction, Event, MessageStatus, query};
+use chatcore::engine::{
+    Command, Direction, EngineError, Event, MessageStatus, ProgramName, Reader, query,
+};
 use chatcore::ids::{Conversation, MessageId};
 use chatcore::membership::RoomKind;
+use chatcore::store::{ApplyChanges, Changes, Key, Store, Table};
 use chatcore::wire::content::ReceiptKind;
 use support::rooms::{create, join, say};
 use support::world::World;
@@ -106,4 +109,97 @@ fn what_the_program_keeps_is_there_after_a_restart_until_forgotten() {
     assert_eq!(kept("typed", 9), [(1, vec![1]), (3, vec![3])]);
     assert_eq!(kept("typed", 1), [(3, vec![3])]);
     assert!(kept("type", 9).is_empty());
+}
+
+fn told(world: &World, reader: &Reader) -> Vec<(u64, String)> {
+    let entries = query::journal(&world.peers[1].store, reader, 1_000).unwrap();
+    let text = |(number, event)| match event {
+        Some(Event::Text { text, .. }) => Some((number, text)),
+        _ => None,
+    };
+    entries.into_iter().filter_map(text).collect()
+}
+
+fn tell(world: &mut World, command: Command) -> Result<(), EngineError> {
+    let now = world.now;
+    world.peers[1].command(now, command).map(|done| assert!(done.is_ok()))
+}
+
+#[test]
+fn a_program_is_told_everything_until_it_says_that_it_has_it() {
+    let mut world = World::new(64, 2);
+    let name: ProgramName = "bot".parse().unwrap();
+    let (bot, person) = (Reader::Program(name.clone()), Reader::Person);
+    assert_eq!(query::journal(&world.peers[1].store, &bot, 9), Err(EngineError::NotFollowing));
+    world.send(0, 1, "before".to_owned());
+    world.run_until_quiet();
+    tell(&mut world, Command::Follow(name.clone())).unwrap();
+    assert!(told(&world, &bot).is_empty(), "from now on");
+    world.send(0, 1, "one".to_owned());
+    world.run_until_quiet();
+    let both = told(&world, &person);
+    assert_eq!(both.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>(), ["before", "one"]);
+
+    // The person saw it; the program was down, and is told again and again.
+    let last = both[1].0;
+    tell(&mut world, Command::Shown(last)).unwrap();
+    assert!(told(&world, &person).is_empty());
+    world.peers[1].die();
+    world.connect(1);
+    world.run_until_quiet();
+    let missed = told(&world, &bot);
+    assert_eq!(missed, [(last, "one".to_owned())]);
+    // Following again changes nothing.
+    tell(&mut world, Command::Follow(name.clone())).unwrap();
+    assert_eq!(told(&world, &bot), missed);
+
+    // Numbers are not given twice, though nothing is left of those before.
+    let acknowledge = |up_to| Command::Acknowledge { program: "bot".parse().unwrap(), up_to };
+    tell(&mut world, acknowledge(last + 1_000)).unwrap();
+    assert!(told(&world, &bot).is_empty());
+    world.send(0, 1, "two".to_owned());
+    world.run_until_quiet();
+    let next = told(&world, &bot);
+    assert_eq!(next, told(&world, &person));
+    assert!(next[0].0 > last, "{next:?}");
+    tell(&mut world, acknowledge(last)).unwrap();
+    assert_eq!(told(&world, &bot), next, "what is older takes nothing back");
+
+    // The program has it, the person not yet.
+    tell(&mut world, acknowledge(next[0].0)).unwrap();
+    assert!(told(&world, &bot).is_empty());
+    assert_eq!(told(&world, &person), next);
+    tell(&mut world, Command::Unfollow(name)).unwrap();
+    assert_eq!(told(&world, &person), next);
+    assert_eq!(tell(&mut world, acknowledge(9)), Err(EngineError::NotFollowing));
+    tell(&mut world, Command::Shown(next[0].0)).unwrap();
+    assert!(world.peers[1].store.list(Table::Journal).unwrap().is_empty(), "nothing is kept");
+}
+
+#[test]
+fn a_program_that_never_comes_back_is_forgotten() {
+    const MAX_BEHIND: u64 = 100_000;
+    for (newest, is_told) in [(MAX_BEHIND, true), (MAX_BEHIND + 1, false)] {
+        let mut world = World::new(66, 2);
+        let name: ProgramName = "bot".parse().unwrap();
+        tell(&mut world, Command::Follow(name.clone())).unwrap();
+        let mut changes = Changes::default();
+        changes.put(Key::numbered(Table::Journal, &[], newest), Zeroizing::new(Vec::new()));
+        world.peers[1].store.apply(&changes).unwrap();
+        tell(&mut world, Command::Shown(1)).unwrap();
+        let follows = query::journal(&world.peers[1].store, &Reader::Program(name), 0);
+        assert_eq!(follows.is_ok(), is_told, "{newest}");
+    }
+}
+
+#[test]
+fn programs_are_few_and_have_plain_names() {
+    let mut world = World::new(65, 2);
+    for n in 0..32 {
+        tell(&mut world, Command::Follow(format!("bot{n}").parse().unwrap())).unwrap();
+    }
+    let over = Command::Follow("one-more".parse().unwrap());
+    assert_eq!(tell(&mut world, over), Err(EngineError::TooManyPrograms { max: 32 }));
+    assert!("".parse::<ProgramName>().is_err() && "a b".parse::<ProgramName>().is_err());
+    assert!("x".repeat(65).parse::<ProgramName>().is_err());
 }

@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::{NewRoom, Upload, Visibility};
+use super::{NewRoom, ProgramName, Upload, Visibility};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, MessageId, RoomId, UserId};
 use crate::keys::Nickname;
@@ -174,6 +174,18 @@ pub enum Command {
     FlushReceipts,
     /// Everything in the journal up to this number was shown.
     Shown(u64),
+    /// A program is told everything from now on, until it says that it has it; one that follows
+    /// already goes on where it was.
+    Follow(ProgramName),
+    /// A program follows no more.
+    Unfollow(ProgramName),
+    /// A program has everything in the journal up to this number.
+    Acknowledge {
+        /// Which.
+        program: ProgramName,
+        /// The number.
+        up_to: u64,
+    },
     /// Tells a contact that a person has seen his messages; those to rooms are left out.
     MarkRead {
         /// Whose messages.

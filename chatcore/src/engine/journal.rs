@@ -4,6 +4,7 @@
 use super::contacts::sender;
 use super::files::body_of;
 use super::query::damaged;
+use super::readers::Reader;
 use super::rooms::{RefusedBecause, reference, room_news};
 use super::{EngineError, Event};
 use crate::ids::{Conversation, MessageId, UserId};
@@ -87,13 +88,25 @@ pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
 /// Stands where an entry is about no user.
 const NOBODY: UserId = UserId::from_bytes([0; 32]);
 
-/// Returns at most `limit` things that were not shown yet, with their numbers, oldest first.
+/// Names the row that tells how far each reader is.
+pub(super) fn readers_key() -> Key {
+    Key::new(Table::Journal, b"readers")
+}
+
+/// Returns at most `limit` things that a reader does not have yet, with their numbers, oldest first.
 ///
 /// # Errors
-/// [`EngineError::Store`].
-pub fn journal(store: &dyn Store, limit: usize) -> Result<Vec<(u64, Option<Event>)>, EngineError> {
+/// [`EngineError::NotFollowing`] for a program that does not follow, [`EngineError::Store`].
+pub fn journal(
+    store: &dyn Store,
+    reader: &Reader,
+    limit: usize,
+) -> Result<Vec<(u64, Option<Event>)>, EngineError> {
+    let row = store.load(&readers_key())?;
+    let readers = row.map(|row| storage::decode_readers(&row).map_err(damaged)).transpose()?;
+    let done = readers.unwrap_or_default().done(reader).ok_or(EngineError::NotFollowing)?;
     let mut events = Vec::new();
-    for (number, row) in store.scan(Table::Journal, &[], 0, Direction::Forward, limit)? {
+    for (number, row) in store.scan(Table::Journal, &[], done + 1, Direction::Forward, limit)? {
         let entry = storage::decode_journal(&row).map_err(damaged)?;
         events.push((number, event_of(store, entry)?));
     }

@@ -20,6 +20,7 @@ mod journal;
 mod outbound;
 mod presence;
 pub mod query;
+pub(crate) mod readers;
 mod receipts;
 mod rooms;
 mod sessions;
@@ -31,6 +32,7 @@ pub use event::{Acquaintance, Event, FileKind, LookupError, Sender};
 pub use files::Upload;
 pub use presence::Visibility;
 pub use query::{ContactView, HistoryView, ProfileView, Registration};
+pub use readers::{BadProgramName, ProgramName, Reader};
 pub use rooms::{NewRoom, RefusedBecause, RoomFailure, RoomMemberView, RoomRef, RoomView};
 pub use tx::Context;
 
@@ -82,6 +84,15 @@ pub enum EngineError {
     /// A change of the account is under way; try again when it is done. State is unchanged.
     #[error("a change of the account is under way")]
     Busy,
+    /// Too many programs follow the profile. State is unchanged.
+    #[error("more than {max} programs follow this profile")]
+    TooManyPrograms {
+        /// The limit.
+        max: usize,
+    },
+    /// The program does not follow, or fell too far behind. State is unchanged.
+    #[error("the program does not follow this profile")]
+    NotFollowing,
     /// Nobody writes to himself. State is unchanged.
     #[error("that is yourself")]
     OwnUser,
@@ -328,10 +339,11 @@ impl Engine {
             Command::Unblock(user) => contacts::unblock(&mut tx, &user)?,
             Command::Rename(nickname) => self.rename(&mut tx, nickname)?,
             Command::CloseAccount => self.close_account(&mut tx)?,
-            Command::Shown(up_to) => {
-                for number in tx.journal_numbers(up_to)? {
-                    tx.delete_journal(number);
-                }
+            Command::Shown(up_to) => readers::acknowledge(&mut tx, &Reader::Person, up_to)?,
+            Command::Follow(name) => readers::follow(&mut tx, name)?,
+            Command::Unfollow(name) => readers::unfollow(&mut tx, &name)?,
+            Command::Acknowledge { program, up_to } => {
+                readers::acknowledge(&mut tx, &Reader::Program(program), up_to)?;
             }
             Command::MarkRead { from, messages } => self.mark_read(&mut tx, &from, &messages)?,
             Command::Keep { name, number, value } => tx.keep(name, number, value),

@@ -2,6 +2,7 @@
 
 use rand::CryptoRng;
 
+use super::readers::Readers;
 use super::{EngineError, Event, Step, journal};
 use crate::ids::{
     Conversation, DeliveryTag, DeviceAddress, MessageId, PrekeyId, RoomId, SessionId, Timestamp,
@@ -67,7 +68,7 @@ impl<'c, 'a> Tx<'c, 'a> {
 
     pub(super) fn finish(mut self) -> Result<Step, EngineError> {
         if !self.journal.is_empty() {
-            let first = self.next_number(Table::Journal, &[])?;
+            let first = self.newest_journal()?.max(self.readers()?.last) + 1;
             for (number, entry) in (first..).zip(std::mem::take(&mut self.journal)) {
                 let key = Key::numbered(Table::Journal, &[], number);
                 self.changes.put(key, storage::encode_journal(&entry));
@@ -296,6 +297,23 @@ impl<'c, 'a> Tx<'c, 'a> {
     pub(super) fn journal_numbers(&self, up_to: u64) -> Result<Vec<u64>, EngineError> {
         let rows = self.store.scan(Table::Journal, &[], up_to, Direction::Backward, usize::MAX)?;
         Ok(rows.into_iter().map(|(number, _)| number).collect())
+    }
+
+    /// Returns the number of the newest entry, 0 if there is none.
+    pub(super) fn newest_journal(&self) -> Result<u64, EngineError> {
+        Ok(self.next_number(Table::Journal, &[])? - 1)
+    }
+
+    pub(super) fn readers(&self) -> Result<Readers, EngineError> {
+        Ok(self.load_as(&journal::readers_key(), storage::decode_readers)?.unwrap_or_default())
+    }
+
+    pub(super) fn save_readers(&mut self, readers: &Readers) {
+        self.changes.put(journal::readers_key(), storage::encode_readers(readers));
+    }
+
+    pub(super) fn delete_readers(&mut self) {
+        self.changes.delete(journal::readers_key());
     }
 
     pub(super) fn delete_journal(&mut self, number: u64) {

@@ -10,7 +10,7 @@ use super::transfer::FileError;
 use super::{now, os_rng};
 use crate::engine::{
     Command, ContactView, Context, EngineError, Event, HistoryView, LookupError, MAX_INLINE,
-    NewProfile, ProfileView, Rejoin, query,
+    NewProfile, ProfileView, ProgramName, Reader, Rejoin, query,
 };
 use crate::ids::{Conversation, MessageId, UserId};
 use crate::keys::Nickname;
@@ -322,7 +322,21 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn journal(&self, limit: usize) -> Result<Vec<(u64, Option<Event>)>, ClientError> {
-        self.look(move |store| query::journal(store, limit)).await
+        self.look(move |store| query::journal(store, &Reader::Person, limit)).await
+    }
+
+    /// Returns what a program that follows does not have yet, oldest first; it takes it off its list
+    /// with [`Command::Acknowledge`].
+    ///
+    /// # Errors
+    /// [`EngineError::NotFollowing`].
+    pub async fn journal_of(
+        &self,
+        program: ProgramName,
+        limit: usize,
+    ) -> Result<Vec<(u64, Option<Event>)>, ClientError> {
+        let reader = Reader::Program(program);
+        self.look(move |store| query::journal(store, &reader, limit)).await
     }
 
     /// Says that everything up to a number of the journal was shown.

@@ -7,8 +7,35 @@ use zeroize::Zeroizing;
 use super::super::directory::{signed_from, signed_into};
 use super::super::{WireError, array};
 use super::{encode, room_from, room_into, user};
+use crate::engine::ProgramName;
+use crate::engine::readers::Readers;
 use crate::ids::{EventHash, MessageId};
 use crate::store::rows::{JournalEntry, JournalKind};
+
+pub(crate) fn encode_readers(readers: &Readers) -> Zeroizing<Vec<u8>> {
+    let program = |(name, done): (&ProgramName, &u64)| pb::JournalProgram {
+        name: name.as_str().to_owned(),
+        done: *done,
+    };
+    encode(&pb::JournalReaders {
+        last: readers.last,
+        person: readers.person,
+        programs: readers.programs.iter().map(program).collect(),
+    })
+}
+
+pub(crate) fn decode_readers(bytes: &[u8]) -> Result<Readers, WireError> {
+    let pb = pb::JournalReaders::decode(bytes)?;
+    let program = |program: pb::JournalProgram| {
+        let name = program.name.parse().map_err(|_| WireError::BadValue("name"))?;
+        Ok((name, program.done))
+    };
+    Ok(Readers {
+        last: pb.last,
+        person: pb.person,
+        programs: pb.programs.into_iter().map(program).collect::<Result<_, WireError>>()?,
+    })
+}
 
 pub(crate) fn encode_journal(entry: &JournalEntry) -> Zeroizing<Vec<u8>> {
     let mut pb = pb::JournalEntry {

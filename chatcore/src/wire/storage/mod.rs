@@ -9,7 +9,7 @@ mod session;
 mod transfer;
 
 pub(crate) use contact::{decode_contact, encode_contact};
-pub(crate) use journal::{decode_journal, encode_journal};
+pub(crate) use journal::{decode_journal, decode_readers, encode_journal, encode_readers};
 pub(crate) use message::{
     decode_counts, decode_history, decode_message_index, decode_outbox, decode_payload,
     decode_seen, decode_tag_owner, encode_counts, encode_history, encode_message_index,

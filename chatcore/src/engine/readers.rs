@@ -1,0 +1,145 @@
+//! Who reads the journal: the person, and programs that follow it under a name of their own. Each
+//! is told everything until it says that it has it; an entry goes when all have it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use super::EngineError;
+use super::tx::Tx;
+
+/// Most programs that follow one profile.
+const MAX_PROGRAMS: usize = 32;
+/// Entries by which a reader may be behind; a program further behind is forgotten.
+const MAX_BEHIND: u64 = 100_000;
+/// Most characters of a program's name.
+const MAX_NAME: usize = 64;
+
+/// The name of a program that follows the journal.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProgramName(String);
+
+/// The name can't be a program's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a program's name has 1 to {MAX_NAME} letters, digits, _ or -")]
+pub struct BadProgramName;
+
+impl FromStr for ProgramName {
+    type Err = BadProgramName;
+
+    fn from_str(text: &str) -> Result<Self, BadProgramName> {
+        let is_fine = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if (1..=MAX_NAME).contains(&text.len()) && text.chars().all(is_fine) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(BadProgramName)
+        }
+    }
+}
+
+impl fmt::Display for ProgramName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl ProgramName {
+    /// Returns the name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Who reads the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reader {
+    /// Whoever sits before the screen.
+    Person,
+    /// A program that follows.
+    Program(ProgramName),
+}
+
+/// How far each is; there while programs follow.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Readers {
+    /// The highest number that was ever given: none is given twice while somebody counts.
+    pub(crate) last: u64,
+    pub(crate) person: u64,
+    pub(crate) programs: BTreeMap<ProgramName, u64>,
+}
+
+impl Readers {
+    /// Returns up to where a reader has everything; `None`: the program does not follow.
+    pub(crate) fn done(&self, reader: &Reader) -> Option<u64> {
+        match reader {
+            Reader::Person => Some(self.person),
+            Reader::Program(name) => self.programs.get(name).copied(),
+        }
+    }
+
+    fn all_have(&self) -> u64 {
+        self.programs.values().copied().fold(self.person, u64::min)
+    }
+}
+
+/// A program follows from now on; one that follows already goes on where it was.
+pub(super) fn follow(tx: &mut Tx<'_, '_>, name: ProgramName) -> Result<(), EngineError> {
+    let mut readers = tx.readers()?;
+    let newest = tx.newest_journal()?.max(readers.last);
+    if readers.programs.contains_key(&name) {
+        return Ok(());
+    }
+    if readers.programs.len() >= MAX_PROGRAMS {
+        return Err(EngineError::TooManyPrograms { max: MAX_PROGRAMS });
+    }
+    readers.last = newest;
+    readers.programs.insert(name, newest);
+    tx.save_readers(&readers);
+    Ok(())
+}
+
+/// A program follows no more.
+pub(super) fn unfollow(tx: &mut Tx<'_, '_>, name: &ProgramName) -> Result<(), EngineError> {
+    let mut readers = tx.readers()?;
+    readers.programs.remove(name);
+    settle(tx, readers)
+}
+
+/// A reader has everything up to a number.
+pub(super) fn acknowledge(
+    tx: &mut Tx<'_, '_>,
+    reader: &Reader,
+    up_to: u64,
+) -> Result<(), EngineError> {
+    let mut readers = tx.readers()?;
+    let newest = tx.newest_journal()?.max(readers.last);
+    readers.last = newest;
+    // Nobody can have what has not happened.
+    let up_to = up_to.min(newest);
+    match reader {
+        Reader::Person => readers.person = readers.person.max(up_to),
+        Reader::Program(name) => {
+            let done = readers.programs.get_mut(name).ok_or(EngineError::NotFollowing)?;
+            *done = up_to.max(*done);
+        }
+    }
+    let oldest = newest.saturating_sub(MAX_BEHIND);
+    readers.programs.retain(|_, done| *done >= oldest);
+    readers.person = readers.person.max(oldest);
+    settle(tx, readers)
+}
+
+/// Removes what all have.
+fn settle(tx: &mut Tx<'_, '_>, readers: Readers) -> Result<(), EngineError> {
+    for number in tx.journal_numbers(readers.all_have())? {
+        tx.delete_journal(number);
+    }
+    if readers.programs.is_empty() && readers.person >= tx.newest_journal()? {
+        // Nobody counts any more.
+        tx.delete_readers();
+    } else {
+        tx.save_readers(&readers);
+    }
+    Ok(())
+}
