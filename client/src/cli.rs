@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use chatcore::engine::ProgramName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -134,8 +135,15 @@ pub enum Command {
     #[command(after_help = "Examples:\n  chat receive                      \
             show what waits, then end\n  \
             chat receive --follow --to ~/in   stay, and save files in ~/in\n  \
-            chat receive --json | my-bot      one JSON object per line")]
+            chat receive --json | my-bot      one JSON object per line\n  \
+            chat receive --follow --exec ./on-message.sh")]
     Receive(ReceiveArgs),
+    /// Serve a program: JSON-RPC 2.0, a line each, over standard input and output
+    #[command(
+        visible_alias = "bot",
+        after_help = "Example:\n  echo '{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"whoami\"}' | chat rpc"
+    )]
+    Rpc,
     /// Show earlier messages with somebody, or in a room
     #[command(after_help = "Examples:\n  chat history bob --limit 20\n  chat history '#tea'")]
     History(HistoryArgs),
@@ -255,6 +263,14 @@ pub struct ReceiveArgs {
     /// Save files in this folder [default: the current one]
     #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,
+    /// Read under a name of your program's own: it gets everything from the first time on, also what
+    /// you have seen elsewhere
+    #[arg(long = "as", value_name = "NAME")]
+    pub reader: Option<ProgramName>,
+    /// Run COMMAND once for each message, with its JSON line on standard input; if it fails, the
+    /// message is kept and given to it again
+    #[arg(long, value_name = "COMMAND")]
+    pub exec: Option<String>,
 }
 
 /// What `history` takes.

@@ -1,5 +1,11 @@
 //! What every command needs: where the profile is, who reads the output, who answers questions.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use chatcore::engine::{ContactView, HistoryView, ProfileView, RoomView, query};
+use chatcore::ids::Conversation;
+use chatcore::net::Client;
 use chatcore::store::StoreError;
 
 use crate::cli::GlobalArgs;
@@ -8,10 +14,11 @@ use crate::output::{Output, OutputMode};
 use crate::passphrase::PassphraseSource;
 use crate::paths::Paths;
 use crate::prompt::Prompt;
+use crate::session::Session;
 use crate::store::{KdfCost, Protection, RedbStore};
 
-/// One run of `chat`.
-#[derive(Debug)]
+/// One run of `chat`, or a command that another process asks for.
+#[derive(Debug, Clone)]
 pub struct Context {
     /// Folders.
     pub paths: Paths,
@@ -23,6 +30,69 @@ pub struct Context {
     pub passphrase: PassphraseSource,
     /// What a guess at a new passphrase shall cost.
     pub cost: KdfCost,
+    /// The client that has the profile open in this process, if one has.
+    pub(crate) session: Option<Session>,
+    /// What belongs to the process that asks.
+    pub(crate) asker: Asker,
+}
+
+/// The process that a command belongs to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Asker {
+    /// Where relative paths begin; `None`: in our own current folder.
+    pub(crate) folder: Option<PathBuf>,
+    /// Its standard input; `None`: ours.
+    pub(crate) input: Option<String>,
+}
+
+impl Asker {
+    /// Returns a path as the asking process means it.
+    pub(crate) fn path(&self, path: &Path) -> PathBuf {
+        match &self.folder {
+            Some(folder) => folder.join(path),
+            None => path.to_owned(),
+        }
+    }
+}
+
+/// Where what is known can be read without the relay.
+pub(crate) enum Known {
+    Store(Box<RedbStore>),
+    Client(Arc<Client>),
+}
+
+impl Known {
+    pub(crate) async fn profile(&self) -> Result<ProfileView, CommandError> {
+        match self {
+            Self::Store(store) => Ok(query::profile(&**store)?),
+            Self::Client(client) => Ok(client.profile().await?),
+        }
+    }
+
+    pub(crate) async fn contacts(&self) -> Result<Vec<ContactView>, CommandError> {
+        match self {
+            Self::Store(store) => Ok(query::contacts(&**store)?),
+            Self::Client(client) => Ok(client.contacts().await?),
+        }
+    }
+
+    pub(crate) async fn rooms(&self) -> Result<Vec<RoomView>, CommandError> {
+        match self {
+            Self::Store(store) => Ok(query::rooms(&**store)?),
+            Self::Client(client) => Ok(client.rooms().await?),
+        }
+    }
+
+    pub(crate) async fn history(
+        &self,
+        conversation: Conversation,
+        limit: usize,
+    ) -> Result<Vec<HistoryView>, CommandError> {
+        match self {
+            Self::Store(store) => Ok(query::history(&**store, conversation, limit)?),
+            Self::Client(client) => Ok(client.history(conversation, limit).await?),
+        }
+    }
 }
 
 impl Context {
@@ -38,7 +108,20 @@ impl Context {
             prompt: Prompt::new(),
             passphrase: PassphraseSource::new(args),
             cost: KdfCost::default(),
+            session: None,
+            asker: Asker::default(),
         })
+    }
+
+    /// Returns where to read what is known.
+    ///
+    /// # Errors
+    /// As [`open_store`](Self::open_store).
+    pub(crate) fn known(&self) -> Result<Known, CommandError> {
+        match &self.session {
+            Some(session) => Ok(Known::Client(session.client.clone())),
+            None => Ok(Known::Store(Box::new(self.open_store()?))),
+        }
     }
 
     /// Tells whether the profile exists.
@@ -116,6 +199,8 @@ mod tests {
             prompt: Prompt::Unattended,
             passphrase,
             cost: KdfCost::CHEAP_FOR_TESTING_ONLY,
+            session: None,
+            asker: Asker::default(),
         }
     }
 

@@ -56,6 +56,26 @@ impl ExitCode {
     }
 }
 
+impl ExitCode {
+    /// Returns the kind of failure that another `chat` ended with.
+    #[must_use]
+    pub const fn from_number(code: u8) -> Self {
+        match code {
+            2 => Self::Usage,
+            3 => Self::RelayUnreachable,
+            4 => Self::Refused,
+            5 => Self::UnknownRecipient,
+            6 => Self::Identity,
+            7 => Self::Store,
+            8 => Self::File,
+            9 => Self::Integrity,
+            10 => Self::Limit,
+            130 => Self::Interrupted,
+            _ => Self::Other,
+        }
+    }
+}
+
 impl From<ExitCode> for std::process::ExitCode {
     fn from(code: ExitCode) -> Self {
         Self::from(code as u8)
@@ -115,6 +135,12 @@ impl CommandError {
     #[must_use]
     pub const fn code(&self) -> ExitCode {
         self.code
+    }
+
+    /// Returns what the person can do, if anything.
+    #[must_use]
+    pub fn advice(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 
     /// Tells whether the relay refused with this code.

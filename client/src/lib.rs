@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`cli`] | the command line |
 //! | [`command`] | one file per command |
+//! | `session` | a profile that several processes use |
 //! | `talk` | the prompt: `chat` without a command |
 //! | [`context`] | what every command needs |
 //! | [`store`] | the encrypted profile |
@@ -25,6 +26,7 @@ pub mod paths;
 pub mod progress;
 pub mod prompt;
 pub mod render;
+mod session;
 mod show;
 pub mod store;
 mod talk;

@@ -1,29 +1,60 @@
 //! One command's time with the relay.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use chatcore::engine::{ContactView, Event};
 use chatcore::ids::MessageId;
 use chatcore::net::{Client, ClientError, Events, Notice, Options, Reconnect};
 use chatcore::trust::Trust;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
 
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::store::RedbStore;
 
-/// A connected profile.
+/// A connected profile, ours alone or shared with whoever opened it.
 #[derive(Debug)]
 pub(crate) struct Online {
-    pub(crate) client: Client,
-    pub(crate) events: Events,
+    pub(crate) client: Arc<Client>,
+    pub(crate) notices: Notices,
+}
+
+/// What the client tells.
+#[derive(Debug)]
+pub(crate) enum Notices {
+    Own(Events),
+    Shared(broadcast::Receiver<Notice>),
+}
+
+impl Notices {
+    /// Waits for the next; `None` when the client is closed.
+    pub(crate) async fn next(&mut self) -> Option<Notice> {
+        match self {
+            Self::Own(events) => events.next().await,
+            Self::Shared(told) => loop {
+                match told.recv().await {
+                    Ok(notice) => return Some(notice),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                }
+            },
+        }
+    }
 }
 
 impl Online {
-    /// Opens the profile and connects.
+    /// Opens the profile and connects, or uses the client that has it open.
     pub(crate) async fn connect(
         context: &Context,
         reconnect: Reconnect,
     ) -> Result<Self, CommandError> {
+        if let Some(session) = &context.session {
+            let notices = Notices::Shared(session.listen());
+            session.online().await?;
+            return Ok(Self { client: session.client.clone(), notices });
+        }
         Self::with_store(context.open_store()?, reconnect).await
     }
 
@@ -34,22 +65,33 @@ impl Online {
     ) -> Result<Self, CommandError> {
         let (client, events) = Client::open(store, Options { reconnect })?;
         client.online().await?;
-        Ok(Self { client, events })
+        Ok(Self { client: Arc::new(client), notices: Notices::Own(events) })
     }
 
     /// Does all that is due, so that the next command finds nothing left over, and disconnects.
     pub(crate) async fn finish(self) -> Result<(), CommandError> {
-        let Self { client, mut events } = self;
-        let settled = client.settle().await;
-        let drain = async { while events.next().await.is_some() {} };
-        tokio::join!(client.close(), drain);
+        if let Notices::Shared(_) = self.notices {
+            return Ok(());
+        }
+        let settled = self.client.settle().await;
+        self.close().await;
         settled.map_err(CommandError::from)
+    }
+
+    /// Disconnects and gives the profile back, if it is ours.
+    pub(crate) async fn close(self) {
+        if let (Notices::Own(mut events), Some(client)) =
+            (self.notices, Arc::into_inner(self.client))
+        {
+            let drain = async { while events.next().await.is_some() {} };
+            tokio::join!(client.close(), drain);
+        }
     }
 
     /// Waits until the relay has a message, or says why not.
     pub(crate) async fn at_relay(&mut self, wanted: MessageId) -> Result<(), CommandError> {
         loop {
-            match self.events.next().await {
+            match self.notices.next().await {
                 Some(Notice::Event(event)) => match *event {
                     Event::AtRelay { message } if message == wanted => return Ok(()),
                     // A fast recipient's receipt may come before the relay's own answer.
@@ -142,5 +184,8 @@ pub(crate) fn serve<T>(
         .enable_all()
         .build()
         .map_err(|error| CommandError::new(ExitCode::Other, error))?;
-    runtime.block_on(work)
+    let done = runtime.block_on(work);
+    // A read of standard input that nobody waits for any more would hold the process up.
+    runtime.shutdown_background();
+    done
 }

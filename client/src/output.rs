@@ -24,6 +24,17 @@ enum Sink {
     Standard,
     /// To whoever paints the screen.
     Screen(UnboundedSender<String>),
+    /// To another process.
+    Process(UnboundedSender<Said>),
+}
+
+/// What a command says to another process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// For its standard output.
+    Out(String),
+    /// For its standard error.
+    Err(String),
 }
 
 /// Prints results; warnings and errors go to standard error elsewhere.
@@ -64,12 +75,28 @@ impl Output {
         self.paint
     }
 
+    /// Hands everything to another process, which reads as `mode` says, without colours.
+    #[must_use]
+    pub const fn to_process(mode: OutputMode, said: UnboundedSender<Said>) -> Self {
+        Self { mode, paint: Paint::Plain, sink: Sink::Process(said) }
+    }
+
+    /// Returns where words for standard error go, if they don't go to ours.
+    pub(crate) fn elsewhere(&self) -> Option<Box<dyn Write + Send>> {
+        match &self.sink {
+            Sink::Standard | Sink::Screen(_) => None,
+            Sink::Process(said) => {
+                Some(Box::new(ErrLines { said: said.clone(), line: Vec::new() }))
+            }
+        }
+    }
+
     /// Returns how a person does something from here: as a command of the shell, or as one of the
     /// prompt.
     #[must_use]
     pub const fn how<'a>(&self, shell: &'a str, prompt: &'a str) -> &'a str {
         match self.sink {
-            Sink::Standard => shell,
+            Sink::Standard | Sink::Process(_) => shell,
             Sink::Screen(_) => prompt,
         }
     }
@@ -79,8 +106,19 @@ impl Output {
     /// # Errors
     /// A silent one when the reader went away.
     pub fn say(&self, line: &str) -> Result<(), CommandError> {
-        if let Sink::Screen(lines) = &self.sink {
-            return lines.send(line.to_owned()).map_err(|_| CommandError::silent());
+        match &self.sink {
+            Sink::Standard => {}
+            Sink::Screen(lines) => {
+                return lines.send(line.to_owned()).map_err(|_| CommandError::silent());
+            }
+            Sink::Process(said) => {
+                let line = line.to_owned();
+                let line = match self.mode {
+                    OutputMode::People => Said::Out(line),
+                    OutputMode::Json => Said::Err(line),
+                };
+                return said.send(line).map_err(|_| CommandError::silent());
+            }
         }
         match self.mode {
             OutputMode::People => written(writeln!(io::stdout().lock(), "{line}")),
@@ -100,8 +138,7 @@ impl Output {
             CommandError::new(ExitCode::Other, format_args!("no JSON for it: {error}"))
         })?;
         line.push(b'\n');
-        let mut out = io::stdout().lock();
-        written(out.write_all(&line).and_then(|()| out.flush()))
+        self.raw(&line)
     }
 
     /// Prints bytes as they are, in both modes.
@@ -109,8 +146,36 @@ impl Output {
     /// # Errors
     /// As [`say`](Self::say).
     pub fn raw(&self, bytes: &[u8]) -> Result<(), CommandError> {
+        if let Sink::Process(said) = &self.sink {
+            let text = String::from_utf8_lossy(bytes);
+            let line = Said::Out(text.trim_end_matches('\n').to_owned());
+            return said.send(line).map_err(|_| CommandError::silent());
+        }
         let mut out = io::stdout().lock();
         written(out.write_all(bytes).and_then(|()| out.flush()))
+    }
+}
+
+/// Passes whole lines on.
+struct ErrLines {
+    said: UnboundedSender<Said>,
+    line: Vec<u8>,
+}
+
+impl Write for ErrLines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend(part);
+            if self.line.pop_if(|byte| *byte == b'\n').is_some() {
+                let line = String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned();
+                self.said.send(Said::Err(line)).map_err(|_| ErrorKind::BrokenPipe)?;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

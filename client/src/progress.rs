@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::output::Output;
 use crate::render;
 
 /// One file on its way.
@@ -27,7 +28,10 @@ enum Shown {
 impl Progress {
     /// Starts at 0 of `total` bytes.
     #[must_use]
-    pub fn new(label: &str, total: u64) -> Self {
+    pub fn new(output: &Output, label: &str, total: u64) -> Self {
+        if let Some(out) = output.elsewhere() {
+            return Self::lines(label, total, out);
+        }
         let stderr = io::stderr();
         if !stderr.is_terminal() {
             return Self::lines(label, total, Box::new(stderr));

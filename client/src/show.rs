@@ -30,7 +30,8 @@ pub(crate) fn event(context: &Context, names: &Names, event: &Event) -> Result<(
     }
 }
 
-fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
+/// Returns what a program reads of an event, if anything.
+pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
     let verified = |from: &Sender| from.trust == Trust::Verified;
     let warning =
         |warning, user_id| Some(Line::Warning { warning, user_id, room: None, room_id: None });

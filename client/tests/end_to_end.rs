@@ -159,7 +159,7 @@ fn one_process_owns_a_profile() {
         .unwrap();
     world.ok("bob", &["send", "alice", "are you there"]);
     follower.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-    let said = world.fails("alice", &["whoami"], 7);
+    let said = world.fails("alice", &["passphrase", "--remove"], 7);
     assert!(said.contains("in use"), "{said}");
     follower.kill().unwrap();
     follower.wait().unwrap();

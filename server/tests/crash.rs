@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chatcore::engine::{Direction, Event, Lobby, NewProfile, query};
+use chatcore::engine::{Direction, Event, Lobby, NewProfile, Reader, query};
 use chatcore::ids::Conversation;
 use chatcore::invite::InviteLink;
 use chatcore::keys::Nickname;
@@ -290,7 +290,7 @@ async fn play(death: &str) -> bool {
     let known = query::contacts(&bob).unwrap();
     assert_eq!(known[0].nickname.as_str(), "alicia", "{death}");
     for shelf in [&alice, &bob] {
-        for (_, event) in query::journal(shelf, usize::MAX).unwrap() {
+        for (_, event) in query::journal(shelf, &Reader::Person, usize::MAX).unwrap() {
             let is_calm = !matches!(
                 event,
                 Some(

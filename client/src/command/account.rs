@@ -12,7 +12,7 @@ use crate::render;
 /// Waits for the relay's word on a change of the account.
 async fn outcome(online: &mut Online, done: impl Fn(&Event) -> bool) -> Result<(), CommandError> {
     loop {
-        match online.events.next().await {
+        match online.notices.next().await {
             Some(Notice::Event(event)) => match *event {
                 Event::RequestRefused(failure) => return Err(CommandError::refused(failure.code)),
                 event if done(&event) => return Ok(()),
@@ -52,9 +52,7 @@ pub(super) async fn delete(context: &Context, args: &DeleteArgs) -> Result<(), C
     let mut online = Online::connect(context, Reconnect::Never).await?;
     online.client.command(Command::CloseAccount).await?;
     outcome(&mut online, |event| matches!(event, Event::AccountClosed)).await?;
-    let Online { client, mut events } = online;
-    let drain = async { while events.next().await.is_some() {} };
-    tokio::join!(client.close(), drain);
+    online.close().await;
     context.open_store()?.destroy()?;
     context.output.say("The account and its profile are gone.")
 }

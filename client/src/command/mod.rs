@@ -4,22 +4,25 @@ pub(crate) mod account;
 pub(crate) mod admin;
 mod completions;
 mod demo;
+mod exec;
 pub(crate) mod host;
 pub(crate) mod join;
 mod man;
 mod passphrase;
 pub(crate) mod people;
-mod receive;
+pub(crate) mod receive;
 pub(crate) mod room;
+mod rpc;
 pub(crate) mod send;
 pub(crate) mod whoami;
 
 use chatcore::engine::Command as EngineCommand;
 
-use crate::cli::{AccountCommand, Cli, Command, TalkArgs};
+use crate::cli::{AccountCommand, Cli, Command, ReceiveArgs, TalkArgs};
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::online::{block_on, serve};
+use crate::session::remote;
 
 /// Does what the command line says.
 ///
@@ -38,28 +41,80 @@ pub fn run(cli: &Cli) -> Result<(), CommandError> {
         Command::Completions(args) => completions::run(&context, args),
         Command::Man(args) => man::run(&context, args),
         Command::Passphrase(args) => passphrase::run(&context, args),
-        Command::Whoami => whoami::run(&context),
-        Command::Contacts(args) if args.online => block_on(people::contacts_online(&context)),
-        Command::Contacts(_) => people::contacts(&context),
-        Command::Presence(args) => block_on(people::presence(&context, args)),
-        Command::History(args) => people::history(&context, args),
         Command::Join(args) => block_on(join::run(&context, args)),
-        Command::Send(args) => block_on(send::text(&context, args)),
-        Command::SendFile(args) => block_on(send::files(&context, args)),
-        Command::Receive(args) => block_on(receive::run(&context, args)),
-        Command::Room(command) => block_on(room::run(&context, command)),
-        Command::Admin(args) => block_on(admin::run(&context, args)),
-        Command::Verify(args) => block_on(people::verify(&context, args)),
-        Command::Block(args) => {
-            block_on(people::block(&context, args, EngineCommand::Block, "is blocked."))
-        }
-        Command::Unblock(args) => {
-            let done = "is not blocked any more.";
-            block_on(people::block(&context, args, EngineCommand::Unblock, done))
-        }
-        Command::Nick(args) => block_on(account::nick(&context, args)),
+        Command::Receive(args) => receive(&context, args),
+        Command::Rpc => rpc(&context),
         Command::Account(AccountCommand::Delete(args)) => block_on(account::delete(&context, args)),
         Command::Host(args) => serve(host::run(&context, args)),
         Command::Demo => block_on(demo::run(&context)),
+        _ => match remote::forward(&context, command) {
+            Some(done) => done,
+            None => block_on(shared(&context, command)),
+        },
+    }
+}
+
+#[cfg(unix)]
+fn receive(context: &Context, args: &ReceiveArgs) -> Result<(), CommandError> {
+    match remote::Remote::connect(context) {
+        Some(remote) => rpc::receive(context, args, remote),
+        None => block_on(receive::run(context, args)),
+    }
+}
+
+#[cfg(not(unix))]
+fn receive(context: &Context, args: &ReceiveArgs) -> Result<(), CommandError> {
+    block_on(receive::run(context, args))
+}
+
+#[cfg(unix)]
+fn rpc(context: &Context) -> Result<(), CommandError> {
+    match remote::Remote::connect(context) {
+        Some(remote) => rpc::pass_on(remote),
+        None => block_on(rpc::run(context)),
+    }
+}
+
+#[cfg(not(unix))]
+fn rpc(context: &Context) -> Result<(), CommandError> {
+    block_on(rpc::run(context))
+}
+
+/// Does what a command says that several processes may ask of one client.
+///
+/// # Errors
+/// As [`run`]; for other commands [`ExitCode::Usage`].
+pub(crate) async fn shared(context: &Context, command: &Command) -> Result<(), CommandError> {
+    match command {
+        Command::Whoami => whoami::run(context).await,
+        Command::Contacts(args) if args.online => people::contacts_online(context).await,
+        Command::Contacts(_) => people::contacts(context).await,
+        Command::Presence(args) => people::presence(context, args).await,
+        Command::History(args) => people::history(context, args).await,
+        Command::Send(args) => send::text(context, args).await,
+        Command::SendFile(args) => send::files(context, args).await,
+        Command::Room(command) => room::run(context, command).await,
+        Command::Admin(args) => admin::run(context, args).await,
+        Command::Verify(args) => people::verify(context, args).await,
+        Command::Block(args) => {
+            people::block(context, args, EngineCommand::Block, "is blocked.").await
+        }
+        Command::Unblock(args) => {
+            let done = "is not blocked any more.";
+            people::block(context, args, EngineCommand::Unblock, done).await
+        }
+        Command::Nick(args) => account::nick(context, args).await,
+        Command::Join(_)
+        | Command::Receive(_)
+        | Command::Rpc
+        | Command::Passphrase(_)
+        | Command::Account(_)
+        | Command::Host(_)
+        | Command::Demo
+        | Command::Completions(_)
+        | Command::Man(_) => {
+            let what = "that can't be asked of a `chat` that is open already";
+            Err(CommandError::new(ExitCode::Usage, what).hint("close that one first"))
+        }
     }
 }

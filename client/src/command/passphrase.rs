@@ -52,6 +52,8 @@ mod tests {
             path
         };
         let with = |passphrase| Context {
+            session: None,
+            asker: crate::context::Asker::default(),
             paths: Paths::new(Some(home.path().to_owned()), "alice".parse().unwrap()).unwrap(),
             output: Output::new(OutputMode::People),
             prompt: Prompt::Unattended,

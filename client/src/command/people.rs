@@ -2,13 +2,12 @@
 
 use chatcore::engine::{
     Command, ContactStanding, ContactView, Direction, HistoryView, MessageStatus, ProfileView,
-    RoomStanding, RoomView, Visibility, query,
+    RoomStanding, RoomView, Visibility,
 };
 use chatcore::ids::{Conversation, RoomId, UserId};
 use chatcore::keys::Nickname;
 use chatcore::membership::RoomName;
 use chatcore::net::{self, Client, Reconnect};
-use chatcore::store::Store;
 use chatcore::trust::{SafetyNumber, Trust};
 use chatcore::wire::content::Body;
 use qrcode::QrCode;
@@ -44,8 +43,8 @@ const fn trust(contact: &ContactView) -> &'static str {
 ///
 /// # Errors
 /// The store's.
-pub(super) fn contacts(context: &Context) -> Result<(), CommandError> {
-    show_contacts(context, &query::contacts(&context.open_store()?)?, None)
+pub(super) async fn contacts(context: &Context) -> Result<(), CommandError> {
+    show_contacts(context, &context.known()?.contacts().await?, None)
 }
 
 /// Lists everyone we know, with who of them is here.
@@ -143,10 +142,9 @@ pub(crate) fn find(contacts: Vec<ContactView>, name: &str) -> Result<ContactView
 }
 
 /// Finds a room of ours without asking the relay.
-fn find_room(store: &dyn Store, name: &str) -> Result<RoomId, CommandError> {
+fn find_room(rooms: &[RoomView], name: &str) -> Result<RoomId, CommandError> {
     let given = name.strip_prefix('#').unwrap_or(name);
     let fold = RoomName::from_input(name).map(|n| n.fold()).unwrap_or_default();
-    let rooms = query::rooms(store)?;
     let is_named = |room: &&RoomView| RoomName::new(&room.name).is_ok_and(|n| n.fold() == fold);
     let is_ours = |room: &&RoomView| room.standing == RoomStanding::Member;
     let (ours, others): (Vec<_>, Vec<_>) = rooms.iter().filter(is_named).partition(is_ours);
@@ -168,16 +166,16 @@ fn find_room(store: &dyn Store, name: &str) -> Result<RoomId, CommandError> {
 ///
 /// # Errors
 /// An unknown name, or the store's.
-pub(super) fn history(context: &Context, args: &HistoryArgs) -> Result<(), CommandError> {
-    let store = context.open_store()?;
-    let own = query::profile(&store)?;
-    let contacts = query::contacts(&store)?;
+pub(super) async fn history(context: &Context, args: &HistoryArgs) -> Result<(), CommandError> {
+    let known = context.known()?;
+    let own = known.profile().await?;
+    let contacts = known.contacts().await?;
     let conversation = match args.who.strip_prefix('#') {
-        Some(_) => Conversation::Room(find_room(&store, &args.who)?),
+        Some(_) => Conversation::Room(find_room(&known.rooms().await?, &args.who)?),
         None => Conversation::User(find(contacts.clone(), &args.who)?.user),
     };
     let names = Names::new(&own, contacts);
-    for message in query::history(&store, conversation, args.limit)? {
+    for message in known.history(conversation, args.limit).await? {
         show_message(context, &own, &names, conversation, &message)?;
     }
     Ok(())

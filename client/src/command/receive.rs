@@ -1,11 +1,16 @@
-//! `chat receive [--follow] [--to DIR]`.
+//! `chat receive [--follow] [--to DIR] [--as NAME] [--exec COMMAND]`.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use chatcore::engine::query::WaitingFile;
-use chatcore::engine::{Event, FileKind};
+use chatcore::engine::{Command, Event, FileKind, ProgramName};
 use chatcore::net::{Client, ClientError, Notice, Reconnect};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, sleep_until};
 
+use super::exec::{exec, is_message};
 use crate::cli::ReceiveArgs;
 use crate::context::Context;
 use crate::error::CommandError;
@@ -13,103 +18,214 @@ use crate::names::Names;
 use crate::online::Online;
 use crate::paths::download_folder;
 use crate::progress::Progress;
+use crate::session::{self, Session};
 use crate::show;
 
 /// Journal entries shown at a time.
 const BATCH: usize = 256;
+/// Time until a command that failed is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Shows what waits, saves files, sends receipts; with `--follow` goes on.
 ///
 /// # Errors
-/// Relay, store, or a file that can't be saved.
+/// Relay, store, a file that can't be saved, or a command that failed.
 pub(super) async fn run(context: &Context, args: &ReceiveArgs) -> Result<(), CommandError> {
     let folder = download_folder(args.to.as_deref())?;
-    if args.follow { follow(context, &folder).await } else { drain(context, &folder).await }
+    if args.follow {
+        follow(context, args, &folder).await
+    } else {
+        drain(context, args, &folder).await
+    }
 }
 
-async fn drain(context: &Context, folder: &Path) -> Result<(), CommandError> {
-    let mut online = Online::connect(context, Reconnect::Never).await?;
+async fn drain(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<(), CommandError> {
+    let Online { client, notices } = Online::connect(context, Reconnect::Never).await?;
+    let session = Session::new(client.clone());
+    // A command for each message may ask something of this process.
+    let serving = args.exec.as_ref().and_then(|_| serve(context, &session));
+    let mut told = session.listen();
+    let telling = tokio::spawn(session.teller().tell_all(notices));
+    begin(&client, args).await?;
     let mut failed = None;
     let settle = async {
         // Receipts for fetched files are due only after fetching.
-        let mut result = online.client.settle().await.map_err(CommandError::from);
-        if result.is_ok() {
-            result = fetch_all(&online.client, folder, &mut failed).await;
-        }
-        result
+        client.settle().await?;
+        fetch_all(context, &client, folder, &mut failed).await
     };
-    let events = &mut online.events;
-    let listen = async { while events.next().await.is_some() {} };
+    let listen = async { while !matches!(told.recv().await, Err(RecvError::Closed)) {} };
     let result = tokio::select! {
         result = settle => result,
         () = listen => Err(ClientError::Closed.into()),
     };
-    print_journal(context, &online.client).await?;
+    print_journal(context, &client, args).await?;
     result?;
-    online.finish().await?;
+    let settled = client.settle().await;
+    drop((serving, session));
+    if let Some(client) = Arc::into_inner(client) {
+        client.close().await;
+        let _ended = telling.await;
+    }
+    settled?;
     failed.map_or(Ok(()), Err)
 }
 
-async fn follow(context: &Context, folder: &Path) -> Result<(), CommandError> {
-    let Online { client, mut events } = Online::connect(context, Reconnect::Always).await?;
+async fn follow(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<(), CommandError> {
+    let Online { client, notices } = Online::connect(context, Reconnect::Always).await?;
+    let session = Session::new(client.clone());
+    let _serving = serve(context, &session);
+    let mut told = session.listen();
+    // Beside what follows: a command for a message may ask something that a notice answers.
+    tokio::spawn(session.teller().tell_all(notices));
+    begin(&client, args).await?;
     let mut failed = None;
-    fetch_all(&client, folder, &mut failed).await?;
-    print_journal(context, &client).await?;
+    fetch_all(context, &client, folder, &mut failed).await?;
+    let mut again = shown(context, &client, args).await?;
     let mut is_offline = false;
-    while let Some(notice) = events.next().await {
+    loop {
+        let notice = tokio::select! {
+            told = told.recv() => match told {
+                Ok(notice) => Some(notice),
+                // What was missed stands in the journal.
+                Err(RecvError::Lagged(_)) => None,
+                Err(RecvError::Closed) => return Err(ClientError::Closed.into()),
+            },
+            () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
+                again = shown(context, &client, args).await?;
+                continue;
+            }
+        };
         match notice {
-            Notice::Event(event) => {
-                if is_offline && matches!(*event, Event::Connected { .. }) {
+            // Said once, however often it is tried.
+            Some(Notice::Disconnected(error)) => {
+                if !is_offline {
+                    is_offline = true;
+                    show::offline(&error);
+                }
+                continue;
+            }
+            Some(Notice::Stopped(error)) => return Err(error.into()),
+            Some(Notice::Event(event)) => match *event {
+                Event::Connected { .. } if is_offline => {
                     is_offline = false;
                     show::online();
                 }
-                if let Event::Closing(reason) = *event {
+                Event::Closing(reason) => {
                     is_offline = true;
                     show::closing(reason);
                 }
-                fetch_all(&client, folder, &mut failed).await?;
-                print_journal(context, &client).await?;
-            }
-            // Said once, however often it is tried.
-            Notice::Disconnected(error) if !is_offline => {
-                is_offline = true;
-                show::offline(&error);
-            }
-            Notice::Stopped(error) => return Err(error.into()),
+                _ => {}
+            },
             _ => {}
+        }
+        fetch_all(context, &client, folder, &mut failed).await?;
+        if again.is_none() {
+            again = shown(context, &client, args).await?;
         }
         if let Some(error) = failed.take() {
             show::trouble(&error);
         }
     }
-    Err(ClientError::Closed.into())
 }
 
-/// Prints what was not shown yet, then takes it off the list.
-async fn print_journal(context: &Context, client: &Client) -> Result<(), CommandError> {
+/// Lets other processes use the profile while this one has it open.
+#[cfg(unix)]
+pub(crate) fn serve(context: &Context, session: &Session) -> Option<session::socket::Listening> {
+    match session::socket::listen(context, session) {
+        Ok(listening) => Some(listening),
+        Err(error) => {
+            eprintln!("chat: other commands can't use this profile meanwhile: {error}");
+            None
+        }
+    }
+}
+
+#[cfg(not(unix))]
+pub(crate) fn serve(_context: &Context, _session: &Session) -> Option<()> {
+    None
+}
+
+/// A program that reads under its own name follows from now on.
+async fn begin(client: &Client, args: &ReceiveArgs) -> Result<(), CommandError> {
+    match &args.reader {
+        Some(name) => Ok(client.command(Command::Follow(name.clone())).await?),
+        None => Ok(()),
+    }
+}
+
+/// Prints what was not shown yet; returns when to try again if a command failed.
+async fn shown(
+    context: &Context,
+    client: &Client,
+    args: &ReceiveArgs,
+) -> Result<Option<Instant>, CommandError> {
+    match print_journal(context, client, args).await {
+        Err(error) if args.exec.is_some() && error.code() == crate::error::ExitCode::Other => {
+            show::trouble(&error);
+            Ok(Some(Instant::now() + TRY_AGAIN))
+        }
+        done => done.map(|()| None),
+    }
+}
+
+/// Prints what the reader does not have yet, then takes it off the list; a message goes to the
+/// command, if there is one, and off the list when that succeeds.
+async fn print_journal(
+    context: &Context,
+    client: &Client,
+    args: &ReceiveArgs,
+) -> Result<(), CommandError> {
     loop {
-        let events = client.journal(BATCH).await?;
+        let events = match &args.reader {
+            Some(name) => client.journal_of(name.clone(), BATCH).await?,
+            None => client.journal(BATCH).await?,
+        };
         let Some((last, _)) = events.last() else {
             return Ok(());
         };
+        let last = *last;
         let names = Names::load(client).await?;
-        for (_, event) in &events {
-            if let Some(event) = event {
-                show::event(context, &names, event)?;
+        for (number, event) in &events {
+            let Some(event) = event else { continue };
+            match (&args.exec, is_message(event)) {
+                (Some(command), true) => {
+                    // What was printed before is not printed again if the command fails.
+                    has(client, args.reader.as_ref(), number.saturating_sub(1)).await?;
+                    if let Some(line) = show::json(&names, event) {
+                        exec(command, &line).await?;
+                    }
+                    has(client, args.reader.as_ref(), *number).await?;
+                }
+                _ => show::event(context, &names, event)?,
             }
         }
-        client.shown(*last).await?;
+        has(client, args.reader.as_ref(), last).await?;
+    }
+}
+
+async fn has(
+    client: &Client,
+    reader: Option<&ProgramName>,
+    up_to: u64,
+) -> Result<(), CommandError> {
+    match reader {
+        Some(name) => {
+            let program = name.clone();
+            Ok(client.command(Command::Acknowledge { program, up_to }).await?)
+        }
+        None => Ok(client.shown(up_to).await?),
     }
 }
 
 /// Saves every file that waits; one that can't be saved does not hold up the others.
 async fn fetch_all(
+    context: &Context,
     client: &Client,
     folder: &Path,
     failed: &mut Option<CommandError>,
 ) -> Result<(), CommandError> {
     for waiting in client.waiting_files().await? {
-        match fetch(client, folder, &waiting).await {
+        match fetch(context, client, folder, &waiting).await {
             Ok(()) => {}
             Err(error @ ClientError::File(_)) => *failed = Some(error.into()),
             Err(error) => return Err(error.into()),
@@ -118,12 +234,17 @@ async fn fetch_all(
     Ok(())
 }
 
-async fn fetch(client: &Client, folder: &Path, waiting: &WaitingFile) -> Result<(), ClientError> {
+async fn fetch(
+    context: &Context,
+    client: &Client,
+    folder: &Path,
+    waiting: &WaitingFile,
+) -> Result<(), ClientError> {
     let label = match waiting.kind {
         FileKind::File => waiting.manifest.name.clone(),
         FileKind::LongText => "a long text".to_owned(),
     };
-    let mut progress = Progress::new(&label, waiting.manifest.size);
+    let mut progress = Progress::new(&context.output, &label, waiting.manifest.size);
     client.fetch_file(waiting, folder, &mut |bytes| progress.advance(bytes)).await?;
     progress.finish();
     Ok(())

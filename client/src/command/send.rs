@@ -30,7 +30,7 @@ pub(super) async fn text(context: &Context, args: &SendArgs) -> Result<(), Comma
         (false, ..) => return Err(usage("give a name and a text")),
     };
     let text = match text.as_str() {
-        "-" => read_stdin()?,
+        "-" => read_input(context)?,
         text => text.to_owned(),
     };
     if text.is_empty() {
@@ -115,7 +115,18 @@ fn sent(
     }
 }
 
-fn read_stdin() -> Result<String, CommandError> {
+fn read_input(context: &Context) -> Result<String, CommandError> {
+    match &context.asker.input {
+        Some(text) => Ok(text.trim_end_matches('\n').to_owned()),
+        None => read_stdin(),
+    }
+}
+
+/// Reads a text from standard input.
+///
+/// # Errors
+/// It is too long, or no text.
+pub(crate) fn read_stdin() -> Result<String, CommandError> {
     let mut bytes = Vec::new();
     let limit = MAX_TEXT as u64 + 1;
     std::io::stdin()
@@ -139,7 +150,8 @@ fn read_stdin() -> Result<String, CommandError> {
 /// # Errors
 /// The first file that can't be sent ends the command.
 pub(super) async fn files(context: &Context, args: &SendFileArgs) -> Result<(), CommandError> {
-    for path in &args.paths {
+    let paths: Vec<_> = args.paths.iter().map(|path| context.asker.path(path)).collect();
+    for path in &paths {
         let is_folder =
             std::fs::metadata(path).map_err(|error| CommandError::file(path, &error))?.is_dir();
         if is_folder {
@@ -155,10 +167,10 @@ pub(super) async fn files(context: &Context, args: &SendFileArgs) -> Result<(), 
     if args.verified_only {
         online.require_verified(&args.who).await?;
     }
-    for path in &args.paths {
+    for path in &paths {
         let size = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         let label = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut progress = Progress::new(&label, size);
+        let mut progress = Progress::new(&context.output, &label, size);
         let result =
             online.client.send_file(&args.who, path, &mut |bytes| progress.advance(bytes)).await;
         let id = result?;

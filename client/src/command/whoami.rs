@@ -1,6 +1,6 @@
 //! `chat whoami`.
 
-use chatcore::engine::{ProfileView, Registration, query};
+use chatcore::engine::{ProfileView, Registration};
 
 use crate::context::Context;
 use crate::error::CommandError;
@@ -12,8 +12,8 @@ use crate::render;
 ///
 /// # Errors
 /// The store's.
-pub(super) fn run(context: &Context) -> Result<(), CommandError> {
-    let profile = query::profile(&context.open_store()?)?;
+pub(super) async fn run(context: &Context) -> Result<(), CommandError> {
+    let profile = context.known()?.profile().await?;
     let hint = match profile.registration {
         Registration::Done => "",
         Registration::Pending => "The relay does not know you yet: repeat 'chat join'.",

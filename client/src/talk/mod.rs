@@ -45,12 +45,14 @@ use zeroize::Zeroizing;
 
 use crate::cli::TalkArgs;
 use crate::command::host::stopped;
+use crate::command::receive::serve;
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::hosting::{Hosting, show_link};
 use crate::output::Output;
 use crate::prompt::Prompt;
 use crate::render;
+use crate::session::Session;
 use crate::store::RedbStore;
 use flight::Flight;
 use line::{Asked, IsFound, Line, MAX_TYPED};
@@ -177,6 +179,8 @@ enum Mood {
 
 struct Talk {
     context: Arc<Context>,
+    /// Passes notices on to other processes.
+    session: Session,
     client: Arc<Client>,
     own: ProfileView,
     settings: Settings,
@@ -286,9 +290,13 @@ async fn talk(context: Context, started: Started) -> Result<(), CommandError> {
     let output = Output::to_screen(lines);
     let screen = Screen::new(size().unwrap_or((80, 24)), output.paint());
     let context = Context { output, prompt: Prompt::Unattended, ..context };
+    let client = Arc::new(client);
+    let session = Session::new(client.clone());
+    let listening = serve(&context, &session);
     let mut talk = Talk {
         context: Arc::new(context),
-        client: Arc::new(client),
+        session,
+        client,
         own,
         settings,
         hosting,
@@ -312,6 +320,7 @@ async fn talk(context: Context, started: Started) -> Result<(), CommandError> {
     };
     let terminal = Terminal::enter()?;
     let result = talk.serve(events, said, happenings, is_new).await;
+    drop(listening);
     let left = talk.leave().await;
     drop(terminal);
     result.and(left)
@@ -398,7 +407,8 @@ impl Talk {
 
     /// Goes: what is due goes out, the relay in this process ends.
     async fn leave(self) -> Result<(), CommandError> {
-        let Self { client, mut tasks, hosting, mut screen, link, .. } = self;
+        let Self { client, session, mut tasks, hosting, mut screen, link, .. } = self;
+        drop(session);
         Terminal::write(&screen.leave())?;
         tasks.shutdown().await;
         if link == Link::Online {
@@ -669,6 +679,7 @@ impl Talk {
     }
 
     async fn notice(&mut self, notice: Notice) -> Result<(), CommandError> {
+        self.session.teller().tell(&notice);
         match notice {
             Notice::Event(event) => self.arrived(*event).await,
             Notice::Disconnected(error) => {

@@ -1,0 +1,96 @@
+//! A client that several share: the prompt or another program that stays, and what other processes
+//! ask of it through its socket.
+
+pub(crate) mod remote;
+pub(crate) mod rpc;
+#[cfg(unix)]
+pub(crate) mod socket;
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use chatcore::engine::Event;
+use chatcore::net::{Client, ClientError, Notice};
+use tokio::sync::broadcast;
+
+use crate::online::Notices;
+
+/// Notices that one who listens may be behind; it is woken long before.
+const BEHIND: usize = 16_384;
+
+/// Whether the relay is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Link {
+    Connecting,
+    Online,
+    Offline,
+}
+
+/// A client, and everything it tells to whoever listens.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    pub(crate) client: Arc<Client>,
+    teller: Teller,
+}
+
+/// Passes on what a client tells; does not keep the client.
+#[derive(Debug, Clone)]
+pub(crate) struct Teller {
+    told: broadcast::Sender<Notice>,
+    link: Arc<AtomicU8>,
+}
+
+impl Teller {
+    /// Passes a notice on; whoever reads those of the client calls this with each.
+    pub(crate) fn tell(&self, notice: &Notice) {
+        let link = match notice {
+            Notice::Event(event) if matches!(**event, Event::Connected { .. }) => {
+                Some(Link::Online)
+            }
+            Notice::Disconnected(_) | Notice::Stopped(_) => Some(Link::Offline),
+            _ => None,
+        };
+        if let Some(link) = link {
+            self.link.store(link as u8, Ordering::Relaxed);
+        }
+        // Nobody listens most of the time.
+        let _unheard = self.told.send(notice.clone());
+    }
+
+    /// Passes everything on until the client is closed.
+    pub(crate) async fn tell_all(self, mut notices: Notices) {
+        while let Some(notice) = notices.next().await {
+            self.tell(&notice);
+        }
+    }
+}
+
+impl Session {
+    pub(crate) fn new(client: Arc<Client>) -> Self {
+        let (told, _) = broadcast::channel(BEHIND);
+        let link = Arc::new(AtomicU8::new(Link::Connecting as u8));
+        Self { client, teller: Teller { told, link } }
+    }
+
+    /// Returns what passes notices on.
+    pub(crate) fn teller(&self) -> Teller {
+        self.teller.clone()
+    }
+
+    pub(crate) fn listen(&self) -> broadcast::Receiver<Notice> {
+        self.teller.told.subscribe()
+    }
+
+    /// Waits until the relay knows us, unless it is known to be away.
+    pub(crate) async fn online(&self) -> Result<(), ClientError> {
+        match self.teller.link.load(Ordering::Relaxed) {
+            link if link == Link::Online as u8 => Ok(()),
+            link if link == Link::Offline as u8 => {
+                Err(ClientError::Unreachable(ErrorKind::NotConnected))
+            }
+            _ => self.client.online().await,
+        }
+    }
+}

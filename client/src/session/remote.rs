@@ -1,0 +1,182 @@
+//! The other side: a process that finds the profile open in another one, and asks that.
+
+use std::io::{BufRead, BufReader, Read, Write};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::cli::{Command, SendArgs};
+use crate::command::send::read_stdin;
+use crate::context::Context;
+use crate::error::{CommandError, ExitCode};
+use crate::render;
+
+/// Most bytes of an answer.
+const MAX_ANSWER: u64 = 64 << 20;
+
+/// A connection to the process that has the profile open.
+pub(crate) struct Remote<S> {
+    stream: BufReader<S>,
+    next_id: u64,
+}
+
+/// A line of it.
+#[derive(Debug, Deserialize)]
+struct Message {
+    method: Option<String>,
+    #[serde(default)]
+    params: Value,
+    error: Option<Failure>,
+    #[serde(default)]
+    result: Value,
+}
+
+#[derive(Debug, Deserialize)]
+struct Failure {
+    code: i64,
+    message: String,
+    data: Option<Advice>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Advice {
+    hint: String,
+}
+
+/// What it says.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// The answer to the last request.
+    Answer(Result<Value, CommandError>),
+    /// Something else: its method and what belongs to it.
+    Notification(String, Value),
+}
+
+#[cfg(unix)]
+impl Remote<std::os::unix::net::UnixStream> {
+    /// Connects, if a process serves the profile.
+    pub(crate) fn connect(context: &Context) -> Option<Self> {
+        let stream = super::socket::connect(&context.paths.profile_folder())?;
+        Some(Self { stream: BufReader::new(stream), next_id: 1 })
+    }
+
+    /// Returns what answers come from, and what requests go to.
+    pub(crate) fn into_parts(
+        self,
+    ) -> std::io::Result<(BufReader<std::os::unix::net::UnixStream>, std::os::unix::net::UnixStream)>
+    {
+        let requests = self.stream.get_ref().try_clone()?;
+        Ok((self.stream, requests))
+    }
+}
+
+impl<S: Read> Remote<S>
+where
+    for<'a> &'a S: Write,
+{
+    /// Asks something; the answer is heard later.
+    pub(crate) fn ask(&mut self, method: &str, params: &Value) -> Result<(), CommandError> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        let mut stream = self.stream.get_ref();
+        stream.write_all(format!("{request}\n").as_bytes()).map_err(|_| gone())
+    }
+
+    /// Waits for what comes next.
+    pub(crate) fn hear(&mut self) -> Result<Heard, CommandError> {
+        let mut line = Vec::new();
+        let read = (&mut self.stream).take(MAX_ANSWER).read_until(b'\n', &mut line);
+        if read.map_err(|_| gone())? == 0 {
+            return Err(gone());
+        }
+        let heard: Message = serde_json::from_slice(&line).map_err(|_| gone())?;
+        Ok(match heard {
+            Message { method: Some(method), params, .. } => Heard::Notification(method, params),
+            Message { error: Some(error), .. } => Heard::Answer(Err(failure(error))),
+            Message { result, .. } => Heard::Answer(Ok(result)),
+        })
+    }
+
+    /// Asks something and waits for the answer; what comes in between goes to `other`.
+    pub(crate) fn call(
+        &mut self,
+        method: &str,
+        params: &Value,
+        mut other: impl FnMut(&str, &Value) -> Result<(), CommandError>,
+    ) -> Result<Value, CommandError> {
+        self.ask(method, params)?;
+        loop {
+            match self.hear()? {
+                Heard::Answer(answer) => return answer,
+                Heard::Notification(method, params) => other(&method, &params)?,
+            }
+        }
+    }
+}
+
+fn gone() -> CommandError {
+    let what = "the other `chat` that has the profile open ended";
+    CommandError::new(ExitCode::Store, what).hint("repeat the command")
+}
+
+fn failure(error: Failure) -> CommandError {
+    let code = u8::try_from(error.code).map_or(ExitCode::Other, ExitCode::from_number);
+    let failure = CommandError::new(code, error.message);
+    match error.data {
+        Some(data) => failure.hint(data.hint),
+        None => failure,
+    }
+}
+
+/// Has the process that has the profile open do what this one was asked; `None`: there is none.
+#[cfg(unix)]
+pub(crate) fn forward(context: &Context, command: &Command) -> Option<Result<(), CommandError>> {
+    let mut remote = Remote::connect(context)?;
+    Some(ask_for(context, command, &mut remote))
+}
+
+#[cfg(unix)]
+fn ask_for(
+    context: &Context,
+    command: &Command,
+    remote: &mut Remote<std::os::unix::net::UnixStream>,
+) -> Result<(), CommandError> {
+    let input = match command {
+        Command::Send(SendArgs { who, text, all, .. }) => {
+            let text = if *all { who } else { text };
+            (text.as_deref() == Some("-")).then(read_stdin).transpose()?
+        }
+        _ => None,
+    };
+    let args: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|arg| arg.into_string().map_err(|_| not_text()))
+        .collect::<Result<_, _>>()?;
+    let folder = std::env::current_dir().ok();
+    let params = json!({"args": args, "folder": folder, "input": input});
+    remote.call("command", &params, |method, params| {
+        let text = params["text"].as_str().unwrap_or_default();
+        match (method, params["stream"].as_str()) {
+            ("output", Some("out")) => context.output.raw(format!("{text}\n").as_bytes()),
+            ("output", _) => {
+                eprintln!("{}", render::text(text));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    })?;
+    Ok(())
+}
+
+#[cfg(unix)]
+fn not_text() -> CommandError {
+    CommandError::new(ExitCode::Usage, "an argument is not UTF-8 text")
+        .hint("close the other `chat`, then repeat the command")
+}
+
+/// Where there are no such sockets, a profile belongs to one process at a time.
+#[cfg(not(unix))]
+pub(crate) fn forward(_context: &Context, _command: &Command) -> Option<Result<(), CommandError>> {
+    None
+}

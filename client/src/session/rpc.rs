@@ -1,0 +1,514 @@
+//! JSON-RPC 2.0 (jsonrpc.org/specification), a JSON value a line: what other programs ask of a client.
+//!
+//! What a method does, a command does: one table of rules for both, and the results are the lines
+//! that the command prints with `--json`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chatcore::engine::{Command as EngineCommand, EngineError, ProgramName};
+use chatcore::net::ClientError;
+use clap::Parser;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use super::Session;
+use crate::cli::Cli;
+use crate::command;
+use crate::context::{Asker, Context};
+use crate::error::{CommandError, ExitCode};
+use crate::names::Names;
+use crate::output::{Output, OutputMode, Said};
+use crate::prompt::Prompt;
+use crate::show;
+
+/// Most bytes of a request.
+const MAX_REQUEST: usize = 512 * 1024;
+/// Most requests in one batch.
+const MAX_BATCH: usize = 100;
+/// Lines that wait for a slow reader before its requests wait.
+const MAX_WAITING: usize = 64;
+/// Most events that a program is told before it says that it has them.
+const WINDOW: usize = 256;
+/// Time after which what a program does not say that it has is told again.
+const REPEAT_AFTER: Duration = Duration::from_secs(60);
+
+/// Codes that the specification gives; all others are exit codes of docs/CLI.md.
+const PARSE_ERROR: i64 = -32700;
+const INVALID_REQUEST: i64 = -32600;
+const METHOD_NOT_FOUND: i64 = -32601;
+const INVALID_PARAMS: i64 = -32602;
+
+/// Why a request failed.
+#[derive(Debug, Serialize)]
+struct Failure {
+    code: i64,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
+}
+
+impl Failure {
+    fn new(code: i64, message: impl std::fmt::Display) -> Self {
+        Self { code, message: message.to_string(), data: None }
+    }
+}
+
+impl From<CommandError> for Failure {
+    fn from(error: CommandError) -> Self {
+        let data = error.advice().map(|hint| json!({ "hint": hint }));
+        Self { code: i64::from(error.code() as u8), message: error.to_string(), data }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        CommandError::from(error).into()
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SendParams {
+    to: String,
+    text: String,
+    #[serde(default)]
+    verified_only: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SendFileParams {
+    to: String,
+    path: String,
+    #[serde(default)]
+    verified_only: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HistoryParams {
+    with: String,
+    #[serde(default = "fifty")]
+    limit: usize,
+}
+
+const fn fifty() -> usize {
+    50
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoomParams {
+    room: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProgramParams {
+    name: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AcknowledgeParams {
+    number: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CommandParams {
+    args: Vec<String>,
+    #[serde(default)]
+    folder: Option<PathBuf>,
+    #[serde(default)]
+    input: Option<String>,
+}
+
+/// Serves one program until it hangs up.
+pub(crate) async fn serve(
+    context: &Context,
+    session: &Session,
+    mut reader: impl AsyncBufRead + Unpin,
+    mut writer: impl AsyncWrite + Unpin,
+) {
+    let (out, mut lines) = mpsc::channel::<String>(MAX_WAITING);
+    let write = async {
+        while let Some(line) = lines.recv().await {
+            let line = line + "\n";
+            if writer.write_all(line.as_bytes()).await.is_err() || writer.flush().await.is_err() {
+                return;
+            }
+        }
+    };
+    let read = async move {
+        let mut connection =
+            Connection { context: context.clone(), session: session.clone(), out, following: None };
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let mut limited = (&mut reader).take(MAX_REQUEST as u64 + 1);
+            match limited.read_until(b'\n', &mut line).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) if line.len() > MAX_REQUEST => {
+                    let what = format!("a request has at most {MAX_REQUEST} bytes");
+                    let _gone = connection
+                        .tell(&failed(&Value::Null, &Failure::new(INVALID_REQUEST, what)))
+                        .await;
+                    return;
+                }
+                Ok(_) if line.trim_ascii().is_empty() => {}
+                Ok(_) => {
+                    if connection.take(&line).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    };
+    // Whoever hangs up still gets what was answered before.
+    tokio::pin!(write);
+    tokio::select! {
+        () = &mut write => return,
+        () = read => {}
+    }
+    write.await;
+}
+
+/// The other side hung up.
+struct HungUp;
+
+struct Connection {
+    context: Context,
+    session: Session,
+    out: mpsc::Sender<String>,
+    following: Option<Following>,
+}
+
+/// What a program that follows is told.
+struct Following {
+    program: ProgramName,
+    acknowledged: watch::Sender<u64>,
+    telling: JoinHandle<()>,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.telling.abort();
+    }
+}
+
+fn answered(id: &Value, result: &Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "result": result})
+}
+
+fn failed(id: &Value, failure: &Failure) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "error": failure})
+}
+
+fn notification(method: &str, params: &Value) -> Value {
+    json!({"jsonrpc": "2.0", "method": method, "params": params})
+}
+
+fn params<T: DeserializeOwned>(params: Value) -> Result<T, Failure> {
+    let params = if params.is_null() { json!({}) } else { params };
+    serde_json::from_value(params).map_err(|error| Failure::new(INVALID_PARAMS, error))
+}
+
+impl Connection {
+    async fn tell(&self, value: &Value) -> Result<(), HungUp> {
+        self.out.send(value.to_string()).await.map_err(|_| HungUp)
+    }
+
+    /// Answers a line: a request, or several.
+    async fn take(&mut self, line: &[u8]) -> Result<(), HungUp> {
+        let value = match serde_json::from_slice::<Value>(line) {
+            Ok(value) => value,
+            Err(error) => {
+                return self.tell(&failed(&Value::Null, &Failure::new(PARSE_ERROR, error))).await;
+            }
+        };
+        let Value::Array(requests) = value else {
+            return match self.answer(value).await? {
+                Some(answer) => self.tell(&answer).await,
+                None => Ok(()),
+            };
+        };
+        if requests.is_empty() || requests.len() > MAX_BATCH {
+            let failure = Failure::new(INVALID_REQUEST, "a batch has 1 to 100 requests");
+            return self.tell(&failed(&Value::Null, &failure)).await;
+        }
+        let mut answers = Vec::new();
+        for request in requests {
+            answers.extend(self.answer(request).await?);
+        }
+        if answers.is_empty() { Ok(()) } else { self.tell(&Value::Array(answers)).await }
+    }
+
+    /// Answers a request; `None` for one that wants no answer.
+    async fn answer(&mut self, request: Value) -> Result<Option<Value>, HungUp> {
+        let Value::Object(mut request) = request else {
+            let failure = Failure::new(INVALID_REQUEST, "a request is an object");
+            return Ok(Some(failed(&Value::Null, &failure)));
+        };
+        let id = request.remove("id");
+        let shown = id.clone().unwrap_or(Value::Null);
+        let is_version = request.get("jsonrpc") == Some(&json!("2.0"));
+        let method = request.remove("method");
+        let (true, Some(Value::String(method))) = (is_version, method) else {
+            let what = "a request has jsonrpc 2.0 and a method";
+            return Ok(Some(failed(&shown, &Failure::new(INVALID_REQUEST, what))));
+        };
+        let given = request.remove("params").unwrap_or(Value::Null);
+        let result = self.call(&method, given).await?;
+        Ok(id.map(|id| match result {
+            Ok(result) => answered(&id, &result),
+            Err(failure) => failed(&id, &failure),
+        }))
+    }
+
+    async fn call(&mut self, method: &str, given: Value) -> Result<Result<Value, Failure>, HungUp> {
+        if method == "command" {
+            return match params::<CommandParams>(given) {
+                Ok(params) => self.command(params).await,
+                Err(failure) => Ok(Err(failure)),
+            };
+        }
+        Ok(self.method(method, given).await)
+    }
+
+    async fn method(&mut self, method: &str, given: Value) -> Result<Value, Failure> {
+        match method {
+            "send" => {
+                let SendParams { to, text, verified_only } = params(given)?;
+                let flag = verified_only.then_some("--verified-only");
+                let args = ["send"].into_iter().chain(flag).chain(["--", to.as_str(), "-"]);
+                let asker = Asker { folder: None, input: Some(text) };
+                one(self.lines(args, asker).await?)
+            }
+            "send_file" => {
+                let SendFileParams { to, path, verified_only } = params(given)?;
+                let flag = verified_only.then_some("--verified-only");
+                let args = ["send-file"].into_iter().chain(flag);
+                one(self.lines(args.chain(["--", &to, &path]), Asker::default()).await?)
+            }
+            "history" => {
+                let HistoryParams { with, limit } = params(given)?;
+                let args = ["history", "--limit", &limit.to_string(), "--", &with];
+                self.lines(args, Asker::default()).await.map(Value::Array)
+            }
+            "contacts" => self.lines(["contacts"], Asker::default()).await.map(Value::Array),
+            "rooms" => self.lines(["room", "list"], Asker::default()).await.map(Value::Array),
+            "room" => {
+                let RoomParams { room } = params(given)?;
+                one(self.lines(["room", "show", "--", &room], Asker::default()).await?)
+            }
+            "whoami" => one(self.lines(["whoami"], Asker::default()).await?),
+            "subscribe" => self.subscribe(params(given)?).await,
+            "unsubscribe" => {
+                let ProgramParams { name } = params(given)?;
+                let program = program(&name)?;
+                if self.following.as_ref().is_some_and(|f| f.program == program) {
+                    self.following = None;
+                }
+                self.session.client.command(EngineCommand::Unfollow(program)).await?;
+                Ok(json!({}))
+            }
+            "acknowledge" => {
+                let AcknowledgeParams { number } = params(given)?;
+                let Some(following) = &self.following else {
+                    return Err(Failure::new(INVALID_REQUEST, "subscribe first"));
+                };
+                let program = following.program.clone();
+                let command = EngineCommand::Acknowledge { program, up_to: number };
+                self.session.client.command(command).await?;
+                following.acknowledged.send_modify(|done| *done = number.max(*done));
+                Ok(json!({}))
+            }
+            "events" => {
+                let ProgramParams { name } = params(given)?;
+                let program = program(&name)?;
+                self.session.client.command(EngineCommand::Follow(program.clone())).await?;
+                let events = waiting(&self.session, &program).await?;
+                let shown = events.into_iter().map(|(number, event)| told(number, &event));
+                Ok(shown.collect())
+            }
+            _ => Err(Failure::new(METHOD_NOT_FOUND, "there is no such method")),
+        }
+    }
+
+    async fn subscribe(&mut self, ProgramParams { name }: ProgramParams) -> Result<Value, Failure> {
+        let program = program(&name)?;
+        self.session.client.command(EngineCommand::Follow(program.clone())).await?;
+        let (acknowledged, has) = watch::channel(0);
+        let (session, out) = (self.session.clone(), self.out.clone());
+        let telling = tokio::spawn(tell_events(session, program.clone(), out, has));
+        self.following = Some(Following { program, acknowledged, telling });
+        Ok(json!({}))
+    }
+
+    /// Runs a command for another process, which shows what it says as it comes.
+    async fn command(&self, params: CommandParams) -> Result<Result<Value, Failure>, HungUp> {
+        let CommandParams { args, folder, input } = params;
+        let (said, mut heard) = mpsc::unbounded_channel();
+        let work = run(&self.context, args, None, Asker { folder, input }, said);
+        tokio::pin!(work);
+        let result = loop {
+            tokio::select! {
+                Some(said) = heard.recv() => self.tell(&output(said)).await?,
+                result = &mut work => break result,
+            }
+        };
+        while let Ok(said) = heard.try_recv() {
+            self.tell(&output(said)).await?;
+        }
+        Ok(result.map(|()| json!({})).map_err(Failure::from))
+    }
+
+    /// Runs a command and returns its JSON lines.
+    async fn lines<'a>(
+        &self,
+        args: impl IntoIterator<Item = &'a str>,
+        asker: Asker,
+    ) -> Result<Vec<Value>, Failure> {
+        let args = args.into_iter().map(str::to_owned).collect();
+        let (said, mut heard) = mpsc::unbounded_channel();
+        run(&self.context, args, Some(OutputMode::Json), asker, said).await?;
+        let mut lines = Vec::new();
+        while let Ok(said) = heard.try_recv() {
+            if let Said::Out(line) = said {
+                lines.push(serde_json::from_str(&line).unwrap_or(Value::String(line)));
+            }
+        }
+        Ok(lines)
+    }
+}
+
+fn program(name: &str) -> Result<ProgramName, Failure> {
+    name.parse().map_err(|error| Failure::new(INVALID_PARAMS, error))
+}
+
+fn one(lines: Vec<Value>) -> Result<Value, Failure> {
+    let none = || Failure::new(i64::from(ExitCode::Other as u8), "the command said nothing");
+    lines.into_iter().next().ok_or_else(none)
+}
+
+fn output(said: Said) -> Value {
+    let (stream, text) = match said {
+        Said::Out(text) => ("out", text),
+        Said::Err(text) => ("err", text),
+    };
+    notification("output", &json!({"stream": stream, "text": text}))
+}
+
+fn told(number: u64, event: &Value) -> Value {
+    json!({"number": number, "event": event})
+}
+
+/// Runs a command line on the client that is open.
+async fn run(
+    context: &Context,
+    args: Vec<String>,
+    mode: Option<OutputMode>,
+    asker: Asker,
+    said: mpsc::UnboundedSender<Said>,
+) -> Result<(), CommandError> {
+    let args = std::iter::once("chat".to_owned()).chain(args);
+    let cli = Cli::try_parse_from(args).map_err(|error| {
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default();
+        CommandError::new(ExitCode::Usage, line.trim_start_matches("error: "))
+    })?;
+    let Some(command) = cli.command else {
+        return Err(CommandError::new(ExitCode::Usage, "a command is missing"));
+    };
+    let chosen = if cli.global.json { OutputMode::Json } else { OutputMode::People };
+    let output = Output::to_process(mode.unwrap_or(chosen), said);
+    let context = Context { output, prompt: Prompt::Unattended, asker, ..context.clone() };
+    command::shared(&context, &command).await
+}
+
+/// What a program that follows does not have yet, as JSON; what has no JSON it has by itself.
+async fn waiting(
+    session: &Session,
+    program: &ProgramName,
+) -> Result<Vec<(u64, Value)>, ClientError> {
+    let client = &session.client;
+    loop {
+        let entries = client.journal_of(program.clone(), WINDOW).await?;
+        let names = Names::load(client).await.map_err(|_| ClientError::Closed)?;
+        let mut shown = Vec::new();
+        let mut silent = None;
+        for (number, event) in entries {
+            let line = event.as_ref().and_then(|event| show::json(&names, event));
+            match line.and_then(|line| serde_json::to_value(line).ok()) {
+                Some(line) => shown.push((number, line)),
+                None if shown.is_empty() => silent = Some(number),
+                None => {}
+            }
+        }
+        if let Some(up_to) = silent {
+            let program = program.clone();
+            client.command(EngineCommand::Acknowledge { program, up_to }).await?;
+            if shown.is_empty() {
+                continue;
+            }
+        }
+        return Ok(shown);
+    }
+}
+
+/// Tells a program what happens, again and again until it says that it has it.
+async fn tell_events(
+    session: Session,
+    program: ProgramName,
+    out: mpsc::Sender<String>,
+    mut acknowledged: watch::Receiver<u64>,
+) {
+    let mut told_of = session.listen();
+    let (mut sent, mut at) = (0, Instant::now());
+    loop {
+        let done = *acknowledged.borrow_and_update();
+        if sent > done && at.elapsed() >= REPEAT_AFTER {
+            sent = done;
+        }
+        let events = match waiting(&session, &program).await {
+            Ok(events) => events,
+            Err(ClientError::Engine(EngineError::NotFollowing)) => {
+                let gone = notification("forgotten", &json!({"name": program.as_str()}));
+                let _gone = out.send(gone.to_string()).await;
+                return;
+            }
+            Err(_) => return,
+        };
+        let before = sent;
+        for (number, event) in events.iter().filter(|(number, _)| *number > before) {
+            let line = notification("event", &told(*number, event));
+            if out.send(line.to_string()).await.is_err() {
+                return;
+            }
+            (sent, at) = (*number, Instant::now());
+        }
+        let is_waited_for = !events.is_empty();
+        tokio::select! {
+            heard = told_of.recv() => {
+                if let Err(tokio::sync::broadcast::error::RecvError::Closed) = heard {
+                    return;
+                }
+                // Many things happen at a time.
+                while told_of.try_recv().is_ok() {}
+            }
+            changed = acknowledged.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            () = sleep_until(at + REPEAT_AFTER), if is_waited_for => {}
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! One profile, several processes: scripts and bots beside a person.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use serde_json::{Value, json};
+use support::World;
+use support::screen::has_tmux;
+
+/// A program that talks JSON-RPC with `chat rpc`.
+struct Program {
+    child: Child,
+    requests: Option<ChildStdin>,
+    answers: Lines<BufReader<ChildStdout>>,
+    next_id: u64,
+}
+
+impl Program {
+    fn start(world: &World, who: &str) -> Self {
+        let mut child = world
+            .command(who, &["rpc"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let requests = child.stdin.take();
+        let answers = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, requests, answers, next_id: 1 }
+    }
+
+    fn line(&mut self, line: &str) {
+        writeln!(self.requests.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    fn hear(&mut self) -> Value {
+        serde_json::from_str(&self.answers.next().unwrap().unwrap()).unwrap()
+    }
+
+    fn ask(&mut self, method: &str, params: Value) -> Value {
+        let id = self.next_id;
+        self.next_id += 1;
+        let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        self.line(&request.to_string());
+        loop {
+            let heard = self.hear();
+            if heard["id"] == id {
+                return heard;
+            }
+        }
+    }
+
+    fn ok(&mut self, method: &str, params: Value) -> Value {
+        let mut answer = self.ask(method, params);
+        assert!(answer.get("error").is_none(), "{answer}");
+        answer["result"].take()
+    }
+
+    fn code(&mut self, method: &str, params: Value) -> i64 {
+        let answer = self.ask(method, params);
+        answer["error"]["code"].as_i64().unwrap_or_else(|| panic!("{answer}"))
+    }
+
+    /// Waits for the next event that is a text.
+    fn text(&mut self) -> (u64, String) {
+        loop {
+            let heard = self.hear();
+            let event = &heard["params"]["event"];
+            if heard["method"] == "event" && event["type"] == "text" {
+                let text = event["text"].as_str().unwrap().to_owned();
+                return (heard["params"]["number"].as_u64().unwrap(), text);
+            }
+        }
+    }
+
+    /// Hangs up and waits for the end.
+    fn end(mut self) {
+        drop(self.requests.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn commands_work_while_another_process_has_the_profile_open() {
+    let world = World::with(&["alice", "bob"]);
+    let mut follower = world.follow("alice");
+    follower.wait_for_text(&world, "bob", "are you following?");
+    let socket = world.home.path().join("people").join("alice").join("rpc.sock");
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let said = world.ok("alice", &["send", "bob", "from beside"]);
+    assert_eq!(said, "sent; bob gets it, also later\n");
+    fs::write(world.home.path().join("note.txt"), b"a note").unwrap();
+    let mut relative = world.command("alice", &["send-file", "bob", "./note.txt"]);
+    let sent = relative.current_dir(world.home.path()).output().unwrap();
+    assert!(sent.status.success(), "{sent:?}");
+    assert!(String::from_utf8(sent.stderr).unwrap().contains("note.txt: 6 B, done"));
+    let mut piped = world.command("alice", &["send", "bob", "-"]);
+    let mut piped = piped.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    piped.stdin.take().unwrap().write_all(b"through\na pipe\n").unwrap();
+    assert!(piped.wait().unwrap().success());
+
+    let whoami = world.ok("alice", &["whoami", "--json"]);
+    assert!(whoami.contains(r#""nickname":"alice""#), "{whoami}");
+    let history = world.ok("alice", &["history", "bob", "--limit", "1"]);
+    assert!(history.contains("alice: through\n    a pipe"), "{history}");
+    world.ok("alice", &["room", "create", "plans"]);
+    assert!(world.ok("alice", &["room", "list"]).contains("plans"));
+    assert!(world.ok("alice", &["contacts"]).contains("bob"));
+    world.ok("alice", &["nick", "alicia"]);
+
+    // Failures look as they do alone.
+    let said = world.fails("alice", &["send", "nobody", "x"], 5);
+    assert!(said.starts_with("chat: nobody has that name here\n  check"), "{said}");
+    world.fails("alice", &["send-file", "bob", "/nowhere/at/all"], 8);
+    let said = world.fails("alice", &["receive"], 7);
+    assert!(said.contains("--as NAME"), "{said}");
+    world.fails("alice", &["passphrase", "--remove"], 7);
+
+    let texts = world.texts("bob");
+    assert_eq!(texts, ["from beside", "through\na pipe"]);
+    assert_eq!(fs::read(world.inbox("bob").join("note.txt")).unwrap(), b"a note");
+
+    // A process that was killed leaves its socket; nobody is held up by it.
+    follower.kill();
+    assert!(socket.exists());
+    world.ok("alice", &["send", "bob", "alone again"]);
+}
+
+#[test]
+fn a_program_asks_in_json_and_is_answered() {
+    let world = World::with(&["alice", "bob"]);
+    let mut alice = Program::start(&world, "alice");
+    let own = alice.ok("whoami", json!({}));
+    assert_eq!((&own["nickname"], &own["type"]), (&json!("alice"), &json!("whoami")));
+    // What would be a flag or standard input elsewhere is a text here.
+    for text in ["-", "--help", "two\nlines"] {
+        assert_eq!(alice.ok("send", json!({"to": "bob", "text": text}))["type"], "sent");
+    }
+    let path = world.file("note.txt", b"a note");
+    alice.ok("send_file", json!({"to": "bob", "path": path}));
+    let history = alice.ok("history", json!({"with": "bob", "limit": 2}));
+    assert_eq!(history[0]["text"], "two\nlines");
+    assert_eq!(history[1]["name"], "note.txt");
+    assert_eq!(alice.ok("contacts", json!({}))[0]["nickname"], "bob");
+    assert_eq!(alice.ok("rooms", json!({}))[0]["room"], "Lobby");
+    assert_eq!(alice.ok("room", json!({"room": "Lobby"}))["members"][0]["nickname"], "alice");
+    alice.ok("command", json!({"args": ["room", "create", "plans"]}));
+
+    assert_eq!(alice.code("send", json!({"to": "nobody", "text": "x"})), 5);
+    assert_eq!(alice.code("send", json!({"to": "bob", "text": "x", "verified_only": true})), 6);
+    assert_eq!(alice.code("send", json!({"to": "bob"})), -32602);
+    assert_eq!(alice.code("send", json!({"to": "bob", "text": "x", "all": true})), -32602);
+    assert_eq!(alice.code("nonsense", json!({})), -32601);
+    assert_eq!(alice.code("acknowledge", json!({"number": 1})), -32600);
+    assert_eq!(alice.code("subscribe", json!({"name": "not a name"})), -32602);
+    assert_eq!(alice.code("command", json!({"args": ["passphrase"]})), 2);
+    assert_eq!(alice.code("command", json!({"args": ["--help"]})), 2);
+    for (line, code) in [("nonsense", -32700), ("[]", -32600), ("7", -32600), ("{}", -32600)] {
+        alice.line(line);
+        let answer = alice.hear();
+        assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!(code), &Value::Null));
+    }
+    // A notification is not answered; of a batch the rest is.
+    alice.line(r#"{"jsonrpc":"2.0","method":"whoami"}"#);
+    alice.line(
+        r#"[{"jsonrpc":"2.0","id":"a","method":"whoami"},{"jsonrpc":"2.0","method":"rooms"}]"#,
+    );
+    let batch = alice.hear();
+    assert_eq!((batch.as_array().unwrap().len(), &batch[0]["id"]), (1, &json!("a")));
+    // Others use it meanwhile, and it ends with its input.
+    world.ok("alice", &["send", "bob", "from beside"]);
+    let mut second = Program::start(&world, "alice");
+    assert_eq!(second.ok("whoami", json!({}))["nickname"], "alice");
+    second.end();
+    alice.end();
+    assert_eq!(world.texts("bob"), ["-", "--help", "two\nlines", "from beside"]);
+}
+
+#[test]
+fn a_request_that_is_too_long_ends_that_program_only() {
+    let world = World::with(&["alice"]);
+    let mut first = Program::start(&world, "alice");
+    first.ok("whoami", json!({}));
+    let mut second = Program::start(&world, "alice");
+    let long = "x".repeat(600 * 1024);
+    // It may hang up before it has read everything.
+    let _written = writeln!(second.requests.as_mut().unwrap(), "{long}");
+    assert_eq!(second.hear()["error"]["code"], -32600);
+    assert!(second.answers.next().is_none());
+    first.ok("whoami", json!({}));
+    first.end();
+}
+
+#[test]
+fn events_are_repeated_until_they_are_acknowledged() {
+    let world = World::with(&["alice", "bob"]);
+    let mut bot = Program::start(&world, "bob");
+    bot.ok("subscribe", json!({"name": "bot"}));
+    world.ok("alice", &["send", "bob", "one"]);
+    let (first, text) = bot.text();
+    assert_eq!(text, "one");
+    drop(bot);
+
+    // It was down, and is told again; what came meanwhile, too.
+    world.ok("alice", &["send", "bob", "two"]);
+    let mut bot = Program::start(&world, "bob");
+    bot.ok("subscribe", json!({"name": "bot"}));
+    assert_eq!(bot.text(), (first, "one".to_owned()));
+    let (second, text) = bot.text();
+    assert_eq!(text, "two");
+    bot.ok("acknowledge", json!({"number": first}));
+    bot.end();
+    let mut bot = Program::start(&world, "bob");
+    let waiting = bot.ok("events", json!({"name": "bot"}));
+    let texts: Vec<_> = waiting
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|event| event["event"]["type"] == "text")
+        .map(|event| event["number"].as_u64().unwrap())
+        .collect();
+    assert_eq!(texts, [second]);
+    bot.ok("subscribe", json!({"name": "bot"}));
+    bot.ok("acknowledge", json!({"number": second}));
+    bot.ok("unsubscribe", json!({"name": "bot"}));
+    bot.end();
+    // The person sees everything all the same.
+    assert_eq!(world.texts("bob"), ["one", "two"]);
+}
+
+#[test]
+fn a_command_for_each_message_is_tried_until_it_succeeds() {
+    let world = World::with(&["alice", "bob"]);
+    let log = world.home.path().join("log");
+    let ready = world.home.path().join("ready");
+    let script = format!("test -e {} && cat >> {}", ready.display(), log.display());
+    for text in ["one", "it's \"two\" $(touch /tmp/never)"] {
+        world.ok("alice", &["send", "bob", text]);
+    }
+    let said = world.fails("bob", &["receive", "--exec", &script], 1);
+    assert!(said.contains("given to it again"), "{said}");
+    fs::write(&ready, b"").unwrap();
+    world.ok("bob", &["receive", "--exec", &script]);
+    let lines: Vec<Value> = fs::read_to_string(&log)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2, "each once: {lines:?}");
+    assert_eq!(lines[0]["text"], "one");
+    assert_eq!(lines[1]["text"], "it's \"two\" $(touch /tmp/never)");
+    world.ok("bob", &["receive", "--exec", "false"]);
+
+    // A command for a message may write an answer, through the `chat` that runs it.
+    let chat = env!("CARGO_BIN_EXE_chat");
+    let people = world.home.path().join("people");
+    let answer = format!("{chat} --home {} --profile bob send alice 'got it'", people.display());
+    world.ok("alice", &["send", "bob", "three"]);
+    world.ok("bob", &["receive", "--exec", &answer]);
+    assert_eq!(world.texts("alice"), ["got it"]);
+    let mut follower = world
+        .command("bob", &["receive", "--follow", "--exec", &answer])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(follower.stdout.take().unwrap()).lines();
+    for text in ["four", "five"] {
+        world.ok("alice", &["send", "bob", text]);
+        // What the inner command says; the answer is at the relay by then.
+        assert!(said.by_ref().any(|line| line.unwrap().contains("alice gets it")));
+        assert_eq!(world.texts("alice"), ["got it"]);
+    }
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
+
+#[test]
+fn a_script_under_its_own_name_gets_what_the_prompt_showed() {
+    if !has_tmux() {
+        return;
+    }
+    let world = World::with(&["alice", "bob"]);
+    let screen = world.prompt("bob");
+    screen.until("connected", |s| s.contains("[Lobby] bob>") && !s.contains("connecting"));
+    screen.keys("half a thought");
+    assert!(world.ok("bob", &["receive", "--as", "script"]).is_empty());
+    world.ok("alice", &["send", "bob", "for both"]);
+    screen.sees("for both");
+    let log = world.home.path().join("log");
+    let script = format!("cat >> {}", log.display());
+    world.fails("bob", &["receive", "--as", "script", "--exec", "false"], 1);
+    world.ok("bob", &["receive", "--as", "script", "--exec", &script]);
+    world.ok("bob", &["receive", "--as", "script", "--exec", &script]);
+    let logged = fs::read_to_string(&log).unwrap();
+    assert_eq!(logged.matches("for both").count(), 1, "{logged}");
+    // The second terminal writes, and the line in the first stays whole.
+    world.ok("bob", &["send", "alice", "from the second"]);
+    assert_eq!(world.texts("alice"), ["from the second"]);
+    let shown = screen.shown();
+    assert!(shown.ends_with("[Lobby] bob> half a thought"), "{shown}");
+    // A second prompt says why not.
+    let second = world.prompt("bob");
+    second.sees("the profile is in use by another process");
+    assert_eq!(second.exit_code(), 7);
+}
