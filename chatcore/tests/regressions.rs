@@ -168,7 +168,12 @@ fn a_name_that_changed_hands_blocks_until_the_person_decides() {
         let now = world.now;
         let refused = world.peers[0].command(now, text(bob));
         assert!(matches!(refused, Err(EngineError::IdentityChanged)));
-        let decision = if keep { Command::KeepIdentity(bob) } else { Command::AcceptIdentity(bob) };
+        // Only the one whose digits were shown can be accepted.
+        let alice = world.peers[0].address.user;
+        let other = Command::AcceptIdentity { known: bob, new: alice };
+        assert_eq!(world.peers[0].command(now, other).err(), Some(EngineError::IdentityChanged));
+        let accept = Command::AcceptIdentity { known: bob, new: carol };
+        let decision = if keep { Command::KeepIdentity(bob) } else { accept };
         assert!(world.peers[0].command(now, decision).is_ok());
         world.now = world.now.plus(2 * HOUR);
         assert_eq!(look(&mut world), Ok(if keep { bob } else { carol }));

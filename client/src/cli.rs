@@ -305,7 +305,7 @@ pub struct AdminArgs {
 }
 
 /// What `room` can do.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum RoomCommand {
     /// Make a room; it is yours
     #[command(
@@ -365,7 +365,7 @@ pub enum RoomCommand {
 }
 
 /// A room to be made.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct RoomCreateArgs {
     /// Its name, with or without #
     pub name: String,
@@ -378,14 +378,14 @@ pub struct RoomCreateArgs {
 }
 
 /// A room.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct RoomArgs {
     /// The room's name, with or without #, or the beginning of its id
     pub room: String,
 }
 
 /// A room and somebody.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct RoomWhoArgs {
     /// The room's name, with or without #, or the beginning of its id
     pub room: String,
@@ -394,7 +394,7 @@ pub struct RoomWhoArgs {
 }
 
 /// A room and somebody to ask in.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct RoomInviteArgs {
     /// The room's name, with or without #, or the beginning of its id
     pub room: String,
@@ -406,7 +406,7 @@ pub struct RoomInviteArgs {
 }
 
 /// A room, somebody, and what they will be.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct RoomRoleArgs {
     /// The room's name, with or without #, or the beginning of its id
     pub room: String,
@@ -418,7 +418,7 @@ pub struct RoomRoleArgs {
 }
 
 /// A room and a text.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct RoomTextArgs {
     /// The room's name, with or without #, or the beginning of its id
     pub room: String,
@@ -427,7 +427,7 @@ pub struct RoomTextArgs {
 }
 
 /// A room and who may invite.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct RoomPolicyArgs {
     /// The room's name, with or without #, or the beginning of its id
     pub room: String,

@@ -182,7 +182,7 @@ impl CommandError {
 /// What hints name, and how the prompt does the same.
 const IN_PROMPT: [(&str, &str); 15] = [
     ("'chat contacts --json'", "'!contacts'"),
-    ("'chat room list --json'", "'!rooms'"),
+    ("'chat room list --json' shows it, 8 digits are enough", "!rooms shows it"),
     ("'chat room show ROOM'", "'!who'"),
     ("chat room create", "!makeroom"),
     ("chat room list", "!rooms"),

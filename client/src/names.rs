@@ -7,6 +7,7 @@ use chatcore::ids::UserId;
 use chatcore::keys::Nickname;
 use chatcore::membership::Event;
 use chatcore::net::Client;
+use unicode_normalization::char::is_combining_mark;
 use unicode_security::MixedScript;
 use unicode_security::confusable_detection::skeleton;
 
@@ -40,35 +41,48 @@ impl Names {
         self.names.get(user).cloned().unwrap_or_else(|| user.fmt_short())
     }
 
-    /// Returns a name for a person's eyes.
+    /// Returns a name for a person's eyes, with a warning if it could be taken for another's.
     pub(crate) fn of(&self, user: &UserId) -> String {
         match self.names.get(user) {
-            Some(name) => render::name(name),
+            Some(name) => self.marked(user, name),
             None => format!("user {}", user.fmt_short()),
         }
     }
 
-    /// Returns a sender's name, with a warning if it could be taken for another's (Unicode TS 39).
+    /// As [`of`](Self::of), by the name that the sender has now.
     pub(crate) fn sender(&self, from: &Sender) -> String {
-        let (name, fold) = (render::name(from.nickname.as_str()), from.nickname.fold());
+        self.marked(&from.user, from.nickname.as_str())
+    }
+
+    /// Returns a name with a warning if it looks like another's (Unicode TS 39), or like something
+    /// that only this program says.
+    pub(crate) fn marked(&self, user: &UserId, nickname: &str) -> String {
+        let (name, fold) = (render::name(nickname), fold(nickname));
+        let id = user.fmt_short();
+        if self.own == Some(*user) {
+            return name;
+        }
         let looks = confusables(&fold);
         let mut is_namesake = false;
         let mut twin = None;
-        for (_, other) in self.names.iter().filter(|(user, _)| **user != from.user) {
-            let other_fold = Nickname::new(other).map(|other| other.fold()).unwrap_or_default();
+        for (_, other) in self.names.iter().filter(|(other, _)| *other != user) {
+            let other_fold = self::fold(other);
             is_namesake |= other_fold == fold;
             if other_fold != fold && confusables(&other_fold) == looks {
                 twin = Some(render::name(other));
             }
         }
-        let id = from.user.fmt_short();
-        match twin {
-            Some(twin) => format!("{name} [{id}, not {twin}!]"),
-            None if !from.nickname.as_str().is_single_script() => {
-                format!("{name} [{id}, letters of several scripts]")
-            }
-            None if is_namesake => format!("{name} [{id}]"),
-            None => name,
+        let is_ours = matches!(fold.as_str(), "you" | "the relay");
+        if let Some(twin) = twin {
+            format!("{name} [{id}, not {twin}!]")
+        } else if !nickname.is_single_script() {
+            format!("{name} [{id}, letters of several scripts]")
+        } else if is_ours || nickname.chars().any(is_sign) {
+            format!("{name} [{id}, that is all part of the name]")
+        } else if is_namesake {
+            format!("{name} [{id}]")
+        } else {
+            name
         }
     }
 
@@ -97,6 +111,17 @@ impl Names {
             online,
         }
     }
+}
+
+fn fold(nickname: &str) -> String {
+    Nickname::new(nickname).map(|name| name.fold()).unwrap_or_default()
+}
+
+/// Tells whether a character is none that names are made of.
+fn is_sign(c: char) -> bool {
+    let is_usual =
+        c.is_alphanumeric() || is_combining_mark(c) || matches!(c, ' ' | '_' | '-' | '.' | '\'');
+    !is_usual
 }
 
 /// Returns what two names that look alike have in common.
@@ -135,6 +160,12 @@ mod tests {
         assert_eq!(names.sender(&from(3, "a1ice")), format!("a1ice [{id}, not alice!]"));
         let mixed = format!("bоb [{id}, letters of several scripts]");
         assert_eq!(names.sender(&from(3, "bоb")), mixed);
+        for sign in ["paula ✓", "the relay", "You", "bob #plans", "bob, carol"] {
+            let marked = format!("{sign} [{id}, that is all part of the name]");
+            assert!(names.sender(&from(3, sign)).ends_with(", that is all part of the name]"));
+            assert!(names.sender(&from(3, sign)).len() >= marked.len() - 8);
+        }
+        assert_eq!(render::name("═══ ║ bob ✓ →"), "  bob  ");
         for honest in ["Алиса", "李雷", "José", "carol_99", "さくら桜"] {
             assert_eq!(names.sender(&from(3, honest)), honest);
         }

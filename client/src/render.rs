@@ -10,8 +10,14 @@ use jiff::tz::TimeZone;
 /// Returns a name of another's choosing, on one line, never empty.
 #[must_use]
 pub fn name(name: &str) -> String {
-    let shown = line(name);
+    let mut shown = line(name);
+    shown.retain(|c| !is_frame(c));
     if shown.trim().is_empty() { "?".to_owned() } else { shown }
+}
+
+/// Tells whether a character is one with which this program marks and frames: no name has any.
+const fn is_frame(c: char) -> bool {
+    matches!(c, '\u{2190}'..='\u{21ff}' | '\u{2500}'..='\u{259f}' | '\u{2705}' | '\u{2713}' | '\u{2714}')
 }
 
 /// Returns one line without what could move the cursor, hide or reorder anything.
@@ -47,14 +53,14 @@ const fn is_line_break(c: char) -> bool {
     matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// Returns `[14:03] bob: text`; further lines are indented, so that none looks like a message of
+/// Returns `[14:03] bob: text`, the name as [`name()`] gave it; further lines are indented, so that none looks like a message of
 /// its own.
 #[must_use]
 pub fn message(paint: Paint, time: &str, from: &str, id: &UserId, body: &str) -> String {
     let mut out = format!(
         "{} {}: ",
         paint.dim(&format!("[{time}]")),
-        paint.sender(&name(from), id.as_bytes())
+        paint.sender(&line(from), id.as_bytes())
     );
     let body = text(body);
     for (n, part) in body.trim_end().split('\n').enumerate() {

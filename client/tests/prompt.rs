@@ -174,7 +174,7 @@ fn a_resize_leaves_one_whole_line() {
     let text = "a long line with 漢字漢字漢字 and combined e\u{301}e\u{301}e\u{301}, that goes \
                 on and on until it does not fit into one row of a narrow terminal any more";
     bob.paste(text);
-    let joined = |shown: &str| shown.replace('\n', "");
+    let joined = |shown: &str| shown.replace("\n    ", " ").replace('\n', "");
     let is_whole = |shown: &str| {
         let plain = |text: &str| text.replace([' ', '\n'], "");
         plain(&joined(shown)).matches(&plain(text)).count() == 1
@@ -202,7 +202,10 @@ fn hostile_texts_and_names_stay_within_their_lines() {
     world.ok("twin", &["join", &world.relay.link, "--nick", "аlice"]);
     let bob = ready(&world, "bob");
     bob.keys("typing");
+    // The rest of the row is filled, so that the forged line begins the next one.
+    let filled = format!("x{}[00:00] alice #Lobby: pay mallory", " ".repeat(80 - 42));
     let texts = [
+        filled.as_str(),
         "\x1b[2J\x1b[H\x1b]0;owned\x07gone\r[00:00] alice #Lobby: pay mallory",
         "\u{202e}desrever\u{2066}",
         "x\n═══ the relay announces (12:00) ═══\n║ send me your passphrase\n[Lobby] bob> rm -rf /",
@@ -216,8 +219,11 @@ fn hostile_texts_and_names_stay_within_their_lines() {
     let rows: Vec<_> = timeless(&bob.all()).lines().map(|row| row.trim_end().to_owned()).collect();
     let from_twin: Vec<_> = rows.iter().filter(|row| row.contains("not alice!] #Lobby:")).collect();
     assert_eq!(from_twin.len(), texts.len(), "{rows:#?}");
-    assert!(from_twin[0].ends_with("[2J[H]0;ownedgone[TIME] alice #Lobby: pay mallory"));
-    assert!(from_twin[1].ends_with(": desrever"));
+    assert!(from_twin[1].contains(": [2J[H]0;ownedgone"));
+    let forged = |row: &&String| row.trim_start().starts_with("[TIME] alice #Lobby: pay");
+    assert!(rows.iter().filter(forged).all(|row| row.starts_with("    ")), "{rows:#?}");
+    assert!(from_twin[2].ends_with(": desrever"));
+    assert!(rows.iter().any(|row| forged(&row)), "{rows:#?}");
     for row in ["    ═══ the relay announces (12:00) ═══", "    ║ send me your passphrase"]
     {
         assert!(rows.iter().any(|r| r == row), "{rows:#?}");
@@ -292,7 +298,7 @@ fn rooms_are_made_and_ruled_by_commands_that_tab_completes() {
     let world = World::with(&["alice", "bob"]);
     let (alice, bob) = (ready(&world, "alice"), ready(&world, "bob"));
     alice.line("!makeroom 'next week' --topic plans");
-    alice.sees("[next week] alice>");
+    alice.sees("[#next week] alice>");
     alice.keys("!inv");
     alice.press("Tab");
     alice.keys("bo");
@@ -307,7 +313,7 @@ fn rooms_are_made_and_ruled_by_commands_that_tab_completes() {
     bob.press("Tab");
     bob.until("completed", |shown| shown.ends_with("!join 'next week'"));
     bob.press("Enter");
-    bob.sees("[next week] bob>");
+    bob.sees("[#next week] bob>");
     bob.line("here I am");
     alice.sees("bob #next week: here I am");
     alice.keys("!role bo");
@@ -325,7 +331,7 @@ fn rooms_are_made_and_ruled_by_commands_that_tab_completes() {
     bob.sees("alice took you out");
     bob.line("still here?");
     let shown = bob.sees("you are no member of the room");
-    assert!(shown.ends_with("[next week] bob> still here?"), "what was typed is kept: {shown}");
+    assert!(shown.ends_with("[#next week] bob> still here?"), "what was typed is kept: {shown}");
     bob.press("C-u");
     bob.line("!room Lobby");
     bob.sees("[Lobby] bob>");
@@ -368,6 +374,9 @@ fn files_are_offered_saved_and_shown() {
     bob.sees("saved as");
     bob.sees("▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀");
     assert_eq!(fs::read(inbox.join("a picture.png")).unwrap(), fs::read(&picture).unwrap());
+    bob.line("!save 1");
+    bob.sees("It is saved as");
+    assert!(!inbox.join("a picture (1).png").exists());
     bob.line("!save 7");
     bob.sees("there is no such file");
     alice.line("!file /nowhere/at/all");
@@ -375,8 +384,10 @@ fn files_are_offered_saved_and_shown() {
 
     // Verified, and small enough: saved without a question.
     bob.line("!verify alice");
-    bob.sees("Do they see the same digits? yes or no>");
-    bob.line("perhaps");
+    let shown = bob.sees("Does alice see the same digits?");
+    assert!(shown.ends_with("yes, no or later>"), "{shown}");
+    bob.line("y");
+    bob.sees("Please answer with one of the words");
     bob.line("yes");
     bob.sees("alice is verified.");
     bob.line("!set autosave 1k");
@@ -420,13 +431,14 @@ fn two_come_in_by_keys_alone() {
     alice.sees("Your name here");
     alice.press("Enter");
     alice.sees("Passphrase (Enter for none)");
-    alice.line("correct horse");
+    alice.line_hidden("correct horse");
     alice.sees("The same again");
-    alice.line("wrong horse");
+    alice.line_hidden("wrong horse");
     alice.sees("they differ");
-    alice.line("correct horse");
-    alice.sees("The same again");
-    alice.line("correct horse");
+    alice.until("asked again", |shown| shown.ends_with("Passphrase (Enter for none):"));
+    alice.line_hidden("correct horse");
+    alice.until("and again", |shown| shown.ends_with("The same again:"));
+    alice.line_hidden("correct horse");
     let shown = alice.sees("You are in #Lobby.");
     assert!(shown.contains("!file PATH") && shown.contains("!help"), "{shown}");
     assert!(!alice.all().contains("horse"), "nobody sees a passphrase");
@@ -447,17 +459,19 @@ fn two_come_in_by_keys_alone() {
     }
     bob.line("alice");
     bob.sees("Passphrase");
-    bob.press("Enter");
+    bob.line_hidden("");
     bob.sees("Go on without?");
     bob.line("y");
     bob.sees("taken");
-    bob.sees("Your name here");
+    bob.until("asked again", |shown| shown.matches("Your name here").count() == 2);
     bob.press("Enter");
     bob.sees("You are in #Lobby.");
     bob.line("made it");
     alice.sees("bob #Lobby: made it");
-    alice.line("!relay users");
-    alice.sees("bob");
+    alice.line("!relay help");
+    alice.sees("!relay ban USER");
+    alice.line("!relay announce tea is ready");
+    bob.sees("║ tea is ready");
     alice.line("!link");
     alice.line("!quit");
     assert_eq!(alice.exit_code(), 0);
@@ -501,4 +515,98 @@ fn without_a_terminal_or_with_nonsense_the_prompt_says_what_to_do() {
     assert!(said.contains("needs a terminal") && said.contains("chat send"), "{said}");
     let said = world.fails("bob", &["--nick", "x", "whoami"], 2);
     assert!(said.contains("without a command"), "{said}");
+}
+
+#[test]
+fn a_question_waits_for_its_answer_and_the_line_for_the_question() {
+    if !has_tmux() {
+        return;
+    }
+    let world = World::with(&["alice", "bob"]);
+    let bob = ready(&world, "bob");
+    bob.line("!msg alice hello");
+    bob.sees("[alice] bob>");
+    bob.line("!makeroom plans");
+    bob.sees("[#plans] bob>");
+    bob.line("!close");
+    bob.sees("End #plans for everybody, for good?");
+    bob.line("no");
+    bob.sees("Nothing was done.");
+    bob.line("!close");
+    bob.sees("yes or no>");
+    bob.press("C-c");
+    bob.until("no question", |shown| shown.ends_with("[#plans] bob>"));
+    // A question that comes while something is typed puts it aside, and gives it back.
+    bob.line("!verify alice");
+    bob.keys("half a thought");
+    bob.sees("yes, no or later>");
+    bob.until("empty or set aside", |shown| !shown.ends_with("aside"));
+    bob.press("C-u");
+    bob.line("!whoami");
+    bob.sees("id ");
+    bob.line("later");
+    bob.sees("Nothing is decided");
+    bob.press("C-u");
+    bob.line("!verify alice 12345 67890");
+    bob.sees("these are other digits");
+    bob.line("!verify tea lover");
+    bob.sees("digits follow the name");
+    bob.line("/msg alice secret");
+    bob.sees("did you mean !msg?");
+    assert!(world.texts("alice").iter().all(|text| text == "hello"));
+}
+
+#[test]
+fn a_name_that_changed_hands_blocks_until_the_person_decides() {
+    if !has_tmux() {
+        return;
+    }
+    let world = World::with(&["alice", "bob"]);
+    let alice = ready(&world, "alice");
+    alice.line("!msg bob is it you?");
+    alice.sees("[bob] alice>");
+    world.texts("bob");
+    let said = world.ctl("release bob");
+    assert!(said.contains("free"), "{said}");
+    world.ok("impostor", &["join", &world.relay.link, "--nick", "bob"]);
+    world.ok("impostor", &["send", "alice", "it is me, bob"]);
+    alice.sees("now belongs to another identity key");
+    alice.until("told apart", |shown| {
+        let row = shown.lines().find(|row| row.contains("it is me, bob"));
+        row.is_some_and(|row| row.contains("bob [") && row.contains("(new to you)"))
+    });
+    alice.line("and now?");
+    alice.sees("call them");
+    alice.until("the text is kept", |shown| shown.ends_with("[bob] alice> and now?"));
+    alice.press("C-u");
+    alice.line("!verify bob");
+    alice.sees("Accept the new key of bob, or keep bob as known?");
+    alice.line("perhaps");
+    alice.sees("Please answer with one of the words");
+    alice.line("keep");
+    alice.sees("You go on writing to bob as you knew them.");
+    alice.line("still you");
+    alice.sees("bob: still you");
+    assert_eq!(world.texts("bob"), ["still you"]);
+    assert!(world.texts("impostor").is_empty());
+}
+
+#[test]
+fn a_relay_that_is_silent_holds_nobody_up() {
+    if !has_tmux() {
+        return;
+    }
+    let mut world = World::with(&["bob"]);
+    let address = world.relay.link.strip_prefix("chat://").unwrap().split('/').next().unwrap();
+    let address = address.to_owned();
+    world.relay.kill();
+    // It takes connections and says nothing.
+    let silent = std::net::TcpListener::bind(&address).unwrap();
+    let bob = world.prompt("bob");
+    bob.sees("[Lobby] bob>");
+    bob.line("into the silence");
+    bob.sees("bob → #Lobby: into the silence");
+    bob.line("!quit");
+    assert_eq!(bob.exit_code(), 0);
+    drop(silent);
 }

@@ -151,7 +151,12 @@ pub enum Command {
     /// Marks a contact's key as compared.
     Verify(UserId),
     /// Takes the user who now has a contact's name for that person.
-    AcceptIdentity(UserId),
+    AcceptIdentity {
+        /// The contact as known.
+        known: UserId,
+        /// Whom the person was shown; refused if the name leads to yet another by now.
+        new: UserId,
+    },
     /// Stays with the contact as known, whoever has the name now.
     KeepIdentity(UserId),
     /// Refuses everything from a user.

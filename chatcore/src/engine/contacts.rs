@@ -41,10 +41,19 @@ pub(super) fn verify(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), EngineErr
 }
 
 /// The person decided: the new holder of the name is who is meant from now on.
-pub(super) fn accept_identity(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), EngineError> {
+pub(super) fn accept_identity(
+    tx: &mut Tx<'_, '_>,
+    user: &UserId,
+    new: &UserId,
+) -> Result<(), EngineError> {
     let mut contact = known(tx, user)?;
-    let new = contact.replaced_by.ok_or(EngineError::UnknownContact)?;
-    let mut successor = known(tx, &new)?;
+    match contact.replaced_by {
+        Some(now) if now == *new => {}
+        // Not the one whose digits were compared.
+        Some(_) => return Err(EngineError::IdentityChanged),
+        None => return Err(EngineError::UnknownContact),
+    }
+    let mut successor = known(tx, new)?;
     successor.standing = ContactStanding::Contact;
     tx.made_contact();
     tx.save_contact(&successor);

@@ -333,7 +333,9 @@ impl Engine {
                 self.file_saved(&mut tx, &from, &message, path)?;
             }
             Command::Verify(user) => contacts::verify(&mut tx, &user)?,
-            Command::AcceptIdentity(user) => contacts::accept_identity(&mut tx, &user)?,
+            Command::AcceptIdentity { known, new } => {
+                contacts::accept_identity(&mut tx, &known, &new)?;
+            }
             Command::KeepIdentity(user) => contacts::keep_identity(&mut tx, &user)?,
             Command::Block(user) => self.block(&mut tx, &user)?,
             Command::Unblock(user) => contacts::unblock(&mut tx, &user)?,

@@ -12,7 +12,7 @@ use super::client::{ClientError, Notice, Options, Reconnect};
 use super::connection::{Activity, Connection};
 use super::{now, os_rng};
 use crate::engine::{Command, Context, DRIVER_REQUESTS, Engine, EngineError, Event, Step};
-use crate::keys::RelayKey;
+use crate::store::rows::Profile;
 use crate::store::{ApplyChanges, Key, Store, StoreError, Table};
 use crate::wire::relay::{
     Answer, CloseReason, DeviceFrame, ErrorCode, RelayFrame, Request, RequestId,
@@ -198,7 +198,11 @@ impl Driver {
         }
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match self.connect(&mut engine).await {
+            let opened = match self.connect(&mut engine).await {
+                Ok(opened) => opened,
+                Err(end) => return end,
+            };
+            let error = match opened {
                 Ok(connection) => {
                     let since = Instant::now();
                     let end = self.converse(&mut engine, connection).await;
@@ -244,15 +248,40 @@ impl Driver {
         }
     }
 
-    async fn connect(&mut self, engine: &mut Engine) -> Result<Connection, ClientError> {
+    /// Connects, and serves the handle meanwhile: a relay that is silent holds nobody up.
+    async fn connect(
+        &mut self,
+        engine: &mut Engine,
+    ) -> Result<Result<Connection, ClientError>, End> {
+        let (profile, first) = match self.first_request(engine) {
+            Ok(first) => first,
+            Err(error) => return Ok(Err(error)),
+        };
+        let opening =
+            Connection::open(&profile.address, &profile.relay, &profile.device.link, &first);
+        tokio::pin!(opening);
+        let notices = self.notices.clone();
+        loop {
+            let woke = tokio::select! {
+                opened = &mut opening => return Ok(opened),
+                op = self.ops.recv() => Woke::op(op),
+                permit = notices.reserve(), if !self.backlog.is_empty() => Woke::Reader(permit.ok()),
+            };
+            self.serve_offline(engine, woke)?;
+        }
+    }
+
+    fn first_request(
+        &mut self,
+        engine: &mut Engine,
+    ) -> Result<(Profile, DeviceFrame), ClientError> {
         let row = self.store.load(&Key::new(Table::Profile, &[]))?.ok_or(StoreError::Damaged)?;
         let profile = storage::decode_profile(&row).map_err(|_| StoreError::Damaged)?;
-        let relay: RelayKey = profile.relay;
         let mut rng = os_rng();
         let mut context = Context { store: &*self.store, now: now(), rng: &mut rng };
         let (first, step) = engine.first_request(&mut context)?;
         self.apply(None, step)?;
-        Connection::open(&profile.address, &relay, &profile.device.link, &first).await
+        Ok((profile, first))
     }
 
     /// Serves the handle while there is no connection.
@@ -264,13 +293,18 @@ impl Driver {
                 permit = notices.reserve(), if !self.backlog.is_empty() => Woke::Reader(permit.ok()),
                 () = sleep_until(until) => return Ok(()),
             };
-            match woke {
-                Woke::Close | Woke::Reader(None) => return Err(End::Closed),
-                Woke::Op(op) => self.handle_op(engine, None, *op).map_err(End::Failed)?,
-                Woke::Reader(Some(permit)) => self.show(permit),
-                Woke::Socket(_) | Woke::Timer => {}
-            }
+            self.serve_offline(engine, woke)?;
         }
+    }
+
+    fn serve_offline(&mut self, engine: &mut Engine, woke: Woke<'_>) -> Result<(), End> {
+        match woke {
+            Woke::Close | Woke::Reader(None) => return Err(End::Closed),
+            Woke::Op(op) => self.handle_op(engine, None, *op).map_err(End::Failed)?,
+            Woke::Reader(Some(permit)) => self.show(permit),
+            Woke::Socket(_) | Woke::Timer => {}
+        }
+        Ok(())
     }
 
     fn show(&mut self, permit: mpsc::Permit<'_, Notice>) {

@@ -217,7 +217,7 @@ pub(crate) fn show_message(
     };
     let time = render::time(message.sent_at, net::now());
     let paint = context.output.paint();
-    let mut line = render::message(paint, &time, &names.plain(&by), &by, &shown);
+    let mut line = render::message(paint, &time, &names.of(&by), &by, &shown);
     if let Direction::Outgoing(_) = message.direction {
         line.push_str(&paint.dim(&format!("  [{}]", status(message).replace('_', " "))));
     }
@@ -318,7 +318,8 @@ async fn decide(context: &Context, online: &Online, args: &VerifyArgs) -> Result
         }
         return Err(CommandError::identity_changed());
     }
-    online.client.command(Command::AcceptIdentity(contact.user)).await?;
+    let (known, new) = (contact.user, new.user);
+    online.client.command(Command::AcceptIdentity { known, new }).await?;
     Ok(())
 }
 

@@ -347,7 +347,8 @@ fn line(
                 ("invited", _) => context.output.how("invited: chat room join", "invited: !join"),
                 _ => "not joined",
             };
-            context.output.say(&format!("{counted:<44} {kind:<8} {role}"))
+            let id = room_id.fmt_short();
+            context.output.say(&format!("{counted:<44} {kind:<8} {role:<10} {id}"))
         }
     }
 }

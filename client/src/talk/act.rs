@@ -1,5 +1,6 @@
 //! What the person asks for.
 
+use std::future::Future;
 use std::path::PathBuf;
 
 use chatcore::engine::{Command, RoomStanding};
@@ -12,7 +13,7 @@ use chatcore::wire::limits::{MAX_ROOM_INLINE, MAX_TEXT};
 
 use super::arrivals::{Then, offer};
 use super::command::{self, Input, Typable};
-use super::{Fate, Happened, Mood, Place, Question, Talk, picture};
+use super::{Fate, Happened, Place, Question, Talk, picture};
 use crate::cli::{
     RoomArgs, RoomCommand, RoomCreateArgs, RoomInviteArgs, RoomPolicyArgs, RoomRoleArgs,
     RoomTextArgs, RoomWhoArgs,
@@ -39,8 +40,11 @@ fn usage(what: impl std::fmt::Display) -> CommandError {
 impl Talk {
     /// Does what a line says.
     pub(super) async fn submit(&mut self, line: String) -> Result<(), CommandError> {
-        if let Some(question) = self.question.take() {
-            return self.answer(question, line.trim()).await;
+        if !self.questions.is_empty() && !line.starts_with('!') {
+            return match self.answer(line.trim()).await {
+                Err(error) if error.code() != ExitCode::Store => self.say_error(&error),
+                done => done,
+            };
         }
         self.keep_typed(&line).await?;
         match command::parse(&line) {
@@ -67,6 +71,11 @@ impl Talk {
             self.line.put(text);
             return self.say("Where to? !room NAME or !msg NAME, then Enter again.");
         };
+        if let Some(name) = &self.moving {
+            let name = render::name(name);
+            self.line.put(text);
+            return self.say_quietly(&format!("Still looking for {name}; Enter again sends it."));
+        }
         if text.len() > MAX_TEXT {
             self.line.put(text);
             let error = CommandError::new(ExitCode::Limit, "the text is too long");
@@ -94,7 +103,8 @@ impl Talk {
     ) -> Result<(), CommandError> {
         self.flight.began(message);
         let now = net::now();
-        let who = format!("{} → {}", self.own.nickname, place.name);
+        let own = render::name(self.own.nickname.as_str());
+        let who = format!("{own} → {}", render::name(&place.name));
         let paint = self.context.output.paint();
         let time = render::time(now, now);
         self.say(&render::message(paint, &time, &who, &self.own.user, text))
@@ -102,7 +112,13 @@ impl Talk {
 
     /// Goes on talking elsewhere.
     pub(super) async fn go_to(&mut self, place: Place) -> Result<(), CommandError> {
+        self.moving = None;
         self.unread.remove(&place.conversation);
+        if let Conversation::User(user) = place.conversation
+            && let Some(seen) = self.unseen.remove(&user)
+        {
+            self.say_seen([(user, seen)].into()).await?;
+        }
         let hex = match place.conversation {
             Conversation::User(user) => user.to_hex(),
             Conversation::Room(room) => room.to_hex(),
@@ -119,7 +135,7 @@ impl Talk {
                 Err(what) => Err(usage(what)),
             },
             Typable::Quit => {
-                self.mood = Mood::Leaves;
+                self.ask_to_leave();
                 Ok(())
             }
             Typable::Room { name: Some(name) } => self.talk_in(&name).await,
@@ -127,7 +143,7 @@ impl Talk {
             Typable::Msg { who, text } => self.talk_with(who, text),
             Typable::All { text } => self.send_to_all(text),
             Typable::File { paths } => self.send_files(paths),
-            Typable::Save { number, folder } => self.save(number, folder),
+            Typable::Save { number, folder } => self.save(number, folder).await,
             Typable::View { number } => self.view(number),
             Typable::Makeroom { name, open, topic } => {
                 let args = RoomCreateArgs { name: name.clone(), open, topic };
@@ -154,7 +170,13 @@ impl Talk {
             Typable::Unban { who } => self.about_somebody(who, RoomCommand::Unban),
             Typable::Mute { who } => self.about_somebody(who, RoomCommand::Mute),
             Typable::Unmute { who } => self.about_somebody(who, RoomCommand::Unmute),
-            Typable::Transfer { who } => self.about_somebody(who, RoomCommand::Transfer),
+            Typable::Transfer { who } => {
+                let room = self.room_here()?;
+                let what = format!("Make {} the owner of the room", render::name(&who));
+                let command = RoomCommand::Transfer(RoomWhoArgs { room, who });
+                self.ask(Question::Sure { what, command });
+                Ok(())
+            }
             Typable::Role { who, role } => {
                 let room = self.room_here()?;
                 self.room(RoomCommand::Role(RoomRoleArgs { room, who, role }), None)
@@ -173,7 +195,11 @@ impl Talk {
             }
             Typable::Close => {
                 let room = self.room_here()?;
-                self.room(RoomCommand::Close(RoomArgs { room }), None)
+                let name = self.place.as_ref().map_or_else(String::new, |place| place.name.clone());
+                let what = format!("End {} for everybody, for good", render::name(&name));
+                let command = RoomCommand::Close(RoomArgs { room });
+                self.ask(Question::Sure { what, command });
+                Ok(())
             }
             Typable::Verify { who, digits } => self.verify(who, digits.concat()),
             Typable::Contacts => self.contacts(),
@@ -228,14 +254,34 @@ impl Talk {
     /// Does something about a room; with a name the person goes there then.
     fn room(&mut self, command: RoomCommand, then: Option<String>) -> Result<(), CommandError> {
         let (context, client) = (self.context.clone(), self.client.clone());
-        self.spawn(async move {
-            room::act(&context, &client, &command).await?;
-            match then {
-                Some(name) => Ok(Some(Happened::Moved(find_room(&client, &name).await?))),
-                None => Ok(None),
-            }
-        });
+        match then {
+            None => self.spawn(async move {
+                room::act(&context, &client, &command).await?;
+                Ok(None)
+            }),
+            Some(name) => self.spawn_move(name.clone(), async move {
+                room::act(&context, &client, &command).await?;
+                find_room(&client, &name).await
+            }),
+        }
         Ok(())
+    }
+
+    /// Goes where a task leads, unless the person goes elsewhere first.
+    fn spawn_move(
+        &mut self,
+        name: String,
+        work: impl Future<Output = Result<Place, CommandError>> + Send + 'static,
+    ) {
+        self.moves += 1;
+        let number = self.moves;
+        self.moving = Some(name);
+        self.spawn(async move {
+            Ok(Some(match work.await {
+                Ok(place) => Happened::Moved { number, place },
+                Err(error) => Happened::NotMoved { number, error },
+            }))
+        });
     }
 
     fn about_somebody(
@@ -248,28 +294,27 @@ impl Talk {
     }
 
     async fn talk_in(&mut self, name: &str) -> Result<(), CommandError> {
-        let place = find_room(&self.client, name).await?;
-        let Conversation::Room(id) = place.conversation else { return Ok(()) };
-        let view = self.client.room(id).await?;
-        if view.standing != RoomStanding::Member {
-            let error = usage("you are not in that room");
-            return Err(error.hint(format_args!("come in: !join {}", render::quoted(name))));
-        }
+        let place = find_room_of_ours(&self.client, name).await?;
+        self.moves += 1;
         self.go_to(place).await
     }
 
     fn talk_with(&mut self, who: String, text: Option<String>) -> Result<(), CommandError> {
         let (client, happened) = (self.client.clone(), self.happened.clone());
-        self.spawn(async move {
+        self.spawn_move(who.clone(), async move {
             if who.starts_with('#') {
-                return Ok(Some(Happened::Moved(find_room(&client, &who).await?)));
+                let place = find_room_of_ours(&client, &who).await?;
+                if let Some(text) = text {
+                    let _gone = happened.send(send_to(&client, place.clone(), text).await);
+                }
+                return Ok(place);
             }
-            let contact = contact(&client, &who).await?;
-            let conversation = Conversation::User(contact.user);
-            let place = Place { conversation, name: contact.nickname.to_string() };
-            let Some(text) = text else { return Ok(Some(Happened::Moved(place))) };
-            let _gone = happened.send(Happened::Moved(place.clone()));
-            Ok(Some(send_to(&client, place, text).await))
+            let (who, text) = with_spaces(&client, who, text).await?;
+            let place = Place::person(&contact(&client, &who).await?);
+            if let Some(text) = text {
+                let _gone = happened.send(send_to(&client, place.clone(), text).await);
+            }
+            Ok(place)
         });
         Ok(())
     }
@@ -288,8 +333,7 @@ impl Talk {
                 return Err(error.hint("write to somebody first: !msg NAME hello"));
             }
             for contact in contacts {
-                let conversation = Conversation::User(contact.user);
-                let place = Place { conversation, name: contact.nickname.to_string() };
+                let place = Place::person(&contact);
                 let _gone = happened.send(send_to(&client, place, text.clone()).await);
             }
             Ok(None)
@@ -325,32 +369,52 @@ impl Talk {
         Ok(())
     }
 
-    fn save(&mut self, number: Option<usize>, folder: Option<PathBuf>) -> Result<(), CommandError> {
+    async fn save(
+        &mut self,
+        number: Option<usize>,
+        folder: Option<PathBuf>,
+    ) -> Result<(), CommandError> {
         let Some(number) = number else {
+            let names = Names::load(&self.client).await?;
             let files = self.offered.iter().enumerate();
-            let lines: Vec<_> = files.map(|(place, file)| offer(place + 1, file)).collect();
+            let lines: Vec<_> = files.map(|(place, file)| offer(&names, place + 1, file)).collect();
             return match lines.is_empty() {
                 true => self.say("Nobody sent a file since you are here."),
                 false => self.print(&lines),
             };
         };
-        let place = self.offered_at(number)?;
+        let (message, fate) = self.offered_as(number)?;
         let folder = folder.map(at_home);
-        self.fetch(place, folder.as_deref(), Then::Nothing)
+        match (fate, &folder) {
+            (Fate::IsFetched, _) => self.say("It is being fetched."),
+            (Fate::Saved(path), None) => {
+                self.say(&format!("It is saved as {}", render::line(&path.to_string_lossy())))
+            }
+            (Fate::Saved(path), Some(_)) => {
+                let shown = render::line(&path.to_string_lossy());
+                Err(usage("it is saved already").hint(format_args!("copy it: {shown}")))
+            }
+            (Fate::Waits | Fate::Failed, folder) => {
+                self.fetch(message, folder.as_deref(), Then::Nothing)
+            }
+        }
     }
 
-    fn offered_at(&self, number: usize) -> Result<usize, CommandError> {
-        let place = number.checked_sub(1).filter(|place| *place < self.offered.len());
-        place.ok_or_else(|| usage("there is no such file").hint("!save lists those that there are"))
+    fn offered_as(&self, number: usize) -> Result<(MessageId, Fate), CommandError> {
+        let file = number.checked_sub(1).and_then(|place| self.offered.get(place));
+        let file = file.map(|file| (file.waiting.message, file.fate.clone()));
+        file.ok_or_else(|| usage("there is no such file").hint("!save lists those that there are"))
     }
 
     fn view(&mut self, number: usize) -> Result<(), CommandError> {
-        let place = self.offered_at(number)?;
-        match self.offered.get(place).map(|file| file.fate.clone()) {
-            Some(Fate::Saved(path)) => self.view_file(path),
-            _ => return self.fetch(place, None, Then::View),
+        match self.offered_as(number)? {
+            (_, Fate::Saved(path)) => {
+                self.view_file(path);
+                Ok(())
+            }
+            (_, Fate::IsFetched) => self.say("It is being fetched; again in a moment."),
+            (message, Fate::Waits | Fate::Failed) => self.fetch(message, None, Then::View),
         }
-        Ok(())
     }
 
     /// Shows a picture that is on disk.
@@ -470,7 +534,13 @@ impl Talk {
             let run = tokio::task::spawn_blocking(move || operator.run(&command)).await;
             let said = run.map_err(|error| CommandError::new(ExitCode::Other, error))?;
             let said = said.map_err(crate::hosting::relay_error)?;
-            output.say(render::text(&said.text).trim_end())?;
+            let text = render::text(&said.text);
+            // What it says to type begins differently here.
+            let lines = text.lines().map(|line| match line.strip_prefix('!') {
+                Some(rest) => format!("!relay {rest}"),
+                None => line.to_owned(),
+            });
+            output.say(&lines.collect::<Vec<_>>().join("\n"))?;
             Ok(None)
         });
         Ok(())
@@ -478,6 +548,10 @@ impl Talk {
 
     /// Shows the digits, and asks whether they are the same on the other side.
     fn verify(&mut self, who: String, digits: String) -> Result<(), CommandError> {
+        if !digits.chars().all(|c| c.is_ascii_digit()) {
+            let error = usage("digits follow the name");
+            return Err(error.hint("a name of several words stands in quotes: !verify 'tea lover'"));
+        }
         let (context, client, own) = (self.context.clone(), self.client.clone(), self.own.clone());
         self.spawn(async move {
             let contact = match contact(&client, &who).await {
@@ -510,38 +584,54 @@ impl Talk {
         Ok(())
     }
 
-    async fn answer(&mut self, question: Question, answer: &str) -> Result<(), CommandError> {
-        match (&question, answer.to_lowercase().as_str()) {
-            (Question::SameDigits { user, name }, "yes" | "y") => {
-                self.client.command(Command::Verify(*user)).await?;
-                self.say(&format!("{} is verified.", render::name(name)))
+    /// Answers the first question; it is gone once it is answered.
+    async fn answer(&mut self, answer: &str) -> Result<(), CommandError> {
+        let Some(question) = self.questions.pop_front() else { return Ok(()) };
+        let warning = |text: &str| self.context.output.paint().warning(text);
+        let (command, said) = match (&question, answer.to_lowercase().as_str()) {
+            (Question::SameDigits { user, name }, "yes") => {
+                let said = format!("{} is verified.", render::name(name));
+                (Some(Command::Verify(*user)), said)
             }
-            (Question::SameDigits { name, .. }, "no" | "n") => {
+            (Question::SameDigits { name, .. }, "no") => {
                 let name = render::name(name);
-                let warning = format!(
+                let said = warning(&format!(
                     "Then do not trust what {name} writes: somebody may stand between you. \
                      Compare again, slowly; if they differ still, tell {name} another way."
-                );
-                self.say(&self.context.output.paint().warning(&warning))
+                ));
+                (None, said)
             }
-            (Question::WhoIsIt { known, name }, "accept") => {
-                self.client.command(Command::AcceptIdentity(*known)).await?;
-                let name = render::name(name);
-                self.say(&format!("{name} has the new key now. Compare it: !verify {name}"))
+            (Question::WhoIsIt { known, new, name }, "accept") => {
+                let (known, new) = (*known, *new);
+                let shown = render::name(name);
+                let how = render::quoted(&shown);
+                let said = format!("{shown} has the new key now. Compare it: !verify {how}");
+                (Some(Command::AcceptIdentity { known, new }), said)
             }
-            (Question::WhoIsIt { known, name }, "keep") => {
-                self.client.command(Command::KeepIdentity(*known)).await?;
-                let name = render::name(name);
-                self.say(&format!("You go on writing to {name} as you knew them."))
+            (Question::WhoIsIt { known, name, .. }, "keep") => {
+                let said = format!("You go on writing to {} as you knew them.", render::name(name));
+                (Some(Command::KeepIdentity(*known)), said)
             }
-            (Question::WhoIsIt { .. }, "later" | "") => {
-                self.say("Nothing is sent to that name until you decide.")
+            (Question::SameDigits { .. } | Question::WhoIsIt { .. }, "later") => {
+                (None, "Nothing is decided; !verify asks again.".to_owned())
+            }
+            (Question::Sure { .. }, "no") => (None, "Nothing was done.".to_owned()),
+            (Question::Sure { command, .. }, "yes") => {
+                let command = command.clone();
+                self.take_up_again();
+                return self.room(command, None);
             }
             _ => {
-                self.question = Some(question);
-                Ok(())
+                self.questions.push_front(question);
+                let hint = "Please answer with one of the words; Ctrl-C ends the question.";
+                return self.say_quietly(hint);
             }
+        };
+        self.take_up_again();
+        if let Some(command) = command {
+            self.client.command(command).await?;
         }
+        self.say(&said)
     }
 }
 
@@ -566,19 +656,54 @@ async fn ask_who_it_is(
          impostor. Call {shown}, over a line that you trust, and compare:"
     )))?;
     people::show_number(context, new, &new.safety_number(&own.identity_key))?;
-    Ok(Some(Happened::Asking(Question::WhoIsIt { known: known.user, name })))
+    Ok(Some(Happened::Asking(Question::WhoIsIt { known: known.user, new: new.user, name })))
 }
 
 async fn find_room(client: &Client, name: &str) -> Result<Place, CommandError> {
     let id = client.find_room(name).await?;
-    Ok(Place::room(id, &client.room(id).await?.name))
+    Ok(Place::room(&client.room(id).await?))
+}
+
+async fn find_room_of_ours(client: &Client, name: &str) -> Result<Place, CommandError> {
+    let id = client.find_room(name).await?;
+    let view = client.room(id).await?;
+    if view.standing != RoomStanding::Member {
+        let name = render::quoted(&render::name(name));
+        let error = usage("you are not in that room");
+        return Err(error.hint(format_args!("come in: !join {name}")));
+    }
+    Ok(Place::room(&view))
+}
+
+/// A name may have spaces: what is typed without quotes means the longest name that is known.
+async fn with_spaces(
+    client: &Client,
+    who: String,
+    text: Option<String>,
+) -> Result<(String, Option<String>), CommandError> {
+    let Some(text) = text else { return Ok((who, None)) };
+    let typed = format!("{who} {text}").to_lowercase();
+    let contacts = client.contacts().await?;
+    let names = contacts.iter().map(|contact| contact.nickname.to_string());
+    let longer = names.filter(|name| {
+        let begins = format!("{} ", name.to_lowercase());
+        name.contains(' ') && typed.starts_with(&begins) && name.len() > who.len()
+    });
+    match longer.max_by_key(String::len) {
+        Some(name) => {
+            let name = render::quoted(&render::name(&name));
+            let error = usage("several names begin like that");
+            Err(error.hint(format_args!("put the one that you mean in quotes: !msg {name} …")))
+        }
+        None => Ok((who, Some(text))),
+    }
 }
 
 async fn send_to(client: &Client, place: Place, text: String) -> Happened {
     match client.send_text_to(place.conversation, &text).await {
         Ok(message) => Happened::Sent { message, place, text },
         Err(error @ ClientError::Closed) => Happened::Failed(error.into()),
-        Err(error) => Happened::NotSent(error.into(), text),
+        Err(error) => Happened::NotSent { error: error.into(), place, text },
     }
 }
 

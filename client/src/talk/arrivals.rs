@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chatcore::engine::{Command, Event, FileKind, RoomRef, Sender};
 use chatcore::ids::{Conversation, MessageId, UserId};
-use chatcore::net::Fetched;
+use chatcore::net::{ClientError, Fetched};
 use chatcore::trust::Trust;
 use chatcore::wire::content::ReceiptKind;
 use chatcore::wire::relay::CloseReason;
@@ -43,13 +43,10 @@ enum Grouping {
     On,
 }
 
-fn place_of(from: &Sender, room: Option<&RoomRef>) -> Place {
+fn heard_in(from: &Sender, room: Option<&RoomRef>) -> (Conversation, String) {
     match room {
-        Some(room) => Place::room(room.id, &room.name),
-        None => {
-            let conversation = Conversation::User(from.user);
-            Place { conversation, name: from.nickname.to_string() }
-        }
+        Some(room) => (Conversation::Room(room.id), format!("#{}", room.name)),
+        None => (Conversation::User(from.user), from.nickname.to_string()),
     }
 }
 
@@ -59,7 +56,7 @@ impl Talk {
         match event {
             Event::Connected { .. } => {
                 self.link = Link::Online;
-                self.fetch_what_is_wanted()?;
+                self.fetch_what_is_wanted(Attempt::Again)?;
             }
             Event::Closing(reason) => {
                 let why = match reason {
@@ -142,25 +139,31 @@ impl Talk {
             shown.lines.push(words);
             return;
         };
-        let place = place_of(from, room.as_ref());
-        if room.is_none() {
-            shown.seen.entry(from.user).or_default().push(*message);
-        }
+        let (conversation, name) = heard_in(from, room.as_ref());
         shown.last = Some(names.sender(from));
-        if self.place.as_ref().is_none_or(|here| here.conversation != place.conversation) {
-            let unread = self.unread.entry(place.conversation).or_default();
-            *unread = (place.name.clone(), unread.1 + 1);
+        let is_here = self.place.as_ref().is_some_and(|here| here.conversation == conversation);
+        if room.is_none() {
+            // Read is what the person had before her while she talked there.
+            let seen = if is_here { &mut shown.seen } else { &mut self.unseen };
+            seen.entry(from.user).or_default().push(*message);
+        }
+        if !is_here {
+            let unread = self.unread.entry(conversation).or_default();
+            *unread = (name.clone(), unread.1 + 1);
         }
         match grouping {
             Grouping::Off => shown.lines.push(words),
             Grouping::On => {
-                let group = shown.groups.entry(place.conversation);
-                group.or_insert_with(|| (place.name, Vec::new())).1.push(words);
+                let group = shown.groups.entry(conversation);
+                group.or_insert_with(|| (name, Vec::new())).1.push(words);
             }
         }
     }
 
-    async fn say_seen(&self, seen: BTreeMap<UserId, Vec<MessageId>>) -> Result<(), CommandError> {
+    pub(super) async fn say_seen(
+        &self,
+        seen: BTreeMap<UserId, Vec<MessageId>>,
+    ) -> Result<(), CommandError> {
         if self.settings.receipts == Receipts::On {
             for (from, messages) in seen {
                 self.client.command(Command::MarkRead { from, messages }).await?;
@@ -184,24 +187,20 @@ impl Talk {
     async fn follow_renames(&mut self) -> Result<(), CommandError> {
         let rooms = self.client.rooms().await?;
         let contacts = self.client.contacts().await?;
-        let name_of = |conversation: &Conversation| match conversation {
-            Conversation::Room(id) => {
-                let room = rooms.iter().find(|room| room.room == *id)?;
-                Some(format!("#{}", room.name))
-            }
+        let place_of = |conversation: &Conversation| match conversation {
+            Conversation::Room(id) => rooms.iter().find(|room| room.room == *id).map(Place::room),
             Conversation::User(user) => {
-                let contact = contacts.iter().find(|contact| contact.user == *user)?;
-                Some(contact.nickname.to_string())
+                contacts.iter().find(|contact| contact.user == *user).map(Place::person)
             }
         };
         if let Some(place) = &mut self.place
-            && let Some(name) = name_of(&place.conversation)
+            && let Some(new) = place_of(&place.conversation)
         {
-            place.name = name;
+            *place = new;
         }
         for (conversation, (name, _)) in &mut self.unread {
-            if let Some(new) = name_of(conversation) {
-                *name = new;
+            if let Some(new) = place_of(conversation) {
+                *name = new.name;
             }
         }
         Ok(())
@@ -210,63 +209,80 @@ impl Talk {
     /// Tells of files that came, and fetches those that are wanted at once.
     pub(super) async fn offer_files(&mut self) -> Result<(), CommandError> {
         let waiting = self.client.waiting_files().await?;
+        let names = Names::load(&self.client).await?;
         let mut lines = Vec::new();
         for waiting in waiting {
-            if self.offered.iter().any(|known| known.waiting.message == waiting.message) {
+            let known = self.offered.iter().chain(&self.long_texts);
+            if known.map(|known| known.waiting.message).any(|known| known == waiting.message) {
                 continue;
             }
-            self.offered.push(Offered { waiting, fate: Fate::Waits });
-            let number = self.offered.len();
-            if let Some(offered) = self.offered.last()
-                && offered.waiting.kind == FileKind::File
-                && !self.is_wanted(offered)
-            {
-                lines.push(offer(number, offered));
+            let offered = Offered { waiting, fate: Fate::Waits, was_tried: false };
+            if offered.waiting.kind == FileKind::LongText {
+                self.long_texts.push(offered);
+                continue;
             }
+            if !self.is_wanted(&offered) {
+                lines.push(offer(&names, self.offered.len() + 1, &offered));
+            }
+            self.offered.push(offered);
         }
         if !lines.is_empty() {
             self.print(&lines)?;
         }
-        self.fetch_what_is_wanted()
+        self.fetch_what_is_wanted(Attempt::First)
     }
 
-    /// Long texts are; files of verified people are up to the size that the person set.
+    /// Files of verified people are wanted up to the size that the person set.
     fn is_wanted(&self, offered: &Offered) -> bool {
         let file = &offered.waiting;
-        match file.kind {
-            FileKind::LongText => true,
-            FileKind::File => {
-                file.from.trust == Trust::Verified && file.manifest.size <= self.settings.autosave
-            }
-        }
+        file.from.trust == Trust::Verified && file.manifest.size <= self.settings.autosave
     }
 
-    fn fetch_what_is_wanted(&mut self) -> Result<(), CommandError> {
+    fn fetch_what_is_wanted(&mut self, attempt: Attempt) -> Result<(), CommandError> {
         if self.link != Link::Online {
             return Ok(());
         }
-        for place in 0..self.offered.len() {
-            let offered = self.offered.get(place);
-            if offered.is_some_and(|file| file.fate == Fate::Waits && self.is_wanted(file)) {
-                self.fetch(place, None, Then::Nothing)?;
+        let due = |offered: &&Offered| match offered.fate {
+            Fate::Waits => attempt == Attempt::Again || !offered.was_tried,
+            Fate::IsFetched | Fate::Saved(_) | Fate::Failed => false,
+        };
+        let texts = self.long_texts.iter().filter(due);
+        let files = self.offered.iter().filter(due).filter(|file| self.is_wanted(file));
+        let wanted: Vec<_> = texts.chain(files).map(|file| file.waiting.message).collect();
+        for message in wanted {
+            if let Err(error) = self.fetch(message, None, Then::Nothing) {
+                if let Some(offered) = self.offered_mut(message) {
+                    offered.fate = Fate::Failed;
+                }
+                self.say_error(&error)?;
             }
         }
         Ok(())
     }
 
+    fn offered_mut(&mut self, message: MessageId) -> Option<&mut Offered> {
+        let mut all = self.offered.iter_mut().chain(&mut self.long_texts);
+        all.find(|offered| offered.waiting.message == message)
+    }
+
     /// Fetches a file in the background.
+    ///
+    /// # Errors
+    /// The folder can't be used.
     pub(super) fn fetch(
         &mut self,
-        place: usize,
+        message: MessageId,
         folder: Option<&std::path::Path>,
         then: Then,
     ) -> Result<(), CommandError> {
-        let folder = download_folder(folder.or(self.settings.folder.as_deref()))?;
-        let Some(offered) = self.offered.get_mut(place) else { return Ok(()) };
-        if offered.fate == Fate::IsFetched {
-            return Ok(());
-        }
-        offered.fate = Fate::IsFetched;
+        let is_text = self.long_texts.iter().any(|text| text.waiting.message == message);
+        let folder = match is_text {
+            // It passes through a file for a moment.
+            true => self.context.paths.profile_folder(),
+            false => download_folder(folder.or(self.settings.folder.as_deref()))?,
+        };
+        let Some(offered) = self.offered_mut(message) else { return Ok(()) };
+        (offered.fate, offered.was_tried) = (Fate::IsFetched, true);
         let waiting = offered.waiting.clone();
         let label = match waiting.kind {
             FileKind::File => render::name(&waiting.manifest.name),
@@ -282,22 +298,24 @@ impl Talk {
             };
             let fetched = client.fetch_file(&waiting, &folder, &mut progress).await;
             let _gone = happened.send(Happened::Ended { transfer });
-            let message = waiting.message;
-            match fetched {
+            Ok(match fetched {
                 Ok(Fetched::Saved(path)) => {
                     let saved = Happened::Saved { message, path: path.clone() };
-                    if then == Then::View {
-                        let _gone = happened.send(saved);
-                        return Ok(Some(Happened::View(path)));
+                    match then {
+                        Then::Nothing => Some(saved),
+                        Then::View => {
+                            let _gone = happened.send(saved);
+                            Some(Happened::View(path))
+                        }
                     }
-                    Ok(Some(saved))
                 }
-                Ok(Fetched::Text) => Ok(None),
+                Ok(Fetched::Text) => Some(Happened::Saved { message, path: folder }),
                 Err(error) => {
-                    let _gone = happened.send(Happened::NotFetched { message });
-                    Err(error.into())
+                    let is_final = matches!(error, ClientError::File(_));
+                    let fate = if is_final { Fate::Failed } else { Fate::Waits };
+                    Some(Happened::NotFetched { message, error: error.into(), fate })
                 }
-            }
+            })
         });
         Ok(())
     }
@@ -319,21 +337,30 @@ pub(super) enum Then {
     View,
 }
 
+/// Whether something that failed may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    First,
+    Again,
+}
+
 /// A line about a file that somebody sent.
-pub(super) fn offer(number: usize, offered: &Offered) -> String {
+pub(super) fn offer(names: &Names, number: usize, offered: &Offered) -> String {
     let file = &offered.waiting;
     let place = match &file.room {
         Some(room) => format!(" in #{}", render::name(&room.name)),
         None => String::new(),
     };
+    let mark = if file.from.trust == Trust::Verified { " ✓" } else { "" };
     let what = match &offered.fate {
         Fate::Waits => format!("!save {number}"),
         Fate::IsFetched => "is being fetched".to_owned(),
         Fate::Saved(path) => format!("saved as {}", render::line(&path.to_string_lossy())),
+        Fate::Failed => format!("was not fetched; !save {number} tries again"),
     };
     format!(
-        "{}{place} sent {} ({}): {what}",
-        render::name(file.from.nickname.as_str()),
+        "{}{mark}{place} sent {} ({}): {what}",
+        names.marked(&file.from.user, file.from.nickname.as_str()),
         render::name(&file.manifest.name),
         render::size(file.manifest.size)
     )

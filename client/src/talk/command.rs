@@ -29,7 +29,7 @@ pub(super) struct Typed {
 pub(super) enum Typable {
     /// Show all commands, or one of them
     Help { command: Option<String> },
-    /// Leave; what you wrote still goes out when you come again
+    /// Leave; messages not at the relay yet go out when you come again
     Quit,
     /// Talk in a room; without a name: list the rooms
     Room { name: Option<String> },
@@ -161,14 +161,28 @@ pub(super) fn parse(line: &str) -> Result<Input, String> {
     if let Some(rest) = line.strip_prefix("//") {
         return Ok(Input::Text(format!("!{}", rest.strip_prefix('!').unwrap_or(rest))));
     }
-    if line.starts_with("\\!") || line.starts_with("\\//") {
+    if ["\\!", "\\/", "\\ "].iter().any(|start| line.starts_with(start)) {
         return Ok(Input::Text(line.strip_prefix('\\').unwrap_or(line).to_owned()));
+    }
+    if let Some(meant) = almost_a_command(line) {
+        return Err(format!("did you mean !{meant}? To send it as it is: \\ in front"));
     }
     let Some(command) = line.strip_prefix('!') else {
         return Ok(Input::Text(line.to_owned()));
     };
     let typed = Typed::try_parse_from(split(command)?).map_err(|error| explain(&error))?;
     Ok(Input::Command(Box::new(typed.command)))
+}
+
+/// Returns the command that a line begins with after a slash or spaces, as elsewhere.
+fn almost_a_command(line: &str) -> Option<String> {
+    let trimmed = line.trim_start();
+    let rest = trimmed.strip_prefix('/').or_else(|| {
+        let is_indented = trimmed.len() < line.len();
+        trimmed.strip_prefix('!').filter(|_| is_indented)
+    })?;
+    let (word, _) = first_word(rest);
+    names().into_iter().find(|name| *name == word.to_lowercase())
 }
 
 fn split(command: &str) -> Result<Vec<String>, String> {
@@ -306,6 +320,11 @@ mod tests {
     fn a_line_is_a_text_unless_it_begins_with_a_bang() {
         assert_eq!(text("hello"), "hello");
         assert_eq!(text(" !not a command"), " !not a command");
+        assert_eq!(text("/etc/hosts"), "/etc/hosts");
+        for near in ["/msg bob secret", " !msg bob secret", "/QUIT"] {
+            assert!(parse(near).unwrap_err().starts_with("did you mean !"), "{near}");
+            assert_eq!(text(&format!("\\{near}")), near);
+        }
         assert_eq!(text("//help"), "!help");
         assert_eq!(text("//!help"), "!help");
         assert_eq!(text("\\!help"), "!help");

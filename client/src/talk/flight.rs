@@ -36,8 +36,8 @@ impl Stage {
 #[derive(Debug, Default)]
 pub(super) struct Flight {
     followed: VecDeque<(MessageId, Stage)>,
-    /// Why the relay does not take the last one yet.
-    delayed: Option<ErrorCode>,
+    /// Why the relay does not take one of them yet.
+    delayed: Option<(MessageId, ErrorCode)>,
 }
 
 impl Flight {
@@ -54,15 +54,15 @@ impl Flight {
         for (followed, known) in &mut self.followed {
             if *followed == message {
                 *known = stage.max(*known);
-                self.delayed = None;
             }
         }
+        self.delayed = self.delayed.filter(|(delayed, _)| *delayed != message);
     }
 
     /// The relay does not take a message yet.
     pub(super) fn delayed(&mut self, message: MessageId, code: ErrorCode) {
         if self.followed.iter().any(|(followed, _)| *followed == message) {
-            self.delayed = Some(code);
+            self.delayed = Some((message, code));
         }
     }
 
@@ -73,13 +73,13 @@ impl Flight {
 
     /// Returns a line about the last one, with how many before it are not that far.
     pub(super) fn shown(&self) -> Option<String> {
-        let (_, last) = self.followed.back()?;
+        let (message, last) = self.followed.back()?;
         let behind = self.followed.iter().filter(|(_, stage)| *stage < Stage::Stored).count();
         let mut line = format!("your last message: {}", last.as_str());
         if *last == Stage::Sent && behind > 1 {
             line = format!("your last {behind} messages: {}", last.as_str());
         }
-        if let Some(code) = self.delayed {
+        if let Some((_, code)) = self.delayed.filter(|(delayed, _)| delayed == message) {
             line.push_str(&format!(" ({code})"));
         }
         Some(line)

@@ -23,14 +23,17 @@ mod settings;
 mod terminal;
 mod wizard;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chatcore::engine::query::WaitingFile;
-use chatcore::engine::{Command, ProfileView, Registration, Rejoin, RoomStanding, query};
+use chatcore::engine::{
+    Command, ContactView, Lobby, ProfileView, Registration, Rejoin, RoomStanding, RoomView, query,
+};
 use chatcore::ids::{Conversation, MessageId, UserId};
 use chatcore::invite::InviteLink;
 use chatcore::membership::RoomKind;
@@ -43,7 +46,7 @@ use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 use zeroize::Zeroizing;
 
-use crate::cli::TalkArgs;
+use crate::cli::{RoomCommand, TalkArgs};
 use crate::command::host::stopped;
 use crate::command::receive::serve;
 use crate::context::Context;
@@ -74,6 +77,7 @@ struct Started {
     store: RedbStore,
     /// The relay in this process.
     host: Option<(Host, Hosting)>,
+    lobby: Lobby,
     is_new: bool,
 }
 
@@ -83,14 +87,38 @@ struct Place {
     conversation: Conversation,
     /// `#room`, or a nickname; not cleaned for terminals.
     name: String,
+    kind: PlaceKind,
+}
+
+/// How the prompt shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PlaceKind {
+    /// The room that newcomers come into: `[Lobby]`.
+    Lobby,
+    /// `[#plans]`, so that nobody takes a room for the person it is named after.
+    Room,
+    /// `[bob]`.
+    Person,
 }
 
 /// What tasks tell the loop.
 enum Happened {
     Failed(CommandError),
     /// A text that was not sent, so that it is not lost.
-    NotSent(CommandError, String),
-    Moved(Place),
+    NotSent {
+        error: CommandError,
+        place: Place,
+        text: String,
+    },
+    /// The person is elsewhere now, unless she moved again meanwhile.
+    Moved {
+        number: u64,
+        place: Place,
+    },
+    NotMoved {
+        number: u64,
+        error: CommandError,
+    },
     Sent {
         message: MessageId,
         place: Place,
@@ -110,24 +138,41 @@ enum Happened {
     },
     NotFetched {
         message: MessageId,
+        error: CommandError,
+        fate: Fate,
     },
     View(PathBuf),
 }
 
 /// A question that the next line answers.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 enum Question {
     /// Whether the digits are the same.
     SameDigits { user: UserId, name: String },
     /// Whose name it is now.
-    WhoIsIt { known: UserId, name: String },
+    WhoIsIt { known: UserId, new: UserId, name: String },
+    /// Whether something that can't be taken back is meant.
+    Sure { what: String, command: RoomCommand },
 }
 
 impl Question {
-    const fn words(&self) -> &'static str {
+    fn words(&self) -> String {
         match self {
-            Self::SameDigits { .. } => "Do they see the same digits? yes or no> ",
-            Self::WhoIsIt { .. } => "accept the new one, keep the old one, or later> ",
+            Self::SameDigits { name, .. } => {
+                format!("Does {} see the same digits?", render::name(name))
+            }
+            Self::WhoIsIt { name, .. } => {
+                format!("Accept the new key of {0}, or keep {0} as known?", render::name(name))
+            }
+            Self::Sure { what, .. } => format!("{what}?"),
+        }
+    }
+
+    const fn answers(&self) -> &'static str {
+        match self {
+            Self::SameDigits { .. } => "yes, no or later> ",
+            Self::WhoIsIt { .. } => "accept, keep or later> ",
+            Self::Sure { .. } => "yes or no> ",
         }
     }
 }
@@ -145,6 +190,7 @@ struct Transfer {
 struct Offered {
     waiting: WaitingFile,
     fate: Fate,
+    was_tried: bool,
 }
 
 /// What became of it.
@@ -153,6 +199,8 @@ enum Fate {
     Waits,
     IsFetched,
     Saved(PathBuf),
+    /// It is not asked for again by itself.
+    Failed,
 }
 
 /// Whether the relay is there.
@@ -167,6 +215,13 @@ enum Link {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Interrupted {
     Once,
+    No,
+}
+
+/// Whether the person wanted to leave while something was under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    Asked,
     No,
 }
 
@@ -196,10 +251,23 @@ struct Talk {
     next_transfer: u64,
     /// One at a time: the line is shared anyway.
     transferring: Arc<tokio::sync::Mutex<()>>,
+    /// Files, in the order in which they are numbered.
     offered: Vec<Offered>,
+    /// Texts that were too long for a message.
+    long_texts: Vec<Offered>,
+    /// Texts to us alone that were shown while the person talked elsewhere.
+    unseen: BTreeMap<UserId, Vec<MessageId>>,
     link: Link,
-    question: Option<Question>,
+    /// The first is asked now.
+    questions: VecDeque<Question>,
+    /// What was being typed when a question came.
+    set_aside: Option<String>,
+    /// Numbers the moves to another place.
+    moves: u64,
+    /// Where the person wants to talk, until it is known who or what that is.
+    moving: Option<String>,
     interrupted: Interrupted,
+    leaving: Leaving,
     mood: Mood,
     tasks: JoinSet<()>,
     happened: UnboundedSender<Happened>,
@@ -210,7 +278,7 @@ struct Talk {
 /// # Errors
 /// No terminal; the profile; what the relay refuses for good.
 pub(crate) async fn run(context: Context, args: &TalkArgs) -> Result<(), CommandError> {
-    if context.prompt == Prompt::Unattended {
+    if context.prompt == Prompt::Unattended || !std::io::stdout().is_terminal() {
         let what = "the prompt needs a terminal";
         let hint = "for scripts there are chat send, chat receive and others: chat --help";
         return Err(CommandError::new(ExitCode::Usage, what).hint(hint));
@@ -225,7 +293,7 @@ pub(crate) async fn run(context: Context, args: &TalkArgs) -> Result<(), Command
 /// Opens a profile that exists; flags change where its relay is.
 async fn start_again(context: &Context, args: &TalkArgs) -> Result<Started, CommandError> {
     let mut store = context.open_store()?;
-    if args.link.is_some() || args.connect.is_some() || args.nick.is_some() || args.no_lobby {
+    if args.link.is_some() || args.connect.is_some() || args.nick.is_some() {
         rejoin(&mut store, args)?;
     }
     let kept = kept_settings(&store)?;
@@ -233,16 +301,26 @@ async fn start_again(context: &Context, args: &TalkArgs) -> Result<Started, Comm
         (true, kept) => Some(wizard::host_from(args, kept)?),
         (false, kept) => kept,
     };
-    let Some(host) = host else { return Ok(Started { store, host: None, is_new: false }) };
-    let host = match wizard::start_hosting(&host).await {
-        Ok(hosting) => Some((host, hosting)),
+    let lobby = if args.no_lobby { Lobby::Declined } else { Lobby::Wanted };
+    let mut started = Started { store, host: None, lobby, is_new: false };
+    let Some(host) = host else { return Ok(started) };
+    match wizard::start_hosting(&host).await {
+        Ok(hosting) => {
+            let own = query::profile(&started.store)?;
+            let address = hosting.own.to_string();
+            if args.connect.is_none() && own.relay == hosting.link.relay && own.address != address {
+                let (nickname, token) = (None, None);
+                let rejoin = Rejoin { nickname, relay: own.relay, address, token };
+                Client::rejoin(&mut started.store, rejoin)?;
+            }
+            started.host = Some((host, hosting));
+        }
         // It may run already, in another process.
         Err(error) => {
             let _told = error.report(&mut std::io::stderr());
-            None
         }
-    };
-    Ok(Started { store, host, is_new: false })
+    }
+    Ok(started)
 }
 
 fn rejoin(store: &mut RedbStore, args: &TalkArgs) -> Result<(), CommandError> {
@@ -268,7 +346,7 @@ fn kept_settings(store: &dyn Store) -> Result<Settings, CommandError> {
 }
 
 async fn talk(context: Context, started: Started) -> Result<(), CommandError> {
-    let Started { store, host, is_new } = started;
+    let Started { store, host, lobby, is_new } = started;
     let mut settings = kept_settings(&store)?;
     let own = query::profile(&store)?;
     let typed = query::kept(&store, TYPED, MAX_TYPED)?;
@@ -290,6 +368,9 @@ async fn talk(context: Context, started: Started) -> Result<(), CommandError> {
     let output = Output::to_screen(lines);
     let screen = Screen::new(size().unwrap_or((80, 24)), output.paint());
     let context = Context { output, prompt: Prompt::Unattended, ..context };
+    if lobby == Lobby::Declined {
+        client.command(Command::DeclineLobby).await?;
+    }
     let client = Arc::new(client);
     let session = Session::new(client.clone());
     let listening = serve(&context, &session);
@@ -311,9 +392,15 @@ async fn talk(context: Context, started: Started) -> Result<(), CommandError> {
         next_transfer: 0,
         transferring: Arc::default(),
         offered: Vec::new(),
+        long_texts: Vec::new(),
+        unseen: BTreeMap::new(),
         link: Link::Connecting,
-        question: None,
+        questions: VecDeque::new(),
+        set_aside: None,
+        moves: 0,
+        moving: None,
         interrupted: Interrupted::No,
+        leaving: Leaving::No,
         mood: Mood::Stays,
         tasks: JoinSet::new(),
         happened,
@@ -335,8 +422,15 @@ impl Talk {
         is_new: bool,
     ) -> Result<(), CommandError> {
         let mut keys = EventStream::new();
-        let stop = stopped();
+        let stop = async {
+            tokio::select! {
+                () = stopped() => {}
+                () = hung_up() => {}
+            }
+        };
         tokio::pin!(stop);
+        // Before anything is waited for.
+        self.refresh()?;
         self.keep_settings().await?;
         self.begin(is_new).await?;
         while self.mood == Mood::Stays {
@@ -393,23 +487,31 @@ impl Talk {
         let mut rooms = rooms.iter().filter(|room| room.standing == RoomStanding::Member);
         if let Some(last) = &self.settings.last {
             if let Some(room) = rooms.clone().find(|room| room.room.to_hex() == *last) {
-                return Ok(Some(Place::room(room.room, &room.name)));
+                return Ok(Some(Place::room(room)));
             }
             let contacts = self.client.contacts().await?;
             if let Some(contact) = contacts.iter().find(|c| c.user.to_hex() == *last) {
-                let conversation = Conversation::User(contact.user);
-                return Ok(Some(Place { conversation, name: contact.nickname.to_string() }));
+                return Ok(Some(Place::person(contact)));
             }
         }
         let lobby = rooms.find(|room| room.kind == RoomKind::Open);
-        Ok(lobby.map(|room| Place::room(room.room, &room.name)))
+        Ok(lobby.map(Place::room))
+    }
+
+    /// Leaves, unless something is under way that would be lost; then only when asked again.
+    fn ask_to_leave(&mut self) {
+        if self.tasks.is_empty() || self.leaving == Leaving::Asked {
+            self.mood = Mood::Leaves;
+        }
+        self.leaving = Leaving::Asked;
     }
 
     /// Goes: what is due goes out, the relay in this process ends.
     async fn leave(self) -> Result<(), CommandError> {
         let Self { client, session, mut tasks, hosting, mut screen, link, .. } = self;
         drop(session);
-        Terminal::write(&screen.leave())?;
+        // A terminal that is gone does not keep the rest from ending well.
+        let written = Terminal::write(&screen.leave());
         tasks.shutdown().await;
         if link == Link::Online {
             let _late = tokio::time::timeout(LEAVING, client.settle()).await;
@@ -419,7 +521,7 @@ impl Talk {
         }
         match hosting {
             Some(hosting) => hosting.stop().await,
-            None => Ok(()),
+            None => written,
         }
     }
 
@@ -447,12 +549,15 @@ impl Talk {
                 if asked != Asked::Interrupt {
                     self.interrupted = Interrupted::No;
                 }
+                if !matches!(asked, Asked::Leave | Asked::Submit(_)) {
+                    self.leaving = Leaving::No;
+                }
                 match asked {
                     Asked::Nothing => {}
                     Asked::Submit(text) => self.submit(text).await?,
                     Asked::Complete => self.complete().await?,
                     Asked::Interrupt => self.interrupt(),
-                    Asked::Leave => self.mood = Mood::Leaves,
+                    Asked::Leave => self.ask_to_leave(),
                     Asked::Redraw => {
                         self.shown = self.bottom();
                         Terminal::write(&self.screen.clear(&self.shown))?;
@@ -474,6 +579,10 @@ impl Talk {
 
     /// A line is not thrown away at the first Ctrl-C.
     fn interrupt(&mut self) {
+        if self.questions.pop_front().is_some() {
+            self.take_up_again();
+            return;
+        }
         match self.interrupted {
             Interrupted::Once => {
                 self.line.clear();
@@ -481,8 +590,24 @@ impl Talk {
             }
             Interrupted::No => self.interrupted = Interrupted::Once,
         }
-        if self.question.take().is_some() {
-            self.interrupted = Interrupted::No;
+    }
+
+    /// Asks something; what is being typed is put aside until it is answered.
+    fn ask(&mut self, question: Question) {
+        if self.questions.is_empty() {
+            self.set_aside = Some(self.line.text().to_owned());
+            self.line.clear();
+        }
+        self.questions.push_back(question);
+    }
+
+    /// Goes on with the line that a question interrupted.
+    fn take_up_again(&mut self) {
+        self.line.clear();
+        if self.questions.is_empty()
+            && let Some(text) = self.set_aside.take()
+        {
+            self.line.put(text);
         }
     }
 
@@ -531,15 +656,28 @@ impl Talk {
     async fn take(&mut self, happened: Happened) -> Result<(), CommandError> {
         match happened {
             Happened::Failed(error) => self.say_error(&error)?,
-            Happened::NotSent(error, text) => {
+            Happened::NotSent { error, place, text } => {
                 self.say_error(&error)?;
-                if self.line.text().is_empty() {
+                let is_here = self.place.as_ref() == Some(&place) && self.questions.is_empty();
+                if is_here && self.line.text().is_empty() {
                     self.line.put(text);
+                } else {
+                    self.say_quietly("It was not sent; Up brings it back.")?;
                 }
             }
-            Happened::Moved(place) => self.go_to(place).await?,
+            Happened::Moved { number, place } if number == self.moves => self.go_to(place).await?,
+            Happened::Moved { place, .. } => {
+                let name = render::name(&place.name);
+                self.say_quietly(&format!("{name} is found; you have gone elsewhere meanwhile."))?;
+            }
+            Happened::NotMoved { number, error } => {
+                if number == self.moves {
+                    self.moving = None;
+                }
+                self.say_error(&error)?;
+            }
             Happened::Sent { message, place, text } => self.was_sent(message, &place, &text)?,
-            Happened::Asking(question) => self.question = Some(question),
+            Happened::Asking(question) => self.ask(question),
             Happened::Progress { transfer, done } => {
                 if let Some(transfer) = self.transfers.get_mut(&transfer) {
                     transfer.done = done;
@@ -555,12 +693,19 @@ impl Talk {
                     }
                 }
             }
-            Happened::NotFetched { message } => {
-                for offered in &mut self.offered {
-                    if offered.waiting.message == message {
-                        offered.fate = Fate::Waits;
-                    }
+            Happened::NotFetched { message, error, fate } => {
+                let files = self.offered.iter_mut().chain(&mut self.long_texts);
+                let mut what = None;
+                for offered in files.filter(|offered| offered.waiting.message == message) {
+                    offered.fate = fate.clone();
+                    let name = render::name(&offered.waiting.manifest.name);
+                    let from = render::name(offered.waiting.from.nickname.as_str());
+                    what = Some(format!("{name} of {from}"));
                 }
+                if let Some(what) = what {
+                    self.say_quietly(&format!("{what} was not fetched:"))?;
+                }
+                self.say_error(&error)?;
             }
             Happened::View(path) => self.view_file(path),
         }
@@ -636,6 +781,12 @@ impl Talk {
             }
         }
         let mut parts = Vec::new();
+        if self.leaving == Leaving::Asked && !self.tasks.is_empty() {
+            parts.push("something is under way and would be lost; again to leave".to_owned());
+        }
+        if let Some(name) = &self.moving {
+            parts.push(format!("looking for {}", render::name(name)));
+        }
         if self.interrupted == Interrupted::Once {
             parts.push(match self.line.text().is_empty() {
                 true => "Ctrl-D or !quit leaves".to_owned(),
@@ -651,6 +802,7 @@ impl Talk {
         if !parts.is_empty() {
             status.push(parts.join(" · "));
         }
+        status.extend(self.questions.front().map(Question::words));
         Bottom {
             status,
             prompt: self.prompt(),
@@ -665,14 +817,18 @@ impl Talk {
             Some((term, IsFound::No)) => return format!("(search: {term}, nothing older) "),
             None => {}
         }
-        if let Some(question) = &self.question {
-            return question.words().to_owned();
+        if let Some(question) = self.questions.front() {
+            return question.answers().to_owned();
         }
         let own = render::name(self.own.nickname.as_str());
         match &self.place {
             Some(place) => {
                 let name = render::name(&place.name);
-                format!("[{}] {own}> ", name.strip_prefix('#').unwrap_or(&name))
+                let name = match place.kind {
+                    PlaceKind::Lobby => name.strip_prefix('#').unwrap_or(&name),
+                    PlaceKind::Room | PlaceKind::Person => &name,
+                };
+                format!("[{name}] {own}> ")
             }
             None => format!("{own}> "),
         }
@@ -695,7 +851,33 @@ impl Talk {
 }
 
 impl Place {
-    fn room(room: chatcore::ids::RoomId, name: &str) -> Self {
-        Self { conversation: Conversation::Room(room), name: format!("#{name}") }
+    fn room(room: &RoomView) -> Self {
+        let is_lobby = room.kind == RoomKind::Open && room.name == "Lobby";
+        Self {
+            conversation: Conversation::Room(room.room),
+            name: format!("#{}", room.name),
+            kind: if is_lobby { PlaceKind::Lobby } else { PlaceKind::Room },
+        }
     }
+
+    fn person(contact: &ContactView) -> Self {
+        Self {
+            conversation: Conversation::User(contact.user),
+            name: contact.nickname.to_string(),
+            kind: PlaceKind::Person,
+        }
+    }
+}
+
+/// Ends when the terminal goes away.
+async fn hung_up() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut hangup) = signal(SignalKind::hangup()) {
+            hangup.recv().await;
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
 }

@@ -10,6 +10,10 @@ use crate::render::Paint;
 
 /// Columns that a further line of the text is moved in.
 const INDENT: usize = 2;
+/// What a row begins with that goes on with a line.
+const HANGING: &str = "    ";
+/// The same for what the relay announces.
+const FRAME: &str = "║ ";
 /// Columns that a tab takes in the line.
 const TAB: usize = 2;
 
@@ -64,12 +68,44 @@ impl Screen {
         self.begin(&mut out);
         for line in lines {
             for part in line.split('\n') {
-                out.push_str(part);
+                self.fold(&mut out, part);
                 out.push_str("\r\n");
             }
         }
         self.show(&mut out, bottom);
         out
+    }
+
+    /// Writes a line so that no row but the first begins at the edge: what a row begins with there,
+    /// nobody else has written.
+    fn fold(&self, out: &mut String, line: &str) {
+        let hanging = if line.contains(FRAME) { FRAME } else { HANGING };
+        let (mut rest, mut column) = (line, 0);
+        // Behind the last space: its place in what is written, and the column.
+        let mut gap = None;
+        while !rest.is_empty() {
+            // Our own colours take no room.
+            if let Some((colour, after)) =
+                rest.strip_prefix("\x1b[").and_then(|colour| colour.split_once('m'))
+            {
+                put(out, format_args!("\x1b[{colour}m"));
+                rest = after;
+                continue;
+            }
+            let part = rest.graphemes(true).next().unwrap_or_default();
+            let columns = if part == "\t" { 8 - column % 8 } else { part.width() };
+            if column + columns > self.width {
+                let (place, behind) = gap.take().unwrap_or((out.len(), column));
+                out.insert_str(place, &format!("\r\n{hanging}"));
+                column = hanging.width() + column - behind;
+            }
+            out.push_str(part);
+            column += columns;
+            if part == " " && column > self.width / 2 {
+                gap = Some((out.len(), column));
+            }
+            rest = rest.strip_prefix(part).unwrap_or_default();
+        }
     }
 
     /// Paints the bottom as it is now.
@@ -153,6 +189,8 @@ impl Screen {
                 widths.push(std::mem::replace(&mut column, INDENT));
                 continue;
             }
+            // A file's name may hold what a terminal obeys.
+            let part = if part != "\t" && part.chars().any(char::is_control) { "?" } else { part };
             let columns = if part == "\t" { TAB } else { part.width() };
             if column + columns > self.width {
                 rows.push(std::mem::take(&mut row));
@@ -281,6 +319,26 @@ mod tests {
         assert_eq!((rows.len(), cursor), (5, (4, 2)));
         let (rows, cursor) = arranged(20, 5, &bottom(&text, 0));
         assert_eq!((rows.first().map(String::as_str), cursor), (Some("a> 0"), (0, 3)));
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_not_painted() {
+        assert_eq!(arranged(20, 9, &bottom("a\x1b[2Jb\x07", 1)).0, ["a> a?[2Jb?"]);
+    }
+
+    #[test]
+    fn a_long_line_goes_on_within_its_margin() {
+        let mut screen = Screen::new((20, 9), Paint::Plain);
+        let printed =
+            screen.print(&["[12:00] bob: 1234567890 ═══ 漢字".to_owned()], &bottom("", 0));
+        assert!(
+            printed.contains("[12:00] bob: \r\n    1234567890 ═══ \r\n    漢字\r\n"),
+            "{printed:?}"
+        );
+        let printed = screen.print(&["║ 123456789012345678901234".to_owned()], &bottom("", 0));
+        assert!(printed.contains("║ 123456789012345678\r\n║ 901234\r\n"), "{printed:?}");
+        let coloured = "\x1b[1;32m12345678901234567890\x1b[0m".to_owned();
+        assert!(screen.print(std::slice::from_ref(&coloured), &bottom("", 0)).contains(&coloured));
     }
 
     #[test]

@@ -48,6 +48,24 @@ pub(super) fn parse_address(text: &str) -> Result<String, CommandError> {
 /// # Errors
 /// The link, the name, the relay, or the store.
 pub(super) async fn first_run(context: &Context, args: &TalkArgs) -> Result<Started, CommandError> {
+    let watching = tokio::spawn(end_at_interrupt());
+    let started = ask_and_register(context, args).await;
+    watching.abort();
+    started
+}
+
+/// Ctrl-C at a question ends the program, with a terminal that shows what is typed.
+async fn end_at_interrupt() {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        let _shown = dialoguer::console::Term::stderr().show_cursor();
+        // A question for a passphrase hides what is typed.
+        let _shown = std::process::Command::new("stty").arg("echo").status();
+        eprintln!();
+        std::process::exit(i32::from(ExitCode::Interrupted as u8));
+    }
+}
+
+async fn ask_and_register(context: &Context, args: &TalkArgs) -> Result<Started, CommandError> {
     let prompt = context.prompt;
     let wants_host = match (&args.link, args.host) {
         (None, false) => {
@@ -85,7 +103,7 @@ pub(super) async fn first_run(context: &Context, args: &TalkArgs) -> Result<Star
     };
     let profile = Newcomer { link, address, nickname, no_lobby: args.no_lobby };
     let store = register(context, profile, passphrase).await?;
-    Ok(Started { store, host, is_new: true })
+    Ok(Started { store, host, lobby: Lobby::Wanted, is_new: true })
 }
 
 fn ask_name(context: &Context) -> Result<Nickname, CommandError> {
@@ -107,11 +125,12 @@ async fn begin_to_host(
             let flag = "--listen ADDR:PORT";
             args.listen = Some(prompt.text_that(question, Some(LISTEN), flag, parse_listen)?);
         }
-        let found = host_from(&args, None)?.public_address;
         if args.public_address.is_none() {
+            let found = found(host_from(&args, None)?.listen);
             let question = "Address and port by which your friends reach this computer";
-            let (found, flag) = (found.as_deref(), "--public-address HOST:PORT");
-            args.public_address = Some(prompt.text_that(question, found, flag, parse_address)?);
+            let flag = "--public-address HOST:PORT";
+            let said = prompt.text_that(question, found.as_deref(), flag, parse_address)?;
+            args.public_address = Some(said).filter(|said| Some(said) != found.as_ref());
         }
     }
     let host = host_from(&args, None)?;
@@ -129,17 +148,22 @@ pub(super) fn host_from(args: &TalkArgs, kept: Option<Host>) -> Result<Host, Com
         (None, Some(kept)) => kept.listen,
         (None, None) => parse_listen(LISTEN)?,
     };
+    // Only what the person said is kept: this computer's address changes.
+    let public_address = match &args.public_address {
+        Some(address) => Some(parse_address(address)?),
+        None => kept.as_ref().and_then(|kept| kept.public_address.clone()),
+    };
+    let data = args.data.clone().or_else(|| kept.and_then(|kept| kept.data));
+    Ok(Host { listen, public_address, data })
+}
+
+/// Returns the address by which others in the network reach a relay here.
+fn found(listen: SocketAddr) -> Option<String> {
     let found = match listen.ip() {
         ip if ip.is_unspecified() => address_in_network(),
         ip => Some(ip),
     };
-    let found = found.map(|ip| SocketAddr::new(ip, listen.port()).to_string());
-    let public_address = match &args.public_address {
-        Some(address) => Some(parse_address(address)?),
-        None => kept.as_ref().and_then(|kept| kept.public_address.clone()).or(found),
-    };
-    let data = args.data.clone().or_else(|| kept.and_then(|kept| kept.data));
-    Ok(Host { listen, public_address, data })
+    found.map(|ip| SocketAddr::new(ip, listen.port()).to_string())
 }
 
 /// Starts the relay of this profile.
@@ -149,7 +173,7 @@ pub(super) fn host_from(args: &TalkArgs, kept: Option<Host>) -> Result<Host, Com
 pub(super) async fn start_hosting(host: &Host) -> Result<Hosting, CommandError> {
     let settings = RelaySettings {
         data: host.data.clone(),
-        public_address: host.public_address.clone(),
+        public_address: host.public_address.clone().or_else(|| found(host.listen)),
         ..RelaySettings::default()
     };
     Ok(Bound::new(host.listen, settings).await?.start())

@@ -74,6 +74,22 @@ impl Screen {
         self.press("Enter");
     }
 
+    /// Types a line that is not shown, once the terminal hides it: what comes before is thrown away.
+    pub(crate) fn line_hidden(&self, line: &str) {
+        let out = self.tmux(&["display-message", "-p", "#{pane_tty}"]);
+        let tty = String::from_utf8(out.stdout).unwrap();
+        let begun = Instant::now();
+        loop {
+            let out = Command::new("stty").args(["-F", tty.trim(), "-a"]).output().unwrap();
+            if String::from_utf8_lossy(&out.stdout).contains(" -echo ") {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "it is never hidden\n{}", self.shown());
+            std::thread::sleep(Duration::from_millis(15));
+        }
+        self.line(line);
+    }
+
     /// Pastes a text, as a terminal does.
     pub(crate) fn paste(&self, text: &str) {
         self.tmux(&["set-buffer", "--", text]);
