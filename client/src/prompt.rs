@@ -102,11 +102,14 @@ impl Prompt {
     ) -> Result<T, CommandError> {
         self.attended(question, flag)?;
         loop {
-            let mut asked = Input::<String>::new().with_prompt(question);
-            if let Some(suggestion) = suggestion {
-                asked = asked.default(suggestion.to_owned());
-            }
-            match read(asked.interact_text().map_err(failed)?.trim()) {
+            let answer = match suggestion {
+                Some(suggestion) => {
+                    let asked = Input::<String>::new().with_prompt(question);
+                    asked.default(suggestion.to_owned()).interact_text().map_err(failed)?
+                }
+                None => plain_line(question)?,
+            };
+            match read(answer.trim()) {
                 Ok(text) => return Ok(text),
                 Err(error) => {
                     let _told = error.report(&mut io::stderr());
@@ -157,6 +160,18 @@ impl Prompt {
 impl Default for Prompt {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Reads a line as the terminal edits it: a pasted link is longer than a row, which dialoguer would
+/// paint twice.
+fn plain_line(question: &str) -> Result<String, CommandError> {
+    eprint!("{question}: ");
+    let mut line = String::new();
+    let read = io::stdin().read_line(&mut line);
+    match read.map_err(|error| failed(error.into()))? {
+        0 => Err(CommandError::interrupted()),
+        _ => Ok(line),
     }
 }
 

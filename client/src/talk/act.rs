@@ -1,30 +1,27 @@
 //! What the person asks for.
 
 use std::future::Future;
-use std::path::PathBuf;
 
 use chatcore::engine::{Command, RoomStanding};
 use chatcore::ids::{Conversation, MessageId, UserId};
-use chatcore::keys::Nickname;
 use chatcore::net::{self, Client, ClientError};
-use chatcore::trust::Trust;
 use chatcore::wire::content::Body;
 use chatcore::wire::limits::{MAX_ROOM_INLINE, MAX_TEXT};
 
-use super::arrivals::{Then, offer};
+use super::Talk;
 use super::command::{self, Input, Typable};
-use super::{Fate, Happened, Place, Question, Talk, picture};
+use super::question::Question;
+use super::state::{Happened, Place};
 use crate::cli::{
     RoomArgs, RoomCommand, RoomCreateArgs, RoomInviteArgs, RoomPolicyArgs, RoomRoleArgs,
     RoomTextArgs, RoomWhoArgs,
 };
 use crate::command::{admin, people, room, whoami};
-use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::hosting::show_link;
 use crate::names::Names;
 use crate::online::contact;
-use crate::render::{self, Paint};
+use crate::render::{self};
 
 /// Newest messages of each conversation in which something is looked for.
 const SEARCHED: usize = 10_000;
@@ -33,7 +30,7 @@ const MAX_FOUND: usize = 50;
 /// Most messages that are shown of a history.
 const MAX_HISTORY: usize = 1_000;
 
-fn usage(what: impl std::fmt::Display) -> CommandError {
+pub(super) fn usage(what: impl std::fmt::Display) -> CommandError {
     CommandError::new(ExitCode::Usage, what)
 }
 
@@ -252,7 +249,11 @@ impl Talk {
     }
 
     /// Does something about a room; with a name the person goes there then.
-    fn room(&mut self, command: RoomCommand, then: Option<String>) -> Result<(), CommandError> {
+    pub(super) fn room(
+        &mut self,
+        command: RoomCommand,
+        then: Option<String>,
+    ) -> Result<(), CommandError> {
         let (context, client) = (self.context.clone(), self.client.clone());
         match then {
             None => self.spawn(async move {
@@ -339,98 +340,6 @@ impl Talk {
             Ok(None)
         });
         Ok(())
-    }
-
-    fn send_files(&mut self, paths: Vec<PathBuf>) -> Result<(), CommandError> {
-        let Some(place) = self.place.clone() else {
-            return Err(usage("where to?").hint("first: !room NAME or !msg NAME"));
-        };
-        for path in paths {
-            let path = at_home(path);
-            let failed = |error| CommandError::file(&path, &error);
-            let size = std::fs::metadata(&path).map_err(failed)?.len();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let label = format!("{} → {}", render::name(&name), render::name(&place.name));
-            let transfer = self.begin_transfer(label, size);
-            let (client, happened) = (self.client.clone(), self.happened.clone());
-            let (turn, place) = (self.transferring.clone(), place.clone());
-            self.spawn(async move {
-                let _turn = turn.lock().await;
-                let mut progress = |done| {
-                    let _gone = happened.send(Happened::Progress { transfer, done });
-                };
-                let to = place.conversation;
-                let sent = client.send_file_to(to, &path, &mut progress).await;
-                let _gone = happened.send(Happened::Ended { transfer });
-                let text = format!("[file {name}] {}", render::size(size));
-                Ok(Some(Happened::Sent { message: sent?, place, text }))
-            });
-        }
-        Ok(())
-    }
-
-    async fn save(
-        &mut self,
-        number: Option<usize>,
-        folder: Option<PathBuf>,
-    ) -> Result<(), CommandError> {
-        let Some(number) = number else {
-            let names = Names::load(&self.client).await?;
-            let files = self.offered.iter().enumerate();
-            let lines: Vec<_> = files.map(|(place, file)| offer(&names, place + 1, file)).collect();
-            return match lines.is_empty() {
-                true => self.say("Nobody sent a file since you are here."),
-                false => self.print(&lines),
-            };
-        };
-        let (message, fate) = self.offered_as(number)?;
-        let folder = folder.map(at_home);
-        match (fate, &folder) {
-            (Fate::IsFetched, _) => self.say("It is being fetched."),
-            (Fate::Saved(path), None) => {
-                self.say(&format!("It is saved as {}", render::line(&path.to_string_lossy())))
-            }
-            (Fate::Saved(path), Some(_)) => {
-                let shown = render::line(&path.to_string_lossy());
-                Err(usage("it is saved already").hint(format_args!("copy it: {shown}")))
-            }
-            (Fate::Waits | Fate::Failed, folder) => {
-                self.fetch(message, folder.as_deref(), Then::Nothing)
-            }
-        }
-    }
-
-    fn offered_as(&self, number: usize) -> Result<(MessageId, Fate), CommandError> {
-        let file = number.checked_sub(1).and_then(|place| self.offered.get(place));
-        let file = file.map(|file| (file.waiting.message, file.fate.clone()));
-        file.ok_or_else(|| usage("there is no such file").hint("!save lists those that there are"))
-    }
-
-    fn view(&mut self, number: usize) -> Result<(), CommandError> {
-        match self.offered_as(number)? {
-            (_, Fate::Saved(path)) => {
-                self.view_file(path);
-                Ok(())
-            }
-            (_, Fate::IsFetched) => self.say("It is being fetched; again in a moment."),
-            (message, Fate::Waits | Fate::Failed) => self.fetch(message, None, Then::View),
-        }
-    }
-
-    /// Shows a picture that is on disk.
-    pub(super) fn view_file(&mut self, path: PathBuf) {
-        let output = self.context.output.clone();
-        self.spawn(async move {
-            if output.paint() == Paint::Plain {
-                return Err(usage("this terminal shows no colours"));
-            }
-            let columns = crossterm::terminal::size().map_or(80, |(width, _)| width);
-            let lines = tokio::task::spawn_blocking(move || picture::lines(&path, columns)).await;
-            let lines = lines.map_err(|error| CommandError::new(ExitCode::Other, error))?;
-            let lines = lines.map_err(|what| CommandError::new(ExitCode::File, what))?;
-            output.say(&lines.join("\n"))?;
-            Ok(None)
-        });
     }
 
     fn contacts(&mut self) -> Result<(), CommandError> {
@@ -545,118 +454,6 @@ impl Talk {
         });
         Ok(())
     }
-
-    /// Shows the digits, and asks whether they are the same on the other side.
-    fn verify(&mut self, who: String, digits: String) -> Result<(), CommandError> {
-        if !digits.chars().all(|c| c.is_ascii_digit()) {
-            let error = usage("digits follow the name");
-            return Err(error.hint("a name of several words stands in quotes: !verify 'tea lover'"));
-        }
-        let (context, client, own) = (self.context.clone(), self.client.clone(), self.own.clone());
-        self.spawn(async move {
-            let contact = match contact(&client, &who).await {
-                Ok(contact) => contact,
-                Err(error) if error.code() == ExitCode::Identity => {
-                    return ask_who_it_is(&context, &client, &who).await;
-                }
-                Err(error) => return Err(error),
-            };
-            let number = contact.safety_number(&own.identity_key);
-            let (user, name) = (contact.user, contact.nickname.to_string());
-            if digits.is_empty() {
-                people::show_number(&context, &contact, &number)?;
-                let shown = render::name(&name);
-                context.output.say(&format!(
-                    "Call {shown}, or meet. {shown} types !verify with your name, and sees the same \
-                     digits if nobody stands between you."
-                ))?;
-                return Ok(Some(Happened::Asking(Question::SameDigits { user, name })));
-            }
-            if !number.matches(&digits) {
-                let error = CommandError::new(ExitCode::Identity, "these are other digits");
-                let hint = "read them again; if they still differ, somebody stands between you";
-                return Err(error.hint(hint));
-            }
-            client.command(Command::Verify(user)).await?;
-            context.output.say(&format!("{} is verified.", render::name(&name)))?;
-            Ok(None)
-        });
-        Ok(())
-    }
-
-    /// Answers the first question; it is gone once it is answered.
-    async fn answer(&mut self, answer: &str) -> Result<(), CommandError> {
-        let Some(question) = self.questions.pop_front() else { return Ok(()) };
-        let warning = |text: &str| self.context.output.paint().warning(text);
-        let (command, said) = match (&question, answer.to_lowercase().as_str()) {
-            (Question::SameDigits { user, name }, "yes") => {
-                let said = format!("{} is verified.", render::name(name));
-                (Some(Command::Verify(*user)), said)
-            }
-            (Question::SameDigits { name, .. }, "no") => {
-                let name = render::name(name);
-                let said = warning(&format!(
-                    "Then do not trust what {name} writes: somebody may stand between you. \
-                     Compare again, slowly; if they differ still, tell {name} another way."
-                ));
-                (None, said)
-            }
-            (Question::WhoIsIt { known, new, name }, "accept") => {
-                let (known, new) = (*known, *new);
-                let shown = render::name(name);
-                let how = render::quoted(&shown);
-                let said = format!("{shown} has the new key now. Compare it: !verify {how}");
-                (Some(Command::AcceptIdentity { known, new }), said)
-            }
-            (Question::WhoIsIt { known, name, .. }, "keep") => {
-                let said = format!("You go on writing to {} as you knew them.", render::name(name));
-                (Some(Command::KeepIdentity(*known)), said)
-            }
-            (Question::SameDigits { .. } | Question::WhoIsIt { .. }, "later") => {
-                (None, "Nothing is decided; !verify asks again.".to_owned())
-            }
-            (Question::Sure { .. }, "no") => (None, "Nothing was done.".to_owned()),
-            (Question::Sure { command, .. }, "yes") => {
-                let command = command.clone();
-                self.take_up_again();
-                return self.room(command, None);
-            }
-            _ => {
-                self.questions.push_front(question);
-                let hint = "Please answer with one of the words; Ctrl-C ends the question.";
-                return self.say_quietly(hint);
-            }
-        };
-        self.take_up_again();
-        if let Some(command) = command {
-            self.client.command(command).await?;
-        }
-        self.say(&said)
-    }
-}
-
-/// A name leads to another key: shows its digits, and asks whose it is.
-async fn ask_who_it_is(
-    context: &Context,
-    client: &Client,
-    who: &str,
-) -> Result<Option<Happened>, CommandError> {
-    let own = client.profile().await?;
-    let contacts = client.contacts().await?;
-    let fold = Nickname::from_input(who).map(|name| name.fold()).unwrap_or_default();
-    let known = contacts.iter().find(|c| c.trust == Trust::Changed && c.nickname.fold() == fold);
-    let known = known.ok_or_else(CommandError::identity_changed)?;
-    let new = known.replaced_by.and_then(|user| contacts.iter().find(|c| c.user == user));
-    let new = new.ok_or_else(CommandError::identity_changed)?;
-    let name = known.nickname.to_string();
-    let shown = render::name(&name);
-    let paint = context.output.paint();
-    context.output.say(&paint.warning(&format!(
-        "The name {shown} belongs to another identity key now. It may be a new device, or an \
-         impostor. Call {shown}, over a line that you trust, and compare:"
-    )))?;
-    people::show_number(context, new, &new.safety_number(&own.identity_key))?;
-    Ok(Some(Happened::Asking(Question::WhoIsIt { known: known.user, new: new.user, name })))
 }
 
 async fn find_room(client: &Client, name: &str) -> Result<Place, CommandError> {
@@ -704,14 +501,5 @@ async fn send_to(client: &Client, place: Place, text: String) -> Happened {
         Ok(message) => Happened::Sent { message, place, text },
         Err(error @ ClientError::Closed) => Happened::Failed(error.into()),
         Err(error) => Happened::NotSent { error: error.into(), place, text },
-    }
-}
-
-/// `~` is the person's home, as in a shell.
-fn at_home(path: PathBuf) -> PathBuf {
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    match (path.strip_prefix("~"), home) {
-        (Ok(rest), Some(home)) => home.join(rest),
-        _ => path,
     }
 }

@@ -2,20 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use chatcore::engine::{Command, Event, FileKind, RoomRef, Sender};
+use chatcore::engine::{Command, Event, RoomRef, Sender};
 use chatcore::ids::{Conversation, MessageId, UserId};
-use chatcore::net::{ClientError, Fetched};
-use chatcore::trust::Trust;
 use chatcore::wire::content::ReceiptKind;
 use chatcore::wire::relay::CloseReason;
 
+use super::Talk;
+use super::files::Attempt;
 use super::flight::Stage;
 use super::settings::{Notify, Receipts};
+use super::state::{Link, Place};
 use super::terminal::Terminal;
-use super::{Fate, Happened, Link, Offered, Place, Talk, Transfer};
 use crate::error::CommandError;
 use crate::names::Names;
-use crate::paths::download_folder;
 use crate::render;
 use crate::show;
 
@@ -205,163 +204,4 @@ impl Talk {
         }
         Ok(())
     }
-
-    /// Tells of files that came, and fetches those that are wanted at once.
-    pub(super) async fn offer_files(&mut self) -> Result<(), CommandError> {
-        let waiting = self.client.waiting_files().await?;
-        let names = Names::load(&self.client).await?;
-        let mut lines = Vec::new();
-        for waiting in waiting {
-            let known = self.offered.iter().chain(&self.long_texts);
-            if known.map(|known| known.waiting.message).any(|known| known == waiting.message) {
-                continue;
-            }
-            let offered = Offered { waiting, fate: Fate::Waits, was_tried: false };
-            if offered.waiting.kind == FileKind::LongText {
-                self.long_texts.push(offered);
-                continue;
-            }
-            if !self.is_wanted(&offered) {
-                lines.push(offer(&names, self.offered.len() + 1, &offered));
-            }
-            self.offered.push(offered);
-        }
-        if !lines.is_empty() {
-            self.print(&lines)?;
-        }
-        self.fetch_what_is_wanted(Attempt::First)
-    }
-
-    /// Files of verified people are wanted up to the size that the person set.
-    fn is_wanted(&self, offered: &Offered) -> bool {
-        let file = &offered.waiting;
-        file.from.trust == Trust::Verified && file.manifest.size <= self.settings.autosave
-    }
-
-    fn fetch_what_is_wanted(&mut self, attempt: Attempt) -> Result<(), CommandError> {
-        if self.link != Link::Online {
-            return Ok(());
-        }
-        let due = |offered: &&Offered| match offered.fate {
-            Fate::Waits => attempt == Attempt::Again || !offered.was_tried,
-            Fate::IsFetched | Fate::Saved(_) | Fate::Failed => false,
-        };
-        let texts = self.long_texts.iter().filter(due);
-        let files = self.offered.iter().filter(due).filter(|file| self.is_wanted(file));
-        let wanted: Vec<_> = texts.chain(files).map(|file| file.waiting.message).collect();
-        for message in wanted {
-            if let Err(error) = self.fetch(message, None, Then::Nothing) {
-                if let Some(offered) = self.offered_mut(message) {
-                    offered.fate = Fate::Failed;
-                }
-                self.say_error(&error)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn offered_mut(&mut self, message: MessageId) -> Option<&mut Offered> {
-        let mut all = self.offered.iter_mut().chain(&mut self.long_texts);
-        all.find(|offered| offered.waiting.message == message)
-    }
-
-    /// Fetches a file in the background.
-    ///
-    /// # Errors
-    /// The folder can't be used.
-    pub(super) fn fetch(
-        &mut self,
-        message: MessageId,
-        folder: Option<&std::path::Path>,
-        then: Then,
-    ) -> Result<(), CommandError> {
-        let is_text = self.long_texts.iter().any(|text| text.waiting.message == message);
-        let folder = match is_text {
-            // It passes through a file for a moment.
-            true => self.context.paths.profile_folder(),
-            false => download_folder(folder.or(self.settings.folder.as_deref()))?,
-        };
-        let Some(offered) = self.offered_mut(message) else { return Ok(()) };
-        (offered.fate, offered.was_tried) = (Fate::IsFetched, true);
-        let waiting = offered.waiting.clone();
-        let label = match waiting.kind {
-            FileKind::File => render::name(&waiting.manifest.name),
-            FileKind::LongText => "a long text".to_owned(),
-        };
-        let transfer = self.begin_transfer(label, waiting.manifest.size);
-        let (client, happened) = (self.client.clone(), self.happened.clone());
-        let turn = self.transferring.clone();
-        self.spawn(async move {
-            let _turn = turn.lock().await;
-            let mut progress = |done| {
-                let _gone = happened.send(Happened::Progress { transfer, done });
-            };
-            let fetched = client.fetch_file(&waiting, &folder, &mut progress).await;
-            let _gone = happened.send(Happened::Ended { transfer });
-            Ok(match fetched {
-                Ok(Fetched::Saved(path)) => {
-                    let saved = Happened::Saved { message, path: path.clone() };
-                    match then {
-                        Then::Nothing => Some(saved),
-                        Then::View => {
-                            let _gone = happened.send(saved);
-                            Some(Happened::View(path))
-                        }
-                    }
-                }
-                Ok(Fetched::Text) => Some(Happened::Saved { message, path: folder }),
-                Err(error) => {
-                    let is_final = matches!(error, ClientError::File(_));
-                    let fate = if is_final { Fate::Failed } else { Fate::Waits };
-                    Some(Happened::NotFetched { message, error: error.into(), fate })
-                }
-            })
-        });
-        Ok(())
-    }
-
-    /// Shows a file on its way; returns its number.
-    pub(super) fn begin_transfer(&mut self, label: String, total: u64) -> u64 {
-        let transfer = self.next_transfer;
-        self.next_transfer += 1;
-        self.transfers.insert(transfer, Transfer { label, total, done: 0 });
-        transfer
-    }
-}
-
-/// What follows when a file is saved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Then {
-    Nothing,
-    /// It is shown.
-    View,
-}
-
-/// Whether something that failed may be tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Attempt {
-    First,
-    Again,
-}
-
-/// A line about a file that somebody sent.
-pub(super) fn offer(names: &Names, number: usize, offered: &Offered) -> String {
-    let file = &offered.waiting;
-    let place = match &file.room {
-        Some(room) => format!(" in #{}", render::name(&room.name)),
-        None => String::new(),
-    };
-    let mark = if file.from.trust == Trust::Verified { " ✓" } else { "" };
-    let what = match &offered.fate {
-        Fate::Waits => format!("!save {number}"),
-        Fate::IsFetched => "is being fetched".to_owned(),
-        Fate::Saved(path) => format!("saved as {}", render::line(&path.to_string_lossy())),
-        Fate::Failed => format!("was not fetched; !save {number} tries again"),
-    };
-    format!(
-        "{}{mark}{place} sent {} ({}): {what}",
-        names.marked(&file.from.user, file.from.nickname.as_str()),
-        render::name(&file.manifest.name),
-        render::size(file.manifest.size)
-    )
 }

@@ -2,10 +2,11 @@
 //!
 //! | file | for |
 //! |---|---|
-//! | `wizard` | the first run |
+//! | `start`, `wizard` | a profile that is open; the first run |
 //! | `mod` | the loop: keys, what arrives, what was begun |
-//! | `act` | what the person asks for |
+//! | `act`, `question`, `files` | what the person asks for, and is asked |
 //! | `arrivals` | what others sent |
+//! | `state`, `bottom` | what is known of the moment, and shown around the line |
 //! | `line`, `command`, `complete` | what is typed: text in, meaning out |
 //! | `screen`, `terminal` | what is painted |
 //! | `flight` | how far own messages came |
@@ -13,32 +14,30 @@
 
 mod act;
 mod arrivals;
+mod bottom;
 mod command;
 mod complete;
+mod files;
 mod flight;
 mod line;
 mod picture;
+mod question;
 mod screen;
 mod settings;
+mod start;
+mod state;
 mod terminal;
 mod wizard;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
-use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chatcore::engine::query::WaitingFile;
-use chatcore::engine::{
-    Command, ContactView, Lobby, ProfileView, Registration, Rejoin, RoomStanding, RoomView, query,
-};
+use chatcore::engine::{Command, Lobby, ProfileView, RoomStanding, query};
 use chatcore::ids::{Conversation, MessageId, UserId};
-use chatcore::invite::InviteLink;
 use chatcore::membership::RoomKind;
 use chatcore::net::{Client, ClientError, Events, Notice, Options, Reconnect};
-use chatcore::store::Store;
 use crossterm::event::{Event as TerminalEvent, EventStream, KeyEventKind};
 use crossterm::terminal::size;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -46,21 +45,23 @@ use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 use zeroize::Zeroizing;
 
-use crate::cli::{RoomCommand, TalkArgs};
 use crate::command::host::stopped;
 use crate::command::receive::serve;
 use crate::context::Context;
-use crate::error::{CommandError, ExitCode};
+use crate::error::CommandError;
 use crate::hosting::{Hosting, show_link};
 use crate::output::Output;
 use crate::prompt::Prompt;
 use crate::render;
 use crate::session::Session;
-use crate::store::RedbStore;
 use flight::Flight;
-use line::{Asked, IsFound, Line, MAX_TYPED};
+use line::{Asked, Line, MAX_TYPED};
+use question::Question;
 use screen::{Bottom, Screen};
-use settings::{Host, Settings};
+use settings::Settings;
+pub(crate) use start::run;
+use start::{Started, kept_settings};
+use state::{Fate, Happened, Interrupted, Leaving, Link, Mood, Offered, Place, Transfer};
 use terminal::Terminal;
 
 /// Name under which [`Settings`] are kept.
@@ -69,169 +70,6 @@ const SETTINGS: &str = "prompt/settings";
 const TYPED: &str = "prompt/typed";
 /// How long the way out may take: receipts go, nothing is lost without it.
 const LEAVING: Duration = Duration::from_secs(3);
-/// Most transfers shown at a time.
-const MAX_SHOWN_TRANSFERS: usize = 3;
-
-/// A profile that is ready to be opened.
-struct Started {
-    store: RedbStore,
-    /// The relay in this process.
-    host: Option<(Host, Hosting)>,
-    lobby: Lobby,
-    is_new: bool,
-}
-
-/// Where a person talks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
-    conversation: Conversation,
-    /// `#room`, or a nickname; not cleaned for terminals.
-    name: String,
-    kind: PlaceKind,
-}
-
-/// How the prompt shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PlaceKind {
-    /// The room that newcomers come into: `[Lobby]`.
-    Lobby,
-    /// `[#plans]`, so that nobody takes a room for the person it is named after.
-    Room,
-    /// `[bob]`.
-    Person,
-}
-
-/// What tasks tell the loop.
-enum Happened {
-    Failed(CommandError),
-    /// A text that was not sent, so that it is not lost.
-    NotSent {
-        error: CommandError,
-        place: Place,
-        text: String,
-    },
-    /// The person is elsewhere now, unless she moved again meanwhile.
-    Moved {
-        number: u64,
-        place: Place,
-    },
-    NotMoved {
-        number: u64,
-        error: CommandError,
-    },
-    Sent {
-        message: MessageId,
-        place: Place,
-        text: String,
-    },
-    Asking(Question),
-    Progress {
-        transfer: u64,
-        done: u64,
-    },
-    Ended {
-        transfer: u64,
-    },
-    Saved {
-        message: MessageId,
-        path: PathBuf,
-    },
-    NotFetched {
-        message: MessageId,
-        error: CommandError,
-        fate: Fate,
-    },
-    View(PathBuf),
-}
-
-/// A question that the next line answers.
-#[derive(Debug)]
-enum Question {
-    /// Whether the digits are the same.
-    SameDigits { user: UserId, name: String },
-    /// Whose name it is now.
-    WhoIsIt { known: UserId, new: UserId, name: String },
-    /// Whether something that can't be taken back is meant.
-    Sure { what: String, command: RoomCommand },
-}
-
-impl Question {
-    fn words(&self) -> String {
-        match self {
-            Self::SameDigits { name, .. } => {
-                format!("Does {} see the same digits?", render::name(name))
-            }
-            Self::WhoIsIt { name, .. } => {
-                format!("Accept the new key of {0}, or keep {0} as known?", render::name(name))
-            }
-            Self::Sure { what, .. } => format!("{what}?"),
-        }
-    }
-
-    const fn answers(&self) -> &'static str {
-        match self {
-            Self::SameDigits { .. } => "yes, no or later> ",
-            Self::WhoIsIt { .. } => "accept, keep or later> ",
-            Self::Sure { .. } => "yes or no> ",
-        }
-    }
-}
-
-/// A file on its way.
-#[derive(Debug)]
-struct Transfer {
-    label: String,
-    total: u64,
-    done: u64,
-}
-
-/// A file that somebody sent.
-#[derive(Debug)]
-struct Offered {
-    waiting: WaitingFile,
-    fate: Fate,
-    was_tried: bool,
-}
-
-/// What became of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Fate {
-    Waits,
-    IsFetched,
-    Saved(PathBuf),
-    /// It is not asked for again by itself.
-    Failed,
-}
-
-/// Whether the relay is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Link {
-    Connecting,
-    Online,
-    Offline(String),
-}
-
-/// Whether Ctrl-C was pressed on this line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Interrupted {
-    Once,
-    No,
-}
-
-/// Whether the person wanted to leave while something was under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leaving {
-    Asked,
-    No,
-}
-
-/// Whether the loop goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mood {
-    Stays,
-    Leaves,
-}
-
 struct Talk {
     context: Arc<Context>,
     /// Passes notices on to other processes.
@@ -271,78 +109,6 @@ struct Talk {
     mood: Mood,
     tasks: JoinSet<()>,
     happened: UnboundedSender<Happened>,
-}
-
-/// Opens the prompt; the first time asks what must be known.
-///
-/// # Errors
-/// No terminal; the profile; what the relay refuses for good.
-pub(crate) async fn run(context: Context, args: &TalkArgs) -> Result<(), CommandError> {
-    if context.prompt == Prompt::Unattended || !std::io::stdout().is_terminal() {
-        let what = "the prompt needs a terminal";
-        let hint = "for scripts there are chat send, chat receive and others: chat --help";
-        return Err(CommandError::new(ExitCode::Usage, what).hint(hint));
-    }
-    let started = match context.has_profile() {
-        true => start_again(&context, args).await?,
-        false => wizard::first_run(&context, args).await?,
-    };
-    talk(context, started).await
-}
-
-/// Opens a profile that exists; flags change where its relay is.
-async fn start_again(context: &Context, args: &TalkArgs) -> Result<Started, CommandError> {
-    let mut store = context.open_store()?;
-    if args.link.is_some() || args.connect.is_some() || args.nick.is_some() {
-        rejoin(&mut store, args)?;
-    }
-    let kept = kept_settings(&store)?;
-    let host = match (args.host, kept.host) {
-        (true, kept) => Some(wizard::host_from(args, kept)?),
-        (false, kept) => kept,
-    };
-    let lobby = if args.no_lobby { Lobby::Declined } else { Lobby::Wanted };
-    let mut started = Started { store, host: None, lobby, is_new: false };
-    let Some(host) = host else { return Ok(started) };
-    match wizard::start_hosting(&host).await {
-        Ok(hosting) => {
-            let own = query::profile(&started.store)?;
-            let address = hosting.own.to_string();
-            if args.connect.is_none() && own.relay == hosting.link.relay && own.address != address {
-                let (nickname, token) = (None, None);
-                let rejoin = Rejoin { nickname, relay: own.relay, address, token };
-                Client::rejoin(&mut started.store, rejoin)?;
-            }
-            started.host = Some((host, hosting));
-        }
-        // It may run already, in another process.
-        Err(error) => {
-            let _told = error.report(&mut std::io::stderr());
-        }
-    }
-    Ok(started)
-}
-
-fn rejoin(store: &mut RedbStore, args: &TalkArgs) -> Result<(), CommandError> {
-    let own = query::profile(store)?;
-    let link: Option<InviteLink> = args.link.as_deref().map(wizard::parse_link).transpose()?;
-    let nickname = args.nick.as_deref().map(crate::command::join::parse_nickname).transpose()?;
-    if nickname.is_some() && own.registration == Registration::Done {
-        let what = "you have a name here already";
-        return Err(CommandError::new(ExitCode::Usage, what).hint("change it with !nick NAME"));
-    }
-    let address = match (&args.connect, &link) {
-        (Some(address), _) => wizard::parse_address(address)?,
-        (None, Some(link)) => link.address(),
-        (None, None) => own.address,
-    };
-    let (relay, token) = link.map_or((own.relay, None), |link| (link.relay, link.token));
-    Ok(Client::rejoin(store, Rejoin { nickname, relay, address, token })?)
-}
-
-fn kept_settings(store: &dyn Store) -> Result<Settings, CommandError> {
-    let kept = query::kept(store, SETTINGS, 1)?;
-    Ok(kept.first().map_or_else(Settings::default, |(_, bytes)| Settings::decode(bytes)))
 }
 
 async fn talk(context: Context, started: Started) -> Result<(), CommandError> {
@@ -592,25 +358,6 @@ impl Talk {
         }
     }
 
-    /// Asks something; what is being typed is put aside until it is answered.
-    fn ask(&mut self, question: Question) {
-        if self.questions.is_empty() {
-            self.set_aside = Some(self.line.text().to_owned());
-            self.line.clear();
-        }
-        self.questions.push_back(question);
-    }
-
-    /// Goes on with the line that a question interrupted.
-    fn take_up_again(&mut self) {
-        self.line.clear();
-        if self.questions.is_empty()
-            && let Some(text) = self.set_aside.take()
-        {
-            self.line.put(text);
-        }
-    }
-
     /// A file that is dropped into the terminal arrives as its path.
     fn dropped_path(&self, text: &str) -> Option<String> {
         if !self.line.text().is_empty() {
@@ -731,109 +478,6 @@ impl Talk {
         Ok(())
     }
 
-    fn print(&mut self, lines: &[String]) -> Result<(), CommandError> {
-        self.shown = self.bottom();
-        Terminal::write(&self.screen.print(lines, &self.shown))
-    }
-
-    fn say(&mut self, line: &str) -> Result<(), CommandError> {
-        self.print(&[line.to_owned()])
-    }
-
-    fn say_quietly(&mut self, line: &str) -> Result<(), CommandError> {
-        let line = self.context.output.paint().dim(line);
-        self.print(&[line])
-    }
-
-    fn say_error(&mut self, error: &CommandError) -> Result<(), CommandError> {
-        let mut lines = error.in_prompt();
-        if let Some(what) = lines.first_mut() {
-            *what = self.context.output.paint().warning(what);
-        }
-        self.print(&lines)
-    }
-
-    /// Paints the bottom again if it changed.
-    fn refresh(&mut self) -> Result<(), CommandError> {
-        let bottom = self.bottom();
-        if bottom == self.shown {
-            return Ok(());
-        }
-        self.shown = bottom;
-        Terminal::write(&self.screen.paint(&self.shown))
-    }
-
-    fn bottom(&self) -> Bottom {
-        let mut status: Vec<String> = self
-            .transfers
-            .values()
-            .take(MAX_SHOWN_TRANSFERS)
-            .map(|transfer| {
-                let percent = u128::from(transfer.done) * 100 / u128::from(transfer.total.max(1));
-                format!("{}: {percent} % of {}", transfer.label, render::size(transfer.total))
-            })
-            .collect();
-        match &self.link {
-            Link::Connecting => status.push("connecting…".to_owned()),
-            Link::Online => {}
-            Link::Offline(why) => {
-                status.push(format!("offline, what you write goes out later: {why}"));
-            }
-        }
-        let mut parts = Vec::new();
-        if self.leaving == Leaving::Asked && !self.tasks.is_empty() {
-            parts.push("something is under way and would be lost; again to leave".to_owned());
-        }
-        if let Some(name) = &self.moving {
-            parts.push(format!("looking for {}", render::name(name)));
-        }
-        if self.interrupted == Interrupted::Once {
-            parts.push(match self.line.text().is_empty() {
-                true => "Ctrl-D or !quit leaves".to_owned(),
-                false => "Ctrl-C again throws the line away".to_owned(),
-            });
-        }
-        parts.extend(self.flight.shown());
-        if !self.unread.is_empty() {
-            let each = |(name, count): &(String, u64)| format!("{} {count}", render::name(name));
-            let all: Vec<_> = self.unread.values().map(each).collect();
-            parts.push(format!("unread: {}", all.join(", ")));
-        }
-        if !parts.is_empty() {
-            status.push(parts.join(" · "));
-        }
-        status.extend(self.questions.front().map(Question::words));
-        Bottom {
-            status,
-            prompt: self.prompt(),
-            text: self.line.text().to_owned(),
-            cursor: self.line.cursor(),
-        }
-    }
-
-    fn prompt(&self) -> String {
-        match self.line.search() {
-            Some((term, IsFound::Yes)) => return format!("(search: {term}) "),
-            Some((term, IsFound::No)) => return format!("(search: {term}, nothing older) "),
-            None => {}
-        }
-        if let Some(question) = self.questions.front() {
-            return question.answers().to_owned();
-        }
-        let own = render::name(self.own.nickname.as_str());
-        match &self.place {
-            Some(place) => {
-                let name = render::name(&place.name);
-                let name = match place.kind {
-                    PlaceKind::Lobby => name.strip_prefix('#').unwrap_or(&name),
-                    PlaceKind::Room | PlaceKind::Person => &name,
-                };
-                format!("[{name}] {own}> ")
-            }
-            None => format!("{own}> "),
-        }
-    }
-
     async fn notice(&mut self, notice: Notice) -> Result<(), CommandError> {
         self.session.teller().tell(&notice);
         match notice {
@@ -846,25 +490,6 @@ impl Talk {
             }
             Notice::Stopped(error) => Err(error.into()),
             _ => Ok(()),
-        }
-    }
-}
-
-impl Place {
-    fn room(room: &RoomView) -> Self {
-        let is_lobby = room.kind == RoomKind::Open && room.name == "Lobby";
-        Self {
-            conversation: Conversation::Room(room.room),
-            name: format!("#{}", room.name),
-            kind: if is_lobby { PlaceKind::Lobby } else { PlaceKind::Room },
-        }
-    }
-
-    fn person(contact: &ContactView) -> Self {
-        Self {
-            conversation: Conversation::User(contact.user),
-            name: contact.nickname.to_string(),
-            kind: PlaceKind::Person,
         }
     }
 }

@@ -9,8 +9,8 @@ use chatcore::net::{Client, Options, Reconnect};
 use chatcore::wire::relay::ErrorCode;
 use server::config::Settings as RelaySettings;
 
-use super::Started;
 use super::settings::Host;
+use super::start::Started;
 use crate::cli::TalkArgs;
 use crate::command::join::parse_nickname;
 use crate::context::Context;

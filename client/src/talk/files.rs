@@ -1,0 +1,278 @@
+//! Files on their way, in both directions.
+
+use std::path::PathBuf;
+
+use chatcore::engine::FileKind;
+use chatcore::ids::MessageId;
+use chatcore::net::{ClientError, Fetched};
+use chatcore::trust::Trust;
+
+use super::act::usage;
+use super::state::{Fate, Happened, Link, Offered, Transfer};
+use super::{Talk, picture};
+use crate::error::{CommandError, ExitCode};
+use crate::names::Names;
+use crate::paths::download_folder;
+use crate::render::{self, Paint};
+
+/// What follows when a file is saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    Nothing,
+    /// It is shown.
+    View,
+}
+
+/// Whether something that failed may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attempt {
+    First,
+    Again,
+}
+
+impl Talk {
+    pub(super) fn send_files(&mut self, paths: Vec<PathBuf>) -> Result<(), CommandError> {
+        let Some(place) = self.place.clone() else {
+            return Err(usage("where to?").hint("first: !room NAME or !msg NAME"));
+        };
+        for path in paths {
+            let path = at_home(path);
+            let failed = |error| CommandError::file(&path, &error);
+            let size = std::fs::metadata(&path).map_err(failed)?.len();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let label = format!("{} → {}", render::name(&name), render::name(&place.name));
+            let transfer = self.begin_transfer(label, size);
+            let (client, happened) = (self.client.clone(), self.happened.clone());
+            let (turn, place) = (self.transferring.clone(), place.clone());
+            self.spawn(async move {
+                let _turn = turn.lock().await;
+                let mut progress = |done| {
+                    let _gone = happened.send(Happened::Progress { transfer, done });
+                };
+                let to = place.conversation;
+                let sent = client.send_file_to(to, &path, &mut progress).await;
+                let _gone = happened.send(Happened::Ended { transfer });
+                let text = format!("[file {name}] {}", render::size(size));
+                Ok(Some(Happened::Sent { message: sent?, place, text }))
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) async fn save(
+        &mut self,
+        number: Option<usize>,
+        folder: Option<PathBuf>,
+    ) -> Result<(), CommandError> {
+        let Some(number) = number else {
+            let names = Names::load(&self.client).await?;
+            let files = self.offered.iter().enumerate();
+            let lines: Vec<_> = files.map(|(place, file)| offer(&names, place + 1, file)).collect();
+            return match lines.is_empty() {
+                true => self.say("Nobody sent a file since you are here."),
+                false => self.print(&lines),
+            };
+        };
+        let (message, fate) = self.offered_as(number)?;
+        let folder = folder.map(at_home);
+        match (fate, &folder) {
+            (Fate::IsFetched, _) => self.say("It is being fetched."),
+            (Fate::Saved(path), None) => {
+                self.say(&format!("It is saved as {}", render::line(&path.to_string_lossy())))
+            }
+            (Fate::Saved(path), Some(_)) => {
+                let shown = render::line(&path.to_string_lossy());
+                Err(usage("it is saved already").hint(format_args!("copy it: {shown}")))
+            }
+            (Fate::Waits | Fate::Failed, folder) => {
+                self.fetch(message, folder.as_deref(), Then::Nothing)
+            }
+        }
+    }
+
+    pub(super) fn offered_as(&self, number: usize) -> Result<(MessageId, Fate), CommandError> {
+        let file = number.checked_sub(1).and_then(|place| self.offered.get(place));
+        let file = file.map(|file| (file.waiting.message, file.fate.clone()));
+        file.ok_or_else(|| usage("there is no such file").hint("!save lists those that there are"))
+    }
+
+    pub(super) fn view(&mut self, number: usize) -> Result<(), CommandError> {
+        match self.offered_as(number)? {
+            (_, Fate::Saved(path)) => {
+                self.view_file(path);
+                Ok(())
+            }
+            (_, Fate::IsFetched) => self.say("It is being fetched; again in a moment."),
+            (message, Fate::Waits | Fate::Failed) => self.fetch(message, None, Then::View),
+        }
+    }
+
+    /// Shows a picture that is on disk.
+    pub(super) fn view_file(&mut self, path: PathBuf) {
+        let output = self.context.output.clone();
+        self.spawn(async move {
+            if output.paint() == Paint::Plain {
+                return Err(usage("this terminal shows no colours"));
+            }
+            let columns = crossterm::terminal::size().map_or(80, |(width, _)| width);
+            let lines = tokio::task::spawn_blocking(move || picture::lines(&path, columns)).await;
+            let lines = lines.map_err(|error| CommandError::new(ExitCode::Other, error))?;
+            let lines = lines.map_err(|what| CommandError::new(ExitCode::File, what))?;
+            output.say(&lines.join("\n"))?;
+            Ok(None)
+        });
+    }
+
+    /// Tells of files that came, and fetches those that are wanted at once.
+    pub(super) async fn offer_files(&mut self) -> Result<(), CommandError> {
+        let waiting = self.client.waiting_files().await?;
+        let names = Names::load(&self.client).await?;
+        let mut lines = Vec::new();
+        for waiting in waiting {
+            let known = self.offered.iter().chain(&self.long_texts);
+            if known.map(|known| known.waiting.message).any(|known| known == waiting.message) {
+                continue;
+            }
+            let offered = Offered { waiting, fate: Fate::Waits, was_tried: false };
+            if offered.waiting.kind == FileKind::LongText {
+                self.long_texts.push(offered);
+                continue;
+            }
+            if !self.is_wanted(&offered) {
+                lines.push(offer(&names, self.offered.len() + 1, &offered));
+            }
+            self.offered.push(offered);
+        }
+        if !lines.is_empty() {
+            self.print(&lines)?;
+        }
+        self.fetch_what_is_wanted(Attempt::First)
+    }
+
+    /// Files of verified people are wanted up to the size that the person set.
+    pub(super) fn is_wanted(&self, offered: &Offered) -> bool {
+        let file = &offered.waiting;
+        file.from.trust == Trust::Verified && file.manifest.size <= self.settings.autosave
+    }
+
+    pub(super) fn fetch_what_is_wanted(&mut self, attempt: Attempt) -> Result<(), CommandError> {
+        if self.link != Link::Online {
+            return Ok(());
+        }
+        let due = |offered: &&Offered| match offered.fate {
+            Fate::Waits => attempt == Attempt::Again || !offered.was_tried,
+            Fate::IsFetched | Fate::Saved(_) | Fate::Failed => false,
+        };
+        let texts = self.long_texts.iter().filter(due);
+        let files = self.offered.iter().filter(due).filter(|file| self.is_wanted(file));
+        let wanted: Vec<_> = texts.chain(files).map(|file| file.waiting.message).collect();
+        for message in wanted {
+            if let Err(error) = self.fetch(message, None, Then::Nothing) {
+                if let Some(offered) = self.offered_mut(message) {
+                    offered.fate = Fate::Failed;
+                }
+                self.say_error(&error)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn offered_mut(&mut self, message: MessageId) -> Option<&mut Offered> {
+        let mut all = self.offered.iter_mut().chain(&mut self.long_texts);
+        all.find(|offered| offered.waiting.message == message)
+    }
+
+    /// Fetches a file in the background.
+    ///
+    /// # Errors
+    /// The folder can't be used.
+    pub(super) fn fetch(
+        &mut self,
+        message: MessageId,
+        folder: Option<&std::path::Path>,
+        then: Then,
+    ) -> Result<(), CommandError> {
+        let is_text = self.long_texts.iter().any(|text| text.waiting.message == message);
+        let folder = match is_text {
+            // It passes through a file for a moment.
+            true => self.context.paths.profile_folder(),
+            false => download_folder(folder.or(self.settings.folder.as_deref()))?,
+        };
+        let Some(offered) = self.offered_mut(message) else { return Ok(()) };
+        (offered.fate, offered.was_tried) = (Fate::IsFetched, true);
+        let waiting = offered.waiting.clone();
+        let label = match waiting.kind {
+            FileKind::File => render::name(&waiting.manifest.name),
+            FileKind::LongText => "a long text".to_owned(),
+        };
+        let transfer = self.begin_transfer(label, waiting.manifest.size);
+        let (client, happened) = (self.client.clone(), self.happened.clone());
+        let turn = self.transferring.clone();
+        self.spawn(async move {
+            let _turn = turn.lock().await;
+            let mut progress = |done| {
+                let _gone = happened.send(Happened::Progress { transfer, done });
+            };
+            let fetched = client.fetch_file(&waiting, &folder, &mut progress).await;
+            let _gone = happened.send(Happened::Ended { transfer });
+            Ok(match fetched {
+                Ok(Fetched::Saved(path)) => {
+                    let saved = Happened::Saved { message, path: path.clone() };
+                    match then {
+                        Then::Nothing => Some(saved),
+                        Then::View => {
+                            let _gone = happened.send(saved);
+                            Some(Happened::View(path))
+                        }
+                    }
+                }
+                Ok(Fetched::Text) => Some(Happened::Saved { message, path: folder }),
+                Err(error) => {
+                    let is_final = matches!(error, ClientError::File(_));
+                    let fate = if is_final { Fate::Failed } else { Fate::Waits };
+                    Some(Happened::NotFetched { message, error: error.into(), fate })
+                }
+            })
+        });
+        Ok(())
+    }
+
+    /// Shows a file on its way; returns its number.
+    pub(super) fn begin_transfer(&mut self, label: String, total: u64) -> u64 {
+        let transfer = self.next_transfer;
+        self.next_transfer += 1;
+        self.transfers.insert(transfer, Transfer { label, total, done: 0 });
+        transfer
+    }
+}
+
+/// A line about a file that somebody sent.
+pub(super) fn offer(names: &Names, number: usize, offered: &Offered) -> String {
+    let file = &offered.waiting;
+    let place = match &file.room {
+        Some(room) => format!(" in #{}", render::name(&room.name)),
+        None => String::new(),
+    };
+    let mark = if file.from.trust == Trust::Verified { " ✓" } else { "" };
+    let what = match &offered.fate {
+        Fate::Waits => format!("!save {number}"),
+        Fate::IsFetched => "is being fetched".to_owned(),
+        Fate::Saved(path) => format!("saved as {}", render::line(&path.to_string_lossy())),
+        Fate::Failed => format!("was not fetched; !save {number} tries again"),
+    };
+    format!(
+        "{}{mark}{place} sent {} ({}): {what}",
+        names.marked(&file.from.user, file.from.nickname.as_str()),
+        render::name(&file.manifest.name),
+        render::size(file.manifest.size)
+    )
+}
+
+/// `~` is the person's home, as in a shell.
+fn at_home(path: PathBuf) -> PathBuf {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    match (path.strip_prefix("~"), home) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path,
+    }
+}
