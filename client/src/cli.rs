@@ -143,7 +143,7 @@ pub enum Command {
         visible_alias = "bot",
         after_help = "Example:\n  echo '{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"whoami\"}' | chat rpc"
     )]
-    Rpc,
+    Rpc(RpcArgs),
     /// Show earlier messages with somebody, or in a room
     #[command(after_help = "Examples:\n  chat history bob --limit 20\n  chat history '#tea'")]
     History(HistoryArgs),
@@ -271,6 +271,14 @@ pub struct ReceiveArgs {
     /// message is kept and given to it again
     #[arg(long, value_name = "COMMAND")]
     pub exec: Option<String>,
+}
+
+/// What `rpc` takes.
+#[derive(Debug, Args)]
+pub struct RpcArgs {
+    /// Save files in this folder [default: the current one]
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
 }
 
 /// What `history` takes.

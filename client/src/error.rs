@@ -330,6 +330,12 @@ impl From<EngineError> for CommandError {
             EngineError::OtherRelay => {
                 say(ExitCode::Usage, "use another profile for this relay: --profile NAME")
             }
+            EngineError::NotFollowing => {
+                say(ExitCode::Other, "it fell too far behind, or ended it; repeat the command")
+            }
+            EngineError::TooManyPrograms { .. } => {
+                say(ExitCode::Limit, "end one: the method unsubscribe of chat rpc")
+            }
             EngineError::Busy => say(ExitCode::Other, "wait a little, then repeat the command"),
             EngineError::Room(failure) => failure.into(),
             EngineError::Offline => say(ExitCode::RelayUnreachable, "check the network"),

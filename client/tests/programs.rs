@@ -24,7 +24,7 @@ struct Program {
 impl Program {
     fn start(world: &World, who: &str) -> Self {
         let mut child = world
-            .command(who, &["rpc"])
+            .command(who, &["rpc", "--to", world.inbox(who).to_str().unwrap()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -158,6 +158,12 @@ fn a_program_asks_in_json_and_is_answered() {
     assert_eq!(alice.ok("rooms", json!({}))[0]["room"], "Lobby");
     assert_eq!(alice.ok("room", json!({"room": "Lobby"}))["members"][0]["nickname"], "alice");
     alice.ok("command", json!({"args": ["room", "create", "plans"]}));
+    // Nobody's standard input is read for another.
+    assert_eq!(alice.code("command", json!({"args": ["send", "bob", "-"]})), 2);
+    let input = json!({"args": ["send", "bob", "-"], "input": "from a pipe"});
+    alice.ok("command", input);
+    assert_eq!(alice.code("send_file", json!({"to": "bob", "path": "relative"})), -32602);
+    assert_eq!(alice.code("whoami", json!([1])), -32602);
 
     assert_eq!(alice.code("send", json!({"to": "nobody", "text": "x"})), 5);
     assert_eq!(alice.code("send", json!({"to": "bob", "text": "x", "verified_only": true})), 6);
@@ -186,7 +192,7 @@ fn a_program_asks_in_json_and_is_answered() {
     assert_eq!(second.ok("whoami", json!({}))["nickname"], "alice");
     second.end();
     alice.end();
-    assert_eq!(world.texts("bob"), ["-", "--help", "two\nlines", "from beside"]);
+    assert_eq!(world.texts("bob"), ["-", "--help", "two\nlines", "from a pipe", "from beside"]);
 }
 
 #[test]
@@ -239,6 +245,57 @@ fn events_are_repeated_until_they_are_acknowledged() {
     bot.end();
     // The person sees everything all the same.
     assert_eq!(world.texts("bob"), ["one", "two"]);
+}
+
+#[test]
+fn a_program_is_told_of_files_and_long_texts_and_of_nothing_too_soon() {
+    let world = World::with(&["alice", "bob"]);
+    let mut bot = Program::start(&world, "bob");
+    bot.ok("subscribe", json!({"name": "bot"}));
+    let path = world.file("note.txt", b"a note");
+    world.ok("alice", &["send-file", "bob", &path]);
+    let file = loop {
+        let heard = bot.hear();
+        if heard["params"]["event"]["type"] == "file" {
+            break heard;
+        }
+    };
+    assert_eq!(fs::read(file["params"]["event"]["path"].as_str().unwrap()).unwrap(), b"a note");
+    let long = "long ".repeat(10_000);
+    world.ok("alice", &["send", "bob", &long]);
+    assert_eq!(bot.text().1, long);
+    // Nobody can have what has not happened.
+    bot.ok("acknowledge", json!({"number": u64::MAX}));
+    world.ok("alice", &["send", "bob", "later"]);
+    assert_eq!(bot.text().1, "later");
+    bot.end();
+    let mut bot = Program::start(&world, "bob");
+    let waiting = bot.ok("events", json!({"name": "bot"}));
+    assert_eq!(waiting[0]["event"]["text"], "later", "{waiting}");
+    bot.end();
+}
+
+#[test]
+fn a_message_whose_command_failed_is_not_passed_over() {
+    let world = World::with(&["alice", "bob"]);
+    let mut owner = Program::start(&world, "bob");
+    owner.ok("whoami", json!({}));
+    world.ok("bob", &["receive", "--as", "s"]);
+    world.ok("alice", &["send", "bob", "one"]);
+    let mut failing = world
+        .command("bob", &["receive", "--follow", "--as", "s", "--exec", "grep -q two"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(failing.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("the command ended with")));
+    world.ok("alice", &["send", "bob", "two"]);
+    failing.kill().unwrap();
+    failing.wait().unwrap();
+    let told = world.ok("bob", &["receive", "--as", "s"]);
+    assert!(told.contains(r#""one""#) && told.contains(r#""two""#), "{told}");
+    world.fails("bob", &["receive", "--as", "s", "--to", "/tmp"], 2);
+    owner.end();
 }
 
 #[test]

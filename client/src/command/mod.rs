@@ -18,7 +18,7 @@ pub(crate) mod whoami;
 
 use chatcore::engine::Command as EngineCommand;
 
-use crate::cli::{AccountCommand, Cli, Command, ReceiveArgs, TalkArgs};
+use crate::cli::{AccountCommand, Cli, Command, ReceiveArgs, RpcArgs, TalkArgs};
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::online::{block_on, serve};
@@ -43,7 +43,7 @@ pub fn run(cli: &Cli) -> Result<(), CommandError> {
         Command::Passphrase(args) => passphrase::run(&context, args),
         Command::Join(args) => block_on(join::run(&context, args)),
         Command::Receive(args) => receive(&context, args),
-        Command::Rpc => rpc(&context),
+        Command::Rpc(args) => rpc(&context, args),
         Command::Account(AccountCommand::Delete(args)) => block_on(account::delete(&context, args)),
         Command::Host(args) => serve(host::run(&context, args)),
         Command::Demo => block_on(demo::run(&context)),
@@ -68,16 +68,16 @@ fn receive(context: &Context, args: &ReceiveArgs) -> Result<(), CommandError> {
 }
 
 #[cfg(unix)]
-fn rpc(context: &Context) -> Result<(), CommandError> {
+fn rpc(context: &Context, args: &RpcArgs) -> Result<(), CommandError> {
     match remote::Remote::connect(context) {
         Some(remote) => rpc::pass_on(remote),
-        None => block_on(rpc::run(context)),
+        None => block_on(rpc::run(context, args)),
     }
 }
 
 #[cfg(not(unix))]
-fn rpc(context: &Context) -> Result<(), CommandError> {
-    block_on(rpc::run(context))
+fn rpc(context: &Context, args: &RpcArgs) -> Result<(), CommandError> {
+    block_on(rpc::run(context, args))
 }
 
 /// Does what a command says that several processes may ask of one client.
@@ -106,7 +106,7 @@ pub(crate) async fn shared(context: &Context, command: &Command) -> Result<(), C
         Command::Nick(args) => account::nick(context, args).await,
         Command::Join(_)
         | Command::Receive(_)
-        | Command::Rpc
+        | Command::Rpc(_)
         | Command::Passphrase(_)
         | Command::Account(_)
         | Command::Host(_)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chatcore::engine::query::WaitingFile;
 use chatcore::engine::{Command, Event, FileKind, ProgramName};
-use chatcore::net::{Client, ClientError, Notice, Reconnect};
+use chatcore::net::{Client, ClientError, Notice, Options, Reconnect};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep_until};
 
@@ -15,16 +15,16 @@ use crate::cli::ReceiveArgs;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::names::Names;
-use crate::online::Online;
+use crate::online::{Notices, Online};
 use crate::paths::download_folder;
 use crate::progress::Progress;
-use crate::session::{self, Session};
+use crate::session::{Serving, Session};
 use crate::show;
 
 /// Journal entries shown at a time.
 const BATCH: usize = 256;
 /// Time until a command that failed is tried again.
-const TRY_AGAIN: Duration = Duration::from_secs(10);
+pub(super) const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Shows what waits, saves files, sends receipts; with `--follow` goes on.
 ///
@@ -43,7 +43,10 @@ async fn drain(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<(
     let Online { client, notices } = Online::connect(context, Reconnect::Never).await?;
     let session = Session::new(client.clone());
     // A command for each message may ask something of this process.
-    let serving = args.exec.as_ref().and_then(|_| serve(context, &session));
+    let serving = match args.exec {
+        Some(_) => Serving::new(context, &session),
+        None => Serving::default(),
+    };
     let mut told = session.listen();
     let telling = tokio::spawn(session.teller().tell_all(notices));
     begin(&client, args).await?;
@@ -58,25 +61,32 @@ async fn drain(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<(
         result = settle => result,
         () = listen => Err(ClientError::Closed.into()),
     };
-    print_journal(context, &client, args).await?;
+    let printed = print_journal(context, &client, args).await?;
     result?;
     let settled = client.settle().await;
-    drop((serving, session));
+    serving.close().await;
+    drop(session);
     if let Some(client) = Arc::into_inner(client) {
         client.close().await;
         let _ended = telling.await;
     }
     settled?;
-    failed.map_or(Ok(()), Err)
+    match printed {
+        Printed::Failed(error) => Err(error),
+        Printed::All => failed.map_or(Ok(()), Err),
+    }
 }
 
 async fn follow(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<(), CommandError> {
-    let Online { client, notices } = Online::connect(context, Reconnect::Always).await?;
+    let options = Options { reconnect: Reconnect::Always };
+    let (client, events) = Client::open(context.open_store()?, options)?;
+    let client = Arc::new(client);
     let session = Session::new(client.clone());
-    let _serving = serve(context, &session);
+    let _serving = Serving::new(context, &session);
     let mut told = session.listen();
     // Beside what follows: a command for a message may ask something that a notice answers.
-    tokio::spawn(session.teller().tell_all(notices));
+    tokio::spawn(session.teller().tell_all(Notices::Own(events)));
+    client.online().await?;
     begin(&client, args).await?;
     let mut failed = None;
     fetch_all(context, &client, folder, &mut failed).await?;
@@ -128,23 +138,6 @@ async fn follow(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<
     }
 }
 
-/// Lets other processes use the profile while this one has it open.
-#[cfg(unix)]
-pub(crate) fn serve(context: &Context, session: &Session) -> Option<session::socket::Listening> {
-    match session::socket::listen(context, session) {
-        Ok(listening) => Some(listening),
-        Err(error) => {
-            eprintln!("chat: other commands can't use this profile meanwhile: {error}");
-            None
-        }
-    }
-}
-
-#[cfg(not(unix))]
-pub(crate) fn serve(_context: &Context, _session: &Session) -> Option<()> {
-    None
-}
-
 /// A program that reads under its own name follows from now on.
 async fn begin(client: &Client, args: &ReceiveArgs) -> Result<(), CommandError> {
     match &args.reader {
@@ -153,18 +146,25 @@ async fn begin(client: &Client, args: &ReceiveArgs) -> Result<(), CommandError> 
     }
 }
 
+/// How far the journal was printed.
+enum Printed {
+    All,
+    /// The command failed for a message; that and what follows waits.
+    Failed(CommandError),
+}
+
 /// Prints what was not shown yet; returns when to try again if a command failed.
 async fn shown(
     context: &Context,
     client: &Client,
     args: &ReceiveArgs,
 ) -> Result<Option<Instant>, CommandError> {
-    match print_journal(context, client, args).await {
-        Err(error) if args.exec.is_some() && error.code() == crate::error::ExitCode::Other => {
+    match print_journal(context, client, args).await? {
+        Printed::All => Ok(None),
+        Printed::Failed(error) => {
             show::trouble(&error);
             Ok(Some(Instant::now() + TRY_AGAIN))
         }
-        done => done.map(|()| None),
     }
 }
 
@@ -174,14 +174,14 @@ async fn print_journal(
     context: &Context,
     client: &Client,
     args: &ReceiveArgs,
-) -> Result<(), CommandError> {
+) -> Result<Printed, CommandError> {
     loop {
         let events = match &args.reader {
             Some(name) => client.journal_of(name.clone(), BATCH).await?,
             None => client.journal(BATCH).await?,
         };
         let Some((last, _)) = events.last() else {
-            return Ok(());
+            return Ok(Printed::All);
         };
         let last = *last;
         let names = Names::load(client).await?;
@@ -191,8 +191,10 @@ async fn print_journal(
                 (Some(command), true) => {
                     // What was printed before is not printed again if the command fails.
                     has(client, args.reader.as_ref(), number.saturating_sub(1)).await?;
-                    if let Some(line) = show::json(&names, event) {
-                        exec(command, &line).await?;
+                    if let Some(line) = show::json(&names, event)
+                        && let Err(error) = exec(command, &line).await
+                    {
+                        return Ok(Printed::Failed(error));
                     }
                     has(client, args.reader.as_ref(), *number).await?;
                 }
@@ -218,7 +220,7 @@ async fn has(
 }
 
 /// Saves every file that waits; one that can't be saved does not hold up the others.
-async fn fetch_all(
+pub(super) async fn fetch_all(
     context: &Context,
     client: &Client,
     folder: &Path,

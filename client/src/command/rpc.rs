@@ -6,59 +6,119 @@ use std::sync::Arc;
 #[cfg(unix)]
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use std::path::Path;
+use std::time::Duration;
+
+#[cfg(unix)]
+use chatcore::engine::EngineError;
+use chatcore::engine::Event;
 use chatcore::net::{Client, ClientError, Notice, Options, Reconnect};
 #[cfg(unix)]
 use serde_json::{Value, json};
 
 #[cfg(unix)]
 use super::exec;
-use super::receive::serve;
+#[cfg(unix)]
+use super::receive::TRY_AGAIN;
+use super::receive::fetch_all;
 #[cfg(unix)]
 use crate::cli::ReceiveArgs;
+use crate::cli::RpcArgs;
 use crate::context::Context;
 use crate::error::CommandError;
 #[cfg(unix)]
 use crate::error::ExitCode;
 use crate::online::{Notices, Online};
+use crate::paths::download_folder;
 #[cfg(unix)]
 use crate::session::remote::{Heard, Remote};
-use crate::session::{Session, rpc};
+use crate::session::{Phase, Serving, Session, rpc};
+use crate::show;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 
 #[cfg(unix)]
 type Socket = std::os::unix::net::UnixStream;
+
+/// How long the way out may take: what is due goes out the next time.
+const LEAVING: Duration = Duration::from_secs(3);
 
 /// Opens the profile and serves programs over standard input and output, until the input ends.
 ///
 /// # Errors
 /// Relay or store.
-pub(super) async fn run(context: &Context) -> Result<(), CommandError> {
+pub(super) async fn run(context: &Context, args: &RpcArgs) -> Result<(), CommandError> {
+    let folder = download_folder(args.to.as_deref())?;
     let store = context.open_store()?;
     let (client, events) = Client::open(store, Options { reconnect: Reconnect::Always })?;
     let client = Arc::new(client);
     let mut notices = Notices::Own(events);
-    let result = talk(context, Session::new(client.clone()), &mut notices).await;
-    result.and(Online { client, notices }.finish().await)
+    let session = Session::new(client.clone());
+    let result = talk(context, &session, &mut notices, &folder).await;
+    if session.is_online() {
+        let _late = tokio::time::timeout(LEAVING, client.settle()).await;
+    }
+    drop(session);
+    Online { client, notices }.close().await;
+    result
 }
 
 async fn talk(
     context: &Context,
-    session: Session,
+    session: &Session,
     notices: &mut Notices,
+    folder: &Path,
 ) -> Result<(), CommandError> {
-    let _serving = serve(context, &session);
+    let serving = Serving::new(context, session);
     let context = Context { session: Some(session.clone()), ..context.clone() };
     let input = tokio::io::BufReader::new(tokio::io::stdin());
-    let talk = rpc::serve(&context, &session, input, tokio::io::stdout());
-    tokio::pin!(talk);
-    loop {
+    let (_serves, ending) = watch::channel(Phase::Serves);
+    let talk = rpc::serve(&context, session, input, tokio::io::stdout(), ending);
+    let fetch = fetch_what_comes(&context, session, folder);
+    tokio::pin!(talk, fetch);
+    let result = loop {
         tokio::select! {
-            () = &mut talk => return Ok(()),
+            () = &mut talk => break Ok(()),
+            () = &mut fetch => break Err(ClientError::Closed.into()),
             notice = notices.next() => {
-                let notice = notice.ok_or(ClientError::Closed)?;
+                let Some(notice) = notice else { break Err(ClientError::Closed.into()) };
                 session.teller().tell(&notice);
                 if let Notice::Stopped(error) = notice {
-                    return Err(error.into());
+                    break Err(error.into());
                 }
+            }
+        }
+    };
+    // Others are answered by what still comes.
+    let tell = async {
+        while let Some(notice) = notices.next().await {
+            session.teller().tell(&notice);
+        }
+    };
+    tokio::select! {
+        () = serving.close() => {}
+        () = tell => {}
+    }
+    result
+}
+
+/// Saves files, and gets long texts: only then programs are told of them.
+async fn fetch_what_comes(context: &Context, session: &Session, folder: &Path) {
+    let mut told = session.listen();
+    loop {
+        let mut failed = None;
+        // Without a relay it is tried again when that is back.
+        let _offline = fetch_all(context, &session.client, folder, &mut failed).await;
+        if let Some(error) = failed {
+            show::trouble(&error);
+        }
+        loop {
+            match told.recv().await {
+                Err(RecvError::Closed) => return,
+                Ok(Notice::Event(event))
+                    if !matches!(*event, Event::File { .. } | Event::Connected { .. }) => {}
+                Ok(Notice::Event(_)) | Err(RecvError::Lagged(_)) => break,
+                Ok(_) => {}
             }
         }
     }
@@ -79,53 +139,116 @@ fn in_use() -> CommandError {
 pub(super) fn receive(
     context: &Context,
     args: &ReceiveArgs,
-    mut remote: Remote<Socket>,
+    remote: Remote<Socket>,
 ) -> Result<(), CommandError> {
     let Some(name) = &args.reader else { return Err(in_use()) };
-    let name = json!({"name": name.as_str()});
-    if !args.follow {
-        loop {
-            let events = remote.call("events", &name, |_, _| Ok(()))?;
-            let events = events.as_array().cloned().unwrap_or_default();
-            if events.is_empty() {
-                return Ok(());
-            }
-            // What is acknowledged is acknowledged on a subscription.
-            remote.call("subscribe", &name, |_, _| Ok(()))?;
-            for event in &events {
-                take(context, args, event)?;
-                let number = json!({"number": event.get("number")});
-                remote.call("acknowledge", &number, |_, _| Ok(()))?;
-            }
-        }
+    if args.to.is_some() {
+        let what = "another `chat` has the profile open, and saves files where it was told";
+        return Err(CommandError::new(ExitCode::Usage, what).hint("leave --to out"));
     }
-    remote.call("subscribe", &name, |_, _| Ok(()))?;
+    let name = json!({"name": name.as_str()});
+    if args.follow {
+        follow(context, args, remote, &name)
+    } else {
+        drain(context, args, remote, &name)
+    }
+}
+
+#[cfg(unix)]
+fn drain(
+    context: &Context,
+    args: &ReceiveArgs,
+    mut remote: Remote<Socket>,
+    name: &Value,
+) -> Result<(), CommandError> {
+    let mut done = 0;
     loop {
-        let Heard::Notification(method, event) = remote.hear()? else { continue };
-        if method != "event" {
-            continue;
+        let events = remote.call("events", name, |_, _| Ok(()))?;
+        let events = events.as_array().cloned().unwrap_or_default();
+        if events.is_empty() {
+            return Ok(());
         }
-        match take(context, args, &event) {
-            // It is told again.
-            Err(error) if error.code() == ExitCode::Other => crate::show::trouble(&error),
-            done => {
-                done?;
-                remote.ask("acknowledge", &json!({"number": event.get("number")}))?;
+        // What is acknowledged is acknowledged on a subscription.
+        remote.call("subscribe", name, |_, _| Ok(()))?;
+        for event in &events {
+            let number = number(event);
+            if number <= done {
+                return Err(misbehaves());
             }
+            match executable(args, event) {
+                Some((command, line)) => exec::run(command, &line)?,
+                None => print(context, event)?,
+            }
+            done = number;
+            remote.call("acknowledge", &json!({"number": number}), |_, _| Ok(()))?;
         }
     }
 }
 
 #[cfg(unix)]
-fn take(context: &Context, args: &ReceiveArgs, event: &Value) -> Result<(), CommandError> {
-    let Some(line) = event.get("event") else { return Ok(()) };
-    let kind = line.get("type").and_then(Value::as_str);
-    let is_message = matches!(kind, Some("text" | "file" | "announcement"));
-    match &args.exec {
-        Some(command) if is_message => exec::run(command, &line.to_string()),
-        // Without the profile there are no words for a person.
-        _ => context.output.raw(format!("{line}\n").as_bytes()),
+fn follow(
+    context: &Context,
+    args: &ReceiveArgs,
+    mut remote: Remote<Socket>,
+    name: &Value,
+) -> Result<(), CommandError> {
+    remote.ask("subscribe", name)?;
+    let mut done = 0;
+    loop {
+        let event = match remote.hear()? {
+            Heard::Answer(answer) => {
+                answer?;
+                continue;
+            }
+            Heard::Notification(method, event) if method == "event" => event,
+            Heard::Notification(method, _) if method == "forgotten" => {
+                return Err(CommandError::from(EngineError::NotFollowing));
+            }
+            Heard::Notification(..) => continue,
+        };
+        let number = number(&event);
+        // What took long was told again meanwhile.
+        if number <= done {
+            continue;
+        }
+        match executable(args, &event) {
+            Some((command, line)) => {
+                while let Err(error) = exec::run(command, &line) {
+                    show::trouble(&error);
+                    std::thread::sleep(TRY_AGAIN);
+                }
+            }
+            None => print(context, &event)?,
+        }
+        done = number;
+        remote.ask("acknowledge", &json!({"number": number}))?;
     }
+}
+
+#[cfg(unix)]
+fn number(event: &Value) -> u64 {
+    event.get("number").and_then(Value::as_u64).unwrap_or_default()
+}
+
+#[cfg(unix)]
+fn misbehaves() -> CommandError {
+    CommandError::new(ExitCode::Integrity, "the other `chat` tells again what was acknowledged")
+}
+
+/// Returns the command and its input, if one is to be run for an event.
+#[cfg(unix)]
+fn executable<'a>(args: &'a ReceiveArgs, event: &Value) -> Option<(&'a str, String)> {
+    let line = event.get("event")?;
+    let kind = line.get("type").and_then(Value::as_str)?;
+    let command = args.exec.as_deref()?;
+    matches!(kind, "text" | "file" | "announcement").then(|| (command, line.to_string()))
+}
+
+/// Without the profile there are no words for a person: JSON it is.
+#[cfg(unix)]
+fn print(context: &Context, event: &Value) -> Result<(), CommandError> {
+    let line = event.get("event").unwrap_or(&Value::Null);
+    context.output.raw(format!("{line}\n").as_bytes())
 }
 
 /// Passes standard input on to the process that has the profile open, and its answers back.

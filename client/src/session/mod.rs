@@ -14,6 +14,7 @@ use chatcore::engine::Event;
 use chatcore::net::{Client, ClientError, Notice};
 use tokio::sync::broadcast;
 
+use crate::context::Context;
 use crate::online::Notices;
 
 /// Notices that one who listens may be behind; it is woken long before.
@@ -83,6 +84,11 @@ impl Session {
         self.teller.told.subscribe()
     }
 
+    /// Tells whether the relay knows us.
+    pub(crate) fn is_online(&self) -> bool {
+        self.teller.link.load(Ordering::Relaxed) == Link::Online as u8
+    }
+
     /// Waits until the relay knows us, unless it is known to be away.
     pub(crate) async fn online(&self) -> Result<(), ClientError> {
         match self.teller.link.load(Ordering::Relaxed) {
@@ -91,6 +97,48 @@ impl Session {
                 Err(ClientError::Unreachable(ErrorKind::NotConnected))
             }
             _ => self.client.online().await,
+        }
+    }
+}
+
+/// Whether requests are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Serves,
+    Ends,
+}
+
+/// Lets other processes of this user use a client, until it is closed or dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Serving {
+    #[cfg(unix)]
+    listening: Option<socket::Listening>,
+}
+
+impl Serving {
+    /// Begins; says so where it is not possible.
+    #[cfg(unix)]
+    pub(crate) fn new(context: &Context, session: &Session) -> Self {
+        match socket::listen(context, session) {
+            Ok(listening) => Self { listening: Some(listening) },
+            Err(error) => {
+                eprintln!("chat: other commands can't use this profile meanwhile: {error}");
+                Self::default()
+            }
+        }
+    }
+
+    /// Where there are no such sockets, nobody else can.
+    #[cfg(not(unix))]
+    pub(crate) fn new(_context: &Context, _session: &Session) -> Self {
+        Self::default()
+    }
+
+    /// Takes no more requests, and waits for those that are being answered.
+    pub(crate) async fn close(self) {
+        #[cfg(unix)]
+        if let Some(listening) = self.listening {
+            listening.close().await;
         }
     }
 }

@@ -3,7 +3,8 @@
 //! What a method does, a command does: one table of rules for both, and the results are the lines
 //! that the command prints with `--json`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chatcore::engine::{Command as EngineCommand, EngineError, ProgramName};
@@ -13,11 +14,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::Session;
+use super::{Phase, Session};
 use crate::cli::Cli;
 use crate::command;
 use crate::context::{Asker, Context};
@@ -136,6 +138,7 @@ pub(crate) async fn serve(
     session: &Session,
     mut reader: impl AsyncBufRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
+    mut ending: watch::Receiver<Phase>,
 ) {
     let (out, mut lines) = mpsc::channel::<String>(MAX_WAITING);
     let write = async {
@@ -153,7 +156,11 @@ pub(crate) async fn serve(
         loop {
             line.clear();
             let mut limited = (&mut reader).take(MAX_REQUEST as u64 + 1);
-            match limited.read_until(b'\n', &mut line).await {
+            let read = tokio::select! {
+                read = limited.read_until(b'\n', &mut line) => read,
+                _ = ending.wait_for(|phase| *phase == Phase::Ends) => return,
+            };
+            match read {
                 Ok(0) | Err(_) => return,
                 Ok(_) if line.len() > MAX_REQUEST => {
                     let what = format!("a request has at most {MAX_REQUEST} bytes");
@@ -180,6 +187,13 @@ pub(crate) async fn serve(
     write.await;
 }
 
+/// Returns what a program is told that finds no place.
+pub(crate) fn too_many() -> String {
+    let what = "too many programs use this profile at a time";
+    let failure = Failure::from(CommandError::new(ExitCode::Limit, what));
+    format!("{}\n", failed(&Value::Null, &failure))
+}
+
 /// The other side hung up.
 struct HungUp;
 
@@ -193,7 +207,8 @@ struct Connection {
 /// What a program that follows is told.
 struct Following {
     program: ProgramName,
-    acknowledged: watch::Sender<u64>,
+    /// Wakes who tells it.
+    acknowledged: Arc<Notify>,
     telling: JoinHandle<()>,
 }
 
@@ -257,6 +272,10 @@ impl Connection {
             return Ok(Some(failed(&Value::Null, &failure)));
         };
         let id = request.remove("id");
+        if !matches!(id, None | Some(Value::Null | Value::String(_) | Value::Number(_))) {
+            let failure = Failure::new(INVALID_REQUEST, "an id is a string or a number");
+            return Ok(Some(failed(&Value::Null, &failure)));
+        }
         let shown = id.clone().unwrap_or(Value::Null);
         let is_version = request.get("jsonrpc") == Some(&json!("2.0"));
         let method = request.remove("method");
@@ -265,6 +284,10 @@ impl Connection {
             return Ok(Some(failed(&shown, &Failure::new(INVALID_REQUEST, what))));
         };
         let given = request.remove("params").unwrap_or(Value::Null);
+        if !matches!(given, Value::Null | Value::Object(_)) {
+            let failure = Failure::new(INVALID_PARAMS, "parameters are an object");
+            return Ok(id.map(|id| failed(&id, &failure)));
+        }
         let result = self.call(&method, given).await?;
         Ok(id.map(|id| match result {
             Ok(result) => answered(&id, &result),
@@ -293,6 +316,9 @@ impl Connection {
             }
             "send_file" => {
                 let SendFileParams { to, path, verified_only } = params(given)?;
+                if Path::new(&path).is_relative() {
+                    return Err(Failure::new(INVALID_PARAMS, "the path must begin at the root"));
+                }
                 let flag = verified_only.then_some("--verified-only");
                 let args = ["send-file"].into_iter().chain(flag);
                 one(self.lines(args.chain(["--", &to, &path]), Asker::default()).await?)
@@ -327,7 +353,7 @@ impl Connection {
                 let program = following.program.clone();
                 let command = EngineCommand::Acknowledge { program, up_to: number };
                 self.session.client.command(command).await?;
-                following.acknowledged.send_modify(|done| *done = number.max(*done));
+                following.acknowledged.notify_one();
                 Ok(json!({}))
             }
             "events" => {
@@ -345,8 +371,9 @@ impl Connection {
     async fn subscribe(&mut self, ProgramParams { name }: ProgramParams) -> Result<Value, Failure> {
         let program = program(&name)?;
         self.session.client.command(EngineCommand::Follow(program.clone())).await?;
-        let (acknowledged, has) = watch::channel(0);
+        let acknowledged = Arc::new(Notify::new());
         let (session, out) = (self.session.clone(), self.out.clone());
+        let has = acknowledged.clone();
         let telling = tokio::spawn(tell_events(session, program.clone(), out, has));
         self.following = Some(Following { program, acknowledged, telling });
         Ok(json!({}))
@@ -429,6 +456,8 @@ async fn run(
     };
     let chosen = if cli.global.json { OutputMode::Json } else { OutputMode::People };
     let output = Output::to_process(mode.unwrap_or(chosen), said);
+    // Our own standard input is nobody's here.
+    let asker = Asker { input: Some(asker.input.unwrap_or_default()), ..asker };
     let context = Context { output, prompt: Prompt::Unattended, asker, ..context.clone() };
     command::shared(&context, &command).await
 }
@@ -468,15 +497,11 @@ async fn tell_events(
     session: Session,
     program: ProgramName,
     out: mpsc::Sender<String>,
-    mut acknowledged: watch::Receiver<u64>,
+    acknowledged: Arc<Notify>,
 ) {
     let mut told_of = session.listen();
-    let (mut sent, mut at) = (0, Instant::now());
+    let (mut sent, mut oldest, mut since) = (0, None, Instant::now());
     loop {
-        let done = *acknowledged.borrow_and_update();
-        if sent > done && at.elapsed() >= REPEAT_AFTER {
-            sent = done;
-        }
         let events = match waiting(&session, &program).await {
             Ok(events) => events,
             Err(ClientError::Engine(EngineError::NotFollowing)) => {
@@ -486,29 +511,30 @@ async fn tell_events(
             }
             Err(_) => return,
         };
+        let first = events.first().map(|(number, _)| *number);
+        if first != oldest {
+            (oldest, since) = (first, Instant::now());
+        } else if since.elapsed() >= REPEAT_AFTER {
+            (sent, since) = (0, Instant::now());
+        }
         let before = sent;
         for (number, event) in events.iter().filter(|(number, _)| *number > before) {
             let line = notification("event", &told(*number, event));
             if out.send(line.to_string()).await.is_err() {
                 return;
             }
-            (sent, at) = (*number, Instant::now());
+            sent = *number;
         }
-        let is_waited_for = !events.is_empty();
         tokio::select! {
             heard = told_of.recv() => {
-                if let Err(tokio::sync::broadcast::error::RecvError::Closed) = heard {
+                if let Err(RecvError::Closed) = heard {
                     return;
                 }
                 // Many things happen at a time.
                 while told_of.try_recv().is_ok() {}
             }
-            changed = acknowledged.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-            }
-            () = sleep_until(at + REPEAT_AFTER), if is_waited_for => {}
+            () = acknowledged.notified() => {}
+            () = sleep_until(since + REPEAT_AFTER), if first.is_some() => {}
         }
     }
 }

@@ -5,28 +5,45 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use tokio::io::BufReader;
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::UnixListener;
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
 
-use super::{Session, rpc};
+use super::{Phase, Session, rpc};
 use crate::context::Context;
 
 /// The socket's name.
 const NAME: &str = "rpc.sock";
 /// Most programs at a time.
 const MAX_PROGRAMS: usize = 64;
+/// How long requests that are being answered may take when the process ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// Time until a connection is taken again after that failed.
+const PAUSE: Duration = Duration::from_millis(100);
 
 fn path(folder: &Path) -> PathBuf {
     folder.join(NAME)
 }
 
-/// Listens until it is dropped.
+/// Listens until it is closed or dropped.
 #[derive(Debug)]
 pub(crate) struct Listening {
     path: PathBuf,
+    stop: watch::Sender<Phase>,
     accepting: JoinHandle<()>,
+}
+
+impl Listening {
+    /// Takes no more requests, and waits a little for those that are being answered.
+    pub(crate) async fn close(mut self) {
+        let _gone = fs::remove_file(&self.path);
+        let _ended = self.stop.send(Phase::Ends);
+        let _late = timeout(LAST_ANSWERS, &mut self.accepting).await;
+    }
 }
 
 impl Drop for Listening {
@@ -51,23 +68,41 @@ pub(crate) fn listen(context: &Context, session: &Session) -> io::Result<Listeni
     let listener = UnixListener::bind(&path)?;
     fs::set_permissions(&path, Permissions::from_mode(0o600))?;
     let context = Context { session: Some(session.clone()), ..context.clone() };
-    let session = session.clone();
-    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_PROGRAMS));
-    let accepting = tokio::spawn(async move {
-        let mut programs = tokio::task::JoinSet::new();
-        loop {
-            while programs.try_join_next().is_some() {}
-            let Ok(place) = places.clone().acquire_owned().await else { return };
-            let Ok((stream, _)) = listener.accept().await else { continue };
-            let (context, session) = (context.clone(), session.clone());
-            programs.spawn(async move {
-                let _place = place;
-                let (reader, writer) = stream.into_split();
-                rpc::serve(&context, &session, BufReader::new(reader), writer).await;
-            });
+    let (stop, ending) = watch::channel(Phase::Serves);
+    let accepting = tokio::spawn(accept(listener, context, session.clone(), ending));
+    Ok(Listening { path, stop, accepting })
+}
+
+async fn accept(
+    listener: UnixListener,
+    context: Context,
+    session: Session,
+    mut ending: watch::Receiver<Phase>,
+) {
+    let mut programs = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = programs.join_next() => continue,
+            _ = ending.wait_for(|phase| *phase == Phase::Ends) => break,
+        };
+        let Ok((mut stream, _)) = accepted else {
+            // Too many files are open; it is not asked again at once.
+            sleep(PAUSE).await;
+            continue;
+        };
+        if programs.len() >= MAX_PROGRAMS {
+            // It may be gone already.
+            let _unread = stream.write_all(rpc::too_many().as_bytes()).await;
+            continue;
         }
-    });
-    Ok(Listening { path, accepting })
+        let (context, session, ending) = (context.clone(), session.clone(), ending.clone());
+        programs.spawn(async move {
+            let (reader, writer) = stream.into_split();
+            rpc::serve(&context, &session, BufReader::new(reader), writer, ending).await;
+        });
+    }
+    while programs.join_next().await.is_some() {}
 }
 
 /// Connects to the process that has a profile open, if one serves it.

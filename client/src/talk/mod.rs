@@ -46,14 +46,14 @@ use tokio_stream::StreamExt;
 use zeroize::Zeroizing;
 
 use crate::command::host::stopped;
-use crate::command::receive::serve;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::hosting::{Hosting, show_link};
+use crate::online::Notices;
 use crate::output::Output;
 use crate::prompt::Prompt;
 use crate::render;
-use crate::session::Session;
+use crate::session::{Serving, Session};
 use flight::Flight;
 use line::{Asked, Line, MAX_TYPED};
 use question::Question;
@@ -139,7 +139,7 @@ async fn talk(context: Context, started: Started) -> Result<(), CommandError> {
     }
     let client = Arc::new(client);
     let session = Session::new(client.clone());
-    let listening = serve(&context, &session);
+    let serving = Serving::new(&context, &session);
     let mut talk = Talk {
         context: Arc::new(context),
         session,
@@ -173,7 +173,7 @@ async fn talk(context: Context, started: Started) -> Result<(), CommandError> {
     };
     let terminal = Terminal::enter()?;
     let result = talk.serve(events, said, happenings, is_new).await;
-    drop(listening);
+    serving.close().await;
     let left = talk.leave().await;
     drop(terminal);
     result.and(left)
@@ -223,7 +223,8 @@ impl Talk {
                 () = &mut stop => self.mood = Mood::Leaves,
             }
         }
-        tokio::spawn(async move { while events.next().await.is_some() {} });
+        // Others are answered by what still comes.
+        tokio::spawn(self.session.teller().tell_all(Notices::Own(events)));
         Ok(())
     }
 
