@@ -196,6 +196,22 @@ fn a_program_asks_in_json_and_is_answered() {
 }
 
 #[test]
+fn a_relay_that_is_back_is_used_at_once() {
+    let mut world = World::with(&["alice", "bob"]);
+    let mut alice = Program::start(&world, "alice");
+    alice.ok("send", json!({"to": "bob", "text": "before"}));
+    world.relay.kill();
+    // Longer and longer it would wait by itself.
+    for _ in 0..3 {
+        assert_eq!(alice.code("send", json!({"to": "bob", "text": "into the void"})), 3);
+    }
+    world.relay.restart();
+    alice.ok("send", json!({"to": "bob", "text": "after"}));
+    alice.end();
+    assert_eq!(world.texts("bob"), ["before", "after"]);
+}
+
+#[test]
 fn a_request_that_is_too_long_ends_that_program_only() {
     let world = World::with(&["alice"]);
     let mut first = Program::start(&world, "alice");

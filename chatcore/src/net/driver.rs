@@ -284,15 +284,21 @@ impl Driver {
         Ok((profile, first))
     }
 
-    /// Serves the handle while there is no connection.
+    /// Serves the handle while there is no connection; who wants one does not wait out the pause.
     async fn wait_offline(&mut self, engine: &mut Engine, until: Instant) -> Result<(), End> {
         let notices = self.notices.clone();
+        let (soonest, mut until) = (Instant::now() + FIRST_PAUSE, until);
         loop {
             let woke = tokio::select! {
                 op = self.ops.recv() => Woke::op(op),
                 permit = notices.reserve(), if !self.backlog.is_empty() => Woke::Reader(permit.ok()),
                 () = sleep_until(until) => return Ok(()),
             };
+            if let Woke::Op(op) = &woke
+                && let Op::Online { .. } = **op
+            {
+                until = until.min(soonest);
+            }
             self.serve_offline(engine, woke)?;
         }
     }

@@ -142,12 +142,8 @@ pub(super) async fn run(context: &Context) -> Result<(), CommandError> {
     let served = serving.await.map_err(|e| CommandError::new(ExitCode::Other, e))?;
     result?;
     served.map_err(relay_error)?;
-    context.output.say("\nAll of it held. Now for real, in a terminal each:")?;
-    context.output.say("  chat host                              # prints a link")?;
-    context.output.say("  chat join 'LINK' --nick alice          # and bob with his own name")?;
-    context
-        .output
-        .say("  chat send bob 'hello'                  # he reads with: chat receive --follow")
+    context.output.say("\nAll of it held. Now for real, each in a terminal of their own:")?;
+    context.output.say("  chat                       # talk; asks the first time what it must know")
 }
 
 async fn play(

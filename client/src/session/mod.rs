@@ -6,9 +6,8 @@ pub(crate) mod rpc;
 #[cfg(unix)]
 pub(crate) mod socket;
 
-use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use chatcore::engine::Event;
 use chatcore::net::{Client, ClientError, Notice};
@@ -19,15 +18,6 @@ use crate::online::Notices;
 
 /// Notices that one who listens may be behind; it is woken long before.
 const BEHIND: usize = 16_384;
-
-/// Whether the relay is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Link {
-    Connecting,
-    Online,
-    Offline,
-}
 
 /// A client, and everything it tells to whoever listens.
 #[derive(Debug, Clone)]
@@ -40,21 +30,21 @@ pub(crate) struct Session {
 #[derive(Debug, Clone)]
 pub(crate) struct Teller {
     told: broadcast::Sender<Notice>,
-    link: Arc<AtomicU8>,
+    /// Whether the relay knows us.
+    is_online: Arc<AtomicBool>,
 }
 
 impl Teller {
     /// Passes a notice on; whoever reads those of the client calls this with each.
     pub(crate) fn tell(&self, notice: &Notice) {
-        let link = match notice {
+        match notice {
             Notice::Event(event) if matches!(**event, Event::Connected { .. }) => {
-                Some(Link::Online)
+                self.is_online.store(true, Ordering::Relaxed);
             }
-            Notice::Disconnected(_) | Notice::Stopped(_) => Some(Link::Offline),
-            _ => None,
-        };
-        if let Some(link) = link {
-            self.link.store(link as u8, Ordering::Relaxed);
+            Notice::Disconnected(_) | Notice::Stopped(_) => {
+                self.is_online.store(false, Ordering::Relaxed);
+            }
+            _ => {}
         }
         // Nobody listens most of the time.
         let _unheard = self.told.send(notice.clone());
@@ -71,8 +61,7 @@ impl Teller {
 impl Session {
     pub(crate) fn new(client: Arc<Client>) -> Self {
         let (told, _) = broadcast::channel(BEHIND);
-        let link = Arc::new(AtomicU8::new(Link::Connecting as u8));
-        Self { client, teller: Teller { told, link } }
+        Self { client, teller: Teller { told, is_online: Arc::default() } }
     }
 
     /// Returns what passes notices on.
@@ -86,18 +75,12 @@ impl Session {
 
     /// Tells whether the relay knows us.
     pub(crate) fn is_online(&self) -> bool {
-        self.teller.link.load(Ordering::Relaxed) == Link::Online as u8
+        self.teller.is_online.load(Ordering::Relaxed)
     }
 
-    /// Waits until the relay knows us, unless it is known to be away.
+    /// Waits until the relay knows us; where it is away, it is tried once more.
     pub(crate) async fn online(&self) -> Result<(), ClientError> {
-        match self.teller.link.load(Ordering::Relaxed) {
-            link if link == Link::Online as u8 => Ok(()),
-            link if link == Link::Offline as u8 => {
-                Err(ClientError::Unreachable(ErrorKind::NotConnected))
-            }
-            _ => self.client.online().await,
-        }
+        if self.is_online() { Ok(()) } else { self.client.online().await }
     }
 }
 
