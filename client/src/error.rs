@@ -212,7 +212,7 @@ impl From<ClientError> for CommandError {
         match error {
             ClientError::Unreachable(_) => say(
                 ExitCode::RelayUnreachable,
-                "check the network, and that the relay runs; what was queued is sent next time",
+                "check the network, and that the relay runs, then repeat the command",
             ),
             ClientError::WrongRelay | ClientError::Handshake(_) => say(
                 ExitCode::Integrity,

@@ -3,8 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use chatcore::invite::InviteLink;
-use qrcode::QrCode;
-use qrcode::render::unicode::Dense1x2;
 use server::config::Settings;
 use server::operator::Operator;
 use server::{Relay, RelayError};
@@ -91,9 +89,7 @@ impl Hosting {
 /// When nobody reads the output any more.
 pub(crate) fn show_link(output: &Output, link: &InviteLink) -> Result<(), CommandError> {
     let link = link.to_string();
-    if let Ok(code) = QrCode::new(&link) {
-        output.say(&code.render::<Dense1x2>().build())?;
-    }
+    output.code(&link)?;
     output.say(&link)
 }
 

@@ -3,6 +3,8 @@
 
 use std::io::{self, ErrorKind, Write};
 
+use qrcode::QrCode;
+use qrcode::render::unicode::Dense1x2;
 use serde::Serialize;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -123,6 +125,23 @@ impl Output {
         match self.mode {
             OutputMode::People => written(writeln!(io::stdout().lock(), "{line}")),
             OutputMode::Json => written(writeln!(io::stderr().lock(), "{line}")),
+        }
+    }
+
+    /// Prints a code that a telephone scans, where the terminal is wide enough.
+    ///
+    /// # Errors
+    /// As [`say`](Self::say).
+    pub fn code(&self, text: &str) -> Result<(), CommandError> {
+        // Without a code the text is there to be typed.
+        let Ok(code) = QrCode::new(text) else { return Ok(()) };
+        let code = code.render::<Dense1x2>().build();
+        let columns = code.lines().map(|row| row.chars().count()).max().unwrap_or_default();
+        match crossterm::terminal::size() {
+            Ok((width, _)) if usize::from(width) < columns && width > 0 => {
+                self.say("(the window is too narrow for the QR code)")
+            }
+            _ => self.say(&code),
         }
     }
 

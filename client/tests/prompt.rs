@@ -474,6 +474,8 @@ fn two_come_in_by_keys_alone() {
     bob.sees("║ tea is ready");
     alice.line("!link");
     alice.line("!quit");
+    alice.sees("your relay stops too, for everybody; again to leave");
+    alice.line("!quit");
     assert_eq!(alice.exit_code(), 0);
     bob.sees("offline, ");
     bob.line("!link");
@@ -548,6 +550,8 @@ fn a_question_waits_for_its_answer_and_the_line_for_the_question() {
     bob.sees("Nothing is decided");
     bob.press("C-u");
     bob.line("!verify alice 12345 67890");
+    bob.sees("that is 10 digits; a safety number has 60");
+    bob.line(&format!("!verify alice {}", "1".repeat(60)));
     bob.sees("these are other digits");
     bob.line("!verify tea lover");
     bob.sees("digits follow the name");

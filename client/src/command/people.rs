@@ -10,8 +10,6 @@ use chatcore::membership::RoomName;
 use chatcore::net::{self, Client, Reconnect};
 use chatcore::trust::{SafetyNumber, Trust};
 use chatcore::wire::content::Body;
-use qrcode::QrCode;
-use qrcode::render::unicode::Dense1x2;
 
 use crate::cli::{HistoryArgs, PresenceArgs, Switch, VerifyArgs, WhoArgs};
 use crate::context::Context;
@@ -341,14 +339,12 @@ pub(crate) fn show_number(
             verified: contact.trust == Trust::Verified,
         });
     }
-    context.output.say(&format!("Your safety number with {}:", render::name(nickname)))?;
-    for row in number.grouped().chunks(4) {
-        context.output.say(&format!("  {}", row.join(" ")))?;
-    }
-    match QrCode::new(number.qr_text()) {
-        Ok(code) => context.output.say(&code.render::<Dense1x2>().build()),
-        Err(_) => Ok(()),
-    }
+    context.output.code(&number.qr_text())?;
+    // At once, and last: nothing stands between the digits, and they are what is compared.
+    let rows: Vec<_> =
+        number.grouped().chunks(4).map(|row| format!("\n  {}", row.join(" "))).collect();
+    let title = format!("Your safety number with {}:", render::name(nickname));
+    context.output.say(&(title + &rows.concat()))
 }
 
 /// Hears nothing more from somebody, or hears again.

@@ -64,6 +64,10 @@ impl Talk {
 
     /// Sends a text to where the person talks.
     async fn send(&mut self, text: String) -> Result<(), CommandError> {
+        if self.place.is_none() {
+            // A first start without a relay: the Lobby was joined since.
+            self.place = self.first_place().await?;
+        }
         let Some(place) = self.place.clone() else {
             self.line.put(text);
             return self.say("Where to? !room NAME or !msg NAME, then Enter again.");
@@ -489,8 +493,8 @@ async fn with_spaces(
     match longer.max_by_key(String::len) {
         Some(name) => {
             let name = render::quoted(&render::name(&name));
-            let error = usage("several names begin like that");
-            Err(error.hint(format_args!("put the one that you mean in quotes: !msg {name} …")))
+            let error = usage("the name has a space in it");
+            Err(error.hint(format_args!("put it in quotes: !msg {name} …")))
         }
         None => Ok((who, Some(text))),
     }

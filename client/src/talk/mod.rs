@@ -243,13 +243,18 @@ impl Talk {
             ))?;
         } else {
             self.say("!help shows what you can do, !quit leaves.")?;
+            if let Some(hosting) = &self.hosting {
+                let at =
+                    format!("Your relay runs at {}; !link shows the link.", hosting.link.address());
+                self.say(&at)?;
+            }
         }
         self.offer_files().await?;
         self.show_missed().await
     }
 
     /// Returns where the person was last, or the Lobby.
-    async fn first_place(&self) -> Result<Option<Place>, CommandError> {
+    pub(super) async fn first_place(&self) -> Result<Option<Place>, CommandError> {
         let rooms = self.client.rooms().await?;
         let mut rooms = rooms.iter().filter(|room| room.standing == RoomStanding::Member);
         if let Some(last) = &self.settings.last {
@@ -267,7 +272,8 @@ impl Talk {
 
     /// Leaves, unless something is under way that would be lost; then only when asked again.
     fn ask_to_leave(&mut self) {
-        if self.tasks.is_empty() || self.leaving == Leaving::Asked {
+        let is_free = self.tasks.is_empty() && self.hosting.is_none();
+        if is_free || self.leaving == Leaving::Asked {
             self.mood = Mood::Leaves;
         }
         self.leaving = Leaving::Asked;
@@ -316,7 +322,9 @@ impl Talk {
                 if asked != Asked::Interrupt {
                     self.interrupted = Interrupted::No;
                 }
-                if !matches!(asked, Asked::Leave | Asked::Submit(_)) {
+                if let Asked::Submit(line) = &asked
+                    && line.trim() != "!quit"
+                {
                     self.leaving = Leaving::No;
                 }
                 match asked {

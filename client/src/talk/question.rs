@@ -16,6 +16,9 @@ use crate::error::{CommandError, ExitCode};
 use crate::online::contact;
 use crate::render;
 
+/// Digits of a safety number.
+const DIGITS: usize = 60;
+
 /// A question that the next line answers.
 #[derive(Debug)]
 pub(super) enum Question {
@@ -74,6 +77,10 @@ impl Talk {
         if !digits.chars().all(|c| c.is_ascii_digit()) {
             let error = usage("digits follow the name");
             return Err(error.hint("a name of several words stands in quotes: !verify 'tea lover'"));
+        }
+        if !digits.is_empty() && digits.len() != DIGITS {
+            let what = format!("that is {} digits; a safety number has {DIGITS}", digits.len());
+            return Err(usage(what).hint("!verify NAME without digits shows it"));
         }
         let (context, client, own) = (self.context.clone(), self.client.clone(), self.own.clone());
         self.spawn(async move {

@@ -14,6 +14,8 @@ const INDENT: usize = 2;
 const HANGING: &str = "    ";
 /// The same for what the relay announces.
 const FRAME: &str = "║ ";
+/// What a line begins with that is a link and nothing else.
+const LINK: &str = "chat://";
 /// Columns that a tab takes in the line.
 const TAB: usize = 2;
 
@@ -79,6 +81,11 @@ impl Screen {
     /// Writes a line so that no row but the first begins at the edge: what a row begins with there,
     /// nobody else has written.
     fn fold(&self, out: &mut String, line: &str) {
+        if line.starts_with(LINK) {
+            // Whole, so that it can be copied; the terminal breaks it.
+            out.push_str(line);
+            return;
+        }
         let hanging = if line.contains(FRAME) { FRAME } else { HANGING };
         let (mut rest, mut column) = (line, 0);
         // Behind the last space: its place in what is written, and the column.
@@ -337,6 +344,8 @@ mod tests {
         );
         let printed = screen.print(&["║ 123456789012345678901234".to_owned()], &bottom("", 0));
         assert!(printed.contains("║ 123456789012345678\r\n║ 901234\r\n"), "{printed:?}");
+        let link = format!("chat://{}", "x".repeat(40));
+        assert!(screen.print(std::slice::from_ref(&link), &bottom("", 0)).contains(&link));
         let coloured = "\x1b[1;32m12345678901234567890\x1b[0m".to_owned();
         assert!(screen.print(std::slice::from_ref(&coloured), &bottom("", 0)).contains(&coloured));
     }

@@ -24,8 +24,9 @@ const LISTEN: &str = "0.0.0.0:7667";
 
 /// Reads a link that a person typed or pasted.
 pub(super) fn parse_link(text: &str) -> Result<InviteLink, CommandError> {
-    let text = text.trim().trim_matches(['\'', '"']);
-    text.parse().map_err(|error| {
+    // Copied from a terminal it may be broken into rows.
+    let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    text.trim_matches(['\'', '"']).parse().map_err(|error| {
         CommandError::new(ExitCode::Usage, error)
             .hint("copy the whole link: it begins with chat:// and has a # in it")
     })
@@ -257,6 +258,8 @@ mod tests {
         let link = "chat://example.org:7667/AAAA";
         let bare = parse_link(link).map_err(|error| error.to_string());
         assert_eq!(parse_link(&format!("  '{link}'\n")).map_err(|error| error.to_string()), bare);
+        let broken = parse_link("chat://example.org\n    :7667/AA AA").map_err(|e| e.to_string());
+        assert_eq!(broken, bare);
         assert_eq!(parse_link("hello").unwrap_err().code(), ExitCode::Usage);
     }
 

@@ -1,5 +1,7 @@
 //! The command line: types only, and the texts of `--help`.
 
+mod room;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -8,6 +10,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::paths::ProfileName;
+
+pub use room::{
+    RoleArg, RoomArgs, RoomCommand, RoomCreateArgs, RoomInviteArgs, RoomPolicyArgs, RoomRoleArgs,
+    RoomTextArgs, RoomWhoArgs,
+};
 
 /// Private messages and files between people.
 ///
@@ -310,149 +317,6 @@ pub struct AdminArgs {
         value_name = "COMMAND"
     )]
     pub command: Vec<String>,
-}
-
-/// What `room` can do.
-#[derive(Debug, Clone, Subcommand)]
-pub enum RoomCommand {
-    /// Make a room; it is yours
-    #[command(
-        after_help = "Examples:\n  chat room create plans\n  chat room create tea --open --topic 'what is brewing'"
-    )]
-    Create(RoomCreateArgs),
-    /// List your rooms, and open ones that you may join
-    #[command(after_help = "Example:\n  chat room list --json")]
-    List,
-    /// Show who is in a room, and what else is known of it
-    #[command(after_help = "Example:\n  chat room show plans")]
-    Show(RoomArgs),
-    /// Take up an invitation, or join an open room
-    #[command(after_help = "Example:\n  chat room join tea")]
-    Join(RoomArgs),
-    /// Leave a room, or turn an invitation down
-    #[command(after_help = "Example:\n  chat room leave tea")]
-    Leave(RoomArgs),
-    /// Ask somebody in
-    #[command(
-        after_help = "Examples:\n  chat room invite plans bob\n  chat room invite plans carol --role moderator"
-    )]
-    Invite(RoomInviteArgs),
-    /// Take somebody out, or an invitation back; they can be invited again
-    #[command(after_help = "Example:\n  chat room kick plans mallory")]
-    Kick(RoomWhoArgs),
-    /// Take somebody out for good
-    #[command(after_help = "Example:\n  chat room ban plans mallory")]
-    Ban(RoomWhoArgs),
-    /// Take a ban back
-    #[command(after_help = "Example:\n  chat room unban plans mallory")]
-    Unban(RoomWhoArgs),
-    /// Have everybody refuse somebody's messages
-    #[command(after_help = "Example:\n  chat room mute plans mallory")]
-    Mute(RoomWhoArgs),
-    /// Let somebody speak again
-    #[command(after_help = "Example:\n  chat room unmute plans mallory")]
-    Unmute(RoomWhoArgs),
-    /// Give somebody another role: member, moderator or admin
-    #[command(after_help = "Example:\n  chat room role plans bob moderator")]
-    Role(RoomRoleArgs),
-    /// Change the topic
-    #[command(after_help = "Example:\n  chat room topic plans 'Thursday, eight'")]
-    Topic(RoomTextArgs),
-    /// Change the name
-    #[command(after_help = "Example:\n  chat room rename plans 'better plans'")]
-    Rename(RoomTextArgs),
-    /// Choose the lowest role that may invite
-    #[command(after_help = "Example:\n  chat room policy plans --invite member")]
-    Policy(RoomPolicyArgs),
-    /// Make somebody else the owner; you become an admin
-    #[command(after_help = "Example:\n  chat room transfer plans bob")]
-    Transfer(RoomWhoArgs),
-    /// End the room for everybody
-    #[command(after_help = "Example:\n  chat room close plans")]
-    Close(RoomArgs),
-}
-
-/// A room to be made.
-#[derive(Debug, Clone, Args)]
-pub struct RoomCreateArgs {
-    /// Its name, with or without #
-    pub name: String,
-    /// Listed by the relay; everybody there may join
-    #[arg(long)]
-    pub open: bool,
-    /// What it is about
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    pub topic: String,
-}
-
-/// A room.
-#[derive(Debug, Clone, Args)]
-pub struct RoomArgs {
-    /// The room's name, with or without #, or the beginning of its id
-    pub room: String,
-}
-
-/// A room and somebody.
-#[derive(Debug, Clone, Args)]
-pub struct RoomWhoArgs {
-    /// The room's name, with or without #, or the beginning of its id
-    pub room: String,
-    /// Somebody's name
-    pub who: String,
-}
-
-/// A room and somebody to ask in.
-#[derive(Debug, Clone, Args)]
-pub struct RoomInviteArgs {
-    /// The room's name, with or without #, or the beginning of its id
-    pub room: String,
-    /// Somebody's name
-    pub who: String,
-    /// What they will be
-    #[arg(long, value_enum, default_value_t = RoleArg::Member)]
-    pub role: RoleArg,
-}
-
-/// A room, somebody, and what they will be.
-#[derive(Debug, Clone, Args)]
-pub struct RoomRoleArgs {
-    /// The room's name, with or without #, or the beginning of its id
-    pub room: String,
-    /// Somebody's name
-    pub who: String,
-    /// What they will be
-    #[arg(value_enum)]
-    pub role: RoleArg,
-}
-
-/// A room and a text.
-#[derive(Debug, Clone, Args)]
-pub struct RoomTextArgs {
-    /// The room's name, with or without #, or the beginning of its id
-    pub room: String,
-    /// The new one, in quotes
-    pub text: String,
-}
-
-/// A room and who may invite.
-#[derive(Debug, Clone, Args)]
-pub struct RoomPolicyArgs {
-    /// The room's name, with or without #, or the beginning of its id
-    pub room: String,
-    /// The lowest role that may invite
-    #[arg(long, value_enum)]
-    pub invite: RoleArg,
-}
-
-/// A role that can be given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum RoleArg {
-    /// Reads and writes
-    Member,
-    /// Also invites, kicks, mutes
-    Moderator,
-    /// Also bans, gives roles, sets the topic
-    Admin,
 }
 
 /// What `presence` takes.
