@@ -181,6 +181,8 @@ fn given(answer: dialoguer::Result<String>) -> Result<Passphrase, CommandError> 
 }
 
 fn failed(error: dialoguer::Error) -> CommandError {
+    // A choice hides it, and does not show it again when it is interrupted.
+    let _shown = dialoguer::console::Term::stderr().show_cursor();
     match io::Error::from(error).kind() {
         // Ctrl-C, or the terminal went away.
         io::ErrorKind::Interrupted | io::ErrorKind::UnexpectedEof => CommandError::interrupted(),

@@ -546,6 +546,12 @@ fn a_question_waits_for_its_answer_and_the_line_for_the_question() {
     bob.press("C-u");
     bob.line("!whoami");
     bob.sees("id ");
+    // What was meant for a conversation is neither sent nor lost.
+    bob.line("for somebody");
+    bob.sees("Up brings it back");
+    bob.press("Up");
+    bob.until("it is back", |shown| shown.ends_with("later> for somebody"));
+    bob.press("C-u");
     bob.line("later");
     bob.sees("Nothing is decided");
     bob.press("C-u");
@@ -613,4 +619,19 @@ fn a_relay_that_is_silent_holds_nobody_up() {
     bob.line("!quit");
     assert_eq!(bob.exit_code(), 0);
     drop(silent);
+}
+
+#[test]
+fn ctrl_c_at_the_first_question_leaves_the_terminal_as_it_was() {
+    if !has_tmux() {
+        return;
+    }
+    let home = tempfile::TempDir::new().unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_chat"));
+    command.env("CHAT_HOME", home.path()).env_remove("CHAT_PROFILE");
+    let screen = Screen::start(&command, 80, 24);
+    screen.sees("I have a link that somebody gave me");
+    screen.press("C-c");
+    assert_eq!(screen.exit_code(), 130);
+    assert!(screen.shows_cursor());
 }

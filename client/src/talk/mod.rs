@@ -473,7 +473,7 @@ impl Talk {
         Ok(self.client.command(Command::Keep { name: SETTINGS, number: 0, value }).await?)
     }
 
-    async fn keep_typed(&mut self, text: &str) -> Result<(), CommandError> {
+    pub(super) async fn keep_typed(&mut self, text: &str) -> Result<(), CommandError> {
         if !self.line.add_typed(text) {
             return Ok(());
         }

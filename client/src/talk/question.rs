@@ -153,7 +153,10 @@ impl Talk {
             }
             _ => {
                 self.questions.push_front(question);
-                let hint = "Please answer with one of the words; Ctrl-C ends the question.";
+                // It may have been meant for a conversation.
+                self.keep_typed(answer).await?;
+                let hint = "Please answer with one of the words; Ctrl-C ends the question. \
+                            What you typed was not sent: Up brings it back.";
                 return self.say_quietly(hint);
             }
         };

@@ -113,12 +113,10 @@ impl Screen {
         String::from_utf8(out.stdout).unwrap().trim_end().to_owned()
     }
 
-    /// Where the cursor stands: column and row.
-    pub(crate) fn cursor(&self) -> (usize, usize) {
-        let out = self.tmux(&["display-message", "-p", "#{cursor_x} #{cursor_y}"]);
-        let out = String::from_utf8(out.stdout).unwrap();
-        let (x, y) = out.trim().split_once(' ').unwrap();
-        (x.parse().unwrap(), y.parse().unwrap())
+    /// Tells whether the cursor can be seen.
+    pub(crate) fn shows_cursor(&self) -> bool {
+        let out = self.tmux(&["display-message", "-p", "#{cursor_flag}"]);
+        out.stdout.starts_with(b"1")
     }
 
     /// Waits until the screen is as wanted; returns it.
