@@ -106,7 +106,8 @@ impl Online {
                     _ => {}
                 },
                 Some(Notice::Stopped(error) | Notice::Disconnected(error)) => {
-                    return Err(error.into());
+                    let kept = "it is kept, and sent when the relay is there again";
+                    return Err(CommandError::from(error).hint(kept));
                 }
                 Some(_) => {}
                 None => return Err(ClientError::Closed.into()),
