@@ -7,8 +7,13 @@ use chatcore::engine::Event;
 use support::world::World;
 
 fn play(seed: u64, malice: u32, crashes: u32) -> World {
+    play_with(seed, malice, crashes, |_| ())
+}
+
+fn play_with(seed: u64, malice: u32, crashes: u32, prepare: impl Fn(&mut World)) -> World {
     let users = 2 + usize::try_from(seed % 4).unwrap();
     let mut world = World::new(seed, users);
+    prepare(&mut world);
     world.relay.malice = malice;
     for peer in &mut world.peers {
         peer.crashes = crashes;
@@ -29,22 +34,55 @@ fn seeds(count: u64) -> Vec<u64> {
     }
 }
 
+fn alarms(world: &World) -> usize {
+    world.count(|e| {
+        if matches!(
+            e,
+            Event::Gap { .. }
+                | Event::OutOfOrder { .. }
+                | Event::Undecryptable { .. }
+                | Event::NotDelivered { .. }
+                | Event::RecordRefused { .. }
+        ) {
+            eprintln!("ALARM {e:?}");
+        }
+        matches!(
+            e,
+            Event::Gap { .. }
+                | Event::OutOfOrder { .. }
+                | Event::Undecryptable { .. }
+                | Event::IdentityChanged { .. }
+                | Event::NotDelivered { .. }
+                | Event::RecordRefused { .. }
+        )
+    })
+}
+
 #[test]
 fn an_honest_relay_delivers_everything_without_alarms() {
     for seed in seeds(100) {
-        let world = play(seed, 0, 0);
-        let alarms = world.count(|e| {
-            matches!(
-                e,
-                Event::Gap { .. }
-                    | Event::OutOfOrder { .. }
-                    | Event::Undecryptable { .. }
-                    | Event::IdentityChanged { .. }
-                    | Event::NotDelivered { .. }
-                    | Event::RecordRefused { .. }
-            )
-        });
-        assert_eq!(alarms, 0, "seed {seed}");
+        assert_eq!(alarms(&play(seed, 0, 0)), 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn people_move_to_other_machines_and_nobody_notices() {
+    let mut moves = 0;
+    for seed in seeds(200) {
+        let mut world = play_with(seed, 0, 0, |world| world.moves = true);
+        assert_eq!(alarms(&world), 0, "seed {seed}");
+        for left in 0..world.left.len() {
+            assert!(world.start_again(left).contains(&Event::Revoked), "seed {seed}");
+        }
+        moves += world.left.len();
+    }
+    assert!(moves > 0);
+}
+
+#[test]
+fn moving_survives_crashes_and_a_hostile_relay() {
+    for seed in seeds(300) {
+        play_with(seed, 10, 20, |world| world.moves = true);
     }
 }
 

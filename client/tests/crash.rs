@@ -13,7 +13,8 @@ use chatcore::invite::InviteLink;
 use chatcore::keys::Nickname;
 use chatcore::net::{Client, ClientError, Events, Notice, Options, Reconnect};
 use chatcore::store::{
-    ApplyChanges, Changes, Direction as Order, Key, Store, StoreError, Table, Value,
+    ApplyChanges, Changes, Cursor, Direction as Order, Key, PageRow, Store, StoreError, Table,
+    Value,
 };
 use chatcore::wire::content::Body;
 use client::store::{Protection, RedbStore};
@@ -54,8 +55,13 @@ impl Store for Mortal {
         self.store.scan(table, group, from, direction, limit)
     }
 
-    fn list(&self, table: Table) -> Result<Vec<Value>, StoreError> {
-        self.store.list(table)
+    fn page(
+        &self,
+        table: Table,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<PageRow>, StoreError> {
+        self.store.page(table, after, limit)
     }
 }
 

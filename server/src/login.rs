@@ -46,6 +46,14 @@ impl From<io::Error> for LoginError {
     }
 }
 
+/// What came of a registration.
+pub(crate) enum Registered {
+    /// The record is the newest one.
+    Welcome(Welcome),
+    /// It is not: these are.
+    Superseded(Answer),
+}
+
 /// A device whose login or registration succeeded.
 pub(crate) struct Welcome {
     pub(crate) seat: Seat,
@@ -186,13 +194,13 @@ async fn first_requests(
         };
         let request_id = frame.request_id;
         let answer = match enter(shared, link_key, frame.request, from).await {
-            Ok(welcome) => {
-                let Welcome { seat, answer } = welcome;
+            Ok(Registered::Welcome(Welcome { seat, answer })) => {
                 link.push(&RelayFrame { request_id, answer })?;
                 penalty.waive();
                 link.limit_messages(MAX_LINK_MESSAGE);
                 return Ok(Entered { seat, link, link_key, messages });
             }
+            Ok(Registered::Superseded(records)) => records,
             Err(failure) => Answer::Failure(failure),
         };
         if request_id != 0 {
@@ -209,10 +217,10 @@ async fn enter(
     link_key: [u8; 32],
     request: Request,
     from: IpAddr,
-) -> Result<Welcome, Failure> {
+) -> Result<Registered, Failure> {
     let shared = Arc::clone(shared);
     let work = move || match request {
-        Request::Login => handler::login(&shared, &link_key),
+        Request::Login => handler::login(&shared, &link_key).map(Registered::Welcome),
         Request::Register { token, record } => {
             let address = address_key(from);
             handler::register(&shared, &link_key, token.as_ref(), record, address)

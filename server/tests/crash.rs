@@ -19,7 +19,8 @@ use chatcore::invite::InviteLink;
 use chatcore::keys::Nickname;
 use chatcore::net::{Client, ClientError, Events, Notice, Options, Reconnect};
 use chatcore::store::{
-    ApplyChanges, Changes, Direction as Order, Key, MemoryStore, Store, StoreError, Table, Value,
+    ApplyChanges, Changes, Cursor, Direction as Order, Key, MemoryStore, PageRow, Store,
+    StoreError, Table, Value,
 };
 use chatcore::wire::content::Body;
 use server::{Config, Relay};
@@ -51,8 +52,13 @@ impl Store for Shelf {
         self.0.lock().unwrap().scan(table, group, from, direction, limit)
     }
 
-    fn list(&self, table: Table) -> Result<Vec<Value>, StoreError> {
-        self.0.lock().unwrap().list(table)
+    fn page(
+        &self,
+        table: Table,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<PageRow>, StoreError> {
+        self.0.lock().unwrap().page(table, after, limit)
     }
 }
 

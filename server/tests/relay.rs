@@ -42,7 +42,7 @@ async fn registration_needs_the_token_and_a_free_nickname() {
             again.cert.clone(),
         );
         let (_, answer) = relay.register(&again).await;
-        assert_eq!(answer, Answer::Failure(ErrorCode::AlreadyRegistered.into()));
+        assert_eq!(answer, Answer::Records(vec![alice.record.signed().clone()]));
         let (mut device, answer) = relay.register(&User::new("aLICE")).await;
         assert_eq!(answer, Answer::Failure(ErrorCode::NicknameTaken.into()));
         // Nothing but a login is served before one succeeded; another attempt may follow.
@@ -325,6 +325,55 @@ async fn a_removed_device_is_told_and_forgotten() {
         assert_eq!(answer, Answer::Failure(ErrorCode::NotRegistered.into()));
         let results = one.send_many(vec![envelope(address, 1)]).await;
         assert_eq!(results, [Err(ErrorCode::UnknownDevice)]);
+        relay.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_registers_takes_the_place_of_another() {
+    for (config, _folder) in both() {
+        let relay = TestRelay::start(config).await;
+        let (old, mut first) = relay.join("alice").await;
+        let (_, mut bob) = relay.join("bob").await;
+        assert_eq!(bob.send_many(vec![envelope(old.address(), 1)]).await, [Ok(())]);
+        // Whoever holds the identity key needs no token.
+        let moved = |keys: DeviceKeys, from: &User| {
+            let identity = chatcore::keys::IdentityKeyPair::from_seed(&from.identity.seed());
+            let cert = keys.certify(&identity, from.cert.issued_at());
+            let record = from.next("alice", vec![cert.clone()]);
+            User { identity, keys, cert, record }
+        };
+        let device = |n| DeviceKeys::generate(DeviceId::new(n).unwrap(), &mut rand::rng());
+        let new = moved(device(2), &old);
+        let register = |user: &User| Request::Register {
+            token: InviteToken::from_slice(&[9; 16]),
+            record: user.record.signed().clone(),
+        };
+        let connect = async |user: &User| {
+            let link = &user.keys.link;
+            support::Device::connect(relay.address, &relay.key, link, register(user)).await
+        };
+        // A device id with another key is no device.
+        let (_, answer) = connect(&moved(device(1), &old)).await;
+        assert_eq!(answer, Answer::Failure(ErrorCode::BadRecord.into()));
+        let (mut second, answer) = connect(&new).await;
+        assert_eq!(logged_in(&answer).address, new.address());
+        assert_eq!(logged_in(&answer).queued, 0, "the old mailbox is gone");
+        assert_eq!(first.closing().await, Some(CloseReason::Revoked));
+        let results = bob.send_many(vec![envelope(old.address(), 2), envelope(new.address(), 3)]);
+        assert_eq!(results.await, [Err(ErrorCode::UnknownDevice), Ok(())]);
+        assert_eq!(marks(&second.deliveries(1).await.1), [3]);
+        // Who comes with an older record is shown the newest ones, and is not let in.
+        let all = vec![old.record.signed().clone(), new.record.signed().clone()];
+        for late in [&old, &moved(device(3), &old)] {
+            let (mut late, answer) = connect(late).await;
+            assert_eq!(answer, Answer::Records(all.clone()));
+            assert_eq!(late.refusal(Request::Ping).await, ErrorCode::NotRegistered);
+        }
+        let third = moved(device(3), &new);
+        let (_, answer) = connect(&third).await;
+        assert_eq!(logged_in(&answer).address, third.address());
+        assert_eq!(second.closing().await, Some(CloseReason::Revoked));
         relay.stop().await;
     }
 }

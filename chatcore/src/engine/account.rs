@@ -1,7 +1,7 @@
-//! The own account: registration, login, prekeys, certificates, nickname.
+//! The own account: its making, prekeys, certificates, nickname, end.
 
 use super::tx::{Context, Tx};
-use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY, Step, Visibility};
+use super::{Engine, EngineError, Event, Link, Pending, Step, Visibility};
 use crate::agreement::publish_prekey;
 use crate::ids::{DAY, DeviceId, InviteToken, PrekeyId, Timestamp};
 use crate::keys::{
@@ -9,7 +9,7 @@ use crate::keys::{
     RelayKey, Signed, UserRecord,
 };
 use crate::store::rows::{Lobby, Profile};
-use crate::wire::relay::{Answer, DeviceFrame, ErrorCode, Failure, LoggedIn, Request, Who};
+use crate::wire::relay::{Answer, Failure, LoggedIn, Request, Who};
 
 /// One-time prekeys that a device keeps at the relay.
 const ONE_TIME_PREKEYS: u32 = 20;
@@ -59,6 +59,7 @@ impl NewProfile {
             token: self.token,
             registered: false,
             register_sent: false,
+            restoring: false,
             next_prekey_id: 1,
             last_resort: None,
             swept_at: tx.now,
@@ -101,7 +102,8 @@ impl Rejoin {
             profile.token = self.token;
             // A record that the relay may have stored already must stay the same.
             profile.register_sent &= !other_relay;
-            if let Some(nickname) = self.nickname.filter(|_| !profile.register_sent) {
+            let is_unseen = !profile.register_sent && profile.record.version() == 1;
+            if let Some(nickname) = self.nickname.filter(|_| is_unseen) {
                 let cert = profile.device.certify(&profile.identity, tx.now);
                 profile.record = UserRecord::first(&profile.identity, nickname, cert);
             }
@@ -112,102 +114,8 @@ impl Rejoin {
 }
 
 impl Engine {
-    /// Returns the frame that goes into the handshake, a login or a registration, and what is to
-    /// be saved before it leaves.
-    ///
-    /// # Errors
-    /// [`EngineError::Store`].
-    pub fn first_request(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Result<(DeviceFrame, Step), EngineError> {
-        let mut tx = Tx::new(context);
-        let mut profile = tx.profile()?;
-        let request = if profile.registered {
-            Request::Login
-        } else {
-            if !profile.register_sent {
-                profile.register_sent = true;
-                tx.save_profile(&profile);
-            }
-            let record = profile.record.signed().clone();
-            Request::Register { token: profile.token, record }
-        };
-        self.disconnected();
-        let request_id = self.next_request;
-        self.next_request += 1;
-        self.pending.insert(request_id, Pending::Login);
-        Ok((DeviceFrame { request_id, request }, tx.finish()?))
-    }
-
-    /// The relay refused login or registration.
-    pub(super) fn login_refused(
-        &mut self,
-        tx: &mut Tx<'_, '_>,
-        failure: Failure,
-    ) -> Result<(), EngineError> {
-        let mut profile = tx.profile()?;
-        match failure.code {
-            // Stored before, and the answer was lost: the next connection logs in.
-            ErrorCode::AlreadyRegistered if !profile.registered => {
-                profile.registered = true;
-                tx.save_profile(&profile);
-            }
-            // The relay lost its directory: the next connection brings our newest record back.
-            ErrorCode::NotRegistered if profile.registered => {
-                profile.registered = false;
-                profile.register_sent = true;
-                tx.save_profile(&profile);
-            }
-            ErrorCode::NicknameTaken
-            | ErrorCode::BadToken
-            | ErrorCode::RegistrationClosed
-            | ErrorCode::BadRecord => {
-                profile.register_sent = false;
-                tx.save_profile(&profile);
-            }
-            _ => {}
-        }
-        tx.event(Event::Refused(failure));
-        Ok(())
-    }
-
-    pub(super) fn logged_in(
-        &mut self,
-        tx: &mut Tx<'_, '_>,
-        login: &LoggedIn,
-    ) -> Result<(), EngineError> {
-        let mut profile = tx.profile()?;
-        if login.address != profile.own_address() {
-            return Err(EngineError::RelayMisbehaved);
-        }
-        self.link = Link::Online;
-        self.undelivered = login.queued;
-        self.next_query = tx.now.plus(QUERY_EVERY);
-        if !profile.registered && profile.announced == 0 {
-            // What was announced before we came was not for us.
-            profile.announced = login.announced;
-        }
-        profile.registered = true;
-        tx.event(Event::Connected { queued: login.queued });
-        if tx.now.since(profile.swept_at) >= DAY {
-            profile.swept_at = tx.now;
-            drop_old_prekeys(tx)?;
-            tx.forget_seen()?;
-        }
-        self.settle_record(tx, &mut profile, login.record_version)?;
-        self.top_up_prekeys(tx, &mut profile, login)?;
-        tx.save_profile(&profile);
-        self.show_presence(tx)?;
-        self.tell_owed(tx)?;
-        self.drop_cut_off_texts(tx)?;
-        self.catch_up(tx, login.announced)?;
-        self.rooms_logged_in(tx, login.lobby)?;
-        self.drive_outbox(tx)
-    }
-
     /// Goes on with a record whose update was cut off, or renews the certificate.
-    fn settle_record(
+    pub(super) fn settle_record(
         &mut self,
         tx: &mut Tx<'_, '_>,
         profile: &mut Profile,
@@ -259,19 +167,20 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let Answer::Records(records) = answer else { return Ok(()) };
         let mut profile = tx.profile()?;
+        let own = profile.user();
         let newest = records.into_iter().filter_map(|r| UserRecord::verify(r).ok()).next_back();
-        let newest = newest.filter(|record| {
-            let names_us = record.device(profile.device.id).map(DeviceCert::link_key)
-                == Some(profile.device.link.public());
-            record.user_id() == profile.user() && names_us
-        });
-        match newest {
+        match newest.filter(|record| record.user_id() == own) {
             Some(record) if record.version() > profile.record.version() => {
                 profile.pending_record = None;
-                self.adopt_record(tx, &mut profile, record)?;
+                if profile.is_named_in(&record) {
+                    self.adopt_record(tx, &mut profile, record)?;
+                } else {
+                    profile.record = record;
+                    tx.event(Event::Revoked);
+                }
                 tx.save_profile(&profile);
             }
-            _ => tx.event(Event::RecordRefused { user: profile.user() }),
+            _ => tx.event(Event::RecordRefused { user: own }),
         }
         Ok(())
     }
@@ -319,8 +228,8 @@ impl Engine {
         if profile.pending_record.is_some() || (profile.register_sent && !profile.registered) {
             return Err(EngineError::Busy);
         }
-        if !profile.registered {
-            // Nobody has seen version 1 yet.
+        if !profile.registered && profile.record.version() == 1 {
+            // Nobody has seen it yet.
             let cert = profile.device.certify(&profile.identity, tx.now);
             profile.record = UserRecord::first(&profile.identity, nickname.clone(), cert);
             tx.event(Event::Renamed(nickname));
@@ -352,7 +261,7 @@ impl Engine {
         Ok(())
     }
 
-    fn top_up_prekeys(
+    pub(super) fn top_up_prekeys(
         &mut self,
         tx: &mut Tx<'_, '_>,
         profile: &mut Profile,
@@ -406,7 +315,7 @@ impl Engine {
     }
 }
 
-fn drop_old_prekeys(tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+pub(super) fn drop_old_prekeys(tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
     for (prekey, replaced_at) in tx.prekeys()? {
         let end = match prekey.kind {
             PrekeyKind::OneTime => Some(prekey.not_after),

@@ -1,10 +1,11 @@
 //! People: names, records, trust.
 
+use super::devices::named_devices;
 use super::event::{Acquaintance, LookupError, Sender};
 use super::tx::Tx;
 use super::{Asker, Engine, EngineError, Event, Link, Pending};
 use crate::ids::{HOUR, MINUTE, UserId};
-use crate::keys::{Nickname, RecordHistory, Signed, Standing, UserRecord};
+use crate::keys::{Nickname, RecordHistory, Signed, UserRecord};
 use crate::store::rows::{Contact, ContactStanding};
 use crate::trust::Trust;
 use crate::wire::relay::{Answer, ErrorCode, Request, Who};
@@ -85,25 +86,20 @@ pub(super) fn unblock(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), EngineEr
 }
 
 /// Takes a newer record of a known user in; tells of a new name.
-pub(super) fn take_record(
+pub(super) fn accept_record(
     tx: &mut Tx<'_, '_>,
     contact: &mut Contact,
     record: UserRecord,
-) -> Result<Standing, LookupError> {
+) -> Result<(), LookupError> {
     let before = contact.nickname().clone();
-    let user = contact.user();
-    match contact.records.accept(record) {
-        Ok(standing) => {
-            if *contact.nickname() != before {
-                tx.event(Event::NicknameChanged { who: sender(contact), before });
-            }
-            Ok(standing)
-        }
-        Err(_) => {
-            tx.event(Event::RecordRefused { user });
-            Err(LookupError::BadAnswer)
-        }
+    if contact.records.accept(record).is_err() {
+        tx.event(Event::RecordRefused { user: contact.user() });
+        return Err(LookupError::BadAnswer);
     }
+    if *contact.nickname() != before {
+        tx.event(Event::NicknameChanged { who: sender(contact), before });
+    }
+    Ok(())
 }
 
 /// Checks an answer of the directory: a chain without gaps, of one user.
@@ -117,25 +113,6 @@ pub(super) fn verify_chain(records: Vec<Signed>) -> Result<Vec<UserRecord>, Look
         chain.push(record);
     }
     Ok(chain)
-}
-
-/// Takes what is new of a chain in; a chain that goes back or branches off is refused and shown.
-fn take_chain(
-    tx: &mut Tx<'_, '_>,
-    contact: &mut Contact,
-    chain: Vec<UserRecord>,
-) -> Result<(), LookupError> {
-    let known = contact.records.newest().version();
-    let goes_back = chain.last().is_none_or(|last| last.version() < known);
-    let foreign = chain.iter().any(|r| r.user_id() != contact.user());
-    if goes_back || foreign || chain.iter().any(|r| contact.records.contradicts(r)) {
-        tx.event(Event::RecordRefused { user: contact.user() });
-        return Err(LookupError::BadAnswer);
-    }
-    for record in chain.into_iter().filter(|r| r.version() > known) {
-        take_record(tx, contact, record)?;
-    }
-    Ok(())
 }
 
 /// Finds who is meant by a name among contacts, then among those blocked. Strangers are found
@@ -155,6 +132,45 @@ fn find(contacts: &[Contact], name: &str) -> Result<Option<UserId>, LookupError>
 }
 
 impl Engine {
+    /// Takes a newer record of a known user in; tells of a new name, and follows to new devices.
+    pub(super) fn take_record(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        contact: &mut Contact,
+        record: UserRecord,
+    ) -> Result<Result<(), LookupError>, EngineError> {
+        let former = named_devices(contact);
+        if let Err(error) = accept_record(tx, contact, record) {
+            return Ok(Err(error));
+        }
+        self.follow_devices(tx, contact, &former)?;
+        Ok(Ok(()))
+    }
+
+    /// Takes what is new of a chain in; a chain that goes back or branches off is refused and shown.
+    fn take_chain(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        contact: &mut Contact,
+        chain: Vec<UserRecord>,
+    ) -> Result<Result<(), LookupError>, EngineError> {
+        let known = contact.records.newest().version();
+        let goes_back = chain.last().is_none_or(|last| last.version() < known);
+        let foreign = chain.iter().any(|r| r.user_id() != contact.user());
+        if goes_back || foreign || chain.iter().any(|r| contact.records.contradicts(r)) {
+            tx.event(Event::RecordRefused { user: contact.user() });
+            return Ok(Err(LookupError::BadAnswer));
+        }
+        let former = named_devices(contact);
+        for record in chain.into_iter().filter(|r| r.version() > known) {
+            if let Err(error) = accept_record(tx, contact, record) {
+                return Ok(Err(error));
+            }
+        }
+        self.follow_devices(tx, contact, &former)?;
+        Ok(Ok(()))
+    }
+
     pub(super) fn block(&mut self, tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), EngineError> {
         let mut contact = known(tx, user)?;
         contact.standing = ContactStanding::Blocked;
@@ -308,11 +324,12 @@ impl Engine {
                 None => return Ok(Err(LookupError::BadAnswer)),
             },
         };
-        if let Err(error) = take_chain(tx, &mut contact, chain) {
+        if let Err(error) = self.take_chain(tx, &mut contact, chain)? {
             return Ok(Err(error));
         }
         self.looked_up.insert(user, tx.now);
         tx.save_contact(&contact);
+        self.drive_user(tx, &user)?;
         let changed = contact.trust == Trust::Changed;
         Ok(if changed { Err(LookupError::IdentityChanged) } else { Ok(user) })
     }
@@ -346,7 +363,11 @@ impl Engine {
         let result = self.take_refreshed(tx, user, answer)?;
         let is_news = version(tx)? != before;
         finish_lookup(tx, ticket, result.map(|()| *user));
-        if is_news { self.drive_user(tx, user) } else { Ok(()) }
+        if is_news {
+            self.drive_user(tx, user)?;
+            self.tell_owed(tx)?;
+        }
+        Ok(())
     }
 
     fn take_refreshed(
@@ -361,7 +382,10 @@ impl Engine {
             Answer::Failure(failure) => return Ok(Err(LookupError::Refused(failure.code))),
             _ => return Err(EngineError::RelayMisbehaved),
         };
-        let taken = verify_chain(records).and_then(|chain| take_chain(tx, &mut contact, chain));
+        let taken = match verify_chain(records) {
+            Ok(chain) => self.take_chain(tx, &mut contact, chain)?,
+            Err(error) => Err(error),
+        };
         if taken.is_ok() {
             self.looked_up.insert(*user, tx.now);
             tx.save_contact(&contact);

@@ -214,6 +214,13 @@ pub enum Event {
         /// With whom.
         with: Sender,
     },
+    /// A contact's own record names a device that it did not name before.
+    NewDevice {
+        /// Who.
+        who: Sender,
+    },
+    /// A record that we signed does not name this device any more: it is out, for good.
+    Revoked,
     /// Our own nickname changed.
     Renamed(Nickname),
     /// Our account is closed.

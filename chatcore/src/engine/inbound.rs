@@ -1,6 +1,7 @@
 //! Receiving: from a delivered envelope to something a person sees.
 
-use super::contacts::{sender, take_record};
+use super::contacts::{accept_record, sender};
+use super::devices::named_devices;
 use super::outbound::{leave_outbox, set_status};
 use super::rooms::{Fate, shared_done};
 use super::sessions::{add_session, incoming_tag};
@@ -14,7 +15,8 @@ use crate::membership::RoomKind;
 use crate::ratchet::OpenMessageError;
 use crate::store::Table;
 use crate::store::rows::{
-    Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, Seen, Transfer,
+    Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxState,
+    Seen, Transfer,
 };
 use crate::wire::content::{Body, ChainPosition, Content, Receipt, ReceiptKind};
 use crate::wire::envelope::{EnvelopeKind, FirstBlock};
@@ -181,6 +183,7 @@ impl Engine {
         }
         let Ok(content) = accepted.session.open(message, tx.now) else { return Ok(failed) };
         let from = DeviceAddress { user, device: accepted.device };
+        let former = tx.contact(&user)?.map(|contact| named_devices(&contact));
         let Some(mut contact) = self.admit(tx, &accepted.record, from)? else {
             return Ok(Opened::Dropped);
         };
@@ -199,13 +202,23 @@ impl Engine {
         device.tag_confirmed = false;
         incoming_tag(tx, device, &from);
         add_session(tx, device, &accepted.session)?;
+        if let Some(former) = former {
+            // Now that there is a session to go out in.
+            self.follow_devices(tx, &mut contact, &former)?;
+        }
+        forget_old_devices(tx, &mut contact);
         if replaces {
             tx.event(Event::NewSession { with: sender(&contact) });
         }
         if tx.contact(&user)?.is_none() && contact.standing == ContactStanding::Request {
             self.new_strangers += 1;
         }
-        let message = self.take_content(tx, &mut contact, from, &content)?;
+        let mut message = self.take_content(tx, &mut contact, from, &content)?;
+        if let Ok(Content { message_id, body: Body::Profile(_), .. }) = Content::decode(&content) {
+            // Who began a session only to tell of himself has no tag of ours yet.
+            self.owe_receipt(tx, &mut contact, from, message_id, ReceiptKind::Delivered);
+            message = Some(message_id);
+        }
         tx.save_contact(&contact);
         let first = Some(SeenFirst { hash, keep_until, session: accepted.session.id() });
         Ok(Opened::Content { from, message, first })
@@ -252,7 +265,7 @@ impl Engine {
             },
         };
         if contact.standing == ContactStanding::Blocked
-            || take_record(tx, &mut contact, record.clone()).is_err()
+            || accept_record(tx, &mut contact, record.clone()).is_err()
         {
             return Ok(None);
         }
@@ -262,7 +275,6 @@ impl Engine {
         if claimed != newest || newest.is_none() {
             return Ok(None);
         }
-        forget_old_devices(tx, &mut contact);
         let now = tx.now;
         let mut recent = 0;
         contact.device_mut(from.device);
@@ -332,8 +344,8 @@ impl Engine {
             && let Ok(record) = UserRecord::verify(signed.clone())
             && record.user_id() == from.user
         {
-            // A refusal is shown by the event that take_record adds.
-            let _refused = take_record(tx, contact, record);
+            // A refusal is shown by the event that comes with it.
+            let _refused = self.take_record(tx, contact, record)?;
         }
         if content.body == Body::Reset {
             // The peer lost our sessions: what is not receipted goes out again in this one.
@@ -357,8 +369,11 @@ impl Engine {
             _ if !self.admit_private(tx, contact)? => Ok(None),
             Body::Text(_) | Body::File(_) | Body::LongText(_) | Body::Unknown => {
                 let id = content.message_id;
-                if tx.message_index(&from.user, &id)?.is_none() {
+                let is_new = tx.message_index(&from.user, &id)?.is_none();
+                if is_new || is_ahead(contact, from, content.position) {
                     follow_chain(tx, contact, from, content.position, bytes);
+                }
+                if is_new {
                     self.show(tx, contact, content, bytes)?;
                 }
                 self.owe_receipt(tx, contact, from, id, ReceiptKind::Delivered);
@@ -428,6 +443,13 @@ fn forget_old_devices(tx: &mut Tx<'_, '_>, contact: &mut Contact) {
     });
 }
 
+/// Tells whether a content goes on with the sender's chain: another device of his may have sent what
+/// we know already.
+fn is_ahead(contact: &Contact, from: DeviceAddress, position: Option<ChainPosition>) -> bool {
+    let received = contact.device(from.device).map_or(0, |device| device.received_seq);
+    position.is_some_and(|position| position.seq > received)
+}
+
 /// Holds a content against the sender's own chain: loss and reordering become visible.
 fn follow_chain(
     tx: &mut Tx<'_, '_>,
@@ -488,12 +510,30 @@ fn take_receipt(
         ReceiptKind::Read => MessageStatus::Read,
         ReceiptKind::Refused => MessageStatus::NotDelivered,
     };
-    leave_outbox(tx, &from.user, &message, Some(from.device))?;
+    if !waits_to_go(tx, &from, &index)? {
+        leave_outbox(tx, &from.user, &message, Some(from.device))?;
+    }
     if before < status {
         set_status(tx, &from.user, &message, status)?;
         tx.event(Event::Receipt { from: sender(contact), message, kind: receipt.kind });
     }
     Ok(())
+}
+
+/// Tells whether a message has yet to go out to a device that has it from another one of ours. It has
+/// its place in the chain, and what follows would seem to miss it.
+fn waits_to_go(
+    tx: &Tx<'_, '_>,
+    to: &DeviceAddress,
+    index: &MessageIndex,
+) -> Result<bool, EngineError> {
+    for number in &index.outbox {
+        let entry = tx.outbox_entry(&to.user, *number)?;
+        if entry.is_some_and(|entry| entry.to == *to && entry.state == OutboxState::Waiting) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A receipt for one copy of what went to many.

@@ -45,6 +45,7 @@ pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
             (who.user, JournalKind::NicknameChanged(before.as_str().to_owned()))
         }
         Event::NewSession { with } => (with.user, JournalKind::NewSession),
+        Event::NewDevice { who } => (who.user, JournalKind::NewDevice),
         Event::RecordRefused { user } => (*user, JournalKind::RecordRefused),
         Event::RoomNews { room, event } => {
             about = Some(room.id);
@@ -205,6 +206,7 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
             Err(_) => return Ok(None),
         },
         JournalKind::NewSession => Event::NewSession { with: from },
+        JournalKind::NewDevice => Event::NewDevice { who: from },
         JournalKind::RecordRefused => Event::RecordRefused { user: entry.peer },
         // Told above, unless the room is gone.
         JournalKind::RoomNews(_)

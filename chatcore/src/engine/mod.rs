@@ -10,9 +10,11 @@
 //! saving a step fails, the engine is dropped with it.
 
 mod account;
+pub mod backup;
 mod command;
 mod contacts;
 mod deliver;
+mod devices;
 mod event;
 mod files;
 mod inbound;
@@ -22,6 +24,7 @@ mod presence;
 pub mod query;
 pub(crate) mod readers;
 mod receipts;
+mod registration;
 mod rooms;
 mod sessions;
 mod tx;
@@ -93,6 +96,9 @@ pub enum EngineError {
     /// The program does not follow, or fell too far behind. State is unchanged.
     #[error("the program does not follow this profile")]
     NotFollowing,
+    /// The account lives on another device, or is closed. State is unchanged.
+    #[error("this device is not part of your account any more")]
+    Revoked,
     /// Nobody writes to himself. State is unchanged.
     #[error("that is yourself")]
     OwnUser,
@@ -402,6 +408,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         match (pending, answer) {
             (Pending::Login, Answer::LoggedIn(login)) => self.logged_in(tx, &login),
+            (Pending::Login, Answer::Records(records)) => self.superseded(tx, records),
             (Pending::Login, Answer::Failure(failure)) => self.login_refused(tx, failure),
             (Pending::OwnRecords, answer) => self.own_records(tx, answer),
             (Pending::Lookup { name, asker }, answer) => self.looked_up(tx, &name, asker, answer),

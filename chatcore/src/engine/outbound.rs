@@ -104,6 +104,9 @@ impl Engine {
         if to == profile.user() {
             return Err(EngineError::OwnUser);
         }
+        if !profile.is_named_in(&profile.record) {
+            return Err(EngineError::Revoked);
+        }
         let mut contact = tx.contact(&to)?.ok_or(EngineError::UnknownContact)?;
         if contact.trust == Trust::Changed {
             return Err(EngineError::IdentityChanged);
@@ -266,78 +269,6 @@ impl Engine {
         if !batch.is_empty() {
             self.ask(tx, Request::SendMany(batch), Pending::Send(sent));
         }
-    }
-
-    /// Notes that everybody we write with is to hear of our changed record, and tells them.
-    pub(super) fn tell_contacts(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
-        for mut contact in tx.contacts()? {
-            // Who shares a room with us has a session if one of us ever spoke there.
-            if !matches!(contact.standing, ContactStanding::Contact | ContactStanding::Member) {
-                continue;
-            }
-            let user = contact.user();
-            for device in contact.devices.iter_mut().filter(|d| !d.sessions.is_empty()) {
-                device.profile_owed = true;
-                self.profiles_owed.insert(DeviceAddress { user, device: device.id });
-            }
-            tx.save_contact(&contact);
-        }
-        self.tell_owed(tx)
-    }
-
-    /// Sends our record to those for whom the relay has not accepted it yet.
-    pub(super) fn tell_owed(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
-        if self.profiles_owed.is_empty() {
-            return Ok(());
-        }
-        let profile = tx.profile()?;
-        let version = profile.record.version();
-        let mut envelopes = Vec::new();
-        for address in self.profiles_owed.clone() {
-            let Some(mut contact) = tx.contact(&address.user)? else { continue };
-            let standing = contact.standing;
-            let is_contact = matches!(standing, ContactStanding::Contact | ContactStanding::Member);
-            let device = contact.device_mut(address.device);
-            let mut sealed = None;
-            if is_contact {
-                let body = Body::Profile(profile.record.signed().clone());
-                let message = MessageId::generate(tx.rng);
-                let content = make_content(tx, &address, device, message, body).encode();
-                sealed = seal(tx, device, &content)?;
-            }
-            match sealed {
-                Some(sealed) => {
-                    envelopes.push((Sent::Profile(address, version), envelope(address, &sealed)));
-                }
-                // Blocked since, or without a session: a new one brings the record with its first
-                // message.
-                None => {
-                    device.profile_owed = false;
-                    self.profiles_owed.remove(&address);
-                }
-            }
-            tx.save_contact(&contact);
-        }
-        self.send(tx, envelopes);
-        Ok(())
-    }
-
-    /// The relay has our record for a peer device.
-    pub(super) fn told(
-        &mut self,
-        tx: &mut Tx<'_, '_>,
-        address: DeviceAddress,
-        version: u64,
-    ) -> Result<(), EngineError> {
-        let is_newest = tx.profile()?.record.version() == version;
-        if is_newest
-            && self.profiles_owed.remove(&address)
-            && let Some(mut contact) = tx.contact(&address.user)?
-        {
-            contact.device_mut(address.device).profile_owed = false;
-            tx.save_contact(&contact);
-        }
-        Ok(())
     }
 }
 

@@ -140,7 +140,7 @@ impl Engine {
                 }
             }
         }
-        Ok(())
+        self.tell_owed(tx)
     }
 
     fn start(

@@ -491,11 +491,11 @@ impl<'c, 'a> Tx<'c, 'a> {
     }
 }
 
-fn message_key(peer: &UserId, message: &MessageId) -> Key {
+pub(super) fn message_key(peer: &UserId, message: &MessageId) -> Key {
     Key::new(Table::Messages, &[peer.as_bytes().as_slice(), message.as_bytes()].concat())
 }
 
-fn sender_key(room: &RoomId, from: &DeviceAddress) -> Key {
+pub(super) fn sender_key(room: &RoomId, from: &DeviceAddress) -> Key {
     let device = from.device.get().to_be_bytes();
     let group = [room.as_bytes().as_slice(), from.user.as_bytes(), &device].concat();
     Key::new(Table::RoomSenders, &group)

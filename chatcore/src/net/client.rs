@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::driver::{self, Op};
 use super::transfer::FileError;
 use super::{now, os_rng};
+use crate::engine::backup::{Restore, Restored};
 use crate::engine::{
     Command, ContactView, Context, EngineError, Event, HistoryView, LookupError, MAX_INLINE,
     NewProfile, ProfileView, ProgramName, Reader, Rejoin, query,
@@ -15,7 +16,7 @@ use crate::engine::{
 use crate::ids::{Conversation, MessageId, UserId};
 use crate::keys::Nickname;
 use crate::noise::{HandshakeError, TransportError};
-use crate::store::{ApplyChanges, Store, StoreError, Value};
+use crate::store::{ApplyChanges, Changes, Store, StoreError, Value};
 use crate::wire::WireError;
 use crate::wire::limits::MAX_ROOM_INLINE;
 use crate::wire::relay::{Answer, Failure, Request};
@@ -109,6 +110,8 @@ pub struct Client {
     thread: Option<thread::JoinHandle<()>>,
 }
 
+/// Rows of a backup written in one transaction.
+const ROWS_AT_ONCE: u64 = 1_000;
 /// Notices that wait for a slow reader.
 const NOTICES: usize = 1_024;
 
@@ -125,6 +128,33 @@ impl Client {
         let mut context = Context { store: &*store, now: now(), rng: &mut rng };
         let step = profile.create(&mut context)?;
         Ok(store.apply(&step.changes)?)
+    }
+
+    /// Makes a profile of an empty store and the rows of a backup, on a new device; nothing is sent.
+    /// `address`: where the relay is now, if it moved.
+    ///
+    /// # Errors
+    /// Those of `rows`; [`ClientError::Engine`] when they are no backup or the store fails: what was
+    /// written until then is of no use.
+    pub fn restore<E: From<ClientError>>(
+        store: &mut impl ApplyChanges,
+        rows: impl IntoIterator<Item = Result<Value, E>>,
+        address: Option<String>,
+    ) -> Result<Restored, E> {
+        let (mut restore, mut changes, mut count) = (Restore::default(), Changes::default(), 0);
+        for row in rows {
+            restore.take(&row?, &mut changes).map_err(ClientError::from)?;
+            count += 1;
+            if count % ROWS_AT_ONCE == 0 {
+                store.apply(&std::mem::take(&mut changes)).map_err(ClientError::from)?;
+            }
+        }
+        store.apply(&changes).map_err(ClientError::from)?;
+        let mut rng = os_rng();
+        let mut context = Context { store: &*store, now: now(), rng: &mut rng };
+        let (restored, step) = restore.finish(&mut context, address).map_err(ClientError::from)?;
+        store.apply(&step.changes).map_err(ClientError::from)?;
+        Ok(restored)
     }
 
     /// Uses a link again on a profile that exists: its address may have changed.

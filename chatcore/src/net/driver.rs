@@ -507,7 +507,7 @@ impl Driver {
                 connection.push(frame)?;
             }
         }
-        let mut refused = None;
+        let mut ended = None;
         for event in step.events {
             if let Some(ticket) = event.ticket() {
                 if let Some(reply) = self.asked.remove(&ticket) {
@@ -515,24 +515,17 @@ impl Driver {
                 }
                 continue;
             }
-            match event {
-                Event::Refused(failure) => {
-                    refused = Some(failure);
-                    self.backlog.push_back(Notice::Event(Box::new(event)));
+            match &event {
+                Event::Refused(failure) => ended = Some(ClientError::Refused(*failure)),
+                Event::Revoked => ended = Some(EngineError::Revoked.into()),
+                Event::Closing(CloseReason::Replaced | CloseReason::Kicked) => {
+                    self.was_replaced = true;
                 }
-                event => {
-                    self.was_replaced |= matches!(
-                        event,
-                        Event::Closing(CloseReason::Replaced | CloseReason::Kicked)
-                    );
-                    self.backlog.push_back(Notice::Event(Box::new(event)));
-                }
+                _ => {}
             }
+            self.backlog.push_back(Notice::Event(Box::new(event)));
         }
-        match refused {
-            Some(failure) => Err(ClientError::Refused(failure)),
-            None => Ok(()),
-        }
+        ended.map_or(Ok(()), Err)
     }
 
     /// Answers those who wait for everything to be done.
@@ -581,7 +574,7 @@ fn refuse(op: Op, error: ClientError) {
 /// Errors that trying again does not mend.
 fn is_final(error: &ClientError) -> bool {
     match error {
-        ClientError::Engine(EngineError::Store(_)) => true,
+        ClientError::Engine(EngineError::Store(_) | EngineError::Revoked) => true,
         ClientError::Refused(failure) => matches!(
             failure.code,
             ErrorCode::Malformed

@@ -42,6 +42,19 @@ pub fn check(store: &mut impl ApplyChanges) {
     assert!(scan(4, Direction::Forward, 0).is_empty());
     assert!(store.scan(Table::History, b"", 0, Direction::Forward, 9).unwrap().is_empty());
     assert_eq!(store.list(Table::History).unwrap().len(), 8);
+    let (mut paged, mut after): (Vec<(u64, Value)>, _) = (Vec::new(), None);
+    loop {
+        let page = store.page(Table::History, after.as_ref(), 3).unwrap();
+        assert!(page.len() <= 3);
+        let Some(last) = page.last() else { break };
+        after = Some(last.cursor.clone());
+        paged.extend(page.into_iter().map(|row| (row.number, row.value)));
+    }
+    assert_eq!(paged.len(), 8, "each row once");
+    for n in [1, 2, 3, u64::MAX] {
+        let of = |text: &[u8]| paged.iter().filter(|row| **row == (n, value(text))).count();
+        assert_eq!((of(&n.to_be_bytes()), of(b"eve")), (1, 1));
+    }
 
     let mut changes = Changes::default();
     changes.put(Key::new(Table::Contacts, b"bob"), value(b"two"));

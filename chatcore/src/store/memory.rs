@@ -1,8 +1,11 @@
 //! A store in memory, for tests and for profiles that leave no trace.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
-use super::{ApplyChanges, Changes, Direction, Key, Store, StoreError, Table, Value};
+use super::{
+    ApplyChanges, Changes, Cursor, Direction, Key, PageRow, Store, StoreError, Table, Value,
+};
 
 /// Rows in a sorted map.
 #[derive(Debug, Default, Clone)]
@@ -35,9 +38,28 @@ impl Store for MemoryStore {
         })
     }
 
-    fn list(&self, table: Table) -> Result<Vec<Value>, StoreError> {
-        let rows = self.rows.iter().filter(|(key, _)| key.table == table);
-        Ok(rows.map(|(_, value)| value.clone()).collect())
+    fn page(
+        &self,
+        table: Table,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<PageRow>, StoreError> {
+        let after = after.map(|Cursor(bytes)| {
+            let (group, number) = bytes.split_last_chunk::<8>().ok_or(StoreError::Damaged)?;
+            Ok(Key::numbered(table, group, u64::from_be_bytes(*number)))
+        });
+        let from = match after.transpose()? {
+            Some(key) => Bound::Excluded(key),
+            None => Bound::Included(Key::new(table, &[])),
+        };
+        let rows = self.rows.range((from, Bound::Unbounded));
+        let rows = rows.take_while(|(key, _)| key.table == table).take(limit);
+        let row = |(key, value): (&Key, &Value)| PageRow {
+            cursor: Cursor([key.group.as_slice(), &key.number.to_be_bytes()].concat()),
+            number: key.number,
+            value: value.clone(),
+        };
+        Ok(rows.map(row).collect())
     }
 }
 

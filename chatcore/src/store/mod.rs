@@ -16,11 +16,12 @@ use zeroize::Zeroizing;
 /// Version of the rows' layout; a store of a newer one is refused.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// Groups of rows with one meaning.
+/// Groups of rows with one meaning; new ones are added at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
 pub enum Table {
     /// Own keys and settings: one row.
-    Profile,
+    Profile = 0,
     /// Secrets of published prekeys, by number.
     Prekeys,
     /// People, by user id.
@@ -79,6 +80,12 @@ impl Table {
         Self::Payloads,
         Self::Kept,
     ];
+
+    /// Returns what stands for the table where it is written down; never changes.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
 }
 
 /// Names a row: a table, a natural key within it, and a number that orders rows of the same key.
@@ -170,11 +177,41 @@ pub trait Store {
         limit: usize,
     ) -> Result<Vec<(u64, Value)>, StoreError>;
 
+    /// Returns at most `limit` rows of a table that stand behind a place, in an order of the store's
+    /// own, which writes elsewhere do not change.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn page(
+        &self,
+        table: Table,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<PageRow>, StoreError>;
+
     /// Returns every row of a table, in no particular order.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn list(&self, table: Table) -> Result<Vec<Value>, StoreError>;
+    fn list(&self, table: Table) -> Result<Vec<Value>, StoreError> {
+        let rows = self.page(table, None, usize::MAX)?;
+        Ok(rows.into_iter().map(|row| row.value).collect())
+    }
+}
+
+/// Where a row stands in its table, to a store; means nothing to anybody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(pub Vec<u8>);
+
+/// A row of a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageRow {
+    /// Where it stands.
+    pub cursor: Cursor,
+    /// The number of its [`Key`].
+    pub number: u64,
+    /// Its bytes.
+    pub value: Value,
 }
 
 /// Writes steps.

@@ -33,12 +33,28 @@ pub(crate) struct Profile {
     pub(crate) registered: bool,
     /// A registration is under way: the relay may have stored the record.
     pub(crate) register_sent: bool,
+    /// Made from a backup, and the relay has not let this device in yet.
+    pub(crate) restoring: bool,
     pub(crate) next_prekey_id: u64,
     pub(crate) last_resort: Option<(PrekeyId, Timestamp)>,
     /// When what is too old was last deleted.
     pub(crate) swept_at: Timestamp,
     pub(crate) visibility: Visibility,
     /// Highest announcement taken in.
+    pub(crate) announced: u64,
+    pub(crate) lobby: Lobby,
+}
+
+/// What a backup holds of the own profile: no key of a device.
+#[derive(Debug)]
+pub(crate) struct SavedProfile {
+    pub(crate) saved_at: Timestamp,
+    pub(crate) identity: IdentityKeyPair,
+    pub(crate) record: UserRecord,
+    pub(crate) relay: RelayKey,
+    pub(crate) address: String,
+    pub(crate) token: Option<InviteToken>,
+    pub(crate) visibility: Visibility,
     pub(crate) announced: u64,
     pub(crate) lobby: Lobby,
 }
@@ -61,6 +77,12 @@ impl Profile {
 
     pub(crate) fn own_address(&self) -> DeviceAddress {
         DeviceAddress { user: self.user(), device: self.device.id }
+    }
+
+    /// Tells whether a record is of a time when this device belonged to the user.
+    pub(crate) fn is_named_in(&self, record: &UserRecord) -> bool {
+        let cert = record.device(self.device.id);
+        cert.map(DeviceCert::link_key) == Some(self.device.link.public())
     }
 
     pub(crate) fn cert(&self) -> Option<&DeviceCert> {
@@ -373,6 +395,7 @@ pub(crate) enum JournalKind {
     IdentityChanged(UserId),
     NicknameChanged(String),
     NewSession,
+    NewDevice,
     RecordRefused,
     RoomNews(EventHash),
     RoomInvited,

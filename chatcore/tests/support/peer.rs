@@ -1,9 +1,12 @@
 //! One device: its engine, its store, and crashes at any write.
 
-use chatcore::engine::{Command, Context, Engine, Event, Lobby, NewProfile, Step, query};
+use chatcore::engine::backup::{self, Restore};
+use chatcore::engine::{
+    Command, Context, Engine, EngineError, Event, Lobby, NewProfile, Step, query,
+};
 use chatcore::ids::{DeviceAddress, DeviceId, MessageId, Timestamp};
 use chatcore::keys::{Nickname, RelayKey};
-use chatcore::store::{ApplyChanges, Changes, Key, MemoryStore, Store, Table};
+use chatcore::store::{ApplyChanges, Changes, Key, MemoryStore, Store, Table, Value};
 use chatcore::wire::relay::{DeviceFrame, RelayFrame};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -49,6 +52,42 @@ impl Peer {
             outgoing: Vec::new(),
             online: false,
             crashes: 0,
+            events: Vec::new(),
+        }
+    }
+
+    /// Saves what a person takes along.
+    pub(crate) fn save(&self, now: Timestamp) -> Vec<Value> {
+        let mut rows = Vec::new();
+        let write = |row: &[u8]| {
+            rows.push(Value::new(row.to_vec()));
+            Ok::<_, EngineError>(())
+        };
+        backup::save(&self.store, &["settings"], now, write).unwrap();
+        rows
+    }
+
+    /// The same person on another machine; its address is known when it is let in.
+    pub(crate) fn restored(&self, rows: &[Value], now: Timestamp, seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (mut restore, mut changes) = (Restore::default(), Changes::default());
+        for row in rows {
+            restore.take(row, &mut changes).unwrap();
+        }
+        let mut store = MemoryStore::default();
+        store.apply(&changes).unwrap();
+        let mut context = Context { store: &store, now, rng: &mut rng };
+        let (_, step) = restore.finish(&mut context, None).unwrap();
+        store.apply(&step.changes).unwrap();
+        Self {
+            store,
+            engine: None,
+            rng,
+            address: self.address,
+            name: self.name.clone(),
+            outgoing: Vec::new(),
+            online: false,
+            crashes: self.crashes,
             events: Vec::new(),
         }
     }
@@ -99,7 +138,7 @@ impl Peer {
         let result = self.run(now, |engine, context| {
             let (frame, step) = engine.first_request(context)?;
             first = Some(frame);
-            Ok::<_, chatcore::engine::EngineError>(step)
+            Ok::<_, EngineError>(step)
         });
         if let Ok(Ok(())) = result {
             self.online = true;
@@ -119,7 +158,7 @@ impl Peer {
         &mut self,
         now: Timestamp,
         command: Command,
-    ) -> Result<Result<(), Crashed>, chatcore::engine::EngineError> {
+    ) -> Result<Result<(), Crashed>, EngineError> {
         self.run(now, |engine, context| engine.handle_command(context, command))
     }
 

@@ -177,23 +177,16 @@ impl Relay {
 
     pub(crate) fn handle(&mut self, from: DeviceAddress, frame: DeviceFrame) -> Vec<RelayFrame> {
         let answer = match frame.request {
-            Request::Login if self.records.contains_key(&from.user) => self.logged_in(from),
+            Request::Login if self.knows(&from) => self.logged_in(from),
             Request::Login => Answer::Failure(ErrorCode::NotRegistered.into()),
             Request::Register { record, .. } => {
                 let record = UserRecord::verify(record).unwrap();
                 assert_eq!(record.user_id(), from.user);
-                self.records.entry(from.user).or_insert_with(|| vec![record]);
-                self.logged_in(from)
+                self.register(record)
             }
             Request::UpdateRecord(record) => {
                 let record = UserRecord::verify(record).unwrap();
-                let chain = self.records.get_mut(&from.user).unwrap();
-                let newest = chain.last().unwrap();
-                if !record.extends(newest) {
-                    assert!(record.version() > newest.version() + 1);
-                    chain.clear();
-                }
-                chain.push(record);
+                assert!(self.put(record));
                 Answer::Done
             }
             Request::GetRecords { who, .. } => self.records_of(&who),
@@ -230,6 +223,40 @@ impl Relay {
             other => self.rooms.handle(from, &self.keys, self.now, other),
         };
         vec![RelayFrame { request_id: frame.request_id, answer }]
+    }
+
+    /// Tells whether a device is in its user's newest record.
+    fn knows(&self, device: &DeviceAddress) -> bool {
+        let newest = self.records.get(&device.user).and_then(|chain| chain.last());
+        newest.is_some_and(|record| record.device(device.device).is_some())
+    }
+
+    fn register(&mut self, record: UserRecord) -> Answer {
+        let (user, device) = (record.user_id(), record.devices()[0].device_id());
+        let newest = self.records.get(&user).and_then(|chain| chain.last());
+        if newest == Some(&record) || self.put(record) {
+            return self.logged_in(DeviceAddress { user, device });
+        }
+        self.records_of(&Who::User(user))
+    }
+
+    /// Makes a record the newest if it follows; forgets devices that it does not name.
+    fn put(&mut self, record: UserRecord) -> bool {
+        let user = record.user_id();
+        let chain = self.records.entry(user).or_default();
+        if let Some(newest) = chain.last()
+            && !record.extends(newest)
+        {
+            if record.version() <= newest.version() + 1 {
+                return false;
+            }
+            chain.clear();
+        }
+        let is_out = |at: &DeviceAddress| at.user == user && record.device(at.device).is_none();
+        self.mailboxes.retain(|at, _| !is_out(at));
+        self.prekeys.retain(|at, _| !is_out(at));
+        chain.push(record);
+        true
     }
 
     fn logged_in(&mut self, device: DeviceAddress) -> Answer {
@@ -308,7 +335,7 @@ impl Relay {
     }
 
     fn accept(&mut self, envelope: Envelope) -> Result<(), ErrorCode> {
-        if !self.records.contains_key(&envelope.to.user) {
+        if !self.knows(&envelope.to) {
             return Err(ErrorCode::UnknownDevice);
         }
         if self.is_full {
@@ -368,6 +395,10 @@ impl Relay {
     }
 
     fn append(&mut self, envelope: Envelope) {
+        if !self.knows(&envelope.to) {
+            // What waits for a device that is out would be said to be queued for ever.
+            return;
+        }
         let mailbox = self.mailboxes.entry(envelope.to).or_default();
         mailbox.next += 1;
         mailbox.waiting.push_back((mailbox.next, envelope));

@@ -6,8 +6,9 @@ use chatcore::engine::{Command, Direction, Event, query};
 use chatcore::ids::{
     Conversation, DeviceAddress, HOUR, MINUTE, MessageId, SECOND, Timestamp, UserId,
 };
+use chatcore::store::Value;
 use chatcore::wire::content::Body;
-use chatcore::wire::relay::RelayFrame;
+use chatcore::wire::relay::{Answer, RelayFrame};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -20,6 +21,10 @@ pub(crate) struct World {
     pub(crate) rng: StdRng,
     pub(crate) relay: Relay,
     pub(crate) peers: Vec<Peer>,
+    /// Whether people move to other machines.
+    pub(crate) moves: bool,
+    /// Machines that somebody moved away from, with his place among the peers.
+    pub(crate) left: Vec<(usize, Peer)>,
     answers: BTreeMap<DeviceAddress, Vec<RelayFrame>>,
     /// What was queued durably: message → (from, to, text).
     pub(crate) sent: BTreeMap<MessageId, (UserId, UserId, String)>,
@@ -37,8 +42,8 @@ impl World {
             })
             .collect();
         let rng = StdRng::seed_from_u64(seed ^ 0x5eed);
-        let mut world =
-            Self { seed, now, rng, relay, peers, answers: BTreeMap::new(), sent: BTreeMap::new() };
+        let (left, answers, sent) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let mut world = Self { seed, now, rng, relay, peers, moves: false, left, answers, sent };
         world.connect_all();
         world.run_until_quiet();
         world
@@ -56,6 +61,38 @@ impl World {
         self.relay.connection_lost(&self.peers[i].address);
         self.answers.remove(&self.peers[i].address);
         self.peers[i].connect(self.now);
+    }
+
+    /// Somebody goes on from a backup, on another machine.
+    pub(crate) fn restore(&mut self, i: usize, rows: &[Value]) {
+        let seed = self.rng.random();
+        let new = self.peers[i].restored(rows, self.now, seed);
+        let mut old = std::mem::replace(&mut self.peers[i], new);
+        old.die();
+        self.left.push((i, old));
+    }
+
+    /// Somebody moves to another machine, unless he just did.
+    pub(crate) fn move_out(&mut self, i: usize) {
+        if !self.peers[i].events.iter().any(|e| matches!(e, Event::Connected { .. })) {
+            return;
+        }
+        let rows = self.peers[i].save(self.now);
+        self.restore(i, &rows);
+    }
+
+    /// An old machine is started again; returns what it is told.
+    pub(crate) fn start_again(&mut self, left: usize) -> Vec<Event> {
+        let (_, peer) = &mut self.left[left];
+        peer.connect(self.now);
+        for _ in 0..4 {
+            for frame in std::mem::take(&mut peer.outgoing) {
+                for answer in self.relay.handle(peer.address, frame) {
+                    peer.frame(self.now, answer);
+                }
+            }
+        }
+        std::mem::take(&mut peer.events)
     }
 
     /// Queues a text; counts it only if it became durable.
@@ -95,9 +132,13 @@ impl World {
         }
         for frame in self.answers.remove(&address).unwrap_or_default() {
             if self.peers[i].online {
+                if let Answer::LoggedIn(login) = &frame.answer {
+                    self.peers[i].address = login.address;
+                }
                 self.peers[i].frame(self.now, frame);
             }
         }
+        let address = self.peers[i].address;
         for frame in self.relay.push(&address.user) {
             if self.peers[i].online {
                 self.peers[i].frame(self.now, frame);
@@ -142,6 +183,7 @@ impl World {
                     self.send(i, to, text);
                 }
             }
+            12 if self.moves && self.rng.random_range(0..4) == 0 => self.move_out(i),
             _ => self.carry(i),
         }
         self.now = self.now.plus(self.rng.random_range(0..5) * SECOND);
@@ -164,7 +206,9 @@ impl World {
     pub(crate) fn check(&self) {
         let seed = self.seed;
         let mut arrived = BTreeSet::new();
-        for peer in &self.peers {
+        let left = self.left.iter().map(|(_, peer)| peer);
+        for peer in self.peers.iter().chain(left) {
+            let mut here = BTreeSet::new();
             for contact in query::contacts(&peer.store).unwrap() {
                 for m in query::history(&peer.store, Conversation::User(contact.user), usize::MAX)
                     .unwrap()
@@ -172,7 +216,8 @@ impl World {
                     if m.direction != Direction::Incoming {
                         continue;
                     }
-                    assert!(arrived.insert(m.message), "seed {seed}: accepted twice");
+                    assert!(here.insert(m.message), "seed {seed}: accepted twice");
+                    arrived.insert(m.message);
                     let (from, to, text) = self.sent.get(&m.message).unwrap_or_else(|| {
                         panic!("seed {seed}: {} has a message nobody sent", peer.name)
                     });
@@ -180,6 +225,15 @@ impl World {
                     assert_eq!(m.body, Body::Text(text.clone()), "seed {seed}: altered");
                 }
             }
+        }
+        // Nobody who moved lost what he had.
+        for (i, old) in &self.left {
+            let all = |peer: &Peer| -> BTreeSet<MessageId> {
+                let contacts = query::contacts(&peer.store).unwrap();
+                let with = |user| query::history(&peer.store, Conversation::User(user), usize::MAX);
+                contacts.iter().flat_map(|c| with(c.user).unwrap()).map(|m| m.message).collect()
+            };
+            assert!(all(old).is_subset(&all(&self.peers[*i])), "seed {seed}: left behind");
         }
         let lost: Vec<_> = self.sent.keys().filter(|id| !arrived.contains(id)).collect();
         assert!(lost.is_empty(), "seed {seed}: {} of {} lost", lost.len(), self.sent.len());
@@ -191,6 +245,7 @@ impl World {
     }
 
     pub(crate) fn count(&self, is: impl Fn(&Event) -> bool) -> usize {
-        self.peers.iter().flat_map(|p| &p.events).filter(|e| is(e)).count()
+        let left = self.left.iter().map(|(_, peer)| peer);
+        self.peers.iter().chain(left).flat_map(|p| &p.events).filter(|e| is(e)).count()
     }
 }

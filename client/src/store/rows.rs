@@ -1,16 +1,16 @@
 //! The rows in redb, and nothing about how the profile is opened.
 
 use std::fs::File;
-use std::ops::RangeInclusive;
+use std::ops::{Bound, RangeInclusive};
 use std::path::{Path, PathBuf};
 
 use chatcore::store::{
-    ApplyChanges, Changes, Direction, Key, SCHEMA_VERSION, Store, StoreError, Table, Value,
+    ApplyChanges, Changes, Cursor, Direction, Key, PageRow, SCHEMA_VERSION, Store, StoreError,
+    Table, Value,
 };
 use redb::backends::FileBackend;
 use redb::{
-    Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition,
-    TableError,
+    Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition, TableError,
 };
 
 use super::files::{FolderLock, refused, sync_folder};
@@ -149,7 +149,7 @@ impl RedbStore {
 
 impl Store for RedbStore {
     fn load(&self, key: &Key) -> Result<Option<Value>, StoreError> {
-        let row = self.index_key.group(table_byte(key.table), &key.group).row(key.number);
+        let row = self.index_key.group(key.table.number(), &key.group).row(key.number);
         guarded(|| {
             let Some(rows) = self.table(key.table)? else {
                 return Ok(None);
@@ -167,7 +167,7 @@ impl Store for RedbStore {
         direction: Direction,
         limit: usize,
     ) -> Result<Vec<(u64, Value)>, StoreError> {
-        let group = self.index_key.group(table_byte(table), group);
+        let group = self.index_key.group(table.number(), group);
         let numbers: RangeInclusive<u64> = match direction {
             Direction::Forward => from..=u64::MAX,
             Direction::Backward => 0..=from,
@@ -187,27 +187,44 @@ impl Store for RedbStore {
                 let Some(row) = next else { break };
                 let (key, stored) = row.map_err(failed)?;
                 let key = key.value();
-                let number = key.last_chunk().copied().map(u64::from_be_bytes);
-                let number = number.ok_or(StoreError::Damaged)?;
-                found.push((number, self.open_value(table, key, stored.value())?));
+                found.push((number_of(key)?, self.open_value(table, key, stored.value())?));
             }
             Ok(found)
         })
     }
 
-    fn list(&self, table: Table) -> Result<Vec<Value>, StoreError> {
+    fn page(
+        &self,
+        table: Table,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<PageRow>, StoreError> {
+        let after = after.map(|Cursor(row)| {
+            <&[u8; ROW_KEY_LEN]>::try_from(row.as_slice()).map_err(|_| StoreError::Damaged)
+        });
+        let from = after.transpose()?.map_or(Bound::Unbounded, Bound::Excluded);
         guarded(|| {
             let Some(rows) = self.table(table)? else {
                 return Ok(Vec::new());
             };
+            let range = (from, Bound::Unbounded);
             let mut found = Vec::new();
-            for row in rows.iter().map_err(failed)? {
+            for row in rows.range::<&[u8; ROW_KEY_LEN]>(range).map_err(failed)?.take(limit) {
                 let (key, stored) = row.map_err(failed)?;
-                found.push(self.open_value(table, key.value(), stored.value())?);
+                let key = key.value();
+                found.push(PageRow {
+                    cursor: Cursor(key.to_vec()),
+                    number: number_of(key)?,
+                    value: self.open_value(table, key, stored.value())?,
+                });
             }
             Ok(found)
         })
     }
+}
+
+fn number_of(row: &[u8; ROW_KEY_LEN]) -> Result<u64, StoreError> {
+    row.last_chunk().copied().map(u64::from_be_bytes).ok_or(StoreError::Damaged)
 }
 
 impl ApplyChanges for RedbStore {
@@ -224,7 +241,7 @@ impl ApplyChanges for RedbStore {
                 let table = first.table;
                 let mut open = transaction.open_table(definition(table)).map_err(failed)?;
                 while let Some((key, value)) = rows.next_if(|(key, _)| key.table == table) {
-                    let group = self.index_key.group(table_byte(table), &key.group);
+                    let group = self.index_key.group(table.number(), &key.group);
                     let row = group.row(key.number);
                     match value {
                         Some(value) => {
@@ -245,40 +262,36 @@ impl ApplyChanges for RedbStore {
 type RowKey = &'static [u8; ROW_KEY_LEN];
 type Rows = ReadOnlyTable<RowKey, &'static [u8]>;
 
-/// Returns a table's name in the file and in what its rows are bound to; never changes.
-const fn table_name(table: Table) -> (u8, &'static str) {
+/// Returns a table's name in the file: its number.
+const fn table_name(table: Table) -> &'static str {
     match table {
-        Table::Profile => (0, "0"),
-        Table::Prekeys => (1, "1"),
-        Table::Contacts => (2, "2"),
-        Table::Sessions => (3, "3"),
-        Table::Tags => (4, "4"),
-        Table::Seen => (5, "5"),
-        Table::Outbox => (6, "6"),
-        Table::History => (7, "7"),
-        Table::Messages => (8, "8"),
-        Table::Transfers => (9, "9"),
-        Table::Journal => (10, "10"),
-        Table::Rooms => (11, "11"),
-        Table::RoomEvents => (12, "12"),
-        Table::RoomStatements => (13, "13"),
-        Table::RoomSenders => (14, "14"),
-        Table::Held => (15, "15"),
-        Table::Payloads => (16, "16"),
-        Table::Kept => (17, "17"),
+        Table::Profile => "0",
+        Table::Prekeys => "1",
+        Table::Contacts => "2",
+        Table::Sessions => "3",
+        Table::Tags => "4",
+        Table::Seen => "5",
+        Table::Outbox => "6",
+        Table::History => "7",
+        Table::Messages => "8",
+        Table::Transfers => "9",
+        Table::Journal => "10",
+        Table::Rooms => "11",
+        Table::RoomEvents => "12",
+        Table::RoomStatements => "13",
+        Table::RoomSenders => "14",
+        Table::Held => "15",
+        Table::Payloads => "16",
+        Table::Kept => "17",
     }
 }
 
-const fn table_byte(table: Table) -> u8 {
-    table_name(table).0
-}
-
 const fn definition(table: Table) -> TableDefinition<'static, RowKey, &'static [u8]> {
-    TableDefinition::new(table_name(table).1)
+    TableDefinition::new(table_name(table))
 }
 
 const fn place(table: Table, row: &[u8; ROW_KEY_LEN]) -> Place<'_> {
-    Place { table: table_byte(table), row, schema: SCHEMA_VERSION }
+    Place { table: table.number(), row, schema: SCHEMA_VERSION }
 }
 
 const fn check_place() -> Place<'static> {
@@ -323,3 +336,15 @@ const CACHE: usize = 8 * 1024 * 1024;
 /// that changed could hide a row, and a pinned contact who vanished would be trusted anew. Longer
 /// ones are verified after a crash only; each row authenticates itself in any case.
 const CHECKED_ON_OPEN: u64 = 32 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tables_name_is_its_number() {
+        for table in Table::ALL {
+            assert_eq!(table_name(table), table.number().to_string());
+        }
+    }
+}

@@ -9,7 +9,7 @@ use chatcore::wire::relay::{Answer, ErrorCode, Failure, LoggedIn, Who};
 
 use super::{Caller, internal};
 use crate::config::Registration;
-use crate::login::Welcome;
+use crate::login::{Registered, Welcome};
 use crate::registry::Seat;
 use crate::server::Shared;
 use crate::store::Put;
@@ -54,14 +54,15 @@ fn welcome(
     Ok(Welcome { seat, answer })
 }
 
-/// Takes a new user in, or one who asks again with the same record.
+/// Takes in a new user, one who asks again with the same record, or one who comes with another
+/// device; who signed on top of an older record is shown the newest ones.
 pub(crate) fn register(
     shared: &Arc<Shared>,
     link_key: &[u8; 32],
     token: Option<&InviteToken>,
     record: Signed,
     from: u64,
-) -> Result<Welcome, Failure> {
+) -> Result<Registered, Failure> {
     let now = shared.clock.now();
     if shared.handshakes.take(from, 1, now) == 0 {
         return Err(Failure {
@@ -95,17 +96,22 @@ pub(crate) fn register(
             Registration::Invite | Registration::Open => {}
         }
     }
+    if let Some(former) = former.as_ref().filter(|former| former.version() < record.version()) {
+        may_follow(shared, &record, former)?;
+    }
     match directory.put(&record, link_key, now).map_err(internal)? {
         Put::Stored => {
             if let Some(invited) = invited {
                 invited.used(&*shared.stores.privileges).map_err(internal)?;
             }
             forget_former(shared, &record, former.as_ref())?;
-            welcome(shared, link_key, address)
+            welcome(shared, link_key, address).map(Registered::Welcome)
         }
-        Put::Same => welcome(shared, link_key, address),
+        Put::Same => welcome(shared, link_key, address).map(Registered::Welcome),
         Put::NicknameTaken => Err(ErrorCode::NicknameTaken.into()),
-        Put::AlreadyRegistered => Err(ErrorCode::AlreadyRegistered.into()),
+        Put::Refused if former.is_some() => {
+            records(shared, &Who::User(address.user), 0).map(Registered::Superseded)
+        }
         Put::Refused => Err(ErrorCode::BadRecord.into()),
     }
 }
@@ -145,35 +151,38 @@ pub(super) fn close(
 
 fn replace(shared: &Shared, caller: &Caller, record: &UserRecord) -> Result<Answer, Failure> {
     let user = caller.address.user;
+    if record.user_id() != user {
+        return Err(ErrorCode::BadRecord.into());
+    }
+    let directory = &shared.stores.directory;
+    let former = newest(shared, &user)?.ok_or(ErrorCode::Internal)?;
+    may_follow(shared, record, &former)?;
+    let now = shared.clock.now();
+    match directory.put(record, &caller.link_key, now).map_err(internal)? {
+        Put::Stored => forget_former(shared, record, Some(&former))?,
+        Put::Same => {}
+        Put::NicknameTaken => return Err(ErrorCode::NicknameTaken.into()),
+        Put::Refused => return Err(ErrorCode::BadRecord.into()),
+    }
+    Ok(Answer::Done)
+}
+
+/// Tells whether a user may have another record now, and one with these devices.
+fn may_follow(shared: &Shared, record: &UserRecord, former: &UserRecord) -> Result<(), Failure> {
     // Records are kept for good, and each former name for 30 days.
-    if shared.record_updates.take(user, 1, shared.clock.now()) == 0 {
+    if shared.record_updates.take(record.user_id(), 1, shared.clock.now()) == 0 {
         return Err(Failure {
             code: ErrorCode::RateLimited,
             limit: 0,
             retry_after_ms: shared.record_updates.retry_after_ms(),
         });
     }
-    if record.user_id() != user {
-        return Err(ErrorCode::BadRecord.into());
-    }
-    let directory = &shared.stores.directory;
-    let former = newest(shared, &user)?.ok_or(ErrorCode::Internal)?;
     // A device keeps its link key for life; a new key is a new device.
     let has_new_key = record.devices().iter().any(|new| {
         let old = former.device(new.device_id());
         old.is_some_and(|old| old.link_key() != new.link_key())
     });
-    if has_new_key {
-        return Err(ErrorCode::BadRecord.into());
-    }
-    let now = shared.clock.now();
-    match directory.put(record, &caller.link_key, now).map_err(internal)? {
-        Put::Stored => forget_former(shared, record, Some(&former))?,
-        Put::Same => {}
-        Put::NicknameTaken => return Err(ErrorCode::NicknameTaken.into()),
-        Put::AlreadyRegistered | Put::Refused => return Err(ErrorCode::BadRecord.into()),
-    }
-    Ok(Answer::Done)
+    if has_new_key { Err(ErrorCode::BadRecord.into()) } else { Ok(()) }
 }
 
 fn newest(shared: &Shared, user: &UserId) -> Result<Option<UserRecord>, Failure> {

@@ -72,7 +72,7 @@ fn a_chain_of_records_only_grows() {
         assert_eq!(put(stores, &one, NOW), Ok(Put::Stored));
         assert_eq!(put(stores, &one, NOW), Ok(Put::Same));
         let other = user.first("alice2");
-        assert_eq!(put(stores, &other, NOW), Ok(Put::AlreadyRegistered));
+        assert_eq!(put(stores, &other, NOW), Ok(Put::Refused));
         assert_eq!(put(stores, &two, NOW), Ok(Put::Stored));
         assert_eq!(put(stores, &user.next(&one, "al"), NOW), Ok(Put::Refused));
         assert_eq!(directory.newest(&id), Ok(Some(two.signed().clone())));

@@ -67,10 +67,7 @@ pub enum Put {
     Same,
     /// The nickname belongs to, or is reserved for, another user.
     NicknameTaken,
-    /// Version 1 of a user who exists with another record.
-    AlreadyRegistered,
-    /// It is not newer than the newest, is another successor of it, or names a link key of another
-    /// device.
+    /// It is not newer than the newest, does not follow it, or names a link key of another device.
     Refused,
 }
 

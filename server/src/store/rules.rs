@@ -28,8 +28,6 @@ pub(super) fn judge(record: &UserRecord, newest: Option<&UserRecord>) -> Judgeme
     };
     if record.signed() == newest.signed() {
         Judgement::Answer(Put::Same)
-    } else if record.version() == 1 {
-        Judgement::Answer(Put::AlreadyRegistered)
     } else if record.extends(newest) {
         Judgement::Append
     } else if record.version() > newest.version().saturating_add(1) && !newest.devices().is_empty()

@@ -53,7 +53,11 @@ impl Engine {
         {
             return Err(EngineError::TextTooLong { max: MAX_ROOM_INLINE });
         }
-        let own = tx.profile()?.user();
+        let profile = tx.profile()?;
+        let own = profile.user();
+        if !profile.is_named_in(&profile.record) {
+            return Err(EngineError::Revoked);
+        }
         let Some(mut room) = self.take_room(tx, &id)? else {
             return Err(RoomFailure::UnknownRoom.into());
         };

@@ -101,11 +101,14 @@ impl Engine {
             tx.event(Event::Undecryptable { from: Some(from.user) });
             return Ok(None);
         };
+        let id = content.room;
         if tx.message_index(&from.user, &outer)?.is_some() {
+            if content.message_id == outer && is_ahead(tx, &id, from, &content)? {
+                self.follow_repeated(tx, contact, from, &content, bytes)?;
+            }
             self.owe_room_receipt(tx, contact, from, outer, ReceiptKind::Delivered);
             return Ok(Some(outer));
         }
-        let id = content.room;
         let Some(mut room) = self.take_room(tx, &id)? else {
             self.refuse(tx, contact, from, (None, outer), RefusedBecause::UnknownRoom);
             return Ok(Some(outer));
@@ -127,6 +130,23 @@ impl Engine {
         }
         self.put_room(tx, room);
         Ok(Some(outer))
+    }
+
+    /// What another device of the sender has sent already still counts in the chain of this one.
+    fn follow_repeated(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        contact: &Contact,
+        from: DeviceAddress,
+        content: &RoomContent,
+        bytes: &[u8],
+    ) -> Result<(), EngineError> {
+        let Some(room) = self.take_room(tx, &content.room)? else { return Ok(()) };
+        if judge(&room, &from, content) == Verdict::Show {
+            follow_sender(tx, &room, contact, from, content, bytes)?;
+        }
+        self.put_room(tx, room);
+        Ok(())
     }
 
     fn hold(
@@ -544,6 +564,17 @@ fn answer_for(room: &Room, to: &DeviceAddress, from_seq: u64) -> Option<RoomUpda
             .collect(),
         statements: Vec::new(),
     })
+}
+
+/// Tells whether a message goes on with the chain of the device that sent it.
+fn is_ahead(
+    tx: &Tx<'_, '_>,
+    room: &RoomId,
+    from: DeviceAddress,
+    content: &RoomContent,
+) -> Result<bool, EngineError> {
+    let known = tx.room_sender(room, &from)?;
+    Ok(known.is_none_or(|known| content.position.seq > known.seq))
 }
 
 /// Holds a message against the sender's own chain in this room.

@@ -94,6 +94,7 @@ pub(crate) fn encode_journal(entry: &JournalEntry) -> Zeroizing<Vec<u8>> {
         JournalKind::RoomGone => pb.kind = 20,
         JournalKind::LobbyFull => pb.kind = 21,
         JournalKind::AnnouncementRefused => pb.kind = 22,
+        JournalKind::NewDevice => pb.kind = 23,
     }
     encode(&pb)
 }
@@ -126,6 +127,7 @@ pub(crate) fn decode_journal(bytes: &[u8]) -> Result<JournalEntry, WireError> {
         20 => JournalKind::RoomGone,
         21 => JournalKind::LobbyFull,
         22 => JournalKind::AnnouncementRefused,
+        23 => JournalKind::NewDevice,
         _ => return Err(WireError::BadValue("kind")),
     };
     Ok(JournalEntry { peer: user(&pb.peer)?, room: room_from(&pb.room_id)?, kind })

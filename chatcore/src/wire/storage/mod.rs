@@ -5,6 +5,7 @@ mod journal;
 mod message;
 mod profile;
 mod room;
+mod saved;
 mod session;
 mod transfer;
 
@@ -15,11 +16,15 @@ pub(crate) use message::{
     decode_seen, decode_tag_owner, encode_counts, encode_history, encode_message_index,
     encode_outbox, encode_payload, encode_seen, encode_tag_owner,
 };
-pub(crate) use profile::{decode_prekey, decode_profile, encode_prekey, encode_profile};
+pub(crate) use profile::{
+    decode_prekey, decode_profile, decode_saved_profile, encode_prekey, encode_profile,
+    encode_saved_profile, saved_schema,
+};
 pub(crate) use room::{
     decode_held, decode_room, decode_room_event, decode_room_sender, decode_room_statement,
     encode_held, encode_room, encode_room_event, encode_room_sender, encode_room_statement,
 };
+pub(crate) use saved::{decode_saved_row, encode_saved_row};
 pub(crate) use session::{decode_session, encode_session};
 pub(crate) use transfer::{decode_transfer, encode_transfer};
 

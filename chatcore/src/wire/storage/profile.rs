@@ -4,14 +4,17 @@ use prost::Message;
 use proto::storage as pb;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::super::directory::signed_into;
+use super::super::directory::{signed_from, signed_into};
 use super::super::{WireError, array};
 use super::{device, encode, present, record_from};
 use crate::crypto::{DhSecret, KemSecret};
 use crate::engine::Visibility;
 use crate::ids::{InviteToken, PrekeyId, Timestamp};
-use crate::keys::{DeviceKeys, IdentityKeyPair, PrekeyKind, PrekeySecret, RelayKey, SigningKey};
-use crate::store::rows::{Lobby, Profile};
+use crate::keys::{
+    DeviceKeys, IdentityKeyPair, PrekeyKind, PrekeySecret, RelayKey, SigningKey, UserRecord,
+};
+use crate::store::SCHEMA_VERSION;
+use crate::store::rows::{Lobby, Profile, SavedProfile};
 
 pub(crate) fn encode_profile(profile: &Profile) -> Zeroizing<Vec<u8>> {
     let mut pb = pb::Profile {
@@ -31,6 +34,7 @@ pub(crate) fn encode_profile(profile: &Profile) -> Zeroizing<Vec<u8>> {
         pending_record: profile.pending_record.as_ref().map(|r| signed_into(r.signed())),
         swept_at: profile.swept_at.0,
         register_sent: profile.register_sent,
+        restoring: profile.restoring,
         hidden: profile.visibility == Visibility::Hidden,
         announced: profile.announced,
         lobby_declined: profile.lobby == Lobby::Declined,
@@ -75,14 +79,19 @@ fn profile_from(pb: &pb::Profile) -> Result<Profile, WireError> {
         last_resort,
         swept_at: Timestamp(pb.swept_at),
         register_sent: pb.register_sent,
+        restoring: pb.restoring,
         visibility: if pb.hidden { Visibility::Hidden } else { Visibility::Shown },
         announced: pb.announced,
-        lobby: match (pb.lobby_declined, pb.lobby_settled) {
-            (true, _) => Lobby::Declined,
-            (false, true) => Lobby::Settled,
-            (false, false) => Lobby::Wanted,
-        },
+        lobby: lobby(pb.lobby_declined, pb.lobby_settled),
     })
+}
+
+const fn lobby(declined: bool, settled: bool) -> Lobby {
+    match (declined, settled) {
+        (true, _) => Lobby::Declined,
+        (false, true) => Lobby::Settled,
+        (false, false) => Lobby::Wanted,
+    }
 }
 
 fn wipe_profile(pb: &mut pb::Profile) {
@@ -90,6 +99,66 @@ fn wipe_profile(pb: &mut pb::Profile) {
     pb.signing_seed.zeroize();
     pb.agreement_secret.zeroize();
     pb.link_secret.zeroize();
+    pb.invite_token.zeroize();
+}
+
+pub(crate) fn encode_saved_profile(saved: &SavedProfile) -> Zeroizing<Vec<u8>> {
+    let mut pb = pb::SavedProfile {
+        schema: SCHEMA_VERSION,
+        saved_at: saved.saved_at.0,
+        identity_seed: saved.identity.seed().to_vec(),
+        record: Some(signed_into(saved.record.signed())),
+        relay_key: saved.relay.as_bytes().to_vec(),
+        relay_address: saved.address.clone(),
+        invite_token: saved.token.as_ref().map_or_else(Vec::new, |t| t.as_bytes().to_vec()),
+        hidden: saved.visibility == Visibility::Hidden,
+        announced: saved.announced,
+        lobby_declined: saved.lobby == Lobby::Declined,
+        lobby_settled: saved.lobby == Lobby::Settled,
+    };
+    let bytes = encode(&pb);
+    wipe_saved(&mut pb);
+    bytes
+}
+
+pub(crate) fn decode_saved_profile(bytes: &[u8]) -> Result<SavedProfile, WireError> {
+    let mut pb = pb::SavedProfile::decode(bytes)?;
+    let saved = saved_from(&pb);
+    wipe_saved(&mut pb);
+    saved
+}
+
+/// Returns the version of the rows that follow.
+pub(crate) fn saved_schema(bytes: &[u8]) -> Result<u32, WireError> {
+    let mut pb = pb::SavedProfile::decode(bytes)?;
+    wipe_saved(&mut pb);
+    Ok(pb.schema)
+}
+
+fn saved_from(pb: &pb::SavedProfile) -> Result<SavedProfile, WireError> {
+    let seed = Zeroizing::new(array::<32>(&pb.identity_seed, "seed")?);
+    let identity = IdentityKeyPair::from_seed(&seed);
+    // Signed by whoever made the file, who need not be the one who opens it.
+    let signed = signed_from(pb.record.clone().ok_or(WireError::Missing("record"))?)?;
+    let record = UserRecord::verify(signed).map_err(|_| WireError::BadValue("record"))?;
+    if *record.identity_key() != identity.public() {
+        return Err(WireError::BadValue("identity_seed"));
+    }
+    Ok(SavedProfile {
+        saved_at: Timestamp(pb.saved_at),
+        identity,
+        record,
+        relay: RelayKey::from_slice(&pb.relay_key).ok_or(WireError::BadLength("relay_key"))?,
+        address: pb.relay_address.clone(),
+        token: present(&pb.invite_token).and_then(InviteToken::from_slice),
+        visibility: if pb.hidden { Visibility::Hidden } else { Visibility::Shown },
+        announced: pb.announced,
+        lobby: lobby(pb.lobby_declined, pb.lobby_settled),
+    })
+}
+
+fn wipe_saved(pb: &mut pb::SavedProfile) {
+    pb.identity_seed.zeroize();
     pb.invite_token.zeroize();
 }
 

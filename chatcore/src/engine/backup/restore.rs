@@ -1,0 +1,198 @@
+//! From the rows of a backup to the store of a new device.
+
+use super::super::devices::{address_anew, named_devices};
+use super::super::registration::new_device_id;
+use super::super::rooms::load;
+use super::super::tx::{Context, Tx};
+use super::super::{EngineError, Step};
+use crate::ids::{Timestamp, UserId};
+use crate::keys::{DeviceKeys, Nickname};
+use crate::membership::RoomKind;
+use crate::store::rows::{
+    Contact, ContactStanding, MessageIndex, OutboxContent, Profile, RoomStanding, SavedProfile,
+};
+use crate::store::{Changes, Key, SCHEMA_VERSION, StoreError, Table, Value};
+use crate::trust::Trust;
+use crate::wire::{WireError, storage};
+
+/// What was restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// Our nickname.
+    pub nickname: Nickname,
+    /// When the backup was made.
+    pub saved_at: Timestamp,
+    /// People known.
+    pub contacts: u64,
+    /// Rooms known.
+    pub rooms: u64,
+    /// Messages of all conversations.
+    pub messages: u64,
+}
+
+/// A backup that is being read into an empty store: every row is [taken](Self::take), the changes
+/// written, then it is [finished](Self::finish).
+#[derive(Debug, Default)]
+pub struct Restore {
+    profile: Option<SavedProfile>,
+    contacts: u64,
+    rooms: u64,
+    messages: u64,
+}
+
+impl Restore {
+    /// Takes one row in; `changes` then hold it.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] for what no backup holds, [`StoreError::NewerSchema`].
+    pub fn take(&mut self, row: &[u8], changes: &mut Changes) -> Result<(), StoreError> {
+        let (key, value) = storage::decode_saved_row(row).map_err(|_| StoreError::Damaged)?;
+        if (key.table == Table::Profile) != self.profile.is_none() {
+            return Err(StoreError::Damaged);
+        }
+        if key.table == Table::Profile {
+            match storage::saved_schema(&value).map_err(|_| StoreError::Damaged)? {
+                SCHEMA_VERSION => {}
+                found if found > SCHEMA_VERSION => {
+                    return Err(StoreError::NewerSchema { found, known: SCHEMA_VERSION });
+                }
+                _ => return Err(StoreError::Damaged),
+            }
+        }
+        self.take_row(key, value, changes).map_err(|_| StoreError::Damaged)
+    }
+
+    fn take_row(&mut self, key: Key, value: Value, changes: &mut Changes) -> Result<(), WireError> {
+        match key.table {
+            Table::Profile => {
+                self.profile = Some(storage::decode_saved_profile(&value)?);
+                return Ok(());
+            }
+            Table::Contacts => {
+                storage::decode_contact(&value)?;
+                self.contacts += 1;
+            }
+            Table::Rooms => {
+                storage::decode_room(&value)?;
+                self.rooms += 1;
+            }
+            Table::History => {
+                let entry = storage::decode_history(&value)?;
+                let (history, room) = (key.number, entry.room);
+                let index = MessageIndex { history, outbox: Vec::new(), room };
+                let place = super::super::tx::message_key(&entry.peer, &entry.message);
+                changes.put(place, storage::encode_message_index(&index));
+                self.messages += 1;
+            }
+            Table::RoomEvents => drop(storage::decode_room_event(&value)?),
+            Table::RoomStatements => drop(storage::decode_room_statement(&value)?),
+            Table::RoomSenders => drop(storage::decode_room_sender(&value)?),
+            Table::Held => drop(storage::decode_held(&value)?),
+            Table::Outbox => drop(storage::decode_outbox(&value)?),
+            Table::Payloads if key.number == 0 => drop(storage::decode_payload(&value)?),
+            Table::Payloads => drop(storage::decode_counts(&value)?),
+            Table::Transfers => drop(storage::decode_transfer(&value)?),
+            Table::Journal if key.group.is_empty() => drop(storage::decode_journal(&value)?),
+            Table::Journal => drop(storage::decode_readers(&value)?),
+            Table::Kept => {}
+            Table::Prekeys | Table::Sessions | Table::Tags | Table::Seen | Table::Messages => {
+                return Err(WireError::BadValue("table"));
+            }
+        }
+        changes.put(key, value);
+        Ok(())
+    }
+
+    /// Makes the new device; the step's changes make the store a profile. `address`: where the relay
+    /// is now, if it moved.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`], also for a backup without a profile.
+    pub fn finish(
+        self,
+        context: &mut Context<'_>,
+        address: Option<String>,
+    ) -> Result<(Restored, Step), EngineError> {
+        let saved = self.profile.ok_or(EngineError::Store(StoreError::Damaged))?;
+        let mut tx = Tx::new(context);
+        let nickname = saved.record.nickname().clone();
+        let device = DeviceKeys::generate(new_device_id(&saved.record, tx.rng), tx.rng);
+        let cert = device.certify(&saved.identity, tx.now);
+        let record = saved.record.next(&saved.identity, nickname.clone(), vec![cert]);
+        let own = record.user_id();
+        tx.save_profile(&Profile {
+            identity: saved.identity,
+            device,
+            record,
+            pending_record: None,
+            relay: saved.relay,
+            address: address.unwrap_or(saved.address),
+            token: saved.token,
+            registered: false,
+            register_sent: true,
+            restoring: true,
+            next_prekey_id: 1,
+            last_resort: None,
+            swept_at: tx.now,
+            visibility: saved.visibility,
+            announced: saved.announced,
+            lobby: saved.lobby,
+        });
+        let companions = companions(&tx, &own)?;
+        for mut contact in tx.contacts_on_disk()? {
+            let waits = send_anew(&mut tx, &mut contact)?;
+            let greets = greets(&contact) || companions.contains(&contact.user());
+            if greets && contact.trust != Trust::Changed {
+                for device in named_devices(&contact) {
+                    contact.device_mut(device).profile_owed = true;
+                }
+            }
+            if waits || greets {
+                tx.save_contact(&contact);
+            }
+        }
+        let Self { contacts, rooms, messages, .. } = self;
+        let restored = Restored { nickname, saved_at: saved.saved_at, contacts, rooms, messages };
+        Ok((restored, tx.finish()?))
+    }
+}
+
+/// Whoever we write with hears of the new device at once: with it comes a session, and what they
+/// have for us.
+fn greets(contact: &Contact) -> bool {
+    contact.standing == ContactStanding::Contact
+}
+
+/// Returns who belongs to a private room of ours: they may have keys for us.
+fn companions(
+    tx: &Tx<'_, '_>,
+    own: &UserId,
+) -> Result<std::collections::BTreeSet<UserId>, EngineError> {
+    let mut found = std::collections::BTreeSet::new();
+    for id in tx.room_ids()? {
+        let Some(room) = load(tx.store(), &id)? else { continue };
+        if room.row.kind == RoomKind::Private
+            && room.row.standing == RoomStanding::Member
+            && let Some(state) = room.state()
+        {
+            found.extend(state.members().keys().filter(|user| *user != own));
+        }
+    }
+    Ok(found)
+}
+
+/// What waits for a person begins the chain of the new device; tells whether anything does.
+fn send_anew(tx: &mut Tx<'_, '_>, contact: &mut Contact) -> Result<bool, EngineError> {
+    let user = contact.user();
+    let entries = tx.outbox(&user)?;
+    for (number, mut entry) in entries.iter().cloned() {
+        let OutboxContent::Own(bytes) = &entry.content else { continue };
+        entry.content = OutboxContent::Own(address_anew(tx, contact, entry.to, bytes));
+        if let Some(mut index) = tx.message_index(&user, &entry.message)? {
+            index.outbox.push(number);
+            tx.save_message_index(&user, &entry.message, &index);
+        }
+        tx.save_outbox(number, &entry);
+    }
+    Ok(!entries.is_empty())
+}

@@ -1,0 +1,161 @@
+//! From a connection to a relay that knows us: registration, login, and what stands in their way.
+
+use rand::{CryptoRng, RngExt};
+
+use super::account::drop_old_prekeys;
+use super::contacts::verify_chain;
+use super::tx::{Context, Tx};
+use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY, Step};
+use crate::ids::{DAY, DeviceId};
+use crate::keys::{Signed, UserRecord};
+use crate::store::rows::Profile;
+use crate::wire::relay::{DeviceFrame, ErrorCode, Failure, LoggedIn, Request};
+
+impl Engine {
+    /// Returns the frame that goes into the handshake, a login or a registration, and what is to
+    /// be saved before it leaves.
+    ///
+    /// # Errors
+    /// [`EngineError::Revoked`], [`EngineError::Store`].
+    pub fn first_request(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Result<(DeviceFrame, Step), EngineError> {
+        let mut tx = Tx::new(context);
+        let mut profile = tx.profile()?;
+        if !profile.is_named_in(&profile.record) {
+            return Err(EngineError::Revoked);
+        }
+        let request = if profile.registered {
+            Request::Login
+        } else {
+            if !profile.register_sent {
+                profile.register_sent = true;
+                tx.save_profile(&profile);
+            }
+            registration(&profile)
+        };
+        self.disconnected();
+        let request_id = self.next_request;
+        self.next_request += 1;
+        self.pending.insert(request_id, Pending::Login);
+        Ok((DeviceFrame { request_id, request }, tx.finish()?))
+    }
+
+    /// The relay refused login or registration.
+    pub(super) fn login_refused(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        failure: Failure,
+    ) -> Result<(), EngineError> {
+        let mut profile = tx.profile()?;
+        match failure.code {
+            // The relay lost its directory, or another device took our place: our newest record
+            // brings us back, or the relay shows why not.
+            ErrorCode::NotRegistered if profile.registered => {
+                (profile.registered, profile.register_sent) = (false, true);
+                tx.save_profile(&profile);
+                self.ask(tx, registration(&profile), Pending::Login);
+                return Ok(());
+            }
+            ErrorCode::NicknameTaken
+            | ErrorCode::BadToken
+            | ErrorCode::RegistrationClosed
+            | ErrorCode::BadRecord => {
+                profile.register_sent = false;
+                tx.save_profile(&profile);
+            }
+            _ => {}
+        }
+        tx.event(Event::Refused(failure));
+        Ok(())
+    }
+
+    /// The relay knows us by other records than the one we registered with: shows them.
+    pub(super) fn superseded(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        records: Vec<Signed>,
+    ) -> Result<(), EngineError> {
+        let mut profile = tx.profile()?;
+        let chain = verify_chain(records).map_err(|_| EngineError::RelayMisbehaved)?;
+        let is_ours = |record: &UserRecord| record.user_id() == profile.user();
+        let newest = chain.last().filter(|_| chain.iter().all(is_ours));
+        let newest = newest.ok_or(EngineError::RelayMisbehaved)?.clone();
+        // Only what is not older than ours can stand in its way.
+        if profile.registered || newest.version() < profile.record.version() {
+            return Err(EngineError::RelayMisbehaved);
+        }
+        if profile.is_named_in(&newest) {
+            // A later one of ours, of which the answer was lost.
+            (profile.record, profile.registered) = (newest, true);
+            tx.save_profile(&profile);
+            self.ask(tx, Request::Login, Pending::Login);
+            return Ok(());
+        }
+        let was_in = !profile.restoring || chain.iter().any(|r| profile.is_named_in(r));
+        if was_in || newest.devices().is_empty() {
+            profile.record = newest;
+            tx.save_profile(&profile);
+            tx.event(Event::Revoked);
+            return Ok(());
+        }
+        // The backup is older than what happened since: goes on from there.
+        profile.device.id = new_device_id(&newest, tx.rng);
+        let cert = profile.device.certify(&profile.identity, tx.now);
+        let nickname = newest.nickname().clone();
+        profile.record = newest.next(&profile.identity, nickname, vec![cert]);
+        tx.save_profile(&profile);
+        self.ask(tx, registration(&profile), Pending::Login);
+        Ok(())
+    }
+
+    pub(super) fn logged_in(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        login: &LoggedIn,
+    ) -> Result<(), EngineError> {
+        let mut profile = tx.profile()?;
+        if login.address != profile.own_address() {
+            return Err(EngineError::RelayMisbehaved);
+        }
+        self.link = Link::Online;
+        self.undelivered = login.queued;
+        self.next_query = tx.now.plus(QUERY_EVERY);
+        if !profile.registered && profile.announced == 0 {
+            // What was announced before we came was not for us.
+            profile.announced = login.announced;
+        }
+        (profile.registered, profile.restoring) = (true, false);
+        tx.event(Event::Connected { queued: login.queued });
+        if tx.now.since(profile.swept_at) >= DAY {
+            profile.swept_at = tx.now;
+            drop_old_prekeys(tx)?;
+            tx.forget_seen()?;
+        }
+        self.settle_record(tx, &mut profile, login.record_version)?;
+        self.top_up_prekeys(tx, &mut profile, login)?;
+        tx.save_profile(&profile);
+        self.show_presence(tx)?;
+        self.tell_owed(tx)?;
+        self.drop_cut_off_texts(tx)?;
+        self.catch_up(tx, login.announced)?;
+        self.rooms_logged_in(tx, login.lobby)?;
+        self.drive_outbox(tx)
+    }
+}
+
+fn registration(profile: &Profile) -> Request {
+    Request::Register { token: profile.token.clone(), record: profile.record.signed().clone() }
+}
+
+/// Draws the id of a device that comes in: none that the record names, and by its size none that was
+/// ever used.
+pub(super) fn new_device_id(record: &UserRecord, rng: &mut dyn CryptoRng) -> DeviceId {
+    loop {
+        let id = DeviceId::new(rng.random());
+        if let Some(id) = id.filter(|id| record.device(*id).is_none()) {
+            return id;
+        }
+    }
+}
