@@ -36,16 +36,6 @@ fn seeds(count: u64) -> Vec<u64> {
 
 fn alarms(world: &World) -> usize {
     world.count(|e| {
-        if matches!(
-            e,
-            Event::Gap { .. }
-                | Event::OutOfOrder { .. }
-                | Event::Undecryptable { .. }
-                | Event::NotDelivered { .. }
-                | Event::RecordRefused { .. }
-        ) {
-            eprintln!("ALARM {e:?}");
-        }
         matches!(
             e,
             Event::Gap { .. }

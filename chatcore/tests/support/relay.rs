@@ -123,6 +123,11 @@ impl Relay {
         self.records.remove(&device.user);
     }
 
+    /// The account is closed by its user's own record.
+    pub(crate) fn close_with(&mut self, record: Signed) {
+        assert!(self.put(UserRecord::verify(record).unwrap()));
+    }
+
     /// The directory is that of a backup, in which a user's newest records are missing.
     pub(crate) fn roll_back(&mut self, user: &UserId, records: usize) {
         let chain = self.records.get_mut(user).unwrap();

@@ -12,3 +12,96 @@ mod save;
 
 pub use restore::{Restore, Restored};
 pub use save::{Saved, save};
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+    use crate::engine::{Context, EngineError, Lobby, NewProfile};
+    use crate::ids::{DeliveryTag, DeviceAddress, SessionId, Timestamp};
+    use crate::keys::{Nickname, RecordHistory, RelayKeyPair};
+    use crate::store::rows::{Contact, ContactStanding, IncomingTag, Profile};
+    use crate::store::{ApplyChanges, Changes, Key, MemoryStore, Store, Table};
+    use crate::wire::storage;
+
+    fn profile(store: &MemoryStore) -> Profile {
+        let row = store.load(&Key::new(Table::Profile, &[])).unwrap().unwrap();
+        storage::decode_profile(&row).unwrap()
+    }
+
+    /// A profile with a contact with whom there is a session.
+    fn store(rng: &mut StdRng) -> MemoryStore {
+        let mut store = MemoryStore::default();
+        let relay = RelayKeyPair::generate(rng).public();
+        for name in ["bob", "alice"] {
+            let nickname = Nickname::new(name).unwrap();
+            let address = "relay:1".to_owned();
+            let new = NewProfile { nickname, relay, address, token: None, lobby: Lobby::Wanted };
+            let mut context = Context { store: &store, now: Timestamp(1), rng };
+            let mut changes = new.create(&mut context).unwrap().changes;
+            if name == "alice" {
+                let bob = profile(&store).record;
+                let user = bob.user_id();
+                let mut contact = Contact::new(RecordHistory::new(bob), ContactStanding::Contact);
+                let device = contact.device_mut(crate::ids::DeviceId::FIRST);
+                let tag = DeliveryTag::from_bytes([0xa1; 16]);
+                device.incoming_tags.push(IncomingTag { tag, retired_at: None });
+                device.outgoing_tag = Some(DeliveryTag::from_bytes([0xa2; 16]));
+                device.sessions.push(SessionId::from_bytes([0xa3; 16]));
+                let address = DeviceAddress { user, device: device.id };
+                let key = Key::new(Table::Tags, tag.as_bytes());
+                changes.put(key, storage::encode_tag_owner(&tag, &address));
+                let key = Key::new(Table::Contacts, user.as_bytes());
+                changes.put(key, storage::encode_contact(&contact));
+            }
+            store.apply(&changes).unwrap();
+        }
+        store
+    }
+
+    #[test]
+    fn no_secret_of_a_device_goes_along() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let store = store(&mut rng);
+        let mut rows = Vec::new();
+        let write = |row: &[u8]| {
+            rows.push(row.to_vec());
+            Ok::<_, EngineError>(())
+        };
+        let saved = save(&store, &[], Timestamp(2), write).unwrap();
+        assert_eq!(saved, Saved { contacts: 1, ..Saved::default() });
+        let holds = |secret: &[u8]| {
+            rows.iter().any(|row| row.windows(secret.len()).any(|bytes| bytes == secret))
+        };
+        let old = profile(&store);
+        assert!(holds(&*old.identity.seed()), "who we are does");
+        assert!(!holds(&*old.device.signing.seed()));
+        assert!(!holds(&*old.device.agreement.to_bytes()));
+        assert!(!holds(&*old.device.link.to_bytes()));
+        for byte in [0xa1, 0xa2, 0xa3] {
+            assert!(!holds(&[byte; 16]), "tags and sessions");
+        }
+
+        let (mut restore, mut changes) = (Restore::default(), Changes::default());
+        rows.iter().for_each(|row| restore.take(row, &mut changes).unwrap());
+        let mut store = MemoryStore::default();
+        store.apply(&changes).unwrap();
+        let mut context = Context { store: &store, now: Timestamp(3), rng: &mut rng };
+        let moved = Some("relay:2".to_owned());
+        let (restored, step) = restore.finish(&mut context, moved).unwrap();
+        store.apply(&step.changes).unwrap();
+        assert_eq!((restored.contacts, restored.saved_at), (1, Timestamp(2)));
+        let new = profile(&store);
+        assert_eq!(new.address, "relay:2");
+        assert_eq!(new.user(), old.user());
+        assert!(new.record.extends(&old.record));
+        assert!(new.is_named_in(&new.record) && !old.is_named_in(&new.record));
+        assert_eq!(new.record.devices().len(), 1);
+        assert_ne!(new.device.id, old.device.id);
+        assert_ne!(new.device.link.public(), old.device.link.public());
+        assert_ne!(new.device.agreement.public(), old.device.agreement.public());
+        assert_ne!(new.device.signing.public(), old.device.signing.public());
+    }
+}

@@ -1,0 +1,350 @@
+//! People who move to another machine with a backup: what goes along, who is told, what never comes
+//! back.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use chatcore::engine::backup::{self, Restore};
+use chatcore::engine::{Command, EngineError, Event, MessageStatus, RoomStanding, query};
+use chatcore::ids::{Conversation, DeviceId, MessageId, RoomId, Timestamp};
+use chatcore::keys::Nickname;
+use chatcore::membership::{Act, Role, RoomKind};
+use chatcore::store::{Changes, StoreError, Value};
+use support::rooms::*;
+use support::world::World;
+
+/// What two said to each other, by what one of them has.
+fn said(world: &World, i: usize, with: usize) -> BTreeSet<String> {
+    let with = Conversation::User(user(world, with));
+    let history = query::history(&world.peers[i].store, with, usize::MAX).unwrap();
+    let texts: Vec<_> = history.into_iter().map(|m| text_of(m.body)).collect();
+    let set: BTreeSet<_> = texts.iter().cloned().collect();
+    assert_eq!(set.len(), texts.len(), "twice");
+    set
+}
+
+fn set<const N: usize>(texts: [&str; N]) -> BTreeSet<String> {
+    texts.map(str::to_owned).into()
+}
+
+fn said_in(world: &World, i: usize, room: RoomId) -> BTreeSet<String> {
+    let texts = texts(world, i, room);
+    let set: BTreeSet<_> = texts.iter().cloned().collect();
+    assert_eq!(set.len(), texts.len(), "twice");
+    set
+}
+
+fn send(world: &mut World, from: usize, to: usize, text: &str) {
+    world.send(from, to, text.to_owned());
+}
+
+/// Connects everybody and carries until nothing moves.
+fn settle(world: &mut World) {
+    world.connect_all();
+    world.run_until_quiet();
+}
+
+fn new_devices(world: &World, i: usize) -> usize {
+    let is_one = |e: &&Event| matches!(e, Event::NewDevice { .. });
+    world.peers[i].events.iter().filter(is_one).count()
+}
+
+#[test]
+fn what_has_no_receipt_goes_out_of_the_new_device_and_comes_to_it() {
+    let mut world = World::new(1, 3);
+    for (from, to, text) in [(0, 1, "hello"), (1, 0, "hi"), (0, 2, "hello"), (2, 0, "hi")] {
+        send(&mut world, from, to, text);
+    }
+    settle(&mut world);
+    world.relay.hold_back = true;
+    send(&mut world, 0, 1, "from the old device");
+    send(&mut world, 1, 0, "to the old device");
+    settle(&mut world);
+    world.peers[0].disconnect();
+    send(&mut world, 0, 2, "never sent by the old device");
+    world.move_out(0);
+    world.relay.hold_back = false;
+    settle(&mut world);
+    later(&mut world);
+    assert_eq!(
+        said(&world, 1, 0),
+        set(["hello", "hi", "to the old device", "from the old device"])
+    );
+    assert_eq!(said(&world, 2, 0), set(["hello", "hi", "never sent by the old device"]));
+    let to_alice = said(&world, 0, 1);
+    assert!(to_alice.contains("to the old device"), "{to_alice:?}");
+    let history = query::history(&world.peers[0].store, Conversation::User(user(&world, 2)), 9);
+    let delivered = chatcore::engine::Direction::Outgoing(MessageStatus::Delivered);
+    let mut mine = history.unwrap();
+    mine.retain(|m| m.direction != chatcore::engine::Direction::Incoming);
+    assert!(mine.iter().all(|m| m.direction == delivered));
+    assert_eq!(alarms(&world), 0);
+    world.check();
+    // Each contact is told once, and the safety number stands.
+    assert_eq!((new_devices(&world, 1), new_devices(&world, 2)), (1, 1));
+    for (from, to) in [(0, 1), (1, 0), (2, 0), (0, 2)] {
+        send(&mut world, from, to, &format!("after, from {from}"));
+    }
+    settle(&mut world);
+    world.check();
+    assert_eq!(alarms(&world), 0);
+}
+
+#[test]
+fn who_moved_is_told_to_all_contacts_without_a_word() {
+    let mut world = World::new(2, 3);
+    send(&mut world, 0, 1, "before");
+    send(&mut world, 1, 0, "answered");
+    settle(&mut world);
+    world.move_out(0);
+    settle(&mut world);
+    assert_eq!(new_devices(&world, 1), 1);
+    let claims = world.relay.claims;
+    send(&mut world, 1, 0, "I know where you live now");
+    settle(&mut world);
+    assert_eq!(world.relay.claims, claims, "the session came with the news");
+    assert_eq!(said(&world, 0, 1), set(["before", "answered", "I know where you live now"]));
+    assert_eq!(new_devices(&world, 2), 0, "no contact");
+}
+
+#[test]
+fn the_old_device_is_refused_and_knows_why() {
+    let mut world = World::new(3, 2);
+    send(&mut world, 0, 1, "before");
+    settle(&mut world);
+    world.move_out(0);
+    settle(&mut world);
+    assert!(world.start_again(0).contains(&Event::Revoked));
+    let (now, bob) = (world.now, user(&world, 1));
+    let (_, old) = &mut world.left[0];
+    old.disconnect();
+    // It does not even try again, and takes no message that would never go out.
+    old.connect(now);
+    assert!(!old.online);
+    let message = MessageId::generate(&mut world.rng);
+    let text = Command::SendText { to: bob, message, text: "still me?".to_owned() };
+    assert!(matches!(old.command(now, text), Err(EngineError::Revoked)));
+    let nothing = |_: &[u8]| Ok::<_, EngineError>(());
+    assert_eq!(backup::save(&old.store, &[], now, nothing), Err(EngineError::Revoked));
+    // What it has can still be read.
+    let history = query::history(&old.store, Conversation::User(bob), 9).unwrap();
+    assert_eq!(history.len(), 1);
+}
+
+#[test]
+fn an_old_backup_goes_on_from_what_happened_since() {
+    let mut world = World::new(4, 2);
+    send(&mut world, 0, 1, "before the backup");
+    settle(&mut world);
+    let rows = world.peers[0].save(world.now);
+    send(&mut world, 0, 1, "not in the backup");
+    send(&mut world, 1, 0, "nor this");
+    settle(&mut world);
+    let now = world.now;
+    let renamed = Nickname::new("alicia").unwrap();
+    assert!(world.peers[0].command(now, Command::Rename(renamed.clone())).is_ok());
+    settle(&mut world);
+    world.restore(0, &rows);
+    settle(&mut world);
+    assert!(world.start_again(0).contains(&Event::Revoked));
+    let profile = query::profile(&world.peers[0].store).unwrap();
+    assert_eq!(profile.nickname, renamed, "the name is the newest");
+    send(&mut world, 1, 0, "hello again");
+    send(&mut world, 0, 1, "hello yourself");
+    settle(&mut world);
+    assert_eq!(said(&world, 0, 1), set(["before the backup", "hello again", "hello yourself"]));
+    assert_eq!(alarms(&world), 0);
+
+    // The same backup once more, on a third machine: the second is out.
+    world.restore(0, &rows);
+    settle(&mut world);
+    assert!(world.start_again(1).contains(&Event::Revoked));
+    send(&mut world, 1, 0, "and again");
+    settle(&mut world);
+    assert_eq!(said(&world, 0, 1), set(["before the backup", "and again"]));
+    assert_eq!(alarms(&world), 0);
+    assert_eq!(new_devices(&world, 1), 2);
+}
+
+#[test]
+fn a_lost_answer_lets_the_new_device_in_all_the_same() {
+    let mut world = World::new(5, 2);
+    send(&mut world, 0, 1, "before");
+    settle(&mut world);
+    world.move_out(0);
+    let now = world.now;
+    let old = world.peers[0].address;
+    world.peers[0].connect(now);
+    // The relay has it, and the answer is lost.
+    for frame in std::mem::take(&mut world.peers[0].outgoing) {
+        let _lost = world.relay.handle(old, frame);
+    }
+    world.peers[0].disconnect();
+    let nothing = |_: &[u8]| Ok::<_, EngineError>(());
+    let busy = backup::save(&world.peers[0].store, &[], now, nothing);
+    assert_eq!(busy, Err(EngineError::Busy), "not in yet");
+    settle(&mut world);
+    send(&mut world, 1, 0, "after");
+    settle(&mut world);
+    assert_eq!(said(&world, 0, 1), set(["before", "after"]));
+}
+
+#[test]
+fn a_closed_account_does_not_come_back_from_a_backup() {
+    let mut world = World::new(6, 2);
+    let rows = world.peers[0].save(world.now);
+    let now = world.now;
+    assert!(world.peers[0].command(now, Command::CloseAccount).is_ok());
+    for frame in std::mem::take(&mut world.peers[0].outgoing) {
+        let chatcore::wire::relay::Request::CloseAccount(record) = frame.request else { continue };
+        world.relay.close_with(record);
+    }
+    world.restore(0, &rows);
+    world.connect(0);
+    for _ in 0..3 {
+        world.carry(0);
+    }
+    assert!(world.peers[0].events.contains(&Event::Revoked));
+}
+
+#[test]
+fn rooms_go_along_with_roles_and_keys() {
+    let (mut world, room) = three(7);
+    say(&mut world, 0, room, "one").unwrap();
+    settle(&mut world);
+    let rows = world.peers[0].save(world.now);
+    // What happens between the backup and the move: a member goes, and the room gets new keys.
+    let carol = user(&world, 2);
+    act(&mut world, 1, room, Act::Kick { user: carol, counter: 0 }).unwrap();
+    say(&mut world, 1, room, "without carol").unwrap();
+    settle(&mut world);
+    world.restore(0, &rows);
+    settle(&mut world);
+    later(&mut world);
+    assert_eq!(view(&world, 0, room).role, Some(Role::Owner));
+    assert_eq!(view(&world, 0, room).members, 2, "the new keys came");
+    say(&mut world, 0, room, "back again").unwrap();
+    say(&mut world, 1, room, "welcome").unwrap();
+    settle(&mut world);
+    assert_eq!(said_in(&world, 1, room), set(["one", "without carol", "back again", "welcome"]));
+    let mine = texts(&world, 0, room);
+    assert_eq!(mine.iter().filter(|t| *t == "back again" || *t == "welcome").count(), 2);
+    // The owner still is one, and the room can be changed.
+    let bob = user(&world, 1);
+    act(&mut world, 0, room, Act::SetRole { user: bob, role: Role::Moderator }).unwrap();
+    settle(&mut world);
+    assert_eq!(view(&world, 1, room).role, Some(Role::Moderator));
+}
+
+#[test]
+fn messages_to_a_room_that_somebody_lacks_go_to_him_and_twice_to_nobody() {
+    let (mut world, room) = three(8);
+    say(&mut world, 0, room, "to all").unwrap();
+    settle(&mut world);
+    let carol = user(&world, 2);
+    world.relay.deaf.insert(carol);
+    for text in ["first", "second"] {
+        say(&mut world, 0, room, text).unwrap();
+    }
+    settle(&mut world);
+    world.now = world.now.plus(chatcore::ids::MINUTE);
+    settle(&mut world);
+    // Never sent by the old device.
+    world.peers[0].disconnect();
+    say(&mut world, 0, room, "third").unwrap();
+    world.move_out(0);
+    world.relay.deaf.clear();
+    settle(&mut world);
+    later(&mut world);
+    say(&mut world, 0, room, "fourth").unwrap();
+    settle(&mut world);
+    let all = ["to all", "first", "second", "third", "fourth"];
+    for i in 0..3 {
+        assert_eq!(texts(&world, i, room), all, "peer {i}");
+    }
+    assert_eq!(alarms(&world), 0);
+}
+
+#[test]
+fn the_lobby_knows_who_moved() {
+    let mut world = World::new(9, 2);
+    let room = create(&mut world, 1, "tea", RoomKind::Open);
+    join(&mut world, 0, room).unwrap();
+    say(&mut world, 0, room, "hello").unwrap();
+    settle(&mut world);
+    world.move_out(0);
+    settle(&mut world);
+    say(&mut world, 0, room, "still here").unwrap();
+    say(&mut world, 1, room, "so you are").unwrap();
+    settle(&mut world);
+    assert_eq!(said_in(&world, 0, room), set(["hello", "still here", "so you are"]));
+    assert_eq!(said_in(&world, 1, room), set(["hello", "still here", "so you are"]));
+    leave(&mut world, 0, room);
+    assert_eq!(view(&world, 0, room).standing, RoomStanding::Outside);
+    assert_eq!(alarms(&world), 0);
+}
+
+#[test]
+fn two_who_move_at_once_find_each_other() {
+    let mut world = World::new(10, 2);
+    send(&mut world, 0, 1, "hello");
+    send(&mut world, 1, 0, "hi");
+    settle(&mut world);
+    for i in 0..2 {
+        world.peers[i].disconnect();
+        send(&mut world, i, 1 - i, &format!("on the way from {i}"));
+        world.move_out(i);
+    }
+    settle(&mut world);
+    later(&mut world);
+    world.check();
+    assert_eq!(alarms(&world), 0);
+    assert_eq!(said(&world, 0, 1).len(), 4);
+}
+
+#[test]
+fn what_is_no_backup_is_refused() {
+    let mut world = World::new(11, 2);
+    send(&mut world, 0, 1, "hello");
+    let rows = world.peers[0].save(world.now);
+    let take = |rows: &[Value]| {
+        let (mut restore, mut changes) = (Restore::default(), Changes::default());
+        rows.iter().try_for_each(|row| restore.take(row, &mut changes))
+    };
+    assert_eq!(take(&rows), Ok(()));
+    let twice = [rows[0].clone(), rows[0].clone()];
+    assert_eq!(take(&twice), Err(StoreError::Damaged), "two people");
+    assert_eq!(take(&rows[1..2]), Err(StoreError::Damaged), "nobody");
+    assert_eq!(take(&[Value::new(b"\xff\xff".to_vec())]), Err(StoreError::Damaged));
+    // Sessions, prekeys and the like are never taken in.
+    for table in [1, 3, 4, 5, 8] {
+        let row = Value::new(vec![8, table]);
+        assert_eq!(take(&[rows[0].clone(), row]), Err(StoreError::Damaged), "table {table}");
+    }
+    let mut rng = rand::rng();
+    let store = chatcore::store::MemoryStore::default();
+    let now = Timestamp(1);
+    let mut context = chatcore::engine::Context { store: &store, now, rng: &mut rng };
+    let empty = Restore::default().finish(&mut context, None);
+    assert!(matches!(empty, Err(EngineError::Store(StoreError::Damaged))));
+}
+
+#[test]
+fn the_new_device_has_a_name_of_its_own() {
+    let mut world = World::new(12, 1);
+    let first = world.peers[0].address;
+    assert_eq!(first.device, DeviceId::FIRST);
+    world.move_out(0);
+    settle(&mut world);
+    let second = world.peers[0].address;
+    assert_eq!(second.user, first.user);
+    assert_ne!(second.device, first.device);
+}
