@@ -147,13 +147,13 @@ impl Context {
         }
         let mut question = "Passphrase";
         for _ in 1..ATTEMPTS {
-            let passphrase = self.prompt.passphrase(question)?;
+            let passphrase = self.prompt.passphrase(question, "--passphrase-file FILE")?;
             match RedbStore::open(&dir, Some(&passphrase)) {
                 Err(StoreError::WrongPassphrase) => question = "That is not it. Passphrase",
                 opened => return Ok(opened?),
             }
         }
-        let passphrase = self.prompt.passphrase(question)?;
+        let passphrase = self.prompt.passphrase(question, "--passphrase-file FILE")?;
         Ok(RedbStore::open(&dir, Some(&passphrase))?)
     }
 
@@ -162,6 +162,17 @@ impl Context {
     /// # Errors
     /// As [`open_store`](Self::open_store).
     pub fn create_store(&self) -> Result<RedbStore, CommandError> {
+        self.create_store_with(|_| Ok(()))
+    }
+
+    /// As [`create_store`](Self::create_store), with what `fill` writes, or not at all.
+    ///
+    /// # Errors
+    /// As [`open_store`](Self::open_store), and those of `fill`.
+    pub(crate) fn create_store_with(
+        &self,
+        fill: impl FnOnce(&mut RedbStore) -> Result<(), CommandError>,
+    ) -> Result<RedbStore, CommandError> {
         let dir = self.paths.profile_folder();
         if RedbStore::exists(&dir) {
             // Before a passphrase is asked for in vain.
@@ -173,18 +184,19 @@ impl Context {
                 let passphrase = match source.read()? {
                     Some(passphrase) => passphrase,
                     None => {
-                        self.prompt.new_passphrase("--passphrase-file FILE or --no-passphrase")?
+                        let flags = "--passphrase-file FILE or --no-passphrase";
+                        self.prompt.new_passphrase("New passphrase", flags)?
                     }
                 };
                 Protection::Passphrase { passphrase, cost: self.cost }
             }
         };
-        Ok(RedbStore::create(&dir, &protection)?)
+        RedbStore::create_with(&dir, &protection, fill)
     }
 }
 
 /// How often a person may mistype before the command gives up.
-const ATTEMPTS: u32 = 3;
+pub(crate) const ATTEMPTS: u32 = 3;
 
 #[cfg(test)]
 mod tests {

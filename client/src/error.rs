@@ -336,6 +336,13 @@ impl From<EngineError> for CommandError {
             EngineError::TooManyPrograms { .. } => {
                 say(ExitCode::Limit, "end one: the method unsubscribe of chat rpc")
             }
+            EngineError::Revoked => say(
+                ExitCode::Refused,
+                "you went on elsewhere, with 'chat import', or closed the account. What is here can \
+                 still be read: 'chat history NAME'. To come back, 'chat export' there and import \
+                 it here as another profile. If that was not you, somebody has your backup: warn \
+                 your contacts",
+            ),
             EngineError::Busy => say(ExitCode::Other, "wait a little, then repeat the command"),
             EngineError::Room(failure) => failure.into(),
             EngineError::Offline => say(ExitCode::RelayUnreachable, "check the network"),

@@ -103,7 +103,8 @@ pub enum Line<'a> {
     },
     /// Something for the person: what happened, and from whom.
     Warning {
-        /// A stable word: `out_of_order`, `new_session`, `record_refused`, `unknown_content`.
+        /// A stable word: `out_of_order`, `new_session`, `new_device`,
+        /// `record_refused`, `unknown_content`.
         warning: &'a str,
         /// The contact's id.
         #[serde(serialize_with = "user_hex")]
@@ -149,6 +150,38 @@ pub enum Line<'a> {
         relay: &'a str,
         /// Whether the relay knows us.
         registered: bool,
+    },
+    /// A backup was made.
+    Exported {
+        /// Where it is, as given.
+        path: &'a str,
+        /// People in it.
+        contacts: u64,
+        /// Rooms in it.
+        rooms: u64,
+        /// Messages in it.
+        messages: u64,
+        /// Copies of messages in it that have not arrived yet.
+        waiting: u64,
+        /// Files being sent that are not in it.
+        left_out: u64,
+    },
+    /// A profile was made of a backup, and the relay knows it.
+    Imported {
+        /// The nickname.
+        nickname: &'a str,
+        /// The id.
+        #[serde(serialize_with = "user_hex")]
+        user_id: UserId,
+        /// When the backup was made.
+        #[serde(serialize_with = "time")]
+        saved_at: Timestamp,
+        /// People in it.
+        contacts: u64,
+        /// Rooms in it.
+        rooms: u64,
+        /// Messages in it.
+        messages: u64,
     },
     /// The number to compare.
     SafetyNumber {

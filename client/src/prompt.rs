@@ -51,24 +51,24 @@ impl Prompt {
         asked.interact_text().map_err(failed)
     }
 
-    /// Asks for the passphrase of a profile, without showing it.
+    /// Asks for a passphrase that was chosen before, without showing it.
     ///
     /// # Errors
     /// As [`confirm`](Self::confirm).
-    pub fn passphrase(self, question: &str) -> Result<Passphrase, CommandError> {
-        self.attended(question, "--passphrase-file FILE")?;
+    pub fn passphrase(self, question: &str, flag: &str) -> Result<Passphrase, CommandError> {
+        self.attended(question, flag)?;
         let asked = Password::new().with_prompt(question).report(false);
         given(asked.interact())
     }
 
-    /// Asks for a new passphrase, twice.
+    /// Asks for a new passphrase, twice; `question` says for what.
     ///
     /// # Errors
     /// As [`confirm`](Self::confirm).
-    pub fn new_passphrase(self, flag: &str) -> Result<Passphrase, CommandError> {
+    pub fn new_passphrase(self, question: &str, flag: &str) -> Result<Passphrase, CommandError> {
         self.attended("a passphrase is to be chosen", flag)?;
         let asked = Password::new()
-            .with_prompt("New passphrase")
+            .with_prompt(question)
             .with_confirmation("The same again", "they differ, please repeat")
             .report(false);
         given(asked.interact())
@@ -202,8 +202,14 @@ mod tests {
         let errors = [
             (prompt.confirm("really?", "--yes").unwrap_err(), "--yes"),
             (prompt.text("name?", "--nick NAME").unwrap_err(), "--nick NAME"),
-            (prompt.passphrase("Passphrase").unwrap_err(), "--passphrase-file FILE"),
-            (prompt.new_passphrase("--no-passphrase").unwrap_err(), "--no-passphrase"),
+            (
+                prompt.passphrase("Passphrase", "--passphrase-file FILE").unwrap_err(),
+                "--passphrase-file FILE",
+            ),
+            (
+                prompt.new_passphrase("New passphrase", "--no-passphrase").unwrap_err(),
+                "--no-passphrase",
+            ),
         ];
         for (error, flag) in errors {
             assert_eq!(error.code(), ExitCode::Usage);

@@ -95,6 +95,7 @@ pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
             nickname: who.nickname.as_str(),
         }),
         Event::NewSession { with } => warning("new_session", with.user),
+        Event::NewDevice { who } => warning("new_device", who.user),
         Event::RecordRefused { user } => warning("record_refused", *user),
         Event::UnknownContent { from, .. } => warning("unknown_content", from.user),
         Event::Announcement { room, seq, text, at, .. } => Some(Line::Announcement {
@@ -282,6 +283,10 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
         Event::NewSession { with } => {
             quiet(format!("{} began a new session (new installation or repair)", name(with)))
         }
+        Event::NewDevice { who } => quiet(format!(
+            "{} has moved to another device; the safety number is the same",
+            name(who)
+        )),
         Event::RecordRefused { user } => loud(format!(
             "the relay showed an old or forged record of {}; it was refused",
             id(user)
@@ -302,7 +307,7 @@ pub(crate) fn closing(reason: CloseReason) {
     let why = match reason {
         CloseReason::Shutdown => "the relay stops; trying again until it is back",
         CloseReason::Replaced => "another program connected with this profile; trying again",
-        CloseReason::Revoked => "this device is no longer yours to the relay",
+        CloseReason::Revoked => "your account has moved to another device, or is closed",
         CloseReason::Kicked => "the relay's operator cut the connection; trying again later",
     };
     eprintln!("chat: {why}");

@@ -39,6 +39,8 @@ pub enum Registration {
     Pending,
     /// It is.
     Done,
+    /// The account lives on another device, or is closed.
+    Revoked,
 }
 
 /// A person we know.
@@ -105,7 +107,11 @@ pub fn profile(store: &dyn Store) -> Result<ProfileView, EngineError> {
         nickname: profile.record.nickname().clone(),
         relay: profile.relay,
         address: profile.address.clone(),
-        registration: if profile.registered { Registration::Done } else { Registration::Pending },
+        registration: match profile.registered {
+            _ if !profile.is_named_in(&profile.record) => Registration::Revoked,
+            true => Registration::Done,
+            false => Registration::Pending,
+        },
     })
 }
 

@@ -63,7 +63,7 @@ impl Peer {
             rows.push(Value::new(row.to_vec()));
             Ok::<_, EngineError>(())
         };
-        backup::save(&self.store, &["settings"], now, write).unwrap();
+        backup::save(&self.store, now, write).unwrap();
         rows
     }
 

@@ -194,6 +194,15 @@ pub enum Command {
     /// Set, change or remove the passphrase of your profile
     #[command(after_help = "Examples:\n  chat passphrase\n  chat passphrase --remove")]
     Passphrase(PassphraseArgs),
+    /// Save everything you would miss in one sealed file: to keep, or to move to another computer
+    #[command(after_help = "Example:\n  chat export alice.backup\n\n\
+            In it: who you are, contacts, rooms, messages, and what has not arrived yet. Files that you\n\
+            saved are not, nor a relay that you host. Nobody may have the file and its passphrase.")]
+    Export(ExportArgs),
+    /// Go on from such a file on this computer; the one that it came from is out then
+    #[command(after_help = "Examples:\n  chat import alice.backup\n  \
+            chat import alice.backup --connect example.org:7667    if the relay moved")]
+    Import(ImportArgs),
     /// Everything about the account itself
     #[command(subcommand, after_help = "Example:\n  chat account delete")]
     Account(AccountCommand),
@@ -374,6 +383,29 @@ pub struct PassphraseArgs {
     /// Read the new passphrase from the first line of FILE instead of asking
     #[arg(long, value_name = "FILE")]
     pub new_passphrase_file: Option<PathBuf>,
+}
+
+/// What `export` takes.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The file to write; there must be none of that name
+    pub file: PathBuf,
+    /// Read the passphrase of the backup from the first line of FILE instead of asking
+    #[arg(long, value_name = "FILE")]
+    pub backup_passphrase_file: Option<PathBuf>,
+}
+
+/// What `import` takes.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The file that `chat export` wrote
+    pub file: PathBuf,
+    /// Read the passphrase of the backup from the first line of FILE instead of asking
+    #[arg(long, value_name = "FILE")]
+    pub backup_passphrase_file: Option<PathBuf>,
+    /// Connect to this address instead of the backup's
+    #[arg(long, value_name = "HOST:PORT")]
+    pub connect: Option<String>,
 }
 
 /// What `account` can do.

@@ -1,6 +1,6 @@
 //! `chat nick NAME` and `chat account delete`.
 
-use chatcore::engine::{Command, Event};
+use chatcore::engine::{Command, Event, Registration, query};
 use chatcore::net::{ClientError, Notice, Reconnect};
 
 use crate::cli::{DeleteArgs, NickArgs};
@@ -45,11 +45,21 @@ pub(super) async fn nick(context: &Context, args: &NickArgs) -> Result<(), Comma
 /// # Errors
 /// The relay's; the profile stays then.
 pub(super) async fn delete(context: &Context, args: &DeleteArgs) -> Result<(), CommandError> {
+    let store = context.open_store()?;
+    if query::profile(&store)?.registration == Registration::Revoked {
+        // The account is not ours to delete any more.
+        let question = "Delete what is left of your account on this device, for good?";
+        if !args.yes && !context.prompt.confirm(question, "--yes")? {
+            return Err(CommandError::interrupted());
+        }
+        store.destroy()?;
+        return context.output.say("What was here is gone. The account itself is not touched.");
+    }
     let question = "Delete your account and everything in this profile, for good?";
     if !args.yes && !context.prompt.confirm(question, "--yes")? {
         return Err(CommandError::interrupted());
     }
-    let mut online = Online::connect(context, Reconnect::Never).await?;
+    let mut online = Online::with_store(store, Reconnect::Never).await?;
     online.client.command(Command::CloseAccount).await?;
     outcome(&mut online, |event| matches!(event, Event::AccountClosed)).await?;
     online.close().await;

@@ -2,6 +2,7 @@
 
 pub(crate) mod account;
 pub(crate) mod admin;
+mod backup;
 mod completions;
 mod demo;
 mod exec;
@@ -41,6 +42,8 @@ pub fn run(cli: &Cli) -> Result<(), CommandError> {
         Command::Completions(args) => completions::run(&context, args),
         Command::Man(args) => man::run(&context, args),
         Command::Passphrase(args) => passphrase::run(&context, args),
+        Command::Export(args) => backup::export(&context, args),
+        Command::Import(args) => block_on(backup::import(&context, args)),
         Command::Join(args) => block_on(join::run(&context, args)),
         Command::Receive(args) => receive(&context, args),
         Command::Rpc(args) => rpc(&context, args),
@@ -108,6 +111,8 @@ pub(crate) async fn shared(context: &Context, command: &Command) -> Result<(), C
         | Command::Receive(_)
         | Command::Rpc(_)
         | Command::Passphrase(_)
+        | Command::Export(_)
+        | Command::Import(_)
         | Command::Account(_)
         | Command::Host(_)
         | Command::Demo

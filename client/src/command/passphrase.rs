@@ -19,7 +19,10 @@ pub(super) fn run(context: &Context, args: &PassphraseArgs) -> Result<(), Comman
     } else {
         let passphrase = match &args.new_passphrase_file {
             Some(path) => from_file(path)?,
-            None => context.prompt.new_passphrase("--new-passphrase-file FILE or --remove")?,
+            None => {
+                let flags = "--new-passphrase-file FILE or --remove";
+                context.prompt.new_passphrase("New passphrase", flags)?
+            }
         };
         let cost = context.cost;
         (

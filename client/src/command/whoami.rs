@@ -16,6 +16,7 @@ pub(super) async fn run(context: &Context) -> Result<(), CommandError> {
     let profile = context.known()?.profile().await?;
     let hint = match profile.registration {
         Registration::Done => "",
+        Registration::Revoked => "This device is not part of the account any more.",
         Registration::Pending => "The relay does not know you yet: repeat 'chat join'.",
     };
     show(context, &profile, hint)

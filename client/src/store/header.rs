@@ -5,15 +5,14 @@
 //! | 8 | `chatprof` |
 //! | 4 | version, big-endian |
 //! | 1 | 0: the key lies in a file beside it; 1: it is wrapped under a passphrase |
-//! | 12 | only for 1: memory in KiB, passes, lanes |
-//! | 16, 24, 48 | only for 1: salt, nonce, sealed master key (associated data: all bytes before the nonce) |
+//! | 100 | only for 1: the [`wrapped`](super::wrapped) key |
 //! | 32 | SHA-256 of all before, in every version: tells damage from a wrong passphrase |
 
-use chatcore::crypto::aead::XNONCE_LEN;
 use chatcore::crypto::kdf::sha256;
 use chatcore::store::StoreError;
 
-use super::keys::{KdfCost, MasterKey, Passphrase, WrappingKey, fill};
+use super::keys::{KdfCost, MasterKey, Passphrase};
+use super::wrapped::WrappedKey;
 
 /// A decoded header.
 #[derive(Debug)]
@@ -28,47 +27,23 @@ pub(super) enum Wrapping {
     Passphrase(WrappedKey),
 }
 
-/// The master key under a passphrase.
-#[derive(Debug)]
-pub(super) struct WrappedKey {
-    cost: KdfCost,
-    salt: [u8; 16],
-    nonce: [u8; XNONCE_LEN],
-    sealed: [u8; SEALED_LEN],
-}
-
-impl WrappedKey {
-    /// Wraps under a fresh salt and nonce.
-    pub(super) fn wrap(
-        master: &MasterKey,
+impl Wrapping {
+    /// Wraps a key under a passphrase.
+    pub(super) fn under(
         passphrase: &Passphrase,
         cost: KdfCost,
+        master: &MasterKey,
     ) -> Result<Self, StoreError> {
-        let mut wrapped =
-            Self { cost, salt: [0; 16], nonce: [0; XNONCE_LEN], sealed: [0; SEALED_LEN] };
-        fill(&mut wrapped.salt)?;
-        fill(&mut wrapped.nonce)?;
-        let key = WrappingKey::derive(passphrase, &wrapped.salt, cost)?;
-        let sealed = key.seal(&wrapped.nonce, &wrapped.associated_data(), master);
-        wrapped.sealed = sealed.try_into().map_err(|_| StoreError::Damaged)?;
-        Ok(wrapped)
+        let prefix = start(KIND_PASSPHRASE);
+        Ok(Self::Passphrase(WrappedKey::wrap(&prefix, master, passphrase, cost)?))
     }
 
-    /// Unwraps.
-    pub(super) fn unwrap_with(&self, passphrase: &Passphrase) -> Result<MasterKey, StoreError> {
-        WrappingKey::derive(passphrase, &self.salt, self.cost)?
-            .open(&self.nonce, &self.associated_data(), &self.sealed)
-            .map_err(|_| StoreError::WrongPassphrase)
-    }
-
-    fn associated_data(&self) -> Vec<u8> {
-        let mut out = start(KIND_PASSPHRASE);
-        let KdfCost { memory_kib, passes, lanes } = self.cost;
-        for number in [memory_kib, passes, lanes] {
-            out.extend_from_slice(&number.to_be_bytes());
-        }
-        out.extend_from_slice(&self.salt);
-        out
+    /// Unwraps the key that stands in a header.
+    pub(super) fn unwrap_with(
+        wrapped: &WrappedKey,
+        passphrase: &Passphrase,
+    ) -> Result<MasterKey, StoreError> {
+        wrapped.unwrap_with(&start(KIND_PASSPHRASE), passphrase)
     }
 }
 
@@ -77,9 +52,8 @@ impl Header {
         let mut out = match &self.wrapping {
             Wrapping::KeyFile => start(KIND_KEY_FILE),
             Wrapping::Passphrase(wrapped) => {
-                let mut out = wrapped.associated_data();
-                out.extend_from_slice(&wrapped.nonce);
-                out.extend_from_slice(&wrapped.sealed);
+                let mut out = start(KIND_PASSPHRASE);
+                wrapped.encode(&mut out);
                 out
             }
         };
@@ -107,23 +81,11 @@ impl Header {
         let [kind] = rest.take()?;
         let wrapping = match (version, kind) {
             (VERSION, KIND_KEY_FILE) => Wrapping::KeyFile,
-            (VERSION, KIND_PASSPHRASE) => Wrapping::Passphrase(WrappedKey {
-                cost: KdfCost {
-                    memory_kib: rest.number()?,
-                    passes: rest.number()?,
-                    lanes: rest.number()?,
-                },
-                salt: rest.take()?,
-                nonce: rest.take()?,
-                sealed: rest.take()?,
-            }),
+            (VERSION, KIND_PASSPHRASE) => {
+                Wrapping::Passphrase(WrappedKey::decode(&rest.take()?).ok_or(damaged)?)
+            }
             _ => return Err(damaged),
         };
-        if let Wrapping::Passphrase(wrapped) = &wrapping
-            && !wrapped.cost.is_bearable()
-        {
-            return Err(damaged);
-        }
         if !rest.0.is_empty() {
             return Err(damaged);
         }
@@ -156,7 +118,6 @@ const MAGIC: &[u8] = b"chatprof";
 const VERSION: u32 = 1;
 const KIND_KEY_FILE: u8 = 0;
 const KIND_PASSPHRASE: u8 = 1;
-const SEALED_LEN: usize = 32 + 16;
 
 #[cfg(test)]
 mod tests {
@@ -170,8 +131,7 @@ mod tests {
     fn wrapped() -> (MasterKey, Header) {
         let master = MasterKey::generate().unwrap();
         let cost = KdfCost::CHEAP_FOR_TESTING_ONLY;
-        let wrapped = WrappedKey::wrap(&master, &passphrase("right"), cost).unwrap();
-        let wrapping = Wrapping::Passphrase(wrapped);
+        let wrapping = Wrapping::under(&passphrase("right"), cost, &master).unwrap();
         (master, Header { wrapping })
     }
 
@@ -188,9 +148,9 @@ mod tests {
         let Wrapping::Passphrase(wrapped) = decoded.wrapping else {
             panic!("another kind");
         };
-        let opened = wrapped.unwrap_with(&passphrase("right")).unwrap();
+        let opened = Wrapping::unwrap_with(&wrapped, &passphrase("right")).unwrap();
         assert_eq!(opened.as_bytes(), master.as_bytes());
-        let wrong = wrapped.unwrap_with(&passphrase("wrong"));
+        let wrong = Wrapping::unwrap_with(&wrapped, &passphrase("wrong"));
         assert_eq!(wrong.unwrap_err(), StoreError::WrongPassphrase);
     }
 
@@ -229,11 +189,11 @@ mod tests {
 
     #[test]
     fn a_header_cannot_ask_for_unbearable_memory() {
-        let (_, mut header) = wrapped();
-        if let Wrapping::Passphrase(wrapped) = &mut header.wrapping {
-            wrapped.cost.memory_kib = u32::MAX;
-        }
-        let decoded = Header::decode(&header.encode());
+        let (_, header) = wrapped();
+        let mut body = header.encode();
+        body.truncate(body.len() - 32);
+        body[13..17].copy_from_slice(&u32::MAX.to_be_bytes());
+        let decoded = Header::decode(&with_checksum(body));
         assert_eq!(decoded.unwrap_err(), StoreError::Damaged);
     }
 }

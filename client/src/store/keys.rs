@@ -108,7 +108,7 @@ impl fmt::Debug for WrappingKey {
     }
 }
 
-/// Everything in a store hangs on it; random, for the life of the profile.
+/// Everything in a store, or in a backup, hangs on it; random, for its life.
 #[derive(ZeroizeOnDrop)]
 pub(super) struct MasterKey([u8; 32]);
 
@@ -131,6 +131,11 @@ impl MasterKey {
     /// Returns the key that hides row keys.
     pub(super) fn index_key(&self) -> IndexKey {
         IndexKey(*hmac(&self.0, &[LABEL_INDEX]))
+    }
+
+    /// Returns the key that seals the parts of a backup.
+    pub(super) fn part_key(&self) -> PartKey {
+        PartKey(*hmac(&self.0, &[LABEL_BACKUP]))
     }
 
     /// Returns the key that seals values.
@@ -224,6 +229,49 @@ impl fmt::Debug for ValueKey {
     }
 }
 
+/// Seals the parts of one backup; random for each, so that a part's number is nonce enough.
+#[derive(ZeroizeOnDrop)]
+pub(super) struct PartKey([u8; 32]);
+
+/// Whether more follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Inner(u64),
+    Last(u64),
+}
+
+impl Part {
+    fn nonce(self) -> [u8; XNONCE_LEN] {
+        let (number, last) = match self {
+            Self::Inner(number) => (number, 0),
+            Self::Last(number) => (number, 1),
+        };
+        let mut nonce = [0; XNONCE_LEN];
+        let bytes = number.to_be_bytes().into_iter().chain([last]);
+        for (to, from) in nonce.iter_mut().zip(bytes) {
+            *to = from;
+        }
+        nonce
+    }
+}
+
+impl PartKey {
+    pub(super) fn seal(&self, part: Part, bytes: &[u8]) -> Vec<u8> {
+        xseal(&self.0, &part.nonce(), &[], bytes)
+    }
+
+    pub(super) fn open(&self, part: Part, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        xopen(&self.0, &part.nonce(), &[], sealed)
+    }
+}
+
+impl fmt::Debug for PartKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(_) = self;
+        f.write_str("PartKey(..)")
+    }
+}
+
 /// Where a value stands; a value moved elsewhere does not open.
 #[derive(Debug)]
 pub(super) struct Place<'a> {
@@ -249,6 +297,7 @@ pub(super) fn fill(bytes: &mut [u8]) -> Result<(), StoreError> {
 
 const LABEL_INDEX: &[u8] = b"chat/1/store-index";
 const LABEL_VALUE: &[u8] = b"chat/1/store-value";
+const LABEL_BACKUP: &[u8] = b"chat/1/backup";
 
 #[cfg(test)]
 mod tests {

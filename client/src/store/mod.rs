@@ -15,11 +15,13 @@
 //!
 //! Calls block on the disk; async callers run them on a blocking thread.
 
+mod backup;
 mod files;
 mod guard;
 mod header;
 mod keys;
 mod rows;
+mod wrapped;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,7 @@ use std::path::{Path, PathBuf};
 
 use chatcore::store::StoreError;
 
+pub use backup::{BackupError, BackupReader, BackupWriter, LockedBackup, create_backup};
 pub use keys::{KdfCost, Passphrase};
 pub use rows::RedbStore;
 
@@ -70,6 +73,30 @@ impl RedbStore {
     /// [`StoreError::Io`] with `AlreadyExists` if there is one, [`StoreError::Damaged`] if the
     /// folder holds a store that lost its header, [`StoreError::Locked`].
     pub fn create(dir: &Path, protection: &Protection) -> Result<Self, StoreError> {
+        Self::create_with(dir, protection, |_| Ok(()))
+    }
+
+    /// Makes a new profile that holds what `fill` writes; until that is done there is none.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create), and those of `fill`: nothing is left then.
+    pub fn create_with<E: From<StoreError>>(
+        dir: &Path,
+        protection: &Protection,
+        fill: impl FnOnce(&mut Self) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let mut store = Self::begin(dir, protection)?;
+        if let Err(error) = fill(&mut store) {
+            // The next creation would replace it; but who gave up wants nothing left behind.
+            let _ = store.destroy();
+            return Err(error);
+        }
+        // From here on there is a profile.
+        files::rename(dir, CREATING, HEADER)?;
+        Ok(store)
+    }
+
+    fn begin(dir: &Path, protection: &Protection) -> Result<Self, StoreError> {
         files::create_folder(dir)?;
         let lock = FolderLock::take(dir, LOCK)?;
         if Self::exists(dir) {
@@ -88,10 +115,7 @@ impl RedbStore {
             files::write_atomically(dir, KEY, master.as_bytes())?;
         }
         let file = files::create_file(&dir.join(STORE))?;
-        let store = Self::initialize(file, master, dir.to_owned(), lock)?;
-        // From here on there is a profile.
-        files::rename(dir, CREATING, HEADER)?;
-        Ok(store)
+        Self::initialize(file, master, dir.to_owned(), lock)
     }
 
     /// Opens a profile. A passphrase that is not needed is not looked at.
@@ -109,7 +133,8 @@ impl RedbStore {
                 MasterKey::from_slice(&key).ok_or(StoreError::Damaged)?
             }
             Wrapping::Passphrase(wrapped) => {
-                wrapped.unwrap_with(passphrase.ok_or(StoreError::PassphraseNeeded)?)?
+                let passphrase = passphrase.ok_or(StoreError::PassphraseNeeded)?;
+                Wrapping::unwrap_with(wrapped, passphrase)?
             }
         };
         let store = Self::attach(&dir.join(STORE), master, dir.to_owned(), lock)?;
@@ -161,9 +186,7 @@ impl RedbStore {
 fn wrap(master: &MasterKey, protection: &Protection) -> Result<Wrapping, StoreError> {
     Ok(match protection {
         Protection::KeyFile => Wrapping::KeyFile,
-        Protection::Passphrase { passphrase, cost } => {
-            Wrapping::Passphrase(header::WrappedKey::wrap(master, passphrase, *cost)?)
-        }
+        Protection::Passphrase { passphrase, cost } => Wrapping::under(passphrase, *cost, master)?,
     })
 }
 

@@ -61,7 +61,9 @@ impl Talk {
                 let why = match reason {
                     CloseReason::Shutdown => "the relay stops",
                     CloseReason::Replaced => "another program connected with this profile",
-                    CloseReason::Revoked => "this device is no longer yours to the relay",
+                    CloseReason::Revoked => {
+                        "your account has moved to another device, or is closed"
+                    }
                     CloseReason::Kicked => "the relay's operator cut the connection",
                 };
                 self.link = Link::Offline(why.to_owned());

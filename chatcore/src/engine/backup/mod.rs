@@ -70,7 +70,7 @@ mod tests {
             rows.push(row.to_vec());
             Ok::<_, EngineError>(())
         };
-        let saved = save(&store, &[], Timestamp(2), write).unwrap();
+        let saved = save(&store, Timestamp(2), write).unwrap();
         assert_eq!(saved, Saved { contacts: 1, ..Saved::default() });
         let holds = |secret: &[u8]| {
             rows.iter().any(|row| row.windows(secret.len()).any(|bytes| bytes == secret))

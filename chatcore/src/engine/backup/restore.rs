@@ -94,8 +94,12 @@ impl Restore {
             Table::Transfers => drop(storage::decode_transfer(&value)?),
             Table::Journal if key.group.is_empty() => drop(storage::decode_journal(&value)?),
             Table::Journal => drop(storage::decode_readers(&value)?),
-            Table::Kept => {}
-            Table::Prekeys | Table::Sessions | Table::Tags | Table::Seen | Table::Messages => {
+            Table::Prekeys
+            | Table::Sessions
+            | Table::Tags
+            | Table::Seen
+            | Table::Messages
+            | Table::Kept => {
                 return Err(WireError::BadValue("table"));
             }
         }

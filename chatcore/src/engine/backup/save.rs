@@ -33,15 +33,13 @@ pub struct Saved {
     pub left_out: u64,
 }
 
-/// Hands every row of a backup to `write`, encoded; `kept` names what the program around the core
-/// keeps and wants saved.
+/// Hands every row of a backup to `write`, encoded.
 ///
 /// # Errors
 /// Those of `write`; [`EngineError::Revoked`] for a device that is out already,
 /// [`EngineError::Busy`] for one that comes from a backup and is not in yet, [`EngineError::Store`].
 pub fn save<E: From<EngineError>>(
     store: &dyn Store,
-    kept: &[&str],
     now: Timestamp,
     write: impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<Saved, E> {
@@ -55,9 +53,6 @@ pub fn save<E: From<EngineError>>(
     save.transfers()?;
     for name in [b"".as_slice(), b"readers"] {
         save.group(Table::Journal, name)?;
-    }
-    for name in kept {
-        save.group(Table::Kept, name.as_bytes())?;
     }
     Ok(save.saved)
 }
