@@ -338,10 +338,10 @@ impl From<EngineError> for CommandError {
             }
             EngineError::Revoked => say(
                 ExitCode::Refused,
-                "you went on elsewhere, with 'chat import', or closed the account. What is here can \
-                 still be read: 'chat history NAME'. To come back, 'chat export' there and import \
-                 it here as another profile. If that was not you, somebody has your backup: warn \
-                 your contacts",
+                "you went on elsewhere with 'chat import', or closed the account\n\
+                 what is here can still be read: chat history NAME\n\
+                 to come back: 'chat export' there, 'chat import' here, as another profile\n\
+                 if it was not you: somebody has your backup, warn your contacts",
             ),
             EngineError::Busy => say(ExitCode::Other, "wait a little, then repeat the command"),
             EngineError::Room(failure) => failure.into(),

@@ -176,6 +176,8 @@ impl Driver {
                 op = self.ops.recv(), if asked => match op {
                     None => asked = false,
                     Some(Op::Close) => self.ops.close(),
+                    // What came before the end can still be shown.
+                    Some(Op::Look(look)) => look(&*self.store),
                     Some(op) => refuse(op, error),
                 },
                 permit = notices.reserve(), if !self.backlog.is_empty() => match permit {

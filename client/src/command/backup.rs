@@ -5,6 +5,7 @@ use std::io::{BufReader, ErrorKind};
 use std::path::Path;
 
 use chatcore::engine::backup::{self, Restored};
+use chatcore::engine::{EngineError, Registration, query};
 use chatcore::invite::split_address;
 use chatcore::net::{self, Client, Reconnect};
 use chatcore::store::StoreError;
@@ -28,8 +29,11 @@ const FLAG: &str = "--backup-passphrase-file FILE";
 /// The store's; [`ExitCode::File`] for the file.
 pub(super) fn export(context: &Context, args: &ExportArgs) -> Result<(), CommandError> {
     let store = context.open_store()?;
+    // Before a passphrase is asked for in vain.
+    if query::profile(&store)?.registration == Registration::Revoked {
+        return Err(EngineError::Revoked.into());
+    }
     if args.file.symlink_metadata().is_ok() {
-        // Before a passphrase is asked for in vain.
         return Err(failed(&args.file, BackupError::Io(ErrorKind::AlreadyExists)));
     }
     let passphrase = match &args.backup_passphrase_file {
@@ -163,8 +167,8 @@ impl From<BackupError> for Broken {
     }
 }
 
-impl From<chatcore::engine::EngineError> for Broken {
-    fn from(error: chatcore::engine::EngineError) -> Self {
+impl From<EngineError> for Broken {
+    fn from(error: EngineError) -> Self {
         Self::Command(error.into())
     }
 }
