@@ -14,10 +14,12 @@ use std::collections::BTreeSet;
 
 use chatcore::engine::backup::{self, Restore};
 use chatcore::engine::{Command, EngineError, Event, MessageStatus, RoomStanding, query};
-use chatcore::ids::{Conversation, DeviceId, MessageId, RoomId, Timestamp};
+use chatcore::ids::{Conversation, DeviceId, MINUTE, MessageId, RoomId, SECOND, Timestamp};
 use chatcore::keys::Nickname;
-use chatcore::membership::{Act, Role, RoomKind};
+use chatcore::membership::{Act, Role, RoomKind, Topic};
 use chatcore::store::{Changes, StoreError, Value};
+use chatcore::wire::content::ReceiptKind;
+use chatcore::wire::relay::Request;
 use support::rooms::*;
 use support::world::World;
 
@@ -50,6 +52,12 @@ fn send(world: &mut World, from: usize, to: usize, text: &str) {
 fn settle(world: &mut World) {
     world.connect_all();
     world.run_until_quiet();
+}
+
+/// How many messages somebody does not have, as far as is known.
+fn waiting(world: &World, i: usize) -> u64 {
+    let nothing = |_: &[u8]| Ok::<_, EngineError>(());
+    backup::save(&world.peers[i].store, world.now, nothing).unwrap().waiting
 }
 
 fn new_devices(world: &World, i: usize) -> usize {
@@ -88,6 +96,9 @@ fn what_has_no_receipt_goes_out_of_the_new_device_and_comes_to_it() {
     assert!(mine.iter().all(|m| m.direction == delivered));
     assert_eq!(alarms(&world), 0);
     world.check();
+    for i in 0..3 {
+        assert_eq!(waiting(&world, i), 0, "peer {i} has everything out");
+    }
     // Each contact is told once, and the safety number stands.
     assert_eq!((new_devices(&world, 1), new_devices(&world, 2)), (1, 1));
     for (from, to) in [(0, 1), (1, 0), (2, 0), (0, 2)] {
@@ -204,7 +215,7 @@ fn a_closed_account_does_not_come_back_from_a_backup() {
     let now = world.now;
     assert!(world.peers[0].command(now, Command::CloseAccount).is_ok());
     for frame in std::mem::take(&mut world.peers[0].outgoing) {
-        let chatcore::wire::relay::Request::CloseAccount(record) = frame.request else { continue };
+        let Request::CloseAccount(record) = frame.request else { continue };
         world.relay.close_with(record);
     }
     world.restore(0, &rows);
@@ -224,13 +235,15 @@ fn rooms_go_along_with_roles_and_keys() {
     // What happens between the backup and the move: a member goes, and the room gets new keys.
     let carol = user(&world, 2);
     act(&mut world, 1, room, Act::Kick { user: carol, counter: 0 }).unwrap();
+    act(&mut world, 1, room, Act::SetTopic(Topic::new("sealed anew").unwrap())).unwrap();
     say(&mut world, 1, room, "without carol").unwrap();
     settle(&mut world);
     world.restore(0, &rows);
     settle(&mut world);
     later(&mut world);
     assert_eq!(view(&world, 0, room).role, Some(Role::Owner));
-    assert_eq!(view(&world, 0, room).members, 2, "the new keys came");
+    assert_eq!(view(&world, 0, room).members, 2);
+    assert_eq!(view(&world, 0, room).topic, "sealed anew", "the keys came unasked");
     say(&mut world, 0, room, "back again").unwrap();
     say(&mut world, 1, room, "welcome").unwrap();
     settle(&mut world);
@@ -249,28 +262,100 @@ fn messages_to_a_room_that_somebody_lacks_go_to_him_and_twice_to_nobody() {
     let (mut world, room) = three(8);
     say(&mut world, 0, room, "to all").unwrap();
     settle(&mut world);
-    let carol = user(&world, 2);
-    world.relay.deaf.insert(carol);
-    for text in ["first", "second"] {
+    world.now = world.now.plus(MINUTE);
+    settle(&mut world);
+    // The relay loses one on its way to bob and another on its way to carol.
+    for (text, loser) in [("first", 1), ("second", 2)] {
+        let loser = user(&world, loser);
+        world.relay.lose_next.insert(loser, 1);
         say(&mut world, 0, room, text).unwrap();
+        settle(&mut world);
+        assert_eq!(world.relay.lose_next[&loser], 0);
     }
-    settle(&mut world);
-    world.now = world.now.plus(chatcore::ids::MINUTE);
-    settle(&mut world);
+    assert_eq!(waiting(&world, 0), 2);
     // Never sent by the old device.
     world.peers[0].disconnect();
     say(&mut world, 0, room, "third").unwrap();
     world.move_out(0);
-    world.relay.deaf.clear();
     settle(&mut world);
     later(&mut world);
     say(&mut world, 0, room, "fourth").unwrap();
     settle(&mut world);
+    later(&mut world);
     let all = ["to all", "first", "second", "third", "fourth"];
     for i in 0..3 {
-        assert_eq!(texts(&world, i, room), all, "peer {i}");
+        assert_eq!(said_in(&world, i, room), set(all), "peer {i}");
+        assert_eq!(waiting(&world, i), 0, "peer {i}");
     }
-    assert_eq!(alarms(&world), 0);
+    // bob missed the first one before it came, and nobody anything else.
+    assert_eq!(alarms(&world), 1);
+}
+
+#[test]
+fn a_word_that_a_message_was_read_finds_the_new_device() {
+    let mut world = World::new(13, 2);
+    send(&mut world, 0, 1, "hello");
+    send(&mut world, 1, 0, "hi");
+    settle(&mut world);
+    let message = *world.sent.iter().find(|(_, sent)| sent.2 == "hello").unwrap().0;
+    world.peers[1].disconnect();
+    let (now, from) = (world.now, user(&world, 0));
+    let seen = Command::MarkRead { from, messages: vec![message] };
+    assert!(world.peers[1].command(now, seen).is_ok());
+    world.move_out(0);
+    world.connect(0);
+    world.run_until_quiet();
+    settle(&mut world);
+    let read = |event: &Event| matches!(event, Event::Receipt { kind: ReceiptKind::Read, .. });
+    assert!(world.peers[0].events.iter().any(read));
+}
+
+#[test]
+fn who_greets_and_is_written_to_at_the_same_time_can_answer_at_once() {
+    let mut world = World::new(14, 2);
+    send(&mut world, 0, 1, "hello");
+    send(&mut world, 1, 0, "hi");
+    settle(&mut world);
+    world.move_out(0);
+    world.connect(0);
+    // alice is in, her greeting waits, and bob does not know yet.
+    let bob = user(&world, 1);
+    world.relay.deaf.insert(bob);
+    for _ in 0..4 {
+        world.carry(0);
+    }
+    world.now = world.now.plus(2 * MINUTE);
+    send(&mut world, 1, 0, "to whom?");
+    // bob hears from the relay that the device is gone, and asks for a key of the new one...
+    let now = world.now;
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        for frame in std::mem::take(&mut world.peers[1].outgoing) {
+            let is_claim = matches!(frame.request, Request::ClaimPrekeys(_));
+            let answers = world.relay.handle(world.peers[1].address, frame);
+            if is_claim {
+                asked = answers;
+            } else {
+                answers.into_iter().for_each(|frame| world.peers[1].frame(now, frame));
+            }
+        }
+    }
+    assert_eq!(asked.len(), 1);
+    // ... and before that comes, her greeting does.
+    world.relay.deaf.clear();
+    let greeting = world.relay.deliver(world.peers[1].address).unwrap();
+    world.peers[1].frame(now, greeting);
+    asked.into_iter().for_each(|frame| world.peers[1].frame(now, frame));
+    let before = world.relay.claims;
+    for _ in 0..3 {
+        world.now = world.now.plus(3 * SECOND);
+        world.carry(1);
+        world.carry(0);
+        world.carry(1);
+    }
+    assert_eq!(said(&world, 0, 1), set(["hello", "hi", "to whom?"]));
+    assert_eq!(waiting(&world, 1), 0, "receipted within seconds");
+    assert_eq!(world.relay.claims, before, "in the sessions there are");
 }
 
 #[test]

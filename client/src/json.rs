@@ -161,7 +161,7 @@ pub enum Line<'a> {
         rooms: u64,
         /// Messages in it.
         messages: u64,
-        /// Copies of messages in it that have not arrived yet.
+        /// Messages in it that somebody does not have yet.
         waiting: u64,
         /// Files being sent that are not in it.
         left_out: u64,

@@ -27,7 +27,7 @@ pub struct Saved {
     pub rooms: u64,
     /// Messages of all conversations.
     pub messages: u64,
-    /// Copies of messages that have no receipt yet.
+    /// Messages of ours that somebody does not have yet.
     pub waiting: u64,
     /// Files that were being sent, which are not saved: they lie on this machine.
     pub left_out: u64,
@@ -115,6 +115,8 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
                 Unsent::Message(message) | Unsent::Update { message, .. } => *message,
             });
             waiting.extend(messages);
+            let is_message = |unsent: &&Unsent| matches!(unsent, Unsent::Message(_));
+            self.saved.waiting += room.unsent.iter().filter(is_message).count() as u64;
             let group = *room.id.as_bytes();
             self.row(&Key::new(Table::Rooms, &group), &storage::encode_room(&room))?;
             for table in [Table::RoomEvents, Table::RoomStatements, Table::Held] {
@@ -162,7 +164,7 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
     ) -> Result<(), E> {
         let again: BTreeSet<&MessageId> = again.values().flatten().collect();
         let mut payloads: BTreeSet<MessageId> = waiting.into_iter().collect();
-        let mut counted = BTreeSet::new();
+        let (mut counted, mut alone) = (BTreeSet::new(), BTreeSet::new());
         let store = self.store;
         pages(store, Table::Outbox, |number, row| {
             let mut entry = storage::decode_outbox(row).map_err(damaged)?;
@@ -172,13 +174,15 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
             if matches!(entry.content, OutboxContent::Shared { .. }) {
                 payloads.insert(entry.message);
                 counted.insert(entry.message);
+            } else {
+                alone.insert(entry.message);
             }
             // Its ciphertext belongs to a session that stays behind.
             entry.state = OutboxState::Waiting;
             let key = Key::numbered(Table::Outbox, entry.to.user.as_bytes(), number);
-            self.saved.waiting += 1;
             self.row(&key, &storage::encode_outbox(&entry))
         })?;
+        self.saved.waiting += alone.len() as u64;
         for message in payloads {
             let count = usize::from(counted.contains(&message));
             for number in 0..=count as u64 {
