@@ -635,3 +635,44 @@ fn ctrl_c_at_the_first_question_leaves_the_terminal_as_it_was() {
     assert_eq!(screen.exit_code(), 130);
     assert!(screen.shows_cursor());
 }
+
+#[test]
+fn what_another_program_sends_stands_in_the_prompt_and_ctrl_z_leads_to_the_shell() {
+    if !has_tmux() {
+        return;
+    }
+    let world = World::with(&["alice", "bob"]);
+    let bob = ready(&world, "bob");
+    // In a shell, as a person starts it.
+    let program = world.command("alice", &[]);
+    let words = std::iter::once(program.get_program()).chain(program.get_args());
+    let words: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
+    let mut shell = std::process::Command::new("bash");
+    shell.args(["--norc", "--noprofile", "-i"]).env("PS1", "shell> ").env("NO_COLOR", "1");
+    let alice = Screen::start(&shell, 80, 24);
+    alice.sees("shell>");
+    alice.line(&shlex::try_join(words).unwrap());
+    alice.until("connected", |shown| {
+        shown.contains("[Lobby] alice>") && !shown.contains("connecting")
+    });
+    alice.keys("half a thought");
+    world.ok("alice", &["send", "bob", "from a script"]);
+    let picture = world.file("photo.png", &[1; 2_000]);
+    world.ok("alice", &["send-file", "bob", &picture]);
+    let shown = alice.sees("[file photo.png]");
+    assert!(shown.contains("alice → bob: from a script"), "{shown}");
+    assert!(shown.contains("[Lobby] alice> half a thought"), "{shown}");
+    bob.sees("from a script");
+
+    alice.press("C-z");
+    alice.until("the shell", |shown| shown.contains("Stopped"));
+    alice.line("echo here is the shell");
+    alice.sees("here is the shell\n");
+    bob.line("!msg alice while you were away");
+    bob.sees("while you were away");
+    alice.line("fg");
+    alice.sees("while you were away");
+    alice.until("the line", |shown| shown.trim_end().ends_with("alice> half a thought"));
+    alice.line(", and the rest");
+    bob.sees("half a thought, and the rest");
+}

@@ -2,12 +2,12 @@
 
 use super::rooms::{RefusedBecause, RoomFailure, RoomRef};
 use crate::file::Manifest;
-use crate::ids::{EventHash, MessageId, RoomId, Timestamp, UserId};
+use crate::ids::{Conversation, EventHash, MessageId, RoomId, Timestamp, UserId};
 use crate::keys::Nickname;
 use crate::keys::Signed;
 use crate::membership::Event as RoomEvent;
 use crate::trust::Trust;
-use crate::wire::content::ReceiptKind;
+use crate::wire::content::{Body, ReceiptKind};
 use crate::wire::relay::{CloseReason, ErrorCode, Failure, RoomSummary};
 
 /// Who wrote something.
@@ -140,6 +140,15 @@ pub enum Event {
         from: Sender,
         /// Its id.
         message: MessageId,
+    },
+    /// A text or file of ours is safe here and on its way.
+    Queued {
+        /// To whom, or to which room.
+        to: Conversation,
+        /// Its id.
+        message: MessageId,
+        /// What it says.
+        body: Body,
     },
     /// A message of ours is at the relay.
     AtRelay {

@@ -125,6 +125,8 @@ impl Engine {
             return Err(EngineError::AccountClosed);
         }
         self.append_message(tx, &mut contact, message, (&body, shown.as_ref()), &ids)?;
+        let (to_them, body) = (Conversation::User(to), shown.unwrap_or(body));
+        tx.event(Event::Queued { to: to_them, message, body });
         tx.save_contact(&contact);
         self.waiting.insert(to);
         self.drive_user(tx, &to)

@@ -7,6 +7,7 @@ use chatcore::ids::{Conversation, MessageId, UserId};
 use chatcore::net::{self, Client, ClientError};
 use chatcore::wire::content::Body;
 use chatcore::wire::limits::{MAX_ROOM_INLINE, MAX_TEXT};
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::Talk;
 use super::command::{self, Input, Typable};
@@ -88,27 +89,57 @@ impl Talk {
             let turn = self.transferring.clone();
             self.spawn(async move {
                 let _turn = turn.lock().await;
-                Ok(Some(send_to(&client, place, text).await))
+                Ok(send_to(&client, place, text).await.err())
             });
             return Ok(());
         }
-        let sent = send_to(&client, place, text).await;
-        self.take(sent).await
+        // It is shown when it is safe.
+        match send_to(&client, place, text).await {
+            Ok(()) => Ok(()),
+            Err(failed) => self.take(failed).await,
+        }
     }
 
-    pub(super) fn was_sent(
+    /// Shows a message of ours, also one that another program sent through this one.
+    pub(super) async fn was_queued(
         &mut self,
+        to: Conversation,
         message: MessageId,
-        place: &Place,
-        text: &str,
+        body: &Body,
     ) -> Result<(), CommandError> {
+        let text = match body {
+            Body::Text(text) => text.clone(),
+            Body::File(file) => format!("[file {}] {}", file.name, render::size(file.size)),
+            _ => return Ok(()),
+        };
         self.flight.began(message);
+        let name = match self.place_of(&to).await? {
+            Some(place) => render::name(&place.name),
+            None => "somebody".to_owned(),
+        };
         let now = net::now();
-        let own = render::name(self.own.nickname.as_str());
-        let who = format!("{own} → {}", render::name(&place.name));
+        let who = format!("{} → {name}", render::name(self.own.nickname.as_str()));
         let paint = self.context.output.paint();
         let time = render::time(now, now);
-        self.say(&render::message(paint, &time, &who, &self.own.user, text))
+        self.say(&render::message(paint, &time, &who, &self.own.user, &text))
+    }
+
+    async fn place_of(&self, to: &Conversation) -> Result<Option<Place>, CommandError> {
+        if let Some(place) = &self.place
+            && place.conversation == *to
+        {
+            return Ok(Some(place.clone()));
+        }
+        Ok(match to {
+            Conversation::Room(id) => {
+                let rooms = self.client.rooms().await?;
+                rooms.iter().find(|room| room.room == *id).map(Place::room)
+            }
+            Conversation::User(user) => {
+                let contacts = self.client.contacts().await?;
+                contacts.iter().find(|contact| contact.user == *user).map(Place::person)
+            }
+        })
     }
 
     /// Goes on talking elsewhere.
@@ -310,14 +341,14 @@ impl Talk {
             if who.starts_with('#') {
                 let place = find_room_of_ours(&client, &who).await?;
                 if let Some(text) = text {
-                    let _gone = happened.send(send_to(&client, place.clone(), text).await);
+                    tell_failure(&happened, send_to(&client, place.clone(), text).await);
                 }
                 return Ok(place);
             }
             let (who, text) = with_spaces(&client, who, text).await?;
             let place = Place::person(&contact(&client, &who).await?);
             if let Some(text) = text {
-                let _gone = happened.send(send_to(&client, place.clone(), text).await);
+                tell_failure(&happened, send_to(&client, place.clone(), text).await);
             }
             Ok(place)
         });
@@ -339,7 +370,7 @@ impl Talk {
             }
             for contact in contacts {
                 let place = Place::person(&contact);
-                let _gone = happened.send(send_to(&client, place, text.clone()).await);
+                tell_failure(&happened, send_to(&client, place, text.clone()).await);
             }
             Ok(None)
         });
@@ -500,10 +531,17 @@ async fn with_spaces(
     }
 }
 
-async fn send_to(client: &Client, place: Place, text: String) -> Happened {
+fn tell_failure(happened: &UnboundedSender<Happened>, sent: Result<(), Happened>) {
+    if let Err(failed) = sent {
+        // When the loop is over, nobody needs to know any more.
+        let _gone = happened.send(failed);
+    }
+}
+
+async fn send_to(client: &Client, place: Place, text: String) -> Result<(), Happened> {
     match client.send_text_to(place.conversation, &text).await {
-        Ok(message) => Happened::Sent { message, place, text },
-        Err(error @ ClientError::Closed) => Happened::Failed(error.into()),
-        Err(error) => Happened::NotSent { error: error.into(), place, text },
+        Ok(_) => Ok(()),
+        Err(error @ ClientError::Closed) => Err(Happened::Failed(error.into())),
+        Err(error) => Err(Happened::NotSent { error: error.into(), place, text }),
     }
 }

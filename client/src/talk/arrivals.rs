@@ -68,6 +68,7 @@ impl Talk {
                 };
                 self.link = Link::Offline(why.to_owned());
             }
+            Event::Queued { to, message, body } => self.was_queued(to, message, &body).await?,
             Event::AtRelay { message } => self.flight.came(message, Stage::Stored),
             Event::Delayed { message, code } => self.flight.delayed(message, code),
             Event::Renamed(name) => {

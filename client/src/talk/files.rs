@@ -43,17 +43,16 @@ impl Talk {
             let label = format!("{} → {}", render::name(&name), render::name(&place.name));
             let transfer = self.begin_transfer(label, size);
             let (client, happened) = (self.client.clone(), self.happened.clone());
-            let (turn, place) = (self.transferring.clone(), place.clone());
+            let (turn, to) = (self.transferring.clone(), place.conversation);
             self.spawn(async move {
                 let _turn = turn.lock().await;
                 let mut progress = |done| {
                     let _gone = happened.send(Happened::Progress { transfer, done });
                 };
-                let to = place.conversation;
                 let sent = client.send_file_to(to, &path, &mut progress).await;
                 let _gone = happened.send(Happened::Ended { transfer });
-                let text = format!("[file {name}] {}", render::size(size));
-                Ok(Some(Happened::Sent { message: sent?, place, text }))
+                sent?;
+                Ok(None)
             });
         }
         Ok(())

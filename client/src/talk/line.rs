@@ -27,6 +27,8 @@ pub(super) enum Asked {
     Leave,
     /// Ctrl-L.
     Redraw,
+    /// Ctrl-Z.
+    Suspend,
 }
 
 /// A search in what was typed before.
@@ -267,7 +269,7 @@ impl Line {
             't' => self.change(|buffer| {
                 buffer.transpose_chars(&mut Uncut);
             }),
-            '_' | '/' | '7' | 'z' => {
+            '_' | '/' | '7' => {
                 if let Some((text, cursor)) = self.undo.pop() {
                     self.set(text, cursor);
                 }
@@ -280,6 +282,7 @@ impl Line {
             }
             'c' => return Asked::Interrupt,
             'l' => return Asked::Redraw,
+            'z' => return Asked::Suspend,
             _ => {}
         }
         Asked::Nothing

@@ -333,6 +333,7 @@ impl Talk {
                     Asked::Complete => self.complete().await?,
                     Asked::Interrupt => self.interrupt(),
                     Asked::Leave => self.ask_to_leave(),
+                    Asked::Suspend => self.suspend()?,
                     Asked::Redraw => {
                         self.shown = self.bottom();
                         Terminal::write(&self.screen.clear(&self.shown))?;
@@ -350,6 +351,17 @@ impl Talk {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Gives the terminal to the shell until it brings us back.
+    fn suspend(&mut self) -> Result<(), CommandError> {
+        if self.hosting.is_some() {
+            return self.say_quietly("Your relay would stand still with you; !quit ends both.");
+        }
+        Terminal::write(&self.screen.leave())?;
+        Terminal::lend()?;
+        self.shown = self.bottom();
+        Terminal::write(&self.screen.paint(&self.shown))
     }
 
     /// A line is not thrown away at the first Ctrl-C.
@@ -432,7 +444,6 @@ impl Talk {
                 }
                 self.say_error(&error)?;
             }
-            Happened::Sent { message, place, text } => self.was_sent(message, &place, &text)?,
             Happened::Asking(question) => self.ask(question),
             Happened::Progress { transfer, done } => {
                 if let Some(transfer) = self.transfers.get_mut(&transfer) {

@@ -48,11 +48,6 @@ pub(super) enum Happened {
         number: u64,
         error: CommandError,
     },
-    Sent {
-        message: MessageId,
-        place: Place,
-        text: String,
-    },
     Asking(Question),
     Progress {
         transfer: u64,

@@ -1,6 +1,7 @@
 //! The terminal itself: keys one by one while we have it, as it was when we give it back.
 
 use std::io::{self, Write, stdout};
+use std::process::Command;
 
 use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use crossterm::execute;
@@ -18,10 +19,24 @@ impl Terminal {
     /// # Errors
     /// It refuses.
     pub(super) fn enter() -> Result<Self, CommandError> {
-        enable_raw_mode().map_err(failed)?;
         let terminal = Self(());
-        execute!(stdout(), EnableBracketedPaste).map_err(failed)?;
+        take()?;
         Ok(terminal)
+    }
+
+    /// Stops this process as Ctrl-Z does elsewhere, and takes the terminal again when it goes on.
+    ///
+    /// # Errors
+    /// The terminal refuses; where there are no such signals nothing happens.
+    pub(super) fn lend() -> Result<(), CommandError> {
+        if cfg!(not(unix)) {
+            return Ok(());
+        }
+        give_back();
+        // The whole job, whatever started us included: it ends when the job goes on.
+        let stopped = Command::new("kill").args(["-s", "TSTP", "0"]).status();
+        take()?;
+        stopped.map(drop).map_err(failed)
     }
 
     pub(super) fn write(text: &str) -> Result<(), CommandError> {
@@ -32,10 +47,19 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // A terminal that is gone needs no restoring.
-        let _gone = execute!(stdout(), DisableBracketedPaste);
-        let _gone = disable_raw_mode();
+        give_back();
     }
+}
+
+fn take() -> Result<(), CommandError> {
+    enable_raw_mode().map_err(failed)?;
+    execute!(stdout(), EnableBracketedPaste).map_err(failed)
+}
+
+fn give_back() {
+    // A terminal that is gone needs no restoring.
+    let _gone = execute!(stdout(), DisableBracketedPaste);
+    let _gone = disable_raw_mode();
 }
 
 fn failed(error: io::Error) -> CommandError {

@@ -82,10 +82,11 @@ impl Engine {
             body,
         };
         let bytes = content.encode();
-        let for_history = match shown {
-            Some(body) => RoomContent { body, ..content }.encode(),
-            None => bytes.clone(),
+        let content = match shown {
+            Some(body) => RoomContent { body, ..content },
+            None => content,
         };
+        let for_history = content.encode();
         let conversation = Conversation::Room(id);
         let history = tx.next_number(Table::History, conversation.as_bytes())?;
         let entry = HistoryEntry {
@@ -104,6 +105,7 @@ impl Engine {
         save_payload(tx, id, message, Body::RoomMessage(bytes.to_vec()));
         room.row.unsent.push(Unsent::Message(message));
         self.put_room(tx, room);
+        tx.event(Event::Queued { to: conversation, message, body: content.body });
         self.rooms.touch(&id, Freshness::Same);
         self.drive_rooms(tx)
     }
