@@ -5,7 +5,8 @@ use std::thread;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::driver::{self, Op};
+use super::driver;
+use super::op::Op;
 use super::transfer::FileError;
 use super::{now, os_rng};
 use crate::engine::backup::{Restore, Restored};

@@ -5,57 +5,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use rand::RngExt;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::client::{ClientError, Notice, Options, Reconnect};
 use super::connection::{Activity, Connection};
+use super::op::{Op, Reply};
 use super::{now, os_rng};
 use crate::engine::{Command, Context, DRIVER_REQUESTS, Engine, EngineError, Event, Step};
 use crate::store::rows::Profile;
-use crate::store::{ApplyChanges, Key, Store, StoreError, Table};
+use crate::store::{ApplyChanges, Key, StoreError, Table};
 use crate::wire::relay::{
     Answer, CloseReason, DeviceFrame, ErrorCode, RelayFrame, Request, RequestId,
 };
 use crate::wire::storage;
-
-/// What the handle asks of the driver.
-pub(super) enum Op {
-    Command {
-        command: Command,
-        reply: Reply<()>,
-    },
-    /// A command that an event with its ticket answers.
-    Ask {
-        command: Ask,
-        reply: Reply<Event>,
-    },
-    /// Waits for a connection.
-    Online {
-        reply: Reply<()>,
-    },
-    Settle {
-        reply: Reply<()>,
-    },
-    /// A request of a file transfer.
-    Request {
-        request: Request,
-        reply: Reply<Answer>,
-    },
-    Look(Look),
-    Close,
-}
-
-/// Makes the command once its ticket is known.
-type Ask = Box<dyn FnOnce(u64) -> Command + Send>;
-type Look = Box<dyn FnOnce(&dyn Store) + Send>;
-type Reply<T> = oneshot::Sender<Result<T, ClientError>>;
-
-impl std::fmt::Debug for Op {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Op")
-    }
-}
 
 /// Silence after which a ping is sent.
 const PING_AFTER: Duration = Duration::from_secs(30);
@@ -178,7 +141,7 @@ impl Driver {
                     Some(Op::Close) => self.ops.close(),
                     // What came before the end can still be shown.
                     Some(Op::Look(look)) => look(&*self.store),
-                    Some(op) => refuse(op, error),
+                    Some(op) => op.refuse(error),
                 },
                 permit = notices.reserve(), if !self.backlog.is_empty() => match permit {
                     Ok(permit) => self.show(permit),
@@ -553,23 +516,6 @@ impl Driver {
             }
         }
         Ok(())
-    }
-}
-
-/// Answers an operation of a client that has stopped.
-fn refuse(op: Op, error: ClientError) {
-    match op {
-        Op::Command { reply, .. } | Op::Online { reply } | Op::Settle { reply } => {
-            let _gone = reply.send(Err(error));
-        }
-        Op::Ask { reply, .. } => {
-            let _gone = reply.send(Err(error));
-        }
-        Op::Request { reply, .. } => {
-            let _gone = reply.send(Err(error));
-        }
-        // Its reply is dropped with it.
-        Op::Look(_) | Op::Close => {}
     }
 }
 

@@ -6,6 +6,7 @@
 mod client;
 mod connection;
 mod driver;
+mod op;
 mod rooms;
 mod transfer;
 
