@@ -162,36 +162,38 @@ impl Context {
     /// # Errors
     /// As [`open_store`](Self::open_store).
     pub fn create_store(&self) -> Result<RedbStore, CommandError> {
-        self.create_store_with(|_| Ok(()))
+        self.require_no_profile()?;
+        let protection = self.new_protection()?;
+        Ok(RedbStore::create(&self.paths.profile_folder(), &protection)?)
     }
 
-    /// As [`create_store`](Self::create_store), with what `fill` writes, or not at all.
+    /// Refuses a profile that is there already, before anything is asked in vain.
     ///
     /// # Errors
-    /// As [`open_store`](Self::open_store), and those of `fill`.
-    pub(crate) fn create_store_with(
-        &self,
-        fill: impl FnOnce(&mut RedbStore) -> Result<(), CommandError>,
-    ) -> Result<RedbStore, CommandError> {
-        let dir = self.paths.profile_folder();
-        if RedbStore::exists(&dir) {
-            // Before a passphrase is asked for in vain.
-            return Err(StoreError::Io(std::io::ErrorKind::AlreadyExists).into());
+    /// [`ExitCode::Store`](crate::error::ExitCode::Store).
+    pub(crate) fn require_no_profile(&self) -> Result<(), CommandError> {
+        match self.has_profile() {
+            true => Err(StoreError::Io(std::io::ErrorKind::AlreadyExists).into()),
+            false => Ok(()),
         }
-        let protection = match &self.passphrase {
-            PassphraseSource::None => Protection::KeyFile,
-            source => {
-                let passphrase = match source.read()? {
-                    Some(passphrase) => passphrase,
-                    None => {
-                        let flags = "--passphrase-file FILE or --no-passphrase";
-                        self.prompt.new_passphrase("New passphrase", flags)?
-                    }
-                };
-                Protection::Passphrase { passphrase, cost: self.cost }
-            }
+    }
+
+    /// Asks how a new profile is to be protected, unless a flag answers.
+    ///
+    /// # Errors
+    /// That of the passphrase's source.
+    pub(crate) fn new_protection(&self) -> Result<Protection, CommandError> {
+        let passphrase = match &self.passphrase {
+            PassphraseSource::None => return Ok(Protection::KeyFile),
+            source => match source.read()? {
+                Some(passphrase) => passphrase,
+                None => {
+                    let flags = "--passphrase-file FILE or --no-passphrase";
+                    self.prompt.new_passphrase("New passphrase", flags)?
+                }
+            },
         };
-        RedbStore::create_with(&dir, &protection, fill)
+        Ok(Protection::Passphrase { passphrase, cost: self.cost })
     }
 }
 

@@ -229,3 +229,46 @@ fn an_open_prompt_is_told_that_its_account_went_elsewhere() {
     bob.sees("welcome back");
     assert_eq!(world.texts("new"), ["welcome back"]);
 }
+
+#[test]
+fn somebody_comes_back_by_keys_alone() {
+    if !has_tmux() {
+        return;
+    }
+    let world = acquainted();
+    let path = export(&world, "alice");
+    world.ok("bob", &["send", "alice", "while she was away"]);
+    let home = world.home.path().join("another-computer");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_chat"));
+    command.env("HOME", &home).env("XDG_DATA_HOME", &home).env("NO_COLOR", "1");
+    command.env_remove("CHAT_HOME").env_remove("CHAT_PROFILE");
+    let alice = support::screen::Screen::start(&command, 100, 40);
+    alice.sees("I was here before, and have a backup");
+    alice.press("Down");
+    alice.press("Down");
+    alice.press("Enter");
+    alice.sees("The backup");
+    alice.line("/no/such/file");
+    alice.sees("not found");
+    alice.line(&path);
+    alice.until("asked", |shown| shown.ends_with("Passphrase of the backup:"));
+    alice.line_hidden("battery staple");
+    alice
+        .until("asked again", |shown| shown.ends_with("That is not it. Passphrase of the backup:"));
+    alice.line_hidden("correct horse");
+    alice.sees("a passphrase of its own");
+    alice.until("asked", |shown| shown.ends_with("Passphrase (Enter for none):"));
+    alice.line_hidden("");
+    alice.sees("Go on without?");
+    alice.line("y");
+    alice.sees("You are alice again");
+    alice.until("connected", |shown| {
+        shown.contains("[Lobby] alice>") && !shown.contains("connecting")
+    });
+    world.receive("bob");
+    alice.sees("while she was away");
+    alice.line("!msg bob here I am");
+    alice.sees("here I am");
+    assert_eq!(world.texts("bob"), ["here I am"]);
+    world.fails("alice", &["receive"], 4);
+}

@@ -7,6 +7,7 @@ use std::path::Path;
 use chatcore::engine::backup::{self, Restored};
 use chatcore::engine::{EngineError, Registration, query};
 use chatcore::invite::split_address;
+use chatcore::keys::Nickname;
 use chatcore::net::{self, Client, Reconnect};
 use chatcore::store::StoreError;
 
@@ -19,7 +20,7 @@ use crate::output::OutputMode;
 use crate::passphrase::from_file;
 use crate::prompt::Prompt;
 use crate::render;
-use crate::store::{BackupError, BackupReader, LockedBackup, RedbStore, create_backup};
+use crate::store::{BackupError, BackupReader, LockedBackup, Protection, RedbStore, create_backup};
 
 const FLAG: &str = "--backup-passphrase-file FILE";
 
@@ -78,15 +79,13 @@ pub(super) fn export(context: &Context, args: &ExportArgs) -> Result<(), Command
 /// The file's, the passphrase's, or the relay's: the profile is there then, and goes on when the
 /// relay is reached.
 pub(super) async fn import(context: &Context, args: &ImportArgs) -> Result<(), CommandError> {
-    if context.has_profile() {
-        let taken = CommandError::from(StoreError::Io(ErrorKind::AlreadyExists));
-        return Err(taken.hint("import it as another profile: --profile NAME"));
-    }
+    let another = "import it as another profile: --profile NAME";
+    context.require_no_profile().map_err(|error| error.hint(another))?;
     if let Some(address) = &args.connect {
         split_address(address).map_err(|error| CommandError::new(ExitCode::Usage, error))?;
     }
     let rows = open(context, args)?;
-    let (store, restored) = restore(context, args, rows)?;
+    let (store, restored) = restore(context, args, rows, &context.new_protection()?)?;
     let online = Online::with_store(store, Reconnect::Never).await.map_err(|error| {
         let what = "everything is restored; the old computer is out, and what waited goes out, as \
                     soon as the relay is reached: chat receive";
@@ -105,17 +104,23 @@ pub(super) async fn import(context: &Context, args: &ImportArgs) -> Result<(), C
             messages: restored.messages,
         });
     }
-    let what = contents(restored.contacts, restored.rooms, restored.messages);
-    context.output.say(&format!(
-        "You are {} again: {what}, as of {}.\n\
-         The computer that the backup came from is out. Your safety numbers are the same.\n\
-         Talk: chat",
-        render::name(profile.nickname.as_str()),
-        render::time(restored.saved_at, net::now())
-    ))
+    context.output.say(&words(&restored, &profile.nickname))?;
+    context.output.say("The computer that the backup came from is out.\nTalk: chat")
 }
 
-fn open(
+/// Says who is back.
+pub(crate) fn words(restored: &Restored, nickname: &Nickname) -> String {
+    let what = contents(restored.contacts, restored.rooms, restored.messages);
+    let at = render::time(restored.saved_at, net::now());
+    let name = render::name(nickname.as_str());
+    format!("You are {name} again: {what}, as of {at}. Your safety numbers are the same.")
+}
+
+/// Opens a backup; asks for its passphrase unless a flag gives it.
+///
+/// # Errors
+/// The file's, or the passphrase's.
+pub(crate) fn open(
     context: &Context,
     args: &ImportArgs,
 ) -> Result<BackupReader<BufReader<File>>, CommandError> {
@@ -139,17 +144,23 @@ fn open(
     locked.open(&last).map_err(|(_, error)| failed(&args.file, error))
 }
 
-fn restore(
+/// Makes a profile of a backup, or none.
+///
+/// # Errors
+/// The file's, or the store's.
+pub(crate) fn restore(
     context: &Context,
     args: &ImportArgs,
     rows: BackupReader<BufReader<File>>,
+    protection: &Protection,
 ) -> Result<(RedbStore, Restored), CommandError> {
     let mut restored = None;
-    let store = context.create_store_with(|store| {
+    let folder = context.paths.profile_folder();
+    let store = RedbStore::create_with(&folder, protection, |store| {
         let rows = rows.map(|row| row.map_err(|error| failed(&args.file, error)));
         let all = Client::restore(store, rows, args.connect.clone());
         restored = Some(all.map_err(|error: CommandError| error)?);
-        Ok(())
+        Ok::<_, CommandError>(())
     })?;
     let restored = restored.ok_or(StoreError::Damaged)?;
     Ok((store, restored))

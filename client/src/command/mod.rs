@@ -2,7 +2,7 @@
 
 pub(crate) mod account;
 pub(crate) mod admin;
-mod backup;
+pub(crate) mod backup;
 mod completions;
 mod demo;
 mod exec;

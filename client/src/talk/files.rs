@@ -268,7 +268,7 @@ pub(super) fn offer(names: &Names, number: usize, offered: &Offered) -> String {
 }
 
 /// `~` is the person's home, as in a shell.
-fn at_home(path: PathBuf) -> PathBuf {
+pub(super) fn at_home(path: PathBuf) -> PathBuf {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     match (path.strip_prefix("~"), home) {
         (Ok(rest), Some(home)) => home.join(rest),

@@ -1,6 +1,7 @@
 //! The first run: what must be known before anybody can talk.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use chatcore::engine::{Command, Lobby, NewProfile, Rejoin};
 use chatcore::invite::{InviteLink, split_address};
@@ -11,13 +12,14 @@ use server::config::Settings as RelaySettings;
 
 use super::settings::Host;
 use super::start::Started;
-use crate::cli::TalkArgs;
+use crate::cli::{ImportArgs, TalkArgs};
+use crate::command::backup;
 use crate::command::join::parse_nickname;
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::hosting::{Bound, Hosting, address_in_network};
 use crate::passphrase::PassphraseSource;
-use crate::store::{Passphrase, Protection, RedbStore};
+use crate::store::{Protection, RedbStore};
 
 /// Where a relay listens unless the person says otherwise.
 const LISTEN: &str = "0.0.0.0:7667";
@@ -71,8 +73,15 @@ async fn ask_and_register(context: &Context, args: &TalkArgs) -> Result<Started,
     let wants_host = match (&args.link, args.host) {
         (None, false) => {
             eprintln!("Welcome. What you write here only those can read whom you write to.\n");
-            let choices = ["I have a link that somebody gave me", "Host here, and invite others"];
-            prompt.choose("How do you begin?", &choices, "--link LINK or --host")? == 1
+            let choices = [
+                "I have a link that somebody gave me",
+                "Host here, and invite others",
+                "I was here before, and have a backup",
+            ];
+            match prompt.choose("How do you begin?", &choices, "--link LINK or --host")? {
+                2 => return come_back(context, args),
+                choice => choice == 1,
+            }
         }
         (_, host) => host,
     };
@@ -95,16 +104,48 @@ async fn ask_and_register(context: &Context, args: &TalkArgs) -> Result<Started,
         Some(nick) => parse_nickname(nick)?,
         None => ask_name(context)?,
     };
+    let protection = protection(context)?;
+    let profile = Newcomer { link, address, nickname, no_lobby: args.no_lobby };
+    let store = register(context, profile, &protection).await?;
+    Ok(Started { store, host, lobby: Lobby::Wanted, is_new: true })
+}
+
+/// Asks how the profile is to be protected; the person may want no passphrase.
+fn protection(context: &Context) -> Result<Protection, CommandError> {
     let passphrase = match &context.passphrase {
         PassphraseSource::None => None,
         source => match source.read()? {
             Some(passphrase) => Some(passphrase),
-            None => prompt.passphrase_or_none("--passphrase-file FILE or --no-passphrase")?,
+            None => {
+                let flags = "--passphrase-file FILE or --no-passphrase";
+                context.prompt.passphrase_or_none(flags)?
+            }
         },
     };
-    let profile = Newcomer { link, address, nickname, no_lobby: args.no_lobby };
-    let store = register(context, profile, passphrase).await?;
-    Ok(Started { store, host, lobby: Lobby::Wanted, is_new: true })
+    Ok(match passphrase {
+        None => Protection::KeyFile,
+        Some(passphrase) => Protection::Passphrase { passphrase, cost: context.cost },
+    })
+}
+
+/// Goes on from a backup; the relay hears of it when the prompt connects.
+fn come_back(context: &Context, args: &TalkArgs) -> Result<Started, CommandError> {
+    let connect = args.connect.as_deref().map(parse_address).transpose()?;
+    let file = context.prompt.text_that("The backup", None, "chat import FILE", |text| {
+        let text = text.trim_matches(['\'', '"']);
+        let path = super::files::at_home(PathBuf::from(text));
+        match std::fs::metadata(&path) {
+            Ok(file) if file.is_file() => Ok(path),
+            Ok(_) => Err(CommandError::new(ExitCode::File, "that is a folder")),
+            Err(error) => Err(CommandError::file(&path, &error)),
+        }
+    })?;
+    let args = ImportArgs { file, backup_passphrase_file: None, connect };
+    let rows = backup::open(context, &args)?;
+    eprintln!("The profile here gets a passphrase of its own.");
+    let (store, restored) = backup::restore(context, &args, rows, &protection(context)?)?;
+    context.output.say(&backup::words(&restored, &restored.nickname))?;
+    Ok(Started { store, host: None, lobby: Lobby::Wanted, is_new: false })
 }
 
 fn ask_name(context: &Context) -> Result<Nickname, CommandError> {
@@ -191,17 +232,15 @@ struct Newcomer {
 async fn register(
     context: &Context,
     new: Newcomer,
-    passphrase: Option<Passphrase>,
+    protection: &Protection,
 ) -> Result<RedbStore, CommandError> {
     let folder = context.paths.profile_folder();
     let Newcomer { link, address, nickname, no_lobby } = new;
-    let protection = match &passphrase {
-        None => Protection::KeyFile,
-        Some(passphrase) => {
-            Protection::Passphrase { passphrase: passphrase.clone(), cost: context.cost }
-        }
+    let passphrase = match protection {
+        Protection::KeyFile => None,
+        Protection::Passphrase { passphrase, .. } => Some(passphrase),
     };
-    let mut store = RedbStore::create(&folder, &protection)?;
+    let mut store = RedbStore::create(&folder, protection)?;
     let profile = NewProfile {
         nickname,
         relay: link.relay,
@@ -212,7 +251,7 @@ async fn register(
     Client::create_profile(&mut store, profile)?;
     loop {
         let done = come_in(store, no_lobby).await;
-        store = RedbStore::open(&folder, passphrase.as_ref())?;
+        store = RedbStore::open(&folder, passphrase)?;
         let error = match done {
             Ok(()) => return Ok(store),
             Err(error) => error,

@@ -15,8 +15,7 @@ pub use save::{Saved, save};
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
+    use rand::CryptoRng;
 
     use super::*;
     use crate::engine::{Context, EngineError, Lobby, NewProfile};
@@ -32,7 +31,7 @@ mod tests {
     }
 
     /// A profile with a contact with whom there is a session.
-    fn store(rng: &mut StdRng) -> MemoryStore {
+    fn store(rng: &mut dyn CryptoRng) -> MemoryStore {
         let mut store = MemoryStore::default();
         let relay = RelayKeyPair::generate(rng).public();
         for name in ["bob", "alice"] {
@@ -63,7 +62,7 @@ mod tests {
 
     #[test]
     fn no_secret_of_a_device_goes_along() {
-        let mut rng = StdRng::seed_from_u64(1);
+        let mut rng = crate::testing::rng();
         let store = store(&mut rng);
         let mut rows = Vec::new();
         let write = |row: &[u8]| {
