@@ -12,10 +12,12 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use chatcore::engine::backup::{self, Restore};
-use chatcore::engine::{Command, EngineError, Event, MessageStatus, RoomStanding, query};
-use chatcore::ids::{Conversation, DeviceId, MINUTE, MessageId, RoomId, SECOND, Timestamp};
-use chatcore::keys::Nickname;
+use chatcore::engine::backup::{self, Changed, Restore};
+use chatcore::engine::{
+    Command, Context, EngineError, Event, MessageStatus, Rejoin, RoomStanding, query,
+};
+use chatcore::ids::{Conversation, DAY, DeviceId, MINUTE, MessageId, RoomId, SECOND, Timestamp};
+use chatcore::keys::{Nickname, RelayKeyPair};
 use chatcore::membership::{Act, Role, RoomKind, Topic};
 use chatcore::store::{Changes, StoreError, Value};
 use chatcore::wire::content::ReceiptKind;
@@ -418,7 +420,7 @@ fn what_is_no_backup_is_refused() {
     let store = chatcore::store::MemoryStore::default();
     let now = Timestamp(1);
     let mut context = chatcore::engine::Context { store: &store, now, rng: &mut rng };
-    let empty = Restore::default().finish(&mut context, None);
+    let empty = Restore::default().finish(&mut context, Changed::default());
     assert!(matches!(empty, Err(EngineError::Store(StoreError::Damaged))));
 }
 
@@ -432,4 +434,135 @@ fn the_new_device_has_a_name_of_its_own() {
     let second = world.peers[0].address;
     assert_eq!(second.user, first.user);
     assert_ne!(second.device, first.device);
+}
+
+#[test]
+fn a_contact_without_keys_is_asked_for_once_and_holds_nobody_up() {
+    let mut world = World::new(15, 3);
+    for to in [1, 2] {
+        send(&mut world, 0, to, "hello");
+        send(&mut world, to, 0, "hi");
+    }
+    settle(&mut world);
+    world.peers[1].disconnect();
+    let bob = world.peers[1].address;
+    world.relay.lose_prekeys(&bob);
+    world.move_out(0);
+    world.connect(0);
+    let before = world.relay.claims;
+    // Comes to rest, or it panics.
+    world.run_until_quiet();
+    assert_eq!(world.relay.claims - before, 2, "one for each contact");
+    assert_eq!(new_devices(&world, 2), 1);
+    later(&mut world);
+    assert!(world.relay.claims - before <= 2 + 4, "tried again with the outbox, not before");
+}
+
+#[test]
+fn each_contact_is_told_once_however_many_there_are() {
+    let mut world = World::new(16, 5);
+    for to in 1..5 {
+        send(&mut world, 0, to, "hello");
+        send(&mut world, to, 0, "hi");
+    }
+    settle(&mut world);
+    let before = world.relay.seen.len();
+    world.move_out(0);
+    world.connect(0);
+    for _ in 0..6 {
+        world.carry(0);
+    }
+    assert_eq!(world.relay.seen.len() - before, 4);
+}
+
+#[test]
+fn who_came_in_later_does_not_get_what_was_said_before() {
+    let mut world = World::new(17, 3);
+    let room = create(&mut world, 0, "plans", RoomKind::Private);
+    invite(&mut world, 0, room, 1, Role::Member);
+    let bob = user(&world, 1);
+    world.relay.lose_next.insert(bob, 1);
+    say(&mut world, 0, room, "do not ask carol in").unwrap();
+    settle(&mut world);
+    invite(&mut world, 0, room, 2, Role::Member);
+    world.move_out(0);
+    settle(&mut world);
+    later(&mut world);
+    assert_eq!(said_in(&world, 1, room), set(["do not ask carol in"]));
+    assert_eq!(said_in(&world, 2, room), set([]));
+    assert_eq!(view(&world, 2, room).members, 3);
+}
+
+#[test]
+fn a_backup_older_than_messages_live_raises_no_alarm() {
+    let mut world = World::new(18, 2);
+    send(&mut world, 0, 1, "hello");
+    send(&mut world, 1, 0, "hi");
+    settle(&mut world);
+    world.relay.hold_back = true;
+    send(&mut world, 0, 1, "in the backup, and delivered later");
+    settle(&mut world);
+    let rows = world.peers[0].save(world.now);
+    world.relay.hold_back = false;
+    settle(&mut world);
+    world.now = world.now.plus(31 * DAY);
+    // What bob published has expired; he comes back with more.
+    let bob = world.peers[1].address;
+    world.relay.lose_prekeys(&bob);
+    world.peers[1].disconnect();
+    settle(&mut world);
+    world.restore(0, &rows);
+    settle(&mut world);
+    send(&mut world, 0, 1, "after a month");
+    settle(&mut world);
+    let all = ["hello", "hi", "in the backup, and delivered later", "after a month"];
+    assert_eq!(said(&world, 1, 0), set(all));
+    assert_eq!(alarms(&world), 0);
+    let given_up = |e: &Event| matches!(e, Event::NotDelivered { .. });
+    assert_eq!(world.count(given_up), 0);
+}
+
+#[test]
+fn what_was_announced_since_the_backup_is_shown() {
+    let mut world = World::new(19, 1);
+    let rows = world.peers[0].save(world.now);
+    world.relay.announce(None, 7, "the relay moves on sunday");
+    world.restore(0, &rows);
+    settle(&mut world);
+    let is_it = |e: &&Event| matches!(e, Event::Announcement { seq: 7, .. });
+    assert_eq!(world.peers[0].events.iter().filter(is_it).count(), 1);
+}
+
+#[test]
+fn a_profile_that_is_not_in_yet_stays_with_its_relay() {
+    let mut world = World::new(20, 1);
+    world.move_out(0);
+    let mut rng = rand::rng();
+    let rejoin =
+        |relay| Rejoin { nickname: None, relay, address: "elsewhere:1".to_owned(), token: None };
+    let peer = &world.peers[0];
+    let mut context = Context { store: &peer.store, now: world.now, rng: &mut rng };
+    let other = RelayKeyPair::generate(context.rng).public();
+    assert!(matches!(rejoin(other).apply(&mut context), Err(EngineError::OtherRelay)));
+    assert!(rejoin(world.relay.public()).apply(&mut context).is_ok());
+}
+
+#[test]
+fn a_relay_that_branches_off_does_not_put_a_device_out() {
+    let mut world = World::new(21, 2);
+    let rows = world.peers[0].save(world.now);
+    // The old device goes on: its record is the second one.
+    let now = world.now;
+    let renamed = Command::Rename(Nickname::new("alicia").unwrap());
+    assert!(world.peers[0].command(now, renamed).is_ok());
+    settle(&mut world);
+    // A relay that was set back lets the new one in on top of the first.
+    let alice = user(&world, 0);
+    world.relay.roll_back(&alice, 1);
+    world.restore(0, &rows);
+    settle(&mut world);
+    let told = world.start_again(0);
+    assert!(!told.contains(&Event::Revoked), "both signed the second record");
+    assert!(told.contains(&Event::RecordRefused { user: alice }));
+    assert!(told.iter().any(|e| matches!(e, Event::Refused(_))));
 }

@@ -74,7 +74,7 @@ impl NewProfile {
 /// A link used again on a profile that exists.
 #[derive(Debug, Clone)]
 pub struct Rejoin {
-    /// Another name; only before the relay knows the profile.
+    /// Another name; only before the relay knows the profile, or this device of it.
     pub nickname: Option<Nickname>,
     /// The relay's pinned key.
     pub relay: RelayKey,
@@ -92,7 +92,7 @@ impl Rejoin {
     pub fn apply(self, context: &mut Context<'_>) -> Result<Step, EngineError> {
         let mut tx = Tx::new(context);
         let mut profile = tx.profile()?;
-        if profile.registered && profile.relay != self.relay {
+        if (profile.registered || profile.restoring) && profile.relay != self.relay {
             return Err(EngineError::OtherRelay);
         }
         profile.address = self.address;
@@ -102,10 +102,10 @@ impl Rejoin {
             profile.token = self.token;
             // A record that the relay may have stored already must stay the same.
             profile.register_sent &= !other_relay;
-            let is_unseen = !profile.register_sent && profile.record.version() == 1;
-            if let Some(nickname) = self.nickname.filter(|_| is_unseen) {
-                let cert = profile.device.certify(&profile.identity, tx.now);
-                profile.record = UserRecord::first(&profile.identity, nickname, cert);
+            let is_unseen = profile.record.version() == 1 || profile.restoring;
+            let is_open = is_unseen && !profile.register_sent;
+            if let Some(nickname) = self.nickname.filter(|_| is_open) {
+                profile.record = profile.record.renamed(&profile.identity, nickname);
             }
         }
         tx.save_profile(&profile);

@@ -12,7 +12,7 @@ use crate::wire::limits::MAX_QUERY;
 use crate::wire::relay::{ErrorCode, Request};
 
 /// Milliseconds after which a message is given up.
-const GIVE_UP_AFTER: u64 = 30 * DAY;
+pub(super) const GIVE_UP_AFTER: u64 = 30 * DAY;
 /// Milliseconds that an unknown envelope is given before it is sent again.
 const UNKNOWN_FOR: u64 = 60 * SECOND;
 

@@ -3,8 +3,11 @@
 //! When our record changes, those who write with us are told. When theirs names another device than
 //! before, what was on its way to one that is gone goes to the one that came.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::contacts::sender;
-use super::outbound::{envelope, make_content, seal};
+use super::deliver::GIVE_UP_AFTER;
+use super::outbound::{envelope, give_up_entry, make_content, seal};
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Sent};
 use crate::crypto::kdf::sha256;
@@ -12,6 +15,15 @@ use crate::ids::{DeviceAddress, DeviceId, MessageId};
 use crate::store::rows::{Contact, ContactStanding, OutboxContent, OutboxEntry, OutboxState};
 use crate::store::{Table, Value};
 use crate::wire::content::{Body, ChainPosition, Content};
+
+/// What was tried to have a peer device hear of us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Tried {
+    /// A prekey was asked for.
+    Claim,
+    /// Our record was sent.
+    Send,
+}
 
 impl Engine {
     /// A person's record was replaced, which named the devices `former`: takes what has no receipt
@@ -24,28 +36,52 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let named = named_devices(contact);
         let new: Vec<_> = named.iter().filter(|d| !former.contains(d)).copied().collect();
+        let user = contact.user();
+        let entries = tx.outbox(&user)?;
+        if entries.iter().any(|(_, entry)| !named.contains(&entry.to.device)) {
+            // What nobody takes over is given up then.
+            self.waiting.insert(user);
+        }
         if new.is_empty() {
             return Ok(());
         }
-        let user = contact.user();
         if contact.standing == ContactStanding::Contact {
             tx.event(Event::NewDevice { who: sender(contact) });
         }
-        let entries = tx.outbox(&user)?;
-        for (number, entry) in &entries {
-            let has_copy = |device: &DeviceId| {
-                let copies = entries.iter().filter(|(_, other)| other.message == entry.message);
-                copies.map(|(_, copy)| copy.to.device).any(|d| d == *device)
-            };
-            if !named.contains(&entry.to.device) {
-                let heirs: Vec<_> = new.iter().filter(|d| !has_copy(d)).copied().collect();
-                bequeath(tx, contact, (*number, entry), &heirs)?;
+        self.pass_on_copies(tx, contact, &entries, &new)?;
+        self.pass_on_dues(tx, contact, (&named, &new));
+        // Who changes devices again and again leaves nothing behind.
+        contact.devices.retain(|d| named.contains(&d.id) || !d.sessions.is_empty());
+        Ok(())
+    }
+
+    /// Each copy for a device that is gone goes to one that came; the last one to all that are left.
+    fn pass_on_copies(
+        &self,
+        tx: &mut Tx<'_, '_>,
+        contact: &mut Contact,
+        entries: &[(u64, OutboxEntry)],
+        new: &[DeviceId],
+    ) -> Result<(), EngineError> {
+        let named = named_devices(contact);
+        let mut copies: BTreeSet<_> =
+            entries.iter().map(|(_, entry)| (entry.message, entry.to.device)).collect();
+        let is_gone = |entry: &OutboxEntry| {
+            let is_over = tx.now.since(entry.created_at) >= GIVE_UP_AFTER;
+            !named.contains(&entry.to.device) && !is_over
+        };
+        let gone: Vec<_> = entries.iter().filter(|(_, entry)| is_gone(entry)).collect();
+        let last: BTreeMap<_, _> = gone.iter().map(|(n, entry)| (entry.message, *n)).collect();
+        for (number, entry) in gone {
+            let is_last = last.get(&entry.message) == Some(number);
+            let limit = if is_last { usize::MAX } else { 1 };
+            let heirs = new.iter().filter(|d| copies.insert((entry.message, **d)));
+            let heirs: Vec<_> = heirs.take(limit).copied().collect();
+            match heirs.as_slice() {
+                [] => give_up_entry(tx, &contact.user(), *number, entry)?,
+                heirs => bequeath(tx, contact, (*number, entry), heirs)?,
             }
         }
-        if !entries.is_empty() {
-            self.waiting.insert(user);
-        }
-        self.pass_on_dues(tx, contact, (&named, &new));
         Ok(())
     }
 
@@ -79,6 +115,7 @@ impl Engine {
 
     /// Notes that everybody we write with is to hear of our changed record, and tells them.
     pub(super) fn tell_contacts(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+        self.profiles_tried.clear();
         for mut contact in tx.contacts()? {
             // Who shares a room with us has a session if one of us ever spoke there.
             if !hears_of_us(&contact) {
@@ -94,8 +131,8 @@ impl Engine {
         self.tell_owed(tx)
     }
 
-    /// Sends our record to those for whom the relay has not accepted it yet. Who has no session with
-    /// this device is owed one: it is asked for first.
+    /// Sends our record to those for whom the relay has not accepted it yet, each once until the outbox
+    /// is gone through again. Who has no session with this device is owed one: it is asked for first.
     pub(super) fn tell_owed(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
         if self.profiles_owed.is_empty() {
             return Ok(());
@@ -108,7 +145,12 @@ impl Engine {
             let hears = hears_of_us(&contact) && named_devices(&contact).contains(&address.device);
             let device = contact.device_mut(address.device);
             if hears && device.sessions.is_empty() {
-                strange.push(address);
+                if self.profiles_tried.insert((address, Tried::Claim)) {
+                    strange.push(address);
+                }
+                continue;
+            }
+            if hears && !self.profiles_tried.insert((address, Tried::Send)) {
                 continue;
             }
             let mut sealed = None;
@@ -163,8 +205,7 @@ pub(super) fn named_devices(contact: &Contact) -> Vec<DeviceId> {
     contact.records.newest().devices().iter().map(|d| d.device_id()).collect()
 }
 
-/// Leaves a copy of a message to other devices than the one it was for. Without any it stays: it is
-/// given up when the outbox is gone through.
+/// Leaves a copy of a message to other devices than the one it was for.
 fn bequeath(
     tx: &mut Tx<'_, '_>,
     contact: &mut Contact,
@@ -228,4 +269,142 @@ pub(super) fn address_anew(
         (device.sent_seq, device.sent_hash) = (seq, sha256(&[&bytes]));
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Context, Lobby, NewProfile};
+    use crate::ids::{SessionId, Timestamp, UserId};
+    use crate::keys::{
+        DeviceKeys, IdentityKeyPair, Nickname, RecordHistory, RelayKeyPair, UserRecord,
+    };
+    use crate::store::rows::MessageIndex;
+    use crate::store::{ApplyChanges, MemoryStore};
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+    /// Somebody whose record can name any devices.
+    struct Fickle {
+        identity: IdentityKeyPair,
+        record: UserRecord,
+    }
+
+    impl Fickle {
+        fn new() -> Self {
+            let identity = IdentityKeyPair::generate(&mut crate::testing::rng());
+            let device = DeviceKeys::generate(DeviceId::FIRST, &mut crate::testing::rng());
+            let cert = device.certify(&identity, NOW);
+            let record = UserRecord::first(&identity, Nickname::new("mallory").unwrap(), cert);
+            Self { identity, record }
+        }
+
+        fn names(&mut self, ids: std::ops::Range<u32>) -> UserRecord {
+            let device = |id| {
+                let keys =
+                    DeviceKeys::generate(DeviceId::new(id).unwrap(), &mut crate::testing::rng());
+                keys.certify(&self.identity, NOW)
+            };
+            let devices = ids.map(device).collect();
+            let nickname = self.record.nickname().clone();
+            self.record = self.record.next(&self.identity, nickname, devices);
+            self.record.clone()
+        }
+    }
+
+    fn store() -> MemoryStore {
+        let mut store = MemoryStore::default();
+        let relay = RelayKeyPair::generate(&mut crate::testing::rng()).public();
+        let new = NewProfile {
+            nickname: Nickname::new("alice").unwrap(),
+            relay,
+            address: "relay:1".to_owned(),
+            token: None,
+            lobby: Lobby::Declined,
+        };
+        let mut rng = crate::testing::rng();
+        let mut context = Context { store: &store, now: NOW, rng: &mut rng };
+        let changes = new.create(&mut context).unwrap().changes;
+        store.apply(&changes).unwrap();
+        store
+    }
+
+    /// Writes one copy of a message for each device that the newest record names.
+    fn write(tx: &mut Tx<'_, '_>, contact: &mut Contact, message: MessageId) {
+        let user = contact.user();
+        let mut index = MessageIndex { history: 1, outbox: Vec::new(), room: None };
+        for (number, device) in (1..).zip(named_devices(contact)) {
+            let to = DeviceAddress { user, device };
+            let body = Body::Text("hello".to_owned());
+            let content = make_content(tx, &to, contact.device_mut(device), message, body);
+            let content = OutboxContent::Own(content.encode());
+            let state = OutboxState::Waiting;
+            let entry = OutboxEntry { message, to, content, created_at: NOW, state };
+            tx.save_outbox(number, &entry);
+            index.outbox.push(number);
+        }
+        tx.save_message_index(&user, &message, &index);
+    }
+
+    /// Who has a copy, by the outbox and by the message's own list.
+    fn copies(tx: &Tx<'_, '_>, user: &UserId, message: &MessageId) -> Vec<u32> {
+        let entries = tx.outbox(user).unwrap();
+        let numbers: BTreeSet<_> = entries.iter().map(|(number, _)| *number).collect();
+        let listed = tx.message_index(user, message).unwrap().unwrap().outbox;
+        assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), numbers);
+        entries.iter().map(|(_, entry)| entry.to.device.get()).collect()
+    }
+
+    #[test]
+    fn who_changes_devices_again_and_again_gets_one_copy_for_each() {
+        let store = store();
+        let mut rng = crate::testing::rng();
+        let mut context = Context { store: &store, now: NOW, rng: &mut rng };
+        let mut engine = Engine::new(&mut context).unwrap();
+        let mut tx = Tx::new(&mut context);
+        let mut peer = Fickle::new();
+        let mut contact =
+            Contact::new(RecordHistory::new(peer.names(1..9)), ContactStanding::Contact);
+        // What is still to be opened of a device that goes stays openable.
+        let first = contact.device_mut(DeviceId::FIRST);
+        first.sessions.push(SessionId::from_bytes([1; 16]));
+        let (user, message) = (contact.user(), MessageId::from_bytes([7; 16]));
+        write(&mut tx, &mut contact, message);
+        for round in 1..6 {
+            let former = named_devices(&contact);
+            let ids = round * 10..round * 10 + 8;
+            contact.records.accept(peer.names(ids.clone())).unwrap();
+            engine.follow_devices(&mut tx, &mut contact, &former).unwrap();
+            let mut has = copies(&tx, &user, &message);
+            has.sort_unstable();
+            assert_eq!(has, ids.collect::<Vec<_>>(), "round {round}");
+            assert!(contact.devices.len() <= 9, "round {round}: {}", contact.devices.len());
+        }
+        // Many become one, and one becomes many.
+        for ids in [70..71, 80..83] {
+            let former = named_devices(&contact);
+            contact.records.accept(peer.names(ids.clone())).unwrap();
+            engine.follow_devices(&mut tx, &mut contact, &former).unwrap();
+            assert_eq!(copies(&tx, &user, &message), ids.collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn what_nobody_takes_over_is_looked_at_at_once() {
+        let store = store();
+        let mut rng = crate::testing::rng();
+        let mut context = Context { store: &store, now: NOW, rng: &mut rng };
+        let mut engine = Engine::new(&mut context).unwrap();
+        let mut tx = Tx::new(&mut context);
+        let mut peer = Fickle::new();
+        let mut contact =
+            Contact::new(RecordHistory::new(peer.names(1..3)), ContactStanding::Contact);
+        let (user, message) = (contact.user(), MessageId::from_bytes([7; 16]));
+        write(&mut tx, &mut contact, message);
+        let former = named_devices(&contact);
+        contact.records.accept(peer.names(1..1)).unwrap();
+        engine.follow_devices(&mut tx, &mut contact, &former).unwrap();
+        assert!(engine.waiting.contains(&user));
+        assert_eq!(copies(&tx, &user, &message), [1, 2], "given up when it is driven");
+    }
 }

@@ -223,6 +223,8 @@ pub struct Engine {
     receipts_due: BTreeMap<DeviceAddress, Timestamp>,
     /// Peer devices for whom the relay has not accepted our newest record.
     profiles_owed: BTreeSet<DeviceAddress>,
+    /// Those of them who were tried since the outbox was last gone through.
+    profiles_tried: BTreeSet<(DeviceAddress, devices::Tried)>,
     next_query: Timestamp,
     looked_up: BTreeMap<UserId, Timestamp>,
     unknown_tags: u64,
@@ -265,6 +267,7 @@ impl Engine {
             waiting: tx.outbox_users()?.into_iter().collect(),
             receipts_due,
             profiles_owed,
+            profiles_tried: BTreeSet::new(),
             next_query: Timestamp(0),
             looked_up: BTreeMap::new(),
             unknown_tags: 0,
@@ -479,6 +482,8 @@ impl Engine {
         let mut tx = Tx::new(context);
         if self.link == Link::Online {
             if self.next_query <= tx.now {
+                self.profiles_tried.clear();
+                self.tell_owed(&mut tx)?;
                 self.drive_outbox(&mut tx)?;
             }
             self.flush_receipts(&mut tx, Flush::Due)?;
@@ -505,6 +510,7 @@ impl Engine {
         self.link = Link::Offline;
         self.pending.clear();
         self.claiming.clear();
+        self.profiles_tried.clear();
         self.presence_due = None;
         self.undelivered = 0;
         self.rooms.disconnected();

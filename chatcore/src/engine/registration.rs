@@ -82,9 +82,18 @@ impl Engine {
         let is_ours = |record: &UserRecord| record.user_id() == profile.user();
         let newest = chain.last().filter(|_| chain.iter().all(is_ours));
         let newest = newest.ok_or(EngineError::RelayMisbehaved)?.clone();
-        // Only what is not older than ours can stand in its way.
-        if profile.registered || newest.version() < profile.record.version() {
+        if profile.registered {
             return Err(EngineError::RelayMisbehaved);
+        }
+        let contradicts = |record: &UserRecord| {
+            record.version() == profile.record.version() && *record != profile.record
+        };
+        let is_forked = !profile.restoring && chain.iter().any(contradicts);
+        if newest.version() < profile.record.version() || is_forked {
+            // Only what is newer can stand in its way: the relay lost records, or branches off.
+            tx.event(Event::RecordRefused { user: profile.user() });
+            tx.event(Event::Refused(ErrorCode::BadRecord.into()));
+            return Ok(());
         }
         if profile.is_named_in(&newest) {
             // A later one of ours, of which the answer was lost.
@@ -93,7 +102,9 @@ impl Engine {
             self.ask(tx, Request::Login, Pending::Login);
             return Ok(());
         }
-        let was_in = !profile.restoring || chain.iter().any(|r| profile.is_named_in(r));
+        let own = profile.device.link.public();
+        let names_us = |r: &UserRecord| r.devices().iter().any(|d| d.link_key() == own);
+        let was_in = !profile.restoring || chain.iter().any(names_us);
         if was_in || newest.devices().is_empty() {
             profile.record = newest;
             tx.save_profile(&profile);
@@ -101,7 +112,9 @@ impl Engine {
             return Ok(());
         }
         // The backup is older than what happened since: goes on from there.
-        profile.device.id = new_device_id(&newest, tx.rng);
+        if newest.device(profile.device.id).is_some() {
+            profile.device.id = new_device_id(&newest, tx.rng);
+        }
         let cert = profile.device.certify(&profile.identity, tx.now);
         let nickname = newest.nickname().clone();
         profile.record = newest.next(&profile.identity, nickname, vec![cert]);
@@ -122,7 +135,7 @@ impl Engine {
         self.link = Link::Online;
         self.undelivered = login.queued;
         self.next_query = tx.now.plus(QUERY_EVERY);
-        if !profile.registered && profile.announced == 0 {
+        if !profile.registered && !profile.restoring && profile.announced == 0 {
             // What was announced before we came was not for us.
             profile.announced = login.announced;
         }

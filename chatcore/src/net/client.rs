@@ -9,7 +9,7 @@ use super::driver;
 use super::op::Op;
 use super::transfer::FileError;
 use super::{now, os_rng};
-use crate::engine::backup::{Restore, Restored};
+use crate::engine::backup::{Changed, Restore, Restored};
 use crate::engine::{
     Command, ContactView, Context, EngineError, Event, HistoryView, LookupError, MAX_INLINE,
     NewProfile, ProfileView, ProgramName, Reader, Rejoin, query,
@@ -132,7 +132,6 @@ impl Client {
     }
 
     /// Makes a profile of an empty store and the rows of a backup, on a new device; nothing is sent.
-    /// `address`: where the relay is now, if it moved.
     ///
     /// # Errors
     /// Those of `rows`; [`ClientError::Engine`] when they are no backup or the store fails: what was
@@ -140,7 +139,7 @@ impl Client {
     pub fn restore<E: From<ClientError>>(
         store: &mut impl ApplyChanges,
         rows: impl IntoIterator<Item = Result<Value, E>>,
-        address: Option<String>,
+        changed: Changed,
     ) -> Result<Restored, E> {
         let (mut restore, mut changes, mut count) = (Restore::default(), Changes::default(), 0);
         for row in rows {
@@ -153,7 +152,7 @@ impl Client {
         store.apply(&changes).map_err(ClientError::from)?;
         let mut rng = os_rng();
         let mut context = Context { store: &*store, now: now(), rng: &mut rng };
-        let (restored, step) = restore.finish(&mut context, address).map_err(ClientError::from)?;
+        let (restored, step) = restore.finish(&mut context, changed).map_err(ClientError::from)?;
         store.apply(&step.changes).map_err(ClientError::from)?;
         Ok(restored)
     }

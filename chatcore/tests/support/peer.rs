@@ -1,6 +1,6 @@
 //! One device: its engine, its store, and crashes at any write.
 
-use chatcore::engine::backup::{self, Restore};
+use chatcore::engine::backup::{self, Changed, Restore};
 use chatcore::engine::{
     Command, Context, Engine, EngineError, Event, Lobby, NewProfile, Step, query,
 };
@@ -77,7 +77,7 @@ impl Peer {
         let mut store = MemoryStore::default();
         store.apply(&changes).unwrap();
         let mut context = Context { store: &store, now, rng: &mut rng };
-        let (_, step) = restore.finish(&mut context, None).unwrap();
+        let (_, step) = restore.finish(&mut context, Changed::default()).unwrap();
         store.apply(&step.changes).unwrap();
         Self {
             store,

@@ -134,6 +134,11 @@ impl Relay {
         chain.truncate(chain.len() - records);
     }
 
+    /// A device has no prekeys, as far as the relay says.
+    pub(crate) fn lose_prekeys(&mut self, device: &DeviceAddress) {
+        self.prekeys.insert(*device, Vec::new());
+    }
+
     /// Public keys are gone: records and prekeys.
     pub(crate) fn lose_directory(&mut self) {
         self.records.clear();

@@ -406,6 +406,9 @@ pub struct ImportArgs {
     /// Connect to this address instead of the backup's
     #[arg(long, value_name = "HOST:PORT")]
     pub connect: Option<String>,
+    /// Another name, if somebody else has yours by now
+    #[arg(long, value_name = "NAME")]
+    pub nick: Option<String>,
 }
 
 /// What `account` can do.

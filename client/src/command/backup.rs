@@ -4,13 +4,15 @@ use std::fs::File;
 use std::io::{BufReader, ErrorKind};
 use std::path::Path;
 
-use chatcore::engine::backup::{self, Restored};
+use chatcore::engine::backup::{self, Changed, Restored};
 use chatcore::engine::{EngineError, Registration, query};
 use chatcore::invite::split_address;
 use chatcore::keys::Nickname;
 use chatcore::net::{self, Client, Reconnect};
 use chatcore::store::StoreError;
+use chatcore::wire::relay::ErrorCode;
 
+use super::join::parse_nickname;
 use crate::cli::{ExportArgs, ImportArgs};
 use crate::context::{ATTEMPTS, Context};
 use crate::error::{CommandError, ExitCode};
@@ -84,13 +86,14 @@ pub(super) async fn import(context: &Context, args: &ImportArgs) -> Result<(), C
     if let Some(address) = &args.connect {
         split_address(address).map_err(|error| CommandError::new(ExitCode::Usage, error))?;
     }
+    args.nick.as_deref().map(parse_nickname).transpose()?;
     let rows = open(context, args)?;
-    let (store, restored) = restore(context, args, rows, &context.new_protection()?)?;
-    let online = Online::with_store(store, Reconnect::Never).await.map_err(|error| {
-        let what = "everything is restored; the old computer is out, and what waited goes out, as \
-                    soon as the relay is reached: chat receive";
-        error.hint(what)
-    })?;
+    let protection = context.new_protection()?;
+    let (store, restored) = restore(context, args, rows, &protection)?;
+    let online = match Online::with_store(store, Reconnect::Never).await {
+        Ok(online) => online,
+        Err(error) => return Err(not_let_in(context, &protection, error)),
+    };
     online.client.settle().await?;
     let profile = online.client.profile().await?;
     online.finish().await?;
@@ -106,6 +109,27 @@ pub(super) async fn import(context: &Context, args: &ImportArgs) -> Result<(), C
     }
     context.output.say(&words(&restored, &profile.nickname))?;
     context.output.say("The computer that the backup came from is out.\nTalk: chat")
+}
+
+/// Says what becomes of a profile that the relay has not let in yet.
+fn not_let_in(context: &Context, protection: &Protection, error: CommandError) -> CommandError {
+    if error.code() == ExitCode::RelayUnreachable || error.is_refusal(ErrorCode::RateLimited) {
+        return error.hint(
+            "everything is restored; the old computer is out, and what waited goes out, as soon as \
+             the relay is reached: chat receive",
+        );
+    }
+    // The relay does not have it: the next attempt begins anew.
+    let passphrase = match protection {
+        Protection::KeyFile => None,
+        Protection::Passphrase { passphrase, .. } => Some(passphrase),
+    };
+    let folder = context.paths.profile_folder();
+    let _left = RedbStore::open(&folder, passphrase).and_then(RedbStore::destroy);
+    if error.is_refusal(ErrorCode::NicknameTaken) {
+        return error.hint("somebody has your name now; choose another one: --nick NAME");
+    }
+    error
 }
 
 /// Says who is back.
@@ -158,7 +182,9 @@ pub(crate) fn restore(
     let folder = context.paths.profile_folder();
     let store = RedbStore::create_with(&folder, protection, |store| {
         let rows = rows.map(|row| row.map_err(|error| failed(&args.file, error)));
-        let all = Client::restore(store, rows, args.connect.clone());
+        let nickname = args.nick.as_deref().map(parse_nickname).transpose()?;
+        let changed = Changed { address: args.connect.clone(), nickname };
+        let all = Client::restore(store, rows, changed);
         restored = Some(all.map_err(|error: CommandError| error)?);
         Ok::<_, CommandError>(())
     })?;

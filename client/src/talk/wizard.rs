@@ -140,7 +140,8 @@ fn come_back(context: &Context, args: &TalkArgs) -> Result<Started, CommandError
             Err(error) => Err(CommandError::file(&path, &error)),
         }
     })?;
-    let args = ImportArgs { file, backup_passphrase_file: None, connect };
+    let nick = args.nick.clone();
+    let args = ImportArgs { file, backup_passphrase_file: None, connect, nick };
     let rows = backup::open(context, &args)?;
     eprintln!("The profile here gets a passphrase of its own.");
     let (store, restored) = backup::restore(context, &args, rows, &protection(context)?)?;

@@ -3,14 +3,15 @@
 //! ```text
 //! old store ─▶ save ─▶ rows: who we are, contacts, rooms, history, outbox ─▶ Restore ─▶ new store
 //! ```
-//! Nothing of a device goes along: no key of it, no session, no tag, no prekey. The device that comes
+//! Nothing that a device needs goes along: no key of it, no session, no prekey, nobody's tags. The
+//! device that comes
 //! out of [`Restore`] is a new one, in a record that names no other; when the relay has it, the old
 //! device is out.
 
 mod restore;
 mod save;
 
-pub use restore::{Restore, Restored};
+pub use restore::{Changed, Restore, Restored};
 pub use save::{Saved, save};
 
 #[cfg(test)]
@@ -19,10 +20,13 @@ mod tests {
 
     use super::*;
     use crate::engine::{Context, EngineError, Lobby, NewProfile};
-    use crate::ids::{DeliveryTag, DeviceAddress, SessionId, Timestamp};
+    use crate::file::{FileKey, Manifest};
+    use crate::ids::{
+        BlobId, Conversation, DeliveryTag, DeviceAddress, FileId, MessageId, SessionId, Timestamp,
+    };
     use crate::keys::{Nickname, RecordHistory, RelayKeyPair};
-    use crate::store::rows::{Contact, ContactStanding, IncomingTag, Profile};
-    use crate::store::{ApplyChanges, Changes, Key, MemoryStore, Store, Table};
+    use crate::store::rows::{Contact, ContactStanding, IncomingTag, Profile, Transfer};
+    use crate::store::{ApplyChanges, Changes, Key, MemoryStore, Store, StoreError, Table};
     use crate::wire::storage;
 
     fn profile(store: &MemoryStore) -> Profile {
@@ -61,6 +65,53 @@ mod tests {
     }
 
     #[test]
+    fn only_what_a_backup_holds_is_taken_and_only_where_it_belongs() {
+        let mut rng = crate::testing::rng();
+        let store = store(&mut rng);
+        let mut rows = Vec::new();
+        let write = |row: &[u8]| {
+            rows.push(row.to_vec());
+            Ok::<_, EngineError>(())
+        };
+        save(&store, Timestamp(2), write).unwrap();
+        let take = |key: Key, value: &crate::store::Value| {
+            let (mut restore, mut changes) = (Restore::default(), Changes::default());
+            restore.take(&rows[0], &mut changes).unwrap();
+            restore.take(&storage::encode_saved_row(&key, value), &mut changes)
+        };
+        let (_, contact) = storage::decode_saved_row(&rows[1]).unwrap();
+        let user = storage::decode_contact(&contact).unwrap().user();
+        assert_eq!(take(Key::new(Table::Contacts, user.as_bytes()), &contact), Ok(()));
+        let elsewhere = take(Key::new(Table::Contacts, &[7; 32]), &contact);
+        assert_eq!(elsewhere, Err(StoreError::Damaged));
+        let download = Transfer::Download { from: user, message: MessageId::from_bytes([1; 16]) };
+        let value = storage::encode_transfer(&download);
+        assert_eq!(take(Key::new(Table::Transfers, &download.key()), &value), Ok(()));
+        let manifest = Manifest {
+            key: FileKey::from_bytes([1; 32]),
+            file_id: FileId::from_bytes([2; 16]),
+            blob_id: BlobId::from_bytes([3; 16]),
+            size: 1,
+            chunk_size: 65_536,
+            chunk_count: 1,
+            root: [0; 32],
+            name: "a".to_owned(),
+            media_type: String::new(),
+        };
+        let upload = Transfer::Upload {
+            to: Conversation::User(user),
+            manifest,
+            path: "/home/alice/a".to_owned(),
+            modified: Timestamp(1),
+            write_key: crate::wire::relay::WriteKey([2; 32]),
+            runs: Vec::new(),
+        };
+        let value = storage::encode_transfer(&upload);
+        let key = Key::new(Table::Transfers, &upload.key());
+        assert_eq!(take(key, &value), Err(StoreError::Damaged), "of a file here");
+    }
+
+    #[test]
     fn no_secret_of_a_device_goes_along() {
         let mut rng = crate::testing::rng();
         let store = store(&mut rng);
@@ -88,7 +139,7 @@ mod tests {
         let mut store = MemoryStore::default();
         store.apply(&changes).unwrap();
         let mut context = Context { store: &store, now: Timestamp(3), rng: &mut rng };
-        let moved = Some("relay:2".to_owned());
+        let moved = Changed { address: Some("relay:2".to_owned()), nickname: None };
         let (restored, step) = restore.finish(&mut context, moved).unwrap();
         store.apply(&step.changes).unwrap();
         assert_eq!((restored.contacts, restored.saved_at), (1, Timestamp(2)));

@@ -1,5 +1,6 @@
 //! From the rows of a backup to the store of a new device.
 
+use super::super::deliver::GIVE_UP_AFTER;
 use super::super::devices::{address_anew, named_devices};
 use super::super::registration::new_device_id;
 use super::super::rooms::load;
@@ -10,6 +11,7 @@ use crate::keys::{DeviceKeys, Nickname};
 use crate::membership::RoomKind;
 use crate::store::rows::{
     Contact, ContactStanding, MessageIndex, OutboxContent, Profile, RoomStanding, SavedProfile,
+    Transfer,
 };
 use crate::store::{Changes, Key, SCHEMA_VERSION, StoreError, Table, Value};
 use crate::trust::Trust;
@@ -28,6 +30,16 @@ pub struct Restored {
     pub rooms: u64,
     /// Messages of all conversations.
     pub messages: u64,
+}
+
+/// What is not to be as it was when the backup was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Where the relay is now: `HOST:PORT`.
+    pub address: Option<String>,
+    /// Another nickname, if the former one belongs to somebody else now. Not used if the relay has a
+    /// newer record: that one's counts.
+    pub nickname: Option<Nickname>,
 }
 
 /// A backup that is being read into an empty store: every row is [taken](Self::take), the changes
@@ -69,15 +81,17 @@ impl Restore {
                 return Ok(());
             }
             Table::Contacts => {
-                storage::decode_contact(&value)?;
+                let contact = storage::decode_contact(&value)?;
+                stands_at(&key, contact.user().as_bytes())?;
                 self.contacts += 1;
             }
             Table::Rooms => {
-                storage::decode_room(&value)?;
+                stands_at(&key, storage::decode_room(&value)?.id.as_bytes())?;
                 self.rooms += 1;
             }
             Table::History => {
                 let entry = storage::decode_history(&value)?;
+                stands_at(&key, entry.conversation().as_bytes())?;
                 let (history, room) = (key.number, entry.room);
                 let index = MessageIndex { history, outbox: Vec::new(), room };
                 let place = super::super::tx::message_key(&entry.peer, &entry.message);
@@ -88,10 +102,16 @@ impl Restore {
             Table::RoomStatements => drop(storage::decode_room_statement(&value)?),
             Table::RoomSenders => drop(storage::decode_room_sender(&value)?),
             Table::Held => drop(storage::decode_held(&value)?),
-            Table::Outbox => drop(storage::decode_outbox(&value)?),
+            Table::Outbox => {
+                stands_at(&key, storage::decode_outbox(&value)?.to.user.as_bytes())?;
+            }
             Table::Payloads if key.number == 0 => drop(storage::decode_payload(&value)?),
             Table::Payloads => drop(storage::decode_counts(&value)?),
-            Table::Transfers => drop(storage::decode_transfer(&value)?),
+            Table::Transfers => match storage::decode_transfer(&value)? {
+                // Goes on with a file of another machine.
+                Transfer::Upload { .. } => return Err(WireError::BadValue("transfer")),
+                transfer => stands_at(&key, &transfer.key())?,
+            },
             Table::Journal if key.group.is_empty() => drop(storage::decode_journal(&value)?),
             Table::Journal => drop(storage::decode_readers(&value)?),
             Table::Prekeys
@@ -107,19 +127,18 @@ impl Restore {
         Ok(())
     }
 
-    /// Makes the new device; the step's changes make the store a profile. `address`: where the relay
-    /// is now, if it moved.
+    /// Makes the new device; the step's changes make the store a profile.
     ///
     /// # Errors
     /// [`EngineError::Store`], also for a backup without a profile.
     pub fn finish(
         self,
         context: &mut Context<'_>,
-        address: Option<String>,
+        changed: Changed,
     ) -> Result<(Restored, Step), EngineError> {
         let saved = self.profile.ok_or(EngineError::Store(StoreError::Damaged))?;
         let mut tx = Tx::new(context);
-        let nickname = saved.record.nickname().clone();
+        let nickname = changed.nickname.unwrap_or_else(|| saved.record.nickname().clone());
         let device = DeviceKeys::generate(new_device_id(&saved.record, tx.rng), tx.rng);
         let cert = device.certify(&saved.identity, tx.now);
         let record = saved.record.next(&saved.identity, nickname.clone(), vec![cert]);
@@ -130,7 +149,7 @@ impl Restore {
             record,
             pending_record: None,
             relay: saved.relay,
-            address: address.unwrap_or(saved.address),
+            address: changed.address.unwrap_or(saved.address),
             token: saved.token,
             registered: false,
             register_sent: true,
@@ -185,12 +204,21 @@ fn companions(
     Ok(found)
 }
 
+fn stands_at(key: &Key, group: &[u8]) -> Result<(), WireError> {
+    if key.group == group { Ok(()) } else { Err(WireError::BadValue("group")) }
+}
+
 /// What waits for a person begins the chain of the new device; tells whether anything does.
 fn send_anew(tx: &mut Tx<'_, '_>, contact: &mut Contact) -> Result<bool, EngineError> {
     let user = contact.user();
     let entries = tx.outbox(&user)?;
     for (number, mut entry) in entries.iter().cloned() {
         let OutboxContent::Own(bytes) = &entry.content else { continue };
+        if tx.now.since(entry.created_at) >= GIVE_UP_AFTER {
+            // The old device gave it up, or had a receipt: it gets no number here.
+            tx.delete_outbox(&user, number);
+            continue;
+        }
         entry.content = OutboxContent::Own(address_anew(tx, contact, entry.to, bytes));
         if let Some(mut index) = tx.message_index(&user, &entry.message)? {
             index.outbox.push(number);

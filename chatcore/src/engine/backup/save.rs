@@ -1,17 +1,15 @@
 //! From a store to the rows of a backup.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::super::EngineError;
 use super::super::query::damaged;
 use super::super::rooms::load;
 use crate::ids::{DeviceAddress, MessageId, RoomId, Timestamp};
 use crate::store::rows::{
-    Contact, OutboxContent, OutboxEntry, OutboxState, PeerDevice, RoomRow, SavedProfile, Transfer,
-    Unsent,
+    Contact, OutboxContent, OutboxState, Payload, PeerDevice, SavedProfile, Transfer, Unsent,
 };
 use crate::store::{Cursor, Direction, Key, Store, Table, Value};
-use crate::wire::WireError;
 use crate::wire::content::{Body, Content};
 use crate::wire::storage;
 
@@ -46,10 +44,9 @@ pub fn save<E: From<EngineError>>(
     let mut save = Save { store, write, saved: Saved::default() };
     save.profile(now)?;
     save.contacts()?;
-    let again = messages_to_rooms(store)?;
-    let payloads = save.rooms(&again)?;
+    let waiting = save.rooms()?;
     save.history()?;
-    save.outbox(&again, payloads)?;
+    save.outbox(waiting)?;
     save.transfers()?;
     for name in [b"".as_slice(), b"readers"] {
         save.group(Table::Journal, name)?;
@@ -105,20 +102,16 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
         Ok(())
     }
 
-    /// Saves rooms; returns the messages that wait there.
-    fn rooms(&mut self, again: &BTreeMap<RoomId, Vec<MessageId>>) -> Result<Vec<MessageId>, E> {
-        let mut waiting = Vec::new();
+    /// Saves rooms; returns what waits there.
+    fn rooms(&mut self) -> Result<BTreeSet<MessageId>, E> {
+        let mut waiting = BTreeSet::new();
         for row in self.store.list(Table::Rooms).map_err(EngineError::Store)? {
-            let mut room = storage::decode_room(&row).map_err(damaged)?;
-            send_again(&mut room, again);
-            let messages = room.unsent.iter().map(|unsent| match unsent {
+            let room = storage::decode_room(&row).map_err(damaged)?;
+            waiting.extend(room.unsent.iter().map(|unsent| match unsent {
                 Unsent::Message(message) | Unsent::Update { message, .. } => *message,
-            });
-            waiting.extend(messages);
-            let is_message = |unsent: &&Unsent| matches!(unsent, Unsent::Message(_));
-            self.saved.waiting += room.unsent.iter().filter(is_message).count() as u64;
+            }));
             let group = *room.id.as_bytes();
-            self.row(&Key::new(Table::Rooms, &group), &storage::encode_room(&room))?;
+            self.row(&Key::new(Table::Rooms, &group), &row)?;
             for table in [Table::RoomEvents, Table::RoomStatements, Table::Held] {
                 self.group(table, &group)?;
             }
@@ -156,40 +149,29 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
         })
     }
 
-    /// Saves what has no receipt and does not wait in a room; and what many copies send.
-    fn outbox(
-        &mut self,
-        again: &BTreeMap<RoomId, Vec<MessageId>>,
-        waiting: Vec<MessageId>,
-    ) -> Result<(), E> {
-        let again: BTreeSet<&MessageId> = again.values().flatten().collect();
-        let mut payloads: BTreeSet<MessageId> = waiting.into_iter().collect();
-        let (mut counted, mut alone) = (BTreeSet::new(), BTreeSet::new());
-        let store = self.store;
+    /// Saves what has no receipt, and what many copies send or wait to send.
+    fn outbox(&mut self, mut payloads: BTreeSet<MessageId>) -> Result<(), E> {
+        let (store, mut alone) = (self.store, BTreeSet::new());
         pages(store, Table::Outbox, |number, row| {
             let mut entry = storage::decode_outbox(row).map_err(damaged)?;
-            if again.contains(&entry.message) {
-                return Ok(());
-            }
-            if matches!(entry.content, OutboxContent::Shared { .. }) {
-                payloads.insert(entry.message);
-                counted.insert(entry.message);
-            } else {
-                alone.insert(entry.message);
-            }
+            match entry.content {
+                OutboxContent::Shared { .. } => payloads.insert(entry.message),
+                OutboxContent::Own(_) => alone.insert(entry.message),
+            };
             // Its ciphertext belongs to a session that stays behind.
             entry.state = OutboxState::Waiting;
             let key = Key::numbered(Table::Outbox, entry.to.user.as_bytes(), number);
             self.row(&key, &storage::encode_outbox(&entry))
         })?;
-        self.saved.waiting += alone.len() as u64;
+        self.saved.waiting = alone.len() as u64;
         for message in payloads {
-            let count = usize::from(counted.contains(&message));
-            for number in 0..=count as u64 {
+            for number in [0, 1] {
                 let key = Key::numbered(Table::Payloads, message.as_bytes(), number);
-                if let Some(row) = self.store.load(&key).map_err(EngineError::Store)? {
-                    self.row(&key, &row)?;
+                let Some(row) = store.load(&key).map_err(EngineError::Store)? else { continue };
+                if number == 0 && is_message(&storage::decode_payload(&row).map_err(damaged)?) {
+                    self.saved.waiting += 1;
                 }
+                self.row(&key, &row)?;
             }
         }
         Ok(())
@@ -247,40 +229,8 @@ fn forget_own_device(contact: &mut Contact) {
     }
 }
 
-/// Has a room begin anew with what the new device sends: its own messages are numbered from one, and
-/// those that somebody did not receipt go to everybody again, who know them by their ids.
-fn send_again(room: &mut RoomRow, again: &BTreeMap<RoomId, Vec<MessageId>>) {
-    (room.sent_seq, room.sent_hash) = (0, [0; 32]);
-    let messages = again.get(&room.id).into_iter().flatten();
-    room.unsent.splice(0..0, messages.map(|message| Unsent::Message(*message)));
-}
-
-/// Returns the messages to rooms that somebody has not receipted, in the order of their writing.
-fn messages_to_rooms(store: &dyn Store) -> Result<BTreeMap<RoomId, Vec<MessageId>>, EngineError> {
-    let mut found: BTreeMap<MessageId, Option<(Timestamp, RoomId)>> = BTreeMap::new();
-    pages(store, Table::Outbox, |_, row| {
-        let entry: OutboxEntry = storage::decode_outbox(row).map_err(damaged)?;
-        let is_shared = matches!(entry.content, OutboxContent::Shared { .. });
-        if !is_shared || found.contains_key(&entry.message) {
-            return Ok(());
-        }
-        let key = Key::numbered(Table::Payloads, entry.message.as_bytes(), 0);
-        let payload = store.load(&key)?;
-        let payload = payload.map(|row| storage::decode_payload(&row)).transpose();
-        let message = payload.map_err(damaged)?.and_then(|payload| {
-            let content: Result<Content, WireError> = Content::decode(&payload.content);
-            let content = content.ok().filter(|c| matches!(c.body, Body::RoomMessage(_)));
-            content.map(|content| (content.sent_at, payload.room))
-        });
-        found.insert(entry.message, message);
-        Ok::<_, EngineError>(())
-    })?;
-    let mut written: Vec<_> =
-        found.into_iter().filter_map(|(message, at)| Some((at?, message))).collect();
-    written.sort();
-    let mut rooms: BTreeMap<RoomId, Vec<MessageId>> = BTreeMap::new();
-    for ((_, room), message) in written {
-        rooms.entry(room).or_default().push(message);
-    }
-    Ok(rooms)
+/// Tells whether somebody wrote it, and not the program.
+fn is_message(payload: &Payload) -> bool {
+    let content = Content::decode(&payload.content);
+    content.is_ok_and(|content| matches!(content.body, Body::RoomMessage(_)))
 }

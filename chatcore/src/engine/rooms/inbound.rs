@@ -104,7 +104,7 @@ impl Engine {
         let id = content.room;
         if tx.message_index(&from.user, &outer)?.is_some() {
             if content.message_id == outer && is_ahead(tx, &id, from, &content)? {
-                self.follow_repeated(tx, contact, from, &content, bytes)?;
+                self.take_repeated(tx, contact, from, &content, bytes)?;
             }
             self.owe_room_receipt(tx, contact, from, outer, ReceiptKind::Delivered);
             return Ok(Some(outer));
@@ -133,17 +133,20 @@ impl Engine {
     }
 
     /// What another device of the sender has sent already still counts in the chain of this one.
-    fn follow_repeated(
+    fn take_repeated(
         &mut self,
         tx: &mut Tx<'_, '_>,
-        contact: &Contact,
+        contact: &mut Contact,
         from: DeviceAddress,
         content: &RoomContent,
         bytes: &[u8],
     ) -> Result<(), EngineError> {
         let Some(room) = self.take_room(tx, &content.room)? else { return Ok(()) };
-        if judge(&room, &from, content) == Verdict::Show {
-            follow_sender(tx, &room, contact, from, content, bytes)?;
+        match judge(&room, &from, content) {
+            Verdict::Show => follow_sender(tx, &room, contact, from, content, bytes)?,
+            // Those before it may be held as well.
+            Verdict::Hold => self.hold(tx, &room, contact, from, content.message_id, bytes)?,
+            Verdict::Refuse(_) => {}
         }
         self.put_room(tx, room);
         Ok(())
@@ -252,6 +255,9 @@ impl Engine {
         let message = content.message_id;
         self.owe_room_receipt(tx, contact, from, message, ReceiptKind::Delivered);
         if tx.message_index(&from.user, &message)?.is_some() {
+            if is_ahead(tx, &room.id(), from, &content)? {
+                follow_sender(tx, room, contact, from, &content, bytes)?;
+            }
             return Ok(());
         }
         if contact.standing == ContactStanding::Request {
