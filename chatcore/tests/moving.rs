@@ -461,14 +461,19 @@ fn a_contact_without_keys_is_asked_for_once_and_holds_nobody_up() {
 #[test]
 fn each_contact_is_told_once_however_many_there_are() {
     let mut world = World::new(16, 5);
-    for to in 1..5 {
+    for to in 1..4 {
         send(&mut world, 0, to, "hello");
         send(&mut world, to, 0, "hi");
     }
+    // No contact: is not told.
+    send(&mut world, 4, 0, "who are you?");
     settle(&mut world);
     let before = world.relay.seen.len();
     world.move_out(0);
     world.connect(0);
+    world.carry(0);
+    // Asked for while the others are being told.
+    send(&mut world, 0, 4, "alice");
     for _ in 0..6 {
         world.carry(0);
     }
