@@ -64,8 +64,15 @@ impl Online {
         reconnect: Reconnect,
     ) -> Result<Self, CommandError> {
         let (client, events) = Client::open(store, Options { reconnect })?;
-        client.online().await?;
-        Ok(Self { client: Arc::new(client), notices: Notices::Own(events) })
+        let online = Self { client: Arc::new(client), notices: Notices::Own(events) };
+        match online.client.online().await {
+            Ok(()) => Ok(online),
+            Err(error) => {
+                // The profile is free again when this returns.
+                online.close().await;
+                Err(error.into())
+            }
+        }
     }
 
     /// Does all that is due, so that the next command finds nothing left over, and disconnects.

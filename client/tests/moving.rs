@@ -208,6 +208,30 @@ fn an_older_backup_goes_on_from_the_newest_name() {
 }
 
 #[test]
+fn who_lost_the_name_meanwhile_comes_back_under_another() {
+    let world = acquainted();
+    let path = export(&world, "alice");
+    // The operator freed the name, and somebody else has it.
+    assert!(world.ctl("release alice").contains("free"));
+    let link = world.relay.link.clone();
+    world.ok("mallory", &["join", &link, "--nick", "alice"]);
+    let flag = secret(&world, "correct horse");
+    let refused = world.fails("new", &["import", &path, &flag], 4);
+    assert!(refused.contains("--nick"), "{refused}");
+    world.fails("new", &["whoami"], 7);
+    let said = world.ok("new", &["import", &path, &flag, "--nick", "alice2"]);
+    assert!(said.contains("You are alice2 again"), "{said}");
+    let told = kinds(&world.receive("bob"));
+    assert_eq!(told, ["nickname_changed", "new_device"]);
+    world.ok("new", &["send", "bob", "under another name"]);
+    let lines = world.receive("bob");
+    assert_eq!(
+        (&lines[0]["from"], &lines[0]["text"]),
+        (&"alice2".into(), &"under another name".into())
+    );
+}
+
+#[test]
 fn an_open_prompt_is_told_that_its_account_went_elsewhere() {
     if !has_tmux() {
         return;
