@@ -419,7 +419,7 @@ fn what_is_no_backup_is_refused() {
     let mut rng = rand::rng();
     let store = chatcore::store::MemoryStore::default();
     let now = Timestamp(1);
-    let mut context = chatcore::engine::Context { store: &store, now, rng: &mut rng };
+    let mut context = Context { store: &store, now, rng: &mut rng };
     let empty = Restore::default().finish(&mut context, Changed::default());
     assert!(matches!(empty, Err(EngineError::Store(StoreError::Damaged))));
 }

@@ -15,8 +15,8 @@ use crate::membership::RoomKind;
 use crate::ratchet::OpenMessageError;
 use crate::store::Table;
 use crate::store::rows::{
-    Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxState,
-    Seen, Transfer,
+    Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxEntry,
+    OutboxState, Seen, Transfer,
 };
 use crate::wire::content::{Body, ChainPosition, Content, Receipt, ReceiptKind};
 use crate::wire::envelope::{EnvelopeKind, FirstBlock};
@@ -510,30 +510,15 @@ fn take_receipt(
         ReceiptKind::Read => MessageStatus::Read,
         ReceiptKind::Refused => MessageStatus::NotDelivered,
     };
-    if !waits_to_go(tx, &from, &index)? {
-        leave_outbox(tx, &from.user, &message, Some(from.device))?;
-    }
+    // A copy that has yet to go out, to a device that has the message from another one of ours, has its
+    // place in the chain: what follows would seem to miss it.
+    let is_done = |entry: &OutboxEntry| entry.to == from && entry.state != OutboxState::Waiting;
+    leave_outbox(tx, &from.user, &message, is_done)?;
     if before < status {
         set_status(tx, &from.user, &message, status)?;
         tx.event(Event::Receipt { from: sender(contact), message, kind: receipt.kind });
     }
     Ok(())
-}
-
-/// Tells whether a message has yet to go out to a device that has it from another one of ours. It has
-/// its place in the chain, and what follows would seem to miss it.
-fn waits_to_go(
-    tx: &Tx<'_, '_>,
-    to: &DeviceAddress,
-    index: &MessageIndex,
-) -> Result<bool, EngineError> {
-    for number in &index.outbox {
-        let entry = tx.outbox_entry(&to.user, *number)?;
-        if entry.is_some_and(|entry| entry.to == *to && entry.state == OutboxState::Waiting) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// A receipt for one copy of what went to many.

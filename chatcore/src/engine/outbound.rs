@@ -307,12 +307,12 @@ pub(super) fn set_status_in(
     Ok(())
 }
 
-/// Takes a message out of the outbox: it is delivered, or given up.
+/// Takes those copies of a message out of the outbox that are delivered, or given up.
 pub(super) fn leave_outbox(
     tx: &mut Tx<'_, '_>,
     user: &UserId,
     message: &MessageId,
-    device: Option<DeviceId>,
+    is_done: impl Fn(&OutboxEntry) -> bool,
 ) -> Result<(), EngineError> {
     let Some(mut index) = tx.message_index(user, message)? else {
         return Ok(());
@@ -321,7 +321,7 @@ pub(super) fn leave_outbox(
     for number in std::mem::take(&mut index.outbox) {
         let entry = tx.outbox_entry(user, number)?;
         match entry {
-            Some(entry) if device.is_some_and(|d| d != entry.to.device) => left.push(number),
+            Some(entry) if !is_done(&entry) => left.push(number),
             _ => tx.delete_outbox(user, number),
         }
     }
@@ -338,20 +338,19 @@ pub(super) fn give_up_entry(
     entry: &OutboxEntry,
 ) -> Result<(), EngineError> {
     match entry.content {
-        OutboxContent::Own(_) => give_up(tx, user, entry.message, Some(entry.to.device)),
+        OutboxContent::Own(_) => give_up(tx, user, entry.message, entry.to.device),
         OutboxContent::Shared { .. } => shared_done(tx, user, number, entry, Fate::Lost),
     }
 }
 
-/// Gives a message up, for one device or for all; tells so when no device is left that has it or may
-/// get it.
+/// Gives a message up for one device; tells so when no device is left that has it or may get it.
 fn give_up(
     tx: &mut Tx<'_, '_>,
     user: &UserId,
     message: MessageId,
-    device: Option<DeviceId>,
+    device: DeviceId,
 ) -> Result<(), EngineError> {
-    leave_outbox(tx, user, &message, device)?;
+    leave_outbox(tx, user, &message, |entry| entry.to.device == device)?;
     let Some(index) = tx.message_index(user, &message)? else {
         return Ok(());
     };
