@@ -12,10 +12,12 @@
 mod support;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 
 use serde_json::Value;
 use support::World;
-use support::screen::has_tmux;
+use support::screen::{Screen, has_tmux};
 
 const SECRET: &str = "backup-passphrase";
 
@@ -219,6 +221,14 @@ fn who_lost_the_name_meanwhile_comes_back_under_another() {
     let refused = world.fails("new", &["import", &path, &flag], 4);
     assert!(refused.contains("--nick"), "{refused}");
     world.fails("new", &["whoami"], 7);
+    // The first run says so as well, and leaves nothing either.
+    if has_tmux() {
+        let screen = world.prompt("new");
+        come_back(&screen, &path);
+        assert_eq!(screen.exit_code(), 4);
+        assert!(screen.all().contains("the nickname is taken"), "{}", screen.all());
+        world.fails("new", &["whoami"], 7);
+    }
     let said = world.ok("new", &["import", &path, &flag, "--nick", "alice2"]);
     assert!(said.contains("You are alice2 again"), "{said}");
     let told = kinds(&world.receive("bob"));
@@ -254,6 +264,68 @@ fn an_open_prompt_is_told_that_its_account_went_elsewhere() {
     assert_eq!(world.texts("new"), ["welcome back"]);
 }
 
+/// Answers the first run: a backup, and its passphrase.
+fn come_back(screen: &Screen, path: &str) {
+    screen.sees("I was here before, and have a backup");
+    screen.press("Down");
+    screen.press("Down");
+    screen.press("Enter");
+    screen.sees("The backup");
+    screen.line(path);
+    screen.until("asked", |shown| shown.ends_with("Passphrase of the backup:"));
+    screen.line_hidden("correct horse");
+}
+
+#[test]
+fn who_is_let_in_while_the_line_breaks_keeps_what_was_restored() {
+    let mut world = acquainted();
+    let path = export(&world, "alice");
+    let relay = world.relay.link.split("//").nth(1).unwrap().split('/').next().unwrap().to_owned();
+    // Whatever stands in between passes on what alice says and no answer to her registration.
+    let between = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = between.local_addr().unwrap().to_string();
+    let passing = std::thread::spawn(move || {
+        let (device, _) = between.accept().unwrap();
+        let relay = TcpStream::connect(relay).unwrap();
+        let (mut from, mut to) = (device.try_clone().unwrap(), relay.try_clone().unwrap());
+        let asking = std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        // The second record of the handshake is 1,136 bytes after its length.
+        let mut answer = vec![0; 1_138];
+        (&relay).read_exact(&mut answer).unwrap();
+        (&device).write_all(&answer).unwrap();
+        // The answer comes when the relay has let her in: it ends here.
+        (&relay).read_exact(&mut [0]).unwrap();
+        device.shutdown(std::net::Shutdown::Both).unwrap();
+        relay.shutdown(std::net::Shutdown::Both).unwrap();
+        let _ended = asking.join().unwrap();
+    });
+    let flag = secret(&world, "correct horse");
+    let output = world.run("new", &["import", &path, &flag, "--connect", &address]);
+    passing.join().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("everything is restored"), "{said}");
+    // The old one is out; the new one goes on where the relay is.
+    world.fails("alice", &["receive"], 4);
+    let link = world.relay.link.clone();
+    world.ok("new", &["join", &link]);
+    world.receive("bob");
+    world.ok("bob", &["send", "alice", "are you there?"]);
+    assert_eq!(world.texts("new"), ["are you there?"]);
+    world.relay.kill();
+}
+
+#[test]
+fn nobody_exports_what_another_chat_has_open() {
+    let world = acquainted();
+    let mut follower = world.follow("alice");
+    follower.wait_for_text(&world, "bob", "you are there");
+    let path = world.home.path().join("b");
+    let flag = secret(&world, "correct horse");
+    let refused = world.fails("alice", &["export", path.to_str().unwrap(), &flag], 7);
+    assert!(refused.contains("close the other"), "{refused}");
+    assert!(!path.exists());
+}
+
 #[test]
 fn somebody_comes_back_by_keys_alone() {
     if !has_tmux() {
@@ -266,7 +338,7 @@ fn somebody_comes_back_by_keys_alone() {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_chat"));
     command.env("HOME", &home).env("XDG_DATA_HOME", &home).env("NO_COLOR", "1");
     command.env_remove("CHAT_HOME").env_remove("CHAT_PROFILE");
-    let alice = support::screen::Screen::start(&command, 100, 40);
+    let alice = Screen::start(&command, 100, 40);
     alice.sees("I was here before, and have a backup");
     alice.press("Down");
     alice.press("Down");

@@ -355,56 +355,59 @@ mod tests {
         entries.iter().map(|(_, entry)| entry.to.device.get()).collect()
     }
 
-    #[test]
-    fn who_changes_devices_again_and_again_gets_one_copy_for_each() {
+    /// Plays with somebody who is a contact and names these devices.
+    fn with_peer(
+        ids: std::ops::Range<u32>,
+        play: impl FnOnce(&mut Engine, &mut Tx<'_, '_>, &mut Fickle, &mut Contact),
+    ) {
         let store = store();
         let mut rng = crate::testing::rng();
         let mut context = Context { store: &store, now: NOW, rng: &mut rng };
         let mut engine = Engine::new(&mut context).unwrap();
-        let mut tx = Tx::new(&mut context);
         let mut peer = Fickle::new();
-        let mut contact =
-            Contact::new(RecordHistory::new(peer.names(1..9)), ContactStanding::Contact);
-        // What is still to be opened of a device that goes stays openable.
-        let first = contact.device_mut(DeviceId::FIRST);
-        first.sessions.push(SessionId::from_bytes([1; 16]));
-        let (user, message) = (contact.user(), MessageId::from_bytes([7; 16]));
-        write(&mut tx, &mut contact, message);
-        for round in 1..6 {
-            let former = named_devices(&contact);
-            let ids = round * 10..round * 10 + 8;
-            contact.records.accept(peer.names(ids.clone())).unwrap();
-            engine.follow_devices(&mut tx, &mut contact, &former).unwrap();
-            let mut has = copies(&tx, &user, &message);
-            has.sort_unstable();
-            assert_eq!(has, ids.collect::<Vec<_>>(), "round {round}");
-            assert!(contact.devices.len() <= 9, "round {round}: {}", contact.devices.len());
-        }
-        // Many become one, and one becomes many.
-        for ids in [70..71, 80..83] {
-            let former = named_devices(&contact);
-            contact.records.accept(peer.names(ids.clone())).unwrap();
-            engine.follow_devices(&mut tx, &mut contact, &former).unwrap();
-            assert_eq!(copies(&tx, &user, &message), ids.collect::<Vec<_>>());
-        }
+        let records = RecordHistory::new(peer.names(ids));
+        let mut contact = Contact::new(records, ContactStanding::Contact);
+        play(&mut engine, &mut Tx::new(&mut context), &mut peer, &mut contact);
+    }
+
+    #[test]
+    fn who_changes_devices_again_and_again_gets_one_copy_for_each() {
+        with_peer(1..9, |engine, tx, peer, contact| {
+            // What is still to be opened of a device that goes stays openable.
+            let first = contact.device_mut(DeviceId::FIRST);
+            first.sessions.push(SessionId::from_bytes([1; 16]));
+            let (user, message) = (contact.user(), MessageId::from_bytes([7; 16]));
+            write(tx, contact, message);
+            for round in 1..6 {
+                let former = named_devices(contact);
+                let ids = round * 10..round * 10 + 8;
+                contact.records.accept(peer.names(ids.clone())).unwrap();
+                engine.follow_devices(tx, contact, &former).unwrap();
+                let mut has = copies(tx, &user, &message);
+                has.sort_unstable();
+                assert_eq!(has, ids.collect::<Vec<_>>(), "round {round}");
+                assert!(contact.devices.len() <= 9, "round {round}: {}", contact.devices.len());
+            }
+            // Many become one, and one becomes many.
+            for ids in [70..71, 80..83] {
+                let former = named_devices(contact);
+                contact.records.accept(peer.names(ids.clone())).unwrap();
+                engine.follow_devices(tx, contact, &former).unwrap();
+                assert_eq!(copies(tx, &user, &message), ids.collect::<Vec<_>>());
+            }
+        });
     }
 
     #[test]
     fn what_nobody_takes_over_is_looked_at_at_once() {
-        let store = store();
-        let mut rng = crate::testing::rng();
-        let mut context = Context { store: &store, now: NOW, rng: &mut rng };
-        let mut engine = Engine::new(&mut context).unwrap();
-        let mut tx = Tx::new(&mut context);
-        let mut peer = Fickle::new();
-        let mut contact =
-            Contact::new(RecordHistory::new(peer.names(1..3)), ContactStanding::Contact);
-        let (user, message) = (contact.user(), MessageId::from_bytes([7; 16]));
-        write(&mut tx, &mut contact, message);
-        let former = named_devices(&contact);
-        contact.records.accept(peer.names(1..1)).unwrap();
-        engine.follow_devices(&mut tx, &mut contact, &former).unwrap();
-        assert!(engine.waiting.contains(&user));
-        assert_eq!(copies(&tx, &user, &message), [1, 2], "given up when it is driven");
+        with_peer(1..3, |engine, tx, peer, contact| {
+            let (user, message) = (contact.user(), MessageId::from_bytes([7; 16]));
+            write(tx, contact, message);
+            let former = named_devices(contact);
+            contact.records.accept(peer.names(1..1)).unwrap();
+            engine.follow_devices(tx, contact, &former).unwrap();
+            assert!(engine.waiting.contains(&user));
+            assert_eq!(copies(tx, &user, &message), [1, 2], "given up when it is driven");
+        });
     }
 }

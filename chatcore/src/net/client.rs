@@ -111,8 +111,8 @@ pub struct Client {
     thread: Option<thread::JoinHandle<()>>,
 }
 
-/// Rows of a backup written in one transaction.
-const ROWS_AT_ONCE: u64 = 1_000;
+/// Bytes of a backup's rows written in one transaction, and held until then.
+const RESTORED_AT_ONCE: usize = 1 << 20;
 /// Notices that wait for a slow reader.
 const NOTICES: usize = 1_024;
 
@@ -141,12 +141,14 @@ impl Client {
         rows: impl IntoIterator<Item = Result<Value, E>>,
         changed: Changed,
     ) -> Result<Restored, E> {
-        let (mut restore, mut changes, mut count) = (Restore::default(), Changes::default(), 0);
+        let (mut restore, mut changes, mut size) = (Restore::default(), Changes::default(), 0);
         for row in rows {
-            restore.take(&row?, &mut changes).map_err(ClientError::from)?;
-            count += 1;
-            if count % ROWS_AT_ONCE == 0 {
+            let row = row?;
+            restore.take(&row, &mut changes).map_err(ClientError::from)?;
+            size += row.len();
+            if size >= RESTORED_AT_ONCE {
                 store.apply(&std::mem::take(&mut changes)).map_err(ClientError::from)?;
+                size = 0;
             }
         }
         store.apply(&changes).map_err(ClientError::from)?;

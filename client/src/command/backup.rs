@@ -2,10 +2,10 @@
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chatcore::engine::backup::{self, Changed, Restored};
-use chatcore::engine::{EngineError, Registration, query};
+use chatcore::engine::{EngineError, ProfileView, Registration, query};
 use chatcore::invite::split_address;
 use chatcore::keys::Nickname;
 use chatcore::net::{self, Client, Reconnect};
@@ -33,7 +33,7 @@ const FLAG: &str = "--backup-passphrase-file FILE";
 pub(super) fn export(context: &Context, args: &ExportArgs) -> Result<(), CommandError> {
     let store = context.open_store()?;
     // Before a passphrase is asked for in vain.
-    if query::profile(&store)?.registration == Registration::Revoked {
+    if is_revoked(&store) {
         return Err(EngineError::Revoked.into());
     }
     if args.file.symlink_metadata().is_ok() {
@@ -78,25 +78,19 @@ pub(super) fn export(context: &Context, args: &ExportArgs) -> Result<(), Command
 /// Makes a profile of such a file, on a device of its own; the one that it came from is out.
 ///
 /// # Errors
-/// The file's, the passphrase's, or the relay's: the profile is there then, and goes on when the
-/// relay is reached.
+/// The file's, the passphrase's, or the relay's: as [`let_in`].
 pub(super) async fn import(context: &Context, args: &ImportArgs) -> Result<(), CommandError> {
     let another = "import it as another profile: --profile NAME";
     context.require_no_profile().map_err(|error| error.hint(another))?;
     if let Some(address) = &args.connect {
         split_address(address).map_err(|error| CommandError::new(ExitCode::Usage, error))?;
     }
-    args.nick.as_deref().map(parse_nickname).transpose()?;
-    let rows = open(context, args)?;
+    let nickname = args.nick.as_deref().map(parse_nickname).transpose()?;
+    let changed = Changed { address: args.connect.clone(), nickname };
+    let rows = open(context, &args.file, args.backup_passphrase_file.as_deref())?;
     let protection = context.new_protection()?;
-    let (store, restored) = restore(context, args, rows, &protection)?;
-    let online = match Online::with_store(store, Reconnect::Never).await {
-        Ok(online) => online,
-        Err(error) => return Err(not_let_in(context, &protection, error)),
-    };
-    online.client.settle().await?;
-    let profile = online.client.profile().await?;
-    online.finish().await?;
+    let restored = restore(context, rows, changed, &protection)?;
+    let profile = let_in(context, &protection).await?;
     if context.output.mode() == OutputMode::Json {
         return context.output.json(&Line::Imported {
             nickname: profile.nickname.as_str(),
@@ -111,25 +105,55 @@ pub(super) async fn import(context: &Context, args: &ImportArgs) -> Result<(), C
     context.output.say("The computer that the backup came from is out.\nTalk: chat")
 }
 
-/// Says what becomes of a profile that the relay has not let in yet.
-fn not_let_in(context: &Context, protection: &Protection, error: CommandError) -> CommandError {
-    if error.code() == ExitCode::RelayUnreachable || error.is_refusal(ErrorCode::RateLimited) {
-        return error.hint(
-            "everything is restored; the old computer is out, and what waited goes out, as soon as \
-             the relay is reached: chat receive",
-        );
-    }
-    // The relay does not have it: the next attempt begins anew.
-    let passphrase = match protection {
-        Protection::KeyFile => None,
-        Protection::Passphrase { passphrase, .. } => Some(passphrase),
-    };
+/// Has the relay let a restored profile in, and does what is due then.
+///
+/// # Errors
+/// The relay's. If it refuses for good there is no profile any more: the next attempt begins anew.
+/// Else it is there, and goes on when the relay is reached.
+pub(crate) async fn let_in(
+    context: &Context,
+    protection: &Protection,
+) -> Result<ProfileView, CommandError> {
     let folder = context.paths.profile_folder();
-    let _left = RedbStore::open(&folder, passphrase).and_then(RedbStore::destroy);
-    if error.is_refusal(ErrorCode::NicknameTaken) {
-        return error.hint("somebody has your name now; choose another one: --nick NAME");
+    let reopen = || RedbStore::open(&folder, protection.passphrase());
+    let error = match come_in(reopen()?).await {
+        Ok(profile) => return Ok(profile),
+        Err(error) => error,
+    };
+    let refusals = [
+        ErrorCode::NicknameTaken,
+        ErrorCode::BadToken,
+        ErrorCode::RegistrationClosed,
+        ErrorCode::BadRecord,
+        ErrorCode::Banned,
+    ];
+    if refusals.iter().any(|code| error.is_refusal(*code)) {
+        reopen()?.destroy()?;
+        return Err(error);
     }
-    error
+    if reopen().is_ok_and(|store| is_revoked(&store)) {
+        return Err(error);
+    }
+    // It may have been let in, and only the answer was lost.
+    Err(error.hint(
+        "everything is restored; the old computer is out, and what waited goes out, as soon as the \
+         relay is reached: chat receive",
+    ))
+}
+
+async fn come_in(store: RedbStore) -> Result<ProfileView, CommandError> {
+    let online = Online::with_store(store, Reconnect::Never).await?;
+    let done = async {
+        online.client.settle().await?;
+        online.client.profile().await
+    };
+    let done = done.await;
+    online.close().await;
+    Ok(done?)
+}
+
+fn is_revoked(store: &RedbStore) -> bool {
+    query::profile(store).is_ok_and(|own| own.registration == Registration::Revoked)
 }
 
 /// Says who is back.
@@ -140,32 +164,40 @@ pub(crate) fn words(restored: &Restored, nickname: &Nickname) -> String {
     format!("You are {name} again: {what}, as of {at}. Your safety numbers are the same.")
 }
 
+/// A backup that a passphrase has opened.
+pub(crate) struct Backup {
+    path: PathBuf,
+    rows: BackupReader<BufReader<File>>,
+}
+
 /// Opens a backup; asks for its passphrase unless a flag gives it.
 ///
 /// # Errors
 /// The file's, or the passphrase's.
 pub(crate) fn open(
     context: &Context,
-    args: &ImportArgs,
-) -> Result<BackupReader<BufReader<File>>, CommandError> {
-    let file = File::open(&args.file).map_err(|error| CommandError::file(&args.file, &error))?;
-    let mut locked: LockedBackup<_> =
-        BackupReader::locked(BufReader::new(file)).map_err(|error| failed(&args.file, error))?;
-    if let Some(path) = &args.backup_passphrase_file {
-        return locked.open(&from_file(path)?).map_err(|(_, error)| failed(&args.file, error));
+    path: &Path,
+    passphrase: Option<&Path>,
+) -> Result<Backup, CommandError> {
+    let file = File::open(path).map_err(|error| CommandError::file(path, &error))?;
+    let opened = |rows| Backup { path: path.to_owned(), rows };
+    let broken = |error| failed(path, error);
+    let mut locked: LockedBackup<_> = BackupReader::locked(BufReader::new(file)).map_err(broken)?;
+    if let Some(written) = passphrase {
+        return locked.open(&from_file(written)?).map(opened).map_err(|(_, error)| broken(error));
     }
     let mut question = "Passphrase of the backup";
     let tries = if context.prompt == Prompt::Attended { ATTEMPTS } else { 1 };
     for _ in 1..tries {
         match locked.open(&context.prompt.passphrase(question, FLAG)?) {
-            Ok(reader) => return Ok(reader),
+            Ok(rows) => return Ok(opened(rows)),
             Err((again, BackupError::WrongPassphrase)) => locked = again,
-            Err((_, error)) => return Err(failed(&args.file, error)),
+            Err((_, error)) => return Err(broken(error)),
         }
         question = "That is not it. Passphrase of the backup";
     }
     let last = context.prompt.passphrase(question, FLAG)?;
-    locked.open(&last).map_err(|(_, error)| failed(&args.file, error))
+    locked.open(&last).map(opened).map_err(|(_, error)| broken(error))
 }
 
 /// Makes a profile of a backup, or none.
@@ -174,22 +206,19 @@ pub(crate) fn open(
 /// The file's, or the store's.
 pub(crate) fn restore(
     context: &Context,
-    args: &ImportArgs,
-    rows: BackupReader<BufReader<File>>,
+    backup: Backup,
+    changed: Changed,
     protection: &Protection,
-) -> Result<(RedbStore, Restored), CommandError> {
+) -> Result<Restored, CommandError> {
+    let Backup { path, rows } = backup;
     let mut restored = None;
     let folder = context.paths.profile_folder();
-    let store = RedbStore::create_with(&folder, protection, |store| {
-        let rows = rows.map(|row| row.map_err(|error| failed(&args.file, error)));
-        let nickname = args.nick.as_deref().map(parse_nickname).transpose()?;
-        let changed = Changed { address: args.connect.clone(), nickname };
-        let all = Client::restore(store, rows, changed);
-        restored = Some(all.map_err(|error: CommandError| error)?);
+    RedbStore::create_with(&folder, protection, |store| {
+        let rows = rows.map(|row| row.map_err(|error| failed(&path, error)));
+        restored = Some(Client::restore::<CommandError>(store, rows, changed)?);
         Ok::<_, CommandError>(())
     })?;
-    let restored = restored.ok_or(StoreError::Damaged)?;
-    Ok((store, restored))
+    Ok(restored.ok_or(StoreError::Damaged)?)
 }
 
 /// What can go wrong while a backup is written.

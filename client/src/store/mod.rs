@@ -52,6 +52,17 @@ pub enum Protection {
     },
 }
 
+impl Protection {
+    /// Returns what opens a profile that is protected so.
+    #[must_use]
+    pub const fn passphrase(&self) -> Option<&Passphrase> {
+        match self {
+            Self::KeyFile => None,
+            Self::Passphrase { passphrase, .. } => Some(passphrase),
+        }
+    }
+}
+
 impl RedbStore {
     /// Tells whether there is a profile in `dir`.
     #[must_use]

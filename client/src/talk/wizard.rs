@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use chatcore::engine::backup::Changed;
 use chatcore::engine::{Command, Lobby, NewProfile, Rejoin};
 use chatcore::invite::{InviteLink, split_address};
 use chatcore::keys::Nickname;
@@ -12,7 +13,7 @@ use server::config::Settings as RelaySettings;
 
 use super::settings::Host;
 use super::start::Started;
-use crate::cli::{ImportArgs, TalkArgs};
+use crate::cli::TalkArgs;
 use crate::command::backup;
 use crate::command::join::parse_nickname;
 use crate::context::Context;
@@ -79,7 +80,7 @@ async fn ask_and_register(context: &Context, args: &TalkArgs) -> Result<Started,
                 "I was here before, and have a backup",
             ];
             match prompt.choose("How do you begin?", &choices, "--link LINK or --host")? {
-                2 => return come_back(context, args),
+                2 => return come_back(context, args).await,
                 choice => choice == 1,
             }
         }
@@ -128,9 +129,12 @@ fn protection(context: &Context) -> Result<Protection, CommandError> {
     })
 }
 
-/// Goes on from a backup; the relay hears of it when the prompt connects.
-fn come_back(context: &Context, args: &TalkArgs) -> Result<Started, CommandError> {
-    let connect = args.connect.as_deref().map(parse_address).transpose()?;
+/// Goes on from a backup. Where the relay is away, it hears of it when the prompt connects.
+async fn come_back(context: &Context, args: &TalkArgs) -> Result<Started, CommandError> {
+    let changed = Changed {
+        address: args.connect.as_deref().map(parse_address).transpose()?,
+        nickname: args.nick.as_deref().map(parse_nickname).transpose()?,
+    };
     let file = context.prompt.text_that("The backup", None, "chat import FILE", |text| {
         let text = text.trim_matches(['\'', '"']);
         let path = super::files::at_home(PathBuf::from(text));
@@ -140,12 +144,17 @@ fn come_back(context: &Context, args: &TalkArgs) -> Result<Started, CommandError
             Err(error) => Err(CommandError::file(&path, &error)),
         }
     })?;
-    let nick = args.nick.clone();
-    let args = ImportArgs { file, backup_passphrase_file: None, connect, nick };
-    let rows = backup::open(context, &args)?;
+    let opened = backup::open(context, &file, None)?;
     eprintln!("The profile here gets a passphrase of its own.");
-    let (store, restored) = backup::restore(context, &args, rows, &protection(context)?)?;
-    context.output.say(&backup::words(&restored, &restored.nickname))?;
+    let protection = protection(context)?;
+    let restored = backup::restore(context, opened, changed, &protection)?;
+    let nickname = match backup::let_in(context, &protection).await {
+        Ok(profile) => profile.nickname,
+        Err(error) if error.code() == ExitCode::RelayUnreachable => restored.nickname.clone(),
+        Err(error) => return Err(error),
+    };
+    context.output.say(&backup::words(&restored, &nickname))?;
+    let store = RedbStore::open(&context.paths.profile_folder(), protection.passphrase())?;
     Ok(Started { store, host: None, lobby: Lobby::Wanted, is_new: false })
 }
 
@@ -237,10 +246,6 @@ async fn register(
 ) -> Result<RedbStore, CommandError> {
     let folder = context.paths.profile_folder();
     let Newcomer { link, address, nickname, no_lobby } = new;
-    let passphrase = match protection {
-        Protection::KeyFile => None,
-        Protection::Passphrase { passphrase, .. } => Some(passphrase),
-    };
     let mut store = RedbStore::create(&folder, protection)?;
     let profile = NewProfile {
         nickname,
@@ -252,7 +257,7 @@ async fn register(
     Client::create_profile(&mut store, profile)?;
     loop {
         let done = come_in(store, no_lobby).await;
-        store = RedbStore::open(&folder, passphrase)?;
+        store = RedbStore::open(&folder, protection.passphrase())?;
         let error = match done {
             Ok(()) => return Ok(store),
             Err(error) => error,

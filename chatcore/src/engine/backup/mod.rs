@@ -3,10 +3,9 @@
 //! ```text
 //! old store ─▶ save ─▶ rows: who we are, contacts, rooms, history, outbox ─▶ Restore ─▶ new store
 //! ```
-//! Nothing that a device needs goes along: no key of it, no session, no prekey, nobody's tags. The
-//! device that comes
-//! out of [`Restore`] is a new one, in a record that names no other; when the relay has it, the old
-//! device is out.
+//! Nothing that a device needs goes along: no key of it, no session, no prekey, no tag's owner. The
+//! device that comes out of [`Restore`] is a new one, in a record that names no other; when the relay
+//! has it, the old device is out.
 
 mod restore;
 mod save;
@@ -64,16 +63,19 @@ mod tests {
         store
     }
 
-    #[test]
-    fn only_what_a_backup_holds_is_taken_and_only_where_it_belongs() {
-        let mut rng = crate::testing::rng();
-        let store = store(&mut rng);
+    fn rows(store: &MemoryStore) -> (Saved, Vec<Vec<u8>>) {
         let mut rows = Vec::new();
         let write = |row: &[u8]| {
             rows.push(row.to_vec());
             Ok::<_, EngineError>(())
         };
-        save(&store, Timestamp(2), write).unwrap();
+        (save(store, Timestamp(2), write).unwrap(), rows)
+    }
+
+    #[test]
+    fn only_what_a_backup_holds_is_taken_and_only_where_it_belongs() {
+        let mut rng = crate::testing::rng();
+        let (_, rows) = rows(&store(&mut rng));
         let take = |key: Key, value: &crate::store::Value| {
             let (mut restore, mut changes) = (Restore::default(), Changes::default());
             restore.take(&rows[0], &mut changes).unwrap();
@@ -115,12 +117,7 @@ mod tests {
     fn no_secret_of_a_device_goes_along() {
         let mut rng = crate::testing::rng();
         let store = store(&mut rng);
-        let mut rows = Vec::new();
-        let write = |row: &[u8]| {
-            rows.push(row.to_vec());
-            Ok::<_, EngineError>(())
-        };
-        let saved = save(&store, Timestamp(2), write).unwrap();
+        let (saved, rows) = rows(&store);
         assert_eq!(saved, Saved { contacts: 1, ..Saved::default() });
         let holds = |secret: &[u8]| {
             rows.iter().any(|row| row.windows(secret.len()).any(|bytes| bytes == secret))

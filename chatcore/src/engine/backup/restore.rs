@@ -1,5 +1,7 @@
 //! From the rows of a backup to the store of a new device.
 
+use std::collections::BTreeSet;
+
 use super::super::deliver::GIVE_UP_AFTER;
 use super::super::devices::{address_anew, named_devices};
 use super::super::registration::new_device_id;
@@ -187,11 +189,8 @@ fn greets(contact: &Contact) -> bool {
 }
 
 /// Returns who belongs to a private room of ours: they may have keys for us.
-fn companions(
-    tx: &Tx<'_, '_>,
-    own: &UserId,
-) -> Result<std::collections::BTreeSet<UserId>, EngineError> {
-    let mut found = std::collections::BTreeSet::new();
+fn companions(tx: &Tx<'_, '_>, own: &UserId) -> Result<BTreeSet<UserId>, EngineError> {
+    let mut found = BTreeSet::new();
     for id in tx.room_ids()? {
         let Some(room) = load(tx.store(), &id)? else { continue };
         if room.row.kind == RoomKind::Private

@@ -94,7 +94,7 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
     fn contacts(&mut self) -> Result<(), E> {
         for row in self.store.list(Table::Contacts).map_err(EngineError::Store)? {
             let mut contact = storage::decode_contact(&row).map_err(damaged)?;
-            forget_own_device(&mut contact);
+            forget_pairing(&mut contact);
             let key = Key::new(Table::Contacts, contact.user().as_bytes());
             self.row(&key, &storage::encode_contact(&contact))?;
             self.saved.contacts += 1;
@@ -222,7 +222,7 @@ fn pages<E: From<EngineError>>(
 }
 
 /// Leaves of a contact's devices only what we owe them.
-fn forget_own_device(contact: &mut Contact) {
+fn forget_pairing(contact: &mut Contact) {
     for device in std::mem::take(&mut contact.devices) {
         let PeerDevice { id, due_receipts, receipts_due_at, .. } = device;
         contact.devices.push(PeerDevice { due_receipts, receipts_due_at, ..PeerDevice::new(id) });

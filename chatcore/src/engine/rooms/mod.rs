@@ -16,6 +16,7 @@ mod loaded;
 mod open;
 mod query;
 mod register;
+mod senders;
 
 pub use acts::{NewRoom, RoomFailure};
 pub(super) use fan_out::{Fate, shared_answered, shared_done};
