@@ -323,6 +323,7 @@ impl From<EngineError> for CommandError {
             EngineError::AccountClosed => {
                 say(ExitCode::UnknownRecipient, "they closed the account; ask for a new name")
             }
+            EngineError::Closing => say(ExitCode::Usage, "go on with: chat account delete"),
             EngineError::TextTooLong { .. } => {
                 say(ExitCode::Limit, "put it into a file and use 'chat send-file'")
             }

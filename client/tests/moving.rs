@@ -219,18 +219,14 @@ fn who_lost_the_name_meanwhile_comes_back_under_another() {
     world.ok("mallory", &["join", &link, "--nick", "alice"]);
     let flag = secret(&world, "correct horse");
     let refused = world.fails("new", &["import", &path, &flag], 4);
+    assert!(refused.contains("everything is restored"), "{refused}");
     assert!(refused.contains("--nick"), "{refused}");
-    world.fails("new", &["whoami"], 7);
-    // The first run says so as well, and leaves nothing either.
-    if has_tmux() {
-        let screen = world.prompt("new");
-        come_back(&screen, &path);
-        assert_eq!(screen.exit_code(), 4);
-        assert!(screen.all().contains("the nickname is taken"), "{}", screen.all());
-        world.fails("new", &["whoami"], 7);
-    }
-    let said = world.ok("new", &["import", &path, &flag, "--nick", "alice2"]);
-    assert!(said.contains("You are alice2 again"), "{said}");
+    // The profile stays: its record has left this computer, and no other may stand in its place.
+    world.fails("new", &["receive"], 4);
+    world.fails("new", &["import", &path, &flag, "--nick", "alice2"], 7);
+    // Another name is another version of the record, on top of the one that was refused.
+    let said = world.ok("new", &["join", &link, "--nick", "alice2"]);
+    assert!(said.contains("alice2"), "{said}");
     let told = kinds(&world.receive("bob"));
     assert_eq!(told, ["nickname_changed", "new_device"]);
     world.ok("new", &["send", "bob", "under another name"]);
@@ -274,6 +270,31 @@ fn come_back(screen: &Screen, path: &str) {
     screen.line(path);
     screen.until("asked", |shown| shown.ends_with("Passphrase of the backup:"));
     screen.line_hidden("correct horse");
+}
+
+#[test]
+fn the_first_run_asks_for_another_name_when_that_of_the_backup_is_taken() {
+    if !has_tmux() {
+        return;
+    }
+    let world = acquainted();
+    let path = export(&world, "alice");
+    assert!(world.ctl("release alice").contains("free"));
+    let link = world.relay.link.clone();
+    world.ok("mallory", &["join", &link, "--nick", "alice"]);
+    let screen = world.prompt("new");
+    come_back(&screen, &path);
+    screen.sees("the nickname is taken");
+    screen.sees("Your name here");
+    // Whatever the question proposes.
+    for _ in 0..40 {
+        screen.press("BSpace");
+    }
+    screen.line("alice2");
+    screen.sees("You are alice2 again");
+    world.receive("bob");
+    world.ok("bob", &["send", "alice2", "welcome back"]);
+    screen.sees("welcome back");
 }
 
 #[test]

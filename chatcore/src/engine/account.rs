@@ -8,7 +8,7 @@ use crate::keys::{
     CERT_RENEWAL, DeviceCert, DeviceKeys, IdentityKeyPair, Nickname, PrekeyKind, PrekeySecret,
     RelayKey, Signed, UserRecord,
 };
-use crate::store::rows::{Lobby, Profile};
+use crate::store::rows::{Admission, Lobby, Profile};
 use crate::wire::relay::{Answer, Failure, LoggedIn, Request, Who};
 
 /// One-time prekeys that a device keeps at the relay.
@@ -57,9 +57,8 @@ impl NewProfile {
             relay: self.relay,
             address: self.address,
             token: self.token,
-            registered: false,
-            register_sent: false,
-            restoring: false,
+            refused_record: None,
+            admission: Admission::New,
             next_prekey_id: 1,
             last_resort: None,
             swept_at: tx.now,
@@ -74,7 +73,7 @@ impl NewProfile {
 /// A link used again on a profile that exists.
 #[derive(Debug, Clone)]
 pub struct Rejoin {
-    /// Another name; only before the relay knows the profile, or this device of it.
+    /// Another name; left out of account while the relay knows the profile by its own.
     pub nickname: Option<Nickname>,
     /// The relay's pinned key.
     pub relay: RelayKey,
@@ -85,32 +84,46 @@ pub struct Rejoin {
 }
 
 impl Rejoin {
-    /// Changes the address; before registration also relay, token and name.
+    /// Changes the address; while the relay does not know the profile also token and name, and before
+    /// it ever did the relay.
     ///
     /// # Errors
-    /// [`EngineError::OtherRelay`] once the profile is registered elsewhere.
+    /// [`EngineError::OtherRelay`] once the profile belongs to another relay.
     pub fn apply(self, context: &mut Context<'_>) -> Result<Step, EngineError> {
         let mut tx = Tx::new(context);
         let mut profile = tx.profile()?;
-        if (profile.registered || profile.restoring) && profile.relay != self.relay {
+        let is_new = matches!(profile.admission, Admission::New | Admission::Sent);
+        if !is_new && profile.relay != self.relay {
             return Err(EngineError::OtherRelay);
         }
         profile.address = self.address;
-        if !profile.registered {
-            let other_relay = profile.relay != self.relay;
+        if profile.admission != Admission::Admitted {
+            if self.token.is_some() || profile.relay != self.relay {
+                profile.token = self.token;
+            }
             profile.relay = self.relay;
-            profile.token = self.token;
-            // A record that the relay may have stored already must stay the same.
-            profile.register_sent &= !other_relay;
-            let is_unseen = profile.record.version() == 1 || profile.restoring;
-            let is_open = is_unseen && !profile.register_sent;
-            if let Some(nickname) = self.nickname.filter(|_| is_open) {
-                profile.record = profile.record.renamed(&profile.identity, nickname);
+            if let Some(nickname) = self.nickname {
+                rename_unregistered(&mut profile, nickname);
             }
         }
         tx.save_profile(&profile);
         tx.finish()
     }
+}
+
+/// Takes another name while the relay does not know the profile: a record that nobody can have seen is
+/// made anew, any other is followed by the next version.
+fn rename_unregistered(profile: &mut Profile, nickname: Nickname) {
+    if *profile.record.nickname() == nickname {
+        return;
+    }
+    let devices = profile.record.devices().to_vec();
+    profile.record = match (profile.admission, devices.first()) {
+        (Admission::New, Some(cert)) => {
+            UserRecord::first(&profile.identity, nickname, cert.clone())
+        }
+        _ => profile.sign_next(nickname, devices),
+    };
 }
 
 impl Engine {
@@ -140,23 +153,30 @@ impl Engine {
             self.submit_record(tx, profile, pending);
             return Ok(());
         }
+        if profile.is_closing() {
+            return Ok(());
+        }
         let Some(cert) = profile.cert() else {
             return Ok(());
         };
         if tx.now.since(cert.issued_at()) >= CERT_RENEWAL {
             let renewed = profile.device.certify(&profile.identity, tx.now);
             let nickname = profile.record.nickname().clone();
-            let record = profile.record.next(&profile.identity, nickname, vec![renewed]);
+            let record = profile.sign_next(nickname, vec![renewed]);
             self.submit_record(tx, profile, record);
         }
         Ok(())
     }
 
     fn submit_record(&mut self, tx: &mut Tx<'_, '_>, profile: &mut Profile, record: UserRecord) {
-        let request = Request::UpdateRecord(record.signed().clone());
-        let hash = record.hash();
+        let (signed, hash) = (record.signed().clone(), record.hash());
+        let (request, pending) = if record.devices().is_empty() {
+            (Request::CloseAccount(signed), Pending::CloseAccount)
+        } else {
+            (Request::UpdateRecord(signed), Pending::UpdateRecord { hash })
+        };
         profile.pending_record = Some(record);
-        self.ask(tx, request, Pending::UpdateRecord { hash });
+        self.ask(tx, request, pending);
     }
 
     /// Takes over the newest record of ours that the relay has: we signed it.
@@ -171,7 +191,7 @@ impl Engine {
         let newest = records.into_iter().filter_map(|r| UserRecord::verify(r).ok()).next_back();
         match newest.filter(|record| record.user_id() == own) {
             Some(record) if record.version() > profile.record.version() => {
-                profile.pending_record = None;
+                profile.drop_settled(&record);
                 if profile.is_named_in(&record) {
                     self.adopt_record(tx, &mut profile, record)?;
                 } else {
@@ -207,6 +227,7 @@ impl Engine {
         let renamed = profile.record.nickname() != record.nickname();
         let recertified = profile.cert().map(DeviceCert::hash)
             != record.device(profile.device.id).map(DeviceCert::hash);
+        profile.drop_settled(&record);
         profile.record = record;
         if recertified {
             self.publish(tx, profile, ONE_TIME_PREKEYS, LastResort::Replace)?;
@@ -225,13 +246,19 @@ impl Engine {
         nickname: Nickname,
     ) -> Result<(), EngineError> {
         let mut profile = tx.profile()?;
-        if profile.pending_record.is_some() || (profile.register_sent && !profile.registered) {
+        let is_entering = |pending: &Pending| matches!(pending, Pending::Login | Pending::Register);
+        if profile.is_closing() {
+            return Err(EngineError::Closing);
+        }
+        if profile.pending_record.is_some() || self.pending.values().any(is_entering) {
             return Err(EngineError::Busy);
         }
-        if !profile.registered && profile.record.version() == 1 {
-            // Nobody has seen it yet.
-            let cert = profile.device.certify(&profile.identity, tx.now);
-            profile.record = UserRecord::first(&profile.identity, nickname.clone(), cert);
+        if *profile.record.nickname() == nickname {
+            tx.event(Event::Renamed(nickname));
+            return Ok(());
+        }
+        if profile.admission != Admission::Admitted {
+            rename_unregistered(&mut profile, nickname.clone());
             tx.event(Event::Renamed(nickname));
             tx.save_profile(&profile);
             return Ok(());
@@ -240,7 +267,7 @@ impl Engine {
             return Err(EngineError::Offline);
         }
         let devices = profile.record.devices().to_vec();
-        let record = profile.record.next(&profile.identity, nickname, devices);
+        let record = profile.sign_next(nickname, devices);
         self.submit_record(tx, &mut profile, record);
         tx.save_profile(&profile);
         Ok(())
@@ -250,14 +277,15 @@ impl Engine {
         if self.link == Link::Offline {
             return Err(EngineError::Offline);
         }
-        let profile = tx.profile()?;
-        if profile.pending_record.is_some() {
-            return Err(EngineError::Busy);
-        }
-        let nickname = profile.record.nickname().clone();
-        let record = profile.record.next(&profile.identity, nickname, Vec::new());
-        let request = Request::CloseAccount(record.signed().clone());
-        self.ask(tx, request, Pending::CloseAccount);
+        let mut profile = tx.profile()?;
+        let record = match profile.pending_record.take() {
+            // Asked for before: the same record again.
+            Some(record) if record.devices().is_empty() => record,
+            Some(_) => return Err(EngineError::Busy),
+            None => profile.sign_next(profile.record.nickname().clone(), Vec::new()),
+        };
+        self.submit_record(tx, &mut profile, record);
+        tx.save_profile(&profile);
         Ok(())
     }
 
@@ -349,14 +377,16 @@ fn make_prekey(
     Some((id, record.signed().clone()))
 }
 
-/// The relay refused a new version of our record: the old one stays.
+/// The relay refused a new version of our record: the old one counts. The relay may have kept the new
+/// one all the same, so the next one follows that.
 pub(super) fn record_refused(
     tx: &mut Tx<'_, '_>,
     hash: &[u8; 32],
     failure: Failure,
 ) -> Result<(), EngineError> {
     let mut profile = tx.profile()?;
-    if profile.pending_record.take_if(|record| record.hash() == *hash).is_some() {
+    if let Some(refused) = profile.pending_record.take_if(|record| record.hash() == *hash) {
+        profile.refused_record = Some(refused);
         tx.save_profile(&profile);
     }
     tx.event(Event::RequestRefused(failure));

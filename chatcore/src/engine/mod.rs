@@ -75,6 +75,9 @@ pub enum EngineError {
     /// The contact has closed the account. State is unchanged.
     #[error("the contact has closed the account")]
     AccountClosed,
+    /// The own account is being closed. State is unchanged.
+    #[error("your account is being closed")]
+    Closing,
     /// The text is longer than allowed. State is unchanged.
     #[error("the text is longer than {max} bytes")]
     TextTooLong {
@@ -129,6 +132,7 @@ pub struct Step {
 #[derive(Debug)]
 enum Pending {
     Login,
+    Register,
     Lookup {
         name: String,
         asker: Asker,
@@ -410,8 +414,15 @@ impl Engine {
         answer: Answer,
     ) -> Result<(), EngineError> {
         match (pending, answer) {
-            (Pending::Login, Answer::LoggedIn(login)) => self.logged_in(tx, &login),
-            (Pending::Login, Answer::Records(records)) => self.superseded(tx, records),
+            (Pending::Login | Pending::Register, Answer::LoggedIn(login)) => {
+                self.logged_in(tx, &login)
+            }
+            (Pending::Register, Answer::Records(records)) => self.superseded(tx, records),
+            (Pending::Register, Answer::Failure(failure)) => {
+                // Its word alone: it changes nothing of what we signed.
+                tx.event(Event::Refused(failure));
+                Ok(())
+            }
             (Pending::Login, Answer::Failure(failure)) => self.login_refused(tx, failure),
             (Pending::OwnRecords, answer) => self.own_records(tx, answer),
             (Pending::Lookup { name, asker }, answer) => self.looked_up(tx, &name, asker, answer),

@@ -6,7 +6,7 @@ use super::{ContactStanding, Direction, EngineError, FileKind, Upload};
 use crate::file::Manifest;
 use crate::ids::{Conversation, MessageId, Timestamp, UserId};
 use crate::keys::{IdentityKey, Nickname, RelayKey};
-use crate::store::rows::{Contact, Transfer};
+use crate::store::rows::{Admission, Contact, Transfer};
 use crate::store::{Direction as Order, Key, Store, StoreError, Table, Value};
 use crate::trust::{SafetyNumber, Trust};
 use crate::wire::content::Body;
@@ -39,6 +39,9 @@ pub enum Registration {
     Pending,
     /// It is.
     Done,
+    /// It was, and the relay says that it is not any more. The next connection brings our record back;
+    /// another name can be taken, if somebody else has ours by now.
+    Forgotten,
     /// The account lives on another device, or is closed.
     Revoked,
 }
@@ -107,10 +110,11 @@ pub fn profile(store: &dyn Store) -> Result<ProfileView, EngineError> {
         nickname: profile.record.nickname().clone(),
         relay: profile.relay,
         address: profile.address.clone(),
-        registration: match profile.registered {
+        registration: match profile.admission {
             _ if !profile.is_named_in(&profile.record) => Registration::Revoked,
-            true => Registration::Done,
-            false => Registration::Pending,
+            Admission::Admitted => Registration::Done,
+            Admission::Forgotten => Registration::Forgotten,
+            Admission::New | Admission::Sent | Admission::Restoring => Registration::Pending,
         },
     })
 }

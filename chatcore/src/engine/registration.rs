@@ -8,7 +8,7 @@ use super::tx::{Context, Tx};
 use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY, Step};
 use crate::ids::{DAY, DeviceId};
 use crate::keys::{Signed, UserRecord};
-use crate::store::rows::Profile;
+use crate::store::rows::{Admission, Profile};
 use crate::wire::relay::{DeviceFrame, ErrorCode, Failure, LoggedIn, Request};
 
 impl Engine {
@@ -26,48 +26,38 @@ impl Engine {
         if !profile.is_named_in(&profile.record) {
             return Err(EngineError::Revoked);
         }
-        let request = if profile.registered {
-            Request::Login
+        let (request, pending) = if profile.admission.was_admitted() {
+            (Request::Login, Pending::Login)
         } else {
-            if !profile.register_sent {
-                profile.register_sent = true;
+            if profile.admission == Admission::New {
+                profile.admission = Admission::Sent;
                 tx.save_profile(&profile);
             }
-            registration(&profile)
+            (registration(&profile), Pending::Register)
         };
         self.disconnected();
         let request_id = self.next_request;
         self.next_request += 1;
-        self.pending.insert(request_id, Pending::Login);
+        self.pending.insert(request_id, pending);
         Ok((DeviceFrame { request_id, request }, tx.finish()?))
     }
 
-    /// The relay refused login or registration.
+    /// The relay refused a login. That is its word alone: it changes nothing of what we signed.
     pub(super) fn login_refused(
         &mut self,
         tx: &mut Tx<'_, '_>,
         failure: Failure,
     ) -> Result<(), EngineError> {
-        let mut profile = tx.profile()?;
-        match failure.code {
-            // The relay lost its directory, or another device took our place: our newest record
-            // brings us back, or the relay shows why not.
-            ErrorCode::NotRegistered if profile.registered => {
-                (profile.registered, profile.register_sent) = (false, true);
-                tx.save_profile(&profile);
-                self.ask(tx, registration(&profile), Pending::Login);
-                return Ok(());
-            }
-            ErrorCode::NicknameTaken
-            | ErrorCode::BadToken
-            | ErrorCode::RegistrationClosed
-            | ErrorCode::BadRecord => {
-                profile.register_sent = false;
-                tx.save_profile(&profile);
-            }
-            _ => {}
+        if failure.code != ErrorCode::NotRegistered {
+            tx.event(Event::Refused(failure));
+            return Ok(());
         }
-        tx.event(Event::Refused(failure));
+        // It lost its directory, or another device took our place: our newest record brings us back,
+        // or the relay shows why not.
+        let mut profile = tx.profile()?;
+        profile.admission = Admission::Forgotten;
+        tx.save_profile(&profile);
+        self.ask(tx, registration(&profile), Pending::Register);
         Ok(())
     }
 
@@ -82,13 +72,11 @@ impl Engine {
         let is_ours = |record: &UserRecord| record.user_id() == profile.user();
         let newest = chain.last().filter(|_| chain.iter().all(is_ours));
         let newest = newest.ok_or(EngineError::RelayMisbehaved)?.clone();
-        if profile.registered {
-            return Err(EngineError::RelayMisbehaved);
-        }
+        let is_restoring = profile.admission == Admission::Restoring;
         let contradicts = |record: &UserRecord| {
             record.version() == profile.record.version() && *record != profile.record
         };
-        let is_forked = !profile.restoring && chain.iter().any(contradicts);
+        let is_forked = !is_restoring && chain.iter().any(contradicts);
         if newest.version() < profile.record.version() || is_forked {
             // Only what is newer can stand in its way: the relay lost records, or branches off.
             tx.event(Event::RecordRefused { user: profile.user() });
@@ -97,14 +85,14 @@ impl Engine {
         }
         if profile.is_named_in(&newest) {
             // A later one of ours, of which the answer was lost.
-            (profile.record, profile.registered) = (newest, true);
+            (profile.record, profile.admission) = (newest, Admission::Admitted);
             tx.save_profile(&profile);
             self.ask(tx, Request::Login, Pending::Login);
             return Ok(());
         }
         let own = profile.device.link.public();
         let names_us = |r: &UserRecord| r.devices().iter().any(|d| d.link_key() == own);
-        let was_in = !profile.restoring || chain.iter().any(names_us);
+        let was_in = !is_restoring || chain.iter().any(names_us);
         if was_in || newest.devices().is_empty() {
             profile.record = newest;
             tx.save_profile(&profile);
@@ -117,9 +105,10 @@ impl Engine {
         }
         let cert = profile.device.certify(&profile.identity, tx.now);
         let nickname = newest.nickname().clone();
-        profile.record = newest.next(&profile.identity, nickname, vec![cert]);
+        profile.record = newest;
+        profile.record = profile.sign_next(nickname, vec![cert]);
         tx.save_profile(&profile);
-        self.ask(tx, registration(&profile), Pending::Login);
+        self.ask(tx, registration(&profile), Pending::Register);
         Ok(())
     }
 
@@ -135,11 +124,12 @@ impl Engine {
         self.link = Link::Online;
         self.undelivered = login.queued;
         self.next_query = tx.now.plus(QUERY_EVERY);
-        if !profile.registered && !profile.restoring && profile.announced == 0 {
+        let is_new = matches!(profile.admission, Admission::New | Admission::Sent);
+        if is_new && profile.announced == 0 {
             // What was announced before we came was not for us.
             profile.announced = login.announced;
         }
-        (profile.registered, profile.restoring) = (true, false);
+        profile.admission = Admission::Admitted;
         tx.event(Event::Connected { queued: login.queued });
         if tx.now.since(profile.swept_at) >= DAY {
             profile.swept_at = tx.now;

@@ -111,11 +111,6 @@ impl UserRecord {
         Self::sign(identity, nickname, self.version + 1, self.hash(), devices)
     }
 
-    /// Makes this record anew with another nickname; only while nobody has seen it.
-    pub(crate) fn renamed(&self, identity: &IdentityKeyPair, nickname: Nickname) -> Self {
-        Self::sign(identity, nickname, self.version, self.prev_hash, self.devices.clone())
-    }
-
     fn sign(
         identity: &IdentityKeyPair,
         nickname: Nickname,

@@ -25,16 +25,15 @@ pub(crate) struct Profile {
     pub(crate) identity: IdentityKeyPair,
     pub(crate) device: DeviceKeys,
     pub(crate) record: UserRecord,
-    /// The next version, made but not confirmed by the relay.
+    /// A later version that was signed: sent, or about to be, and not confirmed by the relay.
     pub(crate) pending_record: Option<UserRecord>,
+    /// A later version that the relay refused. It may have kept it all the same, so no other record
+    /// is ever signed in its place: the next one follows it.
+    pub(crate) refused_record: Option<UserRecord>,
     pub(crate) relay: RelayKey,
     pub(crate) address: String,
     pub(crate) token: Option<InviteToken>,
-    pub(crate) registered: bool,
-    /// A registration is under way: the relay may have stored the record.
-    pub(crate) register_sent: bool,
-    /// Made from a backup, and the relay has not let this device in yet.
-    pub(crate) restoring: bool,
+    pub(crate) admission: Admission,
     pub(crate) next_prekey_id: u64,
     pub(crate) last_resort: Option<(PrekeyId, Timestamp)>,
     /// When what is too old was last deleted.
@@ -70,7 +69,58 @@ pub enum Lobby {
     Settled,
 }
 
+/// How far a profile has come at its relay. It only ever goes down this list, whatever the relay says:
+/// a refusal is not signed, and a relay that refused may have kept what it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// No record has left this device.
+    New,
+    /// A record was sent; the relay has not let this device in yet.
+    Sent,
+    /// The same, for a device that was made from a backup.
+    Restoring,
+    /// The relay said, last, that it does not know a device that it had let in.
+    Forgotten,
+    /// The relay has let this device in.
+    Admitted,
+}
+
+impl Admission {
+    /// Tells whether the relay ever let this device in.
+    pub(crate) const fn was_admitted(self) -> bool {
+        matches!(self, Self::Forgotten | Self::Admitted)
+    }
+}
+
 impl Profile {
+    /// Signs the next version of the own record. Every record but the first is made here: it follows
+    /// the newest one that was ever sent, so that no version is signed twice.
+    pub(crate) fn sign_next(&self, nickname: Nickname, devices: Vec<DeviceCert>) -> UserRecord {
+        self.newest_signed().next(&self.identity, nickname, devices)
+    }
+
+    /// Returns the newest record that this device has signed or adopted.
+    pub(crate) fn newest_signed(&self) -> &UserRecord {
+        let later = self.refused_record.iter().chain(&self.pending_record);
+        later.fold(
+            &self.record,
+            |newest, record| {
+                if record.version() > newest.version() { record } else { newest }
+            },
+        )
+    }
+
+    /// Forgets records of ours that a newer one that counts has overtaken.
+    pub(crate) fn drop_settled(&mut self, newest: &UserRecord) {
+        let is_over = |ours: &mut UserRecord| ours.version() <= newest.version();
+        let _over = (self.pending_record.take_if(is_over), self.refused_record.take_if(is_over));
+    }
+
+    /// Tells whether the person asked for the account to be closed: nothing can follow that record.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.newest_signed().devices().is_empty()
+    }
+
     pub(crate) fn user(&self) -> UserId {
         self.record.user_id()
     }

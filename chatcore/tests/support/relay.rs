@@ -139,6 +139,12 @@ impl Relay {
         self.prekeys.insert(*device, Vec::new());
     }
 
+    /// The relay has lost a user.
+    pub(crate) fn forget(&mut self, user: &UserId) {
+        self.records.remove(user);
+        self.prekeys.retain(|device, _| device.user != *user);
+    }
+
     /// Public keys are gone: records and prekeys.
     pub(crate) fn lose_directory(&mut self) {
         self.records.clear();

@@ -108,8 +108,8 @@ pub(super) async fn import(context: &Context, args: &ImportArgs) -> Result<(), C
 /// Has the relay let a restored profile in, and does what is due then.
 ///
 /// # Errors
-/// The relay's. If it refuses for good there is no profile any more: the next attempt begins anew.
-/// Else it is there, and goes on when the relay is reached.
+/// The relay's. The profile stays in any case: its record may have reached the relay, whatever that
+/// says, and restoring the backup once more would sign another one in its place.
 pub(crate) async fn let_in(
     context: &Context,
     protection: &Protection,
@@ -120,16 +120,10 @@ pub(crate) async fn let_in(
         Ok(profile) => return Ok(profile),
         Err(error) => error,
     };
-    let refusals = [
-        ErrorCode::NicknameTaken,
-        ErrorCode::BadToken,
-        ErrorCode::RegistrationClosed,
-        ErrorCode::BadRecord,
-        ErrorCode::Banned,
-    ];
-    if refusals.iter().any(|code| error.is_refusal(*code)) {
-        reopen()?.destroy()?;
-        return Err(error);
+    if error.is_refusal(ErrorCode::NicknameTaken) {
+        return Err(
+            error.hint("everything is restored; come in under another name: chat --nick NAME")
+        );
     }
     if reopen().is_ok_and(|store| is_revoked(&store)) {
         return Err(error);

@@ -17,6 +17,10 @@ pub(super) async fn run(context: &Context) -> Result<(), CommandError> {
     let hint = match profile.registration {
         Registration::Done => "",
         Registration::Revoked => "This device is not part of the account any more.",
+        Registration::Forgotten => {
+            "The relay said that it does not know you any more. The next connection brings your \
+             account back; if your name is taken by now: chat --nick NAME"
+        }
         Registration::Pending => "The relay does not know you yet: repeat 'chat join'.",
     };
     show(context, &profile, hint)

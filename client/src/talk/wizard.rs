@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use chatcore::engine::backup::Changed;
-use chatcore::engine::{Command, Lobby, NewProfile, Rejoin};
+use chatcore::engine::{Command, Lobby, NewProfile, Rejoin, query};
 use chatcore::invite::{InviteLink, split_address};
 use chatcore::keys::Nickname;
 use chatcore::net::{Client, Options, Reconnect};
@@ -148,14 +148,31 @@ async fn come_back(context: &Context, args: &TalkArgs) -> Result<Started, Comman
     eprintln!("The profile here gets a passphrase of its own.");
     let protection = protection(context)?;
     let restored = backup::restore(context, opened, changed, &protection)?;
-    let nickname = match backup::let_in(context, &protection).await {
-        Ok(profile) => profile.nickname,
-        Err(error) if error.code() == ExitCode::RelayUnreachable => restored.nickname.clone(),
-        Err(error) => return Err(error),
+    let reopen = || RedbStore::open(&context.paths.profile_folder(), protection.passphrase());
+    let nickname = loop {
+        match backup::let_in(context, &protection).await {
+            Ok(profile) => break profile.nickname,
+            Err(error) if error.code() == ExitCode::RelayUnreachable => {
+                break restored.nickname.clone();
+            }
+            Err(error) if error.is_refusal(ErrorCode::NicknameTaken) => {
+                let _told = error.report(&mut std::io::stderr());
+                rename(&mut reopen()?, ask_name(context)?)?;
+            }
+            Err(error) => return Err(error),
+        }
     };
     context.output.say(&backup::words(&restored, &nickname))?;
-    let store = RedbStore::open(&context.paths.profile_folder(), protection.passphrase())?;
+    let store = reopen()?;
     Ok(Started { store, host: None, lobby: Lobby::Wanted, is_new: false })
+}
+
+/// Gives a profile that the relay has not let in another name.
+fn rename(store: &mut RedbStore, nickname: Nickname) -> Result<(), CommandError> {
+    let own = query::profile(store)?;
+    let nickname = Some(nickname);
+    let rejoin = Rejoin { nickname, relay: own.relay, address: own.address, token: None };
+    Ok(Client::rejoin(store, rejoin)?)
 }
 
 fn ask_name(context: &Context) -> Result<Nickname, CommandError> {
@@ -250,8 +267,8 @@ async fn register(
     let profile = NewProfile {
         nickname,
         relay: link.relay,
-        address: address.clone(),
-        token: link.token.clone(),
+        address,
+        token: link.token,
         lobby: if no_lobby { Lobby::Declined } else { Lobby::Wanted },
     };
     Client::create_profile(&mut store, profile)?;
@@ -272,9 +289,7 @@ async fn register(
             return Err(error);
         }
         let _told = error.report(&mut std::io::stderr());
-        let nickname = Some(ask_name(context)?);
-        let (address, token) = (address.clone(), link.token.clone());
-        Client::rejoin(&mut store, Rejoin { nickname, relay: link.relay, address, token })?;
+        rename(&mut store, ask_name(context)?)?;
     }
 }
 

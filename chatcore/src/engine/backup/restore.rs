@@ -12,8 +12,8 @@ use crate::ids::{Timestamp, UserId};
 use crate::keys::{DeviceKeys, Nickname};
 use crate::membership::RoomKind;
 use crate::store::rows::{
-    Contact, ContactStanding, MessageIndex, OutboxContent, Profile, RoomStanding, SavedProfile,
-    Transfer,
+    Admission, Contact, ContactStanding, MessageIndex, OutboxContent, Profile, RoomStanding,
+    SavedProfile, Transfer,
 };
 use crate::store::{Changes, Key, SCHEMA_VERSION, StoreError, Table, Value};
 use crate::trust::Trust;
@@ -153,9 +153,8 @@ impl Restore {
             relay: saved.relay,
             address: changed.address.unwrap_or(saved.address),
             token: saved.token,
-            registered: false,
-            register_sent: true,
-            restoring: true,
+            refused_record: None,
+            admission: Admission::Restoring,
             next_prekey_id: 1,
             last_resort: None,
             swept_at: tx.now,

@@ -7,7 +7,8 @@ use super::super::query::damaged;
 use super::super::rooms::load;
 use crate::ids::{DeviceAddress, MessageId, RoomId, Timestamp};
 use crate::store::rows::{
-    Contact, OutboxContent, OutboxState, Payload, PeerDevice, SavedProfile, Transfer, Unsent,
+    Admission, Contact, OutboxContent, OutboxState, Payload, PeerDevice, SavedProfile, Transfer,
+    Unsent,
 };
 use crate::store::{Cursor, Direction, Key, Store, Table, Value};
 use crate::wire::content::{Body, Content};
@@ -73,14 +74,18 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
         if !profile.is_named_in(&profile.record) {
             return Err(EngineError::Revoked.into());
         }
-        if profile.restoring {
+        if profile.is_closing() {
+            return Err(EngineError::Closing.into());
+        }
+        if profile.admission == Admission::Restoring {
             // What it came from is as good, until the relay has let this device in.
             return Err(EngineError::Busy.into());
         }
         let saved = SavedProfile {
             saved_at: now,
+            // The new device's record must not stand beside one that was sent and perhaps kept.
+            record: profile.newest_signed().clone(),
             identity: profile.identity,
-            record: profile.record,
             relay: profile.relay,
             address: profile.address,
             token: profile.token,

@@ -14,7 +14,7 @@ use crate::keys::{
     DeviceKeys, IdentityKeyPair, PrekeyKind, PrekeySecret, RelayKey, SigningKey, UserRecord,
 };
 use crate::store::SCHEMA_VERSION;
-use crate::store::rows::{Lobby, Profile, SavedProfile};
+use crate::store::rows::{Admission, Lobby, Profile, SavedProfile};
 
 pub(crate) fn encode_profile(profile: &Profile) -> Zeroizing<Vec<u8>> {
     let mut pb = pb::Profile {
@@ -27,14 +27,13 @@ pub(crate) fn encode_profile(profile: &Profile) -> Zeroizing<Vec<u8>> {
         relay_key: profile.relay.as_bytes().to_vec(),
         relay_address: profile.address.clone(),
         invite_token: profile.token.as_ref().map_or_else(Vec::new, |t| t.as_bytes().to_vec()),
-        registered: profile.registered,
+        admission: admission_into(profile.admission),
         next_prekey_id: profile.next_prekey_id,
         last_resort_id: profile.last_resort.map_or(0, |(id, _)| id.0),
         last_resort_at: profile.last_resort.map_or(0, |(_, at)| at.0),
         pending_record: profile.pending_record.as_ref().map(|r| signed_into(r.signed())),
         swept_at: profile.swept_at.0,
-        register_sent: profile.register_sent,
-        restoring: profile.restoring,
+        refused_record: profile.refused_record.as_ref().map(|r| signed_into(r.signed())),
         hidden: profile.visibility == Visibility::Hidden,
         announced: profile.announced,
         lobby_declined: profile.lobby == Lobby::Declined,
@@ -67,22 +66,39 @@ fn profile_from(pb: &pb::Profile) -> Result<Profile, WireError> {
             link: DhSecret::from_bytes(&*seed(&pb.link_secret)?),
         },
         record: record_from(pb.record.clone())?,
-        pending_record: match &pb.pending_record {
-            None => None,
-            pending => Some(record_from(pending.clone())?),
-        },
+        pending_record: pb.pending_record.clone().map(|r| record_from(Some(r))).transpose()?,
+        refused_record: pb.refused_record.clone().map(|r| record_from(Some(r))).transpose()?,
         relay: RelayKey::from_slice(&pb.relay_key).ok_or(WireError::BadLength("relay_key"))?,
         address: pb.relay_address.clone(),
         token: present(&pb.invite_token).and_then(InviteToken::from_slice),
-        registered: pb.registered,
+        admission: admission_from(pb.admission)?,
         next_prekey_id: pb.next_prekey_id,
         last_resort,
         swept_at: Timestamp(pb.swept_at),
-        register_sent: pb.register_sent,
-        restoring: pb.restoring,
         visibility: if pb.hidden { Visibility::Hidden } else { Visibility::Shown },
         announced: pb.announced,
         lobby: lobby(pb.lobby_declined, pb.lobby_settled),
+    })
+}
+
+const fn admission_into(admission: Admission) -> u32 {
+    match admission {
+        Admission::New => 1,
+        Admission::Sent => 2,
+        Admission::Restoring => 3,
+        Admission::Forgotten => 4,
+        Admission::Admitted => 5,
+    }
+}
+
+const fn admission_from(number: u32) -> Result<Admission, WireError> {
+    Ok(match number {
+        1 => Admission::New,
+        2 => Admission::Sent,
+        3 => Admission::Restoring,
+        4 => Admission::Forgotten,
+        5 => Admission::Admitted,
+        _ => return Err(WireError::BadValue("admission")),
     })
 }
 
