@@ -126,7 +126,7 @@ fn who_left_takes_nothing_more_even_if_the_relay_hides_it_from_the_sender() {
     cure(&mut world, 0);
     later(&mut world);
     let carol = user(&world, 2);
-    let refusal = |e: &Event| matches!(e, Event::Receipt { from, kind: ReceiptKind::Refused, .. } if from.user == carol);
+    let refusal = |e: &Event| matches!(e, Event::Receipt { from, kind: ReceiptKind::Refused(_), .. } if from.user == carol);
     assert_eq!(world.peers[0].events.iter().filter(|e| refusal(e)).count(), 1);
     assert_eq!(view(&world, 0, room).members, 2);
 }

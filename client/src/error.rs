@@ -105,6 +105,13 @@ impl CommandError {
         self
     }
 
+    /// Says what it is about, in front of what happened.
+    #[must_use]
+    pub fn about(mut self, subject: impl fmt::Display) -> Self {
+        self.what = format!("{subject}: {}", self.what);
+        self
+    }
+
     /// A file or folder of the person's that cannot be used.
     #[must_use]
     pub fn file(path: &Path, error: &io::Error) -> Self {
@@ -240,8 +247,8 @@ impl From<ClientError> for CommandError {
             ClientError::Lookup(_) => {
                 say(ExitCode::Integrity, "the relay's directory contradicts itself")
             }
-            ClientError::File(FileError::Chunk(_)) => {
-                say(ExitCode::Integrity, "ask the sender to send it again")
+            ClientError::File(FileError::Chunk(_) | FileError::NotText) => {
+                say(ExitCode::Integrity, "it is not fetched again; ask the sender to send it again")
             }
             ClientError::File(FileError::TooLarge { .. }) => {
                 say(ExitCode::Limit, "split it, or send it another way")
@@ -255,9 +262,11 @@ impl From<ClientError> for CommandError {
             ClientError::File(FileError::NoSpace { .. }) => {
                 say(ExitCode::File, "free some space, then repeat the command: it goes on")
             }
-            ClientError::File(FileError::Gone | FileError::Refused(_) | FileError::NotText) => {
-                say(ExitCode::File, "ask the sender to send it again")
-            }
+            ClientError::File(FileError::Gone | FileError::Refused(_)) => say(
+                ExitCode::File,
+                "it is tried again for a day; or ask the sender to send it again",
+            ),
+            ClientError::File(FileError::BeingFetched) => say(ExitCode::File, "wait for it"),
             _ => Self::new(ExitCode::Other, error),
         }
     }

@@ -100,6 +100,30 @@ pub enum Line<'a> {
         /// The recipient's id.
         #[serde(serialize_with = "user_hex")]
         user_id: UserId,
+        /// `no_receipt` for what was given up; `not_allowed`, `expired`, `unavailable`,
+        /// `not_authentic` or `other` for what the recipient refused.
+        reason: &'a str,
+    },
+    /// A file, or a long text, can't be had.
+    FileFailed {
+        /// The message's id.
+        #[serde(serialize_with = "message_hex")]
+        id: MessageId,
+        /// The sender's nickname.
+        from: &'a str,
+        /// The sender's id.
+        #[serde(serialize_with = "user_hex")]
+        user_id: UserId,
+        /// The file's name as the sender has it; empty for a long text.
+        name: &'a str,
+        /// `unavailable`, `damaged`, `mismatch` or `not_text`.
+        reason: &'a str,
+        /// The room's name; only of what was said in a room.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        room: Option<&'a str>,
+        /// The room's id.
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_room_hex")]
+        room_id: Option<RoomId>,
     },
     /// Something for the person: what happened, and from whom.
     Warning {
@@ -200,7 +224,8 @@ pub enum Line<'a> {
         /// The message's id.
         #[serde(serialize_with = "message_hex")]
         id: MessageId,
-        /// `in`, or how far ours came: `queued`, `at_relay`, `delivered`, `read`, `not_delivered`.
+        /// `in`, or how far ours came: `queued`, `at_relay`, `delivered`, `read`, `not_delivered`,
+        /// `refused`.
         status: &'a str,
         /// The text; empty for files.
         text: &'a str,

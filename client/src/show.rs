@@ -1,11 +1,11 @@
 //! What happened, for a person's eyes or a program's.
 
-use chatcore::engine::{Acquaintance, Event, RoomRef, Sender};
+use chatcore::engine::{Acquaintance, Event, FetchFailure, RoomRef, Sender};
 use chatcore::ids::UserId;
 use chatcore::membership::{Act, Event as RoomEvent, Role};
 use chatcore::net::{self, ClientError};
 use chatcore::trust::Trust;
-use chatcore::wire::content::ReceiptKind;
+use chatcore::wire::content::{ReceiptKind, RefusalReason};
 use chatcore::wire::relay::CloseReason;
 
 use crate::command::room::word;
@@ -61,16 +61,28 @@ pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
             size: *size,
             path,
         }),
+        Event::FileFailed { from, room, message, name: file, reason } => Some(Line::FileFailed {
+            id: *message,
+            from: from.nickname.as_str(),
+            user_id: from.user,
+            name: file,
+            reason: reason.as_str(),
+            room: name(room),
+            room_id: id_of(room),
+        }),
         Event::Receipt { from, message, kind } => {
             let (id, user_id, from) = (*message, from.user, from.nickname.as_str());
             Some(match kind {
                 ReceiptKind::Delivered => Line::Receipt { id, from, user_id, received_at },
                 ReceiptKind::Read => Line::Read { id, from, user_id, received_at },
-                ReceiptKind::Refused => Line::NotDelivered { id, user_id },
+                ReceiptKind::Refused(reason) => {
+                    Line::NotDelivered { id, user_id, reason: reason.as_str() }
+                }
+                ReceiptKind::Held => return None,
             })
         }
         Event::NotDelivered { to, message } => {
-            Some(Line::NotDelivered { id: *message, user_id: *to })
+            Some(Line::NotDelivered { id: *message, user_id: *to, reason: "no_receipt" })
         }
         Event::Gap { from, room, missing } => Some(Line::Gap {
             from: from.nickname.as_str(),
@@ -147,6 +159,35 @@ pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
     }
 }
 
+/// Says why somebody did not take a message of ours.
+fn refused(who: &str, reason: RefusalReason) -> String {
+    match reason {
+        RefusalReason::NotAllowed => {
+            format!("{who} did not take your message: you may not speak there")
+        }
+        RefusalReason::Expired => format!("{who} could not tell whether you may speak there"),
+        RefusalReason::Unavailable => {
+            format!(
+                "{who} could not fetch what you sent: the relay does not have it; send it again"
+            )
+        }
+        RefusalReason::NotAuthentic => {
+            format!("{who} could not use what you sent: it was damaged at the relay; send it again")
+        }
+        RefusalReason::Other => format!("{who} did not take your message"),
+    }
+}
+
+/// Says why a file can't be had.
+const fn no_file(reason: FetchFailure) -> &'static str {
+    match reason {
+        FetchFailure::Unavailable => "the relay does not have it",
+        FetchFailure::Damaged => "it was damaged, and is not fetched again",
+        FetchFailure::Mismatch => "it is not what was announced, and is not fetched again",
+        FetchFailure::NotText => "it is not text, and is not fetched again",
+    }
+}
+
 fn room_warning<'e>(room: &'e RoomRef, warning: &'e str, id: Option<String>) -> Option<Line<'e>> {
     Some(Line::RoomWarning { room: &room.name, room_id: room.id, warning, id })
 }
@@ -215,8 +256,13 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
         Event::Receipt { from, kind, .. } => quiet(match kind {
             ReceiptKind::Delivered => format!("{} has your message", name(from)),
             ReceiptKind::Read => format!("{} has seen it", name(from)),
-            ReceiptKind::Refused => format!("{} did not take your message", name(from)),
+            ReceiptKind::Refused(reason) => refused(&name(from), *reason),
+            ReceiptKind::Held => return None,
         }),
+        Event::FileFailed { from, room, name: file, reason, .. } => {
+            let file = if file.is_empty() { "a long text".to_owned() } else { render::name(file) };
+            loud(format!("{file} from {}{}: {}", name(from), in_room(room), no_file(*reason)))
+        }
         Event::NotDelivered { to, .. } => {
             loud(format!("a message to {} was not delivered", id(to)))
         }

@@ -82,7 +82,8 @@ impl Default for Limits {
             window_bytes: 1 << 20,
             open_uploads: 8,
             stored_per_user: 32 << 30,
-            blob_life: 30 * DAY,
+            // An envelope that names it may wait 30 days, and then it has to be fetched.
+            blob_life: 37 * DAY,
             room_acts: Rate { burst: 60, interval_us: 5 * 1_000_000 },
             register_appends: Rate { burst: 200, interval_us: 2 * 1_000_000 },
             registers: RegisterQuota { entries: MAX_ENTRIES, registers: 1_024 },

@@ -206,7 +206,7 @@ async fn uploads_have_a_quota_and_files_a_life() {
         }
         alice.request(complete(2)).await;
         assert_eq!(alice.refusal(create(4)).await, ErrorCode::StorageQuota);
-        clock.advance(30 * DAY);
+        clock.advance(37 * DAY);
         assert_eq!(alice.request(get(1, 0)).await, Answer::Chunk(chunk(1)));
         relay.stop().await;
     }
@@ -225,7 +225,7 @@ async fn old_files_are_swept_at_the_start() {
     }
     alice.request(complete(1)).await;
     relay.stop().await;
-    clock.advance(31 * DAY);
+    clock.advance(38 * DAY);
     let relay = TestRelay::start_with_clock(config, clock).await;
     let mut alice = relay.login(&user).await;
     while !matches!(alice.request(get(1, 0)).await, Answer::Failure(_)) {}

@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::{NewRoom, ProgramName, Upload, Visibility};
+use super::{FetchFailure, NewRoom, ProgramName, Upload, Visibility};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, MessageId, RoomId, UserId};
 use crate::keys::Nickname;
@@ -132,8 +132,18 @@ pub enum Command {
         /// The text.
         text: String,
     },
-    /// A file can't be fetched any more: it is no longer offered.
-    FileGone {
+    /// A file could not be fetched. Where the relay had nothing it is tried again later; what can't be
+    /// had at all is told by [`super::Event::FileFailed`], and to the sender.
+    FetchFailed {
+        /// From whom.
+        from: UserId,
+        /// Which message.
+        message: MessageId,
+        /// Why.
+        failure: FetchFailure,
+    },
+    /// A person wants a file fetched that was given up, or that is to wait.
+    RetryFetch {
         /// From whom.
         from: UserId,
         /// Which message.

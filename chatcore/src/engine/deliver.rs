@@ -5,8 +5,8 @@ use super::rooms::shared_answered;
 use super::sessions::begin_reset;
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Pending, QUERY_EVERY, Sent};
-use crate::ids::{DAY, DeviceAddress, MessageId, SECOND, UserId};
-use crate::store::rows::{MessageStatus, OutboxContent, OutboxState};
+use crate::ids::{DAY, DeviceAddress, MessageId, SECOND, Timestamp, UserId};
+use crate::store::rows::{MessageStatus, OutboxContent, OutboxState, SealedEnvelope};
 use crate::wire::content::Body;
 use crate::wire::limits::MAX_QUERY;
 use crate::wire::relay::{ErrorCode, Request};
@@ -15,6 +15,13 @@ use crate::wire::relay::{ErrorCode, Request};
 pub(super) const GIVE_UP_AFTER: u64 = 30 * DAY;
 /// Milliseconds that an unknown envelope is given before it is sent again.
 const UNKNOWN_FOR: u64 = 60 * SECOND;
+/// Milliseconds that the recipient of one that is held is given before it is asked again.
+const HELD_FOR: u64 = DAY;
+
+/// Tells whether an envelope that the relay does not have is given more time to be receipted.
+fn is_young(sealed: &SealedEnvelope, now: Timestamp) -> bool {
+    now.since(sealed.sent_at) < if sealed.held { HELD_FOR } else { UNKNOWN_FOR }
+}
 
 impl Engine {
     pub(super) fn sent(
@@ -83,7 +90,9 @@ impl Engine {
                     }
                     OutboxState::Sealed(sealed) => {
                         again.push((Sent::Outbox(*user, number), envelope(entry.to, sealed)));
+                        self.renew_blob(tx, &entry)?;
                     }
+                    OutboxState::Accepted(sealed) if is_young(sealed, tx.now) => {}
                     OutboxState::Accepted(sealed) => ask.push(((*user, number), sealed.key)),
                 }
             }
@@ -113,7 +122,7 @@ impl Engine {
             let OutboxState::Accepted(sealed) = &entry.state else {
                 continue;
             };
-            if queued || tx.now.since(sealed.sent_at) < UNKNOWN_FOR {
+            if queued || is_young(sealed, tx.now) {
                 continue;
             }
             if sealed.resent {
@@ -123,11 +132,11 @@ impl Engine {
                 continue;
             }
             let mut sealed = sealed.clone();
-            sealed.resent = true;
-            sealed.sent_at = tx.now;
+            (sealed.resent, sealed.held, sealed.sent_at) = (true, false, tx.now);
             again.push((Sent::Outbox(user, number), envelope(entry.to, &sealed)));
             entry.state = OutboxState::Sealed(sealed);
             tx.save_outbox(number, &entry);
+            self.renew_blob(tx, &entry)?;
         }
         self.send(tx, again);
         for device in broken {

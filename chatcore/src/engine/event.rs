@@ -1,5 +1,6 @@
 //! What the engine tells the program around it.
 
+use super::files::FetchFailure;
 use super::rooms::{RefusedBecause, RoomFailure, RoomRef};
 use crate::file::Manifest;
 use crate::ids::{Conversation, EventHash, MessageId, RoomId, Timestamp, UserId};
@@ -133,6 +134,20 @@ pub enum Event {
         size: u64,
         /// Where it is.
         path: String,
+    },
+    /// A file, or a long text, can't be had: it is not fetched any more unless the person asks for it
+    /// ([`Command::RetryFetch`](super::Command)).
+    FileFailed {
+        /// From whom.
+        from: Sender,
+        /// In which room; `None`: to us alone.
+        room: Option<RoomRef>,
+        /// Its id.
+        message: MessageId,
+        /// The sender's name for it, not cleaned for terminals; empty for a long text.
+        name: String,
+        /// Why.
+        reason: FetchFailure,
     },
     /// Something this version can't show came.
     UnknownContent {

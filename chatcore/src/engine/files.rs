@@ -1,15 +1,54 @@
 //! What the engine knows of files: which are on their way, and what became of them.
 
 use super::contacts::sender;
-use super::rooms::{RoomRef, reference};
+use super::rooms::{RoomRef, reference, room_content};
 use super::tx::Tx;
-use super::{Engine, EngineError, Event, Pending};
+use super::{Engine, EngineError, Event, FileKind, Pending};
 use crate::file::Manifest;
-use crate::ids::{BlobId, Conversation, MessageId, Timestamp, UserId};
-use crate::store::rows::{HistoryEntry, Transfer, UploadRun};
-use crate::wire::content::{Body, Content, RoomContent};
+use crate::ids::{BlobId, Conversation, DAY, HOUR, MINUTE, MessageId, Timestamp, UserId};
+use crate::store::rows::{Download, HistoryEntry, OutboxContent, OutboxEntry, Transfer, UploadRun};
+use crate::wire::content::{Body, Content, ReceiptKind, RefusalReason, RoomContent};
 use crate::wire::limits::MAX_TEXT;
 use crate::wire::relay::{Request, WriteKey};
+
+/// Why a file can't be fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FetchFailure {
+    /// The relay does not have it, or does not hand it out.
+    Unavailable,
+    /// A piece of it does not authenticate: it was damaged at the relay, or sealed under another key.
+    Damaged,
+    /// Every piece authenticates, and the whole is not what the sender announced.
+    Mismatch,
+    /// A long text that is no text.
+    NotText,
+}
+
+impl FetchFailure {
+    /// Returns the stable word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Damaged => "damaged",
+            Self::Mismatch => "mismatch",
+            Self::NotText => "not_text",
+        }
+    }
+
+    const fn refusal(self) -> RefusalReason {
+        match self {
+            Self::Unavailable => RefusalReason::Unavailable,
+            Self::Damaged | Self::Mismatch | Self::NotText => RefusalReason::NotAuthentic,
+        }
+    }
+}
+
+/// Milliseconds until the next attempt, after each for which the relay had nothing; after the last of
+/// these the file is given up. A relay may be back from a backup, or its disk slow to come up.
+const PATIENCE: [u64; 5] = [MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, 24 * HOUR];
+/// Milliseconds after which the life of a blob begins anew when another envelope names it.
+const RENEW_AFTER: u64 = DAY;
 
 /// A file being uploaded; what a later run needs to go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,18 +94,106 @@ pub(super) fn offer(
     blob: BlobId,
 ) -> Result<(), EngineError> {
     if let Some(Transfer::Upload { write_key, .. }) = tx.transfer(blob.as_bytes())? {
-        let waiting = Vec::new();
-        tx.save_transfer(&Transfer::Offered { to, message, blob, write_key, waiting });
+        let (waiting, renewed_at) = (Vec::new(), tx.now);
+        tx.save_transfer(&Transfer::Offered { to, message, blob, write_key, waiting, renewed_at });
     }
     Ok(())
 }
 
-/// Takes a message off the list of files to fetch.
-pub(super) fn forget(tx: &mut Tx<'_, '_>, user: &UserId, fetched: &MessageId) {
-    tx.delete_transfer(&Transfer::Download { from: *user, message: *fetched });
+/// Has a file fetched that was given up, or that is to wait.
+pub(super) fn retry(
+    tx: &mut Tx<'_, '_>,
+    user: &UserId,
+    message: &MessageId,
+) -> Result<(), EngineError> {
+    if let Some(download) = tx.download(user, message)? {
+        let fresh = Download::new(download.from, download.message, download.kind);
+        tx.save_transfer(&Transfer::Download(fresh));
+    }
+    Ok(())
+}
+
+/// Returns the receipt that a message of the history has by now; `None` for one that is not there.
+pub(super) fn receipt_of(
+    tx: &Tx<'_, '_>,
+    user: &UserId,
+    message: &MessageId,
+) -> Result<Option<ReceiptKind>, EngineError> {
+    if tx.message_index(user, message)?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(match tx.download(user, message)? {
+        Some(Download { given_up: Some(failure), .. }) => ReceiptKind::Refused(failure.refusal()),
+        // The person can't have it before it is fetched.
+        Some(Download { kind: FileKind::LongText, .. }) => ReceiptKind::Held,
+        Some(Download { kind: FileKind::File, .. }) | None => ReceiptKind::Delivered,
+    }))
 }
 
 impl Engine {
+    /// A file could not be fetched: it waits for the next attempt, or is given up and both sides told.
+    pub(super) fn fetch_failed(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        user: &UserId,
+        message: &MessageId,
+        failure: FetchFailure,
+    ) -> Result<(), EngineError> {
+        let Some(mut download) = tx.download(user, message)? else { return Ok(()) };
+        if download.given_up.is_some() {
+            return Ok(());
+        }
+        let patience = PATIENCE.get(usize::try_from(download.failures).unwrap_or(usize::MAX));
+        match (failure, patience) {
+            (FetchFailure::Unavailable, Some(patience)) => {
+                download.failures += 1;
+                download.not_before = tx.now.plus(*patience);
+                tx.save_transfer(&Transfer::Download(download));
+                return Ok(());
+            }
+            _ => download.given_up = Some(failure),
+        }
+        tx.save_transfer(&Transfer::Download(download));
+        let (_, entry) = find(tx, user, message)?;
+        let Some(mut contact) = tx.contact(user)? else { return Ok(()) };
+        let name = match body_of(&entry) {
+            Some(Body::File(manifest)) => manifest.name,
+            _ => String::new(),
+        };
+        let (from, room, message) = (sender(&contact), room_of(tx, &entry)?, *message);
+        tx.event(Event::FileFailed { from, room, message, name, reason: failure });
+        self.owe_all(tx, &mut contact, message, ReceiptKind::Refused(failure.refusal()));
+        tx.save_contact(&contact);
+        Ok(())
+    }
+
+    /// The life of a blob at the relay begins anew when an envelope that names it goes out long after
+    /// the one before: who gets that one must be able to fetch it.
+    pub(super) fn renew_blob(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        entry: &OutboxEntry,
+    ) -> Result<(), EngineError> {
+        if tx.now.since(entry.created_at) < RENEW_AFTER {
+            return Ok(());
+        }
+        let Some(manifest) = manifest_of(tx, entry)? else { return Ok(()) };
+        let key = *manifest.blob_id.as_bytes();
+        let Some(Transfer::Offered { to, message, blob, write_key, waiting, renewed_at }) =
+            tx.transfer(&key)?
+        else {
+            return Ok(());
+        };
+        if tx.now.since(renewed_at) < RENEW_AFTER {
+            return Ok(());
+        }
+        let request = Request::CompleteBlob { blob, write_key: write_key.clone() };
+        let renewed_at = tx.now;
+        tx.save_transfer(&Transfer::Offered { to, message, blob, write_key, waiting, renewed_at });
+        self.ask(tx, request, Pending::RenewBlob);
+        Ok(())
+    }
+
     /// Long texts whose sending was cut off are not gone on with: the person was told and has the text.
     pub(super) fn drop_cut_off_texts(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
         for transfer in tx.transfers()? {
@@ -89,7 +216,8 @@ impl Engine {
         fetched: &MessageId,
     ) -> Result<(), EngineError> {
         for transfer in tx.transfers()? {
-            let Transfer::Offered { to, message, blob, write_key, waiting } = transfer else {
+            let Transfer::Offered { to, message, blob, write_key, waiting, renewed_at } = transfer
+            else {
                 continue;
             };
             if message != *fetched {
@@ -101,15 +229,16 @@ impl Engine {
                 // Only one of those who were sent it counts, each once.
                 Conversation::Room(_) if left.len() == waiting.len() => continue,
                 Conversation::Room(_) if !left.is_empty() => {
-                    let offered = Transfer::Offered { to, message, blob, write_key, waiting: left };
+                    let waiting = left;
+                    let offered =
+                        Transfer::Offered { to, message, blob, write_key, waiting, renewed_at };
                     tx.save_transfer(&offered);
                     continue;
                 }
                 Conversation::User(_) | Conversation::Room(_) => {}
             }
-            let key = write_key.clone();
-            tx.delete_transfer(&Transfer::Offered { to, message, blob, write_key, waiting: left });
-            let request = Request::DeleteBlob { blob, write_key: key };
+            tx.delete_transfer_at(blob.as_bytes());
+            let request = Request::DeleteBlob { blob, write_key };
             self.ask(tx, request, Pending::DeleteBlob);
         }
         Ok(())
@@ -167,7 +296,7 @@ impl Engine {
         user: &UserId,
         message: &MessageId,
     ) -> Result<(), EngineError> {
-        forget(tx, user, message);
+        tx.delete_transfer_at(&Download::key(user, message));
         let mut contact = tx.contact(user)?.ok_or(EngineError::UnknownContact)?;
         self.owe_read(tx, &mut contact, *message);
         tx.save_contact(&contact);
@@ -184,6 +313,20 @@ fn find(
     let conversation = index.room.map_or(Conversation::User(*user), Conversation::Room);
     let entry = tx.history(conversation, index.history)?.ok_or(EngineError::UnknownContact)?;
     Ok((index.history, entry))
+}
+
+/// Returns the file that an outgoing message names.
+fn manifest_of(tx: &Tx<'_, '_>, entry: &OutboxEntry) -> Result<Option<Manifest>, EngineError> {
+    let body = match &entry.content {
+        OutboxContent::Own(content) => Content::decode(content).ok().map(|content| content.body),
+        OutboxContent::Shared { .. } => {
+            tx.payload(&entry.message)?.and_then(|payload| room_content(&payload)).map(|c| c.body)
+        }
+    };
+    Ok(match body {
+        Some(Body::File(manifest) | Body::LongText(manifest)) => Some(manifest),
+        _ => None,
+    })
 }
 
 /// Returns what a message of the history says.

@@ -2,23 +2,24 @@
 
 use super::contacts::{accept_record, sender};
 use super::devices::named_devices;
+use super::files::receipt_of;
 use super::outbound::{leave_outbox, set_status};
-use super::rooms::{Fate, shared_done};
+use super::rooms::{Fate, HOLD_FOR, shared_done};
 use super::sessions::{add_session, incoming_tag};
 use super::tx::Tx;
 use super::{Asker, Engine, EngineError, Event, FileKind};
 use crate::agreement::open_first;
 use crate::crypto::kdf::sha256;
-use crate::ids::{Conversation, DAY, DeviceAddress, HOUR, MINUTE, MessageId, SessionId, Timestamp};
+use crate::ids::{Conversation, DAY, DeviceAddress, HOUR, MINUTE, SessionId, Timestamp};
 use crate::keys::{LAST_RESORT_LIFE, PrekeyKind, RecordHistory, UserRecord};
 use crate::membership::RoomKind;
 use crate::ratchet::OpenMessageError;
 use crate::store::Table;
 use crate::store::rows::{
-    Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxEntry,
-    OutboxState, Seen, Transfer,
+    Contact, ContactStanding, Direction, Download, HistoryEntry, MessageIndex, MessageStatus,
+    OutboxEntry, OutboxState, Seen, Transfer,
 };
-use crate::wire::content::{Body, ChainPosition, Content, Receipt, ReceiptKind};
+use crate::wire::content::{Body, ChainPosition, Content, Receipt, ReceiptKind, RefusalReason};
 use crate::wire::envelope::{EnvelopeKind, FirstBlock};
 use crate::wire::relay::{Delivery, Request};
 
@@ -38,7 +39,7 @@ const MAX_MISSING: usize = 2_000;
 /// What an envelope turned out to be.
 enum Opened {
     /// A content, from this device.
-    Content { from: DeviceAddress, message: Option<MessageId>, first: Option<SeenFirst> },
+    Content { from: DeviceAddress, receipt: Option<Receipt>, first: Option<SeenFirst> },
     /// Nothing that could be opened.
     Failed { from: Option<DeviceAddress> },
     /// Not to be opened: blocked, over a limit, unknown tag.
@@ -78,36 +79,29 @@ impl Engine {
     fn process(&mut self, tx: &mut Tx<'_, '_>, delivery: &Delivery) -> Result<(), EngineError> {
         let hash = sha256(&[&delivery.blob]);
         if let Some(seen) = tx.seen(&hash)? {
-            if let (Some(from), Some(message)) = (seen.from, seen.message)
-                && let Some(mut contact) = tx.contact(&from.user)?
-                && contact.standing != ContactStanding::Blocked
-            {
-                self.owe_receipt(tx, &mut contact, from, message, ReceiptKind::Delivered);
-                tx.save_contact(&contact);
-            }
-            return Ok(());
+            return self.receipt_again(tx, &seen);
         }
         let opened = match delivery.kind {
             EnvelopeKind::Session => self.open_session_message(tx, delivery)?,
             EnvelopeKind::First => self.open_first_message(tx, delivery)?,
         };
         let keep_until = tx.now.plus(REMEMBER);
-        let mut seen = Seen { hash, keep_until, from: None, message: None, session: None };
+        let mut seen = Seen { hash, keep_until, from: None, receipt: None, session: None };
         match opened {
             Opened::Dropped => return Ok(()),
             Opened::Failed { from } => {
                 seen.from = from;
                 tx.event(Event::Undecryptable { from: from.map(|f| f.user) });
             }
-            Opened::Content { from, message, first } => {
+            Opened::Content { from, receipt, first } => {
                 seen.from = Some(from);
-                seen.message = message;
+                seen.receipt = receipt;
                 if let Some(first) = first {
                     let seen = Seen {
                         hash: first.hash,
                         keep_until: first.keep_until,
                         from: Some(from),
-                        message: None,
+                        receipt: None,
                         session: Some(first.session),
                     };
                     tx.save_seen(&seen);
@@ -115,6 +109,28 @@ impl Engine {
             }
         }
         tx.save_seen(&seen);
+        Ok(())
+    }
+
+    /// An envelope came again: its receipt is repeated, as it is by now.
+    fn receipt_again(&mut self, tx: &mut Tx<'_, '_>, seen: &Seen) -> Result<(), EngineError> {
+        let (Some(from), Some(given)) = (seen.from, seen.receipt) else { return Ok(()) };
+        let Some(mut contact) = tx.contact(&from.user)? else { return Ok(()) };
+        if contact.standing == ContactStanding::Blocked {
+            return Ok(());
+        }
+        let message = given.message_id;
+        let since = Timestamp(seen.keep_until.0.saturating_sub(REMEMBER));
+        let kind = match (receipt_of(tx, &from.user, &message)?, given.kind) {
+            (Some(kind), _) => kind,
+            // A message to a room that could never be judged: that it was refused may have been lost.
+            (None, ReceiptKind::Held) if tx.now.since(since) >= HOLD_FOR => {
+                ReceiptKind::Refused(RefusalReason::Expired)
+            }
+            (None, kind) => kind,
+        };
+        self.owe_receipt(tx, &mut contact, from, message, kind);
+        tx.save_contact(&contact);
         Ok(())
     }
 
@@ -144,9 +160,9 @@ impl Engine {
             match session.open(&delivery.blob, tx.now) {
                 Ok(content) => {
                     tx.save_session(&session);
-                    let message = self.take_content(tx, &mut contact, from, &content)?;
+                    let receipt = self.take_content(tx, &mut contact, from, &content)?;
                     tx.save_contact(&contact);
-                    return Ok(Opened::Content { from, message, first: None });
+                    return Ok(Opened::Content { from, receipt, first: None });
                 }
                 Err(OpenMessageError::NotOfThisSession) => {}
                 Err(_) => break,
@@ -213,15 +229,16 @@ impl Engine {
         if tx.contact(&user)?.is_none() && contact.standing == ContactStanding::Request {
             self.new_strangers += 1;
         }
-        let mut message = self.take_content(tx, &mut contact, from, &content)?;
+        let mut receipt = self.take_content(tx, &mut contact, from, &content)?;
         if let Ok(Content { message_id, body: Body::Profile(_), .. }) = Content::decode(&content) {
-            // Who began a session only to tell of himself has no tag of ours yet.
-            self.owe_receipt(tx, &mut contact, from, message_id, ReceiptKind::Delivered);
-            message = Some(message_id);
+            // A peer that opens a session only to send its profile has no delivery tag from us yet.
+            let kind = ReceiptKind::Delivered;
+            self.owe_receipt(tx, &mut contact, from, message_id, kind);
+            receipt = Some(Receipt { message_id, kind });
         }
         tx.save_contact(&contact);
         let first = Some(SeenFirst { hash, keep_until, session: accepted.session.id() });
-        Ok(Opened::Content { from, message, first })
+        Ok(Opened::Content { from, receipt, first })
     }
 
     /// A later message of a starter who has not heard from us yet repeats the block.
@@ -245,9 +262,9 @@ impl Engine {
             return Ok(Opened::Failed { from: Some(from) });
         };
         tx.save_session(&session);
-        let message = self.take_content(tx, &mut contact, from, &content)?;
+        let receipt = self.take_content(tx, &mut contact, from, &content)?;
         tx.save_contact(&contact);
-        Ok(Opened::Content { from, message, first: None })
+        Ok(Opened::Content { from, receipt, first: None })
     }
 
     /// Decides whether a starter may start: known or within the limits, not blocked, not forked.
@@ -319,14 +336,14 @@ impl Engine {
         Ok(tx.contacts_on_disk()?.iter().filter(is_held).count() + self.new_strangers)
     }
 
-    /// Takes an opened content in; returns the id that a receipt names.
+    /// Takes an opened content in; returns the receipt that it got.
     fn take_content(
         &mut self,
         tx: &mut Tx<'_, '_>,
         contact: &mut Contact,
         from: DeviceAddress,
         bytes: &[u8],
-    ) -> Result<Option<MessageId>, EngineError> {
+    ) -> Result<Option<Receipt>, EngineError> {
         let Ok(content) = Content::decode(bytes) else {
             tx.event(Event::Undecryptable { from: Some(from.user) });
             return Ok(None);
@@ -359,8 +376,9 @@ impl Engine {
             Body::RoomUpdate(update) => {
                 let id = content.message_id;
                 self.take_room_update(tx, from, update.clone())?;
-                self.owe_receipt(tx, contact, from, id, ReceiptKind::Delivered);
-                Ok(Some(id))
+                let kind = ReceiptKind::Delivered;
+                self.owe_receipt(tx, contact, from, id, kind);
+                Ok(Some(Receipt { message_id: id, kind }))
             }
             Body::RoomQuery { room, from_seq } => {
                 self.take_room_query(from, *room, *from_seq);
@@ -376,8 +394,9 @@ impl Engine {
                 if is_new {
                     self.show(tx, contact, content, bytes)?;
                 }
-                self.owe_receipt(tx, contact, from, id, ReceiptKind::Delivered);
-                Ok(Some(id))
+                let kind = receipt_of(tx, &from.user, &id)?.unwrap_or(ReceiptKind::Delivered);
+                self.owe_receipt(tx, contact, from, id, kind);
+                Ok(Some(Receipt { message_id: id, kind }))
             }
         }
     }
@@ -409,8 +428,8 @@ impl Engine {
             &message,
             &MessageIndex { history, outbox: Vec::new(), room: None },
         );
-        if matches!(content.body, Body::File(_) | Body::LongText(_)) {
-            tx.save_transfer(&Transfer::Download { from: peer, message });
+        if let Some(kind) = content.body.file_kind() {
+            tx.save_transfer(&Transfer::Download(Download::new(peer, message, kind)));
         }
         let (from, room) = (sender(contact), None);
         tx.event(match content.body {
@@ -485,6 +504,15 @@ fn follow_chain(
     }
 }
 
+/// The recipient's device has this copy, and tells later whether the person can have it: it is asked
+/// again after a day, in case that word was lost.
+fn hold_entry(tx: &mut Tx<'_, '_>, number: u64, mut entry: OutboxEntry) {
+    if let OutboxState::Sealed(sealed) | OutboxState::Accepted(sealed) = &mut entry.state {
+        (sealed.held, sealed.resent, sealed.sent_at) = (true, false, tx.now);
+        tx.save_outbox(number, &entry);
+    }
+}
+
 fn take_receipt(
     tx: &mut Tx<'_, '_>,
     contact: &Contact,
@@ -508,13 +536,23 @@ fn take_receipt(
     let status = match receipt.kind {
         ReceiptKind::Delivered => MessageStatus::Delivered,
         ReceiptKind::Read => MessageStatus::Read,
-        ReceiptKind::Refused => MessageStatus::NotDelivered,
+        ReceiptKind::Refused(_) => MessageStatus::Refused,
+        ReceiptKind::Held => {
+            for number in index.outbox {
+                if let Some(entry) = tx.outbox_entry(&from.user, number)?
+                    && entry.to == from
+                {
+                    hold_entry(tx, number, entry);
+                }
+            }
+            return Ok(());
+        }
     };
     // A copy that has yet to go out, to a device that has the message from another one of ours, has its
     // place in the chain: what follows would seem to miss it.
     let is_done = |entry: &OutboxEntry| entry.to == from && entry.state != OutboxState::Waiting;
     leave_outbox(tx, &from.user, &message, is_done)?;
-    if before < status {
+    if status.follows(before) {
         set_status(tx, &from.user, &message, status)?;
         tx.event(Event::Receipt { from: sender(contact), message, kind: receipt.kind });
     }
@@ -529,9 +567,14 @@ fn take_shared_receipt(
     receipt: &Receipt,
 ) -> Result<(), EngineError> {
     let message = receipt.message_id;
-    let is_refusal = receipt.kind == ReceiptKind::Refused;
+    let is_refusal = matches!(receipt.kind, ReceiptKind::Refused(_));
     for (number, entry) in tx.outbox(&from.user)? {
-        if entry.message == message && entry.to == from {
+        if entry.message != message || entry.to != from {
+            continue;
+        }
+        if receipt.kind == ReceiptKind::Held {
+            hold_entry(tx, number, entry);
+        } else {
             let fate = if is_refusal { Fate::Lost } else { Fate::Delivered };
             shared_done(tx, &from.user, number, &entry, fate)?;
         }

@@ -20,12 +20,16 @@ pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
     let (peer, kind) = match event {
         Event::Text { from, message, .. } => (from.user, JournalKind::Text(*message)),
         Event::FileSaved { from, message, .. } => (from.user, JournalKind::FileSaved(*message)),
+        Event::FileFailed { from, message, reason, .. } => {
+            (from.user, JournalKind::FileFailed(*message, *reason))
+        }
         Event::UnknownContent { from, message } => (from.user, JournalKind::Unknown(*message)),
         Event::Receipt { from, message, kind } => {
             let kind = match kind {
                 ReceiptKind::Delivered => JournalKind::Delivered(*message),
                 ReceiptKind::Read => JournalKind::Read(*message),
-                ReceiptKind::Refused => JournalKind::Refused(*message),
+                ReceiptKind::Refused(reason) => JournalKind::Refused(*message, *reason),
+                ReceiptKind::Held => return None,
             };
             (from.user, kind)
         }
@@ -188,10 +192,24 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
                 _ => return Ok(None),
             }
         }
+        JournalKind::FileFailed(message, reason) => {
+            let Some(entry) = history(store, &entry.peer, &message)? else {
+                return Ok(None);
+            };
+            let room = match &entry.room {
+                Some(room) => reference(store, room)?,
+                None => None,
+            };
+            let name = match body_of(&entry) {
+                Some(Body::File(manifest)) => manifest.name,
+                _ => String::new(),
+            };
+            Event::FileFailed { from, room, message, name, reason }
+        }
         JournalKind::Unknown(message) => Event::UnknownContent { from, message },
         JournalKind::Delivered(message) => receipt(message, ReceiptKind::Delivered),
         JournalKind::Read(message) => receipt(message, ReceiptKind::Read),
-        JournalKind::Refused(message) => receipt(message, ReceiptKind::Refused),
+        JournalKind::Refused(message, reason) => receipt(message, ReceiptKind::Refused(reason)),
         JournalKind::NotDelivered(message) => Event::NotDelivered { to: entry.peer, message },
         JournalKind::Gap(missing) => Event::Gap { from, room, missing },
         JournalKind::OutOfOrder => Event::OutOfOrder { from, room },

@@ -32,7 +32,7 @@ mod tx;
 pub use account::{NewProfile, Rejoin};
 pub use command::Command;
 pub use event::{Acquaintance, Event, FileKind, LookupError, Sender};
-pub use files::Upload;
+pub use files::{FetchFailure, Upload};
 pub use presence::Visibility;
 pub use query::{ContactView, HistoryView, ProfileView, Registration};
 pub use readers::{BadProgramName, ProgramName, Reader};
@@ -158,6 +158,7 @@ enum Pending {
     Send(Vec<Sent>),
     Query(Vec<(UserId, u64)>),
     DeleteBlob,
+    RenewBlob,
     ShowPresence,
     Presence {
         ticket: u64,
@@ -341,7 +342,10 @@ impl Engine {
             Command::LongTextFetched { from, message, text } => {
                 self.long_text_fetched(&mut tx, &from, &message, text)?;
             }
-            Command::FileGone { from, message } => files::forget(&mut tx, &from, &message),
+            Command::FetchFailed { from, message, failure } => {
+                self.fetch_failed(&mut tx, &from, &message, failure)?;
+            }
+            Command::RetryFetch { from, message } => files::retry(&mut tx, &from, &message)?,
             Command::FileSaved { from, message, path } => {
                 self.file_saved(&mut tx, &from, &message, path)?;
             }
@@ -478,7 +482,10 @@ impl Engine {
             }
             (Pending::Room { room, ask }, answer) => self.room_answered(tx, room, ask, answer),
             (
-                Pending::Query(_) | Pending::DeleteBlob | Pending::ShowPresence,
+                Pending::Query(_)
+                | Pending::DeleteBlob
+                | Pending::RenewBlob
+                | Pending::ShowPresence,
                 Answer::Failure(_) | Answer::Done,
             ) => Ok(()),
             _ => Err(EngineError::RelayMisbehaved),

@@ -72,7 +72,8 @@ pub(super) fn seal(
     tx.save_session(&session);
     let key = IdempotencyKey::generate(tx.rng);
     let blob = Bytes::from(blob);
-    Ok(Some(SealedEnvelope { kind, tag, blob, key, sent_at: tx.now, resent: false }))
+    let sent_at = tx.now;
+    Ok(Some(SealedEnvelope { kind, tag, blob, key, sent_at, resent: false, held: false }))
 }
 
 pub(super) fn envelope(to: DeviceAddress, sealed: &SealedEnvelope) -> Envelope {
@@ -237,6 +238,7 @@ impl Engine {
                 Err(error) => return Err(error),
                 Ok(None | Some(None)) => unsealed.push(entry.to),
                 Ok(Some(Some(sealed))) => {
+                    self.renew_blob(tx, &entry)?;
                     envelopes.push((Sent::Outbox(*user, number), envelope(entry.to, &sealed)));
                     entry.state = OutboxState::Sealed(sealed);
                     tx.save_outbox(number, &entry);
@@ -299,7 +301,7 @@ pub(super) fn set_status_in(
         return Ok(());
     };
     if let Direction::Outgoing(before) = entry.direction
-        && before < status
+        && status.follows(before)
     {
         entry.direction = Direction::Outgoing(status);
         tx.save_history(index.history, &entry);

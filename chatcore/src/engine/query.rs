@@ -2,11 +2,11 @@
 
 use super::files::body_of;
 use super::rooms::{RoomRef, reference};
-use super::{ContactStanding, Direction, EngineError, FileKind, Upload};
+use super::{ContactStanding, Direction, EngineError, FetchFailure, FileKind, Upload};
 use crate::file::Manifest;
 use crate::ids::{Conversation, MessageId, Timestamp, UserId};
 use crate::keys::{IdentityKey, Nickname, RelayKey};
-use crate::store::rows::{Admission, Contact, Transfer};
+use crate::store::rows::{Admission, Contact, Download, Transfer};
 use crate::store::{Direction as Order, Key, Store, StoreError, Table, Value};
 use crate::trust::{SafetyNumber, Trust};
 use crate::wire::content::Body;
@@ -201,9 +201,21 @@ pub struct WaitingFile {
     pub sent_at: Timestamp,
     /// Our clock.
     pub received_at: Timestamp,
+    /// The next attempt is due then: the relay did not have it at the last one.
+    pub not_before: Timestamp,
+    /// Why it is not fetched any more, unless a person asks for it.
+    pub given_up: Option<FetchFailure>,
 }
 
-/// Returns the received files that are not fetched yet, oldest first.
+impl WaitingFile {
+    /// Tells whether it is to be fetched now.
+    #[must_use]
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.given_up.is_none() && self.not_before <= now
+    }
+}
+
+/// Returns the received files that are not fetched yet, also those that were given up, oldest first.
 ///
 /// # Errors
 /// [`EngineError::Store`].
@@ -211,8 +223,8 @@ pub fn waiting_files(store: &dyn Store) -> Result<Vec<WaitingFile>, EngineError>
     let mut waiting = Vec::new();
     for row in store.list(Table::Transfers)? {
         let transfer = storage::decode_transfer(&row).map_err(damaged)?;
-        if let Transfer::Download { from, message } = transfer {
-            waiting.extend(waiting_file(store, &from, message)?);
+        if let Transfer::Download(download) = transfer {
+            waiting.extend(waiting_file(store, &download)?);
         }
     }
     waiting.sort_by_key(|file| (file.received_at, file.message));
@@ -221,9 +233,10 @@ pub fn waiting_files(store: &dyn Store) -> Result<Vec<WaitingFile>, EngineError>
 
 fn waiting_file(
     store: &dyn Store,
-    from: &UserId,
-    message: MessageId,
+    download: &Download,
 ) -> Result<Option<WaitingFile>, EngineError> {
+    let Download { from, message, not_before, given_up, .. } = *download;
+    let from = &from;
     let key = [from.as_bytes().as_slice(), message.as_bytes()].concat();
     let Some(index) = store.load(&Key::new(Table::Messages, &key))? else {
         return Ok(None);
@@ -252,7 +265,17 @@ fn waiting_file(
     };
     let (sent_at, received_at) = (entry.sent_at, entry.received_at);
     let from = view(&contact);
-    Ok(Some(WaitingFile { from, room, message, manifest, kind, sent_at, received_at }))
+    Ok(Some(WaitingFile {
+        from,
+        room,
+        message,
+        manifest,
+        kind,
+        sent_at,
+        received_at,
+        not_before,
+        given_up,
+    }))
 }
 
 /// Returns the uploads that are not done.

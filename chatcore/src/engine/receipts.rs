@@ -39,13 +39,24 @@ impl Engine {
         self.owe_within(tx, contact, to, Receipt { message_id, kind }, ROOM_RECEIPT_DELAY);
     }
 
-    /// Owes every device of a user the word that a message of his was seen.
+    /// Owes every device of a user the word that a message of theirs was seen.
     pub(super) fn owe_read(&mut self, tx: &Tx<'_, '_>, contact: &mut Contact, message: MessageId) {
+        self.owe_all(tx, contact, message, ReceiptKind::Read);
+    }
+
+    /// Owes every device of a user the same receipt.
+    pub(super) fn owe_all(
+        &mut self,
+        tx: &Tx<'_, '_>,
+        contact: &mut Contact,
+        message: MessageId,
+        kind: ReceiptKind,
+    ) {
         let user = contact.user();
         let devices: Vec<_> = contact.devices.iter().map(|d| d.id).collect();
         for device in devices {
             let from = DeviceAddress { user, device };
-            self.owe_receipt(tx, contact, from, message, ReceiptKind::Read);
+            self.owe_receipt(tx, contact, from, message, kind);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::ids::{
 use crate::keys::{PrekeySecret, Signed};
 use crate::ratchet::Session;
 use crate::store::rows::{
-    Contact, HeldMessage, HistoryEntry, JournalEntry, MessageIndex, OutboxEntry, Payload,
+    Contact, Download, HeldMessage, HistoryEntry, JournalEntry, MessageIndex, OutboxEntry, Payload,
     PayloadCounts, Profile, RoomRow, RoomSender, Seen, Transfer,
 };
 use crate::store::{Changes, Direction, Key, Store, StoreError, Table, Value};
@@ -326,6 +326,22 @@ impl<'c, 'a> Tx<'c, 'a> {
 
     pub(super) fn transfer(&self, key: &[u8]) -> Result<Option<Transfer>, EngineError> {
         self.load_as(&Key::new(Table::Transfers, key), storage::decode_transfer)
+    }
+
+    pub(super) fn delete_transfer_at(&mut self, key: &[u8]) {
+        self.changes.delete(Key::new(Table::Transfers, key));
+    }
+
+    /// Returns how far the file of a received message is.
+    pub(super) fn download(
+        &self,
+        from: &UserId,
+        message: &MessageId,
+    ) -> Result<Option<Download>, EngineError> {
+        Ok(match self.transfer(&Download::key(from, message))? {
+            Some(Transfer::Download(download)) => Some(download),
+            _ => None,
+        })
     }
 
     /// Files on their way as they were before this step.

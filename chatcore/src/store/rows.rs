@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-use crate::engine::Visibility;
+use crate::engine::{FetchFailure, FileKind, Visibility};
 use crate::file::Manifest;
 use crate::ids::{
     BlobId, Conversation, DeliveryTag, DeviceAddress, DeviceId, EventHash, IdempotencyKey,
@@ -15,7 +15,7 @@ use crate::keys::{
 use crate::membership::{Act, Joined, RoomKind};
 use crate::room::RegisterSecret;
 use crate::trust::Trust;
-use crate::wire::content::Receipt;
+use crate::wire::content::{Receipt, RefusalReason};
 use crate::wire::envelope::EnvelopeKind;
 use crate::wire::relay::WriteKey;
 
@@ -267,8 +267,8 @@ pub(crate) struct Seen {
     pub(crate) hash: [u8; 32],
     pub(crate) keep_until: Timestamp,
     pub(crate) from: Option<DeviceAddress>,
-    /// To repeat its receipt.
-    pub(crate) message: Option<MessageId>,
+    /// What was receipted, to be repeated.
+    pub(crate) receipt: Option<Receipt>,
     /// Session that a first message made.
     pub(crate) session: Option<SessionId>,
 }
@@ -293,6 +293,8 @@ pub(crate) struct SealedEnvelope {
     pub(crate) key: IdempotencyKey,
     pub(crate) sent_at: Timestamp,
     pub(crate) resent: bool,
+    /// The recipient's device has it, the person not yet: another receipt is to come.
+    pub(crate) held: bool,
 }
 
 /// What an outbox entry sends.
@@ -337,12 +339,30 @@ pub enum MessageStatus {
     Queued,
     /// The relay has it.
     AtRelay,
-    /// The recipient's device has it.
+    /// The recipient can have it.
     Delivered,
     /// The recipient saw or fetched it.
     Read,
-    /// Given up, or refused by the recipient.
+    /// Given up: no receipt came in time.
     NotDelivered,
+    /// Refused by the recipient.
+    Refused,
+}
+
+impl MessageStatus {
+    /// Tells whether a message that stands at `before` comes to stand here: never back, but a receipt
+    /// lifts what was given up too soon, and one who fetched after all lifts his refusal.
+    pub(crate) fn follows(self, before: Self) -> bool {
+        match (before, self) {
+            (Self::Read, _) => false,
+            (Self::Refused, _) => self == Self::Read,
+            (Self::NotDelivered, _) => {
+                matches!(self, Self::Delivered | Self::Read | Self::Refused)
+            }
+            (_, Self::NotDelivered) => before < Self::Delivered,
+            _ => before < self,
+        }
+    }
 }
 
 /// Who wrote a message of a conversation.
@@ -412,9 +432,37 @@ pub(crate) enum Transfer {
         write_key: WriteKey,
         /// Of a file sent to a room: who has not fetched it.
         waiting: Vec<UserId>,
+        /// When its life at the relay last began.
+        renewed_at: Timestamp,
     },
     /// Received and not fetched yet.
-    Download { from: UserId, message: MessageId },
+    Download(Download),
+}
+
+/// A file, or a long text, that was received and not fetched yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Download {
+    pub(crate) from: UserId,
+    pub(crate) message: MessageId,
+    pub(crate) kind: FileKind,
+    /// Attempts for which the relay had nothing.
+    pub(crate) failures: u32,
+    /// When the next attempt is due.
+    pub(crate) not_before: Timestamp,
+    /// Why it is not fetched any more, unless the person asks for it.
+    pub(crate) given_up: Option<FetchFailure>,
+}
+
+impl Download {
+    pub(crate) const fn new(from: UserId, message: MessageId, kind: FileKind) -> Self {
+        let not_before = Timestamp(0);
+        Self { from, message, kind, failures: 0, not_before, given_up: None }
+    }
+
+    /// Returns the natural key of the download of a message.
+    pub(crate) fn key(from: &UserId, message: &MessageId) -> Vec<u8> {
+        [from.as_bytes().as_slice(), message.as_bytes()].concat()
+    }
 }
 
 impl Transfer {
@@ -423,9 +471,7 @@ impl Transfer {
         match self {
             Self::Upload { manifest, .. } => manifest.blob_id.as_bytes().to_vec(),
             Self::Offered { blob, .. } => blob.as_bytes().to_vec(),
-            Self::Download { from, message } => {
-                [from.as_bytes().as_slice(), message.as_bytes()].concat()
-            }
+            Self::Download(download) => Download::key(&download.from, &download.message),
         }
     }
 }
@@ -438,7 +484,8 @@ pub(crate) enum JournalKind {
     Unknown(MessageId),
     Delivered(MessageId),
     Read(MessageId),
-    Refused(MessageId),
+    Refused(MessageId, RefusalReason),
+    FileFailed(MessageId, FetchFailure),
     NotDelivered(MessageId),
     Gap(u64),
     OutOfOrder,

@@ -1,6 +1,6 @@
 use super::{array, hex, list, number, read, text};
 use crate::ids::{DeliveryTag, MessageId, Timestamp};
-use crate::wire::content::{Body, Content, ReceiptKind};
+use crate::wire::content::{Body, Content, ReceiptKind, RefusalReason};
 use crate::wire::envelope::{pad, unpad};
 
 #[test]
@@ -21,12 +21,18 @@ fn contents_are_as_written() {
         assert_eq!(content.receipts.len(), receipts.len(), "{name}");
         for (receipt, expected) in content.receipts.iter().zip(receipts) {
             assert_eq!(receipt.message_id.as_bytes()[..], hex(expected, "message_id"));
-            let kind = match receipt.kind {
-                ReceiptKind::Delivered => 1,
-                ReceiptKind::Read => 2,
-                ReceiptKind::Refused => 3,
+            let (kind, reason) = match receipt.kind {
+                ReceiptKind::Delivered => (1, 0),
+                ReceiptKind::Read => (2, 0),
+                ReceiptKind::Refused(RefusalReason::Other) => (3, 0),
+                ReceiptKind::Refused(RefusalReason::NotAllowed) => (3, 1),
+                ReceiptKind::Refused(RefusalReason::Expired) => (3, 2),
+                ReceiptKind::Refused(RefusalReason::Unavailable) => (3, 3),
+                ReceiptKind::Refused(RefusalReason::NotAuthentic) => (3, 4),
+                ReceiptKind::Held => (4, 0),
             };
-            assert_eq!(expected["kind"].as_u64().unwrap_or(kind), kind, "{name}");
+            assert_eq!(number(expected, "kind"), kind, "{name}");
+            assert_eq!(expected["reason"].as_u64().unwrap_or(0), reason, "{name}");
         }
         let kind = match &content.body {
             Body::Text(said) => {

@@ -8,6 +8,7 @@ use super::directory::{signed_from, signed_into};
 use super::file::{manifest_from, manifest_into};
 use super::limits::{MAX_RECEIPTS, MAX_TEXT, MAX_UPDATE_EVENTS};
 use super::{WireError, array, at_most};
+use crate::engine::FileKind;
 use crate::file::Manifest;
 use crate::ids::{DeliveryTag, EventHash, MessageId, RoomId, Timestamp};
 use crate::keys::Signed;
@@ -18,10 +19,84 @@ use crate::room::RegisterSecret;
 pub enum ReceiptKind {
     /// Stored at the recipient.
     Delivered,
-    /// Shown to the person.
+    /// The device has it, and the person can't have it yet: a long text that is not fetched, a message
+    /// to a room that can't be judged. Another receipt follows.
+    Held,
+    /// Shown to the person, or fetched.
     Read,
-    /// Not taken.
-    Refused,
+    /// The person won't have it.
+    Refused(RefusalReason),
+}
+
+/// Why a message is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RefusalReason {
+    /// The room's rules do not allow it.
+    NotAllowed,
+    /// It was held, and could not be judged in time.
+    Expired,
+    /// The relay does not have what the message names.
+    Unavailable,
+    /// What the message names is not what the relay has.
+    NotAuthentic,
+    /// A reason that this version does not know.
+    Other,
+}
+
+impl RefusalReason {
+    /// Returns the stable word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotAllowed => "not_allowed",
+            Self::Expired => "expired",
+            Self::Unavailable => "unavailable",
+            Self::NotAuthentic => "not_authentic",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl ReceiptKind {
+    /// Returns the numbers of kind and reason, as on the wire; rows of the store have the same.
+    pub(in crate::wire) fn to_numbers(self) -> (i32, i32) {
+        let refused = |reason: RefusalReason| match reason {
+            RefusalReason::Other => 0,
+            RefusalReason::NotAllowed => 1,
+            RefusalReason::Expired => 2,
+            RefusalReason::Unavailable => 3,
+            RefusalReason::NotAuthentic => 4,
+        };
+        match self {
+            Self::Delivered => (1, 0),
+            Self::Read => (2, 0),
+            Self::Refused(reason) => (3, refused(reason)),
+            Self::Held => (4, 0),
+        }
+    }
+
+    pub(in crate::wire) const fn from_numbers(kind: i32, reason: i32) -> Result<Self, WireError> {
+        Ok(match kind {
+            1 => Self::Delivered,
+            2 => Self::Read,
+            3 => Self::Refused(RefusalReason::from_number(reason)),
+            4 => Self::Held,
+            _ => return Err(WireError::BadValue("receipt kind")),
+        })
+    }
+}
+
+impl RefusalReason {
+    /// A later version's reason is no error.
+    const fn from_number(number: i32) -> Self {
+        match number {
+            1 => Self::NotAllowed,
+            2 => Self::Expired,
+            3 => Self::Unavailable,
+            4 => Self::NotAuthentic,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// A receipt for one message.
@@ -70,6 +145,18 @@ pub enum Body {
     },
     /// A kind this version does not know.
     Unknown,
+}
+
+impl Body {
+    /// Tells whether it names a file, and what that is.
+    #[must_use]
+    pub const fn file_kind(&self) -> Option<FileKind> {
+        match self {
+            Self::File(_) => Some(FileKind::File),
+            Self::LongText(_) => Some(FileKind::LongText),
+            _ => None,
+        }
+    }
 }
 
 /// News of a room: a wake-up, an invitation, keys, or an answer to a question.
@@ -323,20 +410,11 @@ fn body_into(body: &Body) -> Option<pb::content::Body> {
 fn receipt_from(receipt: &pb::Receipt) -> Result<Receipt, WireError> {
     Ok(Receipt {
         message_id: MessageId::from_bytes(array(&receipt.message_id, "receipt")?),
-        kind: match receipt.kind() {
-            pb::ReceiptKind::Delivered => ReceiptKind::Delivered,
-            pb::ReceiptKind::Read => ReceiptKind::Read,
-            pb::ReceiptKind::Refused => ReceiptKind::Refused,
-            pb::ReceiptKind::Unspecified => return Err(WireError::BadValue("receipt kind")),
-        },
+        kind: ReceiptKind::from_numbers(receipt.kind, receipt.reason)?,
     })
 }
 
 fn receipt_into(receipt: &Receipt) -> pb::Receipt {
-    let kind = match receipt.kind {
-        ReceiptKind::Delivered => pb::ReceiptKind::Delivered,
-        ReceiptKind::Read => pb::ReceiptKind::Read,
-        ReceiptKind::Refused => pb::ReceiptKind::Refused,
-    };
-    pb::Receipt { message_id: receipt.message_id.as_bytes().to_vec(), kind: kind.into() }
+    let (kind, reason) = receipt.kind.to_numbers();
+    pb::Receipt { message_id: receipt.message_id.as_bytes().to_vec(), kind, reason }
 }

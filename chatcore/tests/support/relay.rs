@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use chatcore::engine::Command;
-use chatcore::ids::{DeliveryTag, DeviceAddress, IdempotencyKey, RoomId, Timestamp, UserId};
+use chatcore::ids::{
+    BlobId, DeliveryTag, DeviceAddress, IdempotencyKey, RoomId, Timestamp, UserId,
+};
 use chatcore::keys::{
     Nickname, PrekeyKind, PrekeyRecord, RelayKey, RelayKeyPair, Signed, UserRecord,
 };
@@ -77,6 +79,8 @@ pub(crate) struct Relay {
     pretended: BTreeMap<String, UserId>,
     /// Who is connected and may be seen, by which tags.
     pub(crate) visible: BTreeMap<DeviceAddress, Vec<DeliveryTag>>,
+    /// How often the life of a blob began anew.
+    pub(crate) renewed: BTreeMap<BlobId, usize>,
     pub(crate) rooms: RelayRooms,
     pub(crate) now: Timestamp,
 }
@@ -102,6 +106,7 @@ impl Relay {
             unlisted: BTreeSet::new(),
             pretended: BTreeMap::new(),
             visible: BTreeMap::new(),
+            renewed: BTreeMap::new(),
             rooms: RelayRooms {
                 members_cap: 1_000,
                 page: 5,
@@ -226,6 +231,11 @@ impl Relay {
                 Answer::Queued(keys.iter().map(|key| self.is_queued(key)).collect())
             }
             Request::Ping => Answer::Pong,
+            Request::CompleteBlob { blob, .. } => {
+                *self.renewed.entry(blob).or_default() += 1;
+                Answer::Done
+            }
+            Request::DeleteBlob { .. } => Answer::Done,
             Request::ShowPresence { tags, .. } => {
                 self.visible.insert(from, tags);
                 Answer::Done

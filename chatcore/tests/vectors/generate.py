@@ -296,6 +296,9 @@ def envelope():
         "text with a hash, receipts and a tag": make_content("second text", text("more"), 2, digest, receipts=receipts[:2], next_tag=tag),
         "sequence number of three bytes": make_content("third text", text("x"), 70_000, digest),
         "empty with receipts": make_content("empty", {"kind": "empty"}, receipts=receipts[:3]),
+        "each kind of receipt": make_content("kinds", {"kind": "empty"}, receipts=[
+            receipts[0], receipts[1] | {"kind": 2}, receipts[2] | {"kind": 4},
+            *(receipts[3 + reason] | {"kind": 3, "reason": reason} for reason in range(5))]),
         "64 receipts": make_content("receipts", {"kind": "empty"}, receipts=receipts),
         "file": make_content("file", {"kind": "file", "manifest": a_manifest}, 3, digest),
         "long text": make_content("long", {"kind": "long_text", "manifest": long_manifest}, 4, digest),
@@ -323,6 +326,8 @@ def envelope():
     changed("previous_own_hash without a sequence number", sender_seq=0)
     changed("next_tag of 15 bytes", next_tag=tag[:15])
     changed("65 receipts", receipts=receipts + receipts[:1])
+    changed("receipt of an unknown kind", receipts=[receipts[0] | {"kind": 5}])
+    changed("receipt without a kind", receipts=[receipts[0] | {"kind": 0}])
     changed("receipt with a message_id of 15 bytes", receipts=[{"message_id": bytes(15), "kind": 1}])
 
     # Blobs of kind 2 for the longest content of each size and for one byte more, which takes the next size or none.

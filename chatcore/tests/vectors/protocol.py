@@ -286,7 +286,7 @@ class Noise:
 
 # ---- section 7: content and padding ----
 
-def receipt(r): return data(1, r["message_id"]) + num(2, r["kind"])
+def receipt(r): return data(1, r["message_id"]) + num(2, r["kind"]) + num(3, r.get("reason", 0))
 
 
 def manifest(m):
@@ -310,7 +310,7 @@ def check_content(message):
     f = parse(message)
     need(len(one(f, 1)) == 16 and len(one(f, 6)) == (32 if one(f, 5, 0) else 0) and len(one(f, 10)) in (0, 16), "a length")
     receipts, bodies = [parse(r) for r in every(f, 9)], [(n, v) for n, v in f if n >= 20]
-    need(len(receipts) <= 64 and all(len(one(r, 1)) == 16 for r in receipts), "receipts")
+    need(len(receipts) <= 64 and all(len(one(r, 1)) == 16 and one(r, 2, 0) in (1, 2, 3, 4) for r in receipts), "receipts")
     need(len(bodies) == 1, "exactly one body")
     if bodies[0][0] == 20:
         one(parse(bodies[0][1]), 1).decode()

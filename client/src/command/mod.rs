@@ -6,6 +6,7 @@ pub(crate) mod backup;
 mod completions;
 mod demo;
 mod exec;
+pub(crate) mod fetch;
 pub(crate) mod host;
 pub(crate) mod join;
 mod man;

@@ -230,6 +230,7 @@ const fn status(message: &HistoryView) -> &'static str {
         Direction::Outgoing(MessageStatus::Delivered) => "delivered",
         Direction::Outgoing(MessageStatus::Read) => "read",
         Direction::Outgoing(MessageStatus::NotDelivered) => "not_delivered",
+        Direction::Outgoing(MessageStatus::Refused) => "refused",
     }
 }
 

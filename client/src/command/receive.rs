@@ -4,20 +4,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chatcore::engine::query::WaitingFile;
-use chatcore::engine::{Command, Event, FileKind, ProgramName};
+use chatcore::engine::{Command, Event, ProgramName};
 use chatcore::net::{Client, ClientError, Notice, Options, Reconnect};
+use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep_until};
 
 use super::exec::{exec, is_message};
+use super::fetch::Fetching;
 use crate::cli::ReceiveArgs;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::names::Names;
 use crate::online::{Notices, Online};
 use crate::paths::download_folder;
-use crate::progress::Progress;
 use crate::session::{Serving, Session};
 use crate::show;
 
@@ -50,19 +50,24 @@ async fn drain(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<(
     let mut told = session.listen();
     let telling = tokio::spawn(session.teller().tell_all(notices));
     begin(&client, args).await?;
-    let mut failed = None;
-    let settle = async {
-        // Receipts for fetched files are due only after fetching.
+    let take_in = async {
         client.settle().await?;
-        fetch_all(context, &client, folder, &mut failed).await
+        // What is here is shown before anything is fetched, which may take long.
+        let printed = print_journal(context, &client, args).await?;
+        // Receipts for fetched files are due only after fetching.
+        let failed = Fetching::new(context, &client, folder).once().await?;
+        Ok::<_, CommandError>((printed, failed))
     };
     let listen = async { while !matches!(told.recv().await, Err(RecvError::Closed)) {} };
     let result = tokio::select! {
-        result = settle => result,
+        result = take_in => result,
         () = listen => Err(ClientError::Closed.into()),
     };
-    let printed = print_journal(context, &client, args).await?;
-    result?;
+    let printed = match &result {
+        Ok((Printed::Failed(_), _)) => Printed::All,
+        _ => print_journal(context, &client, args).await?,
+    };
+    let (first, failed) = result?;
     let settled = client.settle().await;
     serving.close().await;
     drop(session);
@@ -71,9 +76,9 @@ async fn drain(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<(
         let _ended = telling.await;
     }
     settled?;
-    match printed {
-        Printed::Failed(error) => Err(error),
-        Printed::All => failed.map_or(Ok(()), Err),
+    match (first, printed) {
+        (Printed::Failed(error), _) | (_, Printed::Failed(error)) => Err(error),
+        (Printed::All, Printed::All) => failed.map_or(Ok(()), Err),
     }
 }
 
@@ -88,8 +93,10 @@ async fn follow(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<
     tokio::spawn(session.teller().tell_all(Notices::Own(events)));
     client.online().await?;
     begin(&client, args).await?;
-    let mut failed = None;
-    fetch_all(context, &client, folder, &mut failed).await?;
+    let something_came = Notify::new();
+    // Beside what is shown: a large file holds nothing up.
+    let fetching = Fetching::new(context, &client, folder).go_on(&something_came);
+    tokio::pin!(fetching);
     let mut again = shown(context, &client, args).await?;
     let mut is_offline = false;
     loop {
@@ -100,6 +107,7 @@ async fn follow(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<
                 Err(RecvError::Lagged(_)) => None,
                 Err(RecvError::Closed) => return Err(ClientError::Closed.into()),
             },
+            error = &mut fetching => return Err(error.into()),
             () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
                 again = shown(context, &client, args).await?;
                 continue;
@@ -128,12 +136,9 @@ async fn follow(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<
             },
             _ => {}
         }
-        fetch_all(context, &client, folder, &mut failed).await?;
+        something_came.notify_one();
         if again.is_none() {
             again = shown(context, &client, args).await?;
-        }
-        if let Some(error) = failed.take() {
-            show::trouble(&error);
         }
     }
 }
@@ -217,37 +222,4 @@ async fn has(
         }
         None => Ok(client.shown(up_to).await?),
     }
-}
-
-/// Saves every file that waits; one that can't be saved does not hold up the others.
-pub(super) async fn fetch_all(
-    context: &Context,
-    client: &Client,
-    folder: &Path,
-    failed: &mut Option<CommandError>,
-) -> Result<(), CommandError> {
-    for waiting in client.waiting_files().await? {
-        match fetch(context, client, folder, &waiting).await {
-            Ok(()) => {}
-            Err(error @ ClientError::File(_)) => *failed = Some(error.into()),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-async fn fetch(
-    context: &Context,
-    client: &Client,
-    folder: &Path,
-    waiting: &WaitingFile,
-) -> Result<(), ClientError> {
-    let label = match waiting.kind {
-        FileKind::File => waiting.manifest.name.clone(),
-        FileKind::LongText => "a long text".to_owned(),
-    };
-    let mut progress = Progress::new(&context.output, &label, waiting.manifest.size);
-    client.fetch_file(waiting, folder, &mut |bytes| progress.advance(bytes)).await?;
-    progress.finish();
-    Ok(())
 }

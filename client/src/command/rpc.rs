@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 
 #[cfg(unix)]
 use super::exec;
+use super::fetch::Fetching;
 #[cfg(unix)]
 use super::receive::TRY_AGAIN;
-use super::receive::fetch_all;
 #[cfg(unix)]
 use crate::cli::ReceiveArgs;
 use crate::cli::RpcArgs;
@@ -35,7 +35,7 @@ use crate::session::remote::{Heard, Remote};
 use crate::session::{Phase, Serving, Session, rpc};
 use crate::show;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 #[cfg(unix)]
 type Socket = std::os::unix::net::UnixStream;
@@ -79,7 +79,7 @@ async fn talk(
     let result = loop {
         tokio::select! {
             () = &mut talk => break Ok(()),
-            () = &mut fetch => break Err(ClientError::Closed.into()),
+            error = &mut fetch => break Err(error.into()),
             notice = notices.next() => {
                 let Some(notice) = notice else { break Err(ClientError::Closed.into()) };
                 session.teller().tell(&notice);
@@ -103,24 +103,24 @@ async fn talk(
 }
 
 /// Saves files, and gets long texts: only then programs are told of them.
-async fn fetch_what_comes(context: &Context, session: &Session, folder: &Path) {
+async fn fetch_what_comes(context: &Context, session: &Session, folder: &Path) -> ClientError {
     let mut told = session.listen();
-    loop {
-        let mut failed = None;
-        // Without a relay it is tried again when that is back.
-        let _offline = fetch_all(context, &session.client, folder, &mut failed).await;
-        if let Some(error) = failed {
-            show::trouble(&error);
-        }
+    let something_came = Notify::new();
+    let listen = async {
         loop {
             match told.recv().await {
-                Err(RecvError::Closed) => return,
+                Err(RecvError::Closed) => return ClientError::Closed,
                 Ok(Notice::Event(event))
                     if !matches!(*event, Event::File { .. } | Event::Connected { .. }) => {}
-                Ok(Notice::Event(_)) | Err(RecvError::Lagged(_)) => break,
+                Ok(Notice::Event(_)) | Err(RecvError::Lagged(_)) => something_came.notify_one(),
                 Ok(_) => {}
             }
         }
+    };
+    let fetching = Fetching::new(context, &session.client, folder).go_on(&something_came);
+    tokio::select! {
+        error = listen => error,
+        error = fetching => error,
     }
 }
 

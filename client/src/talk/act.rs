@@ -176,7 +176,7 @@ impl Talk {
             Typable::All { text } => self.send_to_all(text),
             Typable::File { paths } => self.send_files(paths),
             Typable::Save { number, folder } => self.save(number, folder).await,
-            Typable::View { number } => self.view(number),
+            Typable::View { number } => self.view(number).await,
             Typable::Makeroom { name, open, topic } => {
                 let args = RoomCreateArgs { name: name.clone(), open, topic };
                 self.room(RoomCommand::Create(args), Some(name))

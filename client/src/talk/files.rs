@@ -1,11 +1,13 @@
 //! Files on their way, in both directions.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use chatcore::engine::FileKind;
+use chatcore::engine::{Command, FileKind};
 use chatcore::ids::MessageId;
-use chatcore::net::{ClientError, Fetched};
+use chatcore::net::{Client, ClientError, Fetched, FileError};
 use chatcore::trust::Trust;
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::act::usage;
 use super::state::{Fate, Happened, Link, Offered, Transfer};
@@ -84,9 +86,19 @@ impl Talk {
                 Err(usage("it is saved already").hint(format_args!("copy it: {shown}")))
             }
             (Fate::Waits | Fate::Failed, folder) => {
+                self.retry(message).await?;
                 self.fetch(message, folder.as_deref(), Then::Nothing)
             }
         }
+    }
+
+    /// The person asks for it: what was given up, or is to wait, is fetched now.
+    async fn retry(&self, message: MessageId) -> Result<(), CommandError> {
+        let known = self.offered.iter().find(|offered| offered.waiting.message == message);
+        if let Some(from) = known.map(|offered| offered.waiting.from.user) {
+            self.client.command(Command::RetryFetch { from, message }).await?;
+        }
+        Ok(())
     }
 
     pub(super) fn offered_as(&self, number: usize) -> Result<(MessageId, Fate), CommandError> {
@@ -95,14 +107,17 @@ impl Talk {
         file.ok_or_else(|| usage("there is no such file").hint("!save lists those that there are"))
     }
 
-    pub(super) fn view(&mut self, number: usize) -> Result<(), CommandError> {
+    pub(super) async fn view(&mut self, number: usize) -> Result<(), CommandError> {
         match self.offered_as(number)? {
             (_, Fate::Saved(path)) => {
                 self.view_file(path);
                 Ok(())
             }
             (_, Fate::IsFetched) => self.say("It is being fetched; again in a moment."),
-            (message, Fate::Waits | Fate::Failed) => self.fetch(message, None, Then::View),
+            (message, Fate::Waits | Fate::Failed) => {
+                self.retry(message).await?;
+                self.fetch(message, None, Then::View)
+            }
         }
     }
 
@@ -132,7 +147,8 @@ impl Talk {
             if known.map(|known| known.waiting.message).any(|known| known == waiting.message) {
                 continue;
             }
-            let offered = Offered { waiting, fate: Fate::Waits, was_tried: false };
+            let fate = if waiting.given_up.is_some() { Fate::Failed } else { Fate::Waits };
+            let offered = Offered { waiting, fate, was_tried: false };
             if offered.waiting.kind == FileKind::LongText {
                 self.long_texts.push(offered);
                 continue;
@@ -159,7 +175,10 @@ impl Talk {
             return Ok(());
         }
         let due = |offered: &&Offered| match offered.fate {
-            Fate::Waits => attempt == Attempt::Again || !offered.was_tried,
+            Fate::Waits => {
+                let is_due = offered.waiting.is_due(chatcore::net::now());
+                is_due && (attempt == Attempt::Again || !offered.was_tried)
+            }
             Fate::IsFetched | Fate::Saved(_) | Fate::Failed => false,
         };
         let texts = self.long_texts.iter().filter(due);
@@ -227,13 +246,23 @@ impl Talk {
                 }
                 Ok(Fetched::Text) => Some(Happened::Saved { message, path: folder }),
                 Err(error) => {
-                    let is_final = matches!(error, ClientError::File(_));
-                    let fate = if is_final { Fate::Failed } else { Fate::Waits };
+                    let fate = after_failure(&client, message, &error, happened).await?;
                     Some(Happened::NotFetched { message, error: error.into(), fate })
                 }
             })
         });
         Ok(())
+    }
+
+    /// A file that the relay did not have is due again.
+    pub(super) fn fetch_again(&mut self, message: MessageId) -> Result<(), CommandError> {
+        let is_online = self.link == Link::Online;
+        match self.offered_mut(message) {
+            Some(offered) if is_online && offered.fate == Fate::Waits => {
+                self.fetch(message, None, Then::Nothing)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Shows a file on its way; returns its number.
@@ -243,6 +272,31 @@ impl Talk {
         self.transfers.insert(transfer, Transfer { label, total, done: 0 });
         transfer
     }
+}
+
+/// Returns what is to become of a file that could not be fetched; one that the relay did not have is
+/// tried again when that is due.
+async fn after_failure(
+    client: &Client,
+    message: MessageId,
+    error: &ClientError,
+    happened: UnboundedSender<Happened>,
+) -> Result<Fate, ClientError> {
+    let waiting = client.waiting_files().await?;
+    let waiting = waiting.iter().find(|file| file.message == message);
+    let is_local = matches!(error, ClientError::File(FileError::Io(_) | FileError::NoSpace { .. }));
+    let Some(waiting) = waiting.filter(|file| file.given_up.is_none() && !is_local) else {
+        return Ok(Fate::Failed);
+    };
+    let wait = Duration::from_millis(waiting.not_before.since(chatcore::net::now()));
+    if !wait.is_zero() {
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            // When the loop is over, nobody needs to know any more.
+            let _gone = happened.send(Happened::FetchDue { message });
+        });
+    }
+    Ok(Fate::Waits)
 }
 
 /// A line about a file that somebody sent.

@@ -460,19 +460,18 @@ impl Talk {
                     }
                 }
             }
+            Happened::FetchDue { message } => self.fetch_again(message)?,
             Happened::NotFetched { message, error, fate } => {
                 let files = self.offered.iter_mut().chain(&mut self.long_texts);
                 let mut what = None;
                 for offered in files.filter(|offered| offered.waiting.message == message) {
                     offered.fate = fate.clone();
-                    let name = render::name(&offered.waiting.manifest.name);
-                    let from = render::name(offered.waiting.from.nickname.as_str());
-                    what = Some(format!("{name} of {from}"));
+                    what = Some(crate::command::fetch::what(&offered.waiting));
                 }
-                if let Some(what) = what {
-                    self.say_quietly(&format!("{what} was not fetched:"))?;
+                match what {
+                    Some(what) => self.say_error(&error.about(what))?,
+                    None => self.say_error(&error)?,
                 }
-                self.say_error(&error)?;
             }
             Happened::View(path) => self.view_file(path),
         }

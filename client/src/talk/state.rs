@@ -60,6 +60,10 @@ pub(super) enum Happened {
         message: MessageId,
         path: PathBuf,
     },
+    /// A file that the relay did not have is to be tried again.
+    FetchDue {
+        message: MessageId,
+    },
     NotFetched {
         message: MessageId,
         error: CommandError,

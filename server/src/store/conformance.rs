@@ -339,7 +339,7 @@ fn record(owner: u8) -> BlobRecord {
         owner: UserId::from_bytes([owner; 32]),
         shape: SHAPE,
         write_hash: [4; 32],
-        created: NOW,
+        since: NOW,
     }
 }
 
@@ -365,13 +365,20 @@ fn chunks_come_in_any_order_and_are_never_rewritten() {
         assert_eq!(blobs.put(&id, 2, &chunk(2)), Ok(ChunkOutcome::Same));
         assert_eq!(blobs.put(&id, 2, &chunk(9)), Ok(ChunkOutcome::Differs));
         assert_eq!(blobs.put(&id, 3, &chunk(3)), Ok(ChunkOutcome::Unknown));
-        assert_eq!(blobs.complete(&[id, blob(9)]), Ok(vec![false, false]));
+        assert_eq!(blobs.complete(&[id, blob(9)], NOW), Ok(vec![false, false]));
         assert_eq!(blobs.find(&id).unwrap().unwrap().stored[..], [0b101]);
         assert_eq!(blobs.chunk(&id, 1), Ok(None));
         assert_eq!(blobs.put(&id, 1, &chunk(1)), Ok(ChunkOutcome::Stored));
-        assert_eq!(blobs.complete(&[id]), Ok(vec![true]));
-        assert_eq!(blobs.complete(&[id]), Ok(vec![true]));
+        assert_eq!(blobs.complete(&[id], NOW), Ok(vec![true]));
+        assert_eq!(blobs.complete(&[id], NOW), Ok(vec![true]));
         assert!(blobs.find(&id).unwrap().unwrap().complete);
+        // Completed again, it lives from then on; one that is open does not.
+        let later = NOW.plus(10);
+        blobs.create(&blob(2), &record(1), &QUOTA).unwrap();
+        assert_eq!(blobs.complete(&[id, blob(2)], later), Ok(vec![true, false]));
+        assert_eq!(blobs.find(&id).unwrap().unwrap().record.since, later);
+        stores.retention.sweep(NOW, later).unwrap();
+        assert_eq!(blobs.find(&blob(2)), Ok(None));
         assert_eq!(blobs.put(&id, 1, &chunk(9)), Ok(ChunkOutcome::Differs));
         assert_eq!(blobs.chunk(&id, 1).unwrap().unwrap(), chunk(1));
         blobs.remove(&[id, blob(9)]).unwrap();
@@ -394,7 +401,7 @@ fn a_user_has_a_quota_of_blobs() {
             blobs.put(&blob(1), index, &chunk(1)).unwrap();
             blobs.put(&blob(2), index, &chunk(1)).unwrap();
         }
-        blobs.complete(&[blob(1), blob(2)]).unwrap();
+        blobs.complete(&[blob(1), blob(2)], NOW).unwrap();
         assert!(matches!(create(3, 1), CreateOutcome::Created(_)));
         assert_eq!(create(4, 1), CreateOutcome::OverQuota);
         assert!(matches!(create(5, 2), CreateOutcome::Created(_)));
@@ -423,7 +430,7 @@ fn everything_is_there_after_reopening() {
     for index in 0..3 {
         stores.blobs.put(&blob(2), index, &chunk(2)).unwrap();
     }
-    stores.blobs.complete(&[blob(2)]).unwrap();
+    stores.blobs.complete(&[blob(2)], NOW).unwrap();
     stores.blobs.checkpoint().unwrap();
     drop(stores);
     std::fs::write(folder.path().join("blobs").join("ff".repeat(16)), "stray").unwrap();

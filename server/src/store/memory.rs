@@ -314,11 +314,14 @@ impl Blobs for Memory {
         Ok(blobs.get(blob).and_then(|b| b.chunks.get(&index)).cloned())
     }
 
-    fn complete(&self, ids: &[BlobId]) -> Result<Vec<bool>, StoreError> {
+    fn complete(&self, ids: &[BlobId], now: Timestamp) -> Result<Vec<bool>, StoreError> {
         let mut blobs = lock(&self.blobs);
         let complete = |id| {
             blobs.get_mut(id).is_some_and(|blob: &mut MemoryBlob| {
                 blob.complete = blob.stored.is_full();
+                if blob.complete {
+                    blob.record.since = now;
+                }
                 blob.complete
             })
         };
@@ -356,7 +359,7 @@ impl Blobs for Memory {
 impl Retention for Memory {
     fn sweep(&self, now: Timestamp, oldest: Timestamp) -> Result<(), StoreError> {
         lock(&self.directory).nicknames.retain(|_, row| !row.is_over(now));
-        lock(&self.blobs).retain(|_, blob| blob.record.created >= oldest);
+        lock(&self.blobs).retain(|_, blob| blob.record.since >= oldest);
         Ok(())
     }
 }

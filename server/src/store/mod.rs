@@ -275,8 +275,8 @@ pub struct BlobRecord {
     pub shape: BlobShape,
     /// SHA-256 of the write key.
     pub write_hash: [u8; 32],
-    /// When it was created.
-    pub created: Timestamp,
+    /// When its life began: it was created, completed, or completed again.
+    pub since: Timestamp,
 }
 
 impl BlobRecord {
@@ -383,11 +383,12 @@ pub trait Blobs: Send + Sync {
     /// [`StoreError`].
     fn chunk(&self, blob: &BlobId, index: u32) -> Result<Option<Bytes>, StoreError>;
 
-    /// Makes blobs readable and durable, together; tells for each whether all chunks were there.
+    /// Makes blobs readable and durable, together, and has their lives begin `now`, also those of blobs
+    /// that are complete already; tells for each whether all chunks were there.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn complete(&self, blobs: &[BlobId]) -> Result<Vec<bool>, StoreError>;
+    fn complete(&self, blobs: &[BlobId], now: Timestamp) -> Result<Vec<bool>, StoreError>;
 
     /// Deletes blobs; unknown ones are ignored.
     ///
@@ -413,7 +414,7 @@ pub trait Blobs: Send + Sync {
 
 /// Housekeeping.
 pub trait Retention: Send + Sync {
-    /// Forgets nicknames whose reservation ended, and blobs created before `oldest`.
+    /// Forgets nicknames whose reservation ended, and blobs whose lives began before `oldest`.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -286,8 +286,8 @@ impl Blobs for Mortal<dyn Blobs> {
         self.store.chunk(blob, index)
     }
 
-    fn complete(&self, blobs: &[BlobId]) -> Result<Vec<bool>, StoreError> {
-        self.write(|store| store.complete(blobs))
+    fn complete(&self, blobs: &[BlobId], now: Timestamp) -> Result<Vec<bool>, StoreError> {
+        self.write(|store| store.complete(blobs, now))
     }
 
     fn remove(&self, blobs: &[BlobId]) -> Result<(), StoreError> {

@@ -18,13 +18,14 @@ mod tests {
     use rand::CryptoRng;
 
     use super::*;
+    use crate::engine::FileKind;
     use crate::engine::{Context, EngineError, Lobby, NewProfile};
     use crate::file::{FileKey, Manifest};
     use crate::ids::{
         BlobId, Conversation, DeliveryTag, DeviceAddress, FileId, MessageId, SessionId, Timestamp,
     };
     use crate::keys::{Nickname, RecordHistory, RelayKeyPair};
-    use crate::store::rows::{Contact, ContactStanding, IncomingTag, Profile, Transfer};
+    use crate::store::rows::{Contact, ContactStanding, Download, IncomingTag, Profile, Transfer};
     use crate::store::{ApplyChanges, Changes, Key, MemoryStore, Store, StoreError, Table};
     use crate::wire::storage;
 
@@ -86,7 +87,8 @@ mod tests {
         assert_eq!(take(Key::new(Table::Contacts, user.as_bytes()), &contact), Ok(()));
         let elsewhere = take(Key::new(Table::Contacts, &[7; 32]), &contact);
         assert_eq!(elsewhere, Err(StoreError::Damaged));
-        let download = Transfer::Download { from: user, message: MessageId::from_bytes([1; 16]) };
+        let message = MessageId::from_bytes([1; 16]);
+        let download = Transfer::Download(Download::new(user, message, FileKind::File));
         let value = storage::encode_transfer(&download);
         assert_eq!(take(Key::new(Table::Transfers, &download.key()), &value), Ok(()));
         let manifest = Manifest {

@@ -379,7 +379,7 @@ fn save_payload(tx: &mut Tx<'_, '_>, room: RoomId, message: MessageId, body: Bod
     payload
 }
 
-fn room_content(payload: &Payload) -> Option<RoomContent> {
+pub(in crate::engine) fn room_content(payload: &Payload) -> Option<RoomContent> {
     match Content::decode(&payload.content).ok()?.body {
         Body::RoomMessage(bytes) => RoomContent::decode(&bytes).ok(),
         _ => None,
@@ -400,11 +400,11 @@ fn wait_for(
     manifest: &Manifest,
     members: &BTreeSet<UserId>,
 ) -> Result<(), EngineError> {
-    if let Some(Transfer::Offered { to, message, blob, write_key, .. }) =
+    if let Some(Transfer::Offered { to, message, blob, write_key, renewed_at, .. }) =
         tx.transfer(manifest.blob_id.as_bytes())?
     {
         let waiting = members.iter().copied().collect();
-        tx.save_transfer(&Transfer::Offered { to, message, blob, write_key, waiting });
+        tx.save_transfer(&Transfer::Offered { to, message, blob, write_key, waiting, renewed_at });
     }
     Ok(())
 }

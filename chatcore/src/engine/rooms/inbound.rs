@@ -1,6 +1,7 @@
 //! What members send: messages, news of the room, and questions.
 
 use super::super::contacts::sender;
+use super::super::files::receipt_of;
 use super::super::inbound::MAX_AHEAD;
 use super::super::outbound::{envelope, make_content, seal};
 use super::super::tx::Tx;
@@ -13,10 +14,10 @@ use crate::ids::{Conversation, DAY, DeviceAddress, MessageId, RoomId, SECOND, Us
 use crate::membership::{Act, Event as RoomEvent, Role, RoomKind, Statement};
 use crate::store::Table;
 use crate::store::rows::{
-    Contact, ContactStanding, Direction, HeldMessage, HistoryEntry, MessageIndex, RoomStanding,
-    Transfer,
+    Contact, ContactStanding, Direction, Download, HeldMessage, HistoryEntry, MessageIndex,
+    RoomStanding, Transfer,
 };
-use crate::wire::content::{Body, ReceiptKind, RoomContent, RoomUpdate};
+use crate::wire::content::{Body, Receipt, ReceiptKind, RefusalReason, RoomContent, RoomUpdate};
 
 /// Most messages held in one room.
 const MAX_HELD: usize = 1_000;
@@ -27,7 +28,7 @@ const MAX_HELD_OF_STRANGER: usize = 8;
 /// Most of them from all who are none.
 const MAX_HELD_OF_STRANGERS: usize = 64;
 /// Milliseconds that a message is held.
-const HOLD_FOR: u64 = DAY;
+pub(in crate::engine) const HOLD_FOR: u64 = DAY;
 /// Most invitations that wait for an answer.
 const MAX_INVITATIONS: usize = 50;
 /// Milliseconds between two answers to the same device about rooms.
@@ -86,7 +87,7 @@ impl RefusedBecause {
 }
 
 impl Engine {
-    /// Takes a message to a room in; it is shown, held, or refused.
+    /// Takes a message to a room in; it is shown, held, or refused. Returns the receipt that it got.
     pub(in crate::engine) fn take_room_message(
         &mut self,
         tx: &mut Tx<'_, '_>,
@@ -94,40 +95,40 @@ impl Engine {
         from: DeviceAddress,
         outer: MessageId,
         bytes: &[u8],
-    ) -> Result<Option<MessageId>, EngineError> {
+    ) -> Result<Option<Receipt>, EngineError> {
         let Ok(content) = RoomContent::decode(bytes) else {
             tx.event(Event::Undecryptable { from: Some(from.user) });
             return Ok(None);
         };
         let id = content.room;
-        if tx.message_index(&from.user, &outer)?.is_some() {
+        let receipted = |kind| Ok(Some(Receipt { message_id: outer, kind }));
+        if let Some(kind) = receipt_of(tx, &from.user, &outer)? {
             if content.message_id == outer && is_ahead(tx, &id, from, &content)? {
                 self.take_repeated(tx, contact, from, &content, bytes)?;
             }
-            self.owe_room_receipt(tx, contact, from, outer, ReceiptKind::Delivered);
-            return Ok(Some(outer));
+            self.owe_room_receipt(tx, contact, from, outer, kind);
+            return receipted(kind);
         }
         let Some(mut room) = self.take_room(tx, &id)? else {
-            self.refuse(tx, contact, from, (None, outer), RefusedBecause::UnknownRoom);
-            return Ok(Some(outer));
+            let kind = self.refuse(tx, contact, from, (None, outer), RefusedBecause::UnknownRoom);
+            return receipted(kind);
         };
         let verdict = if content.message_id == outer {
             judge(&room, &from, &content)
         } else {
             Verdict::Refuse(RefusedBecause::Contradiction)
         };
-        match verdict {
+        let kind = match verdict {
             Verdict::Show => self.show_in_room(tx, &mut room, contact, from, content, bytes)?,
-            Verdict::Refuse(reason) => {
-                self.refuse(tx, contact, from, (Some(&room), outer), reason);
-            }
+            Verdict::Refuse(reason) => self.refuse(tx, contact, from, (Some(&room), outer), reason),
             Verdict::Hold => {
-                self.hold(tx, &room, contact, from, outer, bytes)?;
+                let kind = self.hold(tx, &room, contact, from, outer, bytes)?;
                 self.rooms.touch(&id, Freshness::Stale);
+                kind
             }
-        }
+        };
         self.put_room(tx, room);
-        Ok(Some(outer))
+        receipted(kind)
     }
 
     /// What another device of the sender has sent already still counts in the chain of this one.
@@ -143,7 +144,9 @@ impl Engine {
         match judge(&room, &from, content) {
             Verdict::Show => follow_sender(tx, &room, contact, from, content, bytes)?,
             // Those before it may be held as well.
-            Verdict::Hold => self.hold(tx, &room, contact, from, content.message_id, bytes)?,
+            Verdict::Hold => {
+                let _held = self.hold(tx, &room, contact, from, content.message_id, bytes)?;
+            }
             Verdict::Refuse(_) => {}
         }
         self.put_room(tx, room);
@@ -158,7 +161,7 @@ impl Engine {
         from: DeviceAddress,
         outer: MessageId,
         bytes: &[u8],
-    ) -> Result<(), EngineError> {
+    ) -> Result<ReceiptKind, EngineError> {
         let held = tx.held(&room.id())?;
         let is_of_member = |user: &UserId| room.is_member(user);
         let same = held.iter().filter(|(_, held)| held.from.user == from.user).count();
@@ -169,16 +172,16 @@ impl Engine {
             false => same >= MAX_HELD_OF_STRANGER || strange >= MAX_HELD_OF_STRANGERS,
         };
         if is_over {
-            self.refuse(tx, contact, from, (Some(room), outer), RefusedBecause::UnknownEvent);
-            return Ok(());
+            let reason = RefusedBecause::UnknownEvent;
+            return Ok(self.refuse(tx, contact, from, (Some(room), outer), reason));
         }
         if !held.iter().any(|(_, held)| held.content.as_slice() == bytes && held.from == from) {
             let content = zeroize::Zeroizing::new(bytes.to_vec());
             tx.save_held(&room.id(), &HeldMessage { from, content, came_at: tx.now })?;
         }
-        // It is safe here; what becomes of it is told later if it is refused.
-        self.owe_room_receipt(tx, contact, from, outer, ReceiptKind::Delivered);
-        Ok(())
+        // It is safe here; whether the person can have it is told when that is known.
+        self.owe_room_receipt(tx, contact, from, outer, ReceiptKind::Held);
+        Ok(ReceiptKind::Held)
     }
 
     fn refuse(
@@ -188,14 +191,19 @@ impl Engine {
         from: DeviceAddress,
         (room, message): (Option<&Room>, MessageId),
         reason: RefusedBecause,
-    ) {
-        self.owe_receipt(tx, contact, from, message, ReceiptKind::Refused);
+    ) -> ReceiptKind {
+        let kind = ReceiptKind::Refused(match reason {
+            RefusedBecause::UnknownEvent => RefusalReason::Expired,
+            _ => RefusalReason::NotAllowed,
+        });
+        self.owe_receipt(tx, contact, from, message, kind);
         // Who is out of a room anyway need not hear of what is said in it.
         let is_ours = room.is_some_and(|room| room.row.standing == RoomStanding::Member);
         if is_ours || reason == RefusedBecause::Contradiction {
             let room = room.map(Room::reference);
             tx.event(Event::MessageRefused { room, from: sender(contact), reason });
         }
+        kind
     }
 
     /// Judges again what is held, after the room was read.
@@ -221,7 +229,8 @@ impl Engine {
                 Verdict::Show => {
                     tx.delete_held(&id, number);
                     let bytes = &held.content;
-                    self.show_in_room(tx, room, &mut contact, held.from, content, bytes)?;
+                    let _shown =
+                        self.show_in_room(tx, room, &mut contact, held.from, content, bytes)?;
                 }
                 Verdict::Hold if !is_over => {
                     self.ask_one(tx, room, &mut contact, held.from)?;
@@ -233,7 +242,8 @@ impl Engine {
                         _ => RefusedBecause::UnknownEvent,
                     };
                     let message = content.message_id;
-                    self.refuse(tx, &mut contact, held.from, (Some(room), message), reason);
+                    let place = (Some(&*room), message);
+                    let _refused = self.refuse(tx, &mut contact, held.from, place, reason);
                 }
             }
             tx.save_contact(&contact);
@@ -249,14 +259,14 @@ impl Engine {
         from: DeviceAddress,
         content: RoomContent,
         bytes: &[u8],
-    ) -> Result<(), EngineError> {
+    ) -> Result<ReceiptKind, EngineError> {
         let message = content.message_id;
-        self.owe_room_receipt(tx, contact, from, message, ReceiptKind::Delivered);
-        if tx.message_index(&from.user, &message)?.is_some() {
+        if let Some(kind) = receipt_of(tx, &from.user, &message)? {
+            self.owe_room_receipt(tx, contact, from, message, kind);
             if is_ahead(tx, &room.id(), from, &content)? {
                 follow_sender(tx, room, contact, from, &content, bytes)?;
             }
-            return Ok(());
+            return Ok(kind);
         }
         if contact.standing == ContactStanding::Request {
             contact.standing = ContactStanding::Member;
@@ -278,9 +288,11 @@ impl Engine {
         tx.save_history(history, &entry);
         let index = MessageIndex { history, outbox: Vec::new(), room: Some(id) };
         tx.save_message_index(&from.user, &message, &index);
-        if matches!(content.body, Body::File(_) | Body::LongText(_)) {
-            tx.save_transfer(&Transfer::Download { from: from.user, message });
+        if let Some(kind) = content.body.file_kind() {
+            tx.save_transfer(&Transfer::Download(Download::new(from.user, message, kind)));
         }
+        let kind = receipt_of(tx, &from.user, &message)?.unwrap_or(ReceiptKind::Delivered);
+        self.owe_room_receipt(tx, contact, from, message, kind);
         let room = Some(room.reference());
         let from = sender(contact);
         tx.event(match content.body {
@@ -295,7 +307,7 @@ impl Engine {
             }
             _ => Event::UnknownContent { from, message },
         });
-        Ok(())
+        Ok(kind)
     }
 
     /// Takes news of a room in: a wake-up, an invitation, or keys.

@@ -19,7 +19,8 @@ mod register;
 mod senders;
 
 pub use acts::{NewRoom, RoomFailure};
-pub(super) use fan_out::{Fate, shared_answered, shared_done};
+pub(super) use fan_out::{Fate, room_content, shared_answered, shared_done};
+pub(super) use inbound::HOLD_FOR;
 pub use inbound::RefusedBecause;
 pub(super) use loaded::{Room, load};
 pub use query::{RoomMemberView, RoomView, room, rooms};

@@ -1,6 +1,6 @@
 //! Fetching a file: every chunk verified as it comes, the whole before it gets its name.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -10,8 +10,8 @@ use super::super::{Client, ClientError};
 use super::partial::Partial;
 use super::{FileError, blocking, refusal, window};
 use crate::engine::query::{self, WaitingFile};
-use crate::engine::{Command, FileKind};
-use crate::file::Manifest;
+use crate::engine::{Command, EngineError, FetchFailure, FileKind};
+use crate::file::{ChunkError, Manifest};
 use crate::wire::relay::{Answer, ErrorCode, Request};
 
 /// What a fetched file turned out to be.
@@ -22,6 +22,9 @@ pub enum Fetched {
     /// A long text; [`Event::Text`](crate::engine::Event::Text) brings it.
     Text,
 }
+
+/// Most chunks of one file that are asked for once more.
+const MAX_DAMAGED: usize = 3;
 
 /// Adds chunks as they come.
 fn write_all(
@@ -37,7 +40,7 @@ fn write_all(
 }
 
 impl Client {
-    /// Returns the received files that are not fetched yet.
+    /// Returns the received files that are not fetched yet, also those that were given up.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -48,7 +51,8 @@ impl Client {
     /// Fetches a file into a folder under a safe name, or a long text into the conversation.
     ///
     /// A later call goes on after any break. `progress` is told the bytes of the file that are on
-    /// disk.
+    /// disk. What fails for a reason that lies with the relay or the sender is noted in the profile:
+    /// [`WaitingFile::is_due`] says when to try again, if at all.
     ///
     /// # Errors
     /// [`ClientError`]; nothing stands under the file's name then.
@@ -58,27 +62,36 @@ impl Client {
         folder: &Path,
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<Fetched, ClientError> {
-        let (from, message) = (waiting.from.user, waiting.message);
-        let folder = folder.to_owned();
-        let manifest = waiting.manifest.clone();
-        // Nothing is done for a file that the relay does not have as described.
-        if let Err(error) = self.check_offered(&manifest).await {
-            if error == ClientError::File(FileError::Gone) {
-                self.command(Command::FileGone { from, message }).await?;
+        let fetched = self.try_to_fetch(waiting, folder, progress).await;
+        if let Err(error) = &fetched
+            && let Some(failure) = failure_of(error)
+        {
+            let (from, message) = (waiting.from.user, waiting.message);
+            self.command(Command::FetchFailed { from, message, failure }).await?;
+            let is_given_up =
+                |file: &WaitingFile| file.message == message && file.given_up.is_some();
+            if self.waiting_files().await?.iter().any(is_given_up) {
+                let (folder, manifest) = (folder.to_owned(), waiting.manifest.clone());
+                blocking(move || {
+                    Partial::remove(&folder, &manifest);
+                    Ok(())
+                })
+                .await?;
             }
-            return Err(error);
         }
-        let opening = manifest.clone();
-        let partial = blocking(move || Partial::open(&folder, &opening)).await?;
-        let partial = match self.get_all(partial, &manifest, progress).await {
-            Ok(partial) => partial,
-            Err(error) => {
-                if error == ClientError::File(FileError::Gone) {
-                    self.command(Command::FileGone { from, message }).await?;
-                }
-                return Err(error);
-            }
-        };
+        fetched
+    }
+
+    async fn try_to_fetch(
+        &self,
+        waiting: &WaitingFile,
+        folder: &Path,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<Fetched, ClientError> {
+        let (from, message) = (waiting.from.user, waiting.message);
+        // Nothing is done for a file that the relay does not have as described.
+        self.check_offered(&waiting.manifest).await?;
+        let partial = self.get_verified(&waiting.manifest, folder, progress).await?;
         match waiting.kind {
             FileKind::File => {
                 let path = blocking(move || partial.finish()).await?;
@@ -88,10 +101,7 @@ impl Client {
             }
             FileKind::LongText => {
                 let bytes = blocking(move || partial.into_bytes()).await?;
-                let Ok(text) = String::from_utf8(bytes) else {
-                    self.command(Command::FileGone { from, message }).await?;
-                    return Err(FileError::NotText.into());
-                };
+                let text = String::from_utf8(bytes).map_err(|_| FileError::NotText)?;
                 self.command(Command::LongTextFetched { from, message, text }).await?;
                 Ok(Fetched::Text)
             }
@@ -110,12 +120,47 @@ impl Client {
         }
     }
 
+    /// Fetches every chunk and holds the whole against the root. A chunk that was damaged on its way is
+    /// asked for once more; chunks of an earlier attempt may have been damaged here, so with them a
+    /// wrong root proves nothing, and everything is fetched anew.
+    async fn get_verified(
+        &self,
+        manifest: &Manifest,
+        folder: &Path,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<Partial, ClientError> {
+        let open = || {
+            let (folder, manifest) = (folder.to_owned(), manifest.clone());
+            blocking(move || Partial::open(&folder, &manifest))
+        };
+        let mut partial = open().await?;
+        let mut damaged = BTreeSet::new();
+        loop {
+            let fetched;
+            (partial, fetched) = self.get_all(partial, manifest, progress).await?;
+            match fetched {
+                Err(ClientError::File(FileError::Chunk(_)))
+                    if damaged.len() < MAX_DAMAGED && damaged.insert(partial.next) => {}
+                Err(error) => return Err(error),
+                Ok(()) => match partial.verify() {
+                    Ok(()) => return Ok(partial),
+                    Err(_) if partial.resumed => {
+                        partial.discard();
+                        partial = open().await?;
+                    }
+                    Err(error) => return Err(error.into()),
+                },
+            }
+        }
+    }
+
+    /// Fetches what is missing; the partial file comes back with everything that verified.
     async fn get_all(
         &self,
         partial: Partial,
         manifest: &Manifest,
         progress: &mut (dyn FnMut(u64) + Send),
-    ) -> Result<Partial, ClientError> {
+    ) -> Result<(Partial, Result<(), ClientError>), ClientError> {
         let chunk_size = u64::from(manifest.chunk_size);
         let mut next = partial.next;
         let mut done = (u64::from(next) * chunk_size).min(manifest.size);
@@ -127,14 +172,17 @@ impl Client {
         while failed.is_none() && (next < manifest.chunk_count || !answers.is_empty()) {
             if next < manifest.chunk_count && answers.len() < window(manifest.chunk_size) {
                 let request = Request::GetChunk { blob: manifest.blob_id, index: next };
-                answers.push_back(self.request(request).await?);
+                match self.request(request).await {
+                    Ok(answer) => answers.push_back(answer),
+                    Err(error) => failed = Some(error),
+                }
                 next += 1;
                 continue;
             }
             let Some(answer) = answers.pop_front() else {
                 break;
             };
-            match answer.await.map_err(|_| ClientError::Closed)? {
+            match answer.await.unwrap_or(Err(ClientError::Closed)) {
                 Ok(Answer::Chunk(chunk)) => {
                     if sender.send(chunk).await.is_err() {
                         break;
@@ -147,14 +195,27 @@ impl Client {
             }
         }
         drop(sender);
-        match writer.await.map_err(|_| ClientError::Closed)? {
-            (partial, Ok(())) => failed.map_or(Ok(partial), Err),
-            (partial, Err(error)) => {
-                if matches!(error, FileError::Chunk(_)) {
-                    partial.discard();
-                }
-                Err(error.into())
-            }
+        let (partial, written) = writer.await.map_err(|_| ClientError::Closed)?;
+        let fetched = match (written, failed) {
+            (Err(error), _) => Err(error.into()),
+            (Ok(()), Some(error)) => Err(error),
+            (Ok(()), None) => Ok(()),
+        };
+        Ok((partial, fetched))
+    }
+}
+
+/// Returns what is to be noted of a failure; nothing where only this computer or the line failed.
+const fn failure_of(error: &ClientError) -> Option<FetchFailure> {
+    match error {
+        ClientError::File(FileError::Chunk(ChunkError::NotAuthentic { .. })) => {
+            Some(FetchFailure::Damaged)
         }
+        ClientError::File(FileError::Chunk(ChunkError::WrongRoot)) => Some(FetchFailure::Mismatch),
+        ClientError::File(FileError::NotText) => Some(FetchFailure::NotText),
+        ClientError::File(FileError::Gone | FileError::Refused(_))
+        | ClientError::Refused(_)
+        | ClientError::Engine(EngineError::RelayMisbehaved) => Some(FetchFailure::Unavailable),
+        _ => None,
     }
 }

@@ -39,13 +39,16 @@ pub enum FileError {
         /// Bytes free.
         free: u64,
     },
-    /// The relay does not have it any more.
+    /// Another process, or another task of this one, fetches it into the same folder.
+    #[error("it is being fetched already")]
+    BeingFetched,
+    /// The relay does not have it any more. It is tried again later.
     #[error("the relay does not have it any more")]
     Gone,
     /// The relay refuses this file. Nothing is kept of it.
     #[error("{0}")]
     Refused(ErrorCode),
-    /// What came is not what was sent. It was deleted.
+    /// What came is not what was sent. It was deleted, and is not fetched again by itself.
     #[error(transparent)]
     Chunk(#[from] ChunkError),
     /// A long text is not text. It is no longer offered.

@@ -1,6 +1,6 @@
 //! A file that is not whole yet: hidden, beside where it will stand, and never under its name.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -22,21 +22,28 @@ pub(super) struct Partial {
     root: RootHash,
     /// Chunks that are on disk.
     pub(super) next: u32,
+    /// Some of them were there before this attempt.
+    pub(super) resumed: bool,
 }
 
 impl Partial {
     /// Opens what an earlier attempt left, or begins.
     pub(super) fn open(folder: &Path, manifest: &Manifest) -> Result<Self, FileError> {
-        let stem = format!(".chat-{}", manifest.blob_id.to_hex());
-        let (path, salts_path) =
-            (folder.join(format!("{stem}.part")), folder.join(format!("{stem}.salts")));
+        let (path, salts_path) = paths(folder, manifest);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         own_or_nothing(&path)?;
         own_or_nothing(&salts_path)?;
-        let (file, salts) = (options.open(&path)?, options.open(&salts_path)?);
+        let file = options.open(&path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            // Two that write one file would spoil it for each other.
+            Err(TryLockError::WouldBlock) => return Err(FileError::BeingFetched),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        let salts = options.open(&salts_path)?;
         let chunk_size = u64::from(manifest.chunk_size);
         let whole = (file.metadata()?.len() / chunk_size)
             .min(salts.metadata()?.len() / SALT_LEN)
@@ -50,6 +57,7 @@ impl Partial {
             manifest: manifest.clone(),
             root: RootHash::default(),
             next: 0,
+            resumed: whole > 0,
         };
         partial.file.set_len(whole * chunk_size)?;
         partial.salts.set_len(whole * SALT_LEN)?;
@@ -88,21 +96,25 @@ impl Partial {
     pub(super) fn add(&mut self, mut chunk: Vec<u8>) -> Result<(), FileError> {
         let index = self.next;
         let refused = crate::file::ChunkError::NotAuthentic { index };
-        self.root.update(&chunk);
+        // Only what verifies counts: a chunk that does not is asked for once more.
+        let mut root = self.root.clone();
+        root.update(&chunk);
         let salt = ChunkSalt::of_chunk(&chunk).ok_or(refused)?;
         let plain = self.manifest.key.open_chunk(&self.manifest, index, &mut chunk)?;
         self.file.write_all(plain)?;
         self.salts.write_all(salt.as_bytes())?;
+        self.root = root;
         self.next += 1;
         Ok(())
     }
 
-    /// Gives the whole file its name; never overwrites another.
+    /// Holds the whole against the root that the sender announced.
+    pub(super) fn verify(&self) -> Result<(), FileError> {
+        Ok(self.root.check(&self.manifest)?)
+    }
+
+    /// Gives the whole file, which was verified, its name; never overwrites another.
     pub(super) fn finish(self) -> Result<PathBuf, FileError> {
-        if let Err(error) = self.root.check(&self.manifest) {
-            self.discard();
-            return Err(error.into());
-        }
         self.file.set_len(self.manifest.size)?;
         self.file.sync_all()?;
         let name = safe_name(&self.manifest.name);
@@ -122,12 +134,8 @@ impl Partial {
         Err(FileError::Io(std::io::ErrorKind::AlreadyExists))
     }
 
-    /// Reads the whole content into memory instead of giving it a name.
+    /// Reads the whole content, which was verified, into memory instead of giving it a name.
     pub(super) fn into_bytes(mut self) -> Result<Vec<u8>, FileError> {
-        if let Err(error) = self.root.check(&self.manifest) {
-            self.discard();
-            return Err(error.into());
-        }
         self.file.set_len(self.manifest.size)?;
         self.file.seek(SeekFrom::Start(0))?;
         let mut bytes = Vec::new();
@@ -136,11 +144,23 @@ impl Partial {
         Ok(bytes)
     }
 
+    /// Deletes what an earlier attempt left.
+    pub(super) fn remove(folder: &Path, manifest: &Manifest) {
+        let (path, salts_path) = paths(folder, manifest);
+        // Whatever can't be deleted is hidden and never taken for the file.
+        let _removed = (fs::remove_file(path), fs::remove_file(salts_path));
+    }
+
     /// Deletes what was fetched: it is not what was sent.
     pub(super) fn discard(self) {
         // Whatever can't be deleted is hidden and never taken for the file.
         let _removed = (fs::remove_file(&self.path), fs::remove_file(&self.salts_path));
     }
+}
+
+fn paths(folder: &Path, manifest: &Manifest) -> (PathBuf, PathBuf) {
+    let stem = format!(".chat-{}", manifest.blob_id.to_hex());
+    (folder.join(format!("{stem}.part")), folder.join(format!("{stem}.salts")))
 }
 
 /// Removes what is no plain file of one name: a link that somebody planted to have its target
@@ -233,6 +253,34 @@ mod tests {
     }
 
     #[test]
+    fn chunk_that_does_not_verify_leaves_no_trace() {
+        let (manifest, chunks) = sealed(200_000);
+        let folder = tempfile::tempdir().unwrap();
+        let mut partial = Partial::open(folder.path(), &manifest).unwrap();
+        for chunk in &chunks {
+            let mut bent = chunk.clone();
+            bent[20] ^= 1;
+            assert!(partial.add(bent).is_err());
+            partial.add(chunk.clone()).unwrap();
+        }
+        assert_eq!(partial.verify(), Ok(()));
+        assert!(!partial.resumed);
+    }
+
+    /// Two fetches of one file cut it short for each other and left an empty one.
+    #[test]
+    fn only_one_at_a_time_fetches_a_file_into_a_folder() {
+        let (manifest, chunks) = sealed(200_000);
+        let folder = tempfile::tempdir().unwrap();
+        let mut partial = Partial::open(folder.path(), &manifest).unwrap();
+        partial.add(chunks[0].clone()).unwrap();
+        let second = Partial::open(folder.path(), &manifest);
+        assert_eq!(second.err(), Some(FileError::BeingFetched));
+        chunks[1..].iter().for_each(|chunk| partial.add(chunk.clone()).unwrap());
+        assert_eq!(fs::read(partial.finish().unwrap()).unwrap(), vec![7; 200_000]);
+    }
+
+    #[test]
     fn a_taken_name_is_never_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         for expected in ["photo.png", "photo (1).png", "photo (2).png"] {
@@ -255,7 +303,10 @@ mod tests {
         drop(partial);
         let mut partial = Partial::open(folder.path(), &manifest).unwrap();
         chunks[1..].iter().for_each(|chunk| partial.add(chunk.clone()).unwrap());
-        assert!(matches!(partial.finish(), Err(FileError::Chunk(_))));
+        assert!(matches!(partial.verify(), Err(FileError::Chunk(_))));
+        // Which is no proof against the sender.
+        assert!(partial.resumed);
+        partial.discard();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "the next attempt begins anew");
     }
 

@@ -6,11 +6,14 @@ use zeroize::Zeroizing;
 
 use super::super::directory::{signed_from, signed_into};
 use super::super::{WireError, array};
+use super::message::{kind_of, numbers};
+use super::transfer::{failure_from, failure_into};
 use super::{encode, room_from, room_into, user};
 use crate::engine::ProgramName;
 use crate::engine::readers::Readers;
 use crate::ids::{EventHash, MessageId};
 use crate::store::rows::{JournalEntry, JournalKind};
+use crate::wire::content::ReceiptKind;
 
 pub(crate) fn encode_readers(readers: &Readers) -> Zeroizing<Vec<u8>> {
     let program = |(name, done): (&ProgramName, &u64)| pb::JournalProgram {
@@ -48,12 +51,19 @@ pub(crate) fn encode_journal(entry: &JournalEntry) -> Zeroizing<Vec<u8>> {
         pb.message_id = message.as_bytes().to_vec();
     };
     match &entry.kind {
+        JournalKind::Refused(message, reason) => {
+            about(6, message);
+            pb.reason = numbers(ReceiptKind::Refused(*reason)).1;
+        }
+        JournalKind::FileFailed(message, failure) => {
+            about(24, message);
+            pb.reason = failure_into(*failure);
+        }
         JournalKind::Text(message) => about(1, message),
         JournalKind::FileSaved(message) => about(2, message),
         JournalKind::Unknown(message) => about(3, message),
         JournalKind::Delivered(message) => about(4, message),
         JournalKind::Read(message) => about(5, message),
-        JournalKind::Refused(message) => about(6, message),
         JournalKind::NotDelivered(message) => about(7, message),
         JournalKind::Gap(count) => {
             pb.kind = 8;
@@ -108,7 +118,10 @@ pub(crate) fn decode_journal(bytes: &[u8]) -> Result<JournalEntry, WireError> {
         3 => JournalKind::Unknown(message()?),
         4 => JournalKind::Delivered(message()?),
         5 => JournalKind::Read(message()?),
-        6 => JournalKind::Refused(message()?),
+        6 => match kind_of(3, pb.reason)? {
+            ReceiptKind::Refused(reason) => JournalKind::Refused(message()?, reason),
+            _ => return Err(WireError::BadValue("reason")),
+        },
         7 => JournalKind::NotDelivered(message()?),
         8 => JournalKind::Gap(pb.count),
         9 => JournalKind::OutOfOrder,
@@ -128,6 +141,7 @@ pub(crate) fn decode_journal(bytes: &[u8]) -> Result<JournalEntry, WireError> {
         21 => JournalKind::LobbyFull,
         22 => JournalKind::AnnouncementRefused,
         23 => JournalKind::NewDevice,
+        24 => JournalKind::FileFailed(message()?, failure_from(pb.reason)?),
         _ => return Err(WireError::BadValue("kind")),
     };
     Ok(JournalEntry { peer: user(&pb.peer)?, room: room_from(&pb.room_id)?, kind })

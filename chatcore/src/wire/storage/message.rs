@@ -20,28 +20,31 @@ fn message_id(bytes: &[u8]) -> Result<MessageId, WireError> {
 }
 
 pub(super) fn receipt_into(receipt: &Receipt) -> pb::DueReceipt {
-    let kind = match receipt.kind {
-        ReceiptKind::Delivered => 1,
-        ReceiptKind::Read => 2,
-        ReceiptKind::Refused => 3,
-    };
-    pb::DueReceipt { message_id: receipt.message_id.as_bytes().to_vec(), kind }
+    let (kind, reason) = numbers(receipt.kind);
+    pb::DueReceipt { message_id: receipt.message_id.as_bytes().to_vec(), kind, reason }
 }
 
 pub(super) fn receipt_from(pb: &pb::DueReceipt) -> Result<Receipt, WireError> {
-    let kind = match pb.kind {
-        1 => ReceiptKind::Delivered,
-        2 => ReceiptKind::Read,
-        3 => ReceiptKind::Refused,
-        _ => return Err(WireError::BadValue("receipt kind")),
-    };
-    Ok(Receipt { message_id: message_id(&pb.message_id)?, kind })
+    Ok(Receipt { message_id: message_id(&pb.message_id)?, kind: kind_of(pb.kind, pb.reason)? })
+}
+
+pub(super) fn numbers(kind: ReceiptKind) -> (u32, u32) {
+    let (kind, reason) = kind.to_numbers();
+    (kind.unsigned_abs(), reason.unsigned_abs())
+}
+
+pub(super) fn kind_of(kind: u32, reason: u32) -> Result<ReceiptKind, WireError> {
+    let number = |n: u32| i32::try_from(n).unwrap_or(0);
+    ReceiptKind::from_numbers(number(kind), number(reason))
 }
 
 pub(crate) fn encode_seen(seen: &Seen) -> Zeroizing<Vec<u8>> {
+    let (receipt, reason) = seen.receipt.map_or((0, 0), |receipt| numbers(receipt.kind));
     encode(&pb::Seen {
         hash: seen.hash.to_vec(),
-        message_id: seen.message.map_or_else(Vec::new, |m| m.as_bytes().to_vec()),
+        message_id: seen.receipt.map_or_else(Vec::new, |r| r.message_id.as_bytes().to_vec()),
+        receipt,
+        reason,
         from: seen.from.as_ref().map(address_into),
         session_id: seen.session.map_or_else(Vec::new, |s| s.as_bytes().to_vec()),
         keep_until: seen.keep_until.0,
@@ -54,7 +57,13 @@ pub(crate) fn decode_seen(bytes: &[u8]) -> Result<Seen, WireError> {
         hash: array(&pb.hash, "hash")?,
         keep_until: Timestamp(pb.keep_until),
         from: pb.from.as_ref().map(address_from).transpose()?,
-        message: present(&pb.message_id).map(message_id).transpose()?,
+        receipt: match present(&pb.message_id) {
+            None => None,
+            Some(id) => {
+                let kind = kind_of(pb.receipt, pb.reason)?;
+                Some(Receipt { message_id: message_id(id)?, kind })
+            }
+        },
         session: SessionId::from_slice(&pb.session_id),
     })
 }
@@ -103,6 +112,7 @@ pub(crate) fn encode_outbox(entry: &OutboxEntry) -> Zeroizing<Vec<u8>> {
         pb.idempotency_key = sealed.key.as_bytes().to_vec();
         pb.sent_at = sealed.sent_at.0;
         pb.resent = sealed.resent;
+        pb.held = sealed.held;
     }
     encode(&pb)
 }
@@ -117,6 +127,7 @@ pub(crate) fn decode_outbox(bytes: &[u8]) -> Result<OutboxEntry, WireError> {
             key: IdempotencyKey::from_bytes(array(&pb.idempotency_key, "key")?),
             sent_at: Timestamp(pb.sent_at),
             resent: pb.resent,
+            held: pb.held,
         })
     };
     Ok(OutboxEntry {
@@ -173,6 +184,7 @@ pub(crate) fn encode_history(entry: &HistoryEntry) -> Zeroizing<Vec<u8>> {
         Direction::Outgoing(MessageStatus::Delivered) => 3,
         Direction::Outgoing(MessageStatus::Read) => 4,
         Direction::Outgoing(MessageStatus::NotDelivered) => 5,
+        Direction::Outgoing(MessageStatus::Refused) => 6,
     };
     encode(&pb::HistoryEntry {
         message_id: entry.message.as_bytes().to_vec(),
@@ -200,6 +212,7 @@ pub(crate) fn decode_history(bytes: &[u8]) -> Result<HistoryEntry, WireError> {
             3 => Direction::Outgoing(MessageStatus::Delivered),
             4 => Direction::Outgoing(MessageStatus::Read),
             5 => Direction::Outgoing(MessageStatus::NotDelivered),
+            6 => Direction::Outgoing(MessageStatus::Refused),
             _ => return Err(WireError::BadValue("status")),
         },
         sent_at: Timestamp(pb.sent_at),

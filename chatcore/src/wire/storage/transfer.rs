@@ -7,8 +7,9 @@ use zeroize::Zeroizing;
 use super::super::file::{manifest_from, manifest_into};
 use super::super::{WireError, array};
 use super::{encode, user};
+use crate::engine::{FetchFailure, FileKind};
 use crate::ids::{BlobId, Conversation, MessageId, RoomId, Timestamp};
-use crate::store::rows::{Transfer, UploadRun};
+use crate::store::rows::{Download, Transfer, UploadRun};
 use crate::wire::relay::WriteKey;
 
 pub(crate) fn encode_transfer(transfer: &Transfer) -> Zeroizing<Vec<u8>> {
@@ -21,18 +22,17 @@ pub(crate) fn encode_transfer(transfer: &Transfer) -> Zeroizing<Vec<u8>> {
             pb::Transfer {
                 upload: true,
                 peer: to.as_bytes().to_vec(),
-                message_id: Vec::new(),
                 manifest: Some(manifest_into(manifest)),
                 path: path.clone(),
                 modified: modified.0,
                 write_key: write_key.0.to_vec(),
                 runs: runs.iter().map(run).collect(),
-                blob_id: Vec::new(),
                 room: matches!(to, Conversation::Room(_)),
-                waiting: Vec::new(),
+                ..pb::Transfer::default()
             }
         }
-        Transfer::Offered { to, message, blob, write_key, waiting } => pb::Transfer {
+        Transfer::Offered { to, message, blob, write_key, waiting, renewed_at } => pb::Transfer {
+            renewed_at: renewed_at.0,
             room: matches!(to, Conversation::Room(_)),
             waiting: waiting.iter().map(|user| user.as_bytes().to_vec()).collect(),
             peer: to.as_bytes().to_vec(),
@@ -41,10 +41,13 @@ pub(crate) fn encode_transfer(transfer: &Transfer) -> Zeroizing<Vec<u8>> {
             blob_id: blob.as_bytes().to_vec(),
             ..pb::Transfer::default()
         },
-        Transfer::Download { from, message } => pb::Transfer {
-            upload: false,
-            peer: from.as_bytes().to_vec(),
-            message_id: message.as_bytes().to_vec(),
+        Transfer::Download(download) => pb::Transfer {
+            peer: download.from.as_bytes().to_vec(),
+            message_id: download.message.as_bytes().to_vec(),
+            long_text: download.kind == FileKind::LongText,
+            failures: download.failures,
+            not_before: download.not_before.0,
+            given_up: download.given_up.map_or(0, failure_into),
             ..pb::Transfer::default()
         },
     })
@@ -60,13 +63,21 @@ pub(crate) fn decode_transfer(bytes: &[u8]) -> Result<Transfer, WireError> {
             message: MessageId::from_bytes(array(&pb.message_id, "message_id")?),
             blob: BlobId::from_bytes(array(&pb.blob_id, "blob_id")?),
             write_key: write_key()?,
+            renewed_at: Timestamp(pb.renewed_at),
         });
     }
     if !pb.upload {
-        return Ok(Transfer::Download {
+        return Ok(Transfer::Download(Download {
             from: user(&pb.peer)?,
             message: MessageId::from_bytes(array(&pb.message_id, "message_id")?),
-        });
+            kind: if pb.long_text { FileKind::LongText } else { FileKind::File },
+            failures: pb.failures,
+            not_before: Timestamp(pb.not_before),
+            given_up: match pb.given_up {
+                0 => None,
+                number => Some(failure_from(number)?),
+            },
+        }));
     }
     let run = |r: &pb::UploadRun| -> Result<_, WireError> {
         Ok(UploadRun { salt_seed: array(&r.salt_seed, "salt_seed")?, stored: r.stored.clone() })
@@ -78,6 +89,25 @@ pub(crate) fn decode_transfer(bytes: &[u8]) -> Result<Transfer, WireError> {
         modified: Timestamp(pb.modified),
         write_key: write_key()?,
         runs: pb.runs.iter().map(run).collect::<Result<_, _>>()?,
+    })
+}
+
+pub(super) const fn failure_into(failure: FetchFailure) -> u32 {
+    match failure {
+        FetchFailure::Unavailable => 1,
+        FetchFailure::Damaged => 2,
+        FetchFailure::Mismatch => 3,
+        FetchFailure::NotText => 4,
+    }
+}
+
+pub(super) const fn failure_from(number: u32) -> Result<FetchFailure, WireError> {
+    Ok(match number {
+        1 => FetchFailure::Unavailable,
+        2 => FetchFailure::Damaged,
+        3 => FetchFailure::Mismatch,
+        4 => FetchFailure::NotText,
+        _ => return Err(WireError::BadValue("failure")),
     })
 }
 

@@ -42,6 +42,7 @@ struct Shared {
 
 struct Blob {
     id: BlobId,
+    /// As it was created or found; its life may have begun anew since.
     record: BlobRecord,
     progress: Mutex<Progress>,
 }
@@ -57,13 +58,15 @@ struct Progress {
     is_gone: bool,
     /// A sync failed: the system may have dropped chunks that it had taken. It begins anew.
     is_broken: bool,
+    /// When its life began.
+    since: Timestamp,
 }
 
 impl Blob {
     fn state(&self) -> BlobState {
         let progress = lock(&self.progress);
         BlobState {
-            record: self.record,
+            record: BlobRecord { since: progress.since, ..self.record },
             complete: progress.complete,
             stored: progress.stored.to_bytes(),
         }
@@ -179,6 +182,7 @@ impl DiskBlobs {
                 unsynced: 0,
                 is_gone: false,
                 is_broken: false,
+                since: record.since,
             });
             let blob = Arc::new(Blob { id, record, progress });
             blobs.insert(id, blob);
@@ -213,13 +217,13 @@ impl DiskBlobs {
         blobs.iter().try_for_each(|blob| self.shared.checkpoint(blob))
     }
 
-    pub(super) fn remove_created_before(&self, oldest: Timestamp) -> Result<(), StoreError> {
-        self.remove_where(|record| record.created < oldest)
+    pub(super) fn remove_older_than(&self, oldest: Timestamp) -> Result<(), StoreError> {
+        self.remove_where(|blob| lock(&blob.progress).since < oldest)
     }
 
-    fn remove_where(&self, is_unwanted: impl Fn(&BlobRecord) -> bool) -> Result<(), StoreError> {
+    fn remove_where(&self, is_unwanted: impl Fn(&Blob) -> bool) -> Result<(), StoreError> {
         let blobs = lock(&self.blobs);
-        let unwanted = blobs.values().filter(|b| is_unwanted(&b.record));
+        let unwanted = blobs.values().filter(|blob| is_unwanted(blob));
         let ids: Vec<_> = unwanted.map(|b| b.id).collect();
         drop(blobs);
         self.remove_all(&ids)
@@ -356,6 +360,7 @@ impl Blobs for Arc<DiskBlobs> {
             unsynced: 0,
             is_gone: false,
             is_broken: false,
+            since: record.since,
         });
         let blob = Arc::new(Blob { id: *id, record: *record, progress });
         let state = blob.state();
@@ -415,17 +420,21 @@ impl Blobs for Arc<DiskBlobs> {
         }
     }
 
-    fn complete(&self, ids: &[BlobId]) -> Result<Vec<bool>, StoreError> {
+    fn complete(&self, ids: &[BlobId], now: Timestamp) -> Result<Vec<bool>, StoreError> {
         let blobs: Vec<_> = ids.iter().map(|id| self.get(id)).collect();
-        let full = self.sync(&blobs).map_err(|e| failed(&e))?;
+        let is_complete = |blob: &Arc<Blob>| lock(&blob.progress).complete;
+        let mut full = self.sync(&blobs).map_err(|e| failed(&e))?;
+        let lives_on = |blob: &&Arc<Blob>| is_complete(blob) && !lock(&blob.progress).is_gone;
+        full.extend(blobs.iter().flatten().filter(lives_on).cloned());
         if !full.is_empty() {
-            let rows = full.iter().map(|b| (b.id, b.record, true)).collect();
-            self.shared.main.put_blobs(rows)?;
+            let row = |b: &Arc<Blob>| (b.id, BlobRecord { since: now, ..b.record }, true);
+            self.shared.main.put_blobs(full.iter().map(row).collect())?;
         }
         for blob in full {
             let was_open = {
                 let mut progress = lock(&blob.progress);
                 progress.is_recorded = true;
+                progress.since = now;
                 !std::mem::replace(&mut progress.complete, true) && !progress.is_gone
             };
             if was_open {
@@ -435,7 +444,6 @@ impl Blobs for Arc<DiskBlobs> {
                 let _ = fs::remove_file(self.shared.map_path(&blob.id));
             }
         }
-        let is_complete = |blob: &Arc<Blob>| lock(&blob.progress).complete;
         Ok(blobs.iter().map(|b| b.as_ref().is_some_and(is_complete)).collect())
     }
 
@@ -444,7 +452,7 @@ impl Blobs for Arc<DiskBlobs> {
     }
 
     fn remove_owned(&self, owner: &UserId) -> Result<(), StoreError> {
-        self.remove_where(|record| record.owner == *owner)
+        self.remove_where(|blob| blob.record.owner == *owner)
     }
 
     fn checkpoint(&self) -> Result<(), StoreError> {

@@ -413,7 +413,7 @@ fn encode_blob(record: &BlobRecord, complete: bool) -> [u8; BLOB_ROW] {
     let rest = put(rest, &record.shape.chunk_size.to_be_bytes());
     let rest = put(rest, &record.shape.chunk_count.to_be_bytes());
     let rest = put(rest, &record.write_hash);
-    let rest = put(rest, &record.created.0.to_be_bytes());
+    let rest = put(rest, &record.since.0.to_be_bytes());
     put(rest, &[complete.into()]);
     row
 }
@@ -428,7 +428,7 @@ fn decode_blob(row: &[u8; BLOB_ROW]) -> (BlobRecord, bool) {
             chunk_count: u32::from_be_bytes(take(&mut row)),
         },
         write_hash: take(&mut row),
-        created: Timestamp(u64::from_be_bytes(take(&mut row))),
+        since: Timestamp(u64::from_be_bytes(take(&mut row))),
     };
     (record, take::<1>(&mut row) == [1])
 }

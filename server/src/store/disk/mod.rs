@@ -77,7 +77,7 @@ struct DiskRetention {
 impl Retention for DiskRetention {
     fn sweep(&self, now: Timestamp, oldest: Timestamp) -> Result<(), StoreError> {
         self.main.sweep_nicknames(now)?;
-        self.blobs.remove_created_before(oldest)
+        self.blobs.remove_older_than(oldest)
     }
 }
 

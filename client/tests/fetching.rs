@@ -1,0 +1,161 @@
+//! Files that can't be had, with real processes: each costs one attempt, holds up nothing, and is told.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+
+use chatcore::engine::Command;
+use chatcore::file::Manifest;
+use chatcore::ids::{Conversation, MessageId};
+use chatcore::net::{Client, Options, Reconnect};
+use chatcore::wire::content::Body;
+use serde_json::Value;
+use support::World;
+
+/// Opens somebody's profile by the library and sends the last file to `to` once more, bent.
+fn send_bent(world: &World, who: &str, to: &str, bend: impl FnOnce(&mut Manifest)) -> MessageId {
+    let folder = world.home.path().join("people").join(who);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = client::store::RedbStore::open(&folder, None).unwrap();
+        let options = Options { reconnect: Reconnect::Never };
+        let (client, mut events) = Client::open(store, options).unwrap();
+        let send = async {
+            client.online().await.unwrap();
+            let to = Conversation::User(client.lookup(to).await.unwrap());
+            let history = client.history(to, 100).await.unwrap();
+            let mut files = history.into_iter().rev().filter_map(|message| match message.body {
+                Body::File(manifest) => Some(manifest),
+                _ => None,
+            });
+            let mut manifest = files.next().unwrap();
+            bend(&mut manifest);
+            let message = MessageId::generate(&mut rand::rng());
+            client.command(Command::SendFile { to, message, manifest }).await.unwrap();
+            client.settle().await.unwrap();
+            client.close().await;
+            message
+        };
+        let drain = async { while events.next().await.is_some() {} };
+        tokio::join!(send, drain).0
+    })
+}
+
+/// What one `receive` prints, and its exit code.
+fn receive(world: &World, who: &str) -> (Vec<Value>, i32, String) {
+    let inbox = world.inbox(who);
+    let output = world.run(who, &["receive", "--json", "--to", inbox.to_str().unwrap()]);
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let lines = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said = String::from_utf8(output.stderr).unwrap();
+    (lines, output.status.code().unwrap(), said)
+}
+
+fn leftovers(world: &World, who: &str) -> Vec<PathBuf> {
+    fs::read_dir(world.inbox(who)).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn file_that_is_not_what_was_announced_is_fetched_once_and_after_what_can_be_shown() {
+    let world = World::with(&["alice", "bob"]);
+    let size = 40 << 20;
+    let path = world.file("photo.png", &vec![7; size]);
+    world.ok("alice", &["send-file", "bob", &path]);
+    send_bent(&world, "alice", "bob", |manifest| {
+        manifest.root[0] ^= 1;
+        manifest.name = "poison.png".to_owned();
+    });
+    for n in 0..3 {
+        world.ok("alice", &["send", "bob", &format!("text {n}")]);
+    }
+    let (lines, code, said) = receive(&world, "bob");
+    let kinds: Vec<_> = lines.iter().map(|line| line["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["text", "text", "text", "file", "file_failed"]);
+    let failed = &lines[4];
+    assert_eq!((&failed["from"], &failed["name"]), (&"alice".into(), &"poison.png".into()));
+    assert_eq!(failed["reason"], "mismatch");
+    assert_eq!(code, 9, "{said}");
+    assert!(said.contains("poison.png from alice"), "{said}");
+    assert_eq!(leftovers(&world, "bob"), [world.inbox("bob").join("photo.png")]);
+    // Nothing of it any more.
+    assert_eq!(receive(&world, "bob"), (vec![], 0, String::new()));
+    let lines = world.receive("alice");
+    let refused = lines.iter().find(|line| line["type"] == "not_delivered").unwrap();
+    assert_eq!(refused["reason"], "not_authentic");
+    assert_eq!(refused["id"], failed["id"]);
+}
+
+#[test]
+fn file_that_was_damaged_at_the_relay_is_given_up_with_everything_that_was_fetched() {
+    let world = World::with(&["alice", "bob"]);
+    let path = world.file("big.bin", &vec![7; 5 << 20]);
+    world.ok("alice", &["send-file", "bob", &path]);
+    let blob = fs::read_dir(world.home.path().join("relay").join("blobs")).unwrap().next().unwrap();
+    let blob = blob.unwrap().path();
+    let mut bytes = fs::read(&blob).unwrap();
+    bytes[3 << 20] ^= 1;
+    fs::write(&blob, bytes).unwrap();
+    let (lines, code, said) = receive(&world, "bob");
+    assert_eq!((lines.len(), code), (1, 9), "{said}");
+    assert_eq!(
+        (&lines[0]["type"], &lines[0]["reason"]),
+        (&"file_failed".into(), &"damaged".into())
+    );
+    assert!(leftovers(&world, "bob").is_empty(), "half a file stays for nothing");
+    assert_eq!(receive(&world, "bob").1, 0);
+}
+
+/// One answer of the relay's is not the last word: the offer stays, and the sender hears nothing yet.
+#[test]
+fn long_text_that_the_relay_does_not_have_is_neither_delivered_nor_forgotten() {
+    let mut world = World::with(&["alice", "bob"]);
+    world.ok("alice", &["send", "bob", "short"]);
+    world.receive("bob");
+    let long = "long ".repeat(8_000);
+    world.ok("alice", &["send", "bob", &long]);
+    let blobs = world.home.path().join("relay").join("blobs");
+    let blob = fs::read_dir(&blobs).unwrap().next().unwrap().unwrap().path();
+    let away = world.home.path().join("away");
+    fs::rename(&blob, &away).unwrap();
+    // The relay forgets what it has no file of.
+    let (lines, code, said) = receive(&world, "bob");
+    assert_eq!((lines, code), (vec![], 8), "{said}");
+    assert!(said.contains("a long text from alice"), "{said}");
+    assert_eq!(
+        receive(&world, "bob"),
+        (vec![], 0, String::new()),
+        "not before a minute has passed"
+    );
+    let history = world.ok("alice", &["history", "bob", "--json"]);
+    let last: Value = serde_json::from_str(history.lines().last().unwrap()).unwrap();
+    assert_eq!(last["status"], "at_relay");
+    world.relay.kill();
+}
+
+#[test]
+fn prompt_saves_what_was_given_up_when_the_person_asks() {
+    if !support::screen::has_tmux() {
+        return;
+    }
+    let world = World::with(&["alice", "bob"]);
+    let path = world.file("photo.png", &vec![7; 1 << 20]);
+    world.ok("alice", &["send-file", "bob", &path]);
+    let blobs = world.home.path().join("relay").join("blobs");
+    let blob = fs::read_dir(&blobs).unwrap().next().unwrap().unwrap().path();
+    let whole = fs::read(&blob).unwrap();
+    let mut bent = whole.clone();
+    bent[70_000] ^= 1;
+    fs::write(&blob, bent).unwrap();
+    let bob = world.prompt("bob");
+    bob.sees("!save 1");
+    bob.line(&format!("!save 1 {}", world.inbox("bob").to_str().unwrap()));
+    bob.sees("photo.png from alice: it was damaged");
+    bob.line("!save");
+    bob.sees("!save 1 tries again");
+    fs::write(&blob, whole).unwrap();
+    bob.line(&format!("!save 1 {}", world.inbox("bob").to_str().unwrap()));
+    bob.sees("saved as");
+    assert_eq!(fs::read(world.inbox("bob").join("photo.png")).unwrap(), vec![7; 1 << 20]);
+}
