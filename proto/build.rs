@@ -16,6 +16,9 @@ const FILES: [&str; 8] = [
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=schema");
     let descriptors = protox::compile(FILES, ["schema"])?;
-    prost_build::Config::new().bytes([".chat.relay"]).skip_debug(["."]).compile_fds(descriptors)?;
+    prost_build::Config::new()
+        .bytes([".chat.relay", ".chat.room.LogBranch.entries", ".chat.content.RoomUpdate.entries"])
+        .skip_debug(["."])
+        .compile_fds(descriptors)?;
     Ok(())
 }

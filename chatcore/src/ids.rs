@@ -115,6 +115,14 @@ byte_id!(
     RoomId, 32
 );
 byte_id!(
+    /// A log at the relay: a register or an open room, by its id.
+    LogId, 32
+);
+byte_id!(
+    /// What the entries of a log come to, up to one of them.
+    LogHash, 32
+);
+byte_id!(
     /// A register at the relay: the hash of the key that writes it.
     RegisterId, 32
 );
@@ -122,6 +130,18 @@ byte_id!(
     /// A room event: the hash of its body.
     EventHash, 32
 );
+impl From<RegisterId> for LogId {
+    fn from(register: RegisterId) -> Self {
+        Self::from_bytes(*register.as_bytes())
+    }
+}
+
+impl From<RoomId> for LogId {
+    fn from(room: RoomId) -> Self {
+        Self::from_bytes(*room.as_bytes())
+    }
+}
+
 random_id!(MessageId, DeliveryTag, IdempotencyKey, BlobId, FileId);
 
 impl UserId {

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chatcore::engine::{ContactView, HistoryView, ProfileView, RoomView, query};
-use chatcore::ids::Conversation;
+use chatcore::ids::{Conversation, RoomId};
+use chatcore::membership::ForkProof;
 use chatcore::net::Client;
 use chatcore::store::StoreError;
 
@@ -80,6 +81,13 @@ impl Known {
         match self {
             Self::Store(store) => Ok(query::rooms(&**store)?),
             Self::Client(client) => Ok(client.rooms().await?),
+        }
+    }
+
+    pub(crate) async fn fork_proof(&self, room: RoomId) -> Result<Option<ForkProof>, CommandError> {
+        match self {
+            Self::Store(store) => Ok(query::fork_proof(&**store, &room)?),
+            Self::Client(client) => Ok(client.fork_proof(room).await?),
         }
     }
 

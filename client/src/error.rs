@@ -308,8 +308,12 @@ impl From<RoomFailure> for CommandError {
                 say(ExitCode::Usage, "write to it: chat send '#ROOM' TEXT")
             }
             RoomFailure::Muted => say(ExitCode::Refused, "a moderator can take it back"),
-            RoomFailure::Locked => {
-                say(ExitCode::Other, "wait until a member who has them was here, then repeat")
+            RoomFailure::Locked => say(
+                ExitCode::Other,
+                "wait until a member who has them was here, then repeat; if nobody has, make a new room",
+            ),
+            RoomFailure::NotForked => {
+                say(ExitCode::Refused, "there is nothing to go on from: it goes on by itself")
             }
             RoomFailure::TooMany { .. } => say(ExitCode::Limit, "wait a little, or leave a room"),
             _ => Self::new(ExitCode::Other, failure),
@@ -390,6 +394,10 @@ impl CommandError {
             ErrorCode::RoomNameTaken => (ExitCode::Refused, "choose another name"),
             ErrorCode::RoomFull => (ExitCode::Limit, "make a second one: chat room create NAME"),
             ErrorCode::RoomQuota => (ExitCode::Limit, "leave or close one first"),
+            ErrorCode::Recovering => (
+                ExitCode::Other,
+                "members bring back what it lost; repeat the command in some hours",
+            ),
             ErrorCode::Conflict => (ExitCode::Other, "repeat the command"),
             ErrorCode::Forbidden => (ExitCode::Refused, "you may not do that there"),
             _ => (ExitCode::Refused, "ask whoever runs the relay"),

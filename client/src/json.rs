@@ -271,6 +271,24 @@ pub enum Line<'a> {
         /// What was done.
         act: &'a str,
     },
+    /// The relay signed two orders of one room.
+    ForkProof {
+        /// The relay's key, in hexadecimal.
+        relay: String,
+        /// Whether that is the relay of this profile; null without a profile.
+        own_relay: Option<bool>,
+        /// The register or the open room, in hexadecimal.
+        log_id: String,
+        /// How many entries both have, from the first on.
+        shared: u64,
+        /// What was shown first.
+        ours: SignedHead,
+        /// What contradicts it.
+        theirs: SignedHead,
+        /// Where the proof was written.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<&'a str>,
+    },
     /// A room of ours, or one that we may join.
     Room {
         /// The room's name.
@@ -310,8 +328,10 @@ pub enum Line<'a> {
         seq: u64,
         /// Its hash: the same for everybody who was shown the same room.
         head: String,
-        /// Whether the relay showed different members different events.
+        /// Whether the relay took back what it had signed, or signed something else for others.
         forked: bool,
+        /// Whether new keys of the room have not come yet.
+        locked: bool,
         /// Whether a newer version did something here.
         frozen: bool,
         /// Everybody in it.
@@ -361,6 +381,18 @@ pub enum Line<'a> {
         /// A stable word.
         warning: &'a str,
     },
+    /// The owner of a room that the relay was set back in goes on with what the relay has.
+    RoomResumed {
+        /// The room's name.
+        room: &'a str,
+        /// The room's id.
+        #[serde(serialize_with = "room_hex")]
+        room_id: RoomId,
+        /// How many events were lost.
+        lost: usize,
+        /// Who had been taken out, banned, muted or lowered, and may not be any more.
+        removals: Vec<Person>,
+    },
     /// Something about a room that a person must know: `forked`, `gone` or `not_sent`.
     RoomWarning {
         /// The room's name.
@@ -370,7 +402,7 @@ pub enum Line<'a> {
         room_id: RoomId,
         /// A stable word.
         warning: &'a str,
-        /// The message that could not be sent, or the event that branches off.
+        /// The message that could not be sent.
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<String>,
     },
@@ -442,6 +474,20 @@ pub struct Person {
     pub nickname: Option<String>,
     /// The id.
     pub user_id: String,
+}
+
+/// What the relay signed about the order of a room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SignedHead {
+    /// Entries.
+    pub length: u64,
+    /// The hash over all of them, in hexadecimal.
+    pub hash: String,
+    /// How often the relay was set back to a backup.
+    pub epoch: u64,
+    /// When, by the relay's clock.
+    #[serde(serialize_with = "time")]
+    pub at: Timestamp,
 }
 
 /// A member of a room in a line.

@@ -1,5 +1,7 @@
 //! What happened, for a person's eyes or a program's.
 
+use std::collections::BTreeSet;
+
 use chatcore::engine::{Acquaintance, Event, FetchFailure, RoomRef, Sender};
 use chatcore::ids::UserId;
 use chatcore::membership::{Act, Event as RoomEvent, Role};
@@ -138,7 +140,13 @@ pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
         Event::RoomInvited { room, by } => {
             Some(Line::RoomInvited { room: &room.name, room_id: room.id, by: names.person(by) })
         }
-        Event::RoomForked { room, event } => room_warning(room, "forked", Some(event.to_hex())),
+        Event::RoomForked { room } => room_warning(room, "forked", None),
+        Event::RoomResumed { room, lost } => Some(Line::RoomResumed {
+            room: &room.name,
+            room_id: room.id,
+            lost: lost.len(),
+            removals: removed(lost).iter().map(|user| names.person(user)).collect(),
+        }),
         Event::RoomGone { room } => room_warning(room, "gone", None),
         Event::NotSentToRoom { room, message } => {
             room_warning(room, "not_sent", Some(message.to_hex()))
@@ -198,6 +206,14 @@ fn in_room(room: &Option<RoomRef>) -> String {
     room.as_ref().map_or_else(String::new, |room| format!(" in #{}", render::name(&room.name)))
 }
 
+/// Returns against whom something was done that was lost: they may be back.
+fn removed(lost: &[RoomEvent]) -> BTreeSet<UserId> {
+    let is_removal = |act: &Act| {
+        matches!(act, Act::Kick { .. } | Act::Ban { .. } | Act::Mute(_) | Act::SetRole { .. })
+    };
+    lost.iter().filter(|e| is_removal(e.act())).filter_map(|e| e.act().target()).collect()
+}
+
 /// What somebody did in a room, as a sentence.
 fn room_news(names: &Names, room: &RoomRef, event: &RoomEvent) -> String {
     let by = names.actor(event);
@@ -220,6 +236,7 @@ fn room_news(names: &Names, room: &RoomRef, event: &RoomEvent) -> String {
         Act::Transfer(_) => format!("made {whom} the owner"),
         Act::Close => "closed the room".to_owned(),
         Act::Checkpoint(_) | Act::Move(_) => "tidied up".to_owned(),
+        Act::Resume { .. } => "goes on with what the relay has".to_owned(),
         Act::Unknown => "did something that needs a newer version".to_owned(),
     };
     format!("#{}: {by} {did}", render::name(&room.name))
@@ -291,13 +308,32 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
                 render::quoted(&room)
             ))
         }
-        Event::RoomForked { room, .. } => loud(format!(
-            "WARNING: the relay showed the members of #{} different events. Both are kept, one \
-             counts: {} {}",
-            render::name(&room.name),
-            context.output.how("chat room show", "!who"),
-            render::quoted(&render::name(&room.name))
-        )),
+        Event::RoomForked { room } => {
+            let room = render::quoted(&render::name(&room.name));
+            loud(format!(
+                "WARNING: the relay took back what it had signed in #{room}, or signed something \
+                 else for others. What you saw first is kept. Proof: chat room proof {room}; \
+                 more: {} {room}",
+                context.output.how("chat room show", "!who")
+            ))
+        }
+        Event::RoomResumed { room, lost } => {
+            let room = render::name(&room.name);
+            let events = if lost.len() == 1 { "event was" } else { "events were" };
+            let removed: Vec<String> = removed(lost).iter().map(|user| names.of(user)).collect();
+            let back = if removed.is_empty() {
+                String::new()
+            } else {
+                format!(
+                    "; what had been done about {} was lost, except by you: look who is in",
+                    removed.join(", ")
+                )
+            };
+            loud(format!(
+                "the owner of #{room} goes on with what the relay has: {} {events} lost{back}",
+                lost.len()
+            ))
+        }
         Event::RoomGone { room } => {
             quiet(format!("#{} is no longer kept by the relay", render::name(&room.name)))
         }

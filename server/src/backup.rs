@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use crate::clock::{Clock, SystemClock};
 use crate::error::RelayError;
 use crate::identity::{KEY_FILE, TOKEN_FILE, sync_folder};
 use crate::server::{LOCK_FILE, lock_folder, store_error};
-use crate::store::Stores;
+use crate::store::{Epoch, Stores};
 
 /// Copies the relay in `folder`, which does not run, to `to`, which must be absent or empty.
 ///
@@ -56,7 +57,14 @@ pub fn restore(from: &Path, folder: &Path) -> Result<(), RelayError> {
     }
     require_empty(folder)?;
     require_outside(from, folder)?;
-    write_whole(folder, |partial| copy_folder(from, partial))
+    write_whole(folder, |partial| {
+        copy_folder(from, partial)?;
+        let damaged = |source| store_error(partial, source);
+        let stores = Stores::open(partial).map_err(damaged)?;
+        let epoch = stores.registers.epoch().map_err(damaged)?;
+        let next = Epoch { number: epoch.number + 1, began: SystemClock.now() };
+        stores.registers.set_epoch(next).map_err(damaged)
+    })
 }
 
 /// A copy inside of what is copied would be copied as well, and again.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chatcore::ids::{DAY, MINUTE, Timestamp};
+use chatcore::ids::{DAY, HOUR, MINUTE, Timestamp};
 
 use chatcore::wire::limits::MAX_ENTRIES;
 
@@ -46,6 +46,8 @@ pub struct Limits {
     pub open_uploads: u32,
     /// Bytes of one user's blobs.
     pub stored_per_user: u64,
+    /// Milliseconds for which nothing new is ordered after the relay was set back to a backup.
+    pub recovery: u64,
     /// Milliseconds a blob is kept.
     pub blob_life: u64,
     /// What one user changes in open rooms: events, joins and leaves.
@@ -82,6 +84,7 @@ impl Default for Limits {
             window_bytes: 1 << 20,
             open_uploads: 8,
             stored_per_user: 32 << 30,
+            recovery: 6 * HOUR,
             // An envelope that names it may wait 30 days, and then it has to be fetched.
             blob_life: 37 * DAY,
             room_acts: Rate { burst: 60, interval_us: 5 * 1_000_000 },

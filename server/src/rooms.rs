@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use chatcore::ids::{DeviceAddress, RoomId, Timestamp, UserId};
+use chatcore::ids::{DeviceAddress, LogHash, LogId, RoomId, Timestamp, UserId};
 use chatcore::keys::{RelayKey, RelayKeyPair, Signed};
 use chatcore::membership::{
-    Act, CHECKPOINT_EVERY, Chain, Event, EventDraft, Joined, MAX_MEMBERS, Offer, Role, RoomKind,
-    RoomName, RoomState, Signer, Statement, Statements, Topic,
+    Act, CHECKPOINT_EVERY, Chain, Event, EventDraft, Joined, MAX_MEMBERS, Role, RoomKind, RoomName,
+    RoomState, Signer, Statement, Statements, Topic,
 };
+use chatcore::wire::directory::encode_signed;
 use chatcore::wire::limits::{MAX_OPEN_CREATE, MAX_OPEN_ROOMS, MAX_ROOM_ITEMS};
 use chatcore::wire::relay::{Answer, ErrorCode, Failure, More, RoomSummary};
 
@@ -31,6 +32,8 @@ pub(crate) struct Rooms {
 
 struct OpenRoom {
     chain: Chain,
+    /// What the log comes to with each event.
+    hashes: Vec<LogHash>,
     statements: Statements,
     /// By number; the newest of each user.
     numbered: BTreeMap<u64, (DeviceAddress, Signed)>,
@@ -55,9 +58,11 @@ fn internal(error: StoreError) -> ErrorCode {
 }
 
 impl OpenRoom {
-    fn begin(event: Event, now: Timestamp) -> Option<Self> {
+    fn begin(event: Event) -> Option<Self> {
+        let first = LogHash::begin(&LogId::from(event.room())).then(&encode_signed(event.signed()));
         Some(Self {
-            chain: Chain::create(event, now).ok()?,
+            chain: Chain::create(event).ok()?,
+            hashes: vec![first],
             statements: Statements::default(),
             numbered: BTreeMap::new(),
             numbers: BTreeMap::new(),
@@ -66,13 +71,12 @@ impl OpenRoom {
     }
 
     /// Rebuilds a room from what was verified before it was stored.
-    fn load(stored: StoredRoom, now: Timestamp) -> Option<Self> {
+    fn load(stored: StoredRoom) -> Option<Self> {
         let mut events = stored.events.into_iter().filter_map(|e| Event::from_own_store(e).ok());
-        let mut room = Self::begin(events.next()?, now)?;
+        let mut room = Self::begin(events.next()?)?;
         for event in events {
-            let _known = room.chain.offer(event, now);
+            room.append(event).ok()?;
         }
-        room.chain.take_placed();
         for (_, stored) in stored.statements {
             if let Ok(statement) = Statement::from_own_store(stored.signed) {
                 room.take(stored.n, &statement);
@@ -124,15 +128,30 @@ impl OpenRoom {
         self.numbered.values().map(|(device, _)| *device).filter(|d| self.is_member(&d.user))
     }
 
-    fn append(&mut self, event: Event, now: Timestamp) -> Result<(), ErrorCode> {
-        match self.chain.offer(event, now) {
-            Ok(Offer::Extended) => {
-                self.chain.take_placed();
-                Ok(())
-            }
-            Ok(_) | Err(_) => Err(ErrorCode::Forbidden),
-        }
+    fn append(&mut self, event: Event) -> Result<(), ErrorCode> {
+        let hash = self.hash_at(self.length()).then(&encode_signed(event.signed()));
+        self.chain.append(event).map_err(|_| ErrorCode::Forbidden)?;
+        self.hashes.push(hash);
+        Ok(())
     }
+
+    const fn length(&self) -> u64 {
+        self.chain.head().0 + 1
+    }
+
+    fn hash_at(&self, length: u64) -> LogHash {
+        let last = length.checked_sub(1).and_then(|last| usize::try_from(last).ok());
+        let known = last.and_then(|last| self.hashes.get(last)).copied();
+        known.unwrap_or_else(|| LogHash::begin(&LogId::from(self.chain.room())))
+    }
+}
+
+/// What came of an event that was to be appended.
+pub(crate) struct Appended {
+    /// Events of the room with it, and what the log comes to.
+    pub(crate) end: (u64, LogHash),
+    /// Whom to tell.
+    pub(crate) told: Vec<DeviceAddress>,
 }
 
 impl Rooms {
@@ -144,7 +163,7 @@ impl Rooms {
     ) -> Result<Self, StoreError> {
         let mut rooms = BTreeMap::new();
         for stored in store.load()? {
-            if let Some(room) = OpenRoom::load(stored, now) {
+            if let Some(room) = OpenRoom::load(stored) {
                 rooms.insert(room.chain.room(), room);
             }
         }
@@ -154,7 +173,7 @@ impl Rooms {
                 let event = create(keys, LOBBY, now).ok_or(StoreError::Failed)?;
                 let id = event.room();
                 store.begin_lobby(&id, event.signed())?;
-                rooms.extend(OpenRoom::begin(event, now).map(|room| (id, room)));
+                rooms.extend(OpenRoom::begin(event).map(|room| (id, room)));
                 id
             }
         };
@@ -173,15 +192,17 @@ impl Rooms {
         store: &dyn OpenRooms,
         event: Event,
         most: usize,
-        now: Timestamp,
-    ) -> Result<(), ErrorCode> {
+    ) -> Result<(u64, LogHash), ErrorCode> {
         let Act::Create { kind: RoomKind::Open, name, .. } = event.act() else {
             return Err(ErrorCode::Forbidden);
         };
         let (id, owner) = (event.room(), event.actor().user());
         let mut rooms = lock(&self.rooms);
-        if rooms.contains_key(&id) {
-            return Ok(());
+        if let Some(room) = rooms.get(&id) {
+            return Ok((1, room.hash_at(1)));
+        }
+        if store.is_removed(&id).map_err(internal)? {
+            return Err(ErrorCode::Forbidden);
         }
         let live = || rooms.values().filter(|room| !room.state().is_closed());
         if live().any(|room| room.state().name().fold() == name.fold()) {
@@ -205,10 +226,11 @@ impl Rooms {
             store.remove(&over).map_err(internal)?;
             rooms.remove(&over);
         }
-        let room = OpenRoom::begin(event, now).ok_or(ErrorCode::Forbidden)?;
+        let room = OpenRoom::begin(event).ok_or(ErrorCode::Forbidden)?;
         store.append(&id, 0, &signed).map_err(internal)?;
+        let end = (1, room.hash_at(1));
         rooms.insert(id, room);
-        Ok(())
+        Ok(end)
     }
 
     /// Appends an event; returns whom to tell.
@@ -216,8 +238,7 @@ impl Rooms {
         &self,
         store: &dyn OpenRooms,
         event: Event,
-        now: Timestamp,
-    ) -> Result<Vec<DeviceAddress>, ErrorCode> {
+    ) -> Result<Appended, ErrorCode> {
         let id = event.room();
         let mut rooms = lock(&self.rooms);
         let taken = match event.act() {
@@ -231,8 +252,8 @@ impl Rooms {
             return Err(ErrorCode::RoomNameTaken);
         }
         let room = rooms.get_mut(&id).ok_or(ErrorCode::UnknownRoom)?;
-        if room.chain.position(&event.hash()).is_some() {
-            return Ok(Vec::new());
+        if let Some(seq) = room.chain.position(&event.hash()) {
+            return Ok(Appended { end: (seq + 1, room.hash_at(seq + 1)), told: Vec::new() });
         }
         let (seq, head) = room.chain.head();
         if event.prev() != Some(head) {
@@ -245,7 +266,51 @@ impl Rooms {
         // Everybody who was in hears of it, also who is out by it.
         let told = room.devices().collect();
         store.append(&id, event.seq(), event.signed()).map_err(internal)?;
-        room.append(event, now)?;
+        room.append(event)?;
+        let length = room.length();
+        Ok(Appended { end: (length, room.hash_at(length)), told })
+    }
+
+    /// Puts events back that the relay lost, if the log comes to `hash` at `length` with them; returns
+    /// whom to tell. They were ordered once, so their names and numbers are not judged again.
+    pub(crate) fn recover(
+        &self,
+        store: &dyn OpenRooms,
+        id: &RoomId,
+        events: Vec<Event>,
+        (length, hash): (u64, LogHash),
+    ) -> Result<Vec<DeviceAddress>, ErrorCode> {
+        let mut rooms = lock(&self.rooms);
+        if store.is_removed(id).map_err(internal)? {
+            return Err(ErrorCode::UnknownRoom);
+        }
+        let mut new = events.iter().cloned();
+        let mut recovered = match rooms.get(id) {
+            Some(room) => OpenRoom {
+                chain: room.chain.clone(),
+                hashes: room.hashes.clone(),
+                statements: room.statements.clone(),
+                numbered: room.numbered.clone(),
+                numbers: room.numbers.clone(),
+                next: room.next,
+            },
+            None if rooms.len() >= MAX_OPEN_ROOMS => return Err(ErrorCode::RoomQuota),
+            None => new.next().and_then(OpenRoom::begin).ok_or(ErrorCode::Forbidden)?,
+        };
+        if recovered.chain.room() != *id {
+            return Err(ErrorCode::Forbidden);
+        }
+        for event in new {
+            recovered.append(event)?;
+        }
+        if recovered.length() != length || recovered.hash_at(length) != hash {
+            return Err(ErrorCode::Forbidden);
+        }
+        for event in &events {
+            store.append(id, event.seq(), event.signed()).map_err(internal)?;
+        }
+        let told = recovered.devices().collect();
+        rooms.insert(*id, recovered);
         Ok(told)
     }
 
@@ -270,10 +335,10 @@ impl Rooms {
         let (event, due, hash) = sign(act.clone())?;
         if due {
             let (checkpoint, ..) = sign(Act::Checkpoint(hash))?;
-            self.append(store, checkpoint, now)?;
-            return self.append(store, sign(act)?.0, now);
+            self.append(store, checkpoint)?;
+            return Ok(self.append(store, sign(act)?.0)?.told);
         }
-        self.append(store, event, now)
+        Ok(self.append(store, event)?.told)
     }
 
     /// Takes a join or leave in; returns whom to tell.
@@ -349,12 +414,13 @@ impl Rooms {
         Ok(rooms.remove(id).map(|room| room.devices().collect()).unwrap_or_default())
     }
 
-    /// Returns what is new in a room.
+    /// Returns what is new in a room; `sign` makes the head up to the last event of the answer.
     pub(crate) fn read(
         &self,
         id: &RoomId,
         from_seq: u64,
         after_statement: u64,
+        sign: impl FnOnce(u64, LogHash) -> Signed,
     ) -> Result<Answer, ErrorCode> {
         let rooms = lock(&self.rooms);
         let room = rooms.get(id).ok_or(ErrorCode::UnknownRoom)?;
@@ -380,7 +446,10 @@ impl Rooms {
                 statements.push((*n, signed.clone()));
             }
         }
-        Ok(Answer::RoomData { events, statements, more })
+        let end = from_seq.saturating_add(events.len() as u64).min(room.length());
+        let hash = room.hash_at(end);
+        drop(rooms);
+        Ok(Answer::RoomData { events, statements, more, head: sign(end, hash) })
     }
 
     /// Returns every open room; `is_online` tells who is here and lets it be seen.
@@ -457,7 +526,8 @@ impl Rooms {
 pub(crate) fn create(keys: &RelayKeyPair, name: &str, now: Timestamp) -> Option<Event> {
     let name = RoomName::from_input(name).ok()?;
     let nonce = rand::random();
-    let act = Act::Create { kind: RoomKind::Open, name, topic: Topic::default(), nonce };
+    let (topic, register) = (Topic::default(), None);
+    let act = Act::Create { kind: RoomKind::Open, name, topic, nonce, register };
     Some(EventDraft { after: None, at: now, act }.sign(Signer::Relay(keys)))
 }
 

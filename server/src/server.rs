@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use chatcore::ids::{DeviceAddress, InviteToken, UserId};
+use chatcore::ids::{DeviceAddress, InviteToken, LogHash, LogId, Timestamp, UserId};
 use chatcore::invite::InviteLink;
-use chatcore::keys::RelayKey;
+use chatcore::keys::{RelayKey, Signed};
+use chatcore::membership::LogHead;
 use rand::RngExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
@@ -31,7 +32,7 @@ use crate::operator::Operator;
 use crate::registry::Registry;
 use crate::rights::RightsTable;
 use crate::rooms::Rooms;
-use crate::store::{MailboxBatch, Queued, StoreError, Stores};
+use crate::store::{Epoch, MailboxBatch, Queued, StoreError, Stores};
 
 /// Time between sweeps of what is over its time.
 const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
@@ -65,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) register_appends: RateTable<UserId>,
     pub(crate) rooms: Rooms,
     pub(crate) rights: RightsTable,
+    /// How often the relay was set back to a backup.
+    pub(crate) epoch: Epoch,
     /// Held while an announcement gets its number.
     pub(crate) announcing: Mutex<()>,
     /// Host and port that links say, once the relay listens.
@@ -84,6 +87,19 @@ impl Shared {
             Storage::Memory => None,
             Storage::Folder(folder) => Some(folder.as_path()),
         }
+    }
+
+    /// Signs what a log comes to; everything up to there is stored durably.
+    pub(crate) fn sign_head(&self, log: LogId, (length, hash): (u64, LogHash)) -> Signed {
+        let (epoch, at) = (self.epoch.number, self.clock.now());
+        LogHead { log, epoch, length, hash, at }.sign(&self.identity.keys)
+    }
+
+    /// Returns for how many milliseconds more the relay waits for what it lost when it was set back.
+    pub(crate) fn recovering(&self) -> Option<u64> {
+        let since = self.clock.now().since(self.epoch.began);
+        let is_set_back = self.epoch.began != Timestamp(0);
+        self.limits.recovery.checked_sub(since).filter(|rest| is_set_back && *rest > 0)
     }
 
     /// Tells whether there is disk for what is not of need; mailboxes go on with what is left.
@@ -157,6 +173,7 @@ impl Relay {
         let rooms = Rooms::open(&*stores.open_rooms, &identity.keys, now)
             .map_err(|e| store_error(folder, e))?;
         let rights = RightsTable::load(&*stores.privileges).map_err(|e| store_error(folder, e))?;
+        let epoch = stores.registers.epoch().map_err(|e| store_error(folder, e))?;
         let mailboxes = Mailboxes::new(rand::rng().random(), &stored, limits.clone());
         let shared = Arc::new(Shared {
             identity,
@@ -176,6 +193,7 @@ impl Relay {
             register_appends: RateTable::new(limits.register_appends),
             rooms,
             rights,
+            epoch,
             announcing: Mutex::new(()),
             address: OnceLock::new(),
             storage: config.storage,
@@ -367,8 +385,8 @@ fn queued(stores: &Stores) -> Result<Vec<Queued>, StoreError> {
 fn sweep_all(shared: &Shared) {
     let now = shared.clock.now();
     shared.mailboxes.sweep(now);
-    let oldest = chatcore::ids::Timestamp(now.0.saturating_sub(shared.limits.blob_life));
-    let since = |life| chatcore::ids::Timestamp(now.0.saturating_sub(life));
+    let oldest = Timestamp(now.0.saturating_sub(shared.limits.blob_life));
+    let since = |life| Timestamp(now.0.saturating_sub(life));
     // Said in the log; the next sweep tries again.
     let _ = shared.stores.retention.sweep(now, oldest);
     let _ = shared.stores.registers.sweep(since(shared.limits.register_life));

@@ -3,20 +3,23 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use chatcore::ids::{DAY, RoomId};
+use chatcore::ids::{DAY, HOUR, LogHash, LogId, RoomId};
 use chatcore::invite::InviteLink;
 use chatcore::keys::{RelayKey, Signed};
 use chatcore::membership::{
-    Act, Announcement, Event, EventDraft, Joined, RoomKind, RoomName, Signer, Statement,
+    Act, Announcement, Event, EventDraft, Joined, LogHead, RoomKind, RoomName, Signer, Statement,
     StatementFields, Topic,
 };
 use chatcore::room::RegisterSecret;
+use chatcore::wire::directory::encode_signed;
 use chatcore::wire::relay::{
     Answer, AnswerForm, CloseReason, ErrorCode, Failure, More, Request, RoomSummary,
 };
-use server::Config;
 use server::clock::{Clock, SystemClock};
+use server::{Config, backup};
 use support::{Device, ManualClock, TestRelay, User, both, logged_in};
 
 fn sign(user: &User, draft: EventDraft) -> Event {
@@ -26,7 +29,13 @@ fn sign(user: &User, draft: EventDraft) -> Event {
 
 fn create(user: &User, name: &str) -> Event {
     let name = RoomName::new(name).unwrap();
-    let act = Act::Create { kind: RoomKind::Open, name, topic: Topic::default(), nonce: [1; 16] };
+    let act = Act::Create {
+        kind: RoomKind::Open,
+        name,
+        topic: Topic::default(),
+        nonce: [1; 16],
+        register: None,
+    };
     sign(user, EventDraft { after: None, at: SystemClock.now(), act })
 }
 
@@ -48,7 +57,7 @@ fn append(event: &Event) -> Request {
 async fn read(device: &mut Device, room: RoomId) -> (Vec<Signed>, Vec<u64>) {
     let request = Request::GetRoom { room, from_seq: 0, after_statement: 0 };
     match device.request(request).await {
-        Answer::RoomData { events, statements, more } => {
+        Answer::RoomData { events, statements, more, head: _ } => {
             assert_eq!(more, More::No);
             (events, statements.into_iter().map(|(n, _)| n).collect())
         }
@@ -70,7 +79,15 @@ fn entry(secret: &RegisterSecret, position: u64, bytes: &[u8]) -> Request {
 
 async fn entries(device: &mut Device, secret: &RegisterSecret) -> (u64, Vec<Bytes>) {
     match device.request(Request::ReadRegister { register: secret.id(), from: 0 }).await {
-        Answer::RegisterEntries { length, entries } => (length, entries),
+        Answer::RegisterEntries { length, entries, head: _ } => (length, entries),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Has something ordered; returns what the relay says that the log came to.
+async fn ordered(relay: &TestRelay, device: &mut Device, request: Request) -> (LogHead, Signed) {
+    match device.request(request).await {
+        Answer::Appended(head) => (LogHead::verify(&head, &relay.key).unwrap(), head),
         other => panic!("{other:?}"),
     }
 }
@@ -87,8 +104,9 @@ async fn a_register_takes_one_entry_for_each_position_from_whoever_has_its_key()
         let unknown = Request::ReadRegister { register: secret.id(), from: 0 };
         assert_eq!(bob.refusal(unknown).await, ErrorCode::UnknownRegister);
         let first = entry(&secret, 0, b"first");
-        assert_eq!(alice.request(first.clone()).await, Answer::Done);
-        assert_eq!(alice.request(first.clone()).await, Answer::Done, "the same again");
+        let (head, _) = ordered(&relay, &mut alice, first.clone()).await;
+        let (same, _) = ordered(&relay, &mut alice, first.clone()).await;
+        assert_eq!((same.length, same.hash), (head.length, head.hash), "the same again");
         let conflict = Failure { limit: 1, ..ErrorCode::Conflict.into() };
         let other = entry(&secret, 0, b"other");
         assert_eq!(bob.request(other).await, Answer::Failure(conflict));
@@ -110,7 +128,8 @@ async fn a_register_takes_one_entry_for_each_position_from_whoever_has_its_key()
         };
         assert_eq!(bob.refusal(forged).await, ErrorCode::Forbidden);
         for position in 1..3 {
-            assert_eq!(bob.request(entry(&secret, position, b"more")).await, Answer::Done);
+            let more = entry(&secret, position, b"more");
+            assert_eq!(ordered(&relay, &mut bob, more).await.0.length, position + 1);
         }
         assert_eq!(bob.refusal(entry(&secret, 3, b"full")).await, ErrorCode::StorageQuota);
         let (length, all) = entries(&mut bob, &secret).await;
@@ -118,7 +137,7 @@ async fn a_register_takes_one_entry_for_each_position_from_whoever_has_its_key()
         assert_eq!(&secret.open(0, &all[0]).unwrap()[..], b"first");
         // Who begins a register pays for it.
         assert_eq!(alice.refusal(entry(&stranger, 0, b"x")).await, ErrorCode::RoomQuota);
-        assert_eq!(bob.request(entry(&stranger, 0, b"x")).await, Answer::Done);
+        ordered(&relay, &mut bob, entry(&stranger, 0, b"x")).await;
         relay.stop().await;
     }
 }
@@ -133,8 +152,10 @@ async fn an_open_room_takes_what_its_rules_allow_and_survives_a_restart() {
     let made = create(&alice, "tea");
     let request = Request::CreateRoom(made.signed().clone());
     assert_eq!(bobs.refusal(request.clone()).await, ErrorCode::Forbidden, "not his");
-    assert_eq!(alices.request(request.clone()).await, Answer::Done);
-    assert_eq!(alices.request(request).await, Answer::Done, "the same again");
+    let (head, _) = ordered(&relay, &mut alices, request.clone()).await;
+    assert_eq!(head.length, 1);
+    let (same, _) = ordered(&relay, &mut alices, request).await;
+    assert_eq!(same.hash, head.hash, "the same again");
     let namesake = Request::CreateRoom(create(&bob, "TEA").signed().clone());
     assert_eq!(bobs.refusal(namesake).await, ErrorCode::RoomNameTaken);
     let room = made.room();
@@ -158,7 +179,9 @@ async fn an_open_room_takes_what_its_rules_allow_and_survives_a_restart() {
     assert_eq!(bobs.refusal(append(&by_bob)).await, ErrorCode::Forbidden, "his role");
     let green = after(&alice, &made, topic("green"));
     assert_eq!(bobs.refusal(append(&green)).await, ErrorCode::Forbidden, "her event");
-    assert_eq!(alices.request(append(&green)).await, Answer::Done);
+    let (head, _) = ordered(&relay, &mut alices, append(&green)).await;
+    let events = [&made, &green].map(|event| encode_signed(event.signed()).into());
+    assert_eq!(head.hash, LogHash::begin(&LogId::from(room)).then_all(&events));
     let black = after(&alice, &made, topic("black"));
     assert_eq!(alices.refusal(append(&black)).await, ErrorCode::Conflict);
     // A number that does not follow would replace what is stored under it.
@@ -170,7 +193,7 @@ async fn an_open_room_takes_what_its_rules_allow_and_survives_a_restart() {
     let forever = after(&alice, &green, Act::Kick { user, counter: u64::MAX });
     assert_eq!(alices.refusal(append(&forever)).await, ErrorCode::Forbidden);
     let kick = after(&alice, &green, Act::Kick { user, counter: 1 });
-    assert_eq!(alices.request(append(&kick)).await, Answer::Done);
+    ordered(&relay, &mut alices, append(&kick)).await;
     assert_eq!(bobs.answer(0).await, Answer::RoomChanged(room));
     let (events, numbers) = read(&mut bobs, room).await;
     assert_eq!(events, [made, green, kick].map(|e| e.signed().clone()));
@@ -334,7 +357,7 @@ async fn one_user_makes_so_many_rooms_also_if_he_passes_them_on() {
     let ask = |event: &Event| Request::CreateRoom(event.signed().clone());
     for n in 0..2 {
         let made = make(n);
-        assert_eq!(device.request(ask(&made)).await, Answer::Done);
+        ordered(&relay, &mut device, ask(&made)).await;
         let to = chatcore::ids::UserId::from_bytes([7; 32]);
         let passed = after(&alice, &made, Act::Transfer(to));
         let _refused_or_not = device.request(append(&passed)).await;
@@ -375,5 +398,112 @@ async fn what_the_operator_decided_survives_a_restart() {
     relay.join("carol").await;
     let (_, answer) = relay.register(&User::new("dave")).await;
     assert_eq!(answer, Answer::Failure(ErrorCode::BadToken.into()));
+    relay.stop().await;
+}
+
+/// A relay that was set back to a backup, and what it had ordered before.
+struct SetBack {
+    relay: TestRelay,
+    clock: Arc<ManualClock>,
+    alice: User,
+    _folder: tempfile::TempDir,
+}
+
+/// Runs a relay, has it backed up, and sets it back after `lost` was done.
+async fn set_back<T>(
+    before: impl AsyncFn(&TestRelay, &User, &mut Device),
+    lost: impl AsyncFn(&TestRelay, &User, &mut Device) -> T,
+) -> (SetBack, T) {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, saved) = (folder.path().join("data"), folder.path().join("saved"));
+    let relay = TestRelay::start(Config::in_folder(data.clone())).await;
+    let (alice, mut device) = relay.join("alice").await;
+    before(&relay, &alice, &mut device).await;
+    relay.operator(&format!("backup {}", saved.display())).unwrap();
+    let lost = lost(&relay, &alice, &mut device).await;
+    relay.stop().await;
+    std::fs::remove_dir_all(&data).unwrap();
+    backup::restore(&saved, &data).unwrap();
+    let clock = ManualClock::new();
+    let relay = TestRelay::start_with_clock(Config::in_folder(data), clock.clone()).await;
+    (SetBack { relay, clock, alice, _folder: folder }, lost)
+}
+
+#[tokio::test]
+async fn a_register_that_was_set_back_orders_nothing_new_until_it_has_what_it_lost() {
+    let secret = RegisterSecret::generate(&mut rand::rng());
+    let before = async |relay: &TestRelay, _: &User, device: &mut Device| {
+        for position in 0..2 {
+            let head = ordered(relay, device, entry(&secret, position, b"kept")).await.0;
+            assert_eq!(head.epoch, 1);
+        }
+    };
+    let lost = async |relay: &TestRelay, _: &User, device: &mut Device| {
+        ordered(relay, device, entry(&secret, 2, b"lost")).await;
+        let (_, head) = ordered(relay, device, entry(&secret, 3, b"lost")).await;
+        (head, entries(device, &secret).await.1)
+    };
+    let (SetBack { relay, clock, alice, _folder }, (head, all)) = set_back(before, lost).await;
+    let mut alices = relay.login(&alice).await;
+    let (_, mut bobs) = relay.join("bob").await;
+    assert_eq!(entries(&mut bobs, &secret).await.0, 2);
+    let hostile = entry(&secret, 2, b"instead of the lost");
+    let Answer::Failure(failure) = bobs.request(hostile.clone()).await else { panic!("ordered") };
+    assert_eq!(failure.code, ErrorCode::Recovering);
+    assert!(failure.retry_after_ms > 5 * HOUR, "{failure:?}");
+    // Only what its own head leads to is taken.
+    let recover = |entries: Vec<Bytes>| Request::Recover { head: head.clone(), entries };
+    let bent = vec![all[3].clone(), all[2].clone()];
+    for wrong in [all[2..3].to_vec(), bent, all.clone(), Vec::new()] {
+        assert_eq!(bobs.refusal(recover(wrong)).await, ErrorCode::Forbidden);
+    }
+    let other = TestRelay::start(Config::ephemeral()).await;
+    let (_, mut elsewhere) = other.join("bob").await;
+    assert_eq!(elsewhere.refusal(recover(all.clone())).await, ErrorCode::Forbidden, "its key");
+    other.stop().await;
+    let known = LogHead::verify(&head, &relay.key).unwrap();
+    let healed = ordered(&relay, &mut bobs, recover(all[2..].to_vec())).await.0;
+    assert_eq!((healed.epoch, healed.length, healed.hash), (2, 4, known.hash));
+    let again = recover(all[2..].to_vec());
+    assert_eq!(alices.refusal(again).await, ErrorCode::Forbidden, "it has them by now");
+    assert_eq!(entries(&mut alices, &secret).await, (4, all));
+    let next = entry(&secret, 4, b"goes on");
+    assert_eq!(alices.refusal(next.clone()).await, ErrorCode::Recovering, "longer heads may exist");
+    // A register that began after that lost nothing.
+    let fresh = RegisterSecret::generate(&mut rand::rng());
+    assert_eq!(ordered(&relay, &mut bobs, entry(&fresh, 0, b"new")).await.0.length, 1);
+    clock.advance(6 * HOUR + 1);
+    assert_eq!(ordered(&relay, &mut alices, next).await.0.length, 5);
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn an_open_room_that_was_set_back_gets_its_events_back() {
+    let topic = |text: &str| Act::SetTopic(Topic::new(text).unwrap());
+    let before = async |_: &TestRelay, _: &User, _: &mut Device| {};
+    let lost = async |relay: &TestRelay, alice: &User, device: &mut Device| {
+        let made = create(alice, "tea");
+        let green = after(alice, &made, topic("green"));
+        ordered(relay, device, Request::CreateRoom(made.signed().clone())).await;
+        let (_, head) = ordered(relay, device, append(&green)).await;
+        (made, green, head)
+    };
+    let (set_back, (made, green, head)) = set_back(before, lost).await;
+    let SetBack { relay, clock, alice, _folder } = set_back;
+    let mut device = relay.login(&alice).await;
+    let room = made.room();
+    let request = Request::GetRoom { room, from_seq: 0, after_statement: 0 };
+    assert_eq!(device.refusal(request).await, ErrorCode::UnknownRoom);
+    let entry = |event: &Event| Bytes::from(encode_signed(event.signed()));
+    let recover = |entries: Vec<Bytes>| Request::Recover { head: head.clone(), entries };
+    assert_eq!(device.refusal(recover(vec![entry(&made)])).await, ErrorCode::Forbidden);
+    let healed = ordered(&relay, &mut device, recover(vec![entry(&made), entry(&green)])).await.0;
+    assert_eq!(healed.length, 2);
+    let events = [&made, &green].map(|event| event.signed().clone());
+    assert_eq!(read(&mut device, room).await.0, events);
+    let black = after(&alice, &green, topic("black"));
+    assert_eq!(device.refusal(append(&black)).await, ErrorCode::Recovering);
+    clock.advance(6 * HOUR + 1);
+    assert_eq!(ordered(&relay, &mut device, append(&black)).await.0.length, 3);
     relay.stop().await;
 }

@@ -47,6 +47,10 @@ pub(crate) const LABEL_REGISTER_KEYS: &[u8] = b"chatcore/1/register-keys";
 pub(crate) const LABEL_REGISTER_ENTRY: &[u8] = b"chatcore/1/register-entry";
 /// Signature label of an append to a register.
 pub(crate) const LABEL_REGISTER_APPEND: &[u8] = b"chatcore/1/register-append";
+/// Hash over the entries of a log.
+pub(crate) const LABEL_REGISTER_CHAIN: &[u8] = b"chatcore/1/register-chain";
+/// Signature of the relay over the head of a log.
+pub(crate) const LABEL_REGISTER_HEAD: &[u8] = b"chatcore/1/register-head";
 /// Iterated hash of the safety number.
 pub(crate) const LABEL_SAFETY_NUMBER: &[u8] = b"chatcore/1/safety-number";
 

@@ -68,6 +68,14 @@ pub enum Command {
         /// What; counters are filled in.
         act: Act,
     },
+    /// The owner goes on with what the relay has of a room that it was set back in; the others follow.
+    /// Answered by [`super::Event::RoomDone`].
+    ResumeRoom {
+        /// Comes back in the answer.
+        ticket: u64,
+        /// Which.
+        room: RoomId,
+    },
     /// Asks for the relay's open rooms; answered by [`super::Event::RoomsListed`].
     ListRooms {
         /// Comes back in the answer.

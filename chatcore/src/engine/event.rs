@@ -3,7 +3,7 @@
 use super::files::FetchFailure;
 use super::rooms::{RefusedBecause, RoomFailure, RoomRef};
 use crate::file::Manifest;
-use crate::ids::{Conversation, EventHash, MessageId, RoomId, Timestamp, UserId};
+use crate::ids::{Conversation, MessageId, RoomId, Timestamp, UserId};
 use crate::keys::Nickname;
 use crate::keys::Signed;
 use crate::membership::Event as RoomEvent;
@@ -289,12 +289,18 @@ pub enum Event {
         /// Which.
         room: RoomRef,
     },
-    /// The relay showed different members different events; both are kept, the fork rule chose.
+    /// The relay took back what it had signed in a room, or signed something else for others. What we
+    /// were shown first is kept, and so is the proof ([`super::query::fork_proof`]).
     RoomForked {
         /// Where.
         room: RoomRef,
-        /// The event that branches off.
-        event: EventHash,
+    },
+    /// The owner goes on where the relay was set back to, and so do we.
+    RoomResumed {
+        /// Where.
+        room: RoomRef,
+        /// What was settled here and counts no more. Of it, what we did is done again.
+        lost: Vec<RoomEvent>,
     },
     /// A message to a room was refused.
     MessageRefused {

@@ -380,8 +380,8 @@ impl Engine {
                 self.owe_receipt(tx, contact, from, id, kind);
                 Ok(Some(Receipt { message_id: id, kind }))
             }
-            Body::RoomQuery { room, from_seq } => {
-                self.take_room_query(from, *room, *from_seq);
+            Body::RoomQuery { room, log, from: first } => {
+                self.take_room_query(from, *room, *log, *first);
                 Ok(None)
             }
             _ if !self.admit_private(tx, contact)? => Ok(None),

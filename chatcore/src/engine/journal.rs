@@ -59,9 +59,13 @@ pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
             about = Some(room.id);
             (*by, JournalKind::RoomInvited)
         }
-        Event::RoomForked { room, event } => {
+        Event::RoomForked { room } => {
             about = Some(room.id);
-            (NOBODY, JournalKind::RoomForked(*event))
+            (NOBODY, JournalKind::RoomForked)
+        }
+        Event::RoomResumed { room, .. } => {
+            about = Some(room.id);
+            (NOBODY, JournalKind::RoomResumed)
         }
         Event::RoomDelivered { room, message } => {
             about = Some(*room);
@@ -144,8 +148,10 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
         (JournalKind::RoomInvited, _) => {
             return Ok(room.map(|room| Event::RoomInvited { room, by: entry.peer }));
         }
-        (JournalKind::RoomForked(event), _) => {
-            return Ok(room.map(|room| Event::RoomForked { room, event: *event }));
+        (JournalKind::RoomForked, _) => return Ok(room.map(|room| Event::RoomForked { room })),
+        (JournalKind::RoomResumed, _) => {
+            // What was lost was told when it happened; the proof has it.
+            return Ok(room.map(|room| Event::RoomResumed { room, lost: Vec::new() }));
         }
         (JournalKind::RoomDelivered(message), Some(id)) => {
             return Ok(Some(Event::RoomDelivered { room: id, message: *message }));
@@ -229,7 +235,8 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
         // Told above, unless the room is gone.
         JournalKind::RoomNews(_)
         | JournalKind::RoomInvited
-        | JournalKind::RoomForked(_)
+        | JournalKind::RoomForked
+        | JournalKind::RoomResumed
         | JournalKind::RoomDelivered(_)
         | JournalKind::Announced(_)
         | JournalKind::RoomGone

@@ -330,6 +330,7 @@ impl Engine {
             Command::ActInRoom { ticket, room, act } => {
                 self.act_in_room(&mut tx, ticket, room, act)?;
             }
+            Command::ResumeRoom { ticket, room } => self.resume_room(&mut tx, ticket, room)?,
             Command::ListRooms { ticket } => self.list_rooms(&mut tx, ticket)?,
             Command::QueryRoomPresence { ticket, room } => {
                 self.query_room_presence(&mut tx, ticket, room)?;

@@ -13,7 +13,7 @@ use crate::wire::content::Body;
 use crate::wire::{WireError, storage};
 
 pub use super::journal::journal;
-pub use super::rooms::{room, rooms};
+pub use super::rooms::{fork_proof, room, rooms};
 
 /// Who we are.
 #[derive(Debug, Clone, PartialEq, Eq)]

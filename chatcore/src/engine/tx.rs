@@ -5,14 +5,14 @@ use rand::CryptoRng;
 use super::readers::Readers;
 use super::{EngineError, Event, Step, journal};
 use crate::ids::{
-    Conversation, DeliveryTag, DeviceAddress, MessageId, PrekeyId, RoomId, SessionId, Timestamp,
-    UserId,
+    Conversation, DeliveryTag, DeviceAddress, LogId, MessageId, PrekeyId, RoomId, SessionId,
+    Timestamp, UserId,
 };
 use crate::keys::{PrekeySecret, Signed};
 use crate::ratchet::Session;
 use crate::store::rows::{
-    Contact, Download, HeldMessage, HistoryEntry, JournalEntry, MessageIndex, OutboxEntry, Payload,
-    PayloadCounts, Profile, RoomRow, RoomSender, Seen, Transfer,
+    Contact, Download, HeldMessage, HistoryEntry, JournalEntry, LogEntry, MessageIndex,
+    OutboxEntry, Payload, PayloadCounts, Profile, RoomRow, RoomSender, Seen, Transfer,
 };
 use crate::store::{Changes, Direction, Key, Store, StoreError, Table, Value};
 use crate::wire::relay::{DeviceFrame, Request};
@@ -378,7 +378,7 @@ impl<'c, 'a> Tx<'c, 'a> {
     /// Deletes a room with its events and statements; what was said in it stays.
     pub(super) fn delete_room(&mut self, room: &RoomId) -> Result<(), EngineError> {
         self.changes.delete(Key::new(Table::Rooms, room.as_bytes()));
-        for table in [Table::RoomEvents, Table::RoomStatements, Table::Held] {
+        for table in [Table::RoomEvents, Table::RoomStatements, Table::Held, Table::RoomForks] {
             let rows =
                 self.store.scan(table, room.as_bytes(), 0, Direction::Forward, usize::MAX)?;
             for (number, _) in rows {
@@ -388,15 +388,32 @@ impl<'c, 'a> Tx<'c, 'a> {
         Ok(())
     }
 
-    pub(super) fn save_room_event(
-        &mut self,
-        room: &RoomId,
-        number: u64,
-        event: &Signed,
-        at: Timestamp,
-    ) {
-        let key = Key::numbered(Table::RoomEvents, room.as_bytes(), number);
-        self.changes.put(key, storage::encode_room_event(event, at));
+    pub(super) fn save_room_event(&mut self, room: &RoomId, seq: u64, event: &Signed) {
+        let key = Key::numbered(Table::RoomEvents, room.as_bytes(), seq);
+        self.changes.put(key, storage::encode_room_event(event));
+    }
+
+    pub(super) fn delete_room_event(&mut self, room: &RoomId, seq: u64) {
+        self.changes.delete(Key::numbered(Table::RoomEvents, room.as_bytes(), seq));
+    }
+
+    pub(super) fn save_log_entry(&mut self, log: &LogId, number: u64, entry: &LogEntry) {
+        let key = Key::numbered(Table::RoomLogs, log.as_bytes(), number);
+        self.changes.put(key, storage::encode_log_entry(entry));
+    }
+
+    /// Deletes the entries of a log from a number on.
+    pub(super) fn delete_log(&mut self, log: &LogId, from: u64) -> Result<(), EngineError> {
+        let group = log.as_bytes();
+        let rows = self.store.scan(Table::RoomLogs, group, from, Direction::Forward, usize::MAX)?;
+        for (number, _) in rows {
+            self.changes.delete(Key::numbered(Table::RoomLogs, group, number));
+        }
+        Ok(())
+    }
+
+    pub(super) fn save_fork(&mut self, room: &RoomId, proof: Vec<u8>) {
+        self.changes.put(Key::numbered(Table::RoomForks, room.as_bytes(), 0), Value::new(proof));
     }
 
     pub(super) fn save_room_statement(&mut self, room: &RoomId, number: u64, statement: &Signed) {

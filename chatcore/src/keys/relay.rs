@@ -27,6 +27,12 @@ impl RelayKey {
         &self.0
     }
 
+    /// Returns the key in hexadecimal.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        data_encoding::HEXLOWER.encode(&self.0)
+    }
+
     /// Returns the Ed25519 half: signs announcements and the events of the relay's own rooms.
     #[must_use]
     pub fn signing_key(&self) -> [u8; 32] {

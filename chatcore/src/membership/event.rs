@@ -2,7 +2,7 @@
 
 use super::{ActKind, Policy, Role, RoomError, RoomName, Topic};
 use crate::crypto::kdf::LABEL_ROOM_EVENT;
-use crate::ids::{EventHash, RegisterId, RoomId, Timestamp, UserId};
+use crate::ids::{EventHash, LogHash, LogId, RegisterId, RoomId, Timestamp, UserId};
 use crate::keys::{DeviceCert, DeviceKeys, IdentityKey, RelayKey, RelayKeyPair, Signed};
 use crate::wire;
 
@@ -94,6 +94,8 @@ pub enum Act {
         topic: Topic,
         /// Makes the room's id unique.
         nonce: [u8; 16],
+        /// The first register; of private rooms only.
+        register: Option<RegisterId>,
     },
     /// A user may join, with this role.
     Invite {
@@ -147,6 +149,15 @@ pub enum Act {
     Move(RegisterId),
     /// The room ends.
     Close,
+    /// The room goes on here, and what this head of a log says beyond it is abandoned.
+    Resume {
+        /// Which log.
+        log: LogId,
+        /// Entries.
+        length: u64,
+        /// The hash over them.
+        hash: LogHash,
+    },
     /// A newer version's act.
     Unknown,
 }
@@ -173,6 +184,7 @@ impl Act {
             Self::Checkpoint(_) => ActKind::Checkpoint,
             Self::Move(_) => ActKind::Move,
             Self::Close => ActKind::Close,
+            Self::Resume { .. } => ActKind::Resume,
             Self::Unknown => ActKind::Unknown,
         })
     }

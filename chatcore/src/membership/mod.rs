@@ -1,29 +1,30 @@
 //! Who belongs to a room and what each may do: signed events, their fold, and nothing secret.
 //!
 //! Participants: the members' devices; in open rooms the relay, which keeps the same chain.
-//! Goals: every honest member computes the same state from the same events; nobody acts above the
-//! role; a relay that orders, withholds or forks events can't forge one. Non-goals: who *reads* a
+//! Goals: every honest member computes the same state from the same log; nobody acts above the role,
+//! now or backdated; a relay can withhold, not forge, and can't order twice without leaving a proof. Non-goals: who *reads* a
 //! room is settled by whom each member encrypts to ([`room`](crate::room)).
 //!
 //! ```text
-//! Signed ──verify──▶ Event ──Chain::offer──▶ path of permitted events ──fold──▶ RoomState
-//!                                └─ branches: the fork rule chooses, both are kept as evidence
+//! log at the relay ──head, signed──▶ entries in one order ──verify──▶ Event ──Chain::append──▶ RoomState
+//!                                                              not allowed there: counts for nothing
 //! ```
 //! PROTOCOL.md section 15.
 
 mod announcement;
 mod chain;
 mod event;
-mod fork;
+mod log;
 mod name;
 mod role;
 mod state;
 mod statement;
 
 pub use announcement::{Announcement, AnnouncementError};
-pub use chain::{Chain, MAX_BRANCHES, MAX_ORPHANS, Offer, SETTLED_AFTER, SETTLED_DEPTH};
+pub use chain::Chain;
 pub use event::{Act, Actor, Event, EventDraft, RoomKind, Signer};
 pub(crate) use event::{ActorFields, EventFields};
+pub use log::{Branch, ForkProof, HeadError, LogHead, ProofError};
 pub use name::{MAX_ROOM_NAME_CHARS, MAX_TOPIC_CHARS, RoomName, RoomNameError, Topic};
 pub use role::{ActKind, Grant, RULES, Refusal, Role, Rule, Target, may, rule_of};
 pub use state::{Member, Policy, RoomState};
@@ -93,7 +94,4 @@ pub enum RoomError {
         /// The limit.
         max: u64,
     },
-    /// A branch that begins too far back, or before the owner's last checkpoint.
-    #[error("the event branches off too far back")]
-    Settled,
 }

@@ -74,6 +74,8 @@ pub enum ActKind {
     Move,
     /// Ends the room.
     Close,
+    /// Goes on where the relay was set back to.
+    Resume,
     /// Something this version does not know; it freezes the room here.
     Unknown,
 }
@@ -120,7 +122,7 @@ const fn rule(act: ActKind, from: Role, target: Target, grant: Grant) -> Rule {
 }
 
 /// Who may do what to whom: the whole of it.
-pub const RULES: [Rule; 17] = [
+pub const RULES: [Rule; 18] = [
     // The lowest role is the room's policy; this is its default.
     rule(ActKind::Invite, Role::Moderator, Target::Outside, Grant::Below),
     Rule { act: ActKind::Join, from: None, target: Target::Nobody, grant: Grant::Nothing },
@@ -138,6 +140,7 @@ pub const RULES: [Rule; 17] = [
     rule(ActKind::Checkpoint, Role::Owner, Target::Nobody, Grant::Nothing),
     rule(ActKind::Move, Role::Moderator, Target::Nobody, Grant::Nothing),
     rule(ActKind::Close, Role::Owner, Target::Nobody, Grant::Nothing),
+    rule(ActKind::Resume, Role::Owner, Target::Nobody, Grant::Nothing),
     // A newer version's act: at most as harmful as what a moderator can do anyway.
     rule(ActKind::Unknown, Role::Moderator, Target::Nobody, Grant::Nothing),
 ];
@@ -221,7 +224,7 @@ mod tests {
 
     /// For each act, each actor (rows: outside, member, moderator, admin, owner) and each target
     /// (columns: the same): y if it may be done. Written by hand from DESIGN's words, not from RULES.
-    const EXPECTED: [(ActKind, [&str; 5]); 17] = [
+    const EXPECTED: [(ActKind, [&str; 5]); 18] = [
         (ActKind::Invite, ["-----", "-----", "y----", "y----", "y----"]),
         (ActKind::Join, ["yyyyy", "-----", "-----", "-----", "-----"]),
         (ActKind::Leave, ["-----", "yyyyy", "yyyyy", "yyyyy", "yyyyy"]),
@@ -238,6 +241,7 @@ mod tests {
         (ActKind::Checkpoint, ["-----", "-----", "-----", "-----", "yyyyy"]),
         (ActKind::Move, ["-----", "-----", "yyyyy", "yyyyy", "yyyyy"]),
         (ActKind::Close, ["-----", "-----", "-----", "-----", "yyyyy"]),
+        (ActKind::Resume, ["-----", "-----", "-----", "-----", "yyyyy"]),
         (ActKind::Unknown, ["-----", "-----", "yyyyy", "yyyyy", "yyyyy"]),
     ];
 

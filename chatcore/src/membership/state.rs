@@ -56,9 +56,12 @@ impl RoomState {
     /// # Errors
     /// [`RoomError::Inconsistent`] for any other event, or a private room of the relay.
     pub fn create(event: &Event) -> Result<Self, RoomError> {
-        let Act::Create { kind, name, topic, .. } = event.act() else {
+        let Act::Create { kind, name, topic, register, .. } = event.act() else {
             return Err(RoomError::Inconsistent);
         };
+        if register.is_some() != (*kind == RoomKind::Private) {
+            return Err(RoomError::Inconsistent);
+        }
         let mut members = BTreeMap::new();
         match (event.actor().user(), kind) {
             (Some(user), _) => {
@@ -78,7 +81,7 @@ impl RoomState {
             banned: BTreeSet::new(),
             muted: BTreeSet::new(),
             barred: BTreeMap::new(),
-            register: None,
+            register: *register,
             move_due: false,
             seq: 0,
             checkpoint: 0,
@@ -147,7 +150,7 @@ impl RoomState {
         self.muted.contains(user)
     }
 
-    /// Returns the register in which a private room goes on; `None`: the first one.
+    /// Returns the register in which a private room goes on; `None` for an open one.
     #[must_use]
     pub const fn register(&self) -> Option<RegisterId> {
         self.register
@@ -335,7 +338,7 @@ impl RoomState {
     fn change(&mut self, event: &Event) {
         let actor = event.actor().user();
         match event.act() {
-            Act::Create { .. } => {}
+            Act::Create { .. } | Act::Resume { .. } => {}
             Act::Invite { user, role } => {
                 self.invited.insert(*user, *role);
             }

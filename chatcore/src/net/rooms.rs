@@ -6,7 +6,7 @@ use crate::engine::{
 };
 use crate::ids::{Conversation, RoomId, UserId};
 use crate::keys::Nickname;
-use crate::membership::{Act, RoomName};
+use crate::membership::{Act, ForkProof, RoomName};
 use crate::wire::relay::{AnswerForm, RoomSummary};
 
 /// Fewest hexadecimal digits that name a room by its id.
@@ -75,6 +75,22 @@ impl Client {
     /// [`ClientError`].
     pub async fn act_in_room(&self, room: RoomId, act: Act) -> Result<RoomId, ClientError> {
         self.ask_room(move |ticket| Command::ActInRoom { ticket, room, act }).await
+    }
+
+    /// Goes on with what the relay has of a room of ours that it was set back in.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn resume_room(&self, room: RoomId) -> Result<RoomId, ClientError> {
+        self.ask_room(move |ticket| Command::ResumeRoom { ticket, room }).await
+    }
+
+    /// Returns the proof that the relay forked a room, if there is one.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn fork_proof(&self, room: RoomId) -> Result<Option<ForkProof>, ClientError> {
+        self.look(move |store| query::fork_proof(store, &room)).await
     }
 
     /// Asks the directory for the names of everybody in a room.

@@ -44,7 +44,7 @@ pub enum Table {
     Journal,
     /// Rooms, by room id.
     Rooms,
-    /// Events of rooms, by room and running number.
+    /// Events of rooms, by room and number.
     RoomEvents,
     /// Joins and leaves of open rooms, by room and running number.
     RoomStatements,
@@ -56,11 +56,15 @@ pub enum Table {
     Payloads,
     /// What the program around the core keeps for the person, by name and running number.
     Kept,
+    /// Entries of registers and open rooms as the relay has them, by log and number.
+    RoomLogs,
+    /// Proofs that the relay forked a room, by room.
+    RoomForks,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Profile,
         Self::Prekeys,
         Self::Contacts,
@@ -79,6 +83,8 @@ impl Table {
         Self::Held,
         Self::Payloads,
         Self::Kept,
+        Self::RoomLogs,
+        Self::RoomForks,
     ];
 
     /// Returns what stands for the table where it is written down; never changes.

@@ -7,7 +7,7 @@ use crate::engine::{FetchFailure, FileKind, Visibility};
 use crate::file::Manifest;
 use crate::ids::{
     BlobId, Conversation, DeliveryTag, DeviceAddress, DeviceId, EventHash, IdempotencyKey,
-    InviteToken, MessageId, PrekeyId, RegisterId, RoomId, SessionId, Timestamp, UserId,
+    InviteToken, LogHash, LogId, MessageId, PrekeyId, RoomId, SessionId, Timestamp, UserId,
 };
 use crate::keys::{
     DeviceCert, DeviceKeys, IdentityKeyPair, Nickname, RecordHistory, RelayKey, Signed, UserRecord,
@@ -15,7 +15,7 @@ use crate::keys::{
 use crate::membership::{Act, Joined, RoomKind};
 use crate::room::RegisterSecret;
 use crate::trust::Trust;
-use crate::wire::content::{Receipt, RefusalReason};
+use crate::wire::content::{LogPoint, Receipt, RefusalReason};
 use crate::wire::envelope::EnvelopeKind;
 use crate::wire::relay::WriteKey;
 
@@ -496,7 +496,8 @@ pub(crate) enum JournalKind {
     RecordRefused,
     RoomNews(EventHash),
     RoomInvited,
-    RoomForked(EventHash),
+    RoomForked,
+    RoomResumed,
     RoomDelivered(MessageId),
     MessageRefused(u8),
     Announced(Signed),
@@ -539,7 +540,7 @@ pub(crate) enum Unsent {
     /// A message of the person's; its payload is stored.
     Message(MessageId),
     /// News of an event.
-    Update { message: MessageId, seq: u64, keys: bool, only: Option<UserId> },
+    Update { message: MessageId, keys: bool, only: Option<UserId> },
 }
 
 /// A room we know.
@@ -550,14 +551,22 @@ pub(crate) struct RoomRow {
     pub(crate) standing: RoomStanding,
     /// As last known, for lists.
     pub(crate) name: String,
-    /// Of every register that may be of use; the first is where we began.
+    /// Of registers that the chain names, and a few that it may come to name.
     pub(crate) secrets: Vec<RegisterSecret>,
-    /// The register that `cursor` and `covered` are about.
-    pub(crate) register_read: Option<RegisterId>,
-    /// Entries of it that were read.
-    pub(crate) cursor: u64,
-    /// Events of the path that are known to stand in it.
-    pub(crate) covered: u64,
+    /// Of a register that we would move to; no event names it yet.
+    pub(crate) prepared: Option<RegisterSecret>,
+    /// How far the current register, or the open room, was read.
+    pub(crate) log: Option<LogPoint>,
+    /// The newest head over it.
+    pub(crate) head: Option<Signed>,
+    /// The register before the current one: its entries are kept as well.
+    pub(crate) former: Option<LogId>,
+    /// Events that were settled before this log began.
+    pub(crate) log_began: u64,
+    /// The highest epoch that a head named.
+    pub(crate) epoch: u64,
+    /// The relay showed another branch than ours; the proof is stored.
+    pub(crate) forked: bool,
     pub(crate) statements_cursor: u64,
     pub(crate) own_counter: u64,
     /// What our newest statement on an open room says, while the relay may not have it.
@@ -566,16 +575,23 @@ pub(crate) struct RoomRow {
     pub(crate) next_intent: u64,
     /// A move that is due is ours to make.
     pub(crate) moves: bool,
-    /// Since when the current register can't be opened.
-    pub(crate) locked_since: Option<Timestamp>,
-    /// The event that was last sent to be ordered.
-    pub(crate) attempt: Option<Signed>,
+    /// The events that were last sent to be ordered.
+    pub(crate) attempt: Vec<Signed>,
     pub(crate) sent_seq: u64,
     pub(crate) sent_hash: [u8; 32],
     pub(crate) unsent: Vec<Unsent>,
     pub(crate) invited_by: Option<UserId>,
-    pub(crate) next_event_row: u64,
     pub(crate) next_statement_row: u64,
+}
+
+/// An entry of a log, as the relay has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogEntry {
+    pub(crate) entry: Bytes,
+    /// What the log comes to with it.
+    pub(crate) hash: LogHash,
+    /// Over the log with it, where the relay gave one.
+    pub(crate) head: Option<Signed>,
 }
 
 /// What was received of one sending device in one room.

@@ -1,21 +1,22 @@
 use super::records::{device, identity};
 use super::{Script, array, hex, list, number, read, text};
-use crate::ids::{MessageId, RegisterId, RoomId, Timestamp};
+use crate::ids::{LogHash, LogId, MessageId, RegisterId, RoomId, Timestamp};
 use crate::keys::{
     DeviceCert, DeviceKeys, IdentityKeyPair, RelayKeyPair, SigningPublicKey, register_id,
     verify_append,
 };
 use crate::membership::{
-    Announcement, Chain, Event, EventDraft, Joined, Offer, RoomState, Signer, Statement,
+    Announcement, Chain, Event, EventDraft, Joined, LogHead, RoomState, Signer, Statement,
     StatementFields, Statements,
 };
 use crate::room::RegisterSecret;
 use crate::wire::content::{Body, Content, Receipt, ReceiptKind, RoomContent};
 use crate::wire::directory::{decode_signed, encode_signed};
-use crate::wire::room::{decode_register_entry, encode_register_entry};
+use crate::wire::room::{
+    decode_fork_proof, decode_register_entry, encode_fork_proof, encode_register_entry,
+};
+use bytes::Bytes;
 use serde_json::Value;
-
-const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
 struct User {
     identity: IdentityKeyPair,
@@ -74,10 +75,10 @@ fn follow(v: &Value, events: &[Value]) -> RoomState {
         };
         assert_eq!(encode_signed(made.signed()), bytes, "{}", text(case, "act"));
         match &mut chain {
-            None => chain = Some(Chain::create(event, NOW).unwrap()),
+            None => chain = Some(Chain::create(event).unwrap()),
             Some(chain) => {
                 let act = text(case, "act");
-                assert_eq!(chain.offer(event, NOW), Ok(Offer::Extended), "{act}");
+                assert_eq!(chain.append(event), Ok(()), "{act}");
             }
         }
         let state = chain.as_ref().unwrap().state();
@@ -110,46 +111,47 @@ fn acts_that_are_not_allowed_change_nothing() {
         let name = text(case, "name");
         let mut known = all.iter().take(usize::try_from(number(case, "after")).unwrap());
         let first = verify(&v, &hex(known.next().unwrap(), "bytes")).unwrap();
-        let mut chain = Chain::create(first, NOW).unwrap();
+        let mut chain = Chain::create(first).unwrap();
         for event in known {
-            chain.offer(verify(&v, &hex(event, "bytes")).unwrap(), NOW).unwrap();
+            chain.append(verify(&v, &hex(event, "bytes")).unwrap()).unwrap();
         }
         let before = chain.state().clone();
         let event = verify(&v, &hex(case, "bytes")).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let offered = chain.offer(event, NOW);
-        // One that follows nothing known is kept until what it follows comes.
-        assert!(offered.is_err() || offered == Ok(Offer::Orphan), "{name}: {offered:?}");
+        assert!(chain.append(event).is_err(), "{name}");
         assert_eq!(*chain.state(), before, "{name}");
     }
 }
 
 #[test]
-fn the_branch_that_counts_is_as_written() {
+fn heads_and_forks_are_as_written() {
     let v = read("room");
-    for case in list(&v, "branches") {
-        let name = text(case, "name");
-        let event = |bytes: &Value| {
-            let bytes = data_encoding::HEXLOWER.decode(bytes.as_str().unwrap().as_bytes()).unwrap();
-            verify(&v, &bytes).unwrap()
-        };
-        let common: Vec<Event> = list(case, "common").iter().map(event).collect();
-        let line = |branch: &Value| branch.as_array().unwrap().iter().map(event).collect();
-        let branches: Vec<Vec<Event>> = list(case, "branches").iter().map(line).collect();
-        let winner = &branches[usize::try_from(number(case, "winner")).unwrap()];
-        // Whatever comes first.
-        for turn in 0..branches.len() {
-            let mut chain = Chain::create(common[0].clone(), NOW).unwrap();
-            for event in &common[1..] {
-                chain.offer(event.clone(), NOW).unwrap();
-            }
-            for branch in branches.iter().cycle().skip(turn).take(branches.len()) {
-                for event in branch {
-                    chain.offer(event.clone(), NOW).unwrap();
-                }
-            }
-            assert_eq!(chain.head().1, winner.last().unwrap().hash(), "{name}, turn {turn}");
-        }
+    let relay = relay(&v).public();
+    for case in list(&v, "heads") {
+        let signed = decode_signed(&hex(case, "bytes")).unwrap();
+        let head = LogHead::verify(&signed, &relay).unwrap();
+        assert_eq!(head.log.as_bytes()[..], hex(case, "log_id"));
+        assert_eq!((head.epoch, head.length), (number(case, "epoch"), number(case, "length")));
+        assert_eq!(head.hash.as_bytes()[..], hex(case, "chain_hash"));
+        assert_eq!(head.at, Timestamp(number(case, "at")));
+        let entries: Vec<Bytes> = list(case, "entries").iter().map(bytes).collect();
+        assert_eq!(LogHash::begin(&head.log).then_all(&entries), head.hash);
+        assert_eq!(head.sign(&self::relay(&v)), signed);
     }
+    for case in list(&v, "refused_heads") {
+        let signed = decode_signed(&hex(case, "bytes"));
+        let refused = signed.map_or(true, |signed| LogHead::verify(&signed, &relay).is_err());
+        assert!(refused, "{}", text(case, "name"));
+    }
+    for case in list(&v, "forks") {
+        let proof = decode_fork_proof(&hex(case, "bytes")).unwrap();
+        let shared = proof.check().map(|(_, shared)| shared).ok();
+        assert_eq!(shared, case["shared"].as_u64(), "{}", text(case, "name"));
+        assert_eq!(encode_fork_proof(&proof), hex(case, "bytes"));
+    }
+}
+
+fn bytes(value: &Value) -> Bytes {
+    data_encoding::HEXLOWER.decode(value.as_str().unwrap().as_bytes()).unwrap().into()
 }
 
 #[test]
@@ -236,6 +238,9 @@ fn messages_to_rooms_are_as_written() {
     assert_eq!(content.room.as_bytes()[..], hex(case, "room_id"));
     assert_eq!(content.seq, number(case, "room_seq"));
     assert_eq!(content.head.as_bytes()[..], hex(case, "room_head"));
+    assert_eq!(content.log.id, LogId::from_bytes(array(case, "log_id")));
+    assert_eq!(content.log.length, number(case, "log_length"));
+    assert_eq!(content.log.hash, LogHash::from_bytes(array(case, "log_hash")));
     assert_eq!(content.position.seq, number(case, "sender_seq"));
     assert_eq!(content.position.previous[..], hex(case, "previous_own_hash"));
     assert_eq!(content.sent_at, Timestamp(number(case, "sent_at")));

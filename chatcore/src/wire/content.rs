@@ -1,16 +1,19 @@
 //! Content: what is inside an opened envelope.
 
+use bytes::Bytes;
 use prost::Message;
 use proto::content as pb;
 use zeroize::Zeroizing;
 
 use super::directory::{signed_from, signed_into};
 use super::file::{manifest_from, manifest_into};
-use super::limits::{MAX_RECEIPTS, MAX_TEXT, MAX_UPDATE_EVENTS};
+use super::limits::{
+    MAX_RECEIPTS, MAX_SHOWN_ENTRIES, MAX_TEXT, MAX_UPDATE_EVENTS, MAX_UPDATE_SECRETS,
+};
 use super::{WireError, array, at_most};
 use crate::engine::FileKind;
 use crate::file::Manifest;
-use crate::ids::{DeliveryTag, EventHash, MessageId, RoomId, Timestamp};
+use crate::ids::{DeliveryTag, EventHash, LogHash, LogId, MessageId, RoomId, Timestamp};
 use crate::keys::Signed;
 use crate::room::RegisterSecret;
 
@@ -140,8 +143,10 @@ pub enum Body {
     RoomQuery {
         /// Which room.
         room: RoomId,
-        /// Events from this number on.
-        from_seq: u64,
+        /// Which of its logs.
+        log: LogId,
+        /// Entries from this number on.
+        from: u64,
     },
     /// A kind this version does not know.
     Unknown,
@@ -164,12 +169,44 @@ impl Body {
 pub struct RoomUpdate {
     /// Which room.
     pub room: RoomId,
-    /// Opens a register of the room.
-    pub register: Option<RegisterSecret>,
-    /// Events, not yet verified.
-    pub events: Vec<Signed>,
+    /// Open registers of the room.
+    pub registers: Vec<RegisterSecret>,
+    /// First event of an open room, not yet verified.
+    pub create: Option<Signed>,
     /// Joins and leaves of an open room, not yet verified.
     pub statements: Vec<Signed>,
+    /// How a log of the room goes on, as the sender knows it.
+    pub log: Option<ShownLog>,
+}
+
+/// What a member shows another of a log: nothing of it is verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownLog {
+    /// As the relay signed it.
+    pub head: Signed,
+    /// Number of the first entry.
+    pub from: u64,
+    /// All from there up to the head, or none where they are too many.
+    pub entries: Vec<Bytes>,
+}
+
+/// How far somebody has read a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogPoint {
+    /// A register or an open room.
+    pub id: LogId,
+    /// Entries.
+    pub length: u64,
+    /// What they come to.
+    pub hash: LogHash,
+}
+
+impl LogPoint {
+    /// The beginning of a log.
+    #[must_use]
+    pub fn begin(id: LogId) -> Self {
+        Self { id, length: 0, hash: LogHash::begin(&id) }
+    }
 }
 
 /// A message to a room (PROTOCOL.md section 16).
@@ -183,6 +220,8 @@ pub struct RoomContent {
     pub seq: u64,
     /// That event.
     pub head: EventHash,
+    /// Where the sender read it.
+    pub log: LogPoint,
     /// Place among the sender's messages to this room.
     pub position: ChainPosition,
     /// The sender's clock.
@@ -208,6 +247,11 @@ impl RoomContent {
             room: RoomId::from_bytes(array(&content.room_id, "room_id")?),
             seq: content.room_seq,
             head: EventHash::from_bytes(array(&content.room_head, "room_head")?),
+            log: LogPoint {
+                id: LogId::from_bytes(array(&content.log_id, "log_id")?),
+                length: content.log_length,
+                hash: LogHash::from_bytes(array(&content.log_hash, "log_hash")?),
+            },
             position: ChainPosition {
                 seq: content.sender_seq,
                 previous: array(&content.previous_own_hash, "previous_own_hash")?,
@@ -231,6 +275,9 @@ impl RoomContent {
             room_id: self.room.as_bytes().to_vec(),
             room_seq: self.seq,
             room_head: self.head.as_bytes().to_vec(),
+            log_id: self.log.id.as_bytes().to_vec(),
+            log_length: self.log.length,
+            log_hash: self.log.hash.as_bytes().to_vec(),
             sender_seq: self.position.seq,
             previous_own_hash: self.position.previous.to_vec(),
             sent_at: self.sent_at.0,
@@ -351,36 +398,42 @@ fn body_from(body: Option<pb::content::Body>) -> Result<Body, WireError> {
         Some(Pb::RoomUpdate(update)) => Body::RoomUpdate(update_from(update)?),
         Some(Pb::RoomQuery(query)) => Body::RoomQuery {
             room: RoomId::from_bytes(array(&query.room_id, "room_id")?),
-            from_seq: query.from_seq,
+            log: LogId::from_bytes(array(&query.log_id, "log_id")?),
+            from: query.from,
         },
     })
 }
 
 fn update_from(update: pb::RoomUpdate) -> Result<RoomUpdate, WireError> {
-    at_most(update.events.len(), MAX_UPDATE_EVENTS, "events")?;
+    let secrets = Zeroizing::new(update.register_secrets);
+    at_most(secrets.len(), MAX_UPDATE_SECRETS, "register_secrets")?;
     at_most(update.statements.len(), MAX_UPDATE_EVENTS, "statements")?;
-    let secret = Zeroizing::new(update.register_secret);
+    let shown: usize = update.entries.iter().map(Bytes::len).sum();
+    at_most(shown, MAX_SHOWN_ENTRIES, "entries")?;
+    let secret = |bytes: &Vec<u8>| -> Result<_, WireError> {
+        let secret = Zeroizing::new(array(bytes, "register_secret")?);
+        Ok(RegisterSecret::from_bytes(&secret))
+    };
+    let (from, entries) = (update.from, update.entries);
+    let shown = |head| ShownLog { head, from, entries };
     Ok(RoomUpdate {
         room: RoomId::from_bytes(array(&update.room_id, "room_id")?),
-        register: match secret.as_slice() {
-            [] => None,
-            secret => {
-                let secret = Zeroizing::new(array(secret, "register_secret")?);
-                Some(RegisterSecret::from_bytes(&secret))
-            }
-        },
-        events: update.events.into_iter().map(signed_from).collect::<Result<_, _>>()?,
+        registers: secrets.iter().map(secret).collect::<Result<_, _>>()?,
+        create: update.create.map(signed_from).transpose()?,
         statements: update.statements.into_iter().map(signed_from).collect::<Result<_, _>>()?,
+        log: update.head.map(signed_from).transpose()?.map(shown),
     })
 }
 
 fn update_into(update: &RoomUpdate) -> pb::RoomUpdate {
-    let secret = update.register.as_ref();
     pb::RoomUpdate {
         room_id: update.room.as_bytes().to_vec(),
-        register_secret: secret.map_or_else(Vec::new, |s| s.expose().to_vec()),
-        events: update.events.iter().map(signed_into).collect(),
+        register_secrets: update.registers.iter().map(|s| s.expose().to_vec()).collect(),
+        create: update.create.as_ref().map(signed_into),
         statements: update.statements.iter().map(signed_into).collect(),
+        head: update.log.as_ref().map(|log| signed_into(&log.head)),
+        from: update.log.as_ref().map_or(0, |log| log.from),
+        entries: update.log.as_ref().map_or_else(Vec::new, |log| log.entries.clone()),
     }
 }
 
@@ -401,9 +454,11 @@ fn body_into(body: &Body) -> Option<pb::content::Body> {
         Body::Reset => Pb::Reset(pb::Reset {}),
         Body::RoomMessage(content) => Pb::RoomMessage(pb::RoomMessage { content: content.clone() }),
         Body::RoomUpdate(update) => Pb::RoomUpdate(update_into(update)),
-        Body::RoomQuery { room, from_seq } => {
-            Pb::RoomQuery(pb::RoomQuery { room_id: room.as_bytes().to_vec(), from_seq: *from_seq })
-        }
+        Body::RoomQuery { room, log, from } => Pb::RoomQuery(pb::RoomQuery {
+            room_id: room.as_bytes().to_vec(),
+            log_id: log.as_bytes().to_vec(),
+            from: *from,
+        }),
     })
 }
 

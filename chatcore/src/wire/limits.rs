@@ -46,6 +46,12 @@ pub const MAX_EVENT: usize = 4_096;
 pub const MAX_EVENTS_IN_ENTRY: usize = 256;
 /// Sizes that a sealed entry of a register may have.
 pub const ENTRY_SIZES: [usize; 8] = [1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072];
+/// Most bytes of an entry of a log.
+pub const MAX_LOG_ENTRY: usize = ENTRY_SIZES[7];
+/// Most bytes of entries that a member sends another to show how a log goes on.
+pub const MAX_SHOWN_ENTRIES: usize = 16 * 1_024;
+/// Most secrets of registers in one update of a room.
+pub const MAX_UPDATE_SECRETS: usize = 512;
 /// Most entries of a register.
 pub const MAX_ENTRIES: u64 = 1_024;
 /// Most events and statements each in one update of a room.
@@ -66,3 +72,5 @@ pub const MAX_ADMIN_LINE: usize = 8_192;
 pub const MAX_ADMIN_ANSWER: usize = 262_144;
 /// Most bytes of the body of a room message that travels inside of each envelope.
 pub const MAX_ROOM_INLINE: usize = 4_096;
+/// Most bytes of a file that proves a fork.
+pub const MAX_FORK_PROOF: usize = 256 << 20;

@@ -6,11 +6,11 @@ use proto::room as pb;
 use super::directory::{signed_from, signed_into};
 use super::limits::{MAX_ANNOUNCEMENT, MAX_EVENT, MAX_EVENTS_IN_ENTRY};
 use super::{WireError, array, at_most};
-use crate::ids::{EventHash, RegisterId, RoomId, Timestamp, UserId};
-use crate::keys::{IdentityKey, Signed};
+use crate::ids::{EventHash, LogHash, LogId, RegisterId, RoomId, Timestamp, UserId};
+use crate::keys::{IdentityKey, RelayKey, Signed};
 use crate::membership::{
-    Act, ActorFields, Announcement, EventFields, Joined, Policy, Role, RoomKind, RoomName,
-    StatementFields, Topic,
+    Act, ActorFields, Announcement, Branch, EventFields, ForkProof, Joined, LogHead, Policy, Role,
+    RoomKind, RoomName, StatementFields, Topic,
 };
 
 fn user(bytes: &[u8]) -> Result<UserId, WireError> {
@@ -98,6 +98,9 @@ fn act_from(act: Option<pb::room_event_body::Act>) -> Result<Act, WireError> {
     use pb::room_event_body::Act as Pb;
     let name = |name: &str| RoomName::new(name).map_err(|_| WireError::BadValue("name"));
     let topic = |topic: &str| Topic::new(topic).map_err(|_| WireError::BadValue("topic"));
+    let id = |bytes: &[u8], field| -> Result<_, WireError> {
+        if bytes.is_empty() { Ok(None) } else { array(bytes, field).map(Some) }
+    };
     Ok(match act {
         None => Act::Unknown,
         Some(Pb::Create(c)) => Act::Create {
@@ -109,6 +112,7 @@ fn act_from(act: Option<pb::room_event_body::Act>) -> Result<Act, WireError> {
             name: name(&c.name)?,
             topic: topic(&c.topic)?,
             nonce: array(&c.nonce, "nonce")?,
+            register: id(&c.register_id, "register_id")?.map(RegisterId::from_bytes),
         },
         Some(Pb::Invite(g)) => Act::Invite { user: user(&g.user_id)?, role: role_number(g.role)? },
         Some(Pb::Join(pb::Join {})) => Act::Join,
@@ -130,6 +134,11 @@ fn act_from(act: Option<pb::room_event_body::Act>) -> Result<Act, WireError> {
             Act::Move(RegisterId::from_bytes(array(&m.register_id, "register_id")?))
         }
         Some(Pb::Close(pb::Close {})) => Act::Close,
+        Some(Pb::Resume(r)) => Act::Resume {
+            log: LogId::from_bytes(array(&r.log_id, "log_id")?),
+            length: r.length,
+            hash: LogHash::from_bytes(array(&r.chain_hash, "chain_hash")?),
+        },
     })
 }
 
@@ -142,7 +151,8 @@ fn act_into(act: &Act) -> Option<pb::room_event_body::Act> {
     };
     Some(match act {
         Act::Unknown => return None,
-        Act::Create { kind, name, topic, nonce } => Pb::Create(pb::Create {
+        Act::Create { kind, name, topic, nonce, register } => Pb::Create(pb::Create {
+            register_id: register.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             kind: match kind {
                 RoomKind::Private => pb::RoomKind::Private,
                 RoomKind::Open => pb::RoomKind::Open,
@@ -168,6 +178,11 @@ fn act_into(act: &Act) -> Option<pb::room_event_body::Act> {
         Act::Checkpoint(hash) => Pb::Checkpoint(pb::Checkpoint { state_hash: hash.to_vec() }),
         Act::Move(register) => Pb::Move(pb::Move { register_id: register.as_bytes().to_vec() }),
         Act::Close => Pb::Close(pb::Close {}),
+        Act::Resume { log, length, hash } => Pb::Resume(pb::Resume {
+            log_id: log.as_bytes().to_vec(),
+            length: *length,
+            chain_hash: hash.as_bytes().to_vec(),
+        }),
     })
 }
 
@@ -219,6 +234,64 @@ pub fn decode_register_entry(bytes: &[u8]) -> Result<Vec<Signed>, WireError> {
 pub fn encode_register_entry(events: &[&Signed]) -> Vec<u8> {
     let events = events.iter().map(|event| signed_into(event)).collect();
     pb::RegisterEntry { events }.encode_to_vec()
+}
+
+pub(crate) fn decode_head(body: &[u8]) -> Result<LogHead, WireError> {
+    let body = pb::RegisterHeadBody::decode(body)?;
+    Ok(LogHead {
+        log: LogId::from_bytes(array(&body.log_id, "log_id")?),
+        epoch: body.relay_epoch,
+        length: body.length,
+        hash: LogHash::from_bytes(array(&body.chain_hash, "chain_hash")?),
+        at: Timestamp(body.at),
+    })
+}
+
+pub(crate) fn encode_head(head: &LogHead) -> Vec<u8> {
+    pb::RegisterHeadBody {
+        log_id: head.log.as_bytes().to_vec(),
+        relay_epoch: head.epoch,
+        length: head.length,
+        chain_hash: head.hash.as_bytes().to_vec(),
+        at: head.at.0,
+    }
+    .encode_to_vec()
+}
+
+fn branch_from(branch: Option<pb::LogBranch>) -> Result<Branch, WireError> {
+    let branch = branch.ok_or(WireError::Missing("branch"))?;
+    Ok(Branch {
+        head: signed_from(branch.head.ok_or(WireError::Missing("head"))?)?,
+        entries: branch.entries,
+    })
+}
+
+/// Decodes a proof of a fork; nothing of it is checked.
+///
+/// # Errors
+/// [`WireError`].
+pub fn decode_fork_proof(bytes: &[u8]) -> Result<ForkProof, WireError> {
+    let proof = pb::ForkProof::decode(bytes)?;
+    Ok(ForkProof {
+        relay: RelayKey::from_slice(&proof.relay_key).ok_or(WireError::BadLength("relay_key"))?,
+        ours: branch_from(proof.ours)?,
+        theirs: branch_from(proof.theirs)?,
+    })
+}
+
+/// Encodes a proof of a fork, for a file.
+#[must_use]
+pub fn encode_fork_proof(proof: &ForkProof) -> Vec<u8> {
+    let branch = |branch: &Branch| pb::LogBranch {
+        head: Some(signed_into(&branch.head)),
+        entries: branch.entries.clone(),
+    };
+    pb::ForkProof {
+        relay_key: proof.relay.as_bytes().to_vec(),
+        ours: Some(branch(&proof.ours)),
+        theirs: Some(branch(&proof.theirs)),
+    }
+    .encode_to_vec()
 }
 
 pub(crate) fn decode_announcement(body: &[u8]) -> Result<Announcement, WireError> {

@@ -111,6 +111,7 @@ impl Relay {
                 members_cap: 1_000,
                 page: 5,
                 entries_cap: 1_024,
+                epoch: 1,
                 ..RelayRooms::default()
             },
             now: Timestamp(1_800_000_000_000),

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use chatcore::ids::{DeviceAddress, RegisterId, RoomId, Timestamp, UserId};
+use chatcore::ids::{DeviceAddress, LogHash, LogId, RegisterId, RoomId, Timestamp, UserId};
 use chatcore::keys::{RelayKeyPair, Signed, verify_append};
 use chatcore::membership::{
-    Act, Announcement, Chain, Event, EventDraft, RoomKind, RoomName, Signer, Statement, Statements,
-    Topic,
+    Act, Announcement, Chain, Event, EventDraft, LogHead, RoomKind, RoomName, Signer, Statement,
+    Statements, Topic,
 };
+use chatcore::wire::directory::{decode_signed, encode_signed};
 use chatcore::wire::relay::{Answer, ErrorCode, Failure, More, Request, RoomSummary};
 
 #[derive(Debug)]
@@ -42,6 +43,19 @@ pub(crate) struct RelayRooms {
     pub(crate) changed: Vec<(UserId, RoomId)>,
     pub(crate) is_forking: bool,
     pub(crate) members_cap: usize,
+    /// Counts how often the relay was set back.
+    pub(crate) epoch: u64,
+    /// It takes nothing back.
+    pub(crate) keeps_its_losses: bool,
+    /// Nothing new is ordered.
+    pub(crate) is_recovering: bool,
+    /// Heads are signed with this key instead of the relay's.
+    pub(crate) signs_with: Option<[u8; 64]>,
+}
+
+fn head(keys: &RelayKeyPair, epoch: u64, log: LogId, entries: &[Bytes], now: Timestamp) -> Signed {
+    let hash = LogHash::begin(&log).then_all(entries);
+    LogHead { log, epoch, length: entries.len() as u64, hash, at: now }.sign(keys)
 }
 
 impl RelayRooms {
@@ -51,10 +65,11 @@ impl RelayRooms {
             name: RoomName::new("Lobby").unwrap(),
             topic: Topic::default(),
             nonce: [7; 16],
+            register: None,
         };
         let event = EventDraft { after: None, at: now, act }.sign(Signer::Relay(keys));
         let id = event.room();
-        self.insert(event, now);
+        self.insert(event);
         self.lobby = Some(id);
         id
     }
@@ -64,9 +79,9 @@ impl RelayRooms {
         self.registers.iter().map(|(id, sides)| (*id, sides[0].len())).collect()
     }
 
-    fn insert(&mut self, event: Event, now: Timestamp) {
+    fn insert(&mut self, event: Event) {
         let id = event.room();
-        let chain = Chain::create(event, now).unwrap();
+        let chain = Chain::create(event).unwrap();
         let statements = Statements::default();
         self.open.insert(id, OpenRoom { chain, statements, numbered: Vec::new(), next: 1 });
     }
@@ -76,26 +91,38 @@ impl RelayRooms {
         let room = self.open.get_mut(&id).unwrap();
         let (seq, head) = room.chain.head();
         let event = EventDraft { after: Some((id, seq, head)), at: now, act };
-        room.chain.offer(event.sign(Signer::Relay(keys)), now).unwrap();
+        room.chain.append(event.sign(Signer::Relay(keys))).unwrap();
         self.tell(id);
     }
 
     /// The relay is that of a backup: it has only the first events of a room.
-    pub(crate) fn roll_back(
-        &mut self,
-        keys: &RelayKeyPair,
-        id: RoomId,
-        events: u64,
-        now: Timestamp,
-    ) {
+    pub(crate) fn roll_back(&mut self, id: RoomId, events: u64) {
         let room = self.open.get_mut(&id).unwrap();
-        let verify =
-            |n| Event::verify(room.chain.event(n).unwrap().signed().clone(), &keys.public());
-        let mut chain = Chain::create(verify(0).unwrap(), now).unwrap();
-        for n in 1..events {
-            chain.offer(verify(n).unwrap(), now).unwrap();
+        room.chain = room.chain.first(events).unwrap();
+        self.epoch += 1;
+    }
+
+    /// The relay is that of a backup: it has only the first entries of each register.
+    pub(crate) fn set_back(&mut self, lengths: &BTreeMap<RegisterId, usize>) {
+        self.registers.retain(|id, _| lengths.contains_key(id));
+        for (id, sides) in &mut self.registers {
+            sides.iter_mut().for_each(|entries| entries.truncate(lengths[id]));
         }
-        room.chain = chain;
+        self.epoch += 1;
+    }
+
+    /// The joins and leaves that came last are gone.
+    pub(crate) fn forget_statements(&mut self, id: RoomId, kept: usize) {
+        let room = self.open.get_mut(&id).unwrap();
+        room.numbered.truncate(kept);
+        room.statements = Statements::default();
+        for (_, signed) in &room.numbered {
+            room.statements.take(&Statement::verify(signed.clone()).unwrap());
+        }
+    }
+
+    fn entries_of(room: &OpenRoom) -> Vec<Bytes> {
+        room.chain.events_from(0).map(|event| encode_signed(event.signed()).into()).collect()
     }
 
     fn tell(&mut self, id: RoomId) {
@@ -113,7 +140,8 @@ impl RelayRooms {
     ) -> Answer {
         self.try_handle(from, keys, now, request).unwrap_or_else(|code| {
             let limit = if code == ErrorCode::Conflict { 0 } else { 1 };
-            Answer::Failure(Failure { limit, ..code.into() })
+            let retry_after_ms = if code == ErrorCode::Recovering { 60_000 } else { 0 };
+            Answer::Failure(Failure { limit, retry_after_ms, ..code.into() })
         })
     }
 
@@ -124,6 +152,8 @@ impl RelayRooms {
         now: Timestamp,
         request: Request,
     ) -> Result<Answer, ErrorCode> {
+        let other = self.signs_with.map(|secret| RelayKeyPair::from_bytes(&secret));
+        let (keys, pinned) = (other.as_ref().unwrap_or(keys), keys);
         let side = usize::from(self.is_forking && self.side_b.contains(&from.user));
         match request {
             Request::AppendRegister { write_key, position, entry, proof } => {
@@ -131,11 +161,18 @@ impl RelayRooms {
                     .map_err(|_| ErrorCode::Forbidden)?;
                 let sides = self.registers.entry(id).or_default();
                 let place = usize::try_from(position).unwrap();
+                let appended = |entries: &[Bytes]| {
+                    let entries = &entries[..=place];
+                    Answer::Appended(head(keys, self.epoch, id.into(), entries, now))
+                };
                 if sides[side].get(place) == Some(&entry) {
-                    return Ok(Answer::Done);
+                    return Ok(appended(&sides[side]));
                 }
                 if sides[side].len() != place {
                     return Err(ErrorCode::Conflict);
+                }
+                if self.is_recovering {
+                    return Err(ErrorCode::Recovering);
                 }
                 if place >= self.entries_cap {
                     return Err(ErrorCode::StorageQuota);
@@ -144,7 +181,40 @@ impl RelayRooms {
                 if !self.is_forking {
                     sides[1] = sides[0].clone();
                 }
-                Ok(Answer::Done)
+                Ok(appended(&sides[side]))
+            }
+            Request::Recover { head: signed, entries } => {
+                let end = LogHead::verify(&signed, &pinned.public()).unwrap();
+                if self.keeps_its_losses || self.frozen.contains_key(&from.user) {
+                    return Err(ErrorCode::Forbidden);
+                }
+                let fits = |known: &[Bytes]| {
+                    let hash = LogHash::begin(&end.log).then_all(known).then_all(&entries);
+                    (known.len() + entries.len()) as u64 == end.length && hash == end.hash
+                };
+                let room = RoomId::from_bytes(*end.log.as_bytes());
+                if let Some(open) = self.open.get_mut(&room) {
+                    if !fits(&Self::entries_of(open)) {
+                        return Err(ErrorCode::Forbidden);
+                    }
+                    for entry in &entries {
+                        let signed = decode_signed(entry).unwrap();
+                        let event = Event::verify(signed, &keys.public()).unwrap();
+                        open.chain.append(event).unwrap();
+                    }
+                    self.tell(room);
+                } else {
+                    let register = RegisterId::from_bytes(*end.log.as_bytes());
+                    let sides = self.registers.entry(register).or_default();
+                    if !fits(&sides[side]) {
+                        return Err(ErrorCode::Forbidden);
+                    }
+                    sides[side].extend(entries);
+                    if !self.is_forking {
+                        sides[1] = sides[0].clone();
+                    }
+                }
+                Ok(Answer::Appended(signed))
             }
             Request::ReadRegister { register, from: first } => {
                 let sides = self.registers.get(&register).ok_or(ErrorCode::UnknownRegister)?;
@@ -154,21 +224,26 @@ impl RelayRooms {
                 };
                 let shown = &sides[side][..sides[side].len().min(length)];
                 let skip = usize::try_from(first).unwrap().min(shown.len());
-                let entries = shown[skip..].iter().take(3).cloned().collect();
-                Ok(Answer::RegisterEntries { length: shown.len() as u64, entries })
+                let entries: Vec<Bytes> = shown[skip..].iter().take(3).cloned().collect();
+                let upto = &shown[..skip + entries.len()];
+                let head = head(keys, self.epoch, register.into(), upto, now);
+                Ok(Answer::RegisterEntries { length: shown.len() as u64, entries, head })
             }
             Request::CreateRoom(signed) => {
                 let event =
-                    Event::verify(signed, &keys.public()).map_err(|_| ErrorCode::Malformed)?;
-                if !self.open.contains_key(&event.room()) {
-                    self.insert(event, now);
+                    Event::verify(signed, &pinned.public()).map_err(|_| ErrorCode::Malformed)?;
+                let id = event.room();
+                if !self.open.contains_key(&id) {
+                    self.insert(event);
                 }
-                Ok(Answer::Done)
+                let entries = &Self::entries_of(&self.open[&id])[..1];
+                Ok(Answer::Appended(head(keys, self.epoch, id.into(), entries, now)))
             }
             Request::ListRooms => Ok(Answer::RoomList(
                 self.open.iter().map(|(id, room)| summary(*id, room)).collect(),
             )),
             Request::GetRoom { room, from_seq, after_statement } => {
+                let id = room;
                 let room = self.open.get(&room).ok_or(ErrorCode::UnknownRoom)?;
                 let events = room.chain.events_from(from_seq).map(|e| e.signed().clone());
                 let events: Vec<_> = events.collect();
@@ -177,19 +252,27 @@ impl RelayRooms {
                 let fresh = room.numbered.iter().filter(fresh);
                 let statements: Vec<_> = fresh.take(self.page).cloned().collect();
                 let more = if statements.len() == self.page { More::Yes } else { More::No };
-                Ok(Answer::RoomData { events, statements, more })
+                let entries = Self::entries_of(room);
+                let end = usize::try_from(from_seq).unwrap_or(usize::MAX);
+                let end = end.saturating_add(events.len()).min(entries.len());
+                let head = head(keys, self.epoch, id.into(), &entries[..end], now);
+                Ok(Answer::RoomData { events, statements, more, head })
             }
             Request::AppendRoom(signed) => {
                 let event =
-                    Event::verify(signed, &keys.public()).map_err(|_| ErrorCode::Malformed)?;
+                    Event::verify(signed, &pinned.public()).map_err(|_| ErrorCode::Malformed)?;
                 let id = event.room();
                 let room = self.open.get_mut(&id).ok_or(ErrorCode::UnknownRoom)?;
                 if event.prev() != Some(room.chain.head().1) {
                     return Err(ErrorCode::Conflict);
                 }
-                room.chain.offer(event, now).map_err(|_| ErrorCode::Forbidden)?;
+                if self.is_recovering {
+                    return Err(ErrorCode::Recovering);
+                }
+                room.chain.append(event).map_err(|_| ErrorCode::Forbidden)?;
+                let entries = Self::entries_of(room);
                 self.tell(id);
-                Ok(Answer::Done)
+                Ok(Answer::Appended(head(keys, self.epoch, id.into(), &entries, now)))
             }
             Request::PutStatement(signed) => {
                 let statement = Statement::verify(signed).map_err(|_| ErrorCode::Malformed)?;

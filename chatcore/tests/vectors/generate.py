@@ -699,11 +699,12 @@ def room():
         def encoded(self): return [e["bytes"] for e in self.events]
 
     def text_field(t): return data(1, t.encode())
+    def resume(log, length, chain_hash): return data(1, log) + num(2, length) + data(3, chain_hash)
 
     # A private room with everything that can be done there.
     private, register = Chain(), [rnd(f"room/register {i}") for i in range(3)]
     next_ids = [register_id(ed_public(register_keys(s)[1])) for s in register]
-    private.add(alice, "create", create("Küche 🍳", "wer kocht?", rnd("room/nonce", 16)))
+    private.add(alice, "create", create("Küche 🍳", "wer kocht?", rnd("room/nonce", 16), next_ids[0]))
     private.add(alice, "invite", grant(bob.id, ADMIN)).add(bob, "join")
     private.add(bob, "invite", grant(carol.id, MODERATOR)).add(carol, "join")
     private.add(carol, "invite", grant(dave.id, MEMBER)).add(dave, "join")
@@ -719,6 +720,7 @@ def room():
     private.add(carol, "ban", target(dave.id))
     private.add(alice, "checkpoint", data(1, private.room.state_hash()))
     private.add(bob, "unban", target(dave.id))
+    private.add(alice, "resume", resume(next_ids[1], 5, rnd("room/abandoned head")))
     private.add(alice, "rename", text_field("Küche 2"))
     private.add(alice, "transfer", target(bob.id))
     private.add(alice, "move", data(1, next_ids[2]))
@@ -732,7 +734,7 @@ def room():
 
     # The heir is the moderator who joined first, not the member who came before him, nor the one with the smaller user id.
     second, first = sorted((bob, carol), key=lambda u: u.id)
-    succession = Chain(T0 + HOUR).add(alice, "create", create("succession", "", rnd("room/nonce of succession", 16)))
+    succession = Chain(T0 + HOUR).add(alice, "create", create("succession", "", rnd("room/nonce of succession", 16), next_ids[0]))
     for u, role in (dave, MEMBER), (first, MODERATOR), (second, MODERATOR):
         succession.add(alice, "invite", grant(u.id, role)).add(u, "join")
     succession.add(alice, "leave")
@@ -743,7 +745,7 @@ def room():
     assert succession.room.closed
 
     # An open room of the relay.
-    lobby = Chain(T0 + 2 * HOUR).add(RELAY, "create", create("Lobby", "hello", rnd("room/nonce of the Lobby", 16), OPEN))
+    lobby = Chain(T0 + 2 * HOUR).add(RELAY, "create", create_open("Lobby", "hello", rnd("room/nonce of the Lobby", 16)))
     lobby.add(RELAY, "set_role", grant(alice.id, ADMIN))
     lobby.add(alice, "set_role", grant(bob.id, MODERATOR))
     lobby.add(RELAY, "set_role", grant(carol.id, MODERATOR))
@@ -803,17 +805,18 @@ def room():
     bad("room id of 31 bytes", alice, "set_topic", text_field("x"), room=after.room.id[:31])
     bad("room id missing", alice, "set_topic", text_field("x"), room=b"")
     nonce = rnd("room/another nonce", 16)
-    checked(Chain().make(alice, "create", create("n" * 64, "t" * 256, nonce))[0])
-    for name, encoded in {"nonce of 15 bytes": create("name", "", nonce[:15]), "nonce missing": create("name", "", b""),
-                          "kind 0": create("name", "", nonce, 0), "kind 3": create("name", "", nonce, 3),
-                          "name empty": create("", "", nonce), "name of 65 characters": create("n" * 65, "", nonce),
-                          "name with a control character": create("na\u0007me", "", nonce), "name not NFC": create("e\u0301", "", nonce),
-                          "name with a leading #": create("#name", "", nonce), "name with a space at the end": create("name ", "", nonce),
-                          "name with a bidi override": create("na\u202eme", "", nonce), "name not UTF-8": num(1, PRIVATE) + data(2, b"\xff") + data(4, nonce),
-                          "topic of 257 characters": create("name", "t" * 257, nonce),
-                          "topic with a control character": create("name", "to\u0007pic", nonce)}.items():
+    register_one = next_ids[0]
+    checked(Chain().make(alice, "create", create("n" * 64, "t" * 256, nonce, register_one))[0])
+    for name, encoded in {"nonce of 15 bytes": create("name", "", nonce[:15], register_one), "nonce missing": create("name", "", b"", register_one),
+                          "kind 0": create_fields(0, b"name", b"", nonce, register_one), "kind 3": create_fields(3, b"name", b"", nonce, register_one),
+                          "name empty": create("", "", nonce, register_one), "name of 65 characters": create("n" * 65, "", nonce, register_one),
+                          "name with a control character": create("na\u0007me", "", nonce, register_one), "name not NFC": create("e\u0301", "", nonce, register_one),
+                          "name with a leading #": create("#name", "", nonce, register_one), "name with a space at the end": create("name ", "", nonce, register_one),
+                          "name with a bidi override": create("na\u202eme", "", nonce, register_one), "name not UTF-8": create_fields(PRIVATE, b"\xff", b"", nonce, register_one),
+                          "register of 31 bytes": create("name", "", nonce, register_one[:31]), "topic of 257 characters": create("name", "t" * 257, nonce, register_one),
+                          "topic with a control character": create("name", "to\u0007pic", nonce, register_one)}.items():
         bad("create: " + name, alice, "create", encoded, Chain())
-    encoded = create("name", "", nonce)
+    encoded = create("name", "", nonce, register_one)
     bad("create with a room id", alice, "create", encoded, Chain(), room=after.room.id)
     bad("create with a prev", alice, "create", encoded, Chain(), prev=after.room.head)
     bad("create with seq 1", alice, "create", encoded, Chain(), seq=1)
@@ -831,6 +834,8 @@ def room():
     bad("set_topic: topic of 257 characters", alice, "set_topic", text_field("t" * 257))
     bad("checkpoint: state hash of 31 bytes", alice, "checkpoint", data(1, bytes(31)))
     bad("move: register id of 31 bytes", alice, "move", data(1, bytes(31)))
+    bad("resume: log id of 31 bytes", alice, "resume", resume(bytes(31), 5, bytes(32)))
+    bad("resume: chain hash missing", alice, "resume", resume(register_one, 5, b""))
 
     # Well signed, but not allowed where they stand.
     not_allowed = []
@@ -863,6 +868,7 @@ def room():
     forbid(7, "admin transfers", bob, "transfer", target(carol.id))
     forbid(7, "admin writes a checkpoint", bob, "checkpoint", data(1, private.until(7).room.state_hash()))
     forbid(7, "admin closes", bob, "close")
+    forbid(7, "admin resumes", bob, "resume", resume(register_one, 5, bytes(32)))
     forbid(7, "owner invites an owner", alice, "invite", grant(erin, OWNER))
     forbid(7, "owner makes a second owner", alice, "set_role", grant(bob.id, OWNER))
     forbid(7, "owner kicks himself", alice, "kick", target(alice.id))
@@ -902,50 +908,37 @@ def room():
                           "body over 4,096 bytes": signed(dave.signing, STATEMENT, split_signed(good)[0] + sub(99, bytes(4096)))}.items():
         bad_statements.append(refused(name, check_statement, message))
 
-    # Branches: alice is the owner, the others joined with the roles given.
-    cases = []
-    def fork(name, winner, roles, *lines):
-        common = Chain(T0 + 3 * HOUR).add(alice, "create", create("fork", "", rnd("room/fork " + name, 16)))
-        for u, role in roles.items():
-            common.add(alice, "invite", grant(u.id, role)).add(u, "join")
-        made = []
-        for line in lines:
-            branch = common.until(len(common.events))
-            for step in line:
-                branch.add(*step)
-            made.append(branch)
-        n = len(common.events)
-        best = best_branch(common.room, [b.folded[n:] for b in made])
-        assert winner is None or best == winner, name
-        cases.append({"name": name, "common": common.encoded(), "branches": [b.encoded()[n:] for b in made], "winner": best})
-    ranks = {bob: ADMIN, carol: MODERATOR, dave: MEMBER}
-    equal = {bob: ADMIN, carol: ADMIN, dave: MEMBER}
-    def topic(u, t): return u, "set_topic", text_field(t)
-    fork("who was kicked by a higher rank is out, even with the owner in his branch", 1, ranks,
-         [(carol, "mute", target(dave.id)), topic(alice, "a")], [(bob, "kick", target(carol.id))])
-    fork("who was banned by a higher rank later in the other branch is out", 0, ranks,
-         [topic(bob, "b"), (bob, "ban", target(carol.id))], [(carol, "kick", target(dave.id)), topic(alice, "a")])
-    fork("whose role was lowered by a higher rank is out", 1, ranks,
-         [(carol, "kick", target(dave.id)), topic(alice, "a")], [(bob, "set_role", grant(carol.id, MEMBER))])
-    fork("a mute puts nobody out", 0, ranks, [(carol, "mute", target(dave.id)), topic(alice, "a")], [(bob, "mute", target(carol.id))])
-    fork("rank counts at the ancestor, not as it became in the branch", 0, ranks,
-         [topic(bob, "b"), topic(alice, "a")], [(alice, "transfer", target(carol.id)), (carol, "kick", target(bob.id))])
-    fork("all are out, so none is", 1, ranks,
-         [topic(bob, "b"), (alice, "kick", target(carol.id))], [(carol, "mute", target(dave.id)), (alice, "set_role", grant(bob.id, MEMBER))])
-    fork("the higher rank", 1, ranks, [(bob, "kick", target(dave.id))], [(alice, "invite", grant(erin, MEMBER))])
-    fork("the highest rank of anybody in the branch", 0, ranks,
-         [(bob, "invite", grant(erin, MEMBER)), topic(alice, "a")], [(bob, "kick", target(dave.id)), (carol, "invite", grant(erin, MEMBER))])
-    fork("a removal before a grant", 1, equal, [(bob, "invite", grant(erin, MEMBER))], [(carol, "kick", target(dave.id))])
-    fork("a mute before a topic", 1, equal, [topic(bob, "b")], [(carol, "mute", target(dave.id))])
-    fork("a topic before a raised role", 0, equal, [topic(bob, "b")], [(carol, "set_role", grant(dave.id, MODERATOR))])
-    fork("a lowered role before a topic", 1, {bob: ADMIN, carol: ADMIN, dave: MODERATOR},
-         [topic(bob, "b")], [(carol, "set_role", grant(dave.id, MEMBER))])
-    fork("the smaller hash", None, equal, [topic(bob, "b")], [topic(carol, "c")])
-    fork("the smaller hash of the first event, not of the last", None, equal, [topic(bob, "b"), topic(bob, "bb")], [topic(carol, "c")])
-    fork("three branches: one is out, one of lower rank", 1, ranks,
-         [(carol, "mute", target(dave.id)), topic(alice, "a")], [(bob, "set_role", grant(carol.id, MEMBER))], [(dave, "leave")])
-    fork("three branches of one rank and class", None, equal, [topic(bob, "b")], [topic(carol, "c")], [topic(bob, "b2")])
-    assert len({c["winner"] for c in cases if "smaller hash" in c["name"]}) == 2
+    # Heads and forks, over entries of any bytes.
+    log, entries = next_ids[0], [b"one", b"", bytes(range(256)) * 4, b"four"]
+    def head(entries, at=T0, log=log, epoch=1, seed=relay_seed, label=HEAD, length=None, chain_hash=None):
+        length = len(entries) if length is None else length
+        chain_hash = log_hash(log, entries) if chain_hash is None else chain_hash
+        return signed(seed, label, head_body(log, epoch, length, chain_hash, at))
+    heads = []
+    for n, epoch, at in (0, 1, T0), (1, 1, T0 + 1), (4, 2**32, T0 + DAY), (2, 0, 0):
+        message = head(entries[:n], at, epoch=epoch)
+        check_head(message, relay_key)
+        heads.append({"bytes": message, "log_id": log, "epoch": epoch, "length": n, "chain_hash": log_hash(log, entries[:n]), "at": at, "entries": entries[:n]})
+    good, bad_heads = head(entries), []
+    for name, message in {"empty": b"", "truncated": good[:-1], "wrong label": head(entries, label=REGISTER), "signed by another relay": head(entries, seed=rnd("room/other relay")),
+                          "flipped bit in the body": flip(good, 10), "flipped bit in the signature": flip(good, -1), "log id of 31 bytes": head(entries, log=log[:31]),
+                          "chain hash missing": head(entries, chain_hash=b"")}.items():
+        bad_heads.append(refused(name, check_head, message, relay_key))
+    forks, longer, other = [], (good, entries), entries[:2] + [b"three"]
+    theirs = head(other), other
+    for name, shared, *branches in (
+            ("the third entry is another", 2, longer, theirs), ("the other way round", 2, theirs, longer),
+            ("the first entry is another", 0, longer, (head([b"other"]), [b"other"])),
+            ("one side goes on where the other ends", None, longer, (head(entries[:2]), entries[:2])), ("one side is empty", None, longer, (head([]), [])),
+            ("twice the same", None, longer, longer), ("an entry is missing", None, longer, (theirs[0], other[:2])),
+            ("an entry is not what was signed", None, longer, (theirs[0], entries[:2] + [b"four"])),
+            ("length is not the number of entries", None, longer, (head(other, length=4), other)),
+            ("heads of two logs", None, longer, (head(other, log=next_ids[1]), other)),
+            ("one head is another relay's", None, longer, (head(other, seed=rnd("room/other relay")), other))):
+        proof = fork_proof(relay_key, *branches)
+        if shared is None: refused(name, check_fork, proof)
+        else: assert check_fork(proof) == shared, name
+        forks.append({"name": name, "bytes": proof, "shared": shared})
 
     # The register: the entry behind a first one, with the first three events of the private room.
     secret, position, nonce24 = register[0], 1, rnd("room/entry nonce", 24)
@@ -972,7 +965,8 @@ def room():
         bad_announcements.append(refused(name, check_announcement, message, relay_key))
 
     fields = {"message_id": rnd("room/message id", 16), "room_id": private.room.id, "room_seq": 8, "room_head": private.events[8]["hash"],
-              "sender_seq": 2, "previous_own_hash": b"", "sent_at": T0 + HOUR, "text": "Grüße an alle 👋"}
+              "sender_seq": 2, "previous_own_hash": b"", "sent_at": T0 + HOUR, "log_id": next_ids[0], "log_length": 4, "log_hash": rnd("room/log hash"),
+              "text": "Grüße an alle 👋"}
     fields["previous_own_hash"] = sha256(room_content(fields | {"message_id": rnd("room/first message id", 16), "sender_seq": 1, "previous_own_hash": bytes(32)}))
     inside, tag = room_content(fields), rnd("room/next tag", 16)
     answered = {"message_id": rnd("room/receipted message", 16), "kind": 1}
@@ -982,6 +976,8 @@ def room():
         "sender_seq 0": {"sender_seq": 0}, "message_id of 15 bytes": {"message_id": bytes(15)}, "message_id missing": {"message_id": b""},
         "room_id of 31 bytes": {"room_id": fields["room_id"][:31]}, "room_id missing": {"room_id": b""},
         "room_head of 33 bytes": {"room_head": fields["room_head"] + b"\0"}, "room_head missing": {"room_head": b""},
+        "log_id of 31 bytes": {"log_id": bytes(31)}, "log_id missing": {"log_id": b""}, "log_hash of 33 bytes": {"log_hash": bytes(33)},
+        "log_hash missing": {"log_hash": b""},
         "previous_own_hash of 31 bytes": {"previous_own_hash": bytes(31)}, "previous_own_hash missing": {"previous_own_hash": b""},
         "text over 65,536 bytes": {"text": "t" * 65537}}.items()]
     bad_messages += [refused("truncated", check_room_content, inside[:-1]),
@@ -992,7 +988,8 @@ def room():
     return {"users": [person(u) for u in people], "relay": {"secret": relay_seed + relay_x.secret, "key": relay_key}, "issued_at": T0,
             "private": {"events": private.events}, "succession": {"events": succession.events},
             "open": {"events": lobby.events}, "statements": statements, "members_after": members,
-            "refused_events": bad_events, "not_allowed": not_allowed, "refused_statements": bad_statements, "branches": cases,
+            "refused_events": bad_events, "not_allowed": not_allowed, "refused_statements": bad_statements,
+            "heads": heads, "refused_heads": bad_heads, "forks": forks,
             "register": {"secret": secret, "sealing_key": sealing, "write_key": write_key, "id": register_id(write_key), "position": position,
                          "events": events, "nonce": nonce24, "entry": entry, "proof": proof}, "refused_entries": bad_entries,
             "announcement": {"bytes": announced} | news, "refused_announcements": bad_announcements,

@@ -519,13 +519,15 @@ def check_room_text(raw, topic=False):
 
 
 def device_actor(identity_key, cert): return data(1, identity_key) + sub(2, cert)
-def create(name, topic, nonce, kind=PRIVATE): return num(1, kind) + data(2, name.encode()) + data(3, topic.encode()) + data(4, nonce)
+def create(name, topic, nonce, register): return create_fields(PRIVATE, name.encode(), topic.encode(), nonce, register)
+def create_open(name, topic, nonce): return create_fields(OPEN, name.encode(), topic.encode(), nonce, b"")
+def create_fields(kind, name, topic, nonce, register): return num(1, kind) + data(2, name) + data(3, topic) + data(4, nonce) + data(5, register)
 def grant(user, role): return data(1, user) + num(2, role)
 def target(user, counter=0): return data(1, user) + num(2, counter)
 
 
 ACTS = {name: 10 + i for i, name in enumerate("create invite join leave kick ban unban mute unmute set_role rename set_topic set_policy transfer "
-                                              "checkpoint move close".split())}
+                                              "checkpoint move close resume".split())}
 
 
 def event_body(room, seq, prev, at, actor, act, encoded):  # `actor` is the written field 5 or 6
@@ -559,8 +561,8 @@ def check_event(message, relay_key):
             e |= {"target": one(a, 1), "counter": one(a, 2, 0), "role": one(a, 2, 0)}
             need(len(e["target"]) == 32, "user id")
         if act == "create":
-            e |= {"kind": one(a, 1, 0), "name": one(a, 2), "topic": one(a, 3)}
-            need(e["kind"] in (PRIVATE, OPEN) and len(one(a, 4)) == 16, "create")
+            e |= {"kind": one(a, 1, 0), "name": one(a, 2), "topic": one(a, 3), "register": one(a, 5)}
+            need(e["kind"] in (PRIVATE, OPEN) and len(one(a, 4)) == 16 and len(e["register"]) in (0, 32), "create")
         if act == "set_policy": e["role"] = one(a, 1, 0)
         if act in ("invite", "set_role", "set_policy"): need(MEMBER <= e["role"] <= OWNER, "unknown role")
         if act in ("rename", "set_topic"): e[{"rename": "name"}.get(act, "topic")] = one(a, 1)
@@ -569,6 +571,7 @@ def check_event(message, relay_key):
         if act in ("checkpoint", "move"):
             e["value"] = one(a, 1)
             need(len(e["value"]) == 32, "state hash or register id")
+        if act == "resume": need(len(one(a, 1)) == len(one(a, 3)) == 32, "log id or chain hash")
     need((not room and not prev and seq == 0) if e["act"] == "create" else len(room) == len(prev) == 32, "room, seq or prev")
     return e
 
@@ -576,10 +579,10 @@ def check_event(message, relay_key):
 class Room:
     """The fold over a chain of events that passed `check_event`."""
     FROM = dict(join=0, leave=MEMBER, kick=MODERATOR, ban=ADMIN, unban=ADMIN, mute=MODERATOR, unmute=MODERATOR, set_role=ADMIN, rename=OWNER,
-                set_topic=ADMIN, set_policy=OWNER, transfer=OWNER, checkpoint=OWNER, move=MODERATOR, close=OWNER) | {None: MODERATOR}
+                set_topic=ADMIN, set_policy=OWNER, transfer=OWNER, checkpoint=OWNER, move=MODERATOR, close=OWNER, resume=OWNER) | {None: MODERATOR}
 
     def __init__(self, events=()):
-        self.head, self.policy, self.move_due, self.register, self.closed, self.since_checkpoint = b"", MODERATOR, False, b"", False, 0
+        self.head, self.policy, self.move_due, self.closed, self.since_checkpoint = b"", MODERATOR, False, False, 0
         self.members, self.invited, self.banned, self.muted, self.counters = {}, {}, set(), set(), {}  # members: role, seq
         for e in events:
             self.apply(e)
@@ -595,7 +598,9 @@ class Room:
         if not self.head:
             need(e["act"] == "create", "does not begin with create")
             self.by_relay, self.kind, self.name, self.topic, self.id = e["actor"] == RELAY, e["kind"], e["name"], e["topic"], e["hash"]
+            self.register = e["register"]
             need(not self.by_relay or self.kind == OPEN, "private room of the relay")
+            need(bool(self.register) == (self.kind == PRIVATE), "register")
             if not self.by_relay:
                 self.members[e["actor"]] = OWNER, 0
         else:
@@ -704,26 +709,47 @@ def check_statement(message):
     return {"user": user, "room": one(f, 1), "counter": one(f, 2, 0), "joined": bool(one(f, 3, 0))}
 
 
-def best_branch(room, branches):
-    """Which of several lines that follow the head of `room` counts; events as `check_event` gives them."""
-    def facts(branch):
-        at, removals, changes = copy.deepcopy(room), [], []
-        for e in branch:
-            act = e["act"]
-            if act == "set_role": act = "lower" if e["role"] < at.role(e["target"]) else "raise"
-            if act in ("kick", "ban", "lower"): removals.append((e["actor"], e["target"]))
-            changes.append(act)
-            at.apply(e)
-        kind = 0 if changes[0] in ("kick", "ban", "mute", "lower") else 2 if changes[0] in ("invite", "unban", "unmute", "raise", "transfer") else 1
-        return "checkpoint" in changes, removals, (-max(room.role(e["actor"]) for e in branch), kind, branch[0]["hash"])
+# ---- section 15: logs ----
 
-    known = [facts(b) for b in branches]
-    fixed = [i for i, (has_checkpoint, *_) in enumerate(known) if has_checkpoint] or range(len(branches))
-    def out(i):
-        first = branches[i][0]["actor"]
-        return any(who == first and room.role(actor) > room.role(first) for j in fixed if j != i for actor, who in known[j][1])
-    left = [i for i in fixed if not out(i)] or fixed
-    return min(left, key=lambda i: known[i][2])
+HEAD, LOG = b"chatcore/1/register-head", b"chatcore/1/register-chain"
+
+
+def log_hash(log, entries):
+    h = sha256(LOG + log)
+    for entry in entries:
+        h = sha256(h + sha256(entry))
+    return h
+
+
+def head_body(log, epoch, length, chain_hash, at): return data(1, log) + num(2, epoch) + num(3, length) + data(4, chain_hash) + num(5, at)
+
+
+def check_head(message, relay_key):
+    body, signature = split_signed(message)
+    verify(relay_key[:32], HEAD, body, signature)
+    f = parse(body)
+    need(len(one(f, 1)) == len(one(f, 4)) == 32, "log id or chain hash")
+    return {"log": one(f, 1), "length": one(f, 3, 0), "hash": one(f, 4)}
+
+
+def fork_proof(relay_key, *branches):  # ours and theirs, each a head and its entries
+    return data(1, relay_key) + b"".join(sub(2 + i, sub(1, head) + b"".join(sub(2, e) for e in entries)) for i, (head, entries) in enumerate(branches))
+
+
+def check_fork(proof):
+    """How many entries the two sides share."""
+    f = parse(proof)
+    need(len(one(f, 1)) == 64, "relay key")
+    sides = []
+    for n in 2, 3:
+        side = parse(one(f, n))
+        head, entries = check_head(one(side, 1), one(f, 1)), every(side, 2)
+        need(head["length"] == len(entries) and head["hash"] == log_hash(head["log"], entries), "entries do not lead to the head")
+        sides.append((head["log"], entries))
+    (ours, a), (theirs, b) = sides
+    shared = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), None)
+    need(ours == theirs and shared is not None, "no fork")
+    return shared
 
 
 # ---- section 15: register ----
@@ -762,12 +788,13 @@ def check_proof(write_key, position, entry, proof): verify(write_key, REGISTER_A
 
 def room_content(c):
     return (data(1, c["message_id"]) + data(2, c["room_id"]) + num(3, c["room_seq"]) + data(4, c["room_head"]) + num(5, c["sender_seq"])
-            + data(6, c["previous_own_hash"]) + num(7, c["sent_at"]) + sub(20, data(1, c["text"].encode())))
+            + data(6, c["previous_own_hash"]) + num(7, c["sent_at"]) + data(8, c["log_id"]) + num(9, c["log_length"]) + data(10, c["log_hash"])
+            + sub(20, data(1, c["text"].encode())))
 
 
 def check_room_content(message):
     f = parse(message)
-    need(len(one(f, 1)) == 16 and all(len(one(f, n)) == 32 for n in (2, 4, 6)) and one(f, 5, 0) >= 1, "a length or sender_seq")
+    need(len(one(f, 1)) == 16 and all(len(one(f, n)) == 32 for n in (2, 4, 6, 8, 10)) and one(f, 5, 0) >= 1, "a length or sender_seq")
     for t in every(f, 20):
         need(len(one(parse(t), 1)) <= 65536, "text too long")
         one(parse(t), 1).decode()

@@ -1,5 +1,7 @@
 //! What `chat room` takes.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand, ValueEnum};
 
 /// What `room` can do.
@@ -60,6 +62,34 @@ pub enum RoomCommand {
     /// End the room for everybody
     #[command(after_help = "Example:\n  chat room close plans")]
     Close(RoomArgs),
+    /// Go on with what the relay has of a room that it was set back in
+    #[command(
+        after_help = "What the relay lost counts no more; what you did yourself is done again.\n\nExample:\n  chat room resume plans"
+    )]
+    Resume(RoomArgs),
+    /// Show the proof that the relay took back or bent what it had signed in a room
+    #[command(after_help = "Example:\n  chat room proof plans --out plans.fork")]
+    Proof(ProofArgs),
+    /// Check such a proof
+    #[command(after_help = "Example:\n  chat room check-proof plans.fork")]
+    CheckProof(CheckProofArgs),
+}
+
+/// A room, and where its proof goes.
+#[derive(Debug, Clone, Args)]
+pub struct ProofArgs {
+    /// The room's name, with or without #, or the beginning of its id
+    pub room: String,
+    /// Also write it into this file, which must not exist
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// A proof.
+#[derive(Debug, Clone, Args)]
+pub struct CheckProofArgs {
+    /// The file
+    pub file: PathBuf,
 }
 
 /// A room to be made.

@@ -12,6 +12,7 @@ pub(crate) mod join;
 mod man;
 mod passphrase;
 pub(crate) mod people;
+mod proof;
 pub(crate) mod receive;
 pub(crate) mod room;
 mod rpc;

@@ -140,7 +140,7 @@ pub(crate) fn find(contacts: Vec<ContactView>, name: &str) -> Result<ContactView
 }
 
 /// Finds a room of ours without asking the relay.
-fn find_room(rooms: &[RoomView], name: &str) -> Result<RoomId, CommandError> {
+pub(super) fn find_room(rooms: &[RoomView], name: &str) -> Result<RoomId, CommandError> {
     let given = name.strip_prefix('#').unwrap_or(name);
     let fold = RoomName::from_input(name).map(|n| n.fold()).unwrap_or_default();
     let is_named = |room: &&RoomView| RoomName::new(&room.name).is_ok_and(|n| n.fold() == fold);

@@ -8,6 +8,7 @@ use chatcore::membership::{Act, Policy, Role, RoomKind, RoomName, RoomNameError,
 use chatcore::net::{Client, Reconnect};
 use chatcore::wire::relay::RoomSummary;
 
+use super::proof;
 use crate::cli::{
     RoleArg, RoomArgs, RoomCommand, RoomCreateArgs, RoomInviteArgs, RoomPolicyArgs, RoomRoleArgs,
     RoomTextArgs, RoomWhoArgs,
@@ -37,6 +38,11 @@ fn usage(error: RoomNameError) -> CommandError {
 /// # Errors
 /// Names, rules of the room, or the relay.
 pub(super) async fn run(context: &Context, command: &RoomCommand) -> Result<(), CommandError> {
+    match command {
+        RoomCommand::Proof(args) => return proof::show(context, args).await,
+        RoomCommand::CheckProof(args) => return proof::check(context, args).await,
+        _ => {}
+    }
     let online = Online::connect(context, Reconnect::Never).await?;
     // Events that wait may decide what is possible now.
     online.client.settle().await?;
@@ -85,6 +91,9 @@ pub(crate) async fn act(
             to_somebody(context, client, args, Act::Transfer, "is now the owner of").await
         }
         RoomCommand::Close(args) => close(context, client, args).await,
+        RoomCommand::Resume(args) => resume(context, client, args).await,
+        RoomCommand::Proof(args) => proof::show(context, args).await,
+        RoomCommand::CheckProof(args) => proof::check(context, args).await,
     }
 }
 
@@ -234,6 +243,13 @@ async fn close(context: &Context, client: &Client, args: &RoomArgs) -> Result<()
     said(context, (id, &name), "close", &format!("#{} is closed.", render::name(&name)))
 }
 
+async fn resume(context: &Context, client: &Client, args: &RoomArgs) -> Result<(), CommandError> {
+    let (id, name) = find(client, &args.room).await?;
+    client.resume_room(id).await?;
+    let words = format!("#{} goes on with what the relay has.", render::name(&name));
+    said(context, (id, &name), "resume", &words)
+}
+
 /// Returns the stable word for an act.
 pub(crate) fn word(kind: chatcore::membership::ActKind) -> String {
     let mut out = String::new();
@@ -381,13 +397,30 @@ async fn show(context: &Context, client: &Client, args: &RoomArgs) -> Result<(),
             may_invite: room.may_invite.map_or("", Role::as_str),
             seq: room.head.map_or(0, |(seq, _)| seq),
             head: room.head.map_or_else(String::new, |(_, hash)| hash.to_hex()),
-            forked: !room.branches.is_empty(),
+            forked: room.forked,
+            locked: room.locked,
             frozen: room.frozen,
             members: room.roster.iter().map(|m| names.member(m, here.contains(&m.user))).collect(),
             invited: room.invited.iter().map(|m| names.member(m, false)).collect(),
             banned: room.banned.iter().map(|user| names.person(user)).collect(),
         }),
         OutputMode::People => show_to_a_person(context, &room, &here, &names),
+    }
+}
+
+/// What can be done about a fork.
+fn forked_hint(context: &Context, room: &RoomView) -> String {
+    let shell = format!("chat room resume {}", render::quoted(&render::name(&room.name)));
+    match room.role {
+        Some(Role::Owner) => format!(
+            "You are its owner. If the relay lost a part, go on with what it has: {}",
+            context.output.how(&shell, "!resume")
+        ),
+        _ => {
+            "What you saw first is kept. Its owner can go on with what the relay has; else make a \
+              new room."
+                .to_owned()
+        }
     }
 }
 
@@ -423,18 +456,15 @@ fn show_to_a_person(
             head.fmt_short()
         ))?;
     }
-    if !room.branches.is_empty() {
-        let words =
-            "WARNING: the relay showed different members different events; kept as evidence:";
+    if room.forked {
+        let words = "WARNING: the relay took back what it had signed here, or signed something else for others.";
         say(context.output.paint().warning(words))?;
-        for event in &room.branches {
-            say(format!(
-                "  event {} {} by {}",
-                event.seq(),
-                event.hash().fmt_short(),
-                names.actor(event)
-            ))?;
-        }
+        say(forked_hint(context, room))?;
+    }
+    if room.locked {
+        say("New keys of the room have not come yet: a member who has them brings them. If nobody does, \
+             make a new room and ask the others in."
+            .to_owned())?;
     }
     if room.frozen {
         say("Somebody with a newer version did something here; update to write and change."

@@ -281,6 +281,8 @@ const fn table_name(table: Table) -> &'static str {
         Table::RoomStatements => "13",
         Table::RoomSenders => "14",
         Table::Held => "15",
+        Table::RoomLogs => "18",
+        Table::RoomForks => "19",
         Table::Payloads => "16",
         Table::Kept => "17",
     }

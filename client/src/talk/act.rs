@@ -233,6 +233,17 @@ impl Talk {
                 self.ask(Question::Sure { what, command });
                 Ok(())
             }
+            Typable::Resume => {
+                let room = self.room_here()?;
+                let name = self.place.as_ref().map_or_else(String::new, |place| place.name.clone());
+                let what = format!(
+                    "Go on in {} with what the relay has; what it lost counts no more",
+                    render::name(&name)
+                );
+                let command = RoomCommand::Resume(RoomArgs { room });
+                self.ask(Question::Sure { what, command });
+                Ok(())
+            }
             Typable::Verify { who, digits } => self.verify(who, digits.concat()),
             Typable::Contacts => self.contacts(),
             Typable::History { number } => self.history(number.min(MAX_HISTORY)).await,

@@ -97,6 +97,8 @@ pub(super) enum Typable {
     Transfer { who: String },
     /// End the room for everybody
     Close,
+    /// As its owner, go on in a room with what the relay kept of it
+    Resume,
     /// Make sure that somebody is who they say
     Verify { who: String, digits: Vec<String> },
     /// The people you write with

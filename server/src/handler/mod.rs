@@ -137,7 +137,7 @@ fn dispatch(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Result<A
         Request::CreateRoom(event) => rooms::create(shared, caller, event),
         Request::ListRooms => Ok(rooms::list(shared, caller)),
         Request::GetRoom { room, from_seq, after_statement } => {
-            Ok(shared.rooms.read(&room, from_seq, after_statement)?)
+            rooms::read(shared, &room, from_seq, after_statement)
         }
         Request::AppendRoom(event) => rooms::append(shared, caller, event),
         Request::PutStatement(statement) => rooms::put_statement(shared, caller, statement),
@@ -145,6 +145,7 @@ fn dispatch(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Result<A
         Request::AppendRegister { write_key, position, entry, proof } => {
             rooms::append_register(shared, caller, &write_key, (position, entry), proof)
         }
+        Request::Recover { head, entries } => rooms::recover(shared, caller, &head, entries),
         Request::ReadRegister { register, from } => rooms::read_register(shared, &register, from),
         Request::GetAnnouncements { after } => rooms::announcements(shared, caller, after),
         Request::AdminCommand { line, form } => rooms::admin(shared, caller, &line, form),

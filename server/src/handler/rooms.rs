@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chatcore::ids::{RegisterId, RoomId, SECOND};
+use chatcore::ids::{RegisterId, RoomId, SECOND, Timestamp};
 use chatcore::keys::{Signed, SigningPublicKey, verify_append};
-use chatcore::membership::Statement;
-use chatcore::wire::limits::{MAX_ADMIN_ANSWER, MAX_ANNOUNCEMENTS};
+use chatcore::membership::{Event, LogHead, Statement};
+use chatcore::wire::directory::decode_signed;
+use chatcore::wire::limits::{ENTRY_SIZES, MAX_ADMIN_ANSWER, MAX_ANNOUNCEMENTS};
 use chatcore::wire::relay::{Answer, AnswerForm, ErrorCode, Failure};
 
 use super::{Caller, internal};
 use crate::operator::{By, Command, Operator};
 use crate::rooms::{tell, verify_of};
 use crate::server::Shared;
-use crate::store::Appended;
+use crate::store::{Appended, RegisterPage};
 
 /// Milliseconds after which another entry is worth a try when the disk is nearly full.
 const NO_DISK_RETRY: u64 = 60 * SECOND;
@@ -33,8 +34,9 @@ pub(super) fn create(shared: &Shared, caller: &Caller, event: Signed) -> Result<
     let event = verify_of(event, &shared.identity.keys.public(), &caller.address.user)?;
     let store = &*shared.stores.open_rooms;
     let most = shared.limits.open_rooms_per_user;
-    shared.rooms.create(store, event, most, shared.clock.now())?;
-    Ok(Answer::Done)
+    let id = event.room();
+    let end = shared.rooms.create(store, event, most)?;
+    Ok(Answer::Appended(shared.sign_head(id.into(), end)))
 }
 
 pub(super) fn list(shared: &Shared, caller: &Caller) -> Answer {
@@ -50,9 +52,77 @@ pub(super) fn append(shared: &Shared, caller: &Caller, event: Signed) -> Result<
     take_act(shared, caller)?;
     let event = verify_of(event, &shared.identity.keys.public(), &caller.address.user)?;
     let id = event.room();
-    let told = shared.rooms.append(&*shared.stores.open_rooms, event, shared.clock.now())?;
-    tell(&shared.mailboxes, id, &told);
-    Ok(Answer::Done)
+    recovered(shared)?;
+    let appended = shared.rooms.append(&*shared.stores.open_rooms, event)?;
+    tell(&shared.mailboxes, id, &appended.told);
+    Ok(Answer::Appended(shared.sign_head(id.into(), appended.end)))
+}
+
+/// Tells whether the relay may order anything new: after it was set back it waits for what it lost.
+fn recovered(shared: &Shared) -> Result<(), Failure> {
+    match shared.recovering() {
+        Some(rest) => Err(Failure {
+            code: ErrorCode::Recovering,
+            limit: 0,
+            retry_after_ms: u32::try_from(rest).unwrap_or(u32::MAX).into(),
+        }),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn read(
+    shared: &Shared,
+    room: &RoomId,
+    from_seq: u64,
+    after_statement: u64,
+) -> Result<Answer, Failure> {
+    let sign = |length, hash| shared.sign_head((*room).into(), (length, hash));
+    Ok(shared.rooms.read(room, from_seq, after_statement, sign)?)
+}
+
+/// Takes back what the relay lost of a log: its own signature says that it had it.
+pub(super) fn recover(
+    shared: &Shared,
+    caller: &Caller,
+    head: &Signed,
+    entries: Vec<Bytes>,
+) -> Result<Answer, Failure> {
+    let (user, now) = (caller.address.user, shared.clock.now());
+    if shared.register_appends.take(user, 1, now) == 0 {
+        let retry_after_ms = shared.register_appends.retry_after_ms();
+        return Err(Failure { code: ErrorCode::RateLimited, limit: 0, retry_after_ms });
+    }
+    if !shared.has_disk() {
+        let retry_after_ms = NO_DISK_RETRY;
+        return Err(Failure { code: ErrorCode::RateLimited, limit: 0, retry_after_ms });
+    }
+    let relay = shared.identity.keys.public();
+    let head = LogHead::verify(head, &relay).map_err(|_| ErrorCode::Forbidden)?;
+    let end = (head.length, head.hash);
+    // A register, unless every entry is an event of the open room by that id.
+    let room = RoomId::from_bytes(*head.log.as_bytes());
+    let event = |entry: &Bytes| {
+        let event = decode_signed(entry).ok().and_then(|signed| Event::verify(signed, &relay).ok());
+        event.filter(|event| event.room() == room)
+    };
+    match entries.iter().map(event).collect::<Option<Vec<Event>>>() {
+        Some(events) if !events.is_empty() => {
+            let told = shared.rooms.recover(&*shared.stores.open_rooms, &room, events, end)?;
+            tell(&shared.mailboxes, room, &told);
+        }
+        _ => {
+            if entries.iter().any(|entry| !ENTRY_SIZES.contains(&entry.len())) {
+                return Err(ErrorCode::Forbidden.into());
+            }
+            let register = RegisterId::from_bytes(*head.log.as_bytes());
+            let registers = &shared.stores.registers;
+            let fits = registers.recover(&register, &user, entries, end, now).map_err(internal)?;
+            if !fits {
+                return Err(ErrorCode::Forbidden.into());
+            }
+        }
+    }
+    Ok(Answer::Appended(shared.sign_head(head.log, end)))
 }
 
 pub(super) fn put_statement(
@@ -105,9 +175,17 @@ pub(super) fn append_register(
         verify_append(write_key, position, &entry, proof).map_err(|_| ErrorCode::Forbidden)?;
     let quota = shared.limits.registers;
     let registers = &shared.stores.registers;
-    let appended = registers.append(&register, (&user, quota), (position, entry), now);
+    let recovering = shared.recovering().map_or(Timestamp(0), |_| shared.epoch.began);
+    let times = (recovering, now);
+    let appended = registers.append(&register, (&user, quota), (position, entry), times);
     match appended.map_err(internal)? {
-        Appended::Stored => Ok(Answer::Done),
+        Appended::Stored(hash) => {
+            Ok(Answer::Appended(shared.sign_head(register.into(), (position + 1, hash))))
+        }
+        Appended::Recovering => {
+            recovered(shared)?;
+            Err(ErrorCode::Recovering.into())
+        }
         Appended::Conflict(limit) => Err(Failure { limit, ..ErrorCode::Conflict.into() }),
         Appended::Full => Err(Failure { limit: quota.entries, ..ErrorCode::StorageQuota.into() }),
         Appended::OverQuota => {
@@ -123,8 +201,9 @@ pub(super) fn read_register(
 ) -> Result<Answer, Failure> {
     let now = shared.clock.now();
     let read = shared.stores.registers.read(register, from, MAX_READ, now).map_err(internal)?;
-    let (length, entries) = read.ok_or(ErrorCode::UnknownRegister)?;
-    Ok(Answer::RegisterEntries { length, entries })
+    let RegisterPage { length, entries, end, hash } = read.ok_or(ErrorCode::UnknownRegister)?;
+    let head = shared.sign_head((*register).into(), (end, hash));
+    Ok(Answer::RegisterEntries { length, entries, head })
 }
 
 pub(super) fn announcements(

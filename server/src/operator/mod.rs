@@ -289,7 +289,7 @@ impl Task<'_> {
         let event = event.ok_or_else(|| usage("a room's name can't be like that"))?;
         let id = event.room();
         let store = &*self.shared.stores.open_rooms;
-        self.shared.rooms.create(store, event, usize::MAX, now).map_err(room_error)?;
+        self.shared.rooms.create(store, event, usize::MAX).map_err(room_error)?;
         let text = format!("#{checked} is open; users find it with: chat room list");
         Ok(Said::new(text, json!({"room": checked.as_str(), "room_id": id.to_hex()})))
     }

@@ -1,7 +1,7 @@
 //! One suite for both engines: registers, open rooms, announcements, rights.
 
 use bytes::Bytes;
-use chatcore::ids::{InviteToken, RegisterId, RoomId, Timestamp, UserId};
+use chatcore::ids::{InviteToken, LogHash, LogId, RegisterId, RoomId, Timestamp, UserId};
 
 use super::conformance::{NOW, User, on_both};
 use super::*;
@@ -17,29 +17,76 @@ fn a_register_grows_at_its_end_only_and_ends_unused() {
     on_both(|stores| {
         let registers = &stores.registers;
         let (one, two) = (RegisterId::from_bytes([5; 32]), RegisterId::from_bytes([6; 32]));
-        let put = |id, who, n: u64, byte, now| {
-            registers.append(id, (&who, QUOTA), (n, Bytes::from(vec![byte; 10])), now).unwrap()
+        let put_at = |id, who, n: u64, byte, times| {
+            let entry = (n, Bytes::from(vec![byte; 10]));
+            registers.append(id, (&who, QUOTA), entry, times).unwrap()
+        };
+        let put = |id, who, n, byte| put_at(id, who, n, byte, (Timestamp(0), NOW));
+        let entry = |byte| Bytes::from(vec![byte; 10]);
+        let hash = |bytes: &[u8]| {
+            let entries: Vec<_> = bytes.iter().map(|byte| entry(*byte)).collect();
+            LogHash::begin(&LogId::from(one)).then_all(&entries)
         };
         assert_eq!(registers.read(&one, 0, 100, NOW), Ok(None));
-        assert_eq!(put(&one, ALICE, 1, 1, NOW), Appended::Conflict(0), "a gap");
-        assert_eq!(put(&one, ALICE, 0, 1, NOW), Appended::Stored);
-        assert_eq!(put(&one, BOB, 0, 1, NOW), Appended::Stored, "the same again");
-        assert_eq!(put(&one, BOB, 0, 9, NOW), Appended::Conflict(1));
-        assert_eq!(put(&two, ALICE, 0, 1, NOW), Appended::OverQuota);
-        assert_eq!(put(&one, BOB, 1, 2, NOW), Appended::Stored);
-        assert_eq!(put(&one, BOB, 2, 3, NOW), Appended::Stored);
-        assert_eq!(put(&one, BOB, 3, 4, NOW), Appended::Full);
-        let entry = |byte| Bytes::from(vec![byte; 10]);
+        assert_eq!(put(&one, ALICE, 1, 1), Appended::Conflict(0), "a gap");
+        assert_eq!(put(&one, ALICE, 0, 1), Appended::Stored(hash(&[1])));
+        assert_eq!(put(&one, BOB, 0, 1), Appended::Stored(hash(&[1])), "the same again");
+        assert_eq!(put(&one, BOB, 0, 9), Appended::Conflict(1));
+        assert_eq!(put(&two, ALICE, 0, 1), Appended::OverQuota);
+        assert_eq!(put(&one, BOB, 1, 2), Appended::Stored(hash(&[1, 2])));
+        let waits = put_at(&one, BOB, 2, 3, (NOW.plus(1), NOW));
+        assert_eq!(waits, Appended::Recovering, "begun before the relay was set back");
+        assert_eq!(put_at(&one, BOB, 2, 3, (NOW, NOW)), Appended::Stored(hash(&[1, 2, 3])));
+        assert_eq!(put(&one, BOB, 3, 4), Appended::Full);
         let read = |from, bytes| registers.read(&one, from, bytes, NOW).unwrap().unwrap();
-        assert_eq!(read(0, 100), (3, vec![entry(1), entry(2), entry(3)]));
-        assert_eq!(read(1, 5), (3, vec![entry(2)]), "at least one");
-        assert_eq!(read(3, 100), (3, vec![]));
-        assert_eq!(read(u64::MAX, 100), (3, vec![]));
+        let page = |end: u64, all: &[u8], before: &[u8]| {
+            let entries = all.iter().map(|byte| entry(*byte)).collect();
+            RegisterPage { length: 3, entries, end, hash: hash(before) }
+        };
+        assert_eq!(read(0, 100), page(3, &[1, 2, 3], &[1, 2, 3]));
+        assert_eq!(read(1, 5), page(2, &[2], &[1, 2]), "at least one");
+        assert_eq!(read(3, 100), page(3, &[], &[1, 2, 3]));
+        assert_eq!(read(u64::MAX, 100), page(3, &[], &[1, 2, 3]));
         registers.sweep(NOW).unwrap();
         assert!(registers.read(&one, 0, 100, NOW).unwrap().is_some(), "touched just now");
         registers.sweep(NOW.plus(40 * chatcore::ids::DAY)).unwrap();
         assert_eq!(registers.read(&one, 0, 100, NOW), Ok(None));
-        assert_eq!(put(&two, ALICE, 0, 1, NOW), Appended::Stored, "its place is free again");
+        let stored = put(&two, ALICE, 0, 1);
+        assert!(matches!(stored, Appended::Stored(_)), "its place is free again");
+    });
+}
+
+#[test]
+fn a_register_takes_back_only_what_leads_to_the_hash() {
+    on_both(|stores| {
+        let registers = &stores.registers;
+        let id = RegisterId::from_bytes([5; 32]);
+        let entries: Vec<_> = (1..=4).map(|byte| Bytes::from(vec![byte; 10])).collect();
+        let hash = |n: usize| LogHash::begin(&LogId::from(id)).then_all(&entries[..n]);
+        let recover = |from: usize, to: usize, end| {
+            let given = entries[from..to].to_vec();
+            registers.recover(&id, &ALICE, given, end, NOW).unwrap()
+        };
+        assert!(!recover(0, 2, (2, hash(3))));
+        assert!(!recover(0, 2, (3, hash(2))));
+        assert_eq!(registers.read(&id, 0, 100, NOW), Ok(None), "nothing is left of it");
+        assert!(recover(0, 2, (2, hash(2))));
+        assert!(!recover(1, 4, (4, hash(4))), "behind what is there, not over it");
+        assert!(!recover(3, 4, (4, hash(4))), "without a gap");
+        assert!(recover(2, 4, (4, hash(4))));
+        let page = registers.read(&id, 0, 100, NOW).unwrap().unwrap();
+        assert_eq!((page.entries, page.hash), (entries.clone(), hash(4)));
+        let waits = registers.append(
+            &id,
+            (&BOB, RegisterQuota { entries: 9, registers: 1 }),
+            (4, entries[0].clone()),
+            (Timestamp(1), NOW),
+        );
+        assert_eq!(waits, Ok(Appended::Recovering), "what was brought back is as old as the rest");
+        assert_eq!(registers.epoch(), Ok(Epoch { number: 1, began: Timestamp(0) }));
+        let next = Epoch { number: 2, began: NOW };
+        registers.set_epoch(next).unwrap();
+        assert_eq!(registers.epoch(), Ok(next));
     });
 }
 
@@ -68,7 +115,9 @@ fn an_open_room_keeps_its_events_and_the_newest_statement_of_each() {
         assert_eq!(loaded.statements, [(ALICE, statement(3, &c)), (BOB, statement(2, &b))]);
         rooms.forget(&[ROOM], &ALICE).unwrap();
         assert_eq!(lobby(rooms.load().unwrap()).statements, [(BOB, statement(2, &b))]);
+        assert_eq!(rooms.is_removed(&OTHER), Ok(false));
         rooms.remove(&OTHER).unwrap();
+        assert_eq!(rooms.is_removed(&OTHER), Ok(true));
         assert_eq!(rooms.load().unwrap().len(), 1);
     });
 }

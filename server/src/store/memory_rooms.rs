@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use chatcore::ids::{RegisterId, RoomId, Timestamp, UserId};
+use chatcore::ids::{LogHash, LogId, RegisterId, RoomId, Timestamp, UserId};
 use chatcore::keys::Signed;
 
 use super::StoreError;
 use super::rooms::{
-    Announcements, Appended, AuditLine, Invite, OpenRooms, Privileges, RegisterQuota, Registers,
-    Rights, StoredAnnouncement, StoredRoom, StoredStatement,
+    Announcements, Appended, AuditLine, Epoch, Invite, OpenRooms, Privileges, RegisterPage,
+    RegisterQuota, Registers, Rights, StoredAnnouncement, StoredRoom, StoredStatement,
 };
 use crate::lock::lock;
 
@@ -24,6 +24,8 @@ struct Tables {
     lobby: Option<RoomId>,
     announcements: BTreeMap<u64, StoredAnnouncement>,
     newest: u64,
+    epoch: Epoch,
+    removed: Vec<RoomId>,
     rights: BTreeMap<UserId, Rights>,
     invites: Vec<Invite>,
     audit: Vec<AuditLine>,
@@ -33,6 +35,14 @@ struct Register {
     owner: UserId,
     entries: Vec<Bytes>,
     touched: Timestamp,
+    begun: Timestamp,
+}
+
+impl Register {
+    fn hash_at(&self, id: &RegisterId, length: usize) -> LogHash {
+        let first = self.entries.iter().take(length);
+        first.fold(LogHash::begin(&LogId::from(*id)), |hash, entry| hash.then(entry))
+    }
 }
 
 impl Registers for MemoryRooms {
@@ -41,7 +51,7 @@ impl Registers for MemoryRooms {
         register: &RegisterId,
         (user, quota): (&UserId, RegisterQuota),
         (position, entry): (u64, Bytes),
-        now: Timestamp,
+        (recovering, now): (Timestamp, Timestamp),
     ) -> Result<Appended, StoreError> {
         let mut tables = lock(&self.0);
         let owned = tables.registers.values().filter(|r| r.owner == *user).count();
@@ -52,22 +62,58 @@ impl Registers for MemoryRooms {
         if is_new && owned >= quota.registers as usize {
             return Ok(Appended::OverQuota);
         }
-        let fresh = || Register { owner: *user, entries: Vec::new(), touched: now };
+        let fresh = || Register { owner: *user, entries: Vec::new(), touched: now, begun: now };
         let stored = tables.registers.entry(*register).or_insert_with(fresh);
         let length = stored.entries.len() as u64;
         let place = usize::try_from(position).unwrap_or(usize::MAX);
         if stored.entries.get(place) == Some(&entry) {
-            return Ok(Appended::Stored);
+            return Ok(Appended::Stored(stored.hash_at(register, place + 1)));
         }
         if position != length {
             return Ok(Appended::Conflict(length));
+        }
+        if stored.begun < recovering {
+            return Ok(Appended::Recovering);
         }
         if length >= quota.entries {
             return Ok(Appended::Full);
         }
         stored.entries.push(Bytes::copy_from_slice(&entry));
         stored.touched = now;
-        Ok(Appended::Stored)
+        Ok(Appended::Stored(stored.hash_at(register, usize::MAX)))
+    }
+
+    fn recover(
+        &self,
+        register: &RegisterId,
+        user: &UserId,
+        entries: Vec<Bytes>,
+        (length, hash): (u64, LogHash),
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut tables = lock(&self.0);
+        let begun = Timestamp(0);
+        let fresh = || Register { owner: *user, entries: Vec::new(), touched: now, begun };
+        let stored = tables.registers.entry(*register).or_insert_with(fresh);
+        let begin = stored.hash_at(register, usize::MAX);
+        let is_whole = (stored.entries.len() + entries.len()) as u64 == length;
+        let fits = is_whole && begin.then_all(&entries) == hash;
+        if fits {
+            stored.entries.extend(entries);
+        } else if stored.entries.is_empty() {
+            tables.registers.remove(register);
+        }
+        Ok(fits)
+    }
+
+    fn epoch(&self) -> Result<Epoch, StoreError> {
+        let epoch = lock(&self.0).epoch;
+        Ok(Epoch { number: epoch.number.max(1), ..epoch })
+    }
+
+    fn set_epoch(&self, epoch: Epoch) -> Result<(), StoreError> {
+        lock(&self.0).epoch = epoch;
+        Ok(())
     }
 
     fn read(
@@ -76,7 +122,7 @@ impl Registers for MemoryRooms {
         from: u64,
         max_bytes: usize,
         now: Timestamp,
-    ) -> Result<Option<(u64, Vec<Bytes>)>, StoreError> {
+    ) -> Result<Option<RegisterPage>, StoreError> {
         let mut tables = lock(&self.0);
         let Some(stored) = tables.registers.get_mut(register) else { return Ok(None) };
         stored.touched = now;
@@ -89,7 +135,10 @@ impl Registers for MemoryRooms {
             }
             entries.push(entry.clone());
         }
-        Ok(Some((stored.entries.len() as u64, entries)))
+        let length = stored.entries.len() as u64;
+        let end = from.saturating_add(entries.len() as u64).min(length);
+        let hash = stored.hash_at(register, usize::try_from(end).unwrap_or(usize::MAX));
+        Ok(Some(RegisterPage { length, entries, end, hash }))
     }
 
     fn sweep(&self, oldest: Timestamp) -> Result<(), StoreError> {
@@ -144,8 +193,14 @@ impl OpenRooms for MemoryRooms {
     }
 
     fn remove(&self, room: &RoomId) -> Result<(), StoreError> {
-        lock(&self.0).rooms.remove(room);
+        let mut tables = lock(&self.0);
+        tables.rooms.remove(room);
+        tables.removed.push(*room);
         Ok(())
+    }
+
+    fn is_removed(&self, room: &RoomId) -> Result<bool, StoreError> {
+        Ok(lock(&self.0).removed.contains(room))
     }
 }
 

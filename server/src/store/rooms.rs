@@ -1,7 +1,7 @@
 //! What the relay keeps for rooms and for its operator: registers, open rooms, announcements, rights.
 
 use bytes::Bytes;
-use chatcore::ids::{InviteToken, RegisterId, RoomId, Timestamp, UserId};
+use chatcore::ids::{InviteToken, LogHash, RegisterId, RoomId, Timestamp, UserId};
 use chatcore::keys::Signed;
 
 use super::StoreError;
@@ -9,14 +9,38 @@ use super::StoreError;
 /// What became of an entry to be appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Appended {
-    /// It stands at its position.
-    Stored,
+    /// It stands at its position, and the register comes to this with it.
+    Stored(LogHash),
     /// Another one stands there, or there is a gap before it; this many entries are stored.
     Conflict(u64),
     /// The register has as many entries as it can have.
     Full,
     /// The user has begun as many registers as allowed.
     OverQuota,
+    /// The register was begun before the relay was set back, and waits for what it lost.
+    Recovering,
+}
+
+/// A part of a register.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisterPage {
+    /// Entries of the register.
+    pub length: u64,
+    /// Those of the page.
+    pub entries: Vec<Bytes>,
+    /// Entries up to the end of the page.
+    pub end: u64,
+    /// What the register comes to there.
+    pub hash: LogHash,
+}
+
+/// How often the relay was set back to a backup, and what follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Epoch {
+    /// Counts.
+    pub number: u64,
+    /// When it was last set back; 0: never.
+    pub began: Timestamp,
 }
 
 /// What may be stored in registers.
@@ -31,7 +55,8 @@ pub struct RegisterQuota {
 /// Append-only logs of sealed entries.
 pub trait Registers: Send + Sync {
     /// Appends an entry at a position, which is the number of entries before it. The same bytes at
-    /// the same position again are the same success. `payer` pays for a register that begins.
+    /// the same position again are the same success. `payer` pays for a register that begins. A
+    /// register begun before `recovering` takes none.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -40,11 +65,37 @@ pub trait Registers: Send + Sync {
         register: &RegisterId,
         payer: (&UserId, RegisterQuota),
         entry: (u64, Bytes),
-        now: Timestamp,
+        recovering_and_now: (Timestamp, Timestamp),
     ) -> Result<Appended, StoreError>;
 
-    /// Returns the number of entries, and those from `from` on, at most `max_bytes` of them but at
-    /// least one; `None` for an unknown register.
+    /// Puts entries behind those that are there, if the register comes to `hash` at `length` with them;
+    /// tells whether it does. Nothing is stored otherwise.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn recover(
+        &self,
+        register: &RegisterId,
+        user: &UserId,
+        entries: Vec<Bytes>,
+        end: (u64, LogHash),
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Returns how often the relay was set back.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn epoch(&self) -> Result<Epoch, StoreError>;
+
+    /// The relay is set back to a backup.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn set_epoch(&self, epoch: Epoch) -> Result<(), StoreError>;
+
+    /// Returns the entries from `from` on, at most `max_bytes` of them but at least one; `None` for an
+    /// unknown register.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -54,7 +105,7 @@ pub trait Registers: Send + Sync {
         from: u64,
         max_bytes: usize,
         now: Timestamp,
-    ) -> Result<Option<(u64, Vec<Bytes>)>, StoreError>;
+    ) -> Result<Option<RegisterPage>, StoreError>;
 
     /// Deletes registers that nobody read or wrote since `oldest`.
     ///
@@ -124,11 +175,17 @@ pub trait OpenRooms: Send + Sync {
     /// [`StoreError`].
     fn forget(&self, rooms: &[RoomId], user: &UserId) -> Result<(), StoreError>;
 
-    /// Deletes a room.
+    /// Deletes a room. It is not taken back from anybody.
     ///
     /// # Errors
     /// [`StoreError`].
     fn remove(&self, room: &RoomId) -> Result<(), StoreError>;
+
+    /// Tells whether a room was deleted.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn is_removed(&self, room: &RoomId) -> Result<bool, StoreError>;
 }
 
 /// An announcement as it is kept.

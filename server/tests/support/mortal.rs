@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use chatcore::crypto::kdf::sha256;
-use chatcore::ids::{BlobId, DeviceAddress, RegisterId, RoomId, Timestamp, UserId};
+use chatcore::ids::{BlobId, DeviceAddress, LogHash, RegisterId, RoomId, Timestamp, UserId};
 use chatcore::keys::{Signed, UserRecord};
 use server::store::{
     Appended, Arrival, BlobQuota, BlobRecord, BlobState, BlobUsage, Blobs, Body, ChunkOutcome,
-    CreateOutcome, Directory, Mailbox, MailboxBatch, OpenRooms, PrekeyStatus, Prekeys, Put, Queued,
-    RegisterQuota, Registers, StoreError, StoredPrekey, StoredRoom, StoredStatement, Stores,
+    CreateOutcome, Directory, Epoch, Mailbox, MailboxBatch, OpenRooms, PrekeyStatus, Prekeys, Put,
+    Queued, RegisterPage, RegisterQuota, Registers, StoreError, StoredPrekey, StoredRoom,
+    StoredStatement, Stores,
 };
 
 /// When the process dies: before its n-th write, or right after.
@@ -209,9 +210,28 @@ impl Registers for Mortal<dyn Registers> {
         register: &RegisterId,
         payer: (&UserId, RegisterQuota),
         entry: (u64, Bytes),
-        now: Timestamp,
+        times: (Timestamp, Timestamp),
     ) -> Result<Appended, StoreError> {
-        self.write(|store| store.append(register, payer, entry, now))
+        self.write(|store| store.append(register, payer, entry, times))
+    }
+
+    fn recover(
+        &self,
+        register: &RegisterId,
+        user: &UserId,
+        entries: Vec<Bytes>,
+        end: (u64, LogHash),
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write(|store| store.recover(register, user, entries, end, now))
+    }
+
+    fn epoch(&self) -> Result<Epoch, StoreError> {
+        self.store.epoch()
+    }
+
+    fn set_epoch(&self, epoch: Epoch) -> Result<(), StoreError> {
+        self.write(|store| store.set_epoch(epoch))
     }
 
     fn read(
@@ -220,7 +240,7 @@ impl Registers for Mortal<dyn Registers> {
         from: u64,
         max_bytes: usize,
         now: Timestamp,
-    ) -> Result<Option<(u64, Vec<Bytes>)>, StoreError> {
+    ) -> Result<Option<RegisterPage>, StoreError> {
         self.store.read(register, from, max_bytes, now)
     }
 
@@ -257,6 +277,10 @@ impl OpenRooms for Mortal<dyn OpenRooms> {
 
     fn forget(&self, rooms: &[RoomId], user: &UserId) -> Result<(), StoreError> {
         self.write(|store| store.forget(rooms, user))
+    }
+
+    fn is_removed(&self, room: &RoomId) -> Result<bool, StoreError> {
+        self.store.is_removed(room)
     }
 
     fn remove(&self, room: &RoomId) -> Result<(), StoreError> {

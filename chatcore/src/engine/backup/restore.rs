@@ -101,6 +101,8 @@ impl Restore {
                 self.messages += 1;
             }
             Table::RoomEvents => drop(storage::decode_room_event(&value)?),
+            Table::RoomLogs => drop(storage::decode_log_entry(&value)?),
+            Table::RoomForks => drop(crate::wire::room::decode_fork_proof(&value)?),
             Table::RoomStatements => drop(storage::decode_room_statement(&value)?),
             Table::RoomSenders => drop(storage::decode_room_sender(&value)?),
             Table::Held => drop(storage::decode_held(&value)?),

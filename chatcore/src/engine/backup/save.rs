@@ -117,8 +117,11 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
             }));
             let group = *room.id.as_bytes();
             self.row(&Key::new(Table::Rooms, &group), &row)?;
-            for table in [Table::RoomEvents, Table::RoomStatements, Table::Held] {
+            for table in [Table::RoomEvents, Table::RoomStatements, Table::Held, Table::RoomForks] {
                 self.group(table, &group)?;
+            }
+            for log in room.log.iter().map(|log| log.id).chain(room.former) {
+                self.group(Table::RoomLogs, log.as_bytes())?;
             }
             self.senders(&room.id)?;
             self.saved.rooms += 1;

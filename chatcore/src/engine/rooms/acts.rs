@@ -4,13 +4,14 @@ use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, Link, Pending};
 use super::loaded::Room;
 use super::{Freshness, RoomAsk, STATEMENT};
-use crate::ids::{MessageId, RoomId, UserId};
+use crate::ids::{LogId, MessageId, RoomId, UserId};
 use crate::membership::{
     Act, Actor, Event as RoomEvent, EventDraft, Joined, RoomError, RoomKind, RoomName, Signer,
     Topic,
 };
 use crate::room::RegisterSecret;
 use crate::store::rows::{Intent, Lobby, Profile, RoomStanding, Unsent};
+use crate::wire::content::LogPoint;
 use crate::wire::relay::{AnswerForm, ErrorCode, Request};
 
 /// Most acts of ours that wait in one room.
@@ -40,6 +41,9 @@ pub enum RoomFailure {
     /// We are muted there.
     #[error("you are muted in the room")]
     Muted,
+    /// The relay did not take anything back in the room.
+    #[error("the relay took nothing back in this room")]
+    NotForked,
     /// The keys of the room did not come yet.
     #[error("the room has new keys that have not come yet")]
     Locked,
@@ -89,7 +93,12 @@ impl Engine {
         let profile = tx.profile()?;
         let mut nonce = [0; 16];
         tx.rng.fill_bytes(&mut nonce);
-        let act = Act::Create { kind: new.kind, name: new.name, topic: new.topic, nonce };
+        let secret = match new.kind {
+            RoomKind::Private => Some(RegisterSecret::generate(tx.rng)),
+            RoomKind::Open => None,
+        };
+        let register = secret.as_ref().map(RegisterSecret::id);
+        let act = Act::Create { kind: new.kind, name: new.name, topic: new.topic, nonce, register };
         let draft = EventDraft { after: None, at: tx.now, act };
         let event = draft.sign(signer(&profile).ok_or(EngineError::AccountClosed)?);
         let id = event.room();
@@ -99,14 +108,20 @@ impl Engine {
             RoomKind::Open => RoomStanding::Outside,
         };
         let mut room = Room::unread(id, new.kind, standing);
-        if new.kind == RoomKind::Private {
-            room.row.secrets.push(RegisterSecret::generate(tx.rng));
-        } else {
-            room.row.wanted = Some(Joined::Yes);
-            room.row.own_counter = 1;
-            room.row.attempt = Some(event.signed().clone());
+        room.row.attempt = vec![event.signed().clone()];
+        match secret {
+            Some(secret) => {
+                room.row.log = Some(LogPoint::begin(LogId::from(secret.id())));
+                room.row.secrets.push(secret);
+            }
+            None => {
+                room.row.log = Some(LogPoint::begin(LogId::from(id)));
+                room.row.wanted = Some(Joined::Yes);
+                room.row.own_counter = 1;
+            }
         }
-        let _first = room.take(vec![event], tx.now);
+        // Known here before it is ordered: nobody else can put anything before it.
+        room.append(event).map_err(RoomFailure::NotAllowed)?;
         self.put_room(tx, room);
         match new.kind {
             RoomKind::Private => tx.event(Event::RoomDone { ticket, result: Ok(id) }),
@@ -251,7 +266,7 @@ impl Engine {
         let id = room.id();
         let message = MessageId::generate(tx.rng);
         let only = Some(user);
-        room.row.unsent.push(Unsent::Update { message, seq: 0, keys: false, only });
+        room.row.unsent.push(Unsent::Update { message, keys: false, only });
         self.put_room(tx, room);
         tx.event(Event::RoomDone { ticket, result: Ok(id) });
         self.rooms.touch(&id, Freshness::Same);
@@ -356,38 +371,46 @@ impl Engine {
         if self.link == Link::Offline { Err(EngineError::Offline) } else { Ok(()) }
     }
 
-    /// Signs what is next to be ordered; `None` when the rules do not allow it any more.
+    /// Signs what is next to be ordered; nothing when the rules do not allow it any more. Whoever takes
+    /// somebody out, or lowers a role, moves the room in the same entry, if that is theirs to do: the one
+    /// who is out has no say in between, and never gets the new secret.
     pub(super) fn sign_intent(
         &mut self,
         tx: &mut Tx<'_, '_>,
         room: &mut Room,
-    ) -> Result<Option<RoomEvent>, EngineError> {
+    ) -> Result<Vec<RoomEvent>, EngineError> {
         let profile = tx.profile()?;
         let (Some(actor), Some(signer)) = (own_actor(&profile), signer(&profile)) else {
             return Err(EngineError::AccountClosed);
         };
+        room.row.attempt.clear();
         while let Some(intent) = room.row.intents.first().cloned() {
-            let Some(chain) = &room.chain else { return Ok(None) };
+            let Some(chain) = &room.chain else { return Ok(Vec::new()) };
             let act = match intent.act {
                 Act::Checkpoint(_) => Act::Checkpoint(chain.state().hash()),
                 act => act,
             };
-            match chain.state().check(&actor, &act) {
-                Ok(()) => {
-                    let (seq, head) = chain.head();
-                    let after = Some((room.id(), seq, head));
-                    let event = EventDraft { after, at: tx.now, act }.sign(signer);
-                    room.row.attempt = Some(event.signed().clone());
-                    return Ok(Some(event));
-                }
-                Err(error) => {
-                    room.row.intents.remove(0);
-                    self.finish_ticket(tx, room.id(), intent.number, Err(error.into()));
+            if let Err(error) = chain.state().check(&actor, &act) {
+                room.row.intents.remove(0);
+                self.finish_ticket(tx, room.id(), intent.number, Err(error.into()));
+                continue;
+            }
+            let (seq, head) = chain.head();
+            let draft = EventDraft { after: Some((room.id(), seq, head)), at: tx.now, act };
+            let event = draft.sign(signer);
+            let mut after = chain.state().clone();
+            let mut events = vec![event.clone()];
+            if after.apply(&event).is_ok() && after.is_move_due() {
+                let act = Act::Move(room.prepare_move(tx));
+                if after.check(&actor, &act).is_ok() {
+                    let place = Some((room.id(), event.seq(), event.hash()));
+                    events.push(EventDraft { after: place, at: tx.now, act }.sign(signer));
                 }
             }
+            room.row.attempt = events.iter().map(|event| event.signed().clone()).collect();
+            return Ok(events);
         }
-        room.row.attempt = None;
-        Ok(None)
+        Ok(Vec::new())
     }
 }
 

@@ -12,7 +12,7 @@ use super::acts::RoomFailure;
 use super::loaded::Room;
 use crate::crypto::kdf::sha256;
 use crate::file::Manifest;
-use crate::ids::{Conversation, DeviceAddress, MessageId, RoomId, UserId};
+use crate::ids::{Conversation, DeviceAddress, LogId, MessageId, RoomId, UserId};
 use crate::keys::RecordHistory;
 use crate::membership::{MAX_MEMBERS, RoomKind};
 use crate::store::Table;
@@ -21,7 +21,7 @@ use crate::store::rows::{
     OutboxEntry, OutboxState, Payload, PayloadCounts, RoomStanding, Transfer, Unsent,
 };
 use crate::trust::Trust;
-use crate::wire::content::{Body, ChainPosition, Content, RoomContent, RoomUpdate};
+use crate::wire::content::{Body, ChainPosition, Content, LogPoint, RoomContent, RoomUpdate};
 use crate::wire::envelope::Envelope;
 use crate::wire::limits::{MAX_RECEIPTS, MAX_ROOM_INLINE};
 use crate::wire::relay::Answer;
@@ -72,7 +72,9 @@ impl Engine {
         // Head and place among our messages are those of the moment when it goes out.
         let position = ChainPosition { seq: 1, previous: [0; 32] };
         let (seq, head) = (0, EMPTY);
+        let log = LogPoint::begin(LogId::from(id));
         let content = RoomContent {
+            log,
             message_id: message,
             room: id,
             seq,
@@ -131,8 +133,8 @@ impl Engine {
         for unsent in std::mem::take(&mut room.row.unsent) {
             match unsent {
                 Unsent::Message(message) => self.fan_out_message(tx, room, message)?,
-                Unsent::Update { message, seq, keys, only } => {
-                    self.fan_out_update(tx, room, (message, seq, keys), only)?;
+                Unsent::Update { message, keys, only } => {
+                    self.fan_out_update(tx, room, (message, keys), only)?;
                 }
             }
         }
@@ -153,7 +155,8 @@ impl Engine {
         let Some(draft) = room_content(&payload) else { return Ok(()) };
         let (seq, head) = room.chain.as_ref().map_or((0, EMPTY), |chain| chain.head());
         let position = ChainPosition { seq: room.row.sent_seq + 1, previous: room.row.sent_hash };
-        let bytes = RoomContent { seq, head, position, ..draft }.encode();
+        let log = room.row.log.unwrap_or_else(|| LogPoint::begin(LogId::from(room.id())));
+        let bytes = RoomContent { seq, head, log, position, ..draft }.encode();
         room.row.sent_seq += 1;
         room.row.sent_hash = sha256(&[&bytes]);
         let payload = save_payload(tx, room.id(), message, Body::RoomMessage(bytes.to_vec()));
@@ -168,7 +171,7 @@ impl Engine {
         &mut self,
         tx: &mut Tx<'_, '_>,
         room: &Room,
-        (message, seq, keys): (MessageId, u64, bool),
+        (message, keys): (MessageId, bool),
         only: Option<UserId>,
     ) -> Result<(), EngineError> {
         let own = tx.profile()?.user();
@@ -185,13 +188,21 @@ impl Engine {
         let may_read =
             |user: &UserId| state.role(user).is_some() || state.invited().contains_key(user);
         let users: BTreeSet<UserId> = users.into_iter().filter(|u| !keys || may_read(u)).collect();
-        let event = room.chain.as_ref().and_then(|chain| chain.event(seq));
-        let register = if keys { room.current_secret() } else { None };
+        let is_newcomer = |user: &UserId| state.invited().contains_key(user);
+        let registers = match (keys, only) {
+            (false, _) => Vec::new(),
+            // Who comes in reads from the beginning; the others have what came before.
+            (true, Some(user)) if is_newcomer(&user) => room.secrets_to_hand_on(),
+            (true, _) => room.current_secret().into_iter().collect(),
+        };
+        let create = room.chain.as_ref().and_then(|chain| chain.event(0));
+        let create = create.filter(|_| room.row.kind == RoomKind::Open);
         let update = RoomUpdate {
             room: room.id(),
-            register,
-            events: event.map(|event| event.signed().clone()).into_iter().collect(),
+            registers,
+            create: create.map(|event| event.signed().clone()),
             statements: Vec::new(),
+            log: None,
         };
         let payload = save_payload(tx, room.id(), message, Body::RoomUpdate(update));
         self.fan_out(tx, message, &payload, users)

@@ -5,12 +5,12 @@ use super::super::files::receipt_of;
 use super::super::inbound::MAX_AHEAD;
 use super::super::outbound::{envelope, make_content, seal};
 use super::super::tx::Tx;
-use super::super::{Engine, EngineError, Event, FileKind, Sent};
+use super::super::{Engine, EngineError, Event, FileKind, QUERY_EVERY, Sent};
 use super::fan_out::is_only_member;
 use super::loaded::Room;
 use super::senders::{follow_sender, is_ahead};
 use super::{ASK_EVERY, Freshness};
-use crate::ids::{Conversation, DAY, DeviceAddress, MessageId, RoomId, SECOND, UserId};
+use crate::ids::{Conversation, DAY, DeviceAddress, LogId, MessageId, RoomId, SECOND, UserId};
 use crate::membership::{Act, Event as RoomEvent, Role, RoomKind, Statement};
 use crate::store::Table;
 use crate::store::rows::{
@@ -33,8 +33,8 @@ pub(in crate::engine) const HOLD_FOR: u64 = DAY;
 const MAX_INVITATIONS: usize = 50;
 /// Milliseconds between two answers to the same device about rooms.
 const ANSWER_EVERY: u64 = 10 * SECOND;
-/// Most bytes of events in one answer.
-const MAX_ANSWER: usize = 16 * 1024;
+/// Entries before the end from which a member is asked to show a log.
+const SHOWN_BEFORE_END: u64 = 12;
 /// Most members asked at a time.
 const MAX_ASKED: usize = 8;
 
@@ -114,10 +114,14 @@ impl Engine {
             return receipted(kind);
         };
         let verdict = if content.message_id == outer {
-            judge(&room, &from, &content)
+            judge(&room, &from, &content, self.is_read(&room))
         } else {
             Verdict::Refuse(RefusedBecause::Contradiction)
         };
+        if room.is_member(&from.user) && Self::contradicts(tx, &room, &content.log)? {
+            // What the relay signed for them is not what it signed for us: they are asked to show it.
+            self.ask_one(tx, &room, contact, from)?;
+        }
         let kind = match verdict {
             Verdict::Show => self.show_in_room(tx, &mut room, contact, from, content, bytes)?,
             Verdict::Refuse(reason) => self.refuse(tx, contact, from, (Some(&room), outer), reason),
@@ -131,6 +135,11 @@ impl Engine {
         receipted(kind)
     }
 
+    /// Tells whether a room was read to its end on this connection.
+    fn is_read(&mut self, room: &Room) -> bool {
+        self.rooms.sync(&room.id()).was_read
+    }
+
     /// What another device of the sender has sent already still counts in the chain of this one.
     fn take_repeated(
         &mut self,
@@ -141,7 +150,7 @@ impl Engine {
         bytes: &[u8],
     ) -> Result<(), EngineError> {
         let Some(room) = self.take_room(tx, &content.room)? else { return Ok(()) };
-        match judge(&room, &from, content) {
+        match judge(&room, &from, content, self.is_read(&room)) {
             Verdict::Show => follow_sender(tx, &room, contact, from, content, bytes)?,
             // Those before it may be held as well.
             Verdict::Hold => {
@@ -167,6 +176,8 @@ impl Engine {
         let same = held.iter().filter(|(_, held)| held.from.user == from.user).count();
         let strange = held.iter().filter(|(_, held)| !is_of_member(&held.from.user)).count();
         let is_over = match is_of_member(&from.user) {
+            // Before the room was read it says nothing of the sender that there is much.
+            true if !self.is_read(room) => held.len() >= 2 * MAX_HELD,
             true => same >= MAX_HELD_OF_MEMBER || held.len() >= MAX_HELD,
             // Who joined just now, or anybody: they leave the members their places.
             false => same >= MAX_HELD_OF_STRANGER || strange >= MAX_HELD_OF_STRANGERS,
@@ -213,6 +224,8 @@ impl Engine {
         room: &mut Room,
     ) -> Result<(), EngineError> {
         let id = room.id();
+        let is_read = self.rooms.sync(&id).was_read;
+        let mut still_held = false;
         for (number, held) in tx.held(&id)? {
             let (Ok(content), Some(mut contact)) =
                 (RoomContent::decode(&held.content), tx.contact(&held.from.user)?)
@@ -225,7 +238,7 @@ impl Engine {
                 continue;
             }
             let is_over = tx.now.since(held.came_at) >= HOLD_FOR;
-            match judge(room, &held.from, &content) {
+            match judge(room, &held.from, &content, is_read) {
                 Verdict::Show => {
                     tx.delete_held(&id, number);
                     let bytes = &held.content;
@@ -233,6 +246,7 @@ impl Engine {
                         self.show_in_room(tx, room, &mut contact, held.from, content, bytes)?;
                 }
                 Verdict::Hold if !is_over => {
+                    still_held = true;
                     self.ask_one(tx, room, &mut contact, held.from)?;
                 }
                 verdict => {
@@ -247,6 +261,10 @@ impl Engine {
                 }
             }
             tx.save_contact(&contact);
+        }
+        if still_held {
+            // What explains it may be there later, without anybody saying so.
+            self.rooms.sync(&id).read_at.get_or_insert(tx.now.plus(QUERY_EVERY));
         }
         Ok(())
     }
@@ -310,7 +328,8 @@ impl Engine {
         Ok(kind)
     }
 
-    /// Takes news of a room in: a wake-up, an invitation, or keys.
+    /// Takes news of a room in: a wake-up, an invitation, or keys. None of it changes what is settled:
+    /// it only has us read.
     pub(in crate::engine) fn take_room_update(
         &mut self,
         tx: &mut Tx<'_, '_>,
@@ -318,54 +337,41 @@ impl Engine {
         update: RoomUpdate,
     ) -> Result<(), EngineError> {
         let id = update.room;
-        let relay = tx.profile()?.relay;
-        let mut events: Vec<RoomEvent> = update
-            .events
-            .into_iter()
-            .filter_map(|signed| RoomEvent::verify(signed, &relay).ok())
-            .filter(|event| event.room() == id)
-            .collect();
-        let known = self.take_room(tx, &id)?;
-        if let Some(room) = &known {
-            let has_chain = room.chain.is_some();
-            match room.row.kind {
-                // Its order is the relay's alone: what others show is a hint to read it.
-                RoomKind::Open if has_chain => events.clear(),
-                // Who is out is told of nothing but the way back in.
-                RoomKind::Private
-                    if room.row.standing == RoomStanding::Outside && update.register.is_none() =>
-                {
-                    events.clear();
-                }
-                _ => {}
-            }
-        }
-        let mut room = match known {
-            Some(room) => room,
-            None => match self.invitation(tx, from, id, update.register.is_some(), &events)? {
-                Some(room) => room,
-                None => return Ok(()),
-            },
+        let room = match self.take_room(tx, &id)? {
+            Some(room) => Some(room),
+            None => self.invitation(tx, from, &update)?,
         };
-        // A stranger's could push out one of use.
-        let is_heard = room.row.standing != RoomStanding::Member || room.is_member(&from.user);
-        if let Some(secret) = update.register.filter(|_| is_heard) {
-            let is_back = matches!(room.row.standing, RoomStanding::Outside | RoomStanding::Closed);
-            if is_back && room.row.kind == RoomKind::Private {
-                room.row.standing = RoomStanding::Invited;
-                room.row.invited_by = Some(from.user);
-            }
-            room.add_secret(secret);
-        }
-        self.take_events(tx, &mut room, events)?;
+        let Some(mut room) = room else { return Ok(()) };
         for signed in update.statements {
-            // Only of himself: nobody fills our roster with others.
+            // Only of themselves: nobody fills our roster with others.
             if let Ok(statement) = Statement::verify(signed)
                 && statement.device() == from
                 && room.row.standing == RoomStanding::Member
             {
                 room.take_statement(tx, &statement);
             }
+        }
+        let is_invited = room.state().is_some_and(|state| state.invited().contains_key(&from.user));
+        // Who was asked in may just have come.
+        let is_member = room.is_member(&from.user) || is_invited;
+        let has_keys = !update.registers.is_empty();
+        let is_heard = match (room.row.standing, room.row.kind) {
+            (RoomStanding::Closed, _) => false,
+            (RoomStanding::Member, _) | (RoomStanding::Outside, RoomKind::Open) => is_member,
+            // Who asks us in again may have come after us: what counts is what the chain says.
+            (RoomStanding::Outside, RoomKind::Private) => has_keys,
+            (RoomStanding::Invited, _) => true,
+        };
+        if !is_heard {
+            self.put_room(tx, room);
+            return Ok(());
+        }
+        update.registers.into_iter().for_each(|secret| room.add_secret(secret));
+        if room.row.standing == RoomStanding::Outside {
+            self.rooms.sync(&id).hinted = true;
+        }
+        if let Some(shown) = update.log.filter(|_| is_member) {
+            self.take_shown_log(tx, &mut room, shown)?;
         }
         self.put_room(tx, room);
         self.rooms.touch(&id, Freshness::Stale);
@@ -377,16 +383,18 @@ impl Engine {
         &mut self,
         tx: &Tx<'_, '_>,
         from: DeviceAddress,
-        id: RoomId,
-        has_keys: bool,
-        events: &[RoomEvent],
+        update: &RoomUpdate,
     ) -> Result<Option<Room>, EngineError> {
-        let is_open =
-            |event: &RoomEvent| matches!(event.act(), Act::Create { kind: RoomKind::Open, .. });
-        let kind = match has_keys {
-            true => RoomKind::Private,
-            false if events.iter().any(is_open) => RoomKind::Open,
-            false => return Ok(None),
+        let relay = tx.profile()?.relay;
+        let create = update.create.clone().and_then(|s| RoomEvent::verify(s, &relay).ok());
+        let is_open = create.is_some_and(|event| {
+            event.room() == update.room
+                && matches!(event.act(), Act::Create { kind: RoomKind::Open, .. })
+        });
+        let kind = match (update.registers.is_empty(), is_open) {
+            (false, _) => RoomKind::Private,
+            (true, true) => RoomKind::Open,
+            (true, false) => return Ok(None),
         };
         let mut waiting = 0;
         let all = tx.room_ids()?;
@@ -397,7 +405,7 @@ impl Engine {
         if waiting >= MAX_INVITATIONS || self.is_full_of_rooms(tx)? {
             return Ok(None);
         }
-        let mut room = Room::unread(id, kind, RoomStanding::Invited);
+        let mut room = Room::unread(update.room, kind, RoomStanding::Invited);
         room.row.invited_by = Some(from.user);
         Ok(Some(room))
     }
@@ -407,21 +415,25 @@ impl Engine {
         &mut self,
         from: DeviceAddress,
         room: RoomId,
-        from_seq: u64,
+        log: LogId,
+        first: u64,
     ) {
         if self.rooms.questions.len() < MAX_HELD {
-            self.rooms.questions.push((from, room, from_seq));
+            self.rooms.questions.push((from, room, log, first));
         }
     }
 
     pub(super) fn answer_questions(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
-        for (to, id, from_seq) in std::mem::take(&mut self.rooms.questions) {
+        for (to, id, log, first) in std::mem::take(&mut self.rooms.questions) {
             let last = self.rooms.answered.get(&to);
             if last.is_some_and(|at| tx.now.since(*at) < ANSWER_EVERY) {
                 continue;
             }
             let Some(room) = self.take_room(tx, &id)? else { continue };
-            let update = answer_for(&room, &to, from_seq);
+            let mut update = answer_for(&room, &to);
+            if let Some(update) = &mut update {
+                update.log = Self::log_to_show(tx, &room, &log, first)?;
+            }
             let own = super::open::own_join(tx, &room)?;
             self.put_room(tx, room);
             let (Some(mut update), Some(mut contact)) = (update, tx.contact(&to.user)?) else {
@@ -491,10 +503,10 @@ impl Engine {
             return Ok(());
         }
         asked.insert(to.user, now);
-        // A little before the head: the branch may begin there.
-        let known = room.chain.as_ref().map_or(0, |chain| chain.head().0);
-        let from_seq = known.saturating_sub(crate::membership::SETTLED_DEPTH);
-        let body = Body::RoomQuery { room: room.id(), from_seq };
+        let Some(log) = room.row.log else { return Ok(()) };
+        // A little before the end: another branch may begin there.
+        let from = log.length.saturating_sub(SHOWN_BEFORE_END);
+        let body = Body::RoomQuery { room: room.id(), log: log.id, from };
         self.send_unkept(tx, contact, to, body)
     }
 
@@ -534,13 +546,14 @@ impl Engine {
     }
 }
 
-/// Decides by what is known now.
-fn judge(room: &Room, from: &DeviceAddress, content: &RoomContent) -> Verdict {
+/// Decides by what is known now. Nothing is decided before the room was read to its end on this
+/// connection: who was taken out while we were away has no say.
+fn judge(room: &Room, from: &DeviceAddress, content: &RoomContent, is_read: bool) -> Verdict {
     let (Some(chain), Some(state)) = (&room.chain, room.state()) else { return Verdict::Hold };
     if room.row.standing != RoomStanding::Member {
         return Verdict::Refuse(RefusedBecause::UnknownRoom);
     }
-    if !chain.knows(&content.head) || state.is_frozen() {
+    if !is_read || !chain.knows(&content.head) || state.is_frozen() {
         return Verdict::Hold;
     }
     if room.is_member(&from.user) {
@@ -559,25 +572,18 @@ fn judge(room: &Room, from: &DeviceAddress, content: &RoomContent) -> Verdict {
 }
 
 /// What a member may be told.
-fn answer_for(room: &Room, to: &DeviceAddress, from_seq: u64) -> Option<RoomUpdate> {
+fn answer_for(room: &Room, to: &DeviceAddress) -> Option<RoomUpdate> {
     let state = room.state()?;
     let is_private = state.kind() == RoomKind::Private;
     if is_private && state.role(&to.user).is_none() && !state.invited().contains_key(&to.user) {
         return None;
     }
-    let mut size = 0;
-    let fits = |event: &&RoomEvent| {
-        size += event.signed().body.len() + 80;
-        size <= MAX_ANSWER
-    };
-    let events = room.chain.as_ref()?.events_from(from_seq).take_while(fits);
+    let create = room.chain.as_ref().and_then(|chain| chain.event(0)).filter(|_| !is_private);
     Some(RoomUpdate {
         room: room.id(),
-        register: if is_private { room.current_secret() } else { None },
-        events: events
-            .map(|event| event.signed().clone())
-            .take(crate::wire::limits::MAX_UPDATE_EVENTS)
-            .collect(),
+        registers: if is_private { room.secrets_to_hand_on() } else { Vec::new() },
+        create: create.map(|event| event.signed().clone()),
         statements: Vec::new(),
+        log: None,
     })
 }

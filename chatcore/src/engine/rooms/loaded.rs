@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::EngineError;
 use super::super::query::damaged;
 use super::super::tx::Tx;
-use super::super::{EngineError, Event};
 use super::{RoomFailure, RoomRef, name_of};
-use crate::ids::{EventHash, RegisterId, RoomId, Timestamp, UserId};
+use crate::ids::{LogId, RegisterId, RoomId, UserId};
 use crate::membership::{
-    Chain, Event as RoomEvent, Joined, Offer, Role, RoomError, RoomKind, RoomState, Statement,
+    Act, Chain, Event as RoomEvent, Joined, Role, RoomError, RoomKind, RoomState, Statement,
     Statements,
 };
 use crate::room::RegisterSecret;
@@ -20,11 +20,11 @@ use crate::wire::storage;
 /// Most statements kept of one open room: a relay that invents users fills no disk.
 const MAX_STATEMENTS: usize = 16_384;
 /// Most secrets of registers kept of one room.
-const MAX_SECRETS: usize = 8;
+const MAX_SECRETS: usize = 1_024;
+/// Most of them that the chain does not name.
+const MAX_SPARE_SECRETS: usize = 64;
 /// No counter of ours gets there.
 const MAX_COUNTER: u64 = u64::MAX / 2;
-/// Most branches told that came too late.
-const MAX_SETTLED: usize = 64;
 
 /// A room as the engine works with it.
 #[derive(Debug)]
@@ -33,21 +33,11 @@ pub(in crate::engine) struct Room {
     pub(in crate::engine) chain: Option<Chain>,
     pub(in crate::engine) statements: Statements,
     statement_rows: BTreeMap<UserId, u64>,
-    /// Branches that came too late, which were told.
-    settled: BTreeSet<EventHash>,
+    /// Events that stand in the store as they are here, and rows of events there.
+    saved_events: u64,
+    stored_events: u64,
     /// What the row was when it was last saved.
     saved: Value,
-}
-
-/// What became of events that were taken in.
-#[derive(Debug, Default)]
-pub(super) struct Taken {
-    /// Numbers of the path that are new, from here on.
-    pub(super) from: Option<u64>,
-    /// Events that began a branch, or changed the path.
-    pub(super) forks: Vec<RoomEvent>,
-    /// Something follows an event that is not known.
-    pub(super) has_orphans: bool,
 }
 
 /// Loads a room.
@@ -61,19 +51,19 @@ pub(in crate::engine) fn load(store: &dyn Store, id: &RoomId) -> Result<Option<R
         chain: None,
         statements: Statements::default(),
         statement_rows: BTreeMap::new(),
-        settled: BTreeSet::new(),
+        saved_events: 0,
+        stored_events: 0,
         saved,
     };
     let group = id.as_bytes();
     for (_, bytes) in store.scan(Table::RoomEvents, group, 0, Direction::Forward, usize::MAX)? {
-        let (signed, came_at) = storage::decode_room_event(&bytes).map_err(damaged)?;
+        let signed = storage::decode_room_event(&bytes).map_err(damaged)?;
+        room.stored_events += 1;
         // What does not fit any more was written by a version with other rules.
         let Ok(event) = RoomEvent::restore(signed) else { continue };
-        let _placed = room.offer(event, came_at);
+        let _fits = room.append(event);
     }
-    if let Some(chain) = &mut room.chain {
-        chain.take_placed();
-    }
+    room.saved_events = room.length();
     for (number, bytes) in
         store.scan(Table::RoomStatements, group, 0, Direction::Forward, usize::MAX)?
     {
@@ -93,7 +83,8 @@ impl Room {
             chain: None,
             statements: Statements::default(),
             statement_rows: BTreeMap::new(),
-            settled: BTreeSet::new(),
+            saved_events: 0,
+            stored_events: 0,
             saved: Value::default(),
         }
     }
@@ -106,22 +97,24 @@ impl Room {
             standing,
             name: String::new(),
             secrets: Vec::new(),
-            register_read: None,
-            cursor: 0,
-            covered: 0,
+            prepared: None,
+            log: None,
+            head: None,
+            former: None,
+            log_began: 0,
+            epoch: 0,
+            forked: false,
             statements_cursor: 0,
             own_counter: 0,
             wanted: None,
             intents: Vec::new(),
             next_intent: 0,
             moves: false,
-            locked_since: None,
-            attempt: None,
+            attempt: Vec::new(),
             sent_seq: 0,
             sent_hash: [0; 32],
             unsent: Vec::new(),
             invited_by: None,
-            next_event_row: 1,
             next_statement_row: 1,
         })
     }
@@ -155,20 +148,24 @@ impl Room {
         let next = self.row.own_counter.checked_add(1).filter(|n| *n < MAX_COUNTER);
         self.row.own_counter = next.ok_or(RoomFailure::Refused(ErrorCode::Conflict))?;
         self.row.wanted = Some(joined);
-        self.row.attempt = None;
+        self.row.attempt.clear();
         Ok(())
     }
 
     /// Writes what changed.
     pub(super) fn save(&mut self, tx: &mut Tx<'_, '_>) {
         let id = self.id();
-        if let Some(chain) = &mut self.chain {
+        if let Some(chain) = &self.chain {
             self.row.name = name_of(chain.state().name());
-            for (event, came_at) in chain.take_placed() {
-                tx.save_room_event(&id, self.row.next_event_row, &event, came_at);
-                self.row.next_event_row += 1;
+            for event in chain.events_from(self.saved_events) {
+                tx.save_room_event(&id, event.seq(), event.signed());
             }
         }
+        let length = self.length();
+        for left_over in length..self.stored_events {
+            tx.delete_room_event(&id, left_over);
+        }
+        (self.saved_events, self.stored_events) = (length, length);
         let bytes = storage::encode_room(&self.row);
         if bytes != self.saved {
             tx.save_room(&self.row);
@@ -176,54 +173,36 @@ impl Room {
         }
     }
 
-    fn offer(&mut self, event: RoomEvent, now: Timestamp) -> Result<Offer, RoomError> {
+    /// Returns how many events are settled.
+    pub(super) fn length(&self) -> u64 {
+        self.chain.as_ref().map_or(0, |chain| chain.head().0 + 1)
+    }
+
+    /// Takes the next settled event in.
+    ///
+    /// # Errors
+    /// [`RoomError`]: it is not the next one, or not allowed there, and counts for nothing.
+    pub(super) fn append(&mut self, event: RoomEvent) -> Result<(), RoomError> {
         if event.room() != self.id() {
             return Err(RoomError::OtherRoom);
         }
         match &mut self.chain {
-            Some(chain) => chain.offer(event, now),
+            Some(chain) => chain.append(event),
             None => {
-                let chain = Chain::create(event, now)?;
+                let chain = Chain::create(event)?;
                 if chain.state().kind() != self.row.kind {
                     return Err(RoomError::OtherRoom);
                 }
                 self.chain = Some(chain);
-                Ok(Offer::Extended)
+                Ok(())
             }
         }
     }
 
-    /// Takes verified events in; those that are not allowed where they stand are left out.
-    pub(super) fn take(&mut self, events: Vec<RoomEvent>, now: Timestamp) -> Taken {
-        let mut taken = Taken::default();
-        for event in events {
-            let before = self.chain.as_ref().map_or(0, |chain| chain.head().0 + 1);
-            let fork = event.clone();
-            match self.offer(event, now) {
-                Ok(Offer::Extended) => {
-                    taken.from = Some(taken.from.unwrap_or(before).min(before));
-                }
-                Ok(Offer::Branched) => taken.forks.push(fork),
-                Ok(Offer::Switched { ancestor }) => {
-                    let from = ancestor + 1;
-                    taken.from = Some(taken.from.unwrap_or(from).min(from));
-                    self.row.covered = self.row.covered.min(from);
-                    taken.forks.push(fork);
-                }
-                // Too late to count, but a branch all the same.
-                Err(RoomError::Settled) if self.tells_settled(fork.hash()) => {
-                    taken.forks.push(fork);
-                }
-                Ok(Offer::Known | Offer::Orphan) | Err(_) => {}
-            }
-        }
-        taken.has_orphans = self.chain.as_ref().is_some_and(Chain::has_orphans);
-        taken
-    }
-
-    /// Tells whether a branch that came too late is news; each is told once while we run.
-    fn tells_settled(&mut self, event: EventHash) -> bool {
-        self.settled.len() < MAX_SETTLED && self.settled.insert(event)
+    /// Goes on with a branch that shares the first `shared` events with ours.
+    pub(super) fn switch(&mut self, chain: Chain, shared: u64) {
+        self.chain = Some(chain);
+        self.saved_events = self.saved_events.min(shared);
     }
 
     /// Takes a verified statement in; tells whether it is news.
@@ -246,44 +225,72 @@ impl Room {
         true
     }
 
-    /// Returns the id of the register in which the room goes on.
+    /// Returns the id of the register in which a private room goes on.
     pub(super) fn current_register(&self) -> Option<RegisterId> {
-        let named = self.state().and_then(RoomState::register);
-        named.or_else(|| self.row.secrets.first().map(RegisterSecret::id))
+        match self.state() {
+            Some(state) => state.register(),
+            // Not read yet: whoever asked us in handed the first one on first.
+            None => self.row.secrets.first().map(RegisterSecret::id),
+        }
     }
 
-    /// Returns what opens that register, if it came.
+    /// Returns the log in which the room goes on.
+    pub(super) fn current_log(&self) -> Option<LogId> {
+        match self.row.kind {
+            RoomKind::Private => self.current_register().map(LogId::from),
+            RoomKind::Open => Some(LogId::from(self.id())),
+        }
+    }
+
+    /// Returns what opens the current register, if it came.
     pub(super) fn current_secret(&self) -> Option<RegisterSecret> {
         let current = self.current_register()?;
         self.row.secrets.iter().find(|secret| secret.id() == current).cloned()
     }
 
-    /// Keeps a secret; the oldest that is of no use goes.
+    /// Tells whether the room goes on where we can't read.
+    pub(super) fn is_locked(&self) -> bool {
+        self.row.kind == RoomKind::Private
+            && self.current_register().is_some()
+            && self.current_secret().is_none()
+    }
+
+    /// Keeps a secret. Those of registers that the chain names are never given up: nobody skips one.
     pub(super) fn add_secret(&mut self, secret: RegisterSecret) {
         if self.row.secrets.contains(&secret) {
             return;
         }
         self.row.secrets.push(secret);
-        let current = self.current_register();
-        while self.row.secrets.len() > MAX_SECRETS {
-            let is_idle = |s: &RegisterSecret| Some(s.id()) != current;
-            let Some(at) = self.row.secrets.iter().position(is_idle) else { break };
+        let named = self.registers();
+        // Before the chain is read everything may be of use.
+        let spare = if self.chain.is_some() { MAX_SPARE_SECRETS } else { MAX_SECRETS };
+        let is_spare = |secret: &RegisterSecret| !named.contains(&secret.id());
+        while self.row.secrets.iter().filter(|secret| is_spare(secret)).count() > spare {
+            let Some(at) = self.row.secrets.iter().position(is_spare) else { break };
             self.row.secrets.remove(at);
         }
     }
 
-    /// Forgets secrets of registers that the room has left.
-    pub(super) fn drop_old_secrets(&mut self) {
-        let current = self.current_register();
-        if let Some(at) = self.row.secrets.iter().position(|s| Some(s.id()) == current) {
-            self.row.secrets.drain(..at);
-        }
+    /// Returns the registers that the chain names.
+    fn registers(&self) -> BTreeSet<RegisterId> {
+        let events = self.chain.iter().flat_map(|chain| chain.events_from(0));
+        let named = |event: &RoomEvent| match event.act() {
+            Act::Create { register, .. } => *register,
+            Act::Move(register) => Some(*register),
+            _ => None,
+        };
+        events.filter_map(named).collect()
     }
-}
 
-/// Tells of the branches that were found: both sides are kept.
-pub(super) fn tell_forks(tx: &mut Tx<'_, '_>, room: &Room, taken: &Taken) {
-    for fork in &taken.forks {
-        tx.event(Event::RoomForked { room: room.reference(), event: fork.hash() });
+    /// Returns what somebody needs to read the room from its beginning, in the order of the chain.
+    pub(super) fn secrets_to_hand_on(&self) -> Vec<RegisterSecret> {
+        let events = self.chain.iter().flat_map(|chain| chain.events_from(0));
+        let named = events.filter_map(|event| match event.act() {
+            Act::Create { register, .. } => *register,
+            Act::Move(register) => Some(*register),
+            _ => None,
+        });
+        let secret = |id| self.row.secrets.iter().find(|secret| secret.id() == id).cloned();
+        named.filter_map(secret).collect()
     }
 }

@@ -13,6 +13,7 @@ mod announce;
 mod fan_out;
 mod inbound;
 mod loaded;
+mod log;
 mod open;
 mod query;
 mod register;
@@ -23,14 +24,17 @@ pub(super) use fan_out::{Fate, room_content, shared_answered, shared_done};
 pub(super) use inbound::HOLD_FOR;
 pub use inbound::RefusedBecause;
 pub(super) use loaded::{Room, load};
+pub use log::fork_proof;
 pub use query::{RoomMemberView, RoomView, room, rooms};
 pub(super) use query::{reference, room_news};
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
+
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Link};
-use crate::ids::{DeviceAddress, MINUTE, RegisterId, RoomId, SECOND, Timestamp, UserId};
+use crate::ids::{DeviceAddress, LogId, MINUTE, RegisterId, RoomId, SECOND, Timestamp, UserId};
 use crate::membership::{RoomKind, RoomName};
 use crate::store::rows::RoomStanding;
 use crate::wire::relay::Answer;
@@ -64,8 +68,14 @@ pub(super) enum RoomAsk {
     Statement,
     /// Entries of a register.
     Read { register: RegisterId },
-    /// Our entry in a register: how many events of the path it brings up to.
-    Append { register: RegisterId, covers: u64 },
+    /// Our entry in a register.
+    Append { register: RegisterId, entry: Bytes },
+    /// What the relay lost of a log.
+    GiveBack,
+    /// Another branch of a log, from its beginning.
+    Evidence,
+    /// The owner's word in another branch.
+    Resume,
     /// The record of a member.
     Record { user: UserId },
     /// An administrator's command.
@@ -79,6 +89,8 @@ pub(super) enum RoomAsk {
 pub(super) struct Sync {
     /// Everything the relay has was read, and nothing new was told since.
     fresh: bool,
+    /// It was read to its end on this connection.
+    was_read: bool,
     /// A question is under way.
     asking: bool,
     /// Something new was told since it was asked.
@@ -87,24 +99,29 @@ pub(super) struct Sync {
     records: BTreeSet<UserId>,
     /// Members whom the relay does not know.
     unknown: BTreeSet<UserId>,
-    /// The current register can't be opened: its secret did not come yet.
-    locked: bool,
     /// The relay refused what we wanted to change; tried again on the next connection.
     refused: bool,
-    /// The next event to ask for, while an open room is read from its beginning: what is new did not
-    /// fit. Once on a connection.
-    reread_at: Option<u64>,
-    reread: bool,
+    /// The other branch, while it is read; once on a connection.
+    evidence: Option<log::Evidence>,
+    looked_for_evidence: bool,
+    /// From where the relay was given back what it lost.
+    gave_back: Option<u64>,
+    /// Somebody handed on secrets of a room that we are out of.
+    hinted: bool,
+    /// Our join is put again with the counter that it has.
+    rejoins: bool,
+    /// Who waits for the room to be gone on with in the relay's branch.
+    resumes: Option<u64>,
     /// Where the relay last had something else than it showed.
     last_conflict: Option<u64>,
     /// The relay named a newer counter of ours.
     recounted: bool,
-    /// The room was taken on in another register, because the current one is of no use.
-    rescued: bool,
     /// Since when the room is to be moved.
     move_due: Option<Timestamp>,
     /// When we are to move it, if nobody did before.
     move_at: Option<Timestamp>,
+    /// Until when acts wait: the relay waits for what it lost.
+    acts_at: Option<Timestamp>,
     /// Until when what is new in an open room is gathered.
     read_at: Option<Timestamp>,
     /// When members were last asked.
@@ -118,11 +135,12 @@ impl Sync {
         self.told_meanwhile = self.asking;
     }
 
-    /// Reads an open room from its beginning, once on a connection.
-    const fn read_again(&mut self) {
-        self.reread = true;
-        self.reread_at = Some(0);
-        self.fresh = false;
+    /// The relay showed something that contradicts what it signed: all of it is read.
+    fn look_for_evidence(&mut self) {
+        if self.resumes.is_some() || !std::mem::replace(&mut self.looked_for_evidence, true) {
+            self.evidence = Some(log::Evidence::default());
+        }
+        self.fresh = true;
     }
 
     /// Somebody wrote at this place before us: read, judge anew, sign anew. A second time at the same
@@ -146,7 +164,7 @@ pub(super) struct Rooms {
     /// To be looked at when this step is done.
     due: BTreeSet<RoomId>,
     /// Questions of members, answered when this step is done.
-    questions: Vec<(DeviceAddress, RoomId, u64)>,
+    questions: Vec<(DeviceAddress, RoomId, LogId, u64)>,
     answered: BTreeMap<DeviceAddress, Timestamp>,
     /// Who waits for an intent: room and number, or `STATEMENT`.
     tickets: BTreeMap<(RoomId, u64), u64>,
@@ -182,7 +200,11 @@ impl Rooms {
 
     /// Returns when something is due.
     pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
-        self.sync.values().flat_map(|sync| [sync.move_at, sync.read_at]).flatten().min()
+        self.sync
+            .values()
+            .flat_map(|sync| [sync.move_at, sync.acts_at, sync.read_at])
+            .flatten()
+            .min()
     }
 
     fn sync(&mut self, room: &RoomId) -> &mut Sync {
@@ -263,7 +285,12 @@ impl Engine {
             return Ok(());
         }
         let Some(mut room) = self.take_room(tx, id)? else { return Ok(()) };
-        let is_over = matches!(room.row.standing, RoomStanding::Outside | RoomStanding::Closed);
+        let is_over = match room.row.standing {
+            RoomStanding::Closed => true,
+            // Somebody says to have asked us in again, and handed on what opens the way there.
+            RoomStanding::Outside => room.row.kind == RoomKind::Open || !self.rooms.sync(id).hinted,
+            RoomStanding::Invited | RoomStanding::Member => false,
+        };
         if is_over && room.row.wanted.is_none() && room.row.intents.is_empty() {
             self.give_up_unsent(tx, &mut room)?;
             // Our own leave is still told.
@@ -277,7 +304,8 @@ impl Engine {
         };
         result?;
         let is_known = room.row.standing != RoomStanding::Outside || room.chain.is_some();
-        if is_known || room.row.wanted.is_some() {
+        let has_history = tx.next_number(crate::store::Table::History, id.as_bytes())? > 1;
+        if is_known || room.row.wanted.is_some() || has_history {
             self.put_room(tx, room);
         } else {
             tx.delete_room(id)?;
@@ -291,11 +319,12 @@ impl Engine {
         let is_due = |at: Timestamp| at <= now;
         for (id, sync) in &mut self.rooms.sync {
             let is_move_due = sync.move_at.take_if(|at| is_due(*at)).is_some();
+            let is_act_due = sync.acts_at.take_if(|at| is_due(*at)).is_some();
             let is_read_due = sync.read_at.take_if(|at| is_due(*at)).is_some();
             if is_read_due {
                 sync.grow_stale();
             }
-            if is_move_due || is_read_due {
+            if is_move_due || is_act_due || is_read_due {
                 self.rooms.due.insert(*id);
             }
         }
@@ -365,12 +394,15 @@ impl Engine {
         let Some(mut room) = self.take_room(tx, &id)? else { return Ok(()) };
         match ask {
             RoomAsk::Get => self.open_room_read(tx, &mut room, answer)?,
-            RoomAsk::AppendOpen => self.open_room_appended(tx, &mut room, &answer)?,
+            RoomAsk::AppendOpen => self.open_room_appended(tx, &mut room, answer)?,
             RoomAsk::Statement => self.statement_put(tx, &mut room, &answer)?,
             RoomAsk::Read { register } => self.register_read(tx, &mut room, register, answer)?,
-            RoomAsk::Append { register, covers } => {
-                self.register_appended(tx, &mut room, (register, covers), &answer)?;
+            RoomAsk::Append { register, entry } => {
+                self.register_appended(tx, &mut room, (register, entry), answer)?;
             }
+            RoomAsk::GiveBack => self.given_back(&room, &answer)?,
+            RoomAsk::Evidence => self.evidence_answered(tx, &mut room, answer)?,
+            RoomAsk::Resume => self.resume_appended(tx, &room, &answer)?,
             _ => return Err(EngineError::RelayMisbehaved),
         }
         let sync = self.rooms.sync(&id);

@@ -4,14 +4,14 @@ use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event};
 use super::acts::RoomFailure;
 use super::loaded::Room;
+use super::log::{Page, Read};
 use super::{Freshness, RoomAsk, STATEMENT};
-use crate::ids::{RoomId, SECOND, UserId};
-use crate::keys::Signed;
+use crate::ids::{LogId, RoomId, SECOND, UserId};
 use crate::membership::{
-    Act, CHECKPOINT_EVERY, Event as RoomEvent, Joined, MAX_MEMBERS, Role, RoomKind, Statement,
-    StatementFields,
+    Act, CHECKPOINT_EVERY, Joined, MAX_MEMBERS, Role, RoomKind, Statement, StatementFields,
 };
 use crate::store::rows::{Lobby, RoomStanding};
+use crate::wire::directory::encode_signed;
 use crate::wire::relay::{Answer, ErrorCode, Failure, More, Request, Who};
 
 /// Milliseconds in which what is new in an open room is gathered before it is read.
@@ -45,18 +45,22 @@ impl Engine {
         let id = room.id();
         if room.row.standing == RoomStanding::Outside
             && room.row.wanted.is_some()
-            && let Some(create) = room.row.attempt.clone()
+            && room.row.log.is_some_and(|log| log.length == 0)
+            && let Some(create) = room.row.attempt.first().cloned()
         {
             // Ours, and the relay may not have it yet.
             self.ask_room(tx, id, Request::CreateRoom(create), RoomAsk::AppendOpen);
+            return Ok(());
+        }
+        self.follow_log(tx, room, LogId::from(id))?;
+        if self.ask_for_evidence(tx, room) {
             return Ok(());
         }
         if !self.rooms.sync(&id).fresh {
             if self.gathers(tx, room)? {
                 return Ok(());
             }
-            let known = room.chain.as_ref().map_or(0, |chain| chain.head().0 + 1);
-            let from_seq = self.rooms.sync(&id).reread_at.unwrap_or(known);
+            let from_seq = room.row.log.map_or(0, |log| log.length);
             let after_statement = room.row.statements_cursor;
             let request = Request::GetRoom { room: id, from_seq, after_statement };
             self.ask_room(tx, id, request, RoomAsk::Get);
@@ -72,7 +76,10 @@ impl Engine {
         if let Some(joined) = room.row.wanted {
             let own = tx.profile()?.user();
             let is_read = room.statements.counter(&own) >= room.row.own_counter;
-            if is_read && room.is_member(&own) == (joined == Joined::Yes) {
+            if is_read
+                && !self.rooms.sync(&id).rejoins
+                && room.is_member(&own) == (joined == Joined::Yes)
+            {
                 // It was taken, only the answer was lost.
                 return self.statement_stands(tx, room, joined);
             }
@@ -81,7 +88,7 @@ impl Engine {
             self.ask_room(tx, id, request, RoomAsk::Statement);
             return Ok(());
         }
-        if self.rooms.sync(&id).refused {
+        if self.rooms.sync(&id).refused || self.rooms.sync(&id).acts_at.is_some() {
             return self.drive_unsent(tx, room);
         }
         let own = tx.profile()?.user();
@@ -92,7 +99,7 @@ impl Engine {
         {
             room.push_intent(Act::Checkpoint([0; 32]));
         }
-        if let Some(event) = self.sign_intent(tx, room)? {
+        if let Some(event) = self.sign_intent(tx, room)?.first() {
             let request = Request::AppendRoom(event.signed().clone());
             self.ask_room(tx, id, request, RoomAsk::AppendOpen);
             return Ok(());
@@ -124,16 +131,13 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let id = room.id();
         match answer {
-            Answer::RoomData { events, statements, more } => {
-                let place = |room: &Room| {
-                    let length = room.chain.as_ref().map_or(0, |chain| chain.head().0 + 1);
-                    (length, room.row.statements_cursor)
-                };
-                let before = place(room);
-                let count = events.len() as u64;
-                let relay = tx.profile()?.relay;
-                let verify = |s: Signed| RoomEvent::verify(s, &relay).ok();
-                self.take_events(tx, room, events.into_iter().filter_map(verify).collect())?;
+            Answer::RoomData { events, statements, more, head } => {
+                let from = room.row.log.map_or(0, |log| log.length);
+                let has_events = !events.is_empty();
+                let has_more = more == More::Yes;
+                let page = Self::page_of_events(from, &events, head, has_more);
+                let is_read = self.page_read(tx, room, &page)?;
+                let cursor = room.row.statements_cursor;
                 for (n, signed) in statements {
                     room.row.statements_cursor = room.row.statements_cursor.max(n);
                     if let Ok(statement) = Statement::verify(signed) {
@@ -143,15 +147,18 @@ impl Engine {
                 let own = tx.profile()?.user();
                 room.row.own_counter = room.row.own_counter.max(room.statements.counter(&own));
                 Self::settle_standing(room, &own);
-                let is_news = place(room) != before;
+                let is_news = has_events || room.row.statements_cursor != cursor;
                 let sync = self.rooms.sync(&id);
-                let is_reread = sync.reread_at.is_some() && count > 0;
-                sync.reread_at = sync.reread_at.map(|at| at.saturating_add(count));
-                sync.fresh = more == More::No || !(is_news || is_reread);
-                if sync.fresh {
-                    sync.reread_at = None;
-                }
+                sync.fresh = is_read && !(has_more && is_news) && sync.evidence.is_none();
                 Ok(())
+            }
+            Answer::Failure(Failure { code: ErrorCode::UnknownRoom, .. })
+                if room.row.log.is_some_and(|log| log.length > 0)
+                    && self.rooms.sync(&id).gave_back.is_none() =>
+            {
+                // It lost the room, unless its operator took it away.
+                self.rooms.sync(&id).fresh = true;
+                self.give_back(tx, room, 0)
             }
             Answer::Failure(Failure { code, .. }) => {
                 let sync = self.rooms.sync(&id);
@@ -173,44 +180,42 @@ impl Engine {
         &mut self,
         tx: &mut Tx<'_, '_>,
         room: &mut Room,
-        answer: &Answer,
+        answer: Answer,
     ) -> Result<(), EngineError> {
         let id = room.id();
         let is_create = room.row.standing == RoomStanding::Outside && room.row.wanted.is_some();
+        let length = room.row.log.map_or(0, |log| log.length);
         match answer {
-            Answer::Done if is_create => {
-                room.row.attempt = None;
+            Answer::Appended(head) => {
+                let Some(own) = room.row.attempt.first() else { return Ok(()) };
+                let entries = vec![encode_signed(own).into()];
+                let page = Page { head, entries, length: length + 1 };
+                if self.take_page(tx, room, &page)? != Read::Extends {
+                    // It stands somewhere else than we said: what is there is read.
+                    self.rooms.sync(&id).fresh = false;
+                }
+                if is_create {
+                    room.row.attempt.clear();
+                }
                 Ok(())
-            }
-            Answer::Done => {
-                let relay = tx.profile()?.relay;
-                let own = room.row.attempt.clone().and_then(|a| RoomEvent::verify(a, &relay).ok());
-                self.take_events(tx, room, own.into_iter().collect())
             }
             Answer::Failure(Failure { code, .. }) if is_create => {
                 room.row.wanted = None;
-                room.row.attempt = None;
+                room.row.attempt.clear();
                 room.chain = None;
-                self.finish_ticket(tx, id, STATEMENT, Err(RoomFailure::Refused(*code)));
+                self.finish_ticket(tx, id, STATEMENT, Err(RoomFailure::Refused(code)));
                 Ok(())
             }
             Answer::Failure(Failure { code: ErrorCode::Conflict, .. }) => {
-                let length = room.chain.as_ref().map_or(0, |chain| chain.head().0 + 1);
                 let sync = self.rooms.sync(&id);
                 sync.conflict_at(length);
-                if sync.refused && !sync.reread {
-                    // The relay's chain is not ours: it lost some of it, or we know more than it.
-                    sync.refused = false;
-                    sync.read_again();
-                }
                 if sync.refused {
                     self.give_up_intents(tx, room, ErrorCode::Conflict);
                 }
                 Ok(())
             }
-            Answer::Failure(Failure { code, .. }) => {
-                self.rooms.sync(&id).refused = true;
-                self.give_up_intents(tx, room, *code);
+            Answer::Failure(failure) => {
+                self.not_ordered(tx, room, failure);
                 Ok(())
             }
             _ => Err(EngineError::RelayMisbehaved),
@@ -253,6 +258,7 @@ impl Engine {
         joined: Joined,
     ) -> Result<(), EngineError> {
         room.row.wanted = None;
+        self.rooms.sync(&room.id()).rejoins = false;
         let own = tx.profile()?.user();
         // Who was taken out meanwhile did join, and is out all the same.
         let is_in = joined == Joined::Yes && room.is_member(&own);

@@ -5,7 +5,7 @@ use super::super::{EngineError, Event};
 use super::{Room, RoomRef, load};
 use crate::ids::{RoomId, UserId};
 use crate::keys::Nickname;
-use crate::membership::{Chain, Event as RoomEvent, Role, RoomKind};
+use crate::membership::{Chain, Role, RoomKind};
 use crate::store::rows::RoomStanding;
 use crate::store::{Key, Store, Table};
 use crate::trust::Trust;
@@ -38,8 +38,10 @@ pub struct RoomView {
     pub may_invite: Option<Role>,
     /// Number of the newest event, and its hash.
     pub head: Option<(u64, crate::ids::EventHash)>,
-    /// Events that stand in a branch that does not count: evidence that somebody forked the room.
-    pub branches: Vec<RoomEvent>,
+    /// The relay took something back here, or showed others something else.
+    pub forked: bool,
+    /// The room goes on in a register whose secret did not come.
+    pub locked: bool,
     /// A newer version did something here.
     pub frozen: bool,
 }
@@ -109,7 +111,6 @@ pub fn room(store: &dyn Store, id: &RoomId) -> Result<Option<RoomView>, EngineEr
     view.roster.sort_by_key(by_name);
     view.invited.sort_by_key(by_name);
     view.banned = state.banned().iter().copied().collect();
-    view.branches = room.chain.iter().flat_map(Chain::branches).cloned().collect();
     Ok(Some(view))
 }
 
@@ -130,7 +131,8 @@ fn view(store: &dyn Store, room: &Room) -> Result<RoomView, EngineError> {
         banned: Vec::new(),
         may_invite: state.map(|s| s.policy().invite),
         head: chain.map(Chain::head),
-        branches: Vec::new(),
+        forked: room.row.forked,
+        locked: room.is_locked(),
         frozen: state.is_some_and(crate::membership::RoomState::is_frozen),
     })
 }

@@ -153,6 +153,8 @@ pub enum Answer {
         statements: Vec<(u64, Signed)>,
         /// Whether there is more.
         more: More,
+        /// Over the events up to the last one here, not yet verified.
+        head: Signed,
     },
     /// Who of an open room is connected and lets it be seen.
     RoomPresence(Vec<UserId>),
@@ -162,7 +164,11 @@ pub enum Answer {
         length: u64,
         /// From the one asked for on.
         entries: Vec<Bytes>,
+        /// Over the entries up to the last one here, not yet verified.
+        head: Signed,
     },
+    /// Something was appended to a log: its head up to there, not yet verified.
+    Appended(Signed),
     /// Announcements, ascending.
     Announcements(Vec<Signed>),
     /// What an administrator's command came to.
@@ -273,6 +279,7 @@ impl RelayFrame {
                     events: list(d.events, |s| room_item(Some(s)))?,
                     statements: list(d.statements, |s| Ok((s.n, room_item(s.statement)?)))?,
                     more: if d.more { More::Yes } else { More::No },
+                    head: room_item(d.head)?,
                 }
             }
             Pb::RoomPresence(p) => {
@@ -285,8 +292,10 @@ impl RelayFrame {
                 if r.entries.iter().any(|entry| !ENTRY_SIZES.contains(&entry.len())) {
                     return Err(WireError::BadLength("entries"));
                 }
-                Answer::RegisterEntries { length: r.length, entries: r.entries }
+                let head = room_item(r.head)?;
+                Answer::RegisterEntries { length: r.length, entries: r.entries, head }
             }
+            Pb::Appended(a) => Answer::Appended(room_item(a.head)?),
             Pb::Announcements(a) => {
                 at_most(a.announcements.len(), MAX_ANNOUNCEMENTS, "announcements")?;
                 Answer::Announcements(list(a.announcements, |s| room_item(Some(s)))?)
@@ -381,7 +390,8 @@ impl RelayFrame {
             Answer::RoomList(rooms) => {
                 Pb::RoomList(pb::RoomList { rooms: rooms.iter().map(summary_into).collect() })
             }
-            Answer::RoomData { events, statements, more } => Pb::RoomData(pb::RoomData {
+            Answer::RoomData { events, statements, more, head } => Pb::RoomData(pb::RoomData {
+                head: Some(signed_into(head)),
                 events: events.iter().map(signed_into).collect(),
                 statements: statements
                     .iter()
@@ -392,8 +402,10 @@ impl RelayFrame {
             Answer::RoomPresence(users) => Pb::RoomPresence(pb::RoomPresence {
                 users: users.iter().map(|user| copy(user.as_bytes())).collect(),
             }),
-            Answer::RegisterEntries { length, entries } => {
+            Answer::Appended(head) => Pb::Appended(pb::Appended { head: Some(signed_into(head)) }),
+            Answer::RegisterEntries { length, entries, head } => {
                 Pb::RegisterEntries(pb::RegisterEntries {
+                    head: Some(signed_into(head)),
                     length: *length,
                     entries: entries.clone(),
                 })

@@ -92,4 +92,6 @@ error_codes! {
     UnknownRegister = "the relay has lost the room's register",
     /// The user has as many rooms as the relay allows.
     RoomQuota = "you have as many rooms as the relay allows",
+    /// The relay was set back to a backup and waits for what it lost.
+    Recovering = "the relay was set back to a backup and waits for what it lost",
 }

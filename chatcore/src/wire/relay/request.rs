@@ -5,8 +5,8 @@ use prost::Message;
 use proto::relay as pb;
 
 use super::super::limits::{
-    ENTRY_SIZES, MAX_ADMIN_LINE, MAX_CLAIMS, MAX_ENVELOPES, MAX_PREKEY, MAX_PREKEYS, MAX_PRESENCE,
-    MAX_QUERY,
+    ENTRY_SIZES, MAX_ADMIN_LINE, MAX_CLAIMS, MAX_ENTRIES, MAX_ENVELOPES, MAX_LOG_ENTRY, MAX_PREKEY,
+    MAX_PREKEYS, MAX_PRESENCE, MAX_QUERY,
 };
 use super::{
     BlobShape, RequestId, Who, WireError, WriteKey, address, append, array, at_most, blob_id, copy,
@@ -140,6 +140,14 @@ pub enum Request {
         entry: Bytes,
         /// Signature of the write key.
         proof: [u8; 64],
+    },
+    /// Gives back entries of a log that the relay lost: its own head, and all that lies between its log and
+    /// that.
+    Recover {
+        /// As the relay signed it.
+        head: Signed,
+        /// Those that are missing, verbatim.
+        entries: Vec<Bytes>,
     },
     /// Reads a register.
     ReadRegister {
@@ -306,6 +314,14 @@ impl DeviceFrame {
                     proof: array(&r.proof, "proof")?,
                 }
             }
+            Pb::Recover(r) => {
+                let most = usize::try_from(MAX_ENTRIES).unwrap_or(usize::MAX);
+                at_most(r.entries.len(), most, "entries")?;
+                if r.entries.iter().any(|entry| entry.len() > MAX_LOG_ENTRY) {
+                    return Err(WireError::BadLength("entries"));
+                }
+                Request::Recover { head: room_item(r.head)?, entries: r.entries }
+            }
             Pb::ReadRegister(r) => {
                 Request::ReadRegister { register: register_id(&r.register_id)?, from: r.from }
             }
@@ -422,6 +438,9 @@ impl DeviceFrame {
                     entry: entry.clone(),
                     proof: copy(proof),
                 })
+            }
+            Request::Recover { head, entries } => {
+                Pb::Recover(pb::Recover { head: Some(signed_into(head)), entries: entries.clone() })
             }
             Request::ReadRegister { register, from } => Pb::ReadRegister(pb::ReadRegister {
                 register_id: copy(register.as_bytes()),

@@ -85,10 +85,8 @@ pub(crate) fn encode_journal(entry: &JournalEntry) -> Zeroizing<Vec<u8>> {
             pb.hash = hash.as_bytes().to_vec();
         }
         JournalKind::RoomInvited => pb.kind = 15,
-        JournalKind::RoomForked(hash) => {
-            pb.kind = 16;
-            pb.hash = hash.as_bytes().to_vec();
-        }
+        JournalKind::RoomForked => pb.kind = 16,
+        JournalKind::RoomResumed => pb.kind = 25,
         JournalKind::RoomDelivered(message) => {
             pb.kind = 17;
             pb.message_id = message.as_bytes().to_vec();
@@ -131,7 +129,8 @@ pub(crate) fn decode_journal(bytes: &[u8]) -> Result<JournalEntry, WireError> {
         13 => JournalKind::RecordRefused,
         14 => JournalKind::RoomNews(EventHash::from_bytes(array(&pb.hash, "hash")?)),
         15 => JournalKind::RoomInvited,
-        16 => JournalKind::RoomForked(EventHash::from_bytes(array(&pb.hash, "hash")?)),
+        16 => JournalKind::RoomForked,
+        25 => JournalKind::RoomResumed,
         17 => JournalKind::RoomDelivered(message()?),
         18 => JournalKind::MessageRefused(u8::try_from(pb.count).unwrap_or(0)),
         19 => JournalKind::Announced(signed_from(

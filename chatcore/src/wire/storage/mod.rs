@@ -21,8 +21,9 @@ pub(crate) use profile::{
     encode_saved_profile, saved_schema,
 };
 pub(crate) use room::{
-    decode_held, decode_room, decode_room_event, decode_room_sender, decode_room_statement,
-    encode_held, encode_room, encode_room_event, encode_room_sender, encode_room_statement,
+    decode_held, decode_log_entry, decode_room, decode_room_event, decode_room_sender,
+    decode_room_statement, encode_held, encode_log_entry, encode_room, encode_room_event,
+    encode_room_sender, encode_room_statement,
 };
 pub(crate) use saved::{decode_saved_row, encode_saved_row};
 pub(crate) use session::{decode_session, encode_session};

@@ -8,11 +8,14 @@ use super::super::directory::{signed_from, signed_into};
 use super::super::room::{decode_act, encode_act};
 use super::super::{WireError, array};
 use super::{address_from, address_into, encode, present, room_from, user};
-use crate::ids::{MessageId, RegisterId, Timestamp};
+use crate::ids::{LogHash, LogId, MessageId, Timestamp};
 use crate::keys::Signed;
 use crate::membership::{Joined, RoomKind};
 use crate::room::RegisterSecret;
-use crate::store::rows::{HeldMessage, Intent, RoomRow, RoomSender, RoomStanding, Unsent};
+use crate::store::rows::{
+    HeldMessage, Intent, LogEntry, RoomRow, RoomSender, RoomStanding, Unsent,
+};
+use crate::wire::content::LogPoint;
 
 pub(crate) fn encode_room(room: &RoomRow) -> Zeroizing<Vec<u8>> {
     let intent = |i: &Intent| pb::RoomIntent { act: encode_act(&i.act), counter: i.number };
@@ -27,9 +30,17 @@ pub(crate) fn encode_room(room: &RoomRow) -> Zeroizing<Vec<u8>> {
         },
         name: room.name.clone(),
         secrets: room.secrets.iter().map(|s| s.expose().to_vec()).collect(),
-        register_read: room.register_read.map_or_else(Vec::new, |r| r.as_bytes().to_vec()),
-        cursor: room.cursor,
-        covered: room.covered,
+        prepared: room.prepared.as_ref().map_or_else(Vec::new, |s| s.expose().to_vec()),
+        log: room.log.as_ref().map(|log| pb::LogPoint {
+            id: log.id.as_bytes().to_vec(),
+            length: log.length,
+            hash: log.hash.as_bytes().to_vec(),
+        }),
+        head: room.head.as_ref().map(signed_into),
+        former: room.former.map_or_else(Vec::new, |log| log.as_bytes().to_vec()),
+        epoch: room.epoch,
+        log_began: room.log_began,
+        forked: room.forked,
         statements_cursor: room.statements_cursor,
         own_counter: room.own_counter,
         wanted: match room.wanted {
@@ -40,25 +51,36 @@ pub(crate) fn encode_room(room: &RoomRow) -> Zeroizing<Vec<u8>> {
         intents: room.intents.iter().map(intent).collect(),
         next_intent: room.next_intent,
         moves: room.moves,
-        locked_since: room.locked_since.map_or(0, |at| at.0),
-        attempt: room.attempt.as_ref().map(signed_into),
+        attempt: room.attempt.iter().map(signed_into).collect(),
         sent_seq: room.sent_seq,
         sent_hash: room.sent_hash.to_vec(),
         unsent: room.unsent.iter().map(unsent_into).collect(),
         invited_by: room.invited_by.map_or_else(Vec::new, |u| u.as_bytes().to_vec()),
-        next_event_row: room.next_event_row,
         next_statement_row: room.next_statement_row,
     };
     let bytes = encode(&pb);
-    pb.secrets.iter_mut().for_each(Zeroize::zeroize);
+    wipe(&mut pb);
     bytes
 }
 
 pub(crate) fn decode_room(bytes: &[u8]) -> Result<RoomRow, WireError> {
     let mut pb = pb::Room::decode(bytes)?;
     let room = room_row(&pb);
-    pb.secrets.iter_mut().for_each(Zeroize::zeroize);
+    wipe(&mut pb);
     room
+}
+
+fn wipe(pb: &mut pb::Room) {
+    pb.secrets.iter_mut().for_each(Zeroize::zeroize);
+    pb.prepared.zeroize();
+}
+
+fn point(pb: &pb::LogPoint) -> Result<LogPoint, WireError> {
+    Ok(LogPoint {
+        id: LogId::from_bytes(array(&pb.id, "log")?),
+        length: pb.length,
+        hash: LogHash::from_bytes(array(&pb.hash, "hash")?),
+    })
 }
 
 fn room_row(pb: &pb::Room) -> Result<RoomRow, WireError> {
@@ -68,7 +90,7 @@ fn room_row(pb: &pb::Room) -> Result<RoomRow, WireError> {
     let intent = |i: &pb::RoomIntent| -> Result<_, WireError> {
         Ok(Intent { number: i.counter, act: decode_act(&i.act)? })
     };
-    let register = present(&pb.register_read);
+    let log_id = |id| array(id, "log").map(LogId::from_bytes);
     Ok(RoomRow {
         id: room_from(&pb.id)?.ok_or(WireError::Missing("id"))?,
         kind: if pb.open { RoomKind::Open } else { RoomKind::Private },
@@ -81,11 +103,13 @@ fn room_row(pb: &pb::Room) -> Result<RoomRow, WireError> {
         },
         name: pb.name.clone(),
         secrets: pb.secrets.iter().map(secret).collect::<Result<_, _>>()?,
-        register_read: register
-            .map(|id| array(id, "register").map(RegisterId::from_bytes))
-            .transpose()?,
-        cursor: pb.cursor,
-        covered: pb.covered,
+        prepared: (!pb.prepared.is_empty()).then(|| secret(&pb.prepared)).transpose()?,
+        log: pb.log.as_ref().map(point).transpose()?,
+        head: pb.head.clone().map(signed_from).transpose()?,
+        former: present(&pb.former).map(log_id).transpose()?,
+        epoch: pb.epoch,
+        log_began: pb.log_began,
+        forked: pb.forked,
         statements_cursor: pb.statements_cursor,
         own_counter: pb.own_counter,
         wanted: match pb.wanted {
@@ -97,13 +121,11 @@ fn room_row(pb: &pb::Room) -> Result<RoomRow, WireError> {
         intents: pb.intents.iter().map(intent).collect::<Result<_, _>>()?,
         next_intent: pb.next_intent,
         moves: pb.moves,
-        locked_since: Some(Timestamp(pb.locked_since)).filter(|at| at.0 > 0),
-        attempt: pb.attempt.clone().map(signed_from).transpose()?,
+        attempt: pb.attempt.iter().cloned().map(signed_from).collect::<Result<_, _>>()?,
         sent_seq: pb.sent_seq,
         sent_hash: array(&pb.sent_hash, "sent_hash")?,
         unsent: pb.unsent.iter().map(unsent_from).collect::<Result<_, _>>()?,
         invited_by: present(&pb.invited_by).map(user).transpose()?,
-        next_event_row: pb.next_event_row,
         next_statement_row: pb.next_statement_row,
     })
 }
@@ -115,12 +137,11 @@ fn unsent_into(unsent: &Unsent) -> pb::RoomUnsent {
             message: true,
             ..pb::RoomUnsent::default()
         },
-        Unsent::Update { message, seq, keys, only } => pb::RoomUnsent {
+        Unsent::Update { message, keys, only } => pb::RoomUnsent {
             message_id: message.as_bytes().to_vec(),
             message: false,
             keys: *keys,
             only: only.map_or_else(Vec::new, |u| u.as_bytes().to_vec()),
-            seq: *seq,
         },
     }
 }
@@ -131,18 +152,34 @@ fn unsent_from(pb: &pb::RoomUnsent) -> Result<Unsent, WireError> {
         Unsent::Message(message)
     } else {
         let only = present(&pb.only).map(user).transpose()?;
-        Unsent::Update { message, seq: pb.seq, keys: pb.keys, only }
+        Unsent::Update { message, keys: pb.keys, only }
     })
 }
 
-pub(crate) fn encode_room_event(event: &Signed, came_at: Timestamp) -> Zeroizing<Vec<u8>> {
-    encode(&pb::RoomEventRow { event: Some(signed_into(event)), came_at: came_at.0 })
+pub(crate) fn encode_room_event(event: &Signed) -> Zeroizing<Vec<u8>> {
+    encode(&pb::RoomEventRow { event: Some(signed_into(event)) })
 }
 
-pub(crate) fn decode_room_event(bytes: &[u8]) -> Result<(Signed, Timestamp), WireError> {
+pub(crate) fn decode_room_event(bytes: &[u8]) -> Result<Signed, WireError> {
     let pb = pb::RoomEventRow::decode(bytes)?;
-    let event = signed_from(pb.event.ok_or(WireError::Missing("event"))?)?;
-    Ok((event, Timestamp(pb.came_at)))
+    signed_from(pb.event.ok_or(WireError::Missing("event"))?)
+}
+
+pub(crate) fn encode_log_entry(entry: &LogEntry) -> Zeroizing<Vec<u8>> {
+    encode(&pb::LogEntryRow {
+        entry: entry.entry.to_vec(),
+        hash: entry.hash.as_bytes().to_vec(),
+        head: entry.head.as_ref().map(signed_into),
+    })
+}
+
+pub(crate) fn decode_log_entry(bytes: &[u8]) -> Result<LogEntry, WireError> {
+    let pb = pb::LogEntryRow::decode(bytes)?;
+    Ok(LogEntry {
+        entry: pb.entry.into(),
+        hash: LogHash::from_bytes(array(&pb.hash, "hash")?),
+        head: pb.head.map(signed_from).transpose()?,
+    })
 }
 
 pub(crate) fn encode_room_statement(statement: &Signed) -> Zeroizing<Vec<u8>> {

@@ -242,6 +242,7 @@ impl Moment {
             copy_table(&self.0, &tx, rooms::LOBBY)?;
             copy_table(&self.0, &tx, rooms::SAID)?;
             copy_table(&self.0, &tx, rooms::NUMBERS)?;
+            copy_table(&self.0, &tx, rooms::REMOVED)?;
             copy_table(&self.0, &tx, rooms::RIGHTS)?;
             copy_table(&self.0, &tx, rooms::INVITES)?;
             copy_table(&self.0, &tx, rooms::AUDIT)?;

@@ -3,22 +3,22 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chatcore::ids::{DAY, InviteToken, RegisterId, RoomId, Timestamp, UserId};
+use chatcore::ids::{DAY, InviteToken, LogHash, LogId, RegisterId, RoomId, Timestamp, UserId};
 use chatcore::keys::Signed;
 use chatcore::wire::directory::{decode_signed, encode_signed};
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
 use super::super::StoreError;
 use super::super::rooms::{
-    Announcements, Appended, AuditLine, Invite, OpenRooms, Privileges, RegisterQuota, Registers,
-    Rights, StoredAnnouncement, StoredRoom, StoredStatement,
+    Announcements, Appended, AuditLine, Epoch, Invite, OpenRooms, Privileges, RegisterPage,
+    RegisterQuota, Registers, Rights, StoredAnnouncement, StoredRoom, StoredStatement,
 };
 use super::main::{MainDb, put, take};
 
-/// id → owner ‖ number of entries ‖ last use.
+/// id → owner ‖ number of entries ‖ last use ‖ beginning.
 pub(super) const REGISTERS: TableDefinition<&[u8; 32], &[u8; REGISTER_ROW]> =
     TableDefinition::new("registers");
-/// id ‖ position → entry.
+/// id ‖ position → what the register comes to with it ‖ entry.
 pub(super) const ENTRIES: TableDefinition<&[u8; 40], &[u8]> = TableDefinition::new("entries");
 /// owner → registers begun.
 pub(super) const OWNERS: TableDefinition<&[u8; 32], u32> = TableDefinition::new("register_owners");
@@ -27,6 +27,8 @@ pub(super) const EVENTS: TableDefinition<&[u8; 40], &[u8]> = TableDefinition::ne
 /// room ‖ user → number ‖ statement.
 pub(super) const STATEMENTS: TableDefinition<&[u8; 64], &[u8]> =
     TableDefinition::new("room_statements");
+/// Open rooms that were deleted.
+pub(super) const REMOVED: TableDefinition<&[u8; 32], ()> = TableDefinition::new("removed_rooms");
 /// "lobby" → room.
 pub(super) const LOBBY: TableDefinition<&str, &[u8; 32]> = TableDefinition::new("lobby");
 /// seq → time ‖ room or zeros ‖ announcement.
@@ -40,7 +42,10 @@ pub(super) const INVITES: TableDefinition<&[u8; 16], &[u8; 12]> = TableDefinitio
 /// number → time ‖ user or zeros ‖ act.
 pub(super) const AUDIT: TableDefinition<u64, &[u8]> = TableDefinition::new("audit");
 
-const REGISTER_ROW: usize = 32 + 8 + 8;
+const REGISTER_ROW: usize = 32 + 8 + 8 + 8;
+const HASH: usize = 32;
+const EPOCH: &str = "epoch";
+const EPOCH_BEGAN: &str = "epoch_began";
 const LOBBY_KEY: &str = "lobby";
 const NEWEST: &str = "newest_announcement";
 const SAID_HEAD: usize = 8 + 32;
@@ -53,6 +58,7 @@ pub(super) fn prepare(tx: &WriteTransaction) -> Result<(), redb::Error> {
     tx.open_table(OWNERS)?;
     tx.open_table(EVENTS)?;
     tx.open_table(STATEMENTS)?;
+    tx.open_table(REMOVED)?;
     tx.open_table(LOBBY)?;
     tx.open_table(SAID)?;
     tx.open_table(NUMBERS)?;
@@ -80,6 +86,7 @@ struct RegisterRow {
     owner: [u8; 32],
     length: u64,
     touched: Timestamp,
+    begun: Timestamp,
 }
 
 impl RegisterRow {
@@ -87,7 +94,8 @@ impl RegisterRow {
         let mut row = [0; REGISTER_ROW];
         let rest = put(&mut row, &self.owner);
         let rest = put(rest, &self.length.to_be_bytes());
-        put(rest, &self.touched.0.to_be_bytes());
+        let rest = put(rest, &self.touched.0.to_be_bytes());
+        put(rest, &self.begun.0.to_be_bytes());
         row
     }
 
@@ -97,8 +105,41 @@ impl RegisterRow {
             owner: take(&mut row),
             length: u64::from_be_bytes(take(&mut row)),
             touched: Timestamp(u64::from_be_bytes(take(&mut row))),
+            begun: Timestamp(u64::from_be_bytes(take(&mut row))),
         }
     }
+}
+
+type Entries<'txn> = redb::Table<'txn, &'static [u8; 40], &'static [u8]>;
+
+/// Returns what a register comes to with its first `length` entries.
+fn hash_at(
+    entries: &impl ReadableTable<&'static [u8; 40], &'static [u8]>,
+    id: &[u8; 32],
+    length: u64,
+) -> Result<LogHash, redb::Error> {
+    let Some(last) = length.checked_sub(1) else {
+        return Ok(LogHash::begin(&LogId::from_bytes(*id)));
+    };
+    let row = entries.get(&key40(id, last))?;
+    let hash = row.as_ref().and_then(|row| split_entry(row.value())).map(|(hash, _)| hash);
+    // A gap can't be: entries are written in their order, in one transaction each.
+    Ok(hash.unwrap_or_else(|| LogHash::begin(&LogId::from_bytes(*id))))
+}
+
+fn split_entry(row: &[u8]) -> Option<(LogHash, &[u8])> {
+    let (hash, entry) = row.split_first_chunk::<HASH>()?;
+    Some((LogHash::from_bytes(*hash), entry))
+}
+
+fn insert_entry(
+    entries: &mut Entries<'_>,
+    key: &[u8; 40],
+    hash: &LogHash,
+    entry: &[u8],
+) -> Result<(), redb::Error> {
+    entries.insert(key, [hash.as_bytes(), entry].concat().as_slice())?;
+    Ok(())
 }
 
 impl Registers for Arc<MainDb> {
@@ -107,7 +148,7 @@ impl Registers for Arc<MainDb> {
         register: &RegisterId,
         (user, quota): (&UserId, RegisterQuota),
         (position, entry): (u64, Bytes),
-        now: Timestamp,
+        (recovering, now): (Timestamp, Timestamp),
     ) -> Result<Appended, StoreError> {
         let (id, user) = (*register.as_bytes(), *user.as_bytes());
         self.write(move |tx| {
@@ -124,25 +165,86 @@ impl Registers for Arc<MainDb> {
                         return Ok(Appended::OverQuota);
                     }
                     owners.insert(&user, count + 1)?;
-                    RegisterRow { owner: user, length: 0, touched: now }
+                    RegisterRow { owner: user, length: 0, touched: now, begun: now }
                 }
             };
             let key = key40(&id, position);
             if position < row.length {
-                let is_same = entries.get(&key)?.is_some_and(|v| v.value() == entry.as_ref());
-                let length = row.length;
-                return Ok(if is_same { Appended::Stored } else { Appended::Conflict(length) });
+                let stored = entries.get(&key)?;
+                let stored = stored.as_ref().and_then(|row| split_entry(row.value()));
+                let same = stored.filter(|(_, stored)| *stored == entry.as_ref());
+                let conflict = Appended::Conflict(row.length);
+                return Ok(same.map_or(conflict, |(hash, _)| Appended::Stored(hash)));
             }
             if position > row.length {
                 return Ok(Appended::Conflict(row.length));
             }
+            if row.begun < recovering {
+                return Ok(Appended::Recovering);
+            }
             if row.length >= quota.entries {
                 return Ok(Appended::Full);
             }
-            entries.insert(&key, entry.as_ref())?;
+            let hash = hash_at(&entries, &id, row.length)?.then(&entry);
+            insert_entry(&mut entries, &key, &hash, &entry)?;
             (row.length, row.touched) = (row.length + 1, now);
             registers.insert(&id, &row.encode())?;
-            Ok(Appended::Stored)
+            Ok(Appended::Stored(hash))
+        })
+    }
+
+    fn recover(
+        &self,
+        register: &RegisterId,
+        user: &UserId,
+        new: Vec<Bytes>,
+        (length, hash): (u64, LogHash),
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let (id, user) = (*register.as_bytes(), *user.as_bytes());
+        self.write(move |tx| {
+            let mut registers = tx.open_table(REGISTERS)?;
+            let mut entries = tx.open_table(ENTRIES)?;
+            let row = registers.get(&id)?.map(|v| RegisterRow::decode(v.value()));
+            // What is brought back is as old as anything: it waits like the rest.
+            let fresh = RegisterRow { owner: user, length: 0, touched: now, begun: Timestamp(0) };
+            let is_new = row.is_none();
+            let mut row = row.unwrap_or(fresh);
+            let begin = hash_at(&entries, &id, row.length)?;
+            if row.length + new.len() as u64 != length || begin.then_all(&new) != hash {
+                return Ok(false);
+            }
+            let mut hash = begin;
+            for (position, entry) in (row.length..).zip(&new) {
+                hash = hash.then(entry);
+                insert_entry(&mut entries, &key40(&id, position), &hash, entry)?;
+            }
+            (row.length, row.touched) = (length, now);
+            registers.insert(&id, &row.encode())?;
+            if is_new {
+                let mut owners = tx.open_table(OWNERS)?;
+                let count = owners.get(&row.owner)?.map_or(0, |v| v.value());
+                owners.insert(&row.owner, count.saturating_add(1))?;
+            }
+            Ok(true)
+        })
+    }
+
+    fn epoch(&self) -> Result<Epoch, StoreError> {
+        self.read_with(|tx| {
+            let table = tx.open_table(NUMBERS)?;
+            let number = table.get(EPOCH)?.map_or(1, |v| v.value());
+            let began = Timestamp(table.get(EPOCH_BEGAN)?.map_or(0, |v| v.value()));
+            Ok(Epoch { number, began })
+        })
+    }
+
+    fn set_epoch(&self, epoch: Epoch) -> Result<(), StoreError> {
+        self.write(move |tx| {
+            let mut table = tx.open_table(NUMBERS)?;
+            table.insert(EPOCH, epoch.number)?;
+            table.insert(EPOCH_BEGAN, epoch.began.0)?;
+            Ok(())
         })
     }
 
@@ -152,7 +254,7 @@ impl Registers for Arc<MainDb> {
         from: u64,
         max_bytes: usize,
         now: Timestamp,
-    ) -> Result<Option<(u64, Vec<Bytes>)>, StoreError> {
+    ) -> Result<Option<RegisterPage>, StoreError> {
         let id = *register.as_bytes();
         let found = self.read_with(|tx| {
             let row = tx.open_table(REGISTERS)?.get(&id)?.map(|v| RegisterRow::decode(v.value()));
@@ -161,15 +263,18 @@ impl Registers for Arc<MainDb> {
             let table = tx.open_table(ENTRIES)?;
             for entry in table.range::<&[u8; 40]>(&key40(&id, from)..=&key40(&id, u64::MAX))? {
                 let (_, entry) = entry?;
-                bytes += entry.value().len();
+                let Some((_, entry)) = split_entry(entry.value()) else { break };
+                bytes += entry.len();
                 if bytes > max_bytes && !all.is_empty() {
                     break;
                 }
-                all.push(Bytes::copy_from_slice(entry.value()));
+                all.push(Bytes::copy_from_slice(entry));
             }
-            Ok(Some((row, all)))
+            let end = from.saturating_add(all.len() as u64).min(row.length);
+            let hash = hash_at(&table, &id, end)?;
+            Ok(Some((row, all, end, hash)))
         })?;
-        let Some((row, entries)) = found else { return Ok(None) };
+        let Some((row, entries, end, hash)) = found else { return Ok(None) };
         if now.since(row.touched) >= DAY {
             // Once a day: reading costs no write.
             self.write(move |tx| {
@@ -182,7 +287,7 @@ impl Registers for Arc<MainDb> {
                 Ok(())
             })?;
         }
-        Ok(Some((row.length, entries)))
+        Ok(Some(RegisterPage { length: row.length, entries, end, hash }))
     }
 
     fn sweep(&self, oldest: Timestamp) -> Result<(), StoreError> {
@@ -307,8 +412,14 @@ impl OpenRooms for Arc<MainDb> {
             let key = |byte| key64(&room, &UserId::from_bytes([byte; 32]));
             tx.open_table(STATEMENTS)?
                 .retain_in::<&[u8; 64], _>(&key(0)..=&key(0xff), |_, _| false)?;
+            tx.open_table(REMOVED)?.insert(room.as_bytes(), ())?;
             Ok(())
         })
+    }
+
+    fn is_removed(&self, room: &RoomId) -> Result<bool, StoreError> {
+        let id = *room.as_bytes();
+        self.read_with(|tx| Ok(tx.open_table(REMOVED)?.get(&id)?.is_some()))
     }
 }
 

@@ -1,0 +1,499 @@
+//! The order of a room's events: what the relay signed is never undone, by nobody, and whoever tries
+//! leaves a proof.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod support;
+
+use chatcore::engine::{Command, Event, RoomStanding, query};
+use chatcore::ids::{Conversation, DAY, RoomId};
+use chatcore::membership::{Act, Role, RoomKind, Topic};
+use chatcore::store::{ApplyChanges, Changes, Direction, Key, Store, Table, Value};
+use support::rooms::*;
+use support::world::World;
+
+fn topic(text: &str) -> Act {
+    Act::SetTopic(Topic::new(text).unwrap())
+}
+
+fn reconnect(world: &mut World, peers: std::ops::Range<usize>) {
+    for i in peers {
+        world.peers[i].die();
+        world.connect(i);
+    }
+    later(world);
+}
+
+/// Every row of a room in a profile, to be put back later by somebody whose client is altered.
+type Rows = Vec<(Key, Value)>;
+
+fn rows_of(world: &World, i: usize, room: RoomId) -> Rows {
+    let store = &world.peers[i].store;
+    let id = Key::new(Table::Rooms, room.as_bytes());
+    let mut rows = vec![(id.clone(), store.load(&id).unwrap().unwrap())];
+    let group = room.as_bytes();
+    for (n, row) in store.scan(Table::RoomEvents, group, 0, Direction::Forward, usize::MAX).unwrap()
+    {
+        rows.push((Key::numbered(Table::RoomEvents, group, n), row));
+    }
+    rows.extend(all_logs(world, i));
+    rows
+}
+
+fn all_logs(world: &World, i: usize) -> Rows {
+    let rows = world.peers[i].store.page(Table::RoomLogs, None, usize::MAX).unwrap();
+    let key = |cursor: &[u8], number| {
+        let (group, _) = cursor.split_last_chunk::<8>().unwrap();
+        Key::numbered(Table::RoomLogs, group, number)
+    };
+    rows.into_iter().map(|row| (key(&row.cursor.0, row.number), row.value)).collect()
+}
+
+fn put_back(world: &mut World, i: usize, room: RoomId, rows: Rows) {
+    world.peers[i].die();
+    let mut changes = Changes::default();
+    let group = room.as_bytes();
+    all_logs(world, i).into_iter().for_each(|(key, _)| changes.delete(key));
+    let store = &world.peers[i].store;
+    for (n, _) in store.scan(Table::RoomEvents, group, 0, Direction::Forward, usize::MAX).unwrap() {
+        changes.delete(Key::numbered(Table::RoomEvents, group, n));
+    }
+    rows.into_iter().for_each(|(key, row)| changes.put(key, row));
+    world.peers[i].store.apply(&changes).unwrap();
+}
+
+/// A former owner forgets that the room was handed over, and has a relay order an act of the time before:
+/// carol's roster became the former owner's, and what she said was read on. The relay signs heads of
+/// whatever register the former owner begins, honestly.
+#[test]
+fn former_owner_takes_nothing_back_with_a_backdated_act() {
+    for leaves in [false, true] {
+        let (mut world, room) = three(900);
+        let (alice, bob) = (user(&world, 0), user(&world, 1));
+        let before = rows_of(&world, 0, room);
+        if leaves {
+            leave(&mut world, 0, room);
+        } else {
+            act(&mut world, 0, room, Act::Transfer(bob)).unwrap();
+            later(&mut world);
+            act(&mut world, 1, room, Act::Ban { user: alice, counter: 0 }).unwrap();
+        }
+        later(&mut world);
+        assert_eq!(view(&world, 1, room).role, Some(Role::Owner));
+        world.now = world.now.plus(20 * DAY);
+        reconnect(&mut world, 0..3);
+        let head = view(&world, 2, room).head;
+        put_back(&mut world, 0, room, before);
+        // For alice alone there is nothing after it: she orders what she likes.
+        let registers = std::mem::take(&mut world.relay.rooms.registers);
+        world.peers[1].die();
+        world.peers[2].die();
+        world.connect(0);
+        world.run_until_quiet();
+        let kick = Command::ActInRoom { ticket: 5, room, act: Act::Kick { user: bob, counter: 0 } };
+        let now = world.now;
+        assert!(world.peers[0].command(now, kick).is_ok());
+        world.run_until_quiet();
+        assert!(view(&world, 0, room).roster.iter().all(|member| member.user != bob));
+        let hers = std::mem::replace(&mut world.relay.rooms.registers, registers);
+        for (id, sides) in hers {
+            world.relay.rooms.registers.entry(id).or_insert(sides);
+        }
+        world.connect_all();
+        later(&mut world);
+        for i in 1..3 {
+            let seen = view(&world, i, room);
+            assert_eq!((seen.members, seen.head), (2, head), "peer {i}");
+            assert!(seen.roster.iter().all(|member| member.user != alice));
+        }
+        assert_eq!(view(&world, 1, room).role, Some(Role::Owner));
+        say(&mut world, 2, room, "without alice").unwrap();
+        later(&mut world);
+        assert_eq!(texts(&world, 1, room), ["without alice"]);
+        assert!(texts(&world, 0, room).is_empty());
+    }
+}
+
+/// The relay shows two members two orders of one register. Nobody is told to choose: each keeps what the
+/// relay signed for them, and as soon as they hear of each other there is a proof.
+#[test]
+fn relay_that_shows_two_orders_is_proven_to_have_done_so() {
+    for kind in [RoomKind::Private, RoomKind::Open] {
+        let mut world = World::new(901, 3);
+        let room = create(&mut world, 0, "plans", kind);
+        for whom in 1..3 {
+            match kind {
+                RoomKind::Private => invite(&mut world, 0, room, whom, Role::Admin),
+                RoomKind::Open => drop(join(&mut world, whom, room).unwrap()),
+            }
+        }
+        if kind == RoomKind::Open {
+            let admin = Act::SetRole { user: user(&world, 1), role: Role::Admin };
+            act(&mut world, 0, room, admin).unwrap();
+            later(&mut world);
+            // The simulation forks registers only; an open room is set back under a member's eyes.
+            let before = view(&world, 0, room).head.unwrap().0;
+            world.peers[1].die();
+            act(&mut world, 0, room, topic("seen by alice")).unwrap();
+            world.peers[0].die();
+            world.relay.rooms.roll_back(room, before + 1);
+            world.relay.rooms.keeps_its_losses = true;
+            world.connect(1);
+            let admin = view(&world, 1, room).role;
+            assert_eq!(admin, Some(Role::Admin));
+            act(&mut world, 1, room, topic("seen by bob")).unwrap();
+            world.connect_all();
+            later(&mut world);
+        } else {
+            world.relay.rooms.is_forking = true;
+            world.relay.rooms.side_b.insert(user(&world, 1));
+            world.relay.hold_back = true;
+            act(&mut world, 1, room, topic("side b")).unwrap();
+            act(&mut world, 0, room, topic("side a")).unwrap();
+            world.relay.hold_back = false;
+            later(&mut world);
+            assert_eq!(view(&world, 0, room).topic, "side a");
+            assert_eq!(view(&world, 1, room).topic, "side b");
+            say(&mut world, 1, room, "what do you see?").unwrap();
+            say(&mut world, 0, room, "what do you?").unwrap();
+            later(&mut world);
+            // Nothing of what either holds was taken back, or given up for the other.
+            assert_eq!(view(&world, 0, room).topic, "side a");
+            assert_eq!(view(&world, 1, room).topic, "side b");
+        }
+        assert!(view(&world, 0, room).forked, "{kind:?}");
+        let proof = query::fork_proof(&world.peers[0].store, &room).unwrap().unwrap();
+        assert_eq!(proof.relay, world.relay.public());
+        assert!(proof.check().is_ok());
+    }
+}
+
+/// A relay that came back from a backup is given what it lost, verbatim, by whoever has it; and nobody
+/// needs to know that anything happened.
+#[test]
+fn relay_set_back_is_healed_to_the_same_log() {
+    for kind in [RoomKind::Private, RoomKind::Open] {
+        let mut world = World::new(902, 3);
+        let room = create(&mut world, 0, "plans", kind);
+        for whom in 1..3 {
+            match kind {
+                RoomKind::Private => invite(&mut world, 0, room, whom, Role::Admin),
+                RoomKind::Open => drop(join(&mut world, whom, room).unwrap()),
+            }
+        }
+        act(&mut world, 0, room, topic("one")).unwrap();
+        let (lengths, events) =
+            (world.relay.rooms.lengths(), view(&world, 0, room).head.unwrap().0);
+        for n in 0..7 {
+            act(&mut world, 0, room, topic(&format!("more {n}"))).unwrap();
+            later(&mut world);
+        }
+        for _ in 0..2 {
+            let head = view(&world, 1, room).head;
+            match kind {
+                RoomKind::Private => world.relay.rooms.set_back(&lengths),
+                RoomKind::Open => world.relay.rooms.roll_back(room, events + 1),
+            }
+            world.relay.rooms.is_recovering = true;
+            reconnect(&mut world, 0..3);
+            // Acts wait meanwhile; messages go on.
+            let now = world.now;
+            let last = Command::ActInRoom { ticket: 1, room, act: topic("waits") };
+            assert!(world.peers[0].command(now, last).is_ok());
+            say(&mut world, 0, room, "still here").unwrap();
+            later(&mut world);
+            assert_eq!(view(&world, 1, room).head, head);
+            world.relay.rooms.is_recovering = false;
+            later(&mut world);
+            assert_eq!(view(&world, 1, room).topic, "waits", "{kind:?}");
+            act(&mut world, 0, room, topic("on")).unwrap();
+            later(&mut world);
+        }
+        assert_eq!(texts(&world, 1, room), ["still here", "still here"]);
+        assert_eq!(view(&world, 0, room).head, view(&world, 2, room).head);
+        assert_eq!(alarms(&world), 0, "{kind:?}");
+    }
+}
+
+/// Somebody orders something new before anybody who has the tail comes: those who have it keep it, are
+/// told, and go on there only by the word of the owner.
+#[test]
+fn who_holds_a_longer_branch_follows_the_owners_word_only() {
+    for kind in [RoomKind::Private, RoomKind::Open] {
+        let mut world = World::new(903, 5);
+        let room = create(&mut world, 0, "plans", kind);
+        for whom in 1..5 {
+            match kind {
+                RoomKind::Private => invite(&mut world, 0, room, whom, Role::Admin),
+                RoomKind::Open => drop(join(&mut world, whom, room).unwrap()),
+            }
+        }
+        if kind == RoomKind::Open {
+            for whom in 1..5 {
+                let admin = Act::SetRole { user: user(&world, whom), role: Role::Admin };
+                act(&mut world, 0, room, admin).unwrap();
+            }
+            later(&mut world);
+        }
+        let (lengths, events) =
+            (world.relay.rooms.lengths(), view(&world, 0, room).head.unwrap().0);
+        // bob never sees this.
+        world.peers[1].die();
+        act(&mut world, 0, room, topic("of alice")).unwrap();
+        later(&mut world);
+        // dave sees less of it than alice will, erin more.
+        world.peers[3].die();
+        act(&mut world, 2, room, topic("of carol")).unwrap();
+        later(&mut world);
+        world.peers[0].die();
+        world.peers[2].die();
+        act(&mut world, 4, room, topic("of erin")).unwrap();
+        later(&mut world);
+        world.peers[4].die();
+        match kind {
+            RoomKind::Private => world.relay.rooms.set_back(&lengths),
+            RoomKind::Open => world.relay.rooms.roll_back(room, events + 1),
+        }
+        world.connect(1);
+        act(&mut world, 1, room, topic("of bob")).unwrap();
+        world.connect_all();
+        later(&mut world);
+        let seen = [(0, "of carol", 2), (2, "of carol", 2), (3, "of alice", 1), (4, "of erin", 3)];
+        for (i, topic, _) in seen {
+            assert!(view(&world, i, room).forked, "{kind:?} peer {i}");
+            assert_eq!(view(&world, i, room).topic, topic, "nothing is taken back");
+            assert!(
+                query::fork_proof(&world.peers[i].store, &room).unwrap().unwrap().check().is_ok()
+            );
+        }
+        assert!(!view(&world, 1, room).forked);
+        // carol is not the owner: her word leads nowhere.
+        let resume = |world: &mut World, i: usize| {
+            let now = world.now;
+            let asked = world.peers[i].command(now, Command::ResumeRoom { ticket: 3, room });
+            assert!(asked.is_ok());
+            done(world, i)
+        };
+        assert!(resume(&mut world, 2).is_err());
+        assert_eq!(view(&world, 2, room).topic, "of carol");
+        resume(&mut world, 0).unwrap();
+        reconnect(&mut world, 0..5);
+        for (i, _, count) in seen {
+            let resumed =
+                |e: &&Event| matches!(e, Event::RoomResumed { lost, .. } if lost.len() == count);
+            assert!(!view(&world, i, room).forked, "{kind:?} peer {i}");
+            assert_eq!(world.peers[i].events.iter().filter(resumed).count(), 1, "{kind:?} {i}");
+        }
+        let heads: Vec<_> = (0..5).map(|i| view(&world, i, room).head).collect();
+        assert!(heads.iter().all(|head| *head == heads[0]), "{kind:?}: {heads:?}");
+        // What was lost is done again by those who did it, if they still may.
+        assert!(view(&world, 1, room).topic.starts_with("of "), "not of bob: he lost nothing");
+        assert_ne!(view(&world, 1, room).topic, "of bob");
+        act(&mut world, 1, room, topic("and on")).unwrap();
+        later(&mut world);
+        assert_eq!(view(&world, 2, room).topic, "and on");
+    }
+}
+
+/// Who does not get the secret of a register stays before it, is shown so, and catches up when it comes.
+#[test]
+fn nobody_skips_a_register() {
+    let (mut world, room) = three(904);
+    let (carol, dave) = (user(&world, 2), world.peers.len());
+    let peer = support::peer::Peer::new("dave", world.relay.public(), world.now, 4_040);
+    world.peers.push(peer);
+    world.connect(dave);
+    world.run_until_quiet();
+    invite(&mut world, 0, room, dave, Role::Member);
+    let before = view(&world, 2, room).head;
+    // carol gets no news of the move, only what the relay has.
+    world.relay.lose_next.insert(carol, 10_000);
+    let who = user(&world, dave);
+    act(&mut world, 0, room, Act::Kick { user: who, counter: 0 }).unwrap();
+    later(&mut world);
+    world.peers[2].die();
+    world.connect(2);
+    world.run_until_quiet();
+    assert!(view(&world, 2, room).locked);
+    assert_ne!(view(&world, 2, room).head, before, "the removal itself stands before the move");
+    assert_eq!(view(&world, 2, room).members, 3);
+    act(&mut world, 0, room, topic("behind the move")).unwrap();
+    world.run_until_quiet();
+    assert_ne!(view(&world, 2, room).topic, "behind the move");
+    world.relay.lose_next.clear();
+    reconnect(&mut world, 0..3);
+    assert!(!view(&world, 2, room).locked);
+    assert_eq!(view(&world, 2, room).topic, "behind the move");
+    assert_eq!(view(&world, 2, room).head, view(&world, 1, room).head);
+    assert_eq!(alarms(&world), 0);
+}
+
+/// The one who is taken out and the move to new keys are one entry: there is no moment in between.
+#[test]
+fn removal_and_move_are_one_entry() {
+    let (mut world, room) = three(905);
+    let lengths = |world: &World| world.relay.rooms.lengths().values().copied().collect::<Vec<_>>();
+    let before = lengths(&world);
+    let carol = user(&world, 2);
+    let head = view(&world, 0, room).head.unwrap().0;
+    act(&mut world, 1, room, Act::Kick { user: carol, counter: 0 }).unwrap();
+    assert_eq!(lengths(&world).iter().sum::<usize>(), before[0] + 1);
+    assert_eq!(view(&world, 1, room).head.unwrap().0, head + 2);
+    later(&mut world);
+    assert_eq!(view(&world, 0, room).head, view(&world, 1, room).head);
+    assert_eq!(view(&world, 2, room).standing, RoomStanding::Outside);
+}
+
+/// Whoever came in anew reads the room through all its registers.
+#[test]
+fn newcomer_reads_through_every_register() {
+    let (mut world, room) = three(906);
+    let carol = user(&world, 2);
+    for _ in 0..3 {
+        act(&mut world, 0, room, Act::Kick { user: carol, counter: 0 }).unwrap();
+        later(&mut world);
+        invite(&mut world, 1, room, 2, Role::Member);
+        later(&mut world);
+        assert_eq!(view(&world, 2, room).standing, RoomStanding::Member);
+    }
+    let peer = support::peer::Peer::new("dave", world.relay.public(), world.now, 4_041);
+    world.peers.push(peer);
+    world.connect(3);
+    world.run_until_quiet();
+    invite(&mut world, 1, room, 3, Role::Member);
+    later(&mut world);
+    let heads: Vec<_> = (0..4).map(|i| view(&world, i, room).head).collect();
+    assert!(heads.iter().all(|head| *head == heads[0]), "{heads:?}");
+    assert_eq!(world.relay.rooms.registers.len(), 4);
+    say(&mut world, 3, room, "hello all").unwrap();
+    later(&mut world);
+    for i in 0..4 {
+        assert_eq!(texts(&world, i, room), ["hello all"]);
+    }
+    assert_eq!(alarms(&world), 0);
+}
+
+/// Somebody who is no member sends keys that open nothing for a room that is over: it turned into an
+/// invitation, which was withdrawn, and with it went the room and all that was said in it.
+#[test]
+fn stranger_deletes_no_room_from_a_profile() {
+    for closes in [true, false] {
+        let mut world = World::new(907, 3);
+        let plans = create(&mut world, 0, "plans", RoomKind::Private);
+        invite(&mut world, 0, plans, 1, Role::Member);
+        say(&mut world, 1, plans, "hello").unwrap();
+        later(&mut world);
+        if closes {
+            act(&mut world, 0, plans, Act::Close).unwrap();
+        } else {
+            leave(&mut world, 1, plans);
+        }
+        later(&mut world);
+        let before = view(&world, 1, plans);
+        // carol was never in it and knows its id: her invitation to a room of her own names it instead.
+        let own = create(&mut world, 2, "mine!", RoomKind::Private);
+        let (who, now, name) = (user(&world, 1), world.now, world.peers[1].name.clone());
+        assert!(world.peers[2].command(now, Command::Lookup { ticket: 9, name }).is_ok());
+        world.run_until_quiet();
+        let invite = Act::Invite { user: who, role: Role::Member };
+        let now = world.now;
+        let invite = Command::ActInRoom { ticket: 1, room: own, act: invite };
+        assert!(world.peers[2].command(now, invite).is_ok());
+        let swaps = vec![(own.as_bytes().to_vec(), plans.as_bytes().to_vec())];
+        for _ in 0..40 {
+            world.now = world.now.plus(3_000);
+            for peer in 0..3 {
+                world.peers[2].falsify_all(&swaps);
+                world.carry(peer);
+            }
+        }
+        let after = view(&world, 1, plans);
+        assert_eq!((after.standing, after.members), (before.standing, before.members));
+        let history = query::history(&world.peers[1].store, Conversation::Room(plans), 10).unwrap();
+        assert_eq!(history.len(), 1);
+    }
+}
+
+/// Who was taken out of an open room went on to be heard by those who were away when it happened.
+#[test]
+fn who_was_removed_is_not_heard_by_those_who_were_away() {
+    let mut world = World::new(908, 4);
+    let room = create(&mut world, 0, "tea", RoomKind::Open);
+    for i in 1..4 {
+        join(&mut world, i, room).unwrap();
+    }
+    say(&mut world, 3, room, "hello").unwrap();
+    world.run_until_quiet();
+    world.peers[1].disconnect();
+    let (dave, everybody_knows) = (user(&world, 3), view(&world, 3, room).head);
+    act(&mut world, 0, room, Act::Ban { user: dave, counter: 0 }).unwrap();
+    world.run_until_quiet();
+    assert_ne!(view(&world, 0, room).head, everybody_knows);
+    // dave's client is altered, and says on as before.
+    let before = world.relay.rooms.open[&room].chain.clone();
+    let removed = before.first(before.head().0).unwrap();
+    world.relay.rooms.open.get_mut(&room).unwrap().chain = removed;
+    world.relay.hold_back = true;
+    world.peers[3].die();
+    world.connect(3);
+    let said = say(&mut world, 3, room, "still here");
+    world.run_until_quiet();
+    world.relay.rooms.open.get_mut(&room).unwrap().chain = before;
+    world.relay.hold_back = false;
+    world.connect(1);
+    later(&mut world);
+    assert_eq!(texts(&world, 1, room), ["hello"], "{said:?}");
+}
+
+/// Joins that were lost with a backup are put again, by each for themselves.
+#[test]
+fn joins_that_a_restored_relay_lost_are_put_again() {
+    let mut world = World::new(909, 3);
+    let room = create(&mut world, 0, "tea", RoomKind::Open);
+    for i in 1..3 {
+        join(&mut world, i, room).unwrap();
+    }
+    later(&mut world);
+    world.relay.rooms.forget_statements(room, 1);
+    world.relay.rooms.epoch += 1;
+    reconnect(&mut world, 0..3);
+    assert_eq!(world.relay.rooms.open[&room].statements.joined().count(), 3);
+    for i in 0..3 {
+        assert_eq!(view(&world, i, room).members, 3);
+        assert_eq!(view(&world, i, room).standing, RoomStanding::Member);
+    }
+    // A relay that bumps its epoch at will has nothing done but that.
+    for _ in 0..5 {
+        world.relay.rooms.epoch += 1_000;
+        reconnect(&mut world, 0..3);
+    }
+    assert_eq!(world.relay.rooms.open[&room].numbered.len(), 3, "nobody joined twice");
+    leave(&mut world, 2, room);
+    later(&mut world);
+    assert_eq!(view(&world, 0, room).members, 2);
+    assert_eq!(alarms(&world), 0);
+}
+
+/// A head signed by another key than the pinned one ends the connection and changes nothing.
+#[test]
+fn head_of_another_relay_is_refused() {
+    let (mut world, room) = three(910);
+    let before = view(&world, 1, room);
+    world.relay.rooms.signs_with = Some([7; 64]);
+    world.peers[1].die();
+    world.connect(1);
+    world.run_until_quiet();
+    assert!(!world.peers[1].online, "hung up on");
+    assert_eq!(view(&world, 1, room), before);
+    world.relay.rooms.signs_with = None;
+    world.connect(1);
+    later(&mut world);
+    say(&mut world, 1, room, "back").unwrap();
+    later(&mut world);
+    assert_eq!(texts(&world, 0, room), ["back"]);
+}
