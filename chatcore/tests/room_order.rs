@@ -10,10 +10,12 @@
 
 mod support;
 
-use chatcore::engine::{Command, Event, RoomStanding, query};
-use chatcore::ids::{Conversation, DAY, RoomId};
+use chatcore::engine::{Command, Event, RefusedBecause, RoomStanding, query};
+use chatcore::ids::{Conversation, DAY, LogHash, LogId, RoomId};
 use chatcore::membership::{Act, Role, RoomKind, Topic};
+use chatcore::room::RegisterSecret;
 use chatcore::store::{ApplyChanges, Changes, Direction, Key, Store, Table, Value};
+use prost::Message;
 use support::rooms::*;
 use support::world::World;
 
@@ -300,6 +302,50 @@ fn who_holds_a_longer_branch_follows_the_owners_word_only() {
     }
 }
 
+/// A former owner, or one who is the owner only there, has the others follow into a branch: in vain.
+#[test]
+fn nobody_resumes_but_who_owned_the_room_before_and_owns_it_still() {
+    for becomes_owner_there in [false, true] {
+        let (mut world, room) = three(911);
+        let before = [0, 1].map(|i| rows_of(&world, i, room));
+        let lengths = world.relay.rooms.lengths();
+        let bob = user(&world, 1);
+        act(&mut world, 0, room, Act::Transfer(bob)).unwrap();
+        later(&mut world);
+        let abandoned = world.relay.rooms.registers.iter().find_map(|(id, sides)| {
+            let log = LogId::from(*id);
+            let hash = LogHash::begin(&log).then_all(&sides[0]);
+            let length = sides[0].len();
+            let resume = Act::Resume { log, length: length as u64, hash };
+            (length > lengths.get(id).copied().unwrap_or(0)).then_some(resume)
+        });
+        for i in 0..3 {
+            world.peers[i].die();
+        }
+        world.relay.rooms.set_back(&lengths);
+        world.relay.rooms.keeps_its_losses = true;
+        let [alices, bobs] = before;
+        put_back(&mut world, 0, room, alices);
+        world.connect(0);
+        if becomes_owner_there {
+            act(&mut world, 0, room, Act::Transfer(bob)).unwrap();
+            put_back(&mut world, 1, room, bobs);
+            world.connect(1);
+            world.run_until_quiet();
+            act(&mut world, 1, room, abandoned.unwrap()).unwrap();
+        } else {
+            act(&mut world, 0, room, abandoned.unwrap()).unwrap();
+        }
+        let settled = view(&world, 2, room).head;
+        world.connect(2);
+        later(&mut world);
+        assert!(view(&world, 2, room).forked);
+        assert_eq!(view(&world, 2, room).head, settled, "{becomes_owner_there}");
+        let owner = view(&world, 2, room).roster.into_iter().find(|m| m.role == Role::Owner);
+        assert_eq!(owner.unwrap().user, bob);
+    }
+}
+
 /// Who does not get the secret of a register stays before it, is shown so, and catches up when it comes.
 #[test]
 fn nobody_skips_a_register() {
@@ -331,6 +377,50 @@ fn nobody_skips_a_register() {
     assert_eq!(view(&world, 2, room).topic, "behind the move");
     assert_eq!(view(&world, 2, room).head, view(&world, 1, room).head);
     assert_eq!(alarms(&world), 0);
+}
+
+/// A member puts what was done after a move behind it in the register that the room left: whoever reads
+/// that one later reads on in the new one.
+#[test]
+fn what_stands_behind_a_move_counts_for_nothing() {
+    let (mut world, room) = three(912);
+    let (first, carol) = (*world.relay.rooms.registers.keys().next().unwrap(), user(&world, 2));
+    // So that the move and what stands behind it come in one answer of three entries.
+    act(&mut world, 0, room, topic("first")).unwrap();
+    act(&mut world, 0, room, Act::Kick { user: carol, counter: 0 }).unwrap();
+    later(&mut world);
+    let row = rows_of(&world, 1, room).remove(0).1;
+    let row = proto::storage::Room::decode(row.as_slice()).unwrap();
+    let secret = |id| {
+        let mut all = row
+            .secrets
+            .iter()
+            .map(|secret| RegisterSecret::from_bytes(secret.as_slice().try_into().unwrap()));
+        all.find(|secret| secret.id() == id).unwrap()
+    };
+    // bob does it where only he is shown it.
+    world.relay.rooms.is_forking = true;
+    world.relay.rooms.side_b.insert(user(&world, 1));
+    act(&mut world, 1, room, topic("behind the move")).unwrap();
+    let second = *world.relay.rooms.registers.keys().find(|id| **id != first).unwrap();
+    let [_, shown_to_bob] = world.relay.rooms.registers.remove(&second).unwrap();
+    let done = secret(second).open(0, &shown_to_bob[0]);
+    world.relay.rooms.is_forking = false;
+    let sides = world.relay.rooms.registers.get_mut(&first).unwrap();
+    let position = sides[0].len() as u64;
+    let (_, entry, _) = secret(first).seal(position, &done.unwrap(), &mut rand::rng()).unwrap();
+    sides.iter_mut().for_each(|side| side.push(entry.clone().into()));
+    world.peers[1].die();
+
+    let peer = support::peer::Peer::new("dave", world.relay.public(), world.now, 4_042);
+    world.peers.push(peer);
+    world.connect(3);
+    world.run_until_quiet();
+    invite(&mut world, 0, room, 3, Role::Member);
+    later(&mut world);
+    assert_eq!(view(&world, 3, room).standing, RoomStanding::Member);
+    assert_eq!(view(&world, 3, room).head, view(&world, 0, room).head);
+    assert_ne!(view(&world, 3, room).topic, "behind the move");
 }
 
 /// The one who is taken out and the move to new keys are one entry: there is no moment in between.
@@ -376,6 +466,21 @@ fn newcomer_reads_through_every_register() {
         assert_eq!(texts(&world, i, room), ["hello all"]);
     }
     assert_eq!(alarms(&world), 0);
+}
+
+/// The relay deletes registers that nobody reads; a room that lives has them all, for whoever joins.
+#[test]
+fn members_keep_the_registers_that_their_room_has_left() {
+    let (mut world, room) = three(913);
+    let (first, carol) = (*world.relay.rooms.registers.keys().next().unwrap(), user(&world, 2));
+    act(&mut world, 0, room, Act::Kick { user: carol, counter: 0 }).unwrap();
+    later(&mut world);
+    for days in [1, 8, 20] {
+        world.now = world.now.plus(days * DAY);
+        reconnect(&mut world, 0..2);
+        let since = world.now.since(world.relay.rooms.read_at[&first]);
+        assert!(since < 8 * DAY, "{since}");
+    }
 }
 
 /// Somebody who is no member sends keys that open nothing for a room that is over: it turned into an
@@ -430,24 +535,27 @@ fn who_was_removed_is_not_heard_by_those_who_were_away() {
     say(&mut world, 3, room, "hello").unwrap();
     world.run_until_quiet();
     world.peers[1].disconnect();
+    // dave's client is altered: it never hears of the ban, and says on as before.
+    world.peers[3].die();
     let (dave, everybody_knows) = (user(&world, 3), view(&world, 3, room).head);
     act(&mut world, 0, room, Act::Ban { user: dave, counter: 0 }).unwrap();
     world.run_until_quiet();
     assert_ne!(view(&world, 0, room).head, everybody_knows);
-    // dave's client is altered, and says on as before.
     let before = world.relay.rooms.open[&room].chain.clone();
     let removed = before.first(before.head().0).unwrap();
     world.relay.rooms.open.get_mut(&room).unwrap().chain = removed;
     world.relay.hold_back = true;
-    world.peers[3].die();
     world.connect(3);
-    let said = say(&mut world, 3, room, "still here");
+    say(&mut world, 3, room, "still here").unwrap();
     world.run_until_quiet();
     world.relay.rooms.open.get_mut(&room).unwrap().chain = before;
     world.relay.hold_back = false;
     world.connect(1);
     later(&mut world);
-    assert_eq!(texts(&world, 1, room), ["hello"], "{said:?}");
+    for i in [0, 1, 2] {
+        assert_eq!(texts(&world, i, room), ["hello"], "peer {i}");
+        assert_eq!(refused(&world, i), [RefusedBecause::NotAMember], "peer {i}");
+    }
 }
 
 /// Joins that were lost with a backup are put again, by each for themselves.

@@ -315,6 +315,10 @@ impl From<RoomFailure> for CommandError {
             RoomFailure::NotForked => {
                 say(ExitCode::Refused, "there is nothing to go on from: it goes on by itself")
             }
+            RoomFailure::MovedOn => say(
+                ExitCode::Refused,
+                "make a new room: chat room create NAME, and ask the others in",
+            ),
             RoomFailure::TooMany { .. } => say(ExitCode::Limit, "wait a little, or leave a room"),
             _ => Self::new(ExitCode::Other, failure),
         }

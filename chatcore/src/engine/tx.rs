@@ -376,7 +376,11 @@ impl<'c, 'a> Tx<'c, 'a> {
     }
 
     /// Deletes a room with its events and statements; what was said in it stays.
-    pub(super) fn delete_room(&mut self, room: &RoomId) -> Result<(), EngineError> {
+    /// Deletes everything of a room and of its logs but its history.
+    pub(super) fn delete_room(&mut self, room: &RoomId, logs: &[LogId]) -> Result<(), EngineError> {
+        for log in logs {
+            self.delete_log(log, 0)?;
+        }
         self.changes.delete(Key::new(Table::Rooms, room.as_bytes()));
         for table in [Table::RoomEvents, Table::RoomStatements, Table::Held, Table::RoomForks] {
             let rows =

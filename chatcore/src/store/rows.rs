@@ -7,7 +7,7 @@ use crate::engine::{FetchFailure, FileKind, Visibility};
 use crate::file::Manifest;
 use crate::ids::{
     BlobId, Conversation, DeliveryTag, DeviceAddress, DeviceId, EventHash, IdempotencyKey,
-    InviteToken, LogHash, LogId, MessageId, PrekeyId, RoomId, SessionId, Timestamp, UserId,
+    InviteToken, LogHash, MessageId, PrekeyId, RoomId, SessionId, Timestamp, UserId,
 };
 use crate::keys::{
     DeviceCert, DeviceKeys, IdentityKeyPair, Nickname, RecordHistory, RelayKey, Signed, UserRecord,
@@ -559,10 +559,8 @@ pub(crate) struct RoomRow {
     pub(crate) log: Option<LogPoint>,
     /// The newest head over it.
     pub(crate) head: Option<Signed>,
-    /// The register before the current one: its entries are kept as well.
-    pub(crate) former: Option<LogId>,
-    /// Events that were settled before this log began.
-    pub(crate) log_began: u64,
+    /// When the registers before the current one were last read, so that the relay keeps them.
+    pub(crate) kept_at: Timestamp,
     /// The highest epoch that a head named.
     pub(crate) epoch: u64,
     /// The relay showed another branch than ours; the proof is stored.

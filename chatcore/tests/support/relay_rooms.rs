@@ -24,6 +24,8 @@ pub(crate) struct OpenRoom {
 pub(crate) struct RelayRooms {
     /// Side A and side B of each register: the same unless the relay forks.
     pub(crate) registers: BTreeMap<RegisterId, [Vec<Bytes>; 2]>,
+    /// When each register was last read.
+    pub(crate) read_at: BTreeMap<RegisterId, Timestamp>,
     /// Users who are shown side B.
     pub(crate) side_b: BTreeSet<UserId>,
     /// Users who are shown only as many entries, and nothing of other registers.
@@ -218,6 +220,7 @@ impl RelayRooms {
             }
             Request::ReadRegister { register, from: first } => {
                 let sides = self.registers.get(&register).ok_or(ErrorCode::UnknownRegister)?;
+                self.read_at.insert(register, now);
                 let length = match self.frozen.get(&from.user) {
                     Some(lengths) => *lengths.get(&register).ok_or(ErrorCode::UnknownRegister)?,
                     None => usize::MAX,

@@ -120,7 +120,7 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
             for table in [Table::RoomEvents, Table::RoomStatements, Table::Held, Table::RoomForks] {
                 self.group(table, &group)?;
             }
-            for log in room.log.iter().map(|log| log.id).chain(room.former) {
+            for log in load(self.store, &room.id)?.map(|room| room.logs()).unwrap_or_default() {
                 self.group(Table::RoomLogs, log.as_bytes())?;
             }
             self.senders(&room.id)?;

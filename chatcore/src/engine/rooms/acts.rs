@@ -10,6 +10,7 @@ use crate::membership::{
     Topic,
 };
 use crate::room::RegisterSecret;
+use crate::store::Table;
 use crate::store::rows::{Intent, Lobby, Profile, RoomStanding, Unsent};
 use crate::wire::content::LogPoint;
 use crate::wire::relay::{AnswerForm, ErrorCode, Request};
@@ -44,6 +45,9 @@ pub enum RoomFailure {
     /// The relay did not take anything back in the room.
     #[error("the relay took nothing back in this room")]
     NotForked,
+    /// What the relay has of the room went on with new keys.
+    #[error("what the relay has of the room went on with new keys")]
+    MovedOn,
     /// The keys of the room did not come yet.
     #[error("the room has new keys that have not come yet")]
     Locked,
@@ -193,8 +197,13 @@ impl Engine {
         };
         let standing = room.row.standing;
         if standing == RoomStanding::Invited {
-            // Declined: nobody is told, nothing is kept.
-            tx.delete_room(&id)?;
+            // Declined: nobody is told. What was said there while we were in before stays.
+            if tx.next_number(Table::History, id.as_bytes())? > 1 {
+                room.row.standing = RoomStanding::Outside;
+                self.put_room(tx, room);
+            } else {
+                tx.delete_room(&id, &room.logs())?;
+            }
             tx.event(Event::RoomDone { ticket, result: Ok(id) });
             return Ok(());
         }

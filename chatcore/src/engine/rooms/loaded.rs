@@ -1,12 +1,12 @@
 //! A room in memory: its row, its chain, and who says to be in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::super::EngineError;
 use super::super::query::damaged;
 use super::super::tx::Tx;
 use super::{RoomFailure, RoomRef, name_of};
-use crate::ids::{LogId, RegisterId, RoomId, UserId};
+use crate::ids::{LogId, RegisterId, RoomId, Timestamp, UserId};
 use crate::membership::{
     Act, Chain, Event as RoomEvent, Joined, Role, RoomError, RoomKind, RoomState, Statement,
     Statements,
@@ -100,8 +100,7 @@ impl Room {
             prepared: None,
             log: None,
             head: None,
-            former: None,
-            log_began: 0,
+            kept_at: Timestamp(0),
             epoch: 0,
             forked: false,
             statements_cursor: 0,
@@ -271,8 +270,8 @@ impl Room {
         }
     }
 
-    /// Returns the registers that the chain names.
-    fn registers(&self) -> BTreeSet<RegisterId> {
+    /// Returns the registers that the chain names, in its order.
+    pub(super) fn registers(&self) -> Vec<RegisterId> {
         let events = self.chain.iter().flat_map(|chain| chain.events_from(0));
         let named = |event: &RoomEvent| match event.act() {
             Act::Create { register, .. } => *register,
@@ -282,15 +281,27 @@ impl Room {
         events.filter_map(named).collect()
     }
 
+    /// Returns the logs in which the room went on, in their order.
+    pub(in crate::engine) fn logs(&self) -> Vec<LogId> {
+        match self.row.kind {
+            RoomKind::Open => vec![LogId::from(self.id())],
+            RoomKind::Private => self.registers().into_iter().map(LogId::from).collect(),
+        }
+    }
+
+    /// Returns how many events stand before a log of the room.
+    pub(super) fn events_before(&self, log: &LogId) -> u64 {
+        let moves = |event: &&RoomEvent| match event.act() {
+            Act::Move(register) => LogId::from(*register) == *log,
+            _ => false,
+        };
+        let mut events = self.chain.iter().flat_map(|chain| chain.events_from(0));
+        events.find(moves).map_or(0, |event| event.seq() + 1)
+    }
+
     /// Returns what somebody needs to read the room from its beginning, in the order of the chain.
     pub(super) fn secrets_to_hand_on(&self) -> Vec<RegisterSecret> {
-        let events = self.chain.iter().flat_map(|chain| chain.events_from(0));
-        let named = events.filter_map(|event| match event.act() {
-            Act::Create { register, .. } => *register,
-            Act::Move(register) => Some(*register),
-            _ => None,
-        });
         let secret = |id| self.row.secrets.iter().find(|secret| secret.id() == id).cloned();
-        named.filter_map(secret).collect()
+        self.registers().into_iter().filter_map(secret).collect()
     }
 }

@@ -16,13 +16,13 @@ use super::super::{Engine, EngineError, Event};
 use super::acts::{own_actor, signer};
 use super::loaded::Room;
 use super::{Freshness, RoomAsk, RoomFailure};
-use crate::ids::{LogHash, LogId};
+use crate::ids::{LogHash, LogId, MessageId, RegisterId, Timestamp};
 use crate::keys::Signed;
 use crate::membership::{
     Act, Branch, Chain, Event as RoomEvent, EventDraft, ForkProof, Joined, LogHead, Role,
     RoomError, RoomKind,
 };
-use crate::store::rows::{LogEntry, RoomStanding};
+use crate::store::rows::{LogEntry, RoomStanding, Unsent};
 use crate::store::{Direction, Key, Store, Table};
 use crate::wire::content::{LogPoint, ShownLog};
 use crate::wire::directory::{decode_signed, encode_signed};
@@ -55,11 +55,17 @@ pub(super) enum Read {
     Fork,
 }
 
-/// Another branch, as far as it was read.
-#[derive(Debug, Default)]
+/// Another branch of a log, as far as it was read.
+#[derive(Debug)]
 pub(super) struct Evidence {
-    head: Option<Signed>,
+    log: LogId,
     entries: Vec<Bytes>,
+}
+
+impl Evidence {
+    pub(super) const fn of(log: LogId) -> Self {
+        Self { log, entries: Vec::new() }
+    }
 }
 
 /// Returns what the first `length` entries of a log came to; `None` if they are not kept.
@@ -75,12 +81,21 @@ fn entries_from(store: &dyn Store, log: &LogId, from: u64) -> Result<Vec<LogEntr
     rows.iter().map(|(_, row)| storage::decode_log_entry(row).map_err(damaged)).collect()
 }
 
-/// Returns everything that we were shown of the log that a room goes on in.
-fn own_branch(store: &dyn Store, room: &Room) -> Result<Option<Branch>, EngineError> {
-    let (Some(log), Some(head)) = (room.row.log, room.row.head.clone()) else { return Ok(None) };
-    let entries = entries_from(store, &log.id, 0)?;
-    let entries = entries.into_iter().take(usize::try_from(log.length).unwrap_or(usize::MAX));
-    Ok(Some(Branch { head, entries: entries.map(|entry| entry.entry).collect() }))
+/// Returns how far a log was read.
+pub(super) fn end_of(store: &dyn Store, log: &LogId) -> Result<LogPoint, EngineError> {
+    let last = store.scan(Table::RoomLogs, log.as_bytes(), u64::MAX, Direction::Backward, 1)?;
+    let Some((number, row)) = last.into_iter().next() else { return Ok(LogPoint::begin(*log)) };
+    let hash = storage::decode_log_entry(&row).map_err(damaged)?.hash;
+    Ok(LogPoint { id: *log, length: number + 1, hash })
+}
+
+/// Returns everything that we were shown of a log.
+fn own_branch(store: &dyn Store, log: &LogId) -> Result<Option<Branch>, EngineError> {
+    let mut entries = entries_from(store, log, 0)?;
+    // Whatever was stored last was stored with a head over it.
+    let head = entries.last_mut().and_then(|entry| entry.head.take());
+    let entries = entries.into_iter().map(|entry| entry.entry).collect();
+    Ok(head.map(|head| Branch { head, entries }))
 }
 
 /// Returns the proof that the relay forked a room, if there is one.
@@ -126,18 +141,37 @@ impl Engine {
         if room.row.log.is_some_and(|point| point.id == log) {
             return Ok(());
         }
-        let left = room.row.log.map(|point| point.id);
-        if let Some(former) = std::mem::replace(&mut room.row.former, left)
-            && Some(former) != left
-        {
-            tx.delete_log(&former, 0)?;
-        }
-        room.row.log = Some(LogPoint::begin(log));
+        room.row.log = Some(end_of(tx.store(), &log)?);
         room.row.head = None;
-        room.row.log_began = room.length();
         let sync = self.rooms.sync(&room.id());
         (sync.fresh, sync.last_conflict, sync.evidence) = (false, None, None);
         Ok(())
+    }
+
+    /// Tells what a page is for somebody who has read a log up to `point`.
+    pub(super) fn classify(
+        tx: &Tx<'_, '_>,
+        point: &LogPoint,
+        page: &Page,
+    ) -> Result<(Read, LogHead), EngineError> {
+        let relay = tx.profile()?.relay;
+        let head = LogHead::verify(&page.head, &relay).map_err(|_| EngineError::RelayMisbehaved)?;
+        let count = page.entries.len() as u64;
+        if head.log != point.id {
+            return Err(EngineError::RelayMisbehaved);
+        }
+        let read = if head.length < point.length {
+            let is_beginning = hash_at(tx.store(), &point.id, head.length)? == Some(head.hash);
+            let length = head.length;
+            if is_beginning && count == 0 { Read::Loss { length } } else { Read::Fork }
+        } else if head.length == point.length + count
+            && point.hash.then_all(&page.entries) == head.hash
+        {
+            Read::Extends
+        } else {
+            Read::Fork
+        };
+        Ok((read, head))
     }
 
     /// Takes a page of the log that the room goes on in; its entries are settled if its head goes on from
@@ -148,25 +182,12 @@ impl Engine {
         room: &mut Room,
         page: &Page,
     ) -> Result<Read, EngineError> {
-        let relay = tx.profile()?.relay;
         let point = room.row.log.ok_or(EngineError::RelayMisbehaved)?;
-        let head = LogHead::verify(&page.head, &relay).map_err(|_| EngineError::RelayMisbehaved)?;
-        let count = page.entries.len() as u64;
-        if head.log != point.id {
-            return Err(EngineError::RelayMisbehaved);
-        }
-        if head.length < point.length {
-            let is_beginning = hash_at(tx.store(), &point.id, head.length)? == Some(head.hash);
-            return Ok(if is_beginning && count == 0 {
-                Read::Loss { length: head.length }
-            } else {
-                Read::Fork
-            });
-        }
-        if head.length != point.length + count || point.hash.then_all(&page.entries) != head.hash {
-            return Ok(Read::Fork);
-        }
+        let (read, head) = Self::classify(tx, &point, page)?;
         self.note_epoch(tx, room, head.epoch)?;
+        if read != Read::Extends {
+            return Ok(read);
+        }
         room.row.head = Some(page.head.clone());
         let mut hash = point.hash;
         for (number, entry) in (point.length..).zip(&page.entries) {
@@ -192,8 +213,9 @@ impl Engine {
         Ok(Read::Extends)
     }
 
-    /// The relay was set back to a backup: who joined an open room since is put there again.
-    fn note_epoch(
+    /// The relay was set back to a backup: every register is looked at, and who joined an open room since
+    /// is put there again.
+    pub(super) fn note_epoch(
         &mut self,
         tx: &Tx<'_, '_>,
         room: &mut Room,
@@ -201,7 +223,12 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let before = room.row.epoch;
         room.row.epoch = epoch.max(before);
-        if before == 0 || epoch <= before || room.row.kind == RoomKind::Private {
+        if before == 0 || epoch <= before {
+            return Ok(());
+        }
+        if room.row.kind == RoomKind::Private {
+            room.row.kept_at = Timestamp(0);
+            self.rooms.sync(&room.id()).looking = false;
             return Ok(());
         }
         room.row.statements_cursor = 0;
@@ -238,11 +265,15 @@ impl Engine {
                 Ok(now >= page.length)
             }
             Read::Loss { length } => {
-                self.give_back(tx, room, length)?;
+                if let Some(log) = room.row.log {
+                    self.give_back(tx, room, log.id, length)?;
+                }
                 Ok(true)
             }
             Read::Fork => {
-                self.rooms.sync(&room.id()).look_for_evidence();
+                if let Some(log) = room.row.log {
+                    self.rooms.sync(&room.id()).look_for_evidence(log.id);
+                }
                 Ok(true)
             }
         }
@@ -253,19 +284,21 @@ impl Engine {
         &mut self,
         tx: &mut Tx<'_, '_>,
         room: &mut Room,
+        log: LogId,
         from: u64,
     ) -> Result<(), EngineError> {
-        let Some(log) = room.row.log else { return Ok(()) };
         let sync = self.rooms.sync(&room.id());
-        if sync.gave_back.is_some_and(|last| from <= last) {
-            // It does not want it back: nothing can be ordered behind what it has.
-            sync.refused = true;
-            self.give_up_intents(tx, room, ErrorCode::Recovering);
+        if sync.gave_back.get(&log).is_some_and(|last| from <= *last) {
+            if room.current_log() == Some(log) {
+                // It does not want it back: nothing can be ordered behind what it has.
+                sync.refused = true;
+                self.give_up_intents(tx, room, ErrorCode::Recovering);
+            }
             return Ok(());
         }
-        sync.gave_back = Some(from);
+        sync.gave_back.insert(log, from);
         let (mut entries, mut size, mut found) = (Vec::new(), 0, None);
-        for row in entries_from(tx.store(), &log.id, from)? {
+        for row in entries_from(tx.store(), &log, from)? {
             size += row.entry.len();
             if size > MAX_GIVEN_BACK && found.is_some() {
                 break;
@@ -277,31 +310,46 @@ impl Engine {
         }
         let Some((head, count)) = found else { return Ok(()) };
         entries.truncate(count);
-        self.ask_room(tx, room.id(), Request::Recover { head, entries }, RoomAsk::GiveBack);
+        self.ask_room(tx, room.id(), Request::Recover { head, entries }, RoomAsk::GiveBack { log });
         Ok(())
     }
 
     /// The relay took back what it had lost, or did not.
-    pub(super) fn given_back(&mut self, room: &Room, answer: &Answer) -> Result<(), EngineError> {
-        let sync = self.rooms.sync(&room.id());
+    pub(super) fn given_back(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+        log: LogId,
+        answer: &Answer,
+    ) -> Result<(), EngineError> {
         match answer {
-            // Taken, or somebody else was faster: that shows when it is read again.
-            Answer::Appended(_) | Answer::Failure(_) => {
-                sync.fresh = false;
-                Ok(())
+            Answer::Appended(_) if room.row.kind == RoomKind::Private => {
+                // Those who had read to the end of what was left do not look again by themselves.
+                let message = MessageId::generate(tx.rng);
+                room.row.unsent.push(Unsent::Update { message, keys: false, only: None });
             }
-            _ => Err(EngineError::RelayMisbehaved),
+            Answer::Appended(_) | Answer::Failure(_) => {}
+            _ => return Err(EngineError::RelayMisbehaved),
         }
+        // Taken, or somebody else was faster: that shows when it is read again.
+        let is_current = room.current_log() == Some(log);
+        let sync = self.rooms.sync(&room.id());
+        if is_current {
+            sync.fresh = false;
+        } else {
+            sync.looks.push(RegisterId::from_bytes(*log.as_bytes()));
+        }
+        Ok(())
     }
 
     /// Asks for the next page of another branch, from its beginning.
     pub(super) fn ask_for_evidence(&mut self, tx: &mut Tx<'_, '_>, room: &Room) -> bool {
         let sync = self.rooms.sync(&room.id());
-        let (Some(evidence), Some(log)) = (&sync.evidence, room.row.log) else { return false };
-        let from = evidence.entries.len() as u64;
+        let Some(evidence) = &sync.evidence else { return false };
+        let (log, from) = (evidence.log, evidence.entries.len() as u64);
         let request = match room.row.kind {
             RoomKind::Private => {
-                let register = crate::ids::RegisterId::from_bytes(*log.id.as_bytes());
+                let register = RegisterId::from_bytes(*log.as_bytes());
                 Request::ReadRegister { register, from }
             }
             RoomKind::Open => {
@@ -349,11 +397,13 @@ impl Engine {
         let Some(mut evidence) = self.rooms.sync(&id).evidence.take() else { return Ok(()) };
         let is_empty = page.entries.is_empty();
         evidence.entries.extend(page.entries);
-        evidence.head = Some(page.head.clone());
         let branch = Branch { head: page.head, entries: evidence.entries.clone() };
         let relay = tx.profile()?.relay;
         // A head without the entries that lead to it is no log.
-        branch.check(&relay).map_err(|_| EngineError::RelayMisbehaved)?;
+        let head = branch.check(&relay).map_err(|_| EngineError::RelayMisbehaved)?;
+        if head.log != evidence.log {
+            return Err(EngineError::RelayMisbehaved);
+        }
         let size: usize = evidence.entries.iter().map(Bytes::len).sum();
         if page.length > branch.entries.len() as u64 && size < MAX_EVIDENCE {
             if is_empty {
@@ -362,10 +412,10 @@ impl Engine {
             self.rooms.sync(&id).evidence = Some(evidence);
             return Ok(());
         }
-        let Some(ours) = own_branch(tx.store(), room)? else { return Ok(()) };
+        let Some(ours) = own_branch(tx.store(), &evidence.log)? else { return Ok(()) };
         let proof = ForkProof { relay, ours, theirs: branch };
         match proof.check() {
-            Ok((_, shared)) => self.forked(tx, room, &proof, shared),
+            Ok((log, shared)) => self.forked(tx, room, &proof, (log, shared)),
             Err(_) => {
                 // It goes on from ours by now, or is a beginning of it.
                 self.rooms.sync(&id).fresh = false;
@@ -380,43 +430,43 @@ impl Engine {
         tx: &mut Tx<'_, '_>,
         room: &mut Room,
         proof: &ForkProof,
-        shared: u64,
+        place: (LogId, u64),
     ) -> Result<(), EngineError> {
         let id = room.id();
         if !std::mem::replace(&mut room.row.forked, true) {
             tx.event(Event::RoomForked { room: room.reference() });
         }
         tx.save_fork(&id, encode_fork_proof(proof));
-        self.resume(tx, room, &proof.theirs, shared)?;
+        self.resume(tx, room, &proof.theirs, place)?;
         if self.rooms.sync(&id).resumes.is_some() && room.row.forked {
-            self.sign_resume(tx, room, &proof.theirs, shared)?;
+            self.sign_resume(tx, room, &proof.theirs, place)?;
         }
         Ok(())
     }
 
-    /// Folds a branch of the current log; returns its chain, the one where it leaves ours, and that one's
+    /// Folds a branch of a log; returns its chain, the one where it leaves ours, and that one's
     /// length.
     fn fold_branch(
         tx: &Tx<'_, '_>,
         room: &Room,
         branch: &Branch,
-        shared: u64,
+        (log, shared): (LogId, u64),
     ) -> Result<Option<(Chain, Chain)>, EngineError> {
-        let (Some(log), Some(ours)) = (room.row.log, &room.chain) else { return Ok(None) };
-        let mut chain = ours.first(room.row.log_began).ok();
+        let Some(ours) = &room.chain else { return Ok(None) };
+        let mut chain = ours.first(room.events_before(&log)).ok();
         let mut ancestor = chain.clone();
         'entries: for (position, entry) in (0..).zip(&branch.entries) {
             if position == shared {
                 ancestor.clone_from(&chain);
             }
-            for event in events_in(tx, room, &log.id, position, entry)? {
+            for event in events_in(tx, room, &log, position, entry)? {
                 match &mut chain {
                     Some(chain) => drop(chain.append(event)),
                     None if event.room() == room.id() => chain = Chain::create(event).ok(),
                     None => {}
                 }
                 let register = chain.as_ref().and_then(|chain| chain.state().register());
-                if register.is_some_and(|register| LogId::from(register) != log.id) {
+                if register.is_some_and(|register| LogId::from(register) != log) {
                     break 'entries;
                 }
             }
@@ -431,30 +481,29 @@ impl Engine {
         tx: &mut Tx<'_, '_>,
         room: &mut Room,
         branch: &Branch,
-        shared: u64,
+        (log, shared): (LogId, u64),
     ) -> Result<(), EngineError> {
-        let Some((chain, ancestor)) = Self::fold_branch(tx, room, branch, shared)? else {
+        let Some((chain, ancestor)) = Self::fold_branch(tx, room, branch, (log, shared))? else {
             return Ok(());
         };
-        let (Some(point), Some(ours)) = (room.row.log, room.chain.clone()) else { return Ok(()) };
+        let (point, Some(ours)) = (end_of(tx.store(), &log)?, room.chain.clone()) else {
+            return Ok(());
+        };
         let is_owner = |chain: &Chain, user| chain.state().role(&user) == Some(Role::Owner);
         let parted = ancestor.head().0 + 1;
         let resumes = |event: &RoomEvent| -> Result<bool, EngineError> {
-            let (Act::Resume { log, length, hash }, Some(user)) =
+            let (Act::Resume { log: named, length, hash }, Some(user)) =
                 (event.act(), event.actor().user())
             else {
                 return Ok(false);
             };
             // The owner may have read more of what is abandoned than we did, or less: what we have of it
             // must be the same.
-            let is_ours = *log == point.id
+            let is_ours = *named == log
                 && *length > shared
-                && (*length > point.length || hash_at(tx.store(), log, *length)? == Some(*hash));
-            let before = chain.first(event.seq()).ok();
-            Ok(is_ours
-                && is_owner(&ancestor, user)
-                && is_owner(&ours, user)
-                && before.is_some_and(|chain| is_owner(&chain, user)))
+                && (*length > point.length || hash_at(tx.store(), &log, *length)? == Some(*hash));
+            // Where it stands its author owns the room, or it would not be in the chain.
+            Ok(is_ours && is_owner(&ancestor, user) && is_owner(&ours, user))
         };
         let mut is_resumed = false;
         for event in chain.events_from(parted) {
@@ -465,15 +514,18 @@ impl Engine {
         }
         let relay = tx.profile()?.relay;
         let Ok(head) = branch.check(&relay) else { return Ok(()) };
-        tx.delete_log(&point.id, shared)?;
-        let mut hash = hash_at(tx.store(), &point.id, shared)?.unwrap_or(head.hash);
+        for later in room.logs().into_iter().skip_while(|other| *other != log).skip(1) {
+            tx.delete_log(&later, 0)?;
+        }
+        tx.delete_log(&log, shared)?;
+        let mut hash = hash_at(tx.store(), &log, shared)?.unwrap_or(head.hash);
         let skip = usize::try_from(shared).unwrap_or(usize::MAX);
         for (number, entry) in (shared..).zip(branch.entries.iter().skip(skip)) {
             hash = hash.then(entry);
             let head = (number + 1 == head.length).then(|| branch.head.clone());
-            tx.save_log_entry(&point.id, number, &LogEntry { entry: entry.clone(), hash, head });
+            tx.save_log_entry(&log, number, &LogEntry { entry: entry.clone(), hash, head });
         }
-        room.row.log = Some(LogPoint { id: point.id, length: head.length, hash: head.hash });
+        room.row.log = Some(LogPoint { id: log, length: head.length, hash: head.hash });
         room.row.head = Some(branch.head.clone());
         room.row.forked = false;
         room.row.attempt.clear();
@@ -493,6 +545,7 @@ impl Engine {
         Self::settle_standing(room, &own);
         let sync = self.rooms.sync(&room.id());
         (sync.fresh, sync.refused, sync.last_conflict) = (false, false, None);
+        sync.looks.clear();
         Ok(())
     }
 
@@ -502,16 +555,22 @@ impl Engine {
         tx: &mut Tx<'_, '_>,
         room: &mut Room,
         branch: &Branch,
-        shared: u64,
+        (log, shared): (LogId, u64),
     ) -> Result<(), EngineError> {
         let id = room.id();
-        let folded = Self::fold_branch(tx, room, branch, shared)?;
-        let (Some((chain, ancestor)), Some(point)) = (folded, room.row.log) else { return Ok(()) };
+        let point = end_of(tx.store(), &log)?;
+        let Some((chain, ancestor)) = Self::fold_branch(tx, room, branch, (log, shared))? else {
+            return Ok(());
+        };
+        if chain.state().register().is_some_and(|register| LogId::from(register) != log) {
+            self.finish_resume(tx, room, Err(RoomFailure::MovedOn));
+            return Ok(());
+        }
         let profile = tx.profile()?;
         let (Some(actor), Some(signer)) = (own_actor(&profile), signer(&profile)) else {
             return Err(EngineError::AccountClosed);
         };
-        let act = Act::Resume { log: point.id, length: point.length, hash: point.hash };
+        let act = Act::Resume { log, length: point.length, hash: point.hash };
         let owns = |chain: &Chain| chain.state().role(&profile.user()) == Some(Role::Owner);
         let refusal = if owns(&ancestor) && room.chain.as_ref().is_some_and(owns) {
             chain.state().check(&actor, &act).err()
@@ -530,17 +589,18 @@ impl Engine {
         match room.row.kind {
             RoomKind::Open => {
                 let signed = event.signed().clone();
-                self.ask_room(tx, id, Request::AppendRoom(signed), RoomAsk::Resume);
+                self.ask_room(tx, id, Request::AppendRoom(signed), RoomAsk::Resume { log });
             }
             RoomKind::Private => {
-                let Some(secret) = room.current_secret() else { return Ok(()) };
+                let secret = room.row.secrets.iter().find(|secret| LogId::from(secret.id()) == log);
+                let Some(secret) = secret else { return Ok(()) };
                 let events = crate::wire::room::encode_register_entry(&[event.signed()]);
                 let Ok((write_key, entry, proof)) = secret.seal(position, &events, tx.rng) else {
                     return Ok(());
                 };
                 let entry = Bytes::from(entry);
                 let request = Request::AppendRegister { write_key, position, entry, proof };
-                self.ask_room(tx, id, request, RoomAsk::Resume);
+                self.ask_room(tx, id, request, RoomAsk::Resume { log });
             }
         }
         Ok(())
@@ -551,12 +611,13 @@ impl Engine {
         &mut self,
         tx: &mut Tx<'_, '_>,
         room: &Room,
+        log: LogId,
         answer: &Answer,
     ) -> Result<(), EngineError> {
         match answer {
             Answer::Appended(_) => {
                 self.finish_resume(tx, room, Ok(()));
-                self.rooms.sync(&room.id()).look_for_evidence();
+                self.rooms.sync(&room.id()).evidence = Some(Evidence::of(log));
                 Ok(())
             }
             Answer::Failure(Failure { code: ErrorCode::Conflict, .. }) => {
@@ -593,9 +654,14 @@ impl Engine {
             Some(false) => return Err(RoomFailure::NotForked.into()),
             Some(true) => {}
         }
+        let proof = fork_proof(tx.store(), &id)?.and_then(|proof| proof.check().ok());
+        let current = self.look_room(tx, &id, Room::current_log)?.flatten();
+        let log = proof.map(|(log, _)| log).or(current);
         let sync = self.rooms.sync(&id);
         sync.resumes = Some(ticket);
-        sync.look_for_evidence();
+        if let Some(log) = log {
+            sync.look_for_evidence(log);
+        }
         self.rooms.touch(&id, Freshness::Same);
         self.drive_rooms(tx)
     }
@@ -606,11 +672,10 @@ impl Engine {
         room: &Room,
         said: &LogPoint,
     ) -> Result<bool, EngineError> {
-        let Some(own) = room.row.log.filter(|own| own.id == said.id) else { return Ok(false) };
-        if said.length > own.length {
+        if !room.logs().contains(&said.id) {
             return Ok(false);
         }
-        let known = hash_at(tx.store(), &own.id, said.length)?;
+        let known = hash_at(tx.store(), &said.id, said.length)?;
         Ok(known.is_some_and(|known| known != said.hash))
     }
 
@@ -622,17 +687,15 @@ impl Engine {
         shown: ShownLog,
     ) -> Result<(), EngineError> {
         let relay = tx.profile()?.relay;
-        let (Some(own), Ok(head)) = (room.row.log, LogHead::verify(&shown.head, &relay)) else {
-            return Ok(());
-        };
+        let Ok(head) = LogHead::verify(&shown.head, &relay) else { return Ok(()) };
         let point = LogPoint { id: head.log, length: head.length, hash: head.hash };
-        if head.log != own.id || !Self::contradicts(tx, room, &point)? {
+        if !Self::contradicts(tx, room, &point)? {
             return Ok(());
         }
         if !std::mem::replace(&mut room.row.forked, true) {
             tx.event(Event::RoomForked { room: room.reference() });
         }
-        let Some(ours) = own_branch(tx.store(), room)? else { return Ok(()) };
+        let Some(ours) = own_branch(tx.store(), &head.log)? else { return Ok(()) };
         let from = usize::try_from(shown.from).unwrap_or(usize::MAX);
         let mut entries: Vec<Bytes> = ours.entries.iter().take(from).cloned().collect();
         entries.extend(shown.entries);

@@ -70,12 +70,14 @@ pub(super) enum RoomAsk {
     Read { register: RegisterId },
     /// Our entry in a register.
     Append { register: RegisterId, entry: Bytes },
+    /// A register that the room has left, to see whether the relay still has it.
+    Look { register: RegisterId },
     /// What the relay lost of a log.
-    GiveBack,
+    GiveBack { log: LogId },
     /// Another branch of a log, from its beginning.
     Evidence,
     /// The owner's word in another branch.
-    Resume,
+    Resume { log: LogId },
     /// The record of a member.
     Record { user: UserId },
     /// An administrator's command.
@@ -104,8 +106,14 @@ pub(super) struct Sync {
     /// The other branch, while it is read; once on a connection.
     evidence: Option<log::Evidence>,
     looked_for_evidence: bool,
-    /// From where the relay was given back what it lost.
-    gave_back: Option<u64>,
+    /// From where the relay was given back what it lost of each log.
+    gave_back: BTreeMap<LogId, u64>,
+    /// Registers that the room has left and that are to be looked at, the next one last.
+    looks: Vec<RegisterId>,
+    /// All of them are.
+    looking: bool,
+    /// The one before the current one was looked at, since the relay does not know that.
+    walked: bool,
     /// Somebody handed on secrets of a room that we are out of.
     hinted: bool,
     /// Our join is put again with the counter that it has.
@@ -136,9 +144,9 @@ impl Sync {
     }
 
     /// The relay showed something that contradicts what it signed: all of it is read.
-    fn look_for_evidence(&mut self) {
+    fn look_for_evidence(&mut self, log: LogId) {
         if self.resumes.is_some() || !std::mem::replace(&mut self.looked_for_evidence, true) {
-            self.evidence = Some(log::Evidence::default());
+            self.evidence = Some(log::Evidence::of(log));
         }
         self.fresh = true;
     }
@@ -308,7 +316,7 @@ impl Engine {
         if is_known || room.row.wanted.is_some() || has_history {
             self.put_room(tx, room);
         } else {
-            tx.delete_room(id)?;
+            tx.delete_room(id, &room.logs())?;
         }
         Ok(())
     }
@@ -400,9 +408,10 @@ impl Engine {
             RoomAsk::Append { register, entry } => {
                 self.register_appended(tx, &mut room, (register, entry), answer)?;
             }
-            RoomAsk::GiveBack => self.given_back(&room, &answer)?,
+            RoomAsk::Look { register } => self.looked(tx, &mut room, register, answer)?,
+            RoomAsk::GiveBack { log } => self.given_back(tx, &mut room, log, &answer)?,
             RoomAsk::Evidence => self.evidence_answered(tx, &mut room, answer)?,
-            RoomAsk::Resume => self.resume_appended(tx, &room, &answer)?,
+            RoomAsk::Resume { log } => self.resume_appended(tx, &room, log, &answer)?,
             _ => return Err(EngineError::RelayMisbehaved),
         }
         let sync = self.rooms.sync(&id);

@@ -154,11 +154,11 @@ impl Engine {
             }
             Answer::Failure(Failure { code: ErrorCode::UnknownRoom, .. })
                 if room.row.log.is_some_and(|log| log.length > 0)
-                    && self.rooms.sync(&id).gave_back.is_none() =>
+                    && self.rooms.sync(&id).gave_back.is_empty() =>
             {
                 // It lost the room, unless its operator took it away.
                 self.rooms.sync(&id).fresh = true;
-                self.give_back(tx, room, 0)
+                self.give_back(tx, room, LogId::from(id), 0)
             }
             Answer::Failure(Failure { code, .. }) => {
                 let sync = self.rooms.sync(&id);
@@ -183,8 +183,9 @@ impl Engine {
         answer: Answer,
     ) -> Result<(), EngineError> {
         let id = room.id();
-        let is_create = room.row.standing == RoomStanding::Outside && room.row.wanted.is_some();
         let length = room.row.log.map_or(0, |log| log.length);
+        // Nothing of it was ordered before: it is our own room that begins.
+        let is_create = length == 0;
         match answer {
             Answer::Appended(head) => {
                 let Some(own) = room.row.attempt.first() else { return Ok(()) };

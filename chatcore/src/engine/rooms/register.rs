@@ -5,9 +5,9 @@ use bytes::Bytes;
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, Pending};
 use super::loaded::Room;
-use super::log::{Page, Read};
+use super::log::{Page, Read, end_of};
 use super::{MOVE_PATIENCE, RoomAsk};
-use crate::ids::{LogId, MessageId, RegisterId, UserId};
+use crate::ids::{DAY, LogId, MessageId, RegisterId, UserId};
 use crate::keys::Signed;
 use crate::membership::{Act, CHECKPOINT_EVERY, Event as RoomEvent, Role, RoomKind, RoomState};
 use crate::room::RegisterSecret;
@@ -18,6 +18,10 @@ use crate::wire::room::encode_register_entry;
 
 /// Entries of a register after which the room goes on in another one.
 const NEARLY_FULL: u64 = MAX_ENTRIES - 256;
+
+/// Milliseconds after which the registers that a room has left are read again. The relay deletes what
+/// nobody reads for 180 days.
+const KEEP_EVERY: u64 = 7 * DAY;
 
 impl Engine {
     /// Does the next thing in a private room: read, order, move, fan out.
@@ -53,11 +57,13 @@ impl Engine {
             return Self::drop_invitation(tx, room);
         }
         self.judge_held(tx, room)?;
+        if self.look_back(tx, room)? {
+            return Ok(());
+        }
         if self.rooms.sync(&id).refused || self.rooms.sync(&id).acts_at.is_some() {
             return self.drive_unsent(tx, room);
         }
-        if room.row.log_began == 0
-            && room.row.log.is_some_and(|log| log.length == 0)
+        if room.row.log.is_some_and(|log| log.length == 0 && room.events_before(&log.id) == 0)
             && let Some(create) = room.chain.as_ref().and_then(|chain| chain.event(0)).cloned()
         {
             return self.append(tx, room, &secret, &[create]);
@@ -68,6 +74,65 @@ impl Engine {
             return self.append(tx, room, &secret, &events);
         }
         self.drive_unsent(tx, room)
+    }
+
+    /// Looks at a register that the room has left: what the relay lost of it is given back, and what it
+    /// has it keeps for whoever joins. Tells whether one is being read.
+    fn look_back(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room) -> Result<bool, EngineError> {
+        let id = room.id();
+        let is_due = tx.now.since(room.row.kept_at) >= KEEP_EVERY;
+        if is_due && room.row.standing == RoomStanding::Member {
+            let sync = self.rooms.sync(&id);
+            if !std::mem::replace(&mut sync.looking, true) {
+                sync.looks = room.registers();
+                sync.looks.pop();
+            } else if sync.looks.is_empty() {
+                (room.row.kept_at, sync.looking) = (tx.now, false);
+            }
+        }
+        let Some(register) = self.rooms.sync(&id).looks.pop() else { return Ok(false) };
+        let from = end_of(tx.store(), &LogId::from(register))?.length;
+        let request = Request::ReadRegister { register, from };
+        self.ask_room(tx, id, request, RoomAsk::Look { register });
+        Ok(true)
+    }
+
+    /// The relay lost something of a register: it may have lost the end of the one before as well.
+    fn look_before(&mut self, room: &Room, register: RegisterId) {
+        let before = room.registers().into_iter().take_while(|other| *other != register).last();
+        let sync = self.rooms.sync(&room.id());
+        sync.looks.extend(before.filter(|before| !sync.looks.contains(before)));
+    }
+
+    /// A register that the room has left was looked at.
+    pub(super) fn looked(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+        register: RegisterId,
+        answer: Answer,
+    ) -> Result<(), EngineError> {
+        let log = LogId::from(register);
+        let own = end_of(tx.store(), &log)?;
+        let from = match answer {
+            Answer::RegisterEntries { length, entries, head } => {
+                let (read, head) = Self::classify(tx, &own, &Page { head, entries, length })?;
+                self.note_epoch(tx, room, head.epoch)?;
+                match read {
+                    Read::Extends => return Ok(()),
+                    Read::Loss { length } => length,
+                    Read::Fork => {
+                        self.rooms.sync(&room.id()).look_for_evidence(log);
+                        return Ok(());
+                    }
+                }
+            }
+            Answer::Failure(Failure { code: ErrorCode::UnknownRegister, .. }) => 0,
+            Answer::Failure(_) => return Ok(()),
+            _ => return Err(EngineError::RelayMisbehaved),
+        };
+        self.look_before(room, register);
+        if own.length > 0 { self.give_back(tx, room, log, from) } else { Ok(()) }
     }
 
     /// An invitation that was taken back, or never true. What was said in the room before stays.
@@ -153,8 +218,11 @@ impl Engine {
             Answer::Failure(Failure { code: ErrorCode::UnknownRegister, .. }) => {
                 let sync = self.rooms.sync(&id);
                 (sync.fresh, sync.was_read) = (true, true);
+                if !std::mem::replace(&mut sync.walked, true) {
+                    self.look_before(room, register);
+                }
                 if log.length > 0 {
-                    return self.give_back(tx, room, 0);
+                    return self.give_back(tx, room, log.id, 0);
                 }
                 if room.chain.is_none() {
                     room.row.standing = RoomStanding::Outside;

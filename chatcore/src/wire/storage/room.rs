@@ -37,9 +37,8 @@ pub(crate) fn encode_room(room: &RoomRow) -> Zeroizing<Vec<u8>> {
             hash: log.hash.as_bytes().to_vec(),
         }),
         head: room.head.as_ref().map(signed_into),
-        former: room.former.map_or_else(Vec::new, |log| log.as_bytes().to_vec()),
         epoch: room.epoch,
-        log_began: room.log_began,
+        kept_at: room.kept_at.0,
         forked: room.forked,
         statements_cursor: room.statements_cursor,
         own_counter: room.own_counter,
@@ -90,7 +89,6 @@ fn room_row(pb: &pb::Room) -> Result<RoomRow, WireError> {
     let intent = |i: &pb::RoomIntent| -> Result<_, WireError> {
         Ok(Intent { number: i.counter, act: decode_act(&i.act)? })
     };
-    let log_id = |id| array(id, "log").map(LogId::from_bytes);
     Ok(RoomRow {
         id: room_from(&pb.id)?.ok_or(WireError::Missing("id"))?,
         kind: if pb.open { RoomKind::Open } else { RoomKind::Private },
@@ -106,9 +104,8 @@ fn room_row(pb: &pb::Room) -> Result<RoomRow, WireError> {
         prepared: (!pb.prepared.is_empty()).then(|| secret(&pb.prepared)).transpose()?,
         log: pb.log.as_ref().map(point).transpose()?,
         head: pb.head.clone().map(signed_from).transpose()?,
-        former: present(&pb.former).map(log_id).transpose()?,
         epoch: pb.epoch,
-        log_began: pb.log_began,
+        kept_at: Timestamp(pb.kept_at),
         forked: pb.forked,
         statements_cursor: pb.statements_cursor,
         own_counter: pb.own_counter,
