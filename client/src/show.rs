@@ -309,12 +309,13 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
             ))
         }
         Event::RoomForked { room } => {
-            let room = render::quoted(&render::name(&room.name));
+            let room = render::name(&room.name);
             loud(format!(
                 "WARNING: the relay took back what it had signed in #{room}, or signed something \
-                 else for others. What you saw first is kept. Proof: chat room proof {room}; \
-                 more: {} {room}",
-                context.output.how("chat room show", "!who")
+                 else for others. What you saw first is kept. Proof: chat room proof {0}; \
+                 more: {1} {0}",
+                render::quoted(&room),
+                context.output.how("chat room show", "!who"),
             ))
         }
         Event::RoomResumed { room, lost } => {

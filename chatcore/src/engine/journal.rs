@@ -9,7 +9,7 @@ use super::rooms::{RefusedBecause, reference, room_news};
 use super::{EngineError, Event};
 use crate::ids::{Conversation, MessageId, UserId};
 use crate::keys::Nickname;
-use crate::membership::Announcement;
+use crate::membership::{Announcement, Event as RoomEvent};
 use crate::store::rows::{Contact, HistoryEntry, JournalEntry, JournalKind};
 use crate::store::{Direction, Key, Store, Table};
 use crate::wire::content::{Body, ReceiptKind};
@@ -63,9 +63,10 @@ pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
             about = Some(room.id);
             (NOBODY, JournalKind::RoomForked)
         }
-        Event::RoomResumed { room, .. } => {
+        Event::RoomResumed { room, lost } => {
             about = Some(room.id);
-            (NOBODY, JournalKind::RoomResumed)
+            let lost = lost.iter().map(|event| event.signed().clone()).collect();
+            (NOBODY, JournalKind::RoomResumed(lost))
         }
         Event::RoomDelivered { room, message } => {
             about = Some(*room);
@@ -149,9 +150,10 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
             return Ok(room.map(|room| Event::RoomInvited { room, by: entry.peer }));
         }
         (JournalKind::RoomForked, _) => return Ok(room.map(|room| Event::RoomForked { room })),
-        (JournalKind::RoomResumed, _) => {
-            // What was lost was told when it happened; the proof has it.
-            return Ok(room.map(|room| Event::RoomResumed { room, lost: Vec::new() }));
+        (JournalKind::RoomResumed(lost), _) => {
+            let lost = lost.iter().cloned().filter_map(|event| RoomEvent::restore(event).ok());
+            let lost = lost.collect();
+            return Ok(room.map(|room| Event::RoomResumed { room, lost }));
         }
         (JournalKind::RoomDelivered(message), Some(id)) => {
             return Ok(Some(Event::RoomDelivered { room: id, message: *message }));
@@ -236,7 +238,7 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
         JournalKind::RoomNews(_)
         | JournalKind::RoomInvited
         | JournalKind::RoomForked
-        | JournalKind::RoomResumed
+        | JournalKind::RoomResumed(_)
         | JournalKind::RoomDelivered(_)
         | JournalKind::Announced(_)
         | JournalKind::RoomGone

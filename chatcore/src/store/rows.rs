@@ -497,7 +497,7 @@ pub(crate) enum JournalKind {
     RoomNews(EventHash),
     RoomInvited,
     RoomForked,
-    RoomResumed,
+    RoomResumed(Vec<Signed>),
     RoomDelivered(MessageId),
     MessageRefused(u8),
     Announced(Signed),

@@ -83,6 +83,22 @@ fn a_register_takes_back_only_what_leads_to_the_hash() {
             (Timestamp(1), NOW),
         );
         assert_eq!(waits, Ok(Appended::Recovering), "what was brought back is as old as the rest");
+        // Set aside, it takes nothing until it is what it was.
+        registers.sweep(NOW.plus(1)).unwrap();
+        assert_eq!(registers.read(&id, 0, 100, NOW), Ok(None));
+        let payer = (&BOB, RegisterQuota { entries: 9, registers: 9 });
+        let append = |position| {
+            let entry = (position, entries[3].clone());
+            registers.append(&id, payer, entry, (Timestamp(0), NOW)).unwrap()
+        };
+        assert_eq!(append(0), Appended::Recovering);
+        let other: Vec<_> = [9, 2, 3, 4].map(|byte| Bytes::from(vec![byte; 10])).to_vec();
+        let end = (4, LogHash::begin(&LogId::from(id)).then_all(&other));
+        assert!(!registers.recover(&id, &ALICE, other, end, NOW).unwrap(), "another branch");
+        assert!(recover(0, 2, (2, hash(2))));
+        assert_eq!(append(2), Appended::Recovering, "not whole yet");
+        assert!(recover(2, 4, (4, hash(4))));
+        assert!(matches!(append(4), Appended::Stored(_)));
         assert_eq!(registers.epoch(), Ok(Epoch { number: 1, began: Timestamp(0) }));
         let next = Epoch { number: 2, began: NOW };
         registers.set_epoch(next).unwrap();

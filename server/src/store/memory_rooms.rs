@@ -20,6 +20,8 @@ pub(super) struct MemoryRooms(Arc<Mutex<Tables>>);
 #[derive(Default)]
 struct Tables {
     registers: BTreeMap<RegisterId, Register>,
+    /// Registers that were set aside: entries they had, and what they came to.
+    aside: BTreeMap<RegisterId, (usize, LogHash)>,
     rooms: BTreeMap<RoomId, StoredRoom>,
     lobby: Option<RoomId>,
     announcements: BTreeMap<u64, StoredAnnouncement>,
@@ -54,6 +56,9 @@ impl Registers for MemoryRooms {
         (recovering, now): (Timestamp, Timestamp),
     ) -> Result<Appended, StoreError> {
         let mut tables = lock(&self.0);
+        if tables.aside.contains_key(register) {
+            return Ok(Appended::Recovering);
+        }
         let owned = tables.registers.values().filter(|r| r.owner == *user).count();
         let is_new = !tables.registers.contains_key(register);
         if is_new && position != 0 {
@@ -92,14 +97,22 @@ impl Registers for MemoryRooms {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut tables = lock(&self.0);
+        let was_aside = tables.aside.get(register).copied();
         let begun = Timestamp(0);
         let fresh = || Register { owner: *user, entries: Vec::new(), touched: now, begun };
         let stored = tables.registers.entry(*register).or_insert_with(fresh);
         let begin = stored.hash_at(register, usize::MAX);
         let is_whole = (stored.entries.len() + entries.len()) as u64 == length;
-        let fits = is_whole && begin.then_all(&entries) == hash;
+        // What stands before its former end must be what stood there.
+        let was = was_aside.filter(|(had, _)| *had as u64 <= length);
+        let is_same = was.is_none_or(|(had, had_hash)| {
+            let before = had.saturating_sub(stored.entries.len());
+            begin.then_all(entries.get(..before).unwrap_or(&entries)) == had_hash
+        });
+        let fits = is_whole && is_same && begin.then_all(&entries) == hash;
         if fits {
             stored.entries.extend(entries);
+            was.and_then(|_| tables.aside.remove(register));
         } else if stored.entries.is_empty() {
             tables.registers.remove(register);
         }
@@ -142,7 +155,16 @@ impl Registers for MemoryRooms {
     }
 
     fn sweep(&self, oldest: Timestamp) -> Result<(), StoreError> {
-        lock(&self.0).registers.retain(|_, register| register.touched >= oldest);
+        let mut tables = lock(&self.0);
+        let Tables { registers, aside, .. } = &mut *tables;
+        registers.retain(|id, register| {
+            let is_used = register.touched >= oldest;
+            let length = register.entries.len();
+            if !is_used && aside.get(id).is_none_or(|(had, _)| *had <= length) {
+                aside.insert(*id, (length, register.hash_at(id, length)));
+            }
+            is_used
+        });
         Ok(())
     }
 }

@@ -17,7 +17,7 @@ pub enum Appended {
     Full,
     /// The user has begun as many registers as allowed.
     OverQuota,
-    /// The register was begun before the relay was set back, and waits for what it lost.
+    /// The register was begun before the relay was set back, or was set aside, and waits for what it had.
     Recovering,
 }
 
@@ -68,8 +68,8 @@ pub trait Registers: Send + Sync {
         recovering_and_now: (Timestamp, Timestamp),
     ) -> Result<Appended, StoreError>;
 
-    /// Puts entries behind those that are there, if the register comes to `hash` at `length` with them;
-    /// tells whether it does. Nothing is stored otherwise.
+    /// Puts entries behind those that are there, if the register comes to `hash` at `length` with them,
+    /// and to what it came to before it was set aside; tells whether it does. Nothing is stored otherwise.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -107,7 +107,8 @@ pub trait Registers: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<RegisterPage>, StoreError>;
 
-    /// Deletes registers that nobody read or wrote since `oldest`.
+    /// Sets registers aside that nobody read or wrote since `oldest`: of them only length and hash stay,
+    /// so that nothing else is ever ordered in their places.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -86,7 +86,10 @@ pub(crate) fn encode_journal(entry: &JournalEntry) -> Zeroizing<Vec<u8>> {
         }
         JournalKind::RoomInvited => pb.kind = 15,
         JournalKind::RoomForked => pb.kind = 16,
-        JournalKind::RoomResumed => pb.kind = 25,
+        JournalKind::RoomResumed(lost) => {
+            pb.kind = 25;
+            pb.lost = lost.iter().map(signed_into).collect();
+        }
         JournalKind::RoomDelivered(message) => {
             pb.kind = 17;
             pb.message_id = message.as_bytes().to_vec();
@@ -130,7 +133,11 @@ pub(crate) fn decode_journal(bytes: &[u8]) -> Result<JournalEntry, WireError> {
         14 => JournalKind::RoomNews(EventHash::from_bytes(array(&pb.hash, "hash")?)),
         15 => JournalKind::RoomInvited,
         16 => JournalKind::RoomForked,
-        25 => JournalKind::RoomResumed,
+        25 => {
+            let lost =
+                pb.lost.iter().cloned().map(signed_from).collect::<Result<_, WireError>>()?;
+            JournalKind::RoomResumed(lost)
+        }
         17 => JournalKind::RoomDelivered(message()?),
         18 => JournalKind::MessageRefused(u8::try_from(pb.count).unwrap_or(0)),
         19 => JournalKind::Announced(signed_from(

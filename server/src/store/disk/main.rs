@@ -236,6 +236,7 @@ impl Moment {
             copy_table(&self.0, &tx, BLOBS)?;
             copy_table(&self.0, &tx, rooms::REGISTERS)?;
             copy_table(&self.0, &tx, rooms::ENTRIES)?;
+            copy_table(&self.0, &tx, rooms::ASIDE)?;
             copy_table(&self.0, &tx, rooms::OWNERS)?;
             copy_table(&self.0, &tx, rooms::EVENTS)?;
             copy_table(&self.0, &tx, rooms::STATEMENTS)?;

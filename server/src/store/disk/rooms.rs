@@ -20,6 +20,9 @@ pub(super) const REGISTERS: TableDefinition<&[u8; 32], &[u8; REGISTER_ROW]> =
     TableDefinition::new("registers");
 /// id ‖ position → what the register comes to with it ‖ entry.
 pub(super) const ENTRIES: TableDefinition<&[u8; 40], &[u8]> = TableDefinition::new("entries");
+/// Registers that were set aside: id → entries they had ‖ what they came to.
+pub(super) const ASIDE: TableDefinition<&[u8; 32], &[u8; ASIDE_ROW]> =
+    TableDefinition::new("registers_aside");
 /// owner → registers begun.
 pub(super) const OWNERS: TableDefinition<&[u8; 32], u32> = TableDefinition::new("register_owners");
 /// room ‖ seq → event.
@@ -44,6 +47,7 @@ pub(super) const AUDIT: TableDefinition<u64, &[u8]> = TableDefinition::new("audi
 
 const REGISTER_ROW: usize = 32 + 8 + 8 + 8;
 const HASH: usize = 32;
+const ASIDE_ROW: usize = 8 + HASH;
 const EPOCH: &str = "epoch";
 const EPOCH_BEGAN: &str = "epoch_began";
 const LOBBY_KEY: &str = "lobby";
@@ -55,6 +59,7 @@ const NO_LIMIT: u32 = u32::MAX;
 pub(super) fn prepare(tx: &WriteTransaction) -> Result<(), redb::Error> {
     tx.open_table(REGISTERS)?;
     tx.open_table(ENTRIES)?;
+    tx.open_table(ASIDE)?;
     tx.open_table(OWNERS)?;
     tx.open_table(EVENTS)?;
     tx.open_table(STATEMENTS)?;
@@ -110,6 +115,18 @@ impl RegisterRow {
     }
 }
 
+fn encode_aside(length: u64, hash: &LogHash) -> [u8; ASIDE_ROW] {
+    let mut row = [0; ASIDE_ROW];
+    let rest = put(&mut row, &length.to_be_bytes());
+    put(rest, hash.as_bytes());
+    row
+}
+
+fn decode_aside(row: &[u8; ASIDE_ROW]) -> (u64, LogHash) {
+    let mut row = row.as_slice();
+    (u64::from_be_bytes(take(&mut row)), LogHash::from_bytes(take(&mut row)))
+}
+
 type Entries<'txn> = redb::Table<'txn, &'static [u8; 40], &'static [u8]>;
 
 /// Returns what a register comes to with its first `length` entries.
@@ -154,6 +171,9 @@ impl Registers for Arc<MainDb> {
         self.write(move |tx| {
             let mut registers = tx.open_table(REGISTERS)?;
             let mut entries = tx.open_table(ENTRIES)?;
+            if tx.open_table(ASIDE)?.get(&id)?.is_some() {
+                return Ok(Appended::Recovering);
+            }
             let row = registers.get(&id)?.map(|v| RegisterRow::decode(v.value()));
             let mut row = match row {
                 Some(row) => row,
@@ -213,6 +233,16 @@ impl Registers for Arc<MainDb> {
             let begin = hash_at(&entries, &id, row.length)?;
             if row.length + new.len() as u64 != length || begin.then_all(&new) != hash {
                 return Ok(false);
+            }
+            let mut aside = tx.open_table(ASIDE)?;
+            let was_aside = aside.get(&id)?.map(|row| decode_aside(row.value()));
+            if let Some((had, had_hash)) = was_aside.filter(|(had, _)| *had <= length) {
+                // What stands before its former end must be what stood there.
+                let before = usize::try_from(had.saturating_sub(row.length)).unwrap_or(usize::MAX);
+                if begin.then_all(new.get(..before).unwrap_or(&new)) != had_hash {
+                    return Ok(false);
+                }
+                aside.remove(&id)?;
             }
             let mut hash = begin;
             for (position, entry) in (row.length..).zip(&new) {
@@ -298,13 +328,21 @@ impl Registers for Arc<MainDb> {
                 let (id, row) = row?;
                 let row = RegisterRow::decode(row.value());
                 if row.touched < oldest {
-                    old.push((*id.value(), row.owner));
+                    old.push((*id.value(), row));
                 }
             }
             let mut entries = tx.open_table(ENTRIES)?;
             let mut owners = tx.open_table(OWNERS)?;
-            for (id, owner) in old {
+            let mut aside = tx.open_table(ASIDE)?;
+            for (id, row) in old {
+                let owner = row.owner;
                 registers.remove(&id)?;
+                let was_longer =
+                    aside.get(&id)?.is_some_and(|had| decode_aside(had.value()).0 > row.length);
+                if !was_longer {
+                    let hash = hash_at(&entries, &id, row.length)?;
+                    aside.insert(&id, &encode_aside(row.length, &hash))?;
+                }
                 entries
                     .retain_in::<&[u8; 40], _>(&key40(&id, 0)..=&key40(&id, u64::MAX), |_, _| {
                         false
