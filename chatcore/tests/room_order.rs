@@ -468,6 +468,31 @@ fn newcomer_reads_through_every_register() {
     assert_eq!(alarms(&world), 0);
 }
 
+/// An invitation that was taken back leaves nothing that stands in the way of the next one.
+#[test]
+fn who_was_asked_in_and_not_any_more_can_be_asked_in_again() {
+    let (mut world, room) = three(914);
+    let peer = support::peer::Peer::new("dave", world.relay.public(), world.now, 4_043);
+    world.peers.push(peer);
+    world.connect(3);
+    world.run_until_quiet();
+    let dave = user(&world, 3);
+    let (now, name) = (world.now, world.peers[3].name.clone());
+    assert!(world.peers[0].command(now, Command::Lookup { ticket: 9, name }).is_ok());
+    world.run_until_quiet();
+    for _ in 0..2 {
+        act(&mut world, 0, room, Act::Invite { user: dave, role: Role::Member }).unwrap();
+        later(&mut world);
+        assert_eq!(view(&world, 3, room).standing, RoomStanding::Invited);
+        act(&mut world, 0, room, Act::Kick { user: dave, counter: 0 }).unwrap();
+        later(&mut world);
+        assert_eq!(query::room(&world.peers[3].store, &room).unwrap(), None);
+        assert_eq!(all_logs(&world, 3), []);
+    }
+    invite(&mut world, 0, room, 3, Role::Member);
+    assert_eq!(view(&world, 3, room).head, view(&world, 0, room).head);
+}
+
 /// The relay deletes registers that nobody reads; a room that lives has them all, for whoever joins.
 #[test]
 fn members_keep_the_registers_that_their_room_has_left() {

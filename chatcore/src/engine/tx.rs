@@ -375,7 +375,18 @@ impl<'c, 'a> Tx<'c, 'a> {
         self.changes.put(Key::new(Table::Rooms, row.id.as_bytes()), storage::encode_room(row));
     }
 
-    /// Deletes a room with its events and statements; what was said in it stays.
+    /// Deletes the rows of a group from a number on, those of this step as well.
+    fn delete_group(&mut self, table: Table, group: &[u8], from: u64) -> Result<(), EngineError> {
+        let stored = self.store.scan(table, group, from, Direction::Forward, usize::MAX)?;
+        let stored = stored.into_iter().map(|(number, _)| number);
+        let pending = self.changes.group(table, group).map(|(number, _)| number);
+        let all: Vec<u64> = stored.chain(pending.filter(|number| *number >= from)).collect();
+        for number in all {
+            self.changes.delete(Key::numbered(table, group, number));
+        }
+        Ok(())
+    }
+
     /// Deletes everything of a room and of its logs but its history.
     pub(super) fn delete_room(&mut self, room: &RoomId, logs: &[LogId]) -> Result<(), EngineError> {
         for log in logs {
@@ -383,11 +394,7 @@ impl<'c, 'a> Tx<'c, 'a> {
         }
         self.changes.delete(Key::new(Table::Rooms, room.as_bytes()));
         for table in [Table::RoomEvents, Table::RoomStatements, Table::Held, Table::RoomForks] {
-            let rows =
-                self.store.scan(table, room.as_bytes(), 0, Direction::Forward, usize::MAX)?;
-            for (number, _) in rows {
-                self.changes.delete(Key::numbered(table, room.as_bytes(), number));
-            }
+            self.delete_group(table, room.as_bytes(), 0)?;
         }
         Ok(())
     }
@@ -408,12 +415,7 @@ impl<'c, 'a> Tx<'c, 'a> {
 
     /// Deletes the entries of a log from a number on.
     pub(super) fn delete_log(&mut self, log: &LogId, from: u64) -> Result<(), EngineError> {
-        let group = log.as_bytes();
-        let rows = self.store.scan(Table::RoomLogs, group, from, Direction::Forward, usize::MAX)?;
-        for (number, _) in rows {
-            self.changes.delete(Key::numbered(Table::RoomLogs, group, number));
-        }
-        Ok(())
+        self.delete_group(Table::RoomLogs, log.as_bytes(), from)
     }
 
     pub(super) fn save_fork(&mut self, room: &RoomId, proof: Vec<u8>) {

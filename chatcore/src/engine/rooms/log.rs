@@ -141,7 +141,9 @@ impl Engine {
         if room.row.log.is_some_and(|point| point.id == log) {
             return Ok(());
         }
-        room.row.log = Some(end_of(tx.store(), &log)?);
+        // Of a branch that was abandoned nothing is left, nor of an invitation that was dropped.
+        tx.delete_log(&log, 0)?;
+        room.row.log = Some(LogPoint::begin(log));
         room.row.head = None;
         let sync = self.rooms.sync(&room.id());
         (sync.fresh, sync.last_conflict, sync.evidence) = (false, None, None);

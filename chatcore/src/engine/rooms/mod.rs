@@ -37,6 +37,7 @@ use super::{Engine, EngineError, Event, Link};
 use crate::ids::{DeviceAddress, LogId, MINUTE, RegisterId, RoomId, SECOND, Timestamp, UserId};
 use crate::membership::{RoomKind, RoomName};
 use crate::store::rows::RoomStanding;
+use crate::wire::content::LogPoint;
 use crate::wire::relay::Answer;
 
 /// Milliseconds between two questions to the same member about a room.
@@ -71,7 +72,7 @@ pub(super) enum RoomAsk {
     /// Our entry in a register.
     Append { register: RegisterId, entry: Bytes },
     /// A register that the room has left, to see whether the relay still has it.
-    Look { register: RegisterId },
+    Look { register: RegisterId, read: LogPoint },
     /// What the relay lost of a log.
     GiveBack { log: LogId },
     /// Another branch of a log, from its beginning.
@@ -408,7 +409,9 @@ impl Engine {
             RoomAsk::Append { register, entry } => {
                 self.register_appended(tx, &mut room, (register, entry), answer)?;
             }
-            RoomAsk::Look { register } => self.looked(tx, &mut room, register, answer)?,
+            RoomAsk::Look { register, read } => {
+                self.looked(tx, &mut room, (register, read), answer)?;
+            }
             RoomAsk::GiveBack { log } => self.given_back(tx, &mut room, log, &answer)?,
             RoomAsk::Evidence => self.evidence_answered(tx, &mut room, answer)?,
             RoomAsk::Resume { log } => self.resume_appended(tx, &room, log, &answer)?,

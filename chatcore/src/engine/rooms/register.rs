@@ -12,6 +12,7 @@ use crate::keys::Signed;
 use crate::membership::{Act, CHECKPOINT_EVERY, Event as RoomEvent, Role, RoomKind, RoomState};
 use crate::room::RegisterSecret;
 use crate::store::rows::{RoomStanding, Unsent};
+use crate::wire::content::LogPoint;
 use crate::wire::limits::MAX_ENTRIES;
 use crate::wire::relay::{Answer, ErrorCode, Failure, Request};
 use crate::wire::room::encode_register_entry;
@@ -91,9 +92,9 @@ impl Engine {
             }
         }
         let Some(register) = self.rooms.sync(&id).looks.pop() else { return Ok(false) };
-        let from = end_of(tx.store(), &LogId::from(register))?.length;
-        let request = Request::ReadRegister { register, from };
-        self.ask_room(tx, id, request, RoomAsk::Look { register });
+        let read = end_of(tx.store(), &LogId::from(register))?;
+        let request = Request::ReadRegister { register, from: read.length };
+        self.ask_room(tx, id, request, RoomAsk::Look { register, read });
         Ok(true)
     }
 
@@ -109,11 +110,10 @@ impl Engine {
         &mut self,
         tx: &mut Tx<'_, '_>,
         room: &mut Room,
-        register: RegisterId,
+        (register, own): (RegisterId, LogPoint),
         answer: Answer,
     ) -> Result<(), EngineError> {
         let log = LogId::from(register);
-        let own = end_of(tx.store(), &log)?;
         let from = match answer {
             Answer::RegisterEntries { length, entries, head } => {
                 let (read, head) = Self::classify(tx, &own, &Page { head, entries, length })?;
@@ -136,10 +136,13 @@ impl Engine {
     }
 
     /// An invitation that was taken back, or never true. What was said in the room before stays.
-    fn drop_invitation(tx: &Tx<'_, '_>, room: &mut Room) -> Result<(), EngineError> {
+    fn drop_invitation(tx: &mut Tx<'_, '_>, room: &mut Room) -> Result<(), EngineError> {
         room.row.standing = RoomStanding::Outside;
         if tx.next_number(crate::store::Table::History, room.id().as_bytes())? == 1 {
-            room.chain = None;
+            for log in room.logs() {
+                tx.delete_log(&log, 0)?;
+            }
+            (room.chain, room.row.log) = (None, None);
         }
         Ok(())
     }
