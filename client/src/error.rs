@@ -315,6 +315,9 @@ impl From<RoomFailure> for CommandError {
             RoomFailure::NotForked => {
                 say(ExitCode::Refused, "there is nothing to go on from: it goes on by itself")
             }
+            RoomFailure::Waits => {
+                say(ExitCode::Other, "nothing to do: it is kept, and done by itself after that")
+            }
             RoomFailure::MovedOn => say(
                 ExitCode::Refused,
                 "make a new room: chat room create NAME, and ask the others in",

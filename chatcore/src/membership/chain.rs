@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Event, RoomError, RoomState};
+use super::{Act, Event, RoomError, RoomState};
 use crate::ids::{EventHash, RoomId};
 
 /// The settled events of a room.
@@ -82,6 +82,12 @@ impl Chain {
         }
         if event.prev() != Some(self.head) || event.seq() != self.state.seq() + 1 {
             return Err(RoomError::NotNext);
+        }
+        if let Act::Move(register) = event.act()
+            && self.events.iter().any(|event| event.act().register() == Some(*register))
+        {
+            // Who reads on there would read what others have read already, or never read.
+            return Err(RoomError::WrongTarget);
         }
         self.state.apply(&event)?;
         self.head = event.hash();

@@ -163,6 +163,16 @@ pub enum Act {
 }
 
 impl Act {
+    /// Returns the register that a room goes on in from this act on.
+    #[must_use]
+    pub const fn register(&self) -> Option<RegisterId> {
+        match self {
+            Self::Create { register, .. } => *register,
+            Self::Move(register) => Some(*register),
+            _ => None,
+        }
+    }
+
     /// Returns what kind of act it is; `None` for the beginning of a room.
     #[must_use]
     pub const fn kind(&self) -> Option<ActKind> {

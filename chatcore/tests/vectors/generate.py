@@ -868,6 +868,8 @@ def room():
     forbid(7, "admin transfers", bob, "transfer", target(carol.id))
     forbid(7, "admin writes a checkpoint", bob, "checkpoint", data(1, private.until(7).room.state_hash()))
     forbid(7, "admin closes", bob, "close")
+    forbid(7, "move to the current register", alice, "move", data(1, next_ids[0]))
+    forbid(len(private.events) - 1, "move to a register of before", alice, "move", data(1, next_ids[1]))
     forbid(7, "admin resumes", bob, "resume", resume(register_one, 5, bytes(32)))
     forbid(7, "owner invites an owner", alice, "invite", grant(erin, OWNER))
     forbid(7, "owner makes a second owner", alice, "set_role", grant(bob.id, OWNER))

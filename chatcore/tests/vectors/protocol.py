@@ -598,7 +598,7 @@ class Room:
         if not self.head:
             need(e["act"] == "create", "does not begin with create")
             self.by_relay, self.kind, self.name, self.topic, self.id = e["actor"] == RELAY, e["kind"], e["name"], e["topic"], e["hash"]
-            self.register = e["register"]
+            self.register, self.registers = e["register"], {e["register"]}
             need(not self.by_relay or self.kind == OPEN, "private room of the relay")
             need(bool(self.register) == (self.kind == PRIVATE), "register")
             if not self.by_relay:
@@ -631,6 +631,7 @@ class Room:
         elif act == "unmute": need(lower and who in self.muted, "target")
         elif act == "set_role": need(lower and e["role"] < rank and e["role"] != theirs, "target or role")
         elif act == "transfer": need(theirs, "target")
+        elif act == "move": need(e["value"] not in self.registers, "register used before")
         elif act == "checkpoint": need(e["value"] == self.state_hash(), "state hash")
 
     def do_nothing(self, e): pass
@@ -642,7 +643,9 @@ class Room:
     def do_rename(self, e): self.name = e["name"]
     def do_set_topic(self, e): self.topic = e["topic"]
     def do_set_policy(self, e): self.policy = e["role"]
-    def do_move(self, e): self.register, self.move_due = e["value"], False
+    def do_move(self, e):
+        self.register, self.move_due = e["value"], False
+        self.registers.add(e["value"])
     def do_close(self, e): self.closed = True
 
     def remove(self, user):

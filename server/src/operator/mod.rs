@@ -298,6 +298,10 @@ impl Task<'_> {
         let id = self.find_room(name)?;
         let is_of_relay = self.shared.rooms.detail(&id).is_some_and(|d| d.is_of_relay);
         let store = &*self.shared.stores.open_rooms;
+        if is_of_relay && self.shared.recovering().is_some() {
+            // Signed now it would contradict what was lost and may come back.
+            return Err(room_error(ErrorCode::Recovering));
+        }
         let told = if is_of_relay {
             let keys = &self.shared.identity.keys;
             self.shared.rooms.act(store, keys, &id, Act::Close, self.now()).map_err(room_error)?

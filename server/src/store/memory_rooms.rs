@@ -61,6 +61,9 @@ impl Registers for MemoryRooms {
         }
         let owned = tables.registers.values().filter(|r| r.owner == *user).count();
         let is_new = !tables.registers.contains_key(register);
+        if is_new && recovering > Timestamp(0) {
+            return Ok(Appended::Recovering);
+        }
         if is_new && position != 0 {
             return Ok(Appended::Conflict(0));
         }

@@ -56,7 +56,8 @@ pub struct RegisterQuota {
 pub trait Registers: Send + Sync {
     /// Appends an entry at a position, which is the number of entries before it. The same bytes at
     /// the same position again are the same success. `payer` pays for a register that begins. A
-    /// register begun before `recovering` takes none.
+    /// register begun before `recovering` takes none, and while that is not 0 none begins: it may be one
+    /// that the relay lost.
     ///
     /// # Errors
     /// [`StoreError`].

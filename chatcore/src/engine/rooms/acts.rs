@@ -45,6 +45,9 @@ pub enum RoomFailure {
     /// The relay did not take anything back in the room.
     #[error("the relay took nothing back in this room")]
     NotForked,
+    /// The relay came back from a backup and waits for what it lost; the act is kept, and done after that.
+    #[error("the relay came back from a backup and takes no changes of rooms for some hours")]
+    Waits,
     /// What the relay has of the room went on with new keys.
     #[error("what the relay has of the room went on with new keys")]
     MovedOn,

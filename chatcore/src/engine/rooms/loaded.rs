@@ -273,12 +273,7 @@ impl Room {
     /// Returns the registers that the chain names, in its order.
     pub(super) fn registers(&self) -> Vec<RegisterId> {
         let events = self.chain.iter().flat_map(|chain| chain.events_from(0));
-        let named = |event: &RoomEvent| match event.act() {
-            Act::Create { register, .. } => *register,
-            Act::Move(register) => Some(*register),
-            _ => None,
-        };
-        events.filter_map(named).collect()
+        events.filter_map(|event| event.act().register()).collect()
     }
 
     /// Returns the logs in which the room went on, in their order.

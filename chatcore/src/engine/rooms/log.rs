@@ -19,8 +19,8 @@ use super::{Freshness, RoomAsk, RoomFailure};
 use crate::ids::{LogHash, LogId, MessageId, RegisterId, Timestamp};
 use crate::keys::Signed;
 use crate::membership::{
-    Act, Branch, Chain, Event as RoomEvent, EventDraft, ForkProof, Joined, LogHead, Role,
-    RoomError, RoomKind,
+    Act, Branch, Chain, Event as RoomEvent, EventDraft, ForkProof, Joined, LogHead, MAX_EVENTS,
+    Role, RoomError, RoomKind,
 };
 use crate::store::rows::{LogEntry, RoomStanding, Unsent};
 use crate::store::{Direction, Key, Store, Table};
@@ -33,8 +33,8 @@ use crate::wire::storage;
 
 /// Most bytes of entries given back to the relay at a time.
 const MAX_GIVEN_BACK: usize = 768 * 1_024;
-/// Most bytes of another branch that are read and kept.
-const MAX_EVIDENCE: usize = 16 << 20;
+/// Most bytes of another branch that are read and kept: what a log can hold.
+const MAX_EVIDENCE: usize = 128 << 20;
 
 /// A page of a log, as the relay answers.
 pub(super) struct Page {
@@ -159,7 +159,8 @@ impl Engine {
         let relay = tx.profile()?.relay;
         let head = LogHead::verify(&page.head, &relay).map_err(|_| EngineError::RelayMisbehaved)?;
         let count = page.entries.len() as u64;
-        if head.log != point.id {
+        // No log of an honest relay is longer than the longest register, or the longest open room.
+        if head.log != point.id || head.length > MAX_EVENTS + 1 {
             return Err(EngineError::RelayMisbehaved);
         }
         let read = if head.length < point.length {
@@ -225,7 +226,9 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let before = room.row.epoch;
         room.row.epoch = epoch.max(before);
-        if before == 0 || epoch <= before {
+        // Once on a connection: a relay that says so in every head has nobody ask for ever.
+        let sync = self.rooms.sync(&room.id());
+        if before == 0 || epoch <= before || std::mem::replace(&mut sync.was_set_back, true) {
             return Ok(());
         }
         if room.row.kind == RoomKind::Private {
@@ -414,13 +417,17 @@ impl Engine {
             self.rooms.sync(&id).evidence = Some(evidence);
             return Ok(());
         }
-        let Some(ours) = own_branch(tx.store(), &evidence.log)? else { return Ok(()) };
+        let Some(ours) = own_branch(tx.store(), &evidence.log)? else {
+            self.finish_resume(tx, room, Err(RoomFailure::NotForked));
+            return Ok(());
+        };
         let proof = ForkProof { relay, ours, theirs: branch };
         match proof.check() {
             Ok((log, shared)) => self.forked(tx, room, &proof, (log, shared)),
             Err(_) => {
                 // It goes on from ours by now, or is a beginning of it.
                 self.rooms.sync(&id).fresh = false;
+                self.finish_resume(tx, room, Err(RoomFailure::NotForked));
                 Ok(())
             }
         }
@@ -469,6 +476,10 @@ impl Engine {
                 }
                 let register = chain.as_ref().and_then(|chain| chain.state().register());
                 if register.is_some_and(|register| LogId::from(register) != log) {
+                    if position < shared {
+                        // Where they part nothing counts any more: up to here they are the same.
+                        ancestor.clone_from(&chain);
+                    }
                     break 'entries;
                 }
             }
@@ -499,9 +510,10 @@ impl Engine {
             else {
                 return Ok(false);
             };
-            // The owner may have read more of what is abandoned than we did, or less: what we have of it
-            // must be the same.
+            // One that we have settled has had its effect: it leads into no other branch. The owner may have
+            // read more of what is abandoned than we did, or less: what we have of it must be the same.
             let is_ours = *named == log
+                && !ours.knows(&event.hash())
                 && *length > shared
                 && (*length > point.length || hash_at(tx.store(), &log, *length)? == Some(*hash));
             // Where it stands its author owns the room, or it would not be in the chain.
@@ -562,6 +574,7 @@ impl Engine {
         let id = room.id();
         let point = end_of(tx.store(), &log)?;
         let Some((chain, ancestor)) = Self::fold_branch(tx, room, branch, (log, shared))? else {
+            self.finish_resume(tx, room, Err(RoomFailure::NotForked));
             return Ok(());
         };
         if chain.state().register().is_some_and(|register| LogId::from(register) != log) {
@@ -595,9 +608,13 @@ impl Engine {
             }
             RoomKind::Private => {
                 let secret = room.row.secrets.iter().find(|secret| LogId::from(secret.id()) == log);
-                let Some(secret) = secret else { return Ok(()) };
+                let Some(secret) = secret.cloned() else {
+                    self.finish_resume(tx, room, Err(RoomFailure::Locked));
+                    return Ok(());
+                };
                 let events = crate::wire::room::encode_register_entry(&[event.signed()]);
                 let Ok((write_key, entry, proof)) = secret.seal(position, &events, tx.rng) else {
+                    self.finish_resume(tx, room, Err(RoomFailure::NotForked));
                     return Ok(());
                 };
                 let entry = Bytes::from(entry);
@@ -691,7 +708,13 @@ impl Engine {
         let relay = tx.profile()?.relay;
         let Ok(head) = LogHead::verify(&shown.head, &relay) else { return Ok(()) };
         let point = LogPoint { id: head.log, length: head.length, hash: head.hash };
-        if !Self::contradicts(tx, room, &point)? {
+        // A branch that the owner has left behind in this log is no news.
+        let is_left_behind = room
+            .chain
+            .iter()
+            .flat_map(|chain| chain.events_from(0))
+            .any(|event| matches!(event.act(), Act::Resume { log, .. } if *log == head.log));
+        if is_left_behind || !Self::contradicts(tx, room, &point)? {
             return Ok(());
         }
         if !std::mem::replace(&mut room.row.forked, true) {

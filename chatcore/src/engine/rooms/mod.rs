@@ -115,6 +115,8 @@ pub(super) struct Sync {
     looking: bool,
     /// The one before the current one was looked at, since the relay does not know that.
     walked: bool,
+    /// It was noticed that the relay was set back.
+    was_set_back: bool,
     /// Somebody handed on secrets of a room that we are out of.
     hinted: bool,
     /// Our join is put again with the counter that it has.

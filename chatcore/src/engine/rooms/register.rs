@@ -6,7 +6,7 @@ use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, Pending};
 use super::loaded::Room;
 use super::log::{Page, Read, end_of};
-use super::{MOVE_PATIENCE, RoomAsk};
+use super::{MOVE_PATIENCE, RoomAsk, RoomFailure};
 use crate::ids::{DAY, LogId, MessageId, RegisterId, UserId};
 use crate::keys::Signed;
 use crate::membership::{Act, CHECKPOINT_EVERY, Event as RoomEvent, Role, RoomKind, RoomState};
@@ -53,6 +53,13 @@ impl Engine {
             let ask = RoomAsk::Read { register };
             self.ask_room(tx, id, Request::ReadRegister { register, from }, ask);
             return Ok(());
+        }
+        if room.chain.is_none() && room.row.secrets.len() > 1 {
+            // No room begins in this one: whoever handed its secret on was wrong, or lied.
+            tx.delete_log(&LogId::from(register), 0)?;
+            room.row.secrets.remove(0);
+            room.row.log = None;
+            return self.drive_private(tx, room);
         }
         if room.row.standing == RoomStanding::Invited && !is_invited {
             return Self::drop_invitation(tx, room);
@@ -227,9 +234,6 @@ impl Engine {
                 if log.length > 0 {
                     return self.give_back(tx, room, log.id, 0);
                 }
-                if room.chain.is_none() {
-                    room.row.standing = RoomStanding::Outside;
-                }
                 Ok(())
             }
             Answer::Failure(_) => {
@@ -283,6 +287,11 @@ impl Engine {
         let sync = self.rooms.sync(&room.id());
         if failure.code == ErrorCode::Recovering && failure.retry_after_ms > 0 {
             sync.acts_at = Some(tx.now.plus(failure.retry_after_ms));
+            // Nobody is kept waiting for hours; the acts stay, and are done then.
+            let numbers: Vec<u64> = room.row.intents.iter().map(|intent| intent.number).collect();
+            for number in numbers {
+                self.finish_ticket(tx, room.id(), number, Err(RoomFailure::Waits));
+            }
             return;
         }
         sync.refused = true;

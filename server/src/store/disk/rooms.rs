@@ -177,6 +177,7 @@ impl Registers for Arc<MainDb> {
             let row = registers.get(&id)?.map(|v| RegisterRow::decode(v.value()));
             let mut row = match row {
                 Some(row) => row,
+                None if recovering > Timestamp(0) => return Ok(Appended::Recovering),
                 None if position != 0 => return Ok(Appended::Conflict(0)),
                 None => {
                     let mut owners = tx.open_table(OWNERS)?;
