@@ -11,7 +11,7 @@
 mod support;
 
 use chatcore::engine::{Command, Event, RefusedBecause, RoomStanding, query};
-use chatcore::ids::{Conversation, DAY, LogHash, LogId, RegisterId, RoomId};
+use chatcore::ids::{Conversation, DAY, LogHash, LogId, RegisterId, RoomId, SECOND};
 use chatcore::membership::{Act, Role, RoomKind, Topic};
 use chatcore::room::RegisterSecret;
 use chatcore::store::{ApplyChanges, Changes, Direction, Key, Store, Table, Value};
@@ -348,6 +348,54 @@ fn nobody_resumes_but_who_owned_the_room_before_and_owns_it_still() {
     }
 }
 
+/// A relay that says in each head that it was set back has nobody ask for ever.
+#[test]
+fn epochs_without_end_are_noticed_once() {
+    for kind in [RoomKind::Private, RoomKind::Open] {
+        let (mut world, mut room) = three(916);
+        if kind == RoomKind::Open {
+            room = create(&mut world, 0, "tea", kind);
+            join(&mut world, 1, room).unwrap();
+        } else {
+            let carol = user(&world, 2);
+            act(&mut world, 0, room, Act::Kick { user: carol, counter: 0 }).unwrap();
+        }
+        later(&mut world);
+        world.relay.rooms.epoch_grows = true;
+        // It would never come to rest.
+        reconnect(&mut world, 0..2);
+        act(&mut world, 0, room, topic("all the same")).unwrap();
+        later(&mut world);
+        assert_eq!(view(&world, 1, room).topic, "all the same");
+    }
+}
+
+/// The relay shows again what it took back before the owner could say to go on without it.
+#[test]
+fn resume_of_what_is_no_fork_any_more_is_answered() {
+    let (mut world, room) = three(917);
+    let lengths = world.relay.rooms.lengths();
+    act(&mut world, 0, room, topic("lost for a while")).unwrap();
+    later(&mut world);
+    let whole = world.relay.rooms.registers.clone();
+    world.peers.iter_mut().for_each(support::peer::Peer::die);
+    world.relay.rooms.set_back(&lengths);
+    // Somebody with the secret puts junk there first.
+    let register = *lengths.keys().next().unwrap();
+    let secret = secret_of(&world, 1, room, register);
+    let position = lengths[&register] as u64;
+    let (_, junk, _) = secret.seal(position, b"", &mut rand::rng()).unwrap();
+    let sides = world.relay.rooms.registers.get_mut(&register).unwrap();
+    sides.iter_mut().for_each(|side| side.push(junk.clone().into()));
+    world.connect(0);
+    world.run_until_quiet();
+    assert!(view(&world, 0, room).forked);
+    world.relay.rooms.registers = whole;
+    let now = world.now;
+    assert!(world.peers[0].command(now, Command::ResumeRoom { ticket: 3, room }).is_ok());
+    assert!(done(&mut world, 0).is_err());
+}
+
 /// The owner's word led into a branch once. Put into another one, with the relay's help, by somebody who
 /// was taken out since, it leads nobody there.
 #[test]
@@ -549,6 +597,43 @@ fn who_was_asked_in_and_not_any_more_can_be_asked_in_again() {
         assert_eq!(all_logs(&world, 3), []);
     }
     invite(&mut world, 0, room, 3, Role::Member);
+    assert_eq!(view(&world, 3, room).head, view(&world, 0, room).head);
+}
+
+/// A secret that opens nothing came first: the room is found by those that come after it.
+#[test]
+fn junk_in_front_of_an_invitation_does_not_hide_it() {
+    let (mut world, room) = three(918);
+    let peer = support::peer::Peer::new("dave", world.relay.public(), world.now, 4_045);
+    world.peers.push(peer);
+    world.connect(3);
+    world.run_until_quiet();
+    let dave = user(&world, 3);
+    let (now, name) = (world.now, world.peers[3].name.clone());
+    assert!(world.peers[0].command(now, Command::Lookup { ticket: 9, name }).is_ok());
+    world.run_until_quiet();
+    world.peers[3].disconnect();
+    let row = rows_of(&world, 0, room).remove(0).1;
+    let real = proto::storage::Room::decode(row.as_slice()).unwrap().secrets.remove(0);
+    let invite = Act::Invite { user: dave, role: Role::Member };
+    let asked = Command::ActInRoom { ticket: 1, room, act: invite };
+    assert!(world.peers[0].command(world.now, asked).is_ok());
+    for _ in 0..40 {
+        world.now = world.now.plus(3 * SECOND);
+        for peer in 0..3 {
+            world.peers[0].falsify_all(&[(real.clone(), vec![7; 32])]);
+            world.carry(peer);
+        }
+    }
+    done(&mut world, 0).unwrap();
+    act(&mut world, 0, room, Act::Kick { user: dave, counter: 0 }).unwrap();
+    act(&mut world, 0, room, Act::Invite { user: dave, role: Role::Member }).unwrap();
+    later(&mut world);
+    world.connect(3);
+    later(&mut world);
+    assert_eq!(view(&world, 3, room).standing, RoomStanding::Invited);
+    join(&mut world, 3, room).unwrap();
+    later(&mut world);
     assert_eq!(view(&world, 3, room).head, view(&world, 0, room).head);
 }
 

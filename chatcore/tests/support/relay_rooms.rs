@@ -47,6 +47,8 @@ pub(crate) struct RelayRooms {
     pub(crate) members_cap: usize,
     /// Counts how often the relay was set back.
     pub(crate) epoch: u64,
+    /// Each head says that the relay was set back once more.
+    pub(crate) epoch_grows: bool,
     /// It takes nothing back.
     pub(crate) keeps_its_losses: bool,
     /// Nothing new is ordered.
@@ -154,6 +156,7 @@ impl RelayRooms {
         now: Timestamp,
         request: Request,
     ) -> Result<Answer, ErrorCode> {
+        self.epoch += u64::from(self.epoch_grows);
         let other = self.signs_with.map(|secret| RelayKeyPair::from_bytes(&secret));
         let (keys, pinned) = (other.as_ref().unwrap_or(keys), keys);
         let side = usize::from(self.is_forking && self.side_b.contains(&from.user));
