@@ -121,19 +121,25 @@ fn former_owner_takes_nothing_back_with_a_backdated_act() {
     }
 }
 
+/// alice's room with the others in it: as admins in a private one.
+fn filled(seed: u64, members: usize, kind: RoomKind) -> (World, RoomId) {
+    let mut world = World::new(seed, members);
+    let room = create(&mut world, 0, "plans", kind);
+    for whom in 1..members {
+        match kind {
+            RoomKind::Private => invite(&mut world, 0, room, whom, Role::Admin),
+            RoomKind::Open => drop(join(&mut world, whom, room).unwrap()),
+        }
+    }
+    (world, room)
+}
+
 /// The relay shows two members two orders of one register. Nobody is told to choose: each keeps what the
 /// relay signed for them, and as soon as they hear of each other there is a proof.
 #[test]
 fn relay_that_shows_two_orders_is_proven_to_have_done_so() {
     for kind in [RoomKind::Private, RoomKind::Open] {
-        let mut world = World::new(901, 3);
-        let room = create(&mut world, 0, "plans", kind);
-        for whom in 1..3 {
-            match kind {
-                RoomKind::Private => invite(&mut world, 0, room, whom, Role::Admin),
-                RoomKind::Open => drop(join(&mut world, whom, room).unwrap()),
-            }
-        }
+        let (mut world, room) = filled(901, 3, kind);
         if kind == RoomKind::Open {
             let admin = Act::SetRole { user: user(&world, 1), role: Role::Admin };
             act(&mut world, 0, room, admin).unwrap();
@@ -180,14 +186,7 @@ fn relay_that_shows_two_orders_is_proven_to_have_done_so() {
 #[test]
 fn relay_set_back_is_healed_to_the_same_log() {
     for kind in [RoomKind::Private, RoomKind::Open] {
-        let mut world = World::new(902, 3);
-        let room = create(&mut world, 0, "plans", kind);
-        for whom in 1..3 {
-            match kind {
-                RoomKind::Private => invite(&mut world, 0, room, whom, Role::Admin),
-                RoomKind::Open => drop(join(&mut world, whom, room).unwrap()),
-            }
-        }
+        let (mut world, room) = filled(902, 3, kind);
         act(&mut world, 0, room, topic("one")).unwrap();
         let (lengths, events) =
             (world.relay.rooms.lengths(), view(&world, 0, room).head.unwrap().0);
@@ -229,14 +228,7 @@ fn relay_set_back_is_healed_to_the_same_log() {
 #[test]
 fn who_holds_a_longer_branch_follows_the_owners_word_only() {
     for kind in [RoomKind::Private, RoomKind::Open] {
-        let mut world = World::new(903, 5);
-        let room = create(&mut world, 0, "plans", kind);
-        for whom in 1..5 {
-            match kind {
-                RoomKind::Private => invite(&mut world, 0, room, whom, Role::Admin),
-                RoomKind::Open => drop(join(&mut world, whom, room).unwrap()),
-            }
-        }
+        let (mut world, room) = filled(903, 5, kind);
         if kind == RoomKind::Open {
             for whom in 1..5 {
                 let admin = Act::SetRole { user: user(&world, whom), role: Role::Admin };
