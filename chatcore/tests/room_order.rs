@@ -444,6 +444,41 @@ fn resume_is_not_followed_twice() {
     }
 }
 
+/// Who still holds the branch that the owner left behind shows it to the others: for them it is no news.
+#[test]
+fn branch_that_was_left_behind_warns_nobody_again() {
+    let (mut world, room) = filled(919, 4, RoomKind::Private);
+    let lengths = world.relay.rooms.lengths();
+    world.peers[1].die();
+    act(&mut world, 0, room, topic("of alice")).unwrap();
+    later(&mut world);
+    for i in [0, 2, 3] {
+        world.peers[i].die();
+    }
+    world.relay.rooms.set_back(&lengths);
+    world.connect(1);
+    act(&mut world, 1, room, topic("of bob")).unwrap();
+    world.connect(0);
+    world.connect(2);
+    later(&mut world);
+    let now = world.now;
+    assert!(world.peers[0].command(now, Command::ResumeRoom { ticket: 3, room }).is_ok());
+    done(&mut world, 0).unwrap();
+    reconnect(&mut world, 0..3);
+    // dave is shown nothing of that, only what he has read before.
+    let dave = user(&world, 3);
+    world.relay.rooms.frozen.insert(dave, lengths);
+    world.connect(3);
+    world.run_until_quiet();
+    say(&mut world, 3, room, "what is new?").unwrap();
+    later(&mut world);
+    assert!(!view(&world, 3, room).forked);
+    assert_eq!(view(&world, 3, room).topic, "of alice");
+    for i in 0..3 {
+        assert!(!view(&world, i, room).forked, "peer {i}");
+    }
+}
+
 /// Who does not get the secret of a register stays before it, is shown so, and catches up when it comes.
 #[test]
 fn nobody_skips_a_register() {
