@@ -691,11 +691,10 @@ impl Engine {
         room: &Room,
         said: &LogPoint,
     ) -> Result<bool, EngineError> {
-        if !room.logs().contains(&said.id) {
-            return Ok(false);
-        }
         let known = hash_at(tx.store(), &said.id, said.length)?;
-        Ok(known.is_some_and(|known| known != said.hash))
+        // Whose log it is takes the whole chain to tell: asked last.
+        let differs = known.is_some_and(|known| known != said.hash);
+        Ok(differs && room.logs().contains(&said.id))
     }
 
     /// A member shows what the relay signed for them.
