@@ -57,6 +57,13 @@ fn leftovers(world: &World, who: &str) -> Vec<PathBuf> {
     fs::read_dir(world.inbox(who)).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
+/// The file with the chunks of the one blob that the relay has; beside it lies which of them are there.
+fn chunks_at_the_relay(world: &World) -> PathBuf {
+    let files = fs::read_dir(world.home.path().join("relay").join("blobs")).unwrap();
+    let largest = files.map(Result::unwrap).max_by_key(|file| file.metadata().unwrap().len());
+    largest.unwrap().path()
+}
+
 #[test]
 fn file_that_is_not_what_was_announced_is_fetched_once_and_after_what_can_be_shown() {
     let world = World::with(&["alice", "bob"]);
@@ -94,8 +101,7 @@ fn file_that_was_damaged_at_the_relay_is_given_up_with_everything_that_was_fetch
     let world = World::with(&["alice", "bob"]);
     let path = world.file("big.bin", &vec![7; 5 << 20]);
     world.ok("alice", &["send-file", "bob", &path]);
-    let blob = fs::read_dir(world.home.path().join("relay").join("blobs")).unwrap().next().unwrap();
-    let blob = blob.unwrap().path();
+    let blob = chunks_at_the_relay(&world);
     let mut bytes = fs::read(&blob).unwrap();
     bytes[3 << 20] ^= 1;
     fs::write(&blob, bytes).unwrap();
@@ -117,8 +123,7 @@ fn long_text_that_the_relay_does_not_have_is_neither_delivered_nor_forgotten() {
     world.receive("bob");
     let long = "long ".repeat(8_000);
     world.ok("alice", &["send", "bob", &long]);
-    let blobs = world.home.path().join("relay").join("blobs");
-    let blob = fs::read_dir(&blobs).unwrap().next().unwrap().unwrap().path();
+    let blob = chunks_at_the_relay(&world);
     let away = world.home.path().join("away");
     fs::rename(&blob, &away).unwrap();
     // The relay forgets what it has no file of.
@@ -144,8 +149,7 @@ fn prompt_saves_what_was_given_up_when_the_person_asks() {
     let world = World::with(&["alice", "bob"]);
     let path = world.file("photo.png", &vec![7; 1 << 20]);
     world.ok("alice", &["send-file", "bob", &path]);
-    let blobs = world.home.path().join("relay").join("blobs");
-    let blob = fs::read_dir(&blobs).unwrap().next().unwrap().unwrap().path();
+    let blob = chunks_at_the_relay(&world);
     let whole = fs::read(&blob).unwrap();
     let mut bent = whole.clone();
     bent[70_000] ^= 1;
