@@ -119,7 +119,7 @@ byte_id!(
     LogId, 32
 );
 byte_id!(
-    /// What the entries of a log come to, up to one of them.
+    /// Chain hash over the entries of a log, up to one of them.
     LogHash, 32
 );
 byte_id!(

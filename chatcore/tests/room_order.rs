@@ -444,7 +444,7 @@ fn resume_is_not_followed_twice() {
     }
 }
 
-/// Who still holds the branch that the owner left behind shows it to the others: for them it is no news.
+/// A member who still holds the branch that the owner left behind shows it to the others: it is no news.
 #[test]
 fn branch_that_was_left_behind_warns_nobody_again() {
     let (mut world, room) = filled(919, 4, RoomKind::Private);
@@ -479,7 +479,7 @@ fn branch_that_was_left_behind_warns_nobody_again() {
     }
 }
 
-/// Who does not get the secret of a register stays before it, is shown so, and catches up when it comes.
+/// A member without the secret of a register stays before it, is told, and catches up when it comes.
 #[test]
 fn nobody_skips_a_register() {
     let (mut world, room) = three(904);
@@ -512,7 +512,7 @@ fn nobody_skips_a_register() {
     assert_eq!(alarms(&world), 0);
 }
 
-/// What opens a register, out of a profile.
+/// Returns the secret of a register, out of a profile.
 fn secret_of(world: &World, i: usize, room: RoomId, register: RegisterId) -> RegisterSecret {
     let row = rows_of(world, i, room).remove(0).1;
     let row = proto::storage::Room::decode(row.as_slice()).unwrap();
@@ -720,7 +720,7 @@ fn stranger_deletes_no_room_from_a_profile() {
     }
 }
 
-/// Who was taken out of an open room went on to be heard by those who were away when it happened.
+/// A member removed from an open room was still heard by those who were away at the time.
 #[test]
 fn who_was_removed_is_not_heard_by_those_who_were_away() {
     let mut world = World::new(908, 4);

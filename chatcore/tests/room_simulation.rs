@@ -20,13 +20,13 @@ use rand::RngExt;
 use support::rooms::*;
 use support::world::World;
 
-/// What happens in a room, and what everybody had settled of it.
+/// A room that is played, and the events that everybody has settled.
 struct Play {
     world: World,
     room: RoomId,
     kind: RoomKind,
     settled: Vec<Vec<Value>>,
-    /// What the relay had when it was backed up.
+    /// The relay's lengths when it was backed up.
     saved: Option<(std::collections::BTreeMap<chatcore::ids::RegisterId, usize>, u64)>,
     set_back: usize,
 }

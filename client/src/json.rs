@@ -281,9 +281,9 @@ pub enum Line<'a> {
         log_id: String,
         /// How many entries both have, from the first on.
         shared: u64,
-        /// What was shown first.
+        /// The branch that was shown first.
         ours: SignedHead,
-        /// What contradicts it.
+        /// The branch that contradicts it.
         theirs: SignedHead,
         /// Where the proof was written.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -390,7 +390,7 @@ pub enum Line<'a> {
         room_id: RoomId,
         /// How many events were lost.
         lost: usize,
-        /// Who had been taken out, banned, muted or lowered, and may not be any more.
+        /// People whose kick, ban, mute or changed role was among the lost events.
         removals: Vec<Person>,
     },
     /// Something about a room that a person must know: `forked`, `gone` or `not_sent`.
@@ -476,7 +476,7 @@ pub struct Person {
     pub user_id: String,
 }
 
-/// What the relay signed about the order of a room.
+/// A head that the relay signed over the order of a room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SignedHead {
     /// Entries.

@@ -43,7 +43,7 @@ fn send_bent(world: &World, who: &str, to: &str, bend: impl FnOnce(&mut Manifest
     })
 }
 
-/// What one `receive` prints, and its exit code.
+/// Returns the lines of one `receive`, its exit code and its errors.
 fn receive(world: &World, who: &str) -> (Vec<Value>, i32, String) {
     let inbox = world.inbox(who);
     let output = world.run(who, &["receive", "--json", "--to", inbox.to_str().unwrap()]);

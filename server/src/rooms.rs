@@ -30,9 +30,10 @@ pub(crate) struct Rooms {
     lobby: RoomId,
 }
 
+#[derive(Clone)]
 struct OpenRoom {
     chain: Chain,
-    /// What the log comes to with each event.
+    /// Chain hash of the log with each event.
     hashes: Vec<LogHash>,
     statements: Statements,
     /// By number; the newest of each user.
@@ -146,11 +147,11 @@ impl OpenRoom {
     }
 }
 
-/// What came of an event that was to be appended.
+/// Outcome of an append.
 pub(crate) struct Appended {
     /// Events of the room with it, and what the log comes to.
     pub(crate) end: (u64, LogHash),
-    /// Whom to tell.
+    /// Devices to tell.
     pub(crate) told: Vec<DeviceAddress>,
 }
 
@@ -286,14 +287,7 @@ impl Rooms {
         }
         let mut new = events.iter().cloned();
         let mut recovered = match rooms.get(id) {
-            Some(room) => OpenRoom {
-                chain: room.chain.clone(),
-                hashes: room.hashes.clone(),
-                statements: room.statements.clone(),
-                numbered: room.numbered.clone(),
-                numbers: room.numbers.clone(),
-                next: room.next,
-            },
+            Some(room) => room.clone(),
             None if rooms.len() >= MAX_OPEN_ROOMS => return Err(ErrorCode::RoomQuota),
             None => new.next().and_then(OpenRoom::begin).ok_or(ErrorCode::Forbidden)?,
         };

@@ -299,7 +299,7 @@ pub enum Event {
     RoomResumed {
         /// Where.
         room: RoomRef,
-        /// What was settled here and counts no more. Of it, what we did is done again.
+        /// Events that were settled here and no longer count. Our own are done again.
         lost: Vec<RoomEvent>,
     },
     /// A message to a room was refused.

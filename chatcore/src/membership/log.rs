@@ -50,7 +50,7 @@ pub enum HeadError {
     Wire(#[from] WireError),
 }
 
-/// What the relay says a log came to (PROTOCOL.md section 15).
+/// State of a log, as the relay signs it (PROTOCOL.md section 15).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogHead {
     /// Which log.
@@ -135,9 +135,9 @@ pub enum ProofError {
 pub struct ForkProof {
     /// Whose heads these are.
     pub relay: RelayKey,
-    /// What we were shown first.
+    /// The branch that we were shown first.
     pub ours: Branch,
-    /// What was shown later, or to somebody else.
+    /// The branch that was shown later, or to somebody else.
     pub theirs: Branch,
 }
 

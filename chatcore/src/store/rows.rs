@@ -267,7 +267,7 @@ pub(crate) struct Seen {
     pub(crate) hash: [u8; 32],
     pub(crate) keep_until: Timestamp,
     pub(crate) from: Option<DeviceAddress>,
-    /// What was receipted, to be repeated.
+    /// The receipt that was sent, to be repeated.
     pub(crate) receipt: Option<Receipt>,
     /// Session that a first message made.
     pub(crate) session: Option<SessionId>,
@@ -586,7 +586,7 @@ pub(crate) struct RoomRow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogEntry {
     pub(crate) entry: Bytes,
-    /// What the log comes to with it.
+    /// Chain hash of the log with it.
     pub(crate) hash: LogHash,
     /// Over the log with it, where the relay gave one.
     pub(crate) head: Option<Signed>,

@@ -40,7 +40,7 @@ pub enum RefusalReason {
     Expired,
     /// The relay does not have what the message names.
     Unavailable,
-    /// What the message names is not what the relay has.
+    /// The relay's bytes differ from what the message names.
     NotAuthentic,
     /// A reason that this version does not know.
     Other,
@@ -179,7 +179,7 @@ pub struct RoomUpdate {
     pub log: Option<ShownLog>,
 }
 
-/// What a member shows another of a log: nothing of it is verified.
+/// Part of a log that a member shows another; nothing of it is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShownLog {
     /// As the relay signed it.
@@ -197,7 +197,7 @@ pub struct LogPoint {
     pub id: LogId,
     /// Entries.
     pub length: u64,
-    /// What they come to.
+    /// Chain hash over them.
     pub hash: LogHash,
 }
 

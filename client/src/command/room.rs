@@ -408,7 +408,7 @@ async fn show(context: &Context, client: &Client, args: &RoomArgs) -> Result<(),
     }
 }
 
-/// What can be done about a fork.
+/// Returns the advice about a fork.
 fn forked_hint(context: &Context, room: &RoomView) -> String {
     let shell = format!("chat room resume {}", render::quoted(&render::name(&room.name)));
     match room.role {
@@ -452,7 +452,7 @@ fn show_to_a_person(
     }
     if let Some((seq, head)) = room.head {
         say(format!(
-            "event {seq}, head {}; members whose head differs were shown another room",
+            "event {seq}, head {}: the same for every member who has read that far",
             head.fmt_short()
         ))?;
     }

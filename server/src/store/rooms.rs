@@ -30,7 +30,7 @@ pub struct RegisterPage {
     pub entries: Vec<Bytes>,
     /// Entries up to the end of the page.
     pub end: u64,
-    /// What the register comes to there.
+    /// Chain hash of the register there.
     pub hash: LogHash,
 }
 

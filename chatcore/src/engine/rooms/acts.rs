@@ -48,7 +48,7 @@ pub enum RoomFailure {
     /// The relay came back from a backup and waits for what it lost; the act is kept, and done after that.
     #[error("the relay came back from a backup and takes no changes of rooms for some hours")]
     Waits,
-    /// What the relay has of the room went on with new keys.
+    /// The relay's branch of the room has moved to new keys.
     #[error("what the relay has of the room went on with new keys")]
     MovedOn,
     /// The keys of the room did not come yet.

@@ -11,6 +11,7 @@
 mod acts;
 mod announce;
 mod fan_out;
+mod fork;
 mod inbound;
 mod loaded;
 mod log;
@@ -21,10 +22,10 @@ mod senders;
 
 pub use acts::{NewRoom, RoomFailure};
 pub(super) use fan_out::{Fate, room_content, shared_answered, shared_done};
+pub use fork::fork_proof;
 pub(super) use inbound::HOLD_FOR;
 pub use inbound::RefusedBecause;
 pub(super) use loaded::{Room, load};
-pub use log::fork_proof;
 pub use query::{RoomMemberView, RoomView, room, rooms};
 pub(super) use query::{reference, room_news};
 
@@ -73,7 +74,7 @@ pub(super) enum RoomAsk {
     Append { register: RegisterId, entry: Bytes },
     /// A register that the room has left, to see whether the relay still has it.
     Look { register: RegisterId, read: LogPoint },
-    /// What the relay lost of a log.
+    /// Returning entries of a log that the relay lost.
     GiveBack { log: LogId },
     /// Another branch of a log, from its beginning.
     Evidence,
@@ -105,7 +106,7 @@ pub(super) struct Sync {
     /// The relay refused what we wanted to change; tried again on the next connection.
     refused: bool,
     /// The other branch, while it is read; once on a connection.
-    evidence: Option<log::Evidence>,
+    evidence: Option<fork::Evidence>,
     looked_for_evidence: bool,
     /// From where the relay was given back what it lost of each log.
     gave_back: BTreeMap<LogId, u64>,
@@ -121,7 +122,7 @@ pub(super) struct Sync {
     hinted: bool,
     /// Our join is put again with the counter that it has.
     rejoins: bool,
-    /// Who waits for the room to be gone on with in the relay's branch.
+    /// Ticket of the person who resumes the room in the relay's branch.
     resumes: Option<u64>,
     /// Where the relay last had something else than it showed.
     last_conflict: Option<u64>,
@@ -149,7 +150,7 @@ impl Sync {
     /// The relay showed something that contradicts what it signed: all of it is read.
     fn look_for_evidence(&mut self, log: LogId) {
         if self.resumes.is_some() || !std::mem::replace(&mut self.looked_for_evidence, true) {
-            self.evidence = Some(log::Evidence::of(log));
+            self.evidence = Some(fork::Evidence::of(log));
         }
         self.fresh = true;
     }

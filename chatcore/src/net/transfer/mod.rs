@@ -48,7 +48,7 @@ pub enum FileError {
     /// The relay refuses this file. Nothing is kept of it.
     #[error("{0}")]
     Refused(ErrorCode),
-    /// What came is not what was sent. It was deleted, and is not fetched again by itself.
+    /// Bytes that differ from what was sent. They were deleted, and are not fetched again by themselves.
     #[error(transparent)]
     Chunk(#[from] ChunkError),
     /// A long text is not text. It is no longer offered.
