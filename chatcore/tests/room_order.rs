@@ -10,6 +10,8 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use chatcore::engine::{Command, Event, RefusedBecause, RoomStanding, query};
 use chatcore::ids::{Conversation, DAY, LogHash, LogId, RegisterId, RoomId, SECOND};
 use chatcore::membership::{Act, Role, RoomKind, Topic};
@@ -132,6 +134,36 @@ fn filled(seed: u64, members: usize, kind: RoomKind) -> (World, RoomId) {
         }
     }
     (world, room)
+}
+
+/// Somebody more comes to the relay; returns their place among the peers.
+fn newcomer(world: &mut World, seed: u64) -> usize {
+    let peer = support::peer::Peer::new("dave", world.relay.public(), world.now, seed);
+    world.peers.push(peer);
+    let place = world.peers.len() - 1;
+    world.connect(place);
+    world.run_until_quiet();
+    place
+}
+
+fn resume(world: &mut World, i: usize, room: RoomId) -> Result<RoomId, String> {
+    let asked = world.peers[i].command(world.now, Command::ResumeRoom { ticket: 3, room });
+    assert!(asked.is_ok());
+    done(world, i)
+}
+
+/// The relay is set back; bob, who saw nothing of what is lost, acts first; alice resumes the room there,
+/// and carol follows. Everybody else is offline.
+fn lose_and_resume(world: &mut World, room: RoomId, lengths: &BTreeMap<RegisterId, usize>) {
+    world.peers.iter_mut().for_each(support::peer::Peer::die);
+    world.relay.rooms.set_back(lengths);
+    world.connect(1);
+    act(world, 1, room, topic("of bob")).unwrap();
+    world.connect(0);
+    world.connect(2);
+    later(world);
+    resume(world, 0, room).unwrap();
+    reconnect(world, 0..3);
 }
 
 /// The relay shows two members two orders of one register. Nobody is told to choose: each keeps what the
@@ -269,15 +301,9 @@ fn who_holds_a_longer_branch_follows_the_owners_word_only() {
         }
         assert!(!view(&world, 1, room).forked);
         // carol is not the owner: her word leads nowhere.
-        let resume = |world: &mut World, i: usize| {
-            let now = world.now;
-            let asked = world.peers[i].command(now, Command::ResumeRoom { ticket: 3, room });
-            assert!(asked.is_ok());
-            done(world, i)
-        };
-        assert!(resume(&mut world, 2).is_err());
+        assert!(resume(&mut world, 2, room).is_err());
         assert_eq!(view(&world, 2, room).topic, "of carol");
-        resume(&mut world, 0).unwrap();
+        resume(&mut world, 0, room).unwrap();
         reconnect(&mut world, 0..5);
         for (i, _, count) in seen {
             let resumed =
@@ -383,9 +409,7 @@ fn resume_of_what_is_no_fork_any_more_is_answered() {
     world.run_until_quiet();
     assert!(view(&world, 0, room).forked);
     world.relay.rooms.registers = whole;
-    let now = world.now;
-    assert!(world.peers[0].command(now, Command::ResumeRoom { ticket: 3, room }).is_ok());
-    assert!(done(&mut world, 0).is_err());
+    assert!(resume(&mut world, 0, room).is_err());
 }
 
 /// The owner's word led into a branch once. Put into another one, with the relay's help, by somebody who
@@ -393,10 +417,7 @@ fn resume_of_what_is_no_fork_any_more_is_answered() {
 #[test]
 fn resume_is_not_followed_twice() {
     let (mut world, room) = three(915);
-    let peer = support::peer::Peer::new("dave", world.relay.public(), world.now, 4_044);
-    world.peers.push(peer);
-    world.connect(3);
-    world.run_until_quiet();
+    newcomer(&mut world, 4_044);
     invite(&mut world, 0, room, 3, Role::Admin);
     let lengths = world.relay.rooms.lengths();
     let register = *lengths.keys().next().unwrap();
@@ -405,19 +426,7 @@ fn resume_is_not_followed_twice() {
         act(&mut world, 3, room, topic(&format!("lost {n}"))).unwrap();
         later(&mut world);
     }
-    for i in [0, 2, 3] {
-        world.peers[i].die();
-    }
-    world.relay.rooms.set_back(&lengths);
-    world.connect(1);
-    act(&mut world, 1, room, topic("of bob")).unwrap();
-    world.connect(0);
-    world.connect(2);
-    later(&mut world);
-    let now = world.now;
-    assert!(world.peers[0].command(now, Command::ResumeRoom { ticket: 3, room }).is_ok());
-    done(&mut world, 0).unwrap();
-    reconnect(&mut world, 0..3);
+    lose_and_resume(&mut world, room, &lengths);
     assert!((0..3).all(|i| !view(&world, i, room).forked));
     let carol = user(&world, 2);
     act(&mut world, 0, room, Act::Kick { user: carol, counter: 0 }).unwrap();
@@ -452,19 +461,7 @@ fn branch_that_was_left_behind_warns_nobody_again() {
     world.peers[1].die();
     act(&mut world, 0, room, topic("of alice")).unwrap();
     later(&mut world);
-    for i in [0, 2, 3] {
-        world.peers[i].die();
-    }
-    world.relay.rooms.set_back(&lengths);
-    world.connect(1);
-    act(&mut world, 1, room, topic("of bob")).unwrap();
-    world.connect(0);
-    world.connect(2);
-    later(&mut world);
-    let now = world.now;
-    assert!(world.peers[0].command(now, Command::ResumeRoom { ticket: 3, room }).is_ok());
-    done(&mut world, 0).unwrap();
-    reconnect(&mut world, 0..3);
+    lose_and_resume(&mut world, room, &lengths);
     // dave is shown nothing of that, only what he has read before.
     let dave = user(&world, 3);
     world.relay.rooms.frozen.insert(dave, lengths);
@@ -483,11 +480,8 @@ fn branch_that_was_left_behind_warns_nobody_again() {
 #[test]
 fn nobody_skips_a_register() {
     let (mut world, room) = three(904);
-    let (carol, dave) = (user(&world, 2), world.peers.len());
-    let peer = support::peer::Peer::new("dave", world.relay.public(), world.now, 4_040);
-    world.peers.push(peer);
-    world.connect(dave);
-    world.run_until_quiet();
+    let carol = user(&world, 2);
+    let dave = newcomer(&mut world, 4_040);
     invite(&mut world, 0, room, dave, Role::Member);
     let before = view(&world, 2, room).head;
     // carol gets no news of the move, only what the relay has.
@@ -546,10 +540,7 @@ fn what_stands_behind_a_move_counts_for_nothing() {
     sides.iter_mut().for_each(|side| side.push(entry.clone().into()));
     world.peers[1].die();
 
-    let peer = support::peer::Peer::new("dave", world.relay.public(), world.now, 4_042);
-    world.peers.push(peer);
-    world.connect(3);
-    world.run_until_quiet();
+    newcomer(&mut world, 4_042);
     invite(&mut world, 0, room, 3, Role::Member);
     later(&mut world);
     assert_eq!(view(&world, 3, room).standing, RoomStanding::Member);
@@ -585,10 +576,7 @@ fn newcomer_reads_through_every_register() {
         later(&mut world);
         assert_eq!(view(&world, 2, room).standing, RoomStanding::Member);
     }
-    let peer = support::peer::Peer::new("dave", world.relay.public(), world.now, 4_041);
-    world.peers.push(peer);
-    world.connect(3);
-    world.run_until_quiet();
+    newcomer(&mut world, 4_041);
     invite(&mut world, 1, room, 3, Role::Member);
     later(&mut world);
     let heads: Vec<_> = (0..4).map(|i| view(&world, i, room).head).collect();
@@ -606,10 +594,7 @@ fn newcomer_reads_through_every_register() {
 #[test]
 fn who_was_asked_in_and_not_any_more_can_be_asked_in_again() {
     let (mut world, room) = three(914);
-    let peer = support::peer::Peer::new("dave", world.relay.public(), world.now, 4_043);
-    world.peers.push(peer);
-    world.connect(3);
-    world.run_until_quiet();
+    newcomer(&mut world, 4_043);
     let dave = user(&world, 3);
     let (now, name) = (world.now, world.peers[3].name.clone());
     assert!(world.peers[0].command(now, Command::Lookup { ticket: 9, name }).is_ok());
@@ -631,10 +616,7 @@ fn who_was_asked_in_and_not_any_more_can_be_asked_in_again() {
 #[test]
 fn junk_in_front_of_an_invitation_does_not_hide_it() {
     let (mut world, room) = three(918);
-    let peer = support::peer::Peer::new("dave", world.relay.public(), world.now, 4_045);
-    world.peers.push(peer);
-    world.connect(3);
-    world.run_until_quiet();
+    newcomer(&mut world, 4_045);
     let dave = user(&world, 3);
     let (now, name) = (world.now, world.peers[3].name.clone());
     assert!(world.peers[0].command(now, Command::Lookup { ticket: 9, name }).is_ok());
