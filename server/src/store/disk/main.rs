@@ -19,7 +19,7 @@ use redb::{
 use super::super::rules::{NicknameRow, Rename};
 use super::super::{Arrival, BlobRecord, Body, Mailbox, MailboxBatch, Queued, SCHEMA, StoreError};
 use super::group::Group;
-use super::{failed, rooms};
+use super::{failed, registers, rooms};
 use crate::lock::lock;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
@@ -87,6 +87,7 @@ impl MainDb {
             tx.open_table(BODIES)?;
             tx.open_table(NICKNAMES)?;
             tx.open_table(BLOBS)?;
+            registers::prepare(tx)?;
             rooms::prepare(tx)?;
             tx.open_table(META)?.insert(SCHEMA_KEY, SCHEMA)?;
             Ok(())
@@ -234,10 +235,10 @@ impl Moment {
             copy_table(&self.0, &tx, BODIES)?;
             copy_table(&self.0, &tx, NICKNAMES)?;
             copy_table(&self.0, &tx, BLOBS)?;
-            copy_table(&self.0, &tx, rooms::REGISTERS)?;
-            copy_table(&self.0, &tx, rooms::ENTRIES)?;
-            copy_table(&self.0, &tx, rooms::ASIDE)?;
-            copy_table(&self.0, &tx, rooms::OWNERS)?;
+            copy_table(&self.0, &tx, registers::REGISTERS)?;
+            copy_table(&self.0, &tx, registers::ENTRIES)?;
+            copy_table(&self.0, &tx, registers::ASIDE)?;
+            copy_table(&self.0, &tx, registers::OWNERS)?;
             copy_table(&self.0, &tx, rooms::EVENTS)?;
             copy_table(&self.0, &tx, rooms::STATEMENTS)?;
             copy_table(&self.0, &tx, rooms::LOBBY)?;

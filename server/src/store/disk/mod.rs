@@ -6,6 +6,7 @@ mod group;
 mod keys;
 mod main;
 mod prekeys;
+mod registers;
 mod rooms;
 mod seal;
 mod snapshot;
