@@ -4,7 +4,8 @@
 use chatcore::ids::{DeviceId, RegisterId, Timestamp, UserId};
 use chatcore::keys::{DeviceCert, DeviceKeys, IdentityKeyPair, RelayKeyPair};
 use chatcore::membership::{
-    Act, Chain, Event, EventDraft, Refusal, Role, RoomError, RoomKind, RoomName, Signer, Topic,
+    Act, Chain, Creation, Event, EventDraft, Refusal, Role, RoomError, RoomKind, RoomName,
+    RoomVersion, Signer, Topic,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -43,7 +44,7 @@ impl User {
     fn create(&self, kind: RoomKind, nonce: [u8; 16]) -> Event {
         let (name, topic) = (RoomName::new("room").unwrap(), Topic::default());
         let register = (kind == RoomKind::Private).then(|| RegisterId::from_bytes([7; 32]));
-        let act = Act::Create { kind, name, topic, nonce, register };
+        let act = Act::Create(Creation::new(kind, name, topic, nonce, register));
         self.sign(EventDraft { after: None, at: NOW, act })
     }
 }
@@ -103,19 +104,33 @@ fn the_last_owner_who_leaves_is_succeeded_by_rank_then_age() {
 }
 
 #[test]
-fn an_unknown_act_freezes_and_the_chain_goes_on() {
+fn an_act_that_the_rooms_version_does_not_have_counts_for_nothing() {
     let all = users(3, 6);
     let mut chain = room(&all, &[Role::Moderator, Role::Member]);
-    let refused = append_by(&mut chain, &all[2], Act::Unknown);
-    assert_eq!(
-        refused,
-        Err(RoomError::NotAllowed(Refusal::RoleTooLow { needed: Role::Moderator }))
-    );
-    assert_eq!(append_by(&mut chain, &all[1], Act::Unknown), Ok(()));
-    assert!(chain.state().is_frozen());
+    for user in &all {
+        assert_eq!(append_by(&mut chain, user, Act::Unknown), Err(RoomError::UnknownAct));
+    }
     let kick = Act::Kick { user: all[2].id(), counter: 0 };
-    assert_eq!(append_by(&mut chain, &all[1], kick), Ok(()));
-    assert!(chain.state().members().contains_key(&all[2].id()), "nothing is folded any more");
+    assert_eq!(append_by(&mut chain, &all[1], kick), Ok(()), "nothing is frozen");
+}
+
+#[test]
+fn a_version_that_is_not_known_is_only_left() {
+    let all = users(3, 6);
+    let mut chain = room(&all, &[Role::Admin, Role::Member]);
+    let newer = Act::SetVersion(RoomVersion::new(2).unwrap());
+    let too_low = Err(RoomError::NotAllowed(Refusal::RoleTooLow { needed: Role::Owner }));
+    assert_eq!(append_by(&mut chain, &all[1], newer.clone()), too_low);
+    let actor = all[0].act_on(&chain, Act::Close, NOW).actor().clone();
+    let refused = chain.state().check_new(&actor, &newer);
+    assert_eq!(refused, Err(RoomError::NewerVersion), "nobody goes where they don't know the way");
+    assert_eq!(append_by(&mut chain, &all[0], newer), Ok(()));
+    let kick = Act::Kick { user: all[2].id(), counter: 0 };
+    assert_eq!(chain.state().check_new(&actor, &kick), Err(RoomError::NewerVersion));
+    assert_eq!(append_by(&mut chain, &all[0], kick), Ok(()), "the chain goes on");
+    assert!(chain.state().members().contains_key(&all[2].id()), "and nothing is folded");
+    assert_eq!(append_by(&mut chain, &all[2], Act::Leave), Ok(()));
+    assert!(!chain.state().members().contains_key(&all[2].id()));
 }
 
 #[test]
@@ -159,7 +174,7 @@ fn a_relay_event_counts_only_in_a_room_of_the_relay() {
 
     let (name, topic) = (RoomName::new("Lobby").unwrap(), Topic::default());
     let (kind, nonce, register) = (RoomKind::Open, [3; 16], None);
-    let act = Act::Create { kind, name, topic, nonce, register };
+    let act = Act::Create(Creation::new(kind, name, topic, nonce, register));
     let create = EventDraft { after: None, at: NOW, act }.sign(Signer::Relay(&relay));
     let mut lobby = Chain::create(create).unwrap();
     let grant = Act::SetRole { user: all[0].id(), role: Role::Moderator };
@@ -207,7 +222,7 @@ fn only_private_rooms_begin_with_a_register() {
     let alice = &users(1, 11)[0];
     let create = |kind, register| {
         let (name, topic) = (RoomName::new("room").unwrap(), Topic::default());
-        let act = Act::Create { kind, name, topic, nonce: [1; 16], register };
+        let act = Act::Create(Creation::new(kind, name, topic, [1; 16], register));
         Chain::create(alice.sign(EventDraft { after: None, at: NOW, act })).is_ok()
     };
     let register = Some(RegisterId::from_bytes([7; 32]));

@@ -25,14 +25,6 @@ fn topic(text: &str) -> Act {
     Act::SetTopic(Topic::new(text).unwrap())
 }
 
-fn reconnect(world: &mut World, peers: std::ops::Range<usize>) {
-    for i in peers {
-        world.peers[i].die();
-        world.connect(i);
-    }
-    later(world);
-}
-
 /// Every row of a room in a profile, to be put back later by somebody whose client is altered.
 type Rows = Vec<(Key, Value)>;
 

@@ -288,7 +288,7 @@ impl From<RoomFailure> for CommandError {
             RoomFailure::NotAllowed(RoomError::Closed) => {
                 say(ExitCode::Refused, "make a new one: chat room create NAME")
             }
-            RoomFailure::NotAllowed(RoomError::Frozen) => {
+            RoomFailure::NotAllowed(RoomError::NewerVersion) => {
                 say(ExitCode::Other, "install the newest version of `chat`")
             }
             RoomFailure::NotAllowed(RoomError::TooManyEvents { .. }) => {

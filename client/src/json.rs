@@ -330,10 +330,12 @@ pub enum Line<'a> {
         head: String,
         /// Whether the relay took back what it had signed, or signed something else for others.
         forked: bool,
+        /// The relay says not to keep the open room.
+        gone: bool,
         /// Whether new keys of the room have not come yet.
         locked: bool,
         /// Whether a newer version did something here.
-        frozen: bool,
+        outdated: bool,
         /// Everybody in it.
         members: Vec<RoomPerson>,
         /// Who is invited.
@@ -375,6 +377,9 @@ pub enum Line<'a> {
         room_id: RoomId,
         /// Who.
         by: Person,
+        /// The room that it is to replace.
+        #[serde(serialize_with = "some_room_hex", skip_serializing_if = "Option::is_none")]
+        replaces: Option<RoomId>,
     },
     /// Something about the relay that a person must know: `lobby_full` or `announcement_refused`.
     RelayWarning {

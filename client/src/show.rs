@@ -137,8 +137,9 @@ pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
             },
             at: event.at(),
         }),
-        Event::RoomInvited { room, by } => {
-            Some(Line::RoomInvited { room: &room.name, room_id: room.id, by: names.person(by) })
+        Event::RoomInvited { room, by, replaces } => {
+            let (by, replaces) = (names.person(by), replaces.as_ref().map(|old| old.id));
+            Some(Line::RoomInvited { room: &room.name, room_id: room.id, by, replaces })
         }
         Event::RoomForked { room } => room_warning(room, "forked", None),
         Event::RoomResumed { room, lost } => Some(Line::RoomResumed {
@@ -219,7 +220,7 @@ fn room_news(names: &Names, room: &RoomRef, event: &RoomEvent) -> String {
     let by = names.actor(event);
     let whom = event.act().target().map_or_else(String::new, |user| names.you_or(&user));
     let did = match event.act() {
-        Act::Create { .. } => "made the room".to_owned(),
+        Act::Create(_) => "made the room".to_owned(),
         Act::Invite { role: Role::Member, .. } => format!("asked {whom} in"),
         Act::Invite { role, .. } => format!("asked {whom} in, as {}", role.as_str()),
         Act::Join => "came in".to_owned(),
@@ -237,7 +238,8 @@ fn room_news(names: &Names, room: &RoomRef, event: &RoomEvent) -> String {
         Act::Close => "closed the room".to_owned(),
         Act::Checkpoint(_) | Act::Move(_) => "tidied up".to_owned(),
         Act::Resume { .. } => "goes on with what the relay has".to_owned(),
-        Act::Unknown => "did something that needs a newer version".to_owned(),
+        Act::SetVersion(version) => format!("took the room to version {}", version.get()),
+        Act::Unknown => "did something unknown".to_owned(),
     };
     format!("#{}: {by} {did}", render::name(&room.name))
 }
@@ -299,10 +301,13 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
             Some(render::announcement(paint, &time, &in_room(room), text))
         }
         Event::RoomNews { room, event } => quiet(room_news(names, room, event)),
-        Event::RoomInvited { room, by } => {
+        Event::RoomInvited { room, by, replaces } => {
             let room = render::name(&room.name);
+            let instead = replaces.as_ref().map_or_else(String::new, |old| {
+                format!(", which is to replace #{}", render::name(&old.name))
+            });
             Some(format!(
-                "{} asks you into #{room}. Come in: {} {}",
+                "{} asks you into #{room}{instead}. Come in: {} {}",
                 names.of(by),
                 context.output.how("chat room join", "!join"),
                 render::quoted(&room)

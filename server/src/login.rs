@@ -220,7 +220,11 @@ async fn enter(
 ) -> Result<Registered, Failure> {
     let shared = Arc::clone(shared);
     let work = move || match request {
-        Request::Login => handler::login(&shared, &link_key).map(Registered::Welcome),
+        Request::Login { newest_head } => {
+            // Also of a device that the relay does not know: it may have come after the backup.
+            newest_head.iter().for_each(|head| shared.shown_head(head));
+            handler::login(&shared, &link_key).map(Registered::Welcome)
+        }
         Request::Register { token, record } => {
             let address = address_key(from);
             handler::register(&shared, &link_key, token.as_ref(), record, address)

@@ -230,7 +230,7 @@ impl Peer {
                 self.answer(id, Answer::Presence(online.collect()))?;
             }
             Request::SendMany(envelopes) => self.send(id, envelopes),
-            Request::Login | Request::Register { .. } => {
+            Request::Login { .. } | Request::Register { .. } => {
                 self.answer(id, Answer::Failure(ErrorCode::AlreadyRegistered.into()))?;
             }
             request => self.lane.push(LaneItem::Request(id, request)),

@@ -9,15 +9,15 @@ use std::sync::{Arc, Mutex};
 use chatcore::ids::{DeviceAddress, LogHash, LogId, RoomId, Timestamp, UserId};
 use chatcore::keys::{RelayKey, RelayKeyPair, Signed};
 use chatcore::membership::{
-    Act, CHECKPOINT_EVERY, Chain, Event, EventDraft, Joined, MAX_MEMBERS, Role, RoomKind, RoomName,
-    RoomState, Signer, Statement, Statements, Topic,
+    Act, CHECKPOINT_EVERY, Chain, Creation, Event, EventDraft, Joined, MAX_MEMBERS, Role, RoomKind,
+    RoomName, RoomState, Signer, Statement, Statements, Topic,
 };
 use chatcore::wire::directory::encode_signed;
 use chatcore::wire::limits::{MAX_OPEN_CREATE, MAX_OPEN_ROOMS, MAX_ROOM_ITEMS};
 use chatcore::wire::relay::{Answer, ErrorCode, Failure, More, RoomSummary};
 
 use crate::lock::lock;
-use crate::store::{OpenRooms, StoreError, StoredRoom, StoredStatement};
+use crate::store::{OpenRooms, Recovering, StoreError, StoredRoom, StoredStatement};
 
 /// Most bytes of one answer about a room.
 const MAX_ANSWER: usize = 512 << 10;
@@ -40,6 +40,8 @@ struct OpenRoom {
     numbered: BTreeMap<u64, (DeviceAddress, Signed)>,
     numbers: BTreeMap<UserId, u64>,
     next: u64,
+    /// When it was last given events back; 0: never.
+    healed: Timestamp,
 }
 
 /// An open room for the operator.
@@ -68,6 +70,7 @@ impl OpenRoom {
             numbered: BTreeMap::new(),
             numbers: BTreeMap::new(),
             next: 1,
+            healed: Timestamp(0),
         })
     }
 
@@ -78,6 +81,7 @@ impl OpenRoom {
         for event in events {
             room.append(event).ok()?;
         }
+        room.healed = stored.healed;
         for (_, stored) in stored.statements {
             if let Ok(statement) = Statement::from_own_store(stored.signed) {
                 room.take(stored.n, &statement);
@@ -194,9 +198,12 @@ impl Rooms {
         event: Event,
         most: usize,
     ) -> Result<(u64, LogHash), ErrorCode> {
-        let Act::Create { kind: RoomKind::Open, name, .. } = event.act() else {
+        let Act::Create(Creation { kind: RoomKind::Open, name, version, .. }) = event.act() else {
             return Err(ErrorCode::Forbidden);
         };
+        if !version.is_known() {
+            return Err(ErrorCode::Forbidden);
+        }
         let (id, owner) = (event.room(), event.actor().user());
         let mut rooms = lock(&self.rooms);
         if let Some(room) = rooms.get(&id) {
@@ -263,13 +270,19 @@ impl Rooms {
         if event.seq() != seq + 1 || !room.names_known_counter(event.act()) {
             return Err(ErrorCode::Forbidden);
         }
-        room.state().check(event.actor(), event.act()).map_err(|_| ErrorCode::Forbidden)?;
+        room.state().check_new(event.actor(), event.act()).map_err(|_| ErrorCode::Forbidden)?;
         // Everybody who was in hears of it, also who is out by it.
         let told = room.devices().collect();
         store.append(&id, event.seq(), event.signed()).map_err(internal)?;
         room.append(event)?;
         let length = room.length();
         Ok(Appended { end: (length, room.hash_at(length)), told })
+    }
+
+    /// Returns for how many milliseconds more a room waits for what the relay may have lost of it.
+    pub(crate) fn recovering(&self, id: &RoomId, by: Recovering, now: Timestamp) -> Option<u64> {
+        let healed = lock(&self.rooms).get(id).map_or(Timestamp(0), |room| room.healed);
+        by.rest(healed, now)
     }
 
     /// Puts events back that the relay lost, if the log comes to `hash` at `length` with them; returns
@@ -280,6 +293,7 @@ impl Rooms {
         id: &RoomId,
         events: Vec<Event>,
         (length, hash): (u64, LogHash),
+        now: Timestamp,
     ) -> Result<Vec<DeviceAddress>, ErrorCode> {
         let mut rooms = lock(&self.rooms);
         if store.is_removed(id).map_err(internal)? {
@@ -300,9 +314,9 @@ impl Rooms {
         if recovered.length() != length || recovered.hash_at(length) != hash {
             return Err(ErrorCode::Forbidden);
         }
-        for event in &events {
-            store.append(id, event.seq(), event.signed()).map_err(internal)?;
-        }
+        let signed: Vec<_> = events.iter().map(|e| (e.seq(), e.signed().clone())).collect();
+        store.recover(id, &signed, now).map_err(internal)?;
+        recovered.healed = now;
         let told = recovered.devices().collect();
         rooms.insert(*id, recovered);
         Ok(told)
@@ -520,8 +534,8 @@ impl Rooms {
 pub(crate) fn create(keys: &RelayKeyPair, name: &str, now: Timestamp) -> Option<Event> {
     let name = RoomName::from_input(name).ok()?;
     let nonce = rand::random();
-    let (topic, register) = (Topic::default(), None);
-    let act = Act::Create { kind: RoomKind::Open, name, topic, nonce, register };
+    let created = Creation::new(RoomKind::Open, name, Topic::default(), nonce, None);
+    let act = Act::Create(created);
     Some(EventDraft { after: None, at: now, act }.sign(Signer::Relay(keys)))
 }
 

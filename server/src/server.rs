@@ -26,13 +26,14 @@ use crate::control::Control;
 use crate::error::RelayError;
 use crate::identity::Identity;
 use crate::limits::{Limits, PendingTable, RateTable, address_key};
+use crate::lock::lock;
 use crate::login;
 use crate::mailboxes::Mailboxes;
 use crate::operator::Operator;
 use crate::registry::Registry;
 use crate::rights::RightsTable;
 use crate::rooms::Rooms;
-use crate::store::{Epoch, MailboxBatch, Queued, StoreError, Stores};
+use crate::store::{Epoch, MailboxBatch, Queued, Recovering, StoreError, Stores};
 
 /// Time between sweeps of what is over its time.
 const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
@@ -67,7 +68,7 @@ pub(crate) struct Shared {
     pub(crate) rooms: Rooms,
     pub(crate) rights: RightsTable,
     /// How often the relay was set back to a backup.
-    pub(crate) epoch: Epoch,
+    epoch: Mutex<Epoch>,
     /// Held while an announcement gets its number.
     pub(crate) announcing: Mutex<()>,
     /// Host and port that links say, once the relay listens.
@@ -91,15 +92,41 @@ impl Shared {
 
     /// Signs what a log comes to; everything up to there is stored durably.
     pub(crate) fn sign_head(&self, log: LogId, (length, hash): (u64, LogHash)) -> Signed {
-        let (epoch, at) = (self.epoch.number, self.clock.now());
+        let (epoch, at) = (lock(&self.epoch).number, self.clock.now());
         LogHead { log, epoch, length, hash, at }.sign(&self.identity.keys)
     }
 
-    /// Returns for how many milliseconds more the relay waits for what it lost when it was set back.
-    pub(crate) fn recovering(&self) -> Option<u64> {
-        let since = self.clock.now().since(self.epoch.began);
-        let is_set_back = self.epoch.began != Timestamp(0);
-        self.limits.recovery.checked_sub(since).filter(|rest| is_set_back && *rest > 0)
+    /// Returns what holds up new entries in logs that may have lost some.
+    pub(crate) fn recovering(&self) -> Recovering {
+        let began = lock(&self.epoch).began;
+        let healing = self.limits.recovery;
+        let rest = healing.checked_sub(self.clock.now().since(began)).filter(|rest| *rest > 0);
+        let set_back = rest.filter(|_| began != Timestamp(0));
+        Recovering { set_back, healing }
+    }
+
+    /// A device shows a head. One of a later epoch, or of this one before it began, says that the relay
+    /// was set back without being told: a new epoch begins, and what is lost is waited for.
+    pub(crate) fn shown_head(&self, head: &Signed) {
+        let Ok(head) = LogHead::verify(head, &self.identity.keys.public()) else { return };
+        let mut epoch = lock(&self.epoch);
+        let is_known =
+            head.epoch < epoch.number || (head.epoch == epoch.number && head.at >= epoch.began);
+        if is_known || head.epoch == u64::MAX {
+            return;
+        }
+        let next = Epoch { number: head.epoch + 1, began: self.clock.now() };
+        match self.stores.registers.set_epoch(next) {
+            Ok(()) => {
+                tracing::warn!(
+                    epoch = next.number,
+                    "a device has seen newer rooms than this relay has: its data folder was set back; \
+                     changes of rooms wait until devices have brought back what is missing"
+                );
+                *epoch = next;
+            }
+            Err(error) => tracing::error!(%error, "the relay's epoch could not be stored"),
+        }
     }
 
     /// Tells whether there is disk for what is not of need; mailboxes go on with what is left.
@@ -193,7 +220,7 @@ impl Relay {
             register_appends: RateTable::new(limits.register_appends),
             rooms,
             rights,
-            epoch,
+            epoch: Mutex::new(epoch),
             announcing: Mutex::new(()),
             address: OnceLock::new(),
             storage: config.storage,

@@ -312,8 +312,14 @@ async fn a_removed_device_is_told_and_forgotten() {
         let next = alice.next("alice", vec![alice.cert.clone(), cert]);
         one.request(Request::UpdateRecord(next.signed().clone())).await;
         alice.record = next;
-        let connect =
-            || support::Device::connect(relay.address, &relay.key, &two.link, Request::Login);
+        let connect = || {
+            support::Device::connect(
+                relay.address,
+                &relay.key,
+                &two.link,
+                Request::Login { newest_head: None },
+            )
+        };
         let (mut second, answer) = connect().await;
         let address = DeviceAddress { user: alice.address().user, device: two.id };
         assert_eq!(logged_in(&answer).address, address);

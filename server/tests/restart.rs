@@ -120,7 +120,7 @@ async fn a_killed_relay_delivers_what_it_accepted() {
     let former = process.link.relay;
     let mut process = Process::start(&data, &[]);
     assert_eq!(process.link.relay, former);
-    let (mut bobs, answer) = process.enter(&bob, Request::Login).await;
+    let (mut bobs, answer) = process.enter(&bob, Request::Login { newest_head: None }).await;
     assert_eq!(logged_in(&answer).queued, 20);
     let (_, all) = bobs.deliveries(20).await;
     assert_eq!(marks(&all), (0..20).collect::<Vec<u8>>());
@@ -141,7 +141,7 @@ async fn quit_at_the_terminal_stops_and_its_end_does_not() {
     assert_eq!(process.child.wait().unwrap().code(), Some(0));
     let mut process = Process::start(folder.path(), &[]);
     drop(process.child.stdin.take());
-    let (mut device, _) = process.enter(&alice, Request::Login).await;
+    let (mut device, _) = process.enter(&alice, Request::Login { newest_head: None }).await;
     device.nothing_delivered().await;
     #[cfg(unix)]
     {
@@ -268,7 +268,7 @@ async fn a_running_relay_is_backed_up_through_its_socket() {
     let former = process.link.relay;
     let mut process = Process::start(&copy, &[]);
     assert_eq!(process.link.relay, former);
-    let (mut bobs, answer) = process.enter(&bob, Request::Login).await;
+    let (mut bobs, answer) = process.enter(&bob, Request::Login { newest_head: None }).await;
     assert_eq!((logged_in(&answer).queued, logged_in(&answer).one_time_prekeys), (1, 0));
     assert!(logged_in(&answer).last_resort.is_some());
     let (_, all) = bobs.deliveries(1).await;

@@ -6,12 +6,12 @@ mod support;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chatcore::ids::{DAY, HOUR, LogHash, LogId, RoomId};
+use chatcore::ids::{DAY, HOUR, LogHash, LogId, RoomId, Timestamp};
 use chatcore::invite::InviteLink;
-use chatcore::keys::{RelayKey, Signed};
+use chatcore::keys::{RelayKey, RelayKeyPair, Signed};
 use chatcore::membership::{
-    Act, Announcement, Event, EventDraft, Joined, LogHead, RoomKind, RoomName, Signer, Statement,
-    StatementFields, Topic,
+    Act, Announcement, Creation, Event, EventDraft, Joined, LogHead, RoomKind, RoomName, Signer,
+    Statement, StatementFields, Topic,
 };
 use chatcore::room::RegisterSecret;
 use chatcore::wire::directory::encode_signed;
@@ -29,13 +29,8 @@ fn sign(user: &User, draft: EventDraft) -> Event {
 
 fn create(user: &User, name: &str) -> Event {
     let name = RoomName::new(name).unwrap();
-    let act = Act::Create {
-        kind: RoomKind::Open,
-        name,
-        topic: Topic::default(),
-        nonce: [1; 16],
-        register: None,
-    };
+    let created = Creation::new(RoomKind::Open, name, Topic::default(), [1; 16], None);
+    let act = Act::Create(created);
     sign(user, EventDraft { after: None, at: SystemClock.now(), act })
 }
 
@@ -505,5 +500,101 @@ async fn an_open_room_that_was_set_back_gets_its_events_back() {
     assert_eq!(device.refusal(append(&black)).await, ErrorCode::Recovering);
     clock.advance(6 * HOUR + 1);
     assert_eq!(ordered(&relay, &mut device, append(&black)).await.0.length, 3);
+    relay.stop().await;
+}
+
+/// The folder of a backup was copied back by hand: the relay learns of it from the heads that devices show.
+#[tokio::test]
+async fn a_relay_that_was_set_back_unseen_learns_it_from_devices() {
+    let secret = RegisterSecret::generate(&mut rand::rng());
+    let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::new());
+    let config = Config::in_folder(folder.path().join("data"));
+    let relay = TestRelay::start_with_clock(config, clock.clone()).await;
+    let keys = std::fs::read(folder.path().join("data/relay.key")).unwrap();
+    let keys = RelayKeyPair::from_bytes(&keys.try_into().unwrap());
+    let (alice, mut device) = relay.join("alice").await;
+    let first = ordered(&relay, &mut device, entry(&secret, 0, b"one")).await.1;
+    let known = LogHead::verify(&first, &relay.key).unwrap();
+    let show = async |signed: Signed| {
+        let request = Request::Login { newest_head: Some(signed) };
+        drop(Device::connect(relay.address, &relay.key, &alice.keys.link, request).await);
+    };
+    let epoch = async |device: &mut Device| {
+        let Answer::RegisterEntries { head, .. } =
+            device.request(Request::ReadRegister { register: secret.id(), from: 0 }).await
+        else {
+            panic!("no entries")
+        };
+        LogHead::verify(&head, &relay.key).unwrap().epoch
+    };
+    show(first.clone()).await;
+    let mut alices = relay.login(&alice).await;
+    assert_eq!(epoch(&mut alices).await, 1, "nothing new");
+    // A head of a later epoch, by this relay's key; and one that only says so.
+    let later = LogHead { epoch: 4, ..known };
+    show(later.sign(&RelayKeyPair::generate(&mut rand::rng()))).await;
+    let mut alices = relay.login(&alice).await;
+    assert_eq!(epoch(&mut alices).await, 1, "of another relay");
+    show(later.sign(&keys)).await;
+    let mut alices = relay.login(&alice).await;
+    assert_eq!(epoch(&mut alices).await, 5);
+    let next = entry(&secret, 1, b"two");
+    assert_eq!(alices.refusal(next.clone()).await, ErrorCode::Recovering);
+    clock.advance(6 * HOUR + 1);
+    show(later.sign(&keys)).await;
+    let mut alices = relay.login(&alice).await;
+    assert_eq!(epoch(&mut alices).await, 5, "once");
+    assert_eq!(ordered(&relay, &mut alices, next).await.0.length, 2);
+    // Set back twice to the same backup: the epoch of today was one before.
+    let before = LogHead { epoch: 5, at: Timestamp(1), ..known };
+    show(before.sign(&keys)).await;
+    let mut alices = relay.login(&alice).await;
+    assert_eq!(epoch(&mut alices).await, 6);
+    relay.stop().await;
+}
+
+/// What is given back to a relay that does not know that it was set back holds up that log, and no other:
+/// there may be more of it, and who is quick must not come in between.
+#[tokio::test]
+async fn a_log_that_is_given_something_back_waits_for_more() {
+    let [secret, other] = [(); 2].map(|()| RegisterSecret::generate(&mut rand::rng()));
+    let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::new());
+    let config = Config::in_folder(folder.path().join("data"));
+    let relay = TestRelay::start_with_clock(config, clock.clone()).await;
+    let keys = std::fs::read(folder.path().join("data/relay.key")).unwrap();
+    let keys = RelayKeyPair::from_bytes(&keys.try_into().unwrap());
+    let (alice, mut device) = relay.join("alice").await;
+    ordered(&relay, &mut device, entry(&secret, 0, b"one")).await;
+    ordered(&relay, &mut device, entry(&other, 0, b"one")).await;
+    let (_, all) = entries(&mut device, &secret).await;
+    let Request::AppendRegister { entry: lost, .. } = entry(&secret, 1, b"two") else {
+        panic!("an append")
+    };
+    let (log, hash) = (LogId::from(secret.id()), LogHash::begin(&LogId::from(secret.id())));
+    let hash = hash.then(&all[0]).then(&lost);
+    let head = LogHead { log, epoch: 1, length: 2, hash, at: SystemClock.now() };
+    let head = head.sign(&keys);
+    ordered(&relay, &mut device, Request::Recover { head, entries: vec![lost] }).await;
+    let Answer::Failure(failure) = device.request(entry(&secret, 2, b"three")).await else {
+        panic!("ordered")
+    };
+    assert_eq!(failure.code, ErrorCode::Recovering);
+    assert!(failure.retry_after_ms > 5 * HOUR, "{failure:?}");
+    ordered(&relay, &mut device, entry(&other, 1, b"two")).await;
+    // An open room alike.
+    let tea = create(&alice, "tea");
+    ordered(&relay, &mut device, Request::CreateRoom(tea.signed().clone())).await;
+    let green = after(&alice, &tea, Act::SetTopic(Topic::new("green").unwrap()));
+    let entry_of = |event: &Event| Bytes::from(encode_signed(event.signed()));
+    let log = LogId::from(tea.room());
+    let hash = LogHash::begin(&log).then(&entry_of(&tea)).then(&entry_of(&green));
+    let head = LogHead { log, epoch: 1, length: 2, hash, at: SystemClock.now() };
+    let head = head.sign(&keys);
+    ordered(&relay, &mut device, Request::Recover { head, entries: vec![entry_of(&green)] }).await;
+    let black = after(&alice, &green, Act::SetTopic(Topic::new("black").unwrap()));
+    assert_eq!(device.refusal(append(&black)).await, ErrorCode::Recovering);
+    clock.advance(6 * HOUR + 1);
+    assert_eq!(ordered(&relay, &mut device, append(&black)).await.0.length, 3);
+    ordered(&relay, &mut device, entry(&secret, 2, b"three")).await;
     relay.stop().await;
 }

@@ -72,7 +72,9 @@ impl Crowd {
                 .iter()
                 .map(|user| {
                     let (target, user) = (target.clone(), Arc::clone(user));
-                    tokio::spawn(async move { connect(&target, &user, Request::Login).await })
+                    tokio::spawn(async move {
+                        connect(&target, &user, Request::Login { newest_head: None }).await
+                    })
                 })
                 .collect();
             for task in tasks {

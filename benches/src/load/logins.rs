@@ -41,7 +41,7 @@ pub async fn measure_logins(
         let (target, user, left) = (sides.relay.clone(), Arc::clone(user), Arc::clone(&left));
         tasks.spawn(async move {
             while take_one(&left) {
-                connect(&target, &user, Request::Login).await?;
+                connect(&target, &user, Request::Login { newest_head: None }).await?;
             }
             Ok(())
         });

@@ -6,7 +6,7 @@ use super::{FetchFailure, NewRoom, ProgramName, Upload, Visibility};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, MessageId, RoomId, UserId};
 use crate::keys::Nickname;
-use crate::membership::Act;
+use crate::membership::{Act, RoomName};
 use crate::wire::relay::AnswerForm;
 
 /// What a person or program asks for.
@@ -67,6 +67,16 @@ pub enum Command {
         room: RoomId,
         /// What; counters are filled in.
         act: Act,
+    },
+    /// Makes a room in the place of one that can't go on, and asks its members in; answered by
+    /// [`super::Event::RoomDone`] with the new room.
+    RebuildRoom {
+        /// Comes back in the answer.
+        ticket: u64,
+        /// Which.
+        room: RoomId,
+        /// Another name.
+        name: Option<RoomName>,
     },
     /// The owner goes on with what the relay has of a room that it was set back in; the others follow.
     /// Answered by [`super::Event::RoomDone`].

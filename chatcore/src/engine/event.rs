@@ -283,6 +283,8 @@ pub enum Event {
         room: RoomRef,
         /// Who.
         by: UserId,
+        /// The room that it is to replace, if it is one of ours and theirs.
+        replaces: Option<RoomRef>,
     },
     /// The relay does not have an open room of ours any more.
     RoomGone {

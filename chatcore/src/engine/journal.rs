@@ -5,7 +5,7 @@ use super::contacts::sender;
 use super::files::body_of;
 use super::query::damaged;
 use super::readers::Reader;
-use super::rooms::{RefusedBecause, reference, room_news};
+use super::rooms::{RefusedBecause, reference, replaced, room_news};
 use super::{EngineError, Event};
 use crate::ids::{Conversation, MessageId, UserId};
 use crate::keys::Nickname;
@@ -55,7 +55,7 @@ pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
             about = Some(room.id);
             (NOBODY, JournalKind::RoomNews(event.hash()))
         }
-        Event::RoomInvited { room, by } => {
+        Event::RoomInvited { room, by, .. } => {
             about = Some(room.id);
             (*by, JournalKind::RoomInvited)
         }
@@ -147,7 +147,9 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
     match (&entry.kind, entry.room) {
         (JournalKind::RoomNews(hash), Some(id)) => return room_news(store, &id, hash),
         (JournalKind::RoomInvited, _) => {
-            return Ok(room.map(|room| Event::RoomInvited { room, by: entry.peer }));
+            let Some(room) = room else { return Ok(None) };
+            let (by, replaces) = (entry.peer, replaced(store, &room.id, &entry.peer)?);
+            return Ok(Some(Event::RoomInvited { room, by, replaces }));
         }
         (JournalKind::RoomForked, _) => return Ok(room.map(|room| Event::RoomForked { room })),
         (JournalKind::RoomResumed(lost), _) => {

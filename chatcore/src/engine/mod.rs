@@ -330,6 +330,9 @@ impl Engine {
             Command::ActInRoom { ticket, room, act } => {
                 self.act_in_room(&mut tx, ticket, room, act)?;
             }
+            Command::RebuildRoom { ticket, room, name } => {
+                self.rebuild_room(&mut tx, ticket, room, name)?;
+            }
             Command::ResumeRoom { ticket, room } => self.resume_room(&mut tx, ticket, room)?,
             Command::ListRooms { ticket } => self.list_rooms(&mut tx, ticket)?,
             Command::QueryRoomPresence { ticket, room } => {

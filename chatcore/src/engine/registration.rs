@@ -4,6 +4,7 @@ use rand::{CryptoRng, RngExt};
 
 use super::account::drop_old_prekeys;
 use super::contacts::verify_chain;
+use super::rooms::newest_head;
 use super::tx::{Context, Tx};
 use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY, Step};
 use crate::ids::{DAY, DeviceId};
@@ -27,7 +28,7 @@ impl Engine {
             return Err(EngineError::Revoked);
         }
         let (request, pending) = if profile.admission.was_admitted() {
-            (Request::Login, Pending::Login)
+            (Request::Login { newest_head: newest_head(tx.store())? }, Pending::Login)
         } else {
             if profile.admission == Admission::New {
                 profile.admission = Admission::Sent;
@@ -87,7 +88,7 @@ impl Engine {
             // A later one of ours, of which the answer was lost.
             (profile.record, profile.admission) = (newest, Admission::Admitted);
             tx.save_profile(&profile);
-            self.ask(tx, Request::Login, Pending::Login);
+            self.ask(tx, Request::Login { newest_head: None }, Pending::Login);
             return Ok(());
         }
         let own = profile.device.link.public();

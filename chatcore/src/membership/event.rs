@@ -81,22 +81,73 @@ pub(super) enum Trust {
     OwnStore,
 }
 
+/// Names the acts that a room has, and what they come to; only its owner raises it.
+///
+/// `Leave`, `Close` and `SetVersion` are the same in every version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RoomVersion(u32);
+
+impl RoomVersion {
+    /// The newest one that this program knows.
+    pub const NEWEST: Self = Self(1);
+
+    /// Takes a number; there is no version 0.
+    #[must_use]
+    pub const fn new(number: u32) -> Option<Self> {
+        if number == 0 { None } else { Some(Self(number)) }
+    }
+
+    /// Returns the number.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// Tells whether this program knows what the acts of this version come to.
+    #[must_use]
+    pub fn is_known(self) -> bool {
+        self <= Self::NEWEST
+    }
+}
+
+/// What a room begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Creation {
+    /// Private or open.
+    pub kind: RoomKind,
+    /// Its name.
+    pub name: RoomName,
+    /// Its topic.
+    pub topic: Topic,
+    /// Makes the room's id unique.
+    pub nonce: [u8; 16],
+    /// The first register; of private rooms only.
+    pub register: Option<RegisterId>,
+    /// Which acts it has.
+    pub version: RoomVersion,
+    /// A room that can't go on, in whose place this one is. That its maker says so proves nothing.
+    pub replaces: Option<RoomId>,
+}
+
+impl Creation {
+    /// Describes a room of the newest version that stands in no other's place.
+    #[must_use]
+    pub const fn new(
+        kind: RoomKind,
+        name: RoomName,
+        topic: Topic,
+        nonce: [u8; 16],
+        register: Option<RegisterId>,
+    ) -> Self {
+        Self { kind, name, topic, nonce, register, version: RoomVersion::NEWEST, replaces: None }
+    }
+}
+
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
     /// The room begins; the actor is its owner.
-    Create {
-        /// Private or open.
-        kind: RoomKind,
-        /// Its name.
-        name: RoomName,
-        /// Its topic.
-        topic: Topic,
-        /// Makes the room's id unique.
-        nonce: [u8; 16],
-        /// The first register; of private rooms only.
-        register: Option<RegisterId>,
-    },
+    Create(Creation),
     /// A user may join, with this role.
     Invite {
         /// Whom.
@@ -158,7 +209,9 @@ pub enum Act {
         /// The hash over them.
         hash: LogHash,
     },
-    /// A newer version's act.
+    /// From here on the room has the acts of this version.
+    SetVersion(RoomVersion),
+    /// An act that no version up to ours has.
     Unknown,
 }
 
@@ -167,17 +220,17 @@ impl Act {
     #[must_use]
     pub const fn register(&self) -> Option<RegisterId> {
         match self {
-            Self::Create { register, .. } => *register,
+            Self::Create(creation) => creation.register,
             Self::Move(register) => Some(*register),
             _ => None,
         }
     }
 
-    /// Returns what kind of act it is; `None` for the beginning of a room.
+    /// Returns what kind of act it is; `None` for the beginning of a room, and for an unknown act.
     #[must_use]
     pub const fn kind(&self) -> Option<ActKind> {
         Some(match self {
-            Self::Create { .. } => return None,
+            Self::Create(_) | Self::Unknown => return None,
             Self::Invite { .. } => ActKind::Invite,
             Self::Join => ActKind::Join,
             Self::Leave => ActKind::Leave,
@@ -195,7 +248,7 @@ impl Act {
             Self::Move(_) => ActKind::Move,
             Self::Close => ActKind::Close,
             Self::Resume { .. } => ActKind::Resume,
-            Self::Unknown => ActKind::Unknown,
+            Self::SetVersion(_) => ActKind::SetVersion,
         })
     }
 
@@ -281,7 +334,7 @@ impl Event {
     fn checked(signed: Signed, trust: Trust) -> Result<Self, RoomError> {
         let fields = wire::room::decode_event(&signed)?;
         let hash = EventHash::from_bytes(signed.hash());
-        let is_first = matches!(fields.act, Act::Create { .. });
+        let is_first = matches!(fields.act, Act::Create(_));
         let room = match fields.room {
             Some(room) => room,
             None => RoomId::from_bytes(*hash.as_bytes()),

@@ -22,7 +22,7 @@ mod statement;
 
 pub use announcement::{Announcement, AnnouncementError};
 pub use chain::Chain;
-pub use event::{Act, Actor, Event, EventDraft, RoomKind, Signer};
+pub use event::{Act, Actor, Creation, Event, EventDraft, RoomKind, RoomVersion, Signer};
 pub(crate) use event::{ActorFields, EventFields};
 pub use log::{Branch, ForkProof, HeadError, LogHead, ProofError};
 pub use name::{MAX_ROOM_NAME_CHARS, MAX_TOPIC_CHARS, RoomName, RoomNameError, Topic};
@@ -82,9 +82,12 @@ pub enum RoomError {
     /// The room is closed.
     #[error("the room is closed")]
     Closed,
-    /// A newer version did something here that this one does not know.
+    /// The room has a version that this program does not know.
     #[error("the room needs a newer version of this program")]
-    Frozen,
+    NewerVersion,
+    /// The room's version has no such act.
+    #[error("the room's version has no such act")]
+    UnknownAct,
     /// The checkpoint's hash is not that of the state.
     #[error("the checkpoint does not fit the room's state")]
     BadCheckpoint,

@@ -76,8 +76,8 @@ pub enum ActKind {
     Close,
     /// Goes on where the relay was set back to.
     Resume,
-    /// Something this version does not know; it freezes the room here.
-    Unknown,
+    /// Raises the room's version.
+    SetVersion,
 }
 
 /// Whom an act may be done to.
@@ -141,8 +141,7 @@ pub const RULES: [Rule; 18] = [
     rule(ActKind::Move, Role::Moderator, Target::Nobody, Grant::Nothing),
     rule(ActKind::Close, Role::Owner, Target::Nobody, Grant::Nothing),
     rule(ActKind::Resume, Role::Owner, Target::Nobody, Grant::Nothing),
-    // A newer version's act: at most as harmful as what a moderator can do anyway.
-    rule(ActKind::Unknown, Role::Moderator, Target::Nobody, Grant::Nothing),
+    rule(ActKind::SetVersion, Role::Owner, Target::Nobody, Grant::Nothing),
 ];
 
 /// Why somebody may not do something.
@@ -242,7 +241,7 @@ mod tests {
         (ActKind::Move, ["-----", "-----", "yyyyy", "yyyyy", "yyyyy"]),
         (ActKind::Close, ["-----", "-----", "-----", "-----", "yyyyy"]),
         (ActKind::Resume, ["-----", "-----", "-----", "-----", "yyyyy"]),
-        (ActKind::Unknown, ["-----", "-----", "yyyyy", "yyyyy", "yyyyy"]),
+        (ActKind::SetVersion, ["-----", "-----", "-----", "-----", "yyyyy"]),
     ];
 
     fn ranks() -> [Option<Role>; 5] {

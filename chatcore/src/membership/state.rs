@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::role::may_by;
 use super::{
-    Act, ActKind, Actor, Event, MAX_EVENTS, MAX_EVENTS_SINCE_CHECKPOINT, MAX_MEMBERS, Refusal,
-    Role, RoomError, RoomKind, RoomName, Rule, Statements, Topic, rule_of,
+    Act, ActKind, Actor, Creation, Event, MAX_EVENTS, MAX_EVENTS_SINCE_CHECKPOINT, MAX_MEMBERS,
+    Refusal, Role, RoomError, RoomKind, RoomName, RoomVersion, Rule, Statements, Topic, rule_of,
 };
 use crate::crypto::kdf::{LABEL_ROOM_STATE, sha256};
 use crate::ids::{RegisterId, UserId};
@@ -47,7 +47,7 @@ pub struct RoomState {
     seq: u64,
     checkpoint: u64,
     closed: bool,
-    frozen: bool,
+    version: RoomVersion,
 }
 
 impl RoomState {
@@ -56,7 +56,7 @@ impl RoomState {
     /// # Errors
     /// [`RoomError::Inconsistent`] for any other event, or a private room of the relay.
     pub fn create(event: &Event) -> Result<Self, RoomError> {
-        let Act::Create { kind, name, topic, register, .. } = event.act() else {
+        let Act::Create(Creation { kind, name, topic, register, version, .. }) = event.act() else {
             return Err(RoomError::Inconsistent);
         };
         if register.is_some() != (*kind == RoomKind::Private) {
@@ -86,7 +86,7 @@ impl RoomState {
             seq: 0,
             checkpoint: 0,
             closed: false,
-            frozen: false,
+            version: *version,
         })
     }
 
@@ -180,10 +180,10 @@ impl RoomState {
         self.closed
     }
 
-    /// Tells whether a newer version did something here.
+    /// Returns which acts the room has.
     #[must_use]
-    pub const fn is_frozen(&self) -> bool {
-        self.frozen
+    pub const fn version(&self) -> RoomVersion {
+        self.version
     }
 
     /// Returns a user's rank as an actor. In open rooms everybody is a member here: who has joined
@@ -252,12 +252,18 @@ impl RoomState {
     /// # Errors
     /// [`RoomError`] says why not.
     pub fn check(&self, actor: &Actor, act: &Act) -> Result<(), RoomError> {
-        let Some(kind) = act.kind() else { return Err(RoomError::Inconsistent) };
+        let Some(kind) = act.kind() else {
+            let is_unknown = *act == Act::Unknown;
+            let error = if is_unknown { RoomError::UnknownAct } else { RoomError::Inconsistent };
+            return Err(error);
+        };
         if self.closed {
             return Err(RoomError::Closed);
         }
-        if self.frozen {
-            return Err(RoomError::Frozen);
+        let is_of_every_version =
+            matches!(kind, ActKind::Leave | ActKind::Close | ActKind::SetVersion);
+        if !self.version.is_known() && !is_of_every_version {
+            return Err(RoomError::NewerVersion);
         }
         if self.seq >= MAX_EVENTS {
             return Err(RoomError::TooManyEvents { max: MAX_EVENTS });
@@ -303,6 +309,7 @@ impl RoomState {
             Act::Mute(user) => !self.muted.contains(user),
             Act::Unmute(user) => self.muted.contains(user),
             Act::SetRole { user, role } => self.role(user) != Some(*role),
+            Act::SetVersion(version) => *version > self.version,
             // The relay stays the owner of what it created.
             Act::Transfer(_) => !self.of_relay,
             Act::Checkpoint(hash) => {
@@ -321,24 +328,35 @@ impl RoomState {
     /// # Errors
     /// [`RoomError`]; the state is unchanged then.
     pub fn apply(&mut self, event: &Event) -> Result<(), RoomError> {
-        if self.frozen {
-            // What it would come to, only a newer version knows; the chain goes on.
-            if self.closed || self.rank(event.actor()).is_none() {
-                return Err(RoomError::Frozen);
-            }
-            self.seq = event.seq();
-            return Ok(());
+        let result = self.check(event.actor(), event.act());
+        if self.version.is_known() || result == Err(RoomError::Closed) {
+            result?;
         }
-        self.check(event.actor(), event.act())?;
         self.seq = event.seq();
-        self.change(event);
+        // In a version that we do not know, only a newer program can tell whether an act counts: the chain
+        // goes on, so that one may leave, and is folded anew from its logs by that program.
+        if result.is_ok() {
+            self.change(event);
+        }
         Ok(())
+    }
+
+    /// As [`Self::check`], for what is to be ordered now: nobody takes a room to a version that they do
+    /// not know themselves.
+    ///
+    /// # Errors
+    /// [`RoomError`] says why not.
+    pub fn check_new(&self, actor: &Actor, act: &Act) -> Result<(), RoomError> {
+        match act {
+            Act::SetVersion(version) if !version.is_known() => Err(RoomError::NewerVersion),
+            _ => self.check(actor, act),
+        }
     }
 
     fn change(&mut self, event: &Event) {
         let actor = event.actor().user();
         match event.act() {
-            Act::Create { .. } | Act::Resume { .. } => {}
+            Act::Create(_) | Act::Resume { .. } | Act::Unknown => {}
             Act::Invite { user, role } => {
                 self.invited.insert(*user, *role);
             }
@@ -388,7 +406,7 @@ impl RoomState {
                 self.move_due = false;
             }
             Act::Close => self.closed = true,
-            Act::Unknown => self.frozen = true,
+            Act::SetVersion(version) => self.version = *version,
         }
     }
 
@@ -445,6 +463,7 @@ impl RoomState {
             RoomKind::Private => 1,
             RoomKind::Open => 2,
         });
+        out.extend_from_slice(&self.version.get().to_be_bytes());
         text(&mut out, self.name.as_str());
         text(&mut out, self.topic.as_str());
         out.push(number(self.policy.invite));

@@ -1,5 +1,7 @@
 //! Rooms, for a program.
 
+use std::collections::BTreeSet;
+
 use super::client::{Client, ClientError};
 use crate::engine::{
     Command, EngineError, Event, LookupError, NewRoom, RoomFailure, RoomStanding, RoomView, query,
@@ -75,6 +77,18 @@ impl Client {
     /// [`ClientError`].
     pub async fn act_in_room(&self, room: RoomId, act: Act) -> Result<RoomId, ClientError> {
         self.ask_room(move |ticket| Command::ActInRoom { ticket, room, act }).await
+    }
+
+    /// Makes a room in the place of one that can't go on, and asks its members in; returns the new one.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn rebuild_room(
+        &self,
+        room: RoomId,
+        name: Option<RoomName>,
+    ) -> Result<RoomId, ClientError> {
+        self.ask_room(move |ticket| Command::RebuildRoom { ticket, room, name }).await
     }
 
     /// Goes on with what the relay has of a room of ours that it was set back in.
@@ -162,6 +176,14 @@ impl Client {
     pub async fn find_room(&self, name: &str) -> Result<RoomId, ClientError> {
         let rooms = self.rooms().await?;
         let orders = [RoomStanding::Member, RoomStanding::Invited];
+        let members = || rooms.iter().filter(|room| room.standing == RoomStanding::Member);
+        // Who went along to the room in the place of another means that one by the name of both.
+        let replaced: BTreeSet<RoomId> = members().filter_map(|room| room.replaces).collect();
+        let newest = members().filter(|room| !replaced.contains(&room.room));
+        match pick(name, newest.map(|room| (room.room, room.name.clone()))) {
+            Err(ClientError::Engine(_)) => {}
+            found => return found,
+        }
         for standing in orders {
             let some = rooms.iter().filter(|room| room.standing == standing);
             match pick(name, some.map(|room| (room.room, room.name.clone()))) {

@@ -565,6 +565,10 @@ pub(crate) struct RoomRow {
     pub(crate) epoch: u64,
     /// The relay showed another branch than ours; the proof is stored.
     pub(crate) forked: bool,
+    /// The relay says that it does not keep the room, and did not take it back from us.
+    pub(crate) gone: bool,
+    /// The newest version of rooms that the program knew which folded the chain.
+    pub(crate) folded_by: u32,
     pub(crate) statements_cursor: u64,
     pub(crate) own_counter: u64,
     /// What our newest statement on an open room says, while the relay may not have it.

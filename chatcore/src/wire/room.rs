@@ -9,8 +9,8 @@ use super::{WireError, array, at_most};
 use crate::ids::{EventHash, LogHash, LogId, RegisterId, RoomId, Timestamp, UserId};
 use crate::keys::{IdentityKey, RelayKey, Signed};
 use crate::membership::{
-    Act, ActorFields, Announcement, Branch, EventFields, ForkProof, Joined, LogHead, Policy, Role,
-    RoomKind, RoomName, StatementFields, Topic,
+    Act, ActorFields, Announcement, Branch, Creation, EventFields, ForkProof, Joined, LogHead,
+    Policy, Role, RoomKind, RoomName, RoomVersion, StatementFields, Topic,
 };
 
 fn user(bytes: &[u8]) -> Result<UserId, WireError> {
@@ -101,9 +101,10 @@ fn act_from(act: Option<pb::room_event_body::Act>) -> Result<Act, WireError> {
     let id = |bytes: &[u8], field| -> Result<_, WireError> {
         if bytes.is_empty() { Ok(None) } else { array(bytes, field).map(Some) }
     };
+    let version = |n| RoomVersion::new(n).ok_or(WireError::BadValue("version"));
     Ok(match act {
         None => Act::Unknown,
-        Some(Pb::Create(c)) => Act::Create {
+        Some(Pb::Create(c)) => Act::Create(Creation {
             kind: match c.kind() {
                 pb::RoomKind::Private => RoomKind::Private,
                 pb::RoomKind::Open => RoomKind::Open,
@@ -113,7 +114,9 @@ fn act_from(act: Option<pb::room_event_body::Act>) -> Result<Act, WireError> {
             topic: topic(&c.topic)?,
             nonce: array(&c.nonce, "nonce")?,
             register: id(&c.register_id, "register_id")?.map(RegisterId::from_bytes),
-        },
+            version: version(c.version)?,
+            replaces: id(&c.replaces, "replaces")?.map(RoomId::from_bytes),
+        }),
         Some(Pb::Invite(g)) => Act::Invite { user: user(&g.user_id)?, role: role_number(g.role)? },
         Some(Pb::Join(pb::Join {})) => Act::Join,
         Some(Pb::Leave(pb::Leave {})) => Act::Leave,
@@ -134,6 +137,7 @@ fn act_from(act: Option<pb::room_event_body::Act>) -> Result<Act, WireError> {
             Act::Move(RegisterId::from_bytes(array(&m.register_id, "register_id")?))
         }
         Some(Pb::Close(pb::Close {})) => Act::Close,
+        Some(Pb::SetVersion(v)) => Act::SetVersion(version(v.version)?),
         Some(Pb::Resume(r)) => Act::Resume {
             log: LogId::from_bytes(array(&r.log_id, "log_id")?),
             length: r.length,
@@ -151,16 +155,18 @@ fn act_into(act: &Act) -> Option<pb::room_event_body::Act> {
     };
     Some(match act {
         Act::Unknown => return None,
-        Act::Create { kind, name, topic, nonce, register } => Pb::Create(pb::Create {
-            register_id: register.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
-            kind: match kind {
+        Act::Create(creation) => Pb::Create(pb::Create {
+            register_id: creation.register.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
+            kind: match creation.kind {
                 RoomKind::Private => pb::RoomKind::Private,
                 RoomKind::Open => pb::RoomKind::Open,
             }
             .into(),
-            name: name.as_str().to_owned(),
-            topic: topic.as_str().to_owned(),
-            nonce: nonce.to_vec(),
+            name: creation.name.as_str().to_owned(),
+            topic: creation.topic.as_str().to_owned(),
+            nonce: creation.nonce.to_vec(),
+            version: creation.version.get(),
+            replaces: creation.replaces.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
         }),
         Act::Invite { user, role } => Pb::Invite(grant(user, *role)),
         Act::Join => Pb::Join(pb::Join {}),
@@ -178,6 +184,7 @@ fn act_into(act: &Act) -> Option<pb::room_event_body::Act> {
         Act::Checkpoint(hash) => Pb::Checkpoint(pb::Checkpoint { state_hash: hash.to_vec() }),
         Act::Move(register) => Pb::Move(pb::Move { register_id: register.as_bytes().to_vec() }),
         Act::Close => Pb::Close(pb::Close {}),
+        Act::SetVersion(version) => Pb::SetVersion(pb::SetVersion { version: version.get() }),
         Act::Resume { log, length, hash } => Pb::Resume(pb::Resume {
             log_id: log.as_bytes().to_vec(),
             length: *length,

@@ -199,8 +199,8 @@ impl Relay {
 
     pub(crate) fn handle(&mut self, from: DeviceAddress, frame: DeviceFrame) -> Vec<RelayFrame> {
         let answer = match frame.request {
-            Request::Login if self.knows(&from) => self.logged_in(from),
-            Request::Login => Answer::Failure(ErrorCode::NotRegistered.into()),
+            Request::Login { .. } if self.knows(&from) => self.logged_in(from),
+            Request::Login { .. } => Answer::Failure(ErrorCode::NotRegistered.into()),
             Request::Register { record, .. } => {
                 let record = UserRecord::verify(record).unwrap();
                 assert_eq!(record.user_id(), from.user);

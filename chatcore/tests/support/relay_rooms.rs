@@ -6,8 +6,8 @@ use bytes::Bytes;
 use chatcore::ids::{DeviceAddress, LogHash, LogId, RegisterId, RoomId, Timestamp, UserId};
 use chatcore::keys::{RelayKeyPair, Signed, verify_append};
 use chatcore::membership::{
-    Act, Announcement, Chain, Event, EventDraft, LogHead, RoomKind, RoomName, Signer, Statement,
-    Statements, Topic,
+    Act, Announcement, Chain, Creation, Event, EventDraft, LogHead, RoomKind, RoomName, Signer,
+    Statement, Statements, Topic,
 };
 use chatcore::wire::directory::{decode_signed, encode_signed};
 use chatcore::wire::relay::{Answer, ErrorCode, Failure, More, Request, RoomSummary};
@@ -64,13 +64,9 @@ fn head(keys: &RelayKeyPair, epoch: u64, log: LogId, entries: &[Bytes], now: Tim
 
 impl RelayRooms {
     pub(crate) fn create_lobby(&mut self, keys: &RelayKeyPair, now: Timestamp) -> RoomId {
-        let act = Act::Create {
-            kind: RoomKind::Open,
-            name: RoomName::new("Lobby").unwrap(),
-            topic: Topic::default(),
-            nonce: [7; 16],
-            register: None,
-        };
+        let name = RoomName::new("Lobby").unwrap();
+        let created = Creation::new(RoomKind::Open, name, Topic::default(), [7; 16], None);
+        let act = Act::Create(created);
         let event = EventDraft { after: None, at: now, act }.sign(Signer::Relay(keys));
         let id = event.room();
         self.insert(event);

@@ -139,3 +139,12 @@ pub(crate) fn later(world: &mut World) {
         world.run_until_quiet();
     }
 }
+
+/// Everybody of these comes anew, and has time to read.
+pub(crate) fn reconnect(world: &mut World, peers: std::ops::Range<usize>) {
+    for i in peers {
+        world.peers[i].die();
+        world.connect(i);
+    }
+    later(world);
+}

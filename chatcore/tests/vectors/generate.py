@@ -744,6 +744,14 @@ def room():
     succession.add(dave, "leave")
     assert succession.room.closed
 
+    # A version that nobody knows yet: what follows is kept and comes to nothing, but for leaving, closing and versions.
+    versions = Chain(T0 + HOUR * 3 // 2).add(alice, "create", create("versions", "", rnd("room/nonce of versions", 16), next_ids[0], replaces=private.room.id))
+    versions.add(alice, "invite", grant(bob.id, MEMBER)).add(bob, "join").add(alice, "invite", grant(carol.id, MEMBER)).add(carol, "join")
+    versions.add(alice, "set_version", num(1, 2)).add(alice, "set_topic", text_field("unseen")).add(dave, "set_topic", text_field("of a stranger"))
+    versions.add(alice, "move", data(1, next_ids[1])).add(bob, "leave").add(bob, "leave").add(alice, "set_version", num(1, 9)).add(carol, "close")
+    assert versions.room.register == next_ids[0] and bob.id not in versions.room.members and not versions.room.closed
+    versions.add(alice, "close")
+
     # An open room of the relay.
     lobby = Chain(T0 + 2 * HOUR).add(RELAY, "create", create_open("Lobby", "hello", rnd("room/nonce of the Lobby", 16)))
     lobby.add(RELAY, "set_role", grant(alice.id, ADMIN))
@@ -814,7 +822,8 @@ def room():
                           "name with a leading #": create("#name", "", nonce, register_one), "name with a space at the end": create("name ", "", nonce, register_one),
                           "name with a bidi override": create("na\u202eme", "", nonce, register_one), "name not UTF-8": create_fields(PRIVATE, b"\xff", b"", nonce, register_one),
                           "register of 31 bytes": create("name", "", nonce, register_one[:31]), "topic of 257 characters": create("name", "t" * 257, nonce, register_one),
-                          "topic with a control character": create("name", "to\u0007pic", nonce, register_one)}.items():
+                          "topic with a control character": create("name", "to\u0007pic", nonce, register_one),
+                          "version 0": create("name", "", nonce, register_one, version=0), "id of 31 bytes": create("name", "", nonce, register_one, replaces=bytes(31))}.items():
         bad("create: " + name, alice, "create", encoded, Chain())
     encoded = create("name", "", nonce, register_one)
     bad("create with a room id", alice, "create", encoded, Chain(), room=after.room.id)
@@ -834,6 +843,7 @@ def room():
     bad("set_topic: topic of 257 characters", alice, "set_topic", text_field("t" * 257))
     bad("checkpoint: state hash of 31 bytes", alice, "checkpoint", data(1, bytes(31)))
     bad("move: register id of 31 bytes", alice, "move", data(1, bytes(31)))
+    bad("set_version: version missing", alice, "set_version")
     bad("resume: log id of 31 bytes", alice, "resume", resume(bytes(31), 5, bytes(32)))
     bad("resume: chain hash missing", alice, "resume", resume(register_one, 5, b""))
 
@@ -871,6 +881,9 @@ def room():
     forbid(7, "move to the current register", alice, "move", data(1, next_ids[0]))
     forbid(len(private.events) - 1, "move to a register of before", alice, "move", data(1, next_ids[1]))
     forbid(7, "admin resumes", bob, "resume", resume(register_one, 5, bytes(32)))
+    forbid(7, "admin sets the version", bob, "set_version", num(1, 2))
+    forbid(7, "version that the room has", alice, "set_version", num(1, 1))
+    forbid(7, "unknown act", alice, "unknown")
     forbid(7, "owner invites an owner", alice, "invite", grant(erin, OWNER))
     forbid(7, "owner makes a second owner", alice, "set_role", grant(bob.id, OWNER))
     forbid(7, "owner kicks himself", alice, "kick", target(alice.id))
@@ -988,7 +1001,7 @@ def room():
     def person(u):
         return {k: u.fields()[k] for k in "nickname identity_seed identity_key user_id device_id signing_seed agreement_secret link_secret cert".split()}
     return {"users": [person(u) for u in people], "relay": {"secret": relay_seed + relay_x.secret, "key": relay_key}, "issued_at": T0,
-            "private": {"events": private.events}, "succession": {"events": succession.events},
+            "private": {"events": private.events}, "succession": {"events": succession.events}, "versions": {"events": versions.events},
             "open": {"events": lobby.events}, "statements": statements, "members_after": members,
             "refused_events": bad_events, "not_allowed": not_allowed, "refused_statements": bad_statements,
             "heads": heads, "refused_heads": bad_heads, "forks": forks,

@@ -519,19 +519,21 @@ def check_room_text(raw, topic=False):
 
 
 def device_actor(identity_key, cert): return data(1, identity_key) + sub(2, cert)
-def create(name, topic, nonce, register): return create_fields(PRIVATE, name.encode(), topic.encode(), nonce, register)
+def create(name, topic, nonce, register, **more): return create_fields(PRIVATE, name.encode(), topic.encode(), nonce, register, **more)
 def create_open(name, topic, nonce): return create_fields(OPEN, name.encode(), topic.encode(), nonce, b"")
-def create_fields(kind, name, topic, nonce, register): return num(1, kind) + data(2, name) + data(3, topic) + data(4, nonce) + data(5, register)
+def create_fields(kind, name, topic, nonce, register, version=1, replaces=b""):
+    return num(1, kind) + data(2, name) + data(3, topic) + data(4, nonce) + data(5, register) + num(6, version) + data(7, replaces)
 def grant(user, role): return data(1, user) + num(2, role)
 def target(user, counter=0): return data(1, user) + num(2, counter)
 
 
 ACTS = {name: 10 + i for i, name in enumerate("create invite join leave kick ban unban mute unmute set_role rename set_topic set_policy transfer "
-                                              "checkpoint move close resume".split())}
+                                              "checkpoint move close resume set_version".split())}
+KNOWN_VERSION = 1
 
 
 def event_body(room, seq, prev, at, actor, act, encoded):  # `actor` is the written field 5 or 6
-    return data(1, room) + num(2, seq) + data(3, prev) + num(4, at) + actor + sub(ACTS[act], encoded)
+    return data(1, room) + num(2, seq) + data(3, prev) + num(4, at) + actor + sub(ACTS.get(act, 99), encoded)
 
 
 def check_device_actor(message):
@@ -561,8 +563,10 @@ def check_event(message, relay_key):
             e |= {"target": one(a, 1), "counter": one(a, 2, 0), "role": one(a, 2, 0)}
             need(len(e["target"]) == 32, "user id")
         if act == "create":
-            e |= {"kind": one(a, 1, 0), "name": one(a, 2), "topic": one(a, 3), "register": one(a, 5)}
-            need(e["kind"] in (PRIVATE, OPEN) and len(one(a, 4)) == 16 and len(e["register"]) in (0, 32), "create")
+            e |= {"kind": one(a, 1, 0), "name": one(a, 2), "topic": one(a, 3), "register": one(a, 5), "version": one(a, 6, 0)}
+            need(e["kind"] in (PRIVATE, OPEN) and len(one(a, 4)) == 16 and len(e["register"]) in (0, 32) and len(one(a, 7)) in (0, 32), "create")
+        if act == "set_version": e["version"] = one(a, 1, 0)
+        if act in ("create", "set_version"): need(0 < e["version"] < 2**32, "version")
         if act == "set_policy": e["role"] = one(a, 1, 0)
         if act in ("invite", "set_role", "set_policy"): need(MEMBER <= e["role"] <= OWNER, "unknown role")
         if act in ("rename", "set_topic"): e[{"rename": "name"}.get(act, "topic")] = one(a, 1)
@@ -579,7 +583,7 @@ def check_event(message, relay_key):
 class Room:
     """The fold over a chain of events that passed `check_event`."""
     FROM = dict(join=0, leave=MEMBER, kick=MODERATOR, ban=ADMIN, unban=ADMIN, mute=MODERATOR, unmute=MODERATOR, set_role=ADMIN, rename=OWNER,
-                set_topic=ADMIN, set_policy=OWNER, transfer=OWNER, checkpoint=OWNER, move=MODERATOR, close=OWNER, resume=OWNER) | {None: MODERATOR}
+                set_topic=ADMIN, set_policy=OWNER, transfer=OWNER, checkpoint=OWNER, move=MODERATOR, close=OWNER, resume=OWNER, set_version=OWNER)
 
     def __init__(self, events=()):
         self.head, self.policy, self.move_due, self.closed, self.since_checkpoint = b"", MODERATOR, False, False, 0
@@ -598,21 +602,27 @@ class Room:
         if not self.head:
             need(e["act"] == "create", "does not begin with create")
             self.by_relay, self.kind, self.name, self.topic, self.id = e["actor"] == RELAY, e["kind"], e["name"], e["topic"], e["hash"]
-            self.register, self.registers = e["register"], {e["register"]}
+            self.register, self.registers, self.version = e["register"], {e["register"]}, e["version"]
             need(not self.by_relay or self.kind == OPEN, "private room of the relay")
             need(bool(self.register) == (self.kind == PRIVATE), "register")
             if not self.by_relay:
                 self.members[e["actor"]] = OWNER, 0
         else:
-            self.judge(e)
-            getattr(self, "do_" + (e["act"] or "nothing"), self.do_nothing)(e)
+            need(e["act"] != "create" and e["room"] == self.id and e["prev"] == self.head and e["seq"] == self.seq + 1, "does not follow")
+            need(not self.closed, "closed")
+            try:
+                need(self.version <= KNOWN_VERSION or e["act"] in ("leave", "close", "set_version"), "version not known")
+                self.judge(e)
+            except Refused:
+                if self.version <= KNOWN_VERSION: raise  # else it is kept, and comes to nothing here
+            else:
+                getattr(self, "do_" + e["act"], self.do_nothing)(e)
             self.since_checkpoint = 0 if e["act"] == "checkpoint" else self.since_checkpoint + 1
         self.head, self.seq = e["hash"], e["seq"]
 
     def judge(self, e):
         act, actor, who = e["act"], e["actor"], e["target"]
-        need(act != "create" and e["room"] == self.id and e["prev"] == self.head and e["seq"] == self.seq + 1, "does not follow")
-        need(not self.closed, "closed")
+        need(act, "unknown act")
         need(self.since_checkpoint < 1024 or act == "checkpoint", "checkpoint missing")
         need(actor != RELAY or self.by_relay and act != "transfer", "relay")
         need(self.kind == PRIVATE or act not in ("invite", "join", "leave", "move"), "open room")
@@ -631,6 +641,7 @@ class Room:
         elif act == "unmute": need(lower and who in self.muted, "target")
         elif act == "set_role": need(lower and e["role"] < rank and e["role"] != theirs, "target or role")
         elif act == "transfer": need(theirs, "target")
+        elif act == "set_version": need(e["version"] > self.version, "not above")
         elif act == "move": need(e["value"] not in self.registers, "register used before")
         elif act == "checkpoint": need(e["value"] == self.state_hash(), "state hash")
 
@@ -647,6 +658,7 @@ class Room:
         self.register, self.move_due = e["value"], False
         self.registers.add(e["value"])
     def do_close(self, e): self.closed = True
+    def do_set_version(self, e): self.version = e["version"]
 
     def remove(self, user):
         gone = self.members.pop(user, None), self.invited.pop(user, None)
@@ -684,7 +696,7 @@ class Room:
 
     def state(self):
         def listed(entries): return u32(len(entries)) + b"".join(sorted(entries))
-        return (u8(self.kind) + u32(len(self.name)) + self.name + u32(len(self.topic)) + self.topic + u8(self.policy) + u8(self.move_due)
+        return (u8(self.kind) + u32(self.version) + u32(len(self.name)) + self.name + u32(len(self.topic)) + self.topic + u8(self.policy) + u8(self.move_due)
                 + u8(bool(self.register)) + self.register + listed([u + u8(role) + u64(seq) for u, (role, seq) in self.members.items()])
                 + listed([u + u8(role) for u, role in self.invited.items()]) + listed(self.banned) + listed(self.muted)
                 + listed([u + u64(counter) for u, counter in self.counters.items()]))

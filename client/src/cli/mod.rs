@@ -12,8 +12,8 @@ use clap_complete::Shell;
 use crate::paths::ProfileName;
 
 pub use room::{
-    CheckProofArgs, ProofArgs, RoleArg, RoomArgs, RoomCommand, RoomCreateArgs, RoomInviteArgs,
-    RoomPolicyArgs, RoomRoleArgs, RoomTextArgs, RoomWhoArgs,
+    CheckProofArgs, ProofArgs, RebuildArgs, RoleArg, RoomArgs, RoomCommand, RoomCreateArgs,
+    RoomInviteArgs, RoomPolicyArgs, RoomRoleArgs, RoomTextArgs, RoomWhoArgs,
 };
 
 /// Private messages and files between people.

@@ -67,6 +67,11 @@ pub enum RoomCommand {
         after_help = "What the relay lost counts no more; what you did yourself is done again.\n\nExample:\n  chat room resume plans"
     )]
     Resume(RoomArgs),
+    /// Make a room in the place of one that can't go on, and ask everybody in
+    #[command(
+        after_help = "The new room is yours. Topic, roles and bans are as in the old one, which stays as it is.\n\nExamples:\n  chat room rebuild plans\n  chat room rebuild plans --name 'new plans'"
+    )]
+    Rebuild(RebuildArgs),
     /// Show the proof that the relay took back or bent what it had signed in a room
     #[command(after_help = "Example:\n  chat room proof plans --out plans.fork")]
     Proof(ProofArgs),
@@ -110,6 +115,16 @@ pub struct RoomCreateArgs {
 pub struct RoomArgs {
     /// The room's name, with or without #, or the beginning of its id
     pub room: String,
+}
+
+/// A room to be made in the place of another.
+#[derive(Debug, Clone, Args)]
+pub struct RebuildArgs {
+    /// The old room's name, with or without #, or the beginning of its id
+    pub room: String,
+    /// Another name for the new one
+    #[arg(long)]
+    pub name: Option<String>,
 }
 
 /// A room and somebody.

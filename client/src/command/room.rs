@@ -10,8 +10,8 @@ use chatcore::wire::relay::RoomSummary;
 
 use super::proof;
 use crate::cli::{
-    RoleArg, RoomArgs, RoomCommand, RoomCreateArgs, RoomInviteArgs, RoomPolicyArgs, RoomRoleArgs,
-    RoomTextArgs, RoomWhoArgs,
+    RebuildArgs, RoleArg, RoomArgs, RoomCommand, RoomCreateArgs, RoomInviteArgs, RoomPolicyArgs,
+    RoomRoleArgs, RoomTextArgs, RoomWhoArgs,
 };
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
@@ -92,6 +92,7 @@ pub(crate) async fn act(
         }
         RoomCommand::Close(args) => close(context, client, args).await,
         RoomCommand::Resume(args) => resume(context, client, args).await,
+        RoomCommand::Rebuild(args) => rebuild(context, client, args).await,
         RoomCommand::Proof(args) => proof::show(context, args).await,
         RoomCommand::CheckProof(args) => proof::check(context, args).await,
     }
@@ -241,6 +242,28 @@ async fn close(context: &Context, client: &Client, args: &RoomArgs) -> Result<()
     let (id, name) = find(client, &args.room).await?;
     client.act_in_room(id, Act::Close).await?;
     said(context, (id, &name), "close", &format!("#{} is closed.", render::name(&name)))
+}
+
+async fn rebuild(
+    context: &Context,
+    client: &Client,
+    args: &RebuildArgs,
+) -> Result<(), CommandError> {
+    let (old, old_name) = find(client, &args.room).await?;
+    let name = args.name.as_deref().map(RoomName::from_input).transpose().map_err(usage)?;
+    client.refresh_roster(old).await?;
+    let id = client.rebuild_room(old, name).await?;
+    let room = client.room(id).await?;
+    let asked = match room.kind {
+        RoomKind::Private => "Everybody of the old one is asked in.",
+        RoomKind::Open => "Others find it with: chat room list",
+    };
+    let words = format!(
+        "#{} is there in the place of #{}, and yours. {asked}",
+        render::name(&room.name),
+        render::name(&old_name)
+    );
+    said(context, (id, &room.name), "rebuild", &words)
 }
 
 async fn resume(context: &Context, client: &Client, args: &RoomArgs) -> Result<(), CommandError> {
@@ -398,8 +421,9 @@ async fn show(context: &Context, client: &Client, args: &RoomArgs) -> Result<(),
             seq: room.head.map_or(0, |(seq, _)| seq),
             head: room.head.map_or_else(String::new, |(_, hash)| hash.to_hex()),
             forked: room.forked,
+            gone: room.gone,
             locked: room.locked,
-            frozen: room.frozen,
+            outdated: room.outdated,
             members: room.roster.iter().map(|m| names.member(m, here.contains(&m.user))).collect(),
             invited: room.invited.iter().map(|m| names.member(m, false)).collect(),
             banned: room.banned.iter().map(|user| names.person(user)).collect(),
@@ -417,9 +441,12 @@ fn forked_hint(context: &Context, room: &RoomView) -> String {
             context.output.how(&shell, "!resume")
         ),
         _ => {
-            "What you saw first is kept. Its owner can go on with what the relay has; else make a \
-              new room."
-                .to_owned()
+            let shell = format!("chat room rebuild {}", render::quoted(&render::name(&room.name)));
+            format!(
+                "What you saw first is kept. Its owner can go on with what the relay has; else make a new \
+                 room in its place: {}",
+                context.output.how(&shell, "!rebuild")
+            )
         }
     }
 }
@@ -461,13 +488,18 @@ fn show_to_a_person(
         say(context.output.paint().warning(words))?;
         say(forked_hint(context, room))?;
     }
+    if room.gone {
+        say("The relay does not keep this room any more. It may come back; chat room leave takes it off \
+             your list.".to_owned())?;
+    }
     if room.locked {
         say("New keys of the room have not come yet: a member who has them brings them. If nobody does, \
-             make a new room and ask the others in."
+             make a new room in its place: chat room rebuild"
             .to_owned())?;
     }
-    if room.frozen {
-        say("Somebody with a newer version did something here; update to write and change."
+    if room.outdated {
+        say("The room has acts that this version does not know: update to write and to change anything. \
+             Leaving works."
             .to_owned())?;
     }
     Ok(())

@@ -14,8 +14,8 @@ use super::command::{self, Input, Typable};
 use super::question::Question;
 use super::state::{Happened, Place};
 use crate::cli::{
-    RoomArgs, RoomCommand, RoomCreateArgs, RoomInviteArgs, RoomPolicyArgs, RoomRoleArgs,
-    RoomTextArgs, RoomWhoArgs,
+    RebuildArgs, RoomArgs, RoomCommand, RoomCreateArgs, RoomInviteArgs, RoomPolicyArgs,
+    RoomRoleArgs, RoomTextArgs, RoomWhoArgs,
 };
 use crate::command::{admin, people, room, whoami};
 use crate::error::{CommandError, ExitCode};
@@ -243,6 +243,11 @@ impl Talk {
                 let command = RoomCommand::Resume(RoomArgs { room });
                 self.ask(Question::Sure { what, command });
                 Ok(())
+            }
+            Typable::Rebuild { name } => {
+                let room = self.room_here()?;
+                let name = Some(name.join(" ")).filter(|name| !name.is_empty());
+                self.room(RoomCommand::Rebuild(RebuildArgs { room, name }), None)
             }
             Typable::Verify { who, digits } => self.verify(who, digits.concat()),
             Typable::Contacts => self.contacts(),

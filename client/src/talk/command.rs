@@ -99,6 +99,11 @@ pub(super) enum Typable {
     Close,
     /// As its owner, go on in a room with what the relay kept of it
     Resume,
+    /// Make a room in the place of one that can't go on, and ask everybody in
+    Rebuild {
+        #[arg(num_args = 0..)]
+        name: Vec<String>,
+    },
     /// Make sure that somebody is who they say
     Verify { who: String, digits: Vec<String> },
     /// The people you write with

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chatcore::ids::{RegisterId, RoomId, SECOND, Timestamp};
+use chatcore::ids::{RegisterId, RoomId, SECOND};
 use chatcore::keys::{Signed, SigningPublicKey, verify_append};
 use chatcore::membership::{Event, LogHead, Statement};
 use chatcore::wire::directory::decode_signed;
@@ -52,22 +52,17 @@ pub(super) fn append(shared: &Shared, caller: &Caller, event: Signed) -> Result<
     take_act(shared, caller)?;
     let event = verify_of(event, &shared.identity.keys.public(), &caller.address.user)?;
     let id = event.room();
-    recovered(shared)?;
+    if let Some(rest) = shared.rooms.recovering(&id, shared.recovering(), shared.clock.now()) {
+        return Err(waits(rest));
+    }
     let appended = shared.rooms.append(&*shared.stores.open_rooms, event)?;
     tell(&shared.mailboxes, id, &appended.told);
     Ok(Answer::Appended(shared.sign_head(id.into(), appended.end)))
 }
 
-/// Tells whether the relay may order anything new: after it was set back it waits for what it lost.
-fn recovered(shared: &Shared) -> Result<(), Failure> {
-    match shared.recovering() {
-        Some(rest) => Err(Failure {
-            code: ErrorCode::Recovering,
-            limit: 0,
-            retry_after_ms: u32::try_from(rest).unwrap_or(u32::MAX).into(),
-        }),
-        None => Ok(()),
-    }
+fn waits(rest: u64) -> Failure {
+    let retry_after_ms = u32::try_from(rest).unwrap_or(u32::MAX).into();
+    Failure { code: ErrorCode::Recovering, limit: 0, retry_after_ms }
 }
 
 pub(super) fn read(
@@ -107,7 +102,8 @@ pub(super) fn recover(
     };
     match entries.iter().map(event).collect::<Option<Vec<Event>>>() {
         Some(events) if !events.is_empty() => {
-            let told = shared.rooms.recover(&*shared.stores.open_rooms, &room, events, end)?;
+            let store = &*shared.stores.open_rooms;
+            let told = shared.rooms.recover(store, &room, events, end, now)?;
             tell(&shared.mailboxes, room, &told);
         }
         _ => {
@@ -175,17 +171,13 @@ pub(super) fn append_register(
         verify_append(write_key, position, &entry, proof).map_err(|_| ErrorCode::Forbidden)?;
     let quota = shared.limits.registers;
     let registers = &shared.stores.registers;
-    let recovering = shared.recovering().map_or(Timestamp(0), |_| shared.epoch.began);
-    let times = (recovering, now);
+    let times = (shared.recovering(), now);
     let appended = registers.append(&register, (&user, quota), (position, entry), times);
     match appended.map_err(internal)? {
         Appended::Stored(hash) => {
             Ok(Answer::Appended(shared.sign_head(register.into(), (position + 1, hash))))
         }
-        Appended::Recovering => {
-            recovered(shared)?;
-            Err(ErrorCode::Recovering.into())
-        }
+        Appended::Recovering(rest) => Err(waits(rest)),
         Appended::Conflict(limit) => Err(Failure { limit, ..ErrorCode::Conflict.into() }),
         Appended::Full => Err(Failure { limit: quota.entries, ..ErrorCode::StorageQuota.into() }),
         Appended::OverQuota => {

@@ -298,7 +298,9 @@ impl Task<'_> {
         let id = self.find_room(name)?;
         let is_of_relay = self.shared.rooms.detail(&id).is_some_and(|d| d.is_of_relay);
         let store = &*self.shared.stores.open_rooms;
-        if is_of_relay && self.shared.recovering().is_some() {
+        let recovering = self.shared.recovering();
+        let waits = self.shared.rooms.recovering(&id, recovering, self.now()).is_some();
+        if is_of_relay && waits {
             // Signed now it would contradict what was lost and may come back.
             return Err(room_error(ErrorCode::Recovering));
         }

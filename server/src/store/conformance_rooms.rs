@@ -7,6 +7,9 @@ use super::conformance::{NOW, User, on_both};
 use super::*;
 
 const QUOTA: RegisterQuota = RegisterQuota { entries: 3, registers: 1 };
+/// A relay that was never set back.
+const STEADY: Recovering = Recovering { set_back: None, healing: HEALING };
+const HEALING: u64 = 1_000;
 const ALICE: UserId = UserId::from_bytes([1; 32]);
 const BOB: UserId = UserId::from_bytes([2; 32]);
 const ROOM: RoomId = RoomId::from_bytes([3; 32]);
@@ -21,7 +24,7 @@ fn a_register_grows_at_its_end_only_and_ends_unused() {
             let entry = (n, Bytes::from(vec![byte; 10]));
             registers.append(id, (&who, QUOTA), entry, times).unwrap()
         };
-        let put = |id, who, n, byte| put_at(id, who, n, byte, (Timestamp(0), NOW));
+        let put = |id, who, n, byte| put_at(id, who, n, byte, (STEADY, NOW));
         let entry = |byte| Bytes::from(vec![byte; 10]);
         let hash = |bytes: &[u8]| {
             let entries: Vec<_> = bytes.iter().map(|byte| entry(*byte)).collect();
@@ -34,9 +37,13 @@ fn a_register_grows_at_its_end_only_and_ends_unused() {
         assert_eq!(put(&one, BOB, 0, 9), Appended::Conflict(1));
         assert_eq!(put(&two, ALICE, 0, 1), Appended::OverQuota);
         assert_eq!(put(&one, BOB, 1, 2), Appended::Stored(hash(&[1, 2])));
-        let waits = put_at(&one, BOB, 2, 3, (NOW.plus(1), NOW));
-        assert_eq!(waits, Appended::Recovering, "begun before the relay was set back");
-        assert_eq!(put_at(&one, BOB, 2, 3, (NOW, NOW)), Appended::Stored(hash(&[1, 2, 3])));
+        let set_back = Recovering { set_back: Some(7), ..STEADY };
+        let waits = put_at(&one, BOB, 2, 3, (set_back, NOW));
+        assert_eq!(waits, Appended::Recovering(7), "there may be more of it");
+        let begins = put_at(&two, BOB, 0, 1, (set_back, NOW));
+        assert_eq!(begins, Appended::Recovering(7), "it may be one that is lost");
+        let stored = put(&one, BOB, 2, 3);
+        assert_eq!(stored, Appended::Stored(hash(&[1, 2, 3])));
         assert_eq!(put(&one, BOB, 3, 4), Appended::Full);
         let read = |from, bytes| registers.read(&one, from, bytes, NOW).unwrap().unwrap();
         let page = |end: u64, all: &[u8], before: &[u8]| {
@@ -76,27 +83,27 @@ fn a_register_takes_back_only_what_leads_to_the_hash() {
         assert!(recover(2, 4, (4, hash(4))));
         let page = registers.read(&id, 0, 100, NOW).unwrap().unwrap();
         assert_eq!((page.entries, page.hash), (entries.clone(), hash(4)));
-        let waits = registers.append(
-            &id,
-            (&BOB, RegisterQuota { entries: 9, registers: 1 }),
-            (4, entries[0].clone()),
-            (Timestamp(1), NOW),
-        );
-        assert_eq!(waits, Ok(Appended::Recovering), "what was brought back is as old as the rest");
+        let one = RegisterQuota { entries: 9, registers: 1 };
+        let late = NOW.plus(HEALING);
+        let next = |recovering, now| {
+            registers.append(&id, (&BOB, one), (4, entries[0].clone()), (recovering, now)).unwrap()
+        };
+        let waits = next(STEADY, NOW.plus(HEALING - 1));
+        assert_eq!(waits, Appended::Recovering(1), "there may be more of it");
         // Set aside, it takes nothing until it is what it was.
         registers.sweep(NOW.plus(1)).unwrap();
         assert_eq!(registers.read(&id, 0, 100, NOW), Ok(None));
         let payer = (&BOB, RegisterQuota { entries: 9, registers: 9 });
         let append = |position| {
             let entry = (position, entries[3].clone());
-            registers.append(&id, payer, entry, (Timestamp(0), NOW)).unwrap()
+            registers.append(&id, payer, entry, (STEADY, late)).unwrap()
         };
-        assert_eq!(append(0), Appended::Recovering);
+        assert_eq!(append(0), Appended::Recovering(0));
         let other: Vec<_> = [9, 2, 3, 4].map(|byte| Bytes::from(vec![byte; 10])).to_vec();
         let end = (4, LogHash::begin(&LogId::from(id)).then_all(&other));
         assert!(!registers.recover(&id, &ALICE, other, end, NOW).unwrap(), "another branch");
         assert!(recover(0, 2, (2, hash(2))));
-        assert_eq!(append(2), Appended::Recovering, "not whole yet");
+        assert_eq!(append(2), Appended::Recovering(0), "not whole yet");
         assert!(recover(2, 4, (4, hash(4))));
         assert!(matches!(append(4), Appended::Stored(_)));
         assert_eq!(registers.epoch(), Ok(Epoch { number: 1, began: Timestamp(0) }));
@@ -129,6 +136,10 @@ fn an_open_room_keeps_its_events_and_the_newest_statement_of_each() {
         let loaded = lobby(rooms.load().unwrap());
         assert_eq!(loaded.events, [a.clone(), b.clone()]);
         assert_eq!(loaded.statements, [(ALICE, statement(3, &c)), (BOB, statement(2, &b))]);
+        assert_eq!(loaded.healed, Timestamp(0));
+        rooms.recover(&ROOM, &[(2, c.clone()), (3, a.clone())], NOW).unwrap();
+        let healed = lobby(rooms.load().unwrap());
+        assert_eq!((healed.events.len(), healed.healed), (4, NOW));
         rooms.forget(&[ROOM], &ALICE).unwrap();
         assert_eq!(lobby(rooms.load().unwrap()).statements, [(BOB, statement(2, &b))]);
         assert_eq!(rooms.is_removed(&OTHER), Ok(false));

@@ -9,8 +9,9 @@ use chatcore::keys::Signed;
 
 use super::StoreError;
 use super::rooms::{
-    Announcements, Appended, AuditLine, Epoch, Invite, OpenRooms, Privileges, RegisterPage,
-    RegisterQuota, Registers, Rights, StoredAnnouncement, StoredRoom, StoredStatement,
+    Announcements, Appended, AuditLine, Epoch, Invite, OpenRooms, Privileges, Recovering,
+    RegisterPage, RegisterQuota, Registers, Rights, StoredAnnouncement, StoredRoom,
+    StoredStatement,
 };
 use crate::lock::lock;
 
@@ -37,7 +38,7 @@ struct Register {
     owner: UserId,
     entries: Vec<Bytes>,
     touched: Timestamp,
-    begun: Timestamp,
+    healed: Timestamp,
 }
 
 impl Register {
@@ -53,16 +54,16 @@ impl Registers for MemoryRooms {
         register: &RegisterId,
         (user, quota): (&UserId, RegisterQuota),
         (position, entry): (u64, Bytes),
-        (recovering, now): (Timestamp, Timestamp),
+        (recovering, now): (Recovering, Timestamp),
     ) -> Result<Appended, StoreError> {
         let mut tables = lock(&self.0);
         if tables.aside.contains_key(register) {
-            return Ok(Appended::Recovering);
+            return Ok(Appended::Recovering(0));
         }
         let owned = tables.registers.values().filter(|r| r.owner == *user).count();
         let is_new = !tables.registers.contains_key(register);
-        if is_new && recovering > Timestamp(0) {
-            return Ok(Appended::Recovering);
+        if let Some(rest) = recovering.set_back.filter(|_| is_new) {
+            return Ok(Appended::Recovering(rest));
         }
         if is_new && position != 0 {
             return Ok(Appended::Conflict(0));
@@ -70,7 +71,8 @@ impl Registers for MemoryRooms {
         if is_new && owned >= quota.registers as usize {
             return Ok(Appended::OverQuota);
         }
-        let fresh = || Register { owner: *user, entries: Vec::new(), touched: now, begun: now };
+        let (entries, healed) = (Vec::new(), Timestamp(0));
+        let fresh = || Register { owner: *user, entries, touched: now, healed };
         let stored = tables.registers.entry(*register).or_insert_with(fresh);
         let length = stored.entries.len() as u64;
         let place = usize::try_from(position).unwrap_or(usize::MAX);
@@ -80,8 +82,8 @@ impl Registers for MemoryRooms {
         if position != length {
             return Ok(Appended::Conflict(length));
         }
-        if stored.begun < recovering {
-            return Ok(Appended::Recovering);
+        if let Some(rest) = recovering.rest(stored.healed, now) {
+            return Ok(Appended::Recovering(rest));
         }
         if length >= quota.entries {
             return Ok(Appended::Full);
@@ -101,8 +103,7 @@ impl Registers for MemoryRooms {
     ) -> Result<bool, StoreError> {
         let mut tables = lock(&self.0);
         let was_aside = tables.aside.get(register).copied();
-        let begun = Timestamp(0);
-        let fresh = || Register { owner: *user, entries: Vec::new(), touched: now, begun };
+        let fresh = || Register { owner: *user, entries: Vec::new(), touched: now, healed: now };
         let stored = tables.registers.entry(*register).or_insert_with(fresh);
         let begin = stored.hash_at(register, usize::MAX);
         let is_whole = (stored.entries.len() + entries.len()) as u64 == length;
@@ -115,6 +116,7 @@ impl Registers for MemoryRooms {
         let fits = is_whole && is_same && begin.then_all(&entries) == hash;
         if fits {
             stored.entries.extend(entries);
+            stored.healed = now;
             was.and_then(|_| tables.aside.remove(register));
         } else if stored.entries.is_empty() {
             tables.registers.remove(register);
@@ -183,8 +185,20 @@ impl OpenRooms for MemoryRooms {
 
     fn append(&self, room: &RoomId, _seq: u64, event: &Signed) -> Result<(), StoreError> {
         let mut tables = lock(&self.0);
-        let fresh = || StoredRoom { events: Vec::new(), statements: Vec::new() };
-        tables.rooms.entry(*room).or_insert_with(fresh).events.push(event.clone());
+        tables.rooms.entry(*room).or_default().events.push(event.clone());
+        Ok(())
+    }
+
+    fn recover(
+        &self,
+        room: &RoomId,
+        events: &[(u64, Signed)],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut tables = lock(&self.0);
+        let stored = tables.rooms.entry(*room).or_default();
+        stored.events.extend(events.iter().map(|(_, event)| event.clone()));
+        stored.healed = now;
         Ok(())
     }
 

@@ -25,8 +25,9 @@ mod rooms;
 mod rules;
 
 pub use rooms::{
-    Announcements, Appended, AuditLine, Epoch, Invite, OpenRooms, Privileges, RegisterPage,
-    RegisterQuota, Registers, Rights, StoredAnnouncement, StoredRoom, StoredStatement,
+    Announcements, Appended, AuditLine, Epoch, Invite, OpenRooms, Privileges, Recovering,
+    RegisterPage, RegisterQuota, Registers, Rights, StoredAnnouncement, StoredRoom,
+    StoredStatement,
 };
 
 /// Version of what is on disk; a store with a higher one is refused.

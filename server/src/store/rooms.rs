@@ -17,8 +17,8 @@ pub enum Appended {
     Full,
     /// The user has begun as many registers as allowed.
     OverQuota,
-    /// The register was begun before the relay was set back, or was set aside, and waits for what it had.
-    Recovering,
+    /// The register waits for what it had, for so many milliseconds more; 0: until it has it.
+    Recovering(u64),
 }
 
 /// A part of a register.
@@ -43,6 +43,25 @@ pub struct Epoch {
     pub began: Timestamp,
 }
 
+/// What holds up new entries in a relay that lost some.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovering {
+    /// Milliseconds for which every log waits, since the relay was set back.
+    pub set_back: Option<u64>,
+    /// Milliseconds for which a log waits that was given something back.
+    pub healing: u64,
+}
+
+impl Recovering {
+    /// Returns for how many milliseconds more a log waits that was last given something back at `healed`
+    /// (0: never); `None` if it takes entries.
+    #[must_use]
+    pub fn rest(&self, healed: Timestamp, now: Timestamp) -> Option<u64> {
+        let healing = self.healing.checked_sub(now.since(healed));
+        self.set_back.max(healing.filter(|rest| healed != Timestamp(0) && *rest > 0))
+    }
+}
+
 /// What may be stored in registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RegisterQuota {
@@ -55,9 +74,8 @@ pub struct RegisterQuota {
 /// Append-only logs of sealed entries.
 pub trait Registers: Send + Sync {
     /// Appends an entry at a position, which is the number of entries before it. The same bytes at
-    /// the same position again are the same success. `payer` pays for a register that begins. A
-    /// register begun before `recovering` takes none, and while that is not 0 none begins: it may be one
-    /// that the relay lost.
+    /// the same position again are the same success. `payer` pays for a register that begins. While
+    /// the relay waits for what it lost, none begins: it may be one of those.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -66,7 +84,7 @@ pub trait Registers: Send + Sync {
         register: &RegisterId,
         payer: (&UserId, RegisterQuota),
         entry: (u64, Bytes),
-        recovering_and_now: (Timestamp, Timestamp),
+        recovering_and_now: (Recovering, Timestamp),
     ) -> Result<Appended, StoreError>;
 
     /// Puts entries behind those that are there, if the register comes to `hash` at `length` with them,
@@ -126,12 +144,14 @@ pub struct StoredStatement {
 }
 
 /// Everything stored of one open room.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StoredRoom {
     /// Its events in their order.
     pub events: Vec<Signed>,
     /// The newest statement of each user.
     pub statements: Vec<(UserId, StoredStatement)>,
+    /// When it was last given events back; 0: never.
+    pub healed: Timestamp,
 }
 
 /// Open rooms: events and statements, public by nature.
@@ -153,6 +173,17 @@ pub trait OpenRooms: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     fn append(&self, room: &RoomId, seq: u64, event: &Signed) -> Result<(), StoreError>;
+
+    /// Appends events that the relay lost, all or none, and notes when.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn recover(
+        &self,
+        room: &RoomId,
+        events: &[(u64, Signed)],
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
 
     /// Begins the Lobby with its first event.
     ///

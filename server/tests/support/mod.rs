@@ -113,7 +113,13 @@ impl TestRelay {
     }
 
     pub async fn try_login(&self, user: &User) -> (Device, Answer) {
-        Device::connect(self.address, &self.key, &user.keys.link, Request::Login).await
+        Device::connect(
+            self.address,
+            &self.key,
+            &user.keys.link,
+            Request::Login { newest_head: None },
+        )
+        .await
     }
 }
 

@@ -14,8 +14,8 @@ use chatcore::keys::{Signed, UserRecord};
 use server::store::{
     Appended, Arrival, BlobQuota, BlobRecord, BlobState, BlobUsage, Blobs, Body, ChunkOutcome,
     CreateOutcome, Directory, Epoch, Mailbox, MailboxBatch, OpenRooms, PrekeyStatus, Prekeys, Put,
-    Queued, RegisterPage, RegisterQuota, Registers, StoreError, StoredPrekey, StoredRoom,
-    StoredStatement, Stores,
+    Queued, Recovering, RegisterPage, RegisterQuota, Registers, StoreError, StoredPrekey,
+    StoredRoom, StoredStatement, Stores,
 };
 
 /// When the process dies: before its n-th write, or right after.
@@ -210,7 +210,7 @@ impl Registers for Mortal<dyn Registers> {
         register: &RegisterId,
         payer: (&UserId, RegisterQuota),
         entry: (u64, Bytes),
-        times: (Timestamp, Timestamp),
+        times: (Recovering, Timestamp),
     ) -> Result<Appended, StoreError> {
         self.write(|store| store.append(register, payer, entry, times))
     }
@@ -260,6 +260,15 @@ impl OpenRooms for Mortal<dyn OpenRooms> {
 
     fn append(&self, room: &RoomId, seq: u64, event: &Signed) -> Result<(), StoreError> {
         self.write(|store| store.append(room, seq, event))
+    }
+
+    fn recover(
+        &self,
+        room: &RoomId,
+        events: &[(u64, Signed)],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.write(|store| store.recover(room, events, now))
     }
 
     fn begin_lobby(&self, room: &RoomId, event: &Signed) -> Result<(), StoreError> {

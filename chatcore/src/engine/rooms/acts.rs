@@ -4,10 +4,10 @@ use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, Link, Pending};
 use super::loaded::Room;
 use super::{Freshness, RoomAsk, STATEMENT};
-use crate::ids::{LogId, MessageId, RoomId, UserId};
+use crate::ids::{EventHash, LogId, MessageId, RoomId, Timestamp, UserId};
 use crate::membership::{
-    Act, Actor, Event as RoomEvent, EventDraft, Joined, RoomError, RoomKind, RoomName, Signer,
-    Topic,
+    Act, Actor, Creation, Event as RoomEvent, EventDraft, Joined, Role, RoomError, RoomKind,
+    RoomName, RoomState, Signer, Topic,
 };
 use crate::room::RegisterSecret;
 use crate::store::Table;
@@ -17,6 +17,8 @@ use crate::wire::relay::{AnswerForm, ErrorCode, Request};
 
 /// Most acts of ours that wait in one room.
 const MAX_INTENTS: usize = 64;
+/// Most acts that are ordered in one entry of a register.
+const MAX_ACTS_IN_ENTRY: usize = 64;
 /// Most rooms of a user.
 pub(super) const MAX_ROOMS: usize = 256;
 
@@ -54,12 +56,23 @@ pub enum RoomFailure {
     /// The keys of the room did not come yet.
     #[error("the room has new keys that have not come yet")]
     Locked,
+    /// The relay does not keep the open room.
+    #[error("the relay does not keep this room any more")]
+    Gone,
     /// Too much waits to be done there, or there are too many rooms.
     #[error("too much at once: at most {max}")]
     TooMany {
         /// The limit.
         max: usize,
     },
+}
+
+/// Whether a new room is there at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    Done,
+    /// Once the relay has it.
+    Waits,
 }
 
 /// A room to be made.
@@ -94,6 +107,79 @@ impl Engine {
         ticket: u64,
         new: NewRoom,
     ) -> Result<(), EngineError> {
+        let (room, done) = self.new_room(tx, new, None)?;
+        self.begin_room(tx, ticket, room, done)
+    }
+
+    /// Makes a room in the place of one that can't go on: with its name or another, its topic, its
+    /// policy and bans, and everybody who belonged to it asked in, with the role that they had there.
+    pub(in crate::engine) fn rebuild_room(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        ticket: u64,
+        old: RoomId,
+        name: Option<RoomName>,
+    ) -> Result<(), EngineError> {
+        let own = tx.profile()?.user();
+        let known = self.look_room(tx, &old, |room| {
+            let state = room.state().filter(|_| room.is_member(&own))?;
+            Some((state.clone(), state.roster(&room.statements)))
+        })?;
+        let (state, roster) = match known {
+            None => return Err(RoomFailure::UnknownRoom.into()),
+            Some(None) => return Err(RoomFailure::NotAMember.into()),
+            Some(Some(known)) => known,
+        };
+        let name = name.unwrap_or_else(|| state.name().clone());
+        let new = NewRoom { name, topic: state.topic().clone(), kind: state.kind() };
+        let (mut room, done) = self.new_room(tx, new, Some(old))?;
+        if state.policy() != room.state().map_or(state.policy(), RoomState::policy) {
+            room.push_intent(Act::SetPolicy(state.policy()));
+        }
+        for user in state.banned().iter().filter(|user| **user != own) {
+            room.push_intent(Act::Ban { user: *user, counter: 0 });
+        }
+        let invited = state.invited().iter().map(|(user, role)| (*user, *role));
+        for (user, role) in roster.into_iter().chain(invited).filter(|(user, _)| *user != own) {
+            let role = role.min(Role::Admin);
+            match state.kind() {
+                RoomKind::Private => drop(room.push_intent(Act::Invite { user, role })),
+                // Who had no role finds the room in the relay's list.
+                RoomKind::Open if role > Role::Member => {
+                    room.push_intent(Act::SetRole { user, role });
+                    let message = MessageId::generate(tx.rng);
+                    room.row.unsent.push(Unsent::Update { message, keys: false, only: Some(user) });
+                }
+                RoomKind::Open => {}
+            }
+        }
+        self.begin_room(tx, ticket, room, done)
+    }
+
+    fn begin_room(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        ticket: u64,
+        room: Room,
+        done: Begun,
+    ) -> Result<(), EngineError> {
+        let id = room.id();
+        self.put_room(tx, room);
+        match done {
+            Begun::Done => tx.event(Event::RoomDone { ticket, result: Ok(id) }),
+            Begun::Waits => drop(self.rooms.tickets.insert((id, STATEMENT), ticket)),
+        }
+        self.rooms.touch(&id, Freshness::Stale);
+        self.drive_rooms(tx)
+    }
+
+    /// Signs the beginning of a room.
+    fn new_room(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        new: NewRoom,
+        replaces: Option<RoomId>,
+    ) -> Result<(Room, Begun), EngineError> {
         if self.is_full_of_rooms(tx)? {
             return Err(RoomFailure::TooMany { max: MAX_ROOMS }.into());
         }
@@ -105,14 +191,15 @@ impl Engine {
             RoomKind::Open => None,
         };
         let register = secret.as_ref().map(RegisterSecret::id);
-        let act = Act::Create { kind: new.kind, name: new.name, topic: new.topic, nonce, register };
+        let created = Creation::new(new.kind, new.name, new.topic, nonce, register);
+        let act = Act::Create(Creation { replaces, ..created });
         let draft = EventDraft { after: None, at: tx.now, act };
         let event = draft.sign(signer(&profile).ok_or(EngineError::AccountClosed)?);
         let id = event.room();
-        let standing = match new.kind {
-            RoomKind::Private => RoomStanding::Member,
+        let (standing, done) = match new.kind {
+            RoomKind::Private => (RoomStanding::Member, Begun::Done),
             // Until the relay has it.
-            RoomKind::Open => RoomStanding::Outside,
+            RoomKind::Open => (RoomStanding::Outside, Begun::Waits),
         };
         let mut room = Room::unread(id, new.kind, standing);
         room.row.attempt = vec![event.signed().clone()];
@@ -129,15 +216,7 @@ impl Engine {
         }
         // Known here before it is ordered: nobody else can put anything before it.
         room.append(event).map_err(RoomFailure::NotAllowed)?;
-        self.put_room(tx, room);
-        match new.kind {
-            RoomKind::Private => tx.event(Event::RoomDone { ticket, result: Ok(id) }),
-            RoomKind::Open => {
-                self.rooms.tickets.insert((id, STATEMENT), ticket);
-            }
-        }
-        self.rooms.touch(&id, Freshness::Stale);
-        self.drive_rooms(tx)
+        Ok((room, done))
     }
 
     /// Tells whether there is no place for another room; those that are over take none.
@@ -215,6 +294,16 @@ impl Engine {
             return Err(RoomFailure::NotAMember.into());
         }
         if room.row.kind == RoomKind::Private {
+            if room.row.forked || room.is_locked() {
+                // Nothing can be ordered there now, and who wants to be out is out. The others learn it when
+                // what they send is refused, or when it can be ordered after all.
+                room.row.standing = RoomStanding::Outside;
+                room.row.intents.clear();
+                room.push_intent(Act::Leave);
+                self.put_room(tx, room);
+                tx.event(Event::RoomDone { ticket, result: Ok(id) });
+                return Ok(());
+            }
             self.put_room(tx, room);
             return self.act_in_room(tx, ticket, id, Act::Leave);
         }
@@ -252,7 +341,7 @@ impl Engine {
                 Some(RoomFailure::TooMany { max: MAX_INTENTS })
             }
             Some(state) if room.row.intents.is_empty() => {
-                state.check(&actor, &act).err().map(RoomFailure::NotAllowed)
+                state.check_new(&actor, &act).err().map(RoomFailure::NotAllowed)
             }
             Some(_) => None,
         };
@@ -396,37 +485,64 @@ impl Engine {
             return Err(EngineError::AccountClosed);
         };
         room.row.attempt.clear();
-        while let Some(intent) = room.row.intents.first().cloned() {
-            let Some(chain) = &room.chain else { return Ok(Vec::new()) };
+        let Some(chain) = &room.chain else { return Ok(Vec::new()) };
+        let (mut after, mut head) = (chain.state().clone(), chain.head());
+        let (mut events, mut next): (Vec<RoomEvent>, _) = (Vec::new(), 0);
+        while let Some(intent) = room.row.intents.get(next).cloned() {
             let act = match intent.act {
-                Act::Checkpoint(_) => Act::Checkpoint(chain.state().hash()),
+                Act::Checkpoint(_) => Act::Checkpoint(after.hash()),
                 act => act,
             };
-            if let Err(error) = chain.state().check(&actor, &act) {
-                room.row.intents.remove(0);
+            if let Err(error) = after.check_new(&actor, &act) {
+                room.row.intents.remove(next);
                 self.finish_ticket(tx, room.id(), intent.number, Err(error.into()));
                 continue;
             }
-            let (seq, head) = chain.head();
-            let draft = EventDraft { after: Some((room.id(), seq, head)), at: tx.now, act };
-            let event = draft.sign(signer);
-            let mut after = chain.state().clone();
-            let mut events = vec![event.clone()];
-            if after.apply(&event).is_ok() && after.is_move_due() {
+            next += 1;
+            events.push(sign_next(room.id(), &mut head, &mut after, (tx.now, act), signer)?);
+            if after.is_move_due() {
                 let act = Act::Move(room.prepare_move(tx));
                 if after.check(&actor, &act).is_ok() {
-                    let place = Some((room.id(), event.seq(), event.hash()));
-                    events.push(EventDraft { after: place, at: tx.now, act }.sign(signer));
+                    events.push(sign_next(
+                        room.id(),
+                        &mut head,
+                        &mut after,
+                        (tx.now, act),
+                        signer,
+                    )?);
                 }
+                break;
             }
-            room.row.attempt = events.iter().map(|event| event.signed().clone()).collect();
-            return Ok(events);
+            if room.row.kind == RoomKind::Open || events.len() >= MAX_ACTS_IN_ENTRY {
+                break;
+            }
         }
-        Ok(Vec::new())
+        room.row.attempt = events.iter().map(|event| event.signed().clone()).collect();
+        Ok(events)
     }
 }
 
+/// Signs an act on the newest event, and takes it in.
+fn sign_next(
+    room: RoomId,
+    head: &mut (u64, EventHash),
+    state: &mut RoomState,
+    (at, act): (Timestamp, Act),
+    signer: Signer<'_>,
+) -> Result<RoomEvent, EngineError> {
+    let event = EventDraft { after: Some((room, head.0, head.1)), at, act }.sign(signer);
+    state.apply(&event).map_err(RoomFailure::NotAllowed)?;
+    *head = (event.seq(), event.hash());
+    Ok(event)
+}
+
 impl Room {
+    /// Tells whether we are out already, and the others are still to be told in the order of the room.
+    pub(super) fn is_leaving(&self) -> bool {
+        let leaves = |intent: &Intent| intent.act == Act::Leave;
+        self.row.standing == RoomStanding::Outside && self.row.intents.iter().any(leaves)
+    }
+
     pub(super) fn push_intent(&mut self, act: Act) -> u64 {
         let number = self.row.next_intent;
         self.row.next_intent += 1;

@@ -362,11 +362,14 @@ pub(super) fn may_speak(room: &Room, own: &UserId) -> Result<(), RoomFailure> {
     if room.row.standing != RoomStanding::Member || !room.is_member(own) {
         return Err(RoomFailure::NotAMember);
     }
+    if room.row.gone {
+        return Err(RoomFailure::Gone);
+    }
     if state.is_closed() {
         return Err(crate::membership::RoomError::Closed.into());
     }
-    if state.is_frozen() {
-        return Err(crate::membership::RoomError::Frozen.into());
+    if !state.version().is_known() {
+        return Err(crate::membership::RoomError::NewerVersion.into());
     }
     if state.is_muted(own) { Err(RoomFailure::Muted) } else { Ok(()) }
 }

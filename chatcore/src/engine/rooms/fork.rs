@@ -7,7 +7,7 @@ use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, Link};
 use super::acts::{own_actor, signer};
 use super::loaded::Room;
-use super::log::{Page, end_of, entries_from, events_in, hash_at};
+use super::log::{Page, Reader, end_of, entries_from, hash_at};
 use super::{Freshness, RoomAsk, RoomFailure};
 use crate::ids::{LogHash, LogId, RegisterId, RoomId, UserId};
 use crate::membership::{
@@ -80,30 +80,12 @@ impl Parting {
     ) -> Result<Option<Self>, EngineError> {
         let Some(ours) = &room.chain else { return Ok(None) };
         let mut chain = ours.first(room.events_before(&log)).ok();
-        let mut ancestor = chain.clone();
-        let moved = |chain: &Option<Chain>| {
-            let register = chain.as_ref().and_then(|chain| chain.state().register());
-            register.is_some_and(|register| LogId::from(register) != log)
-        };
-        'entries: for (position, entry) in (0..).zip(&branch.entries) {
-            for event in events_in(tx, room, &log, position, entry)? {
-                match &mut chain {
-                    Some(chain) => drop(chain.append(event)),
-                    None if event.room() == room.id() => chain = Chain::create(event).ok(),
-                    None => {}
-                }
-                if moved(&chain) {
-                    break;
-                }
-            }
-            if position < shared {
-                ancestor.clone_from(&chain);
-            }
-            // Entries behind a move count for nothing, shared or not.
-            if moved(&chain) {
-                break 'entries;
-            }
-        }
+        let reader = Reader::new(tx.store(), &room.row, log)?;
+        let shared_count = usize::try_from(shared).unwrap_or(usize::MAX);
+        let mut entries = (0..).zip(&branch.entries);
+        reader.fold(&mut chain, entries.by_ref().take(shared_count));
+        let ancestor = chain.clone();
+        reader.fold(&mut chain, entries);
         Ok(chain.zip(ancestor).map(|(chain, ancestor)| Self { log, shared, chain, ancestor }))
     }
 
@@ -111,6 +93,10 @@ impl Parting {
     /// branches part, in our own state, and where it stands.
     fn is_resumed(&self, tx: &Tx<'_, '_>, room: &Room) -> Result<bool, EngineError> {
         let Some(ours) = &room.chain else { return Ok(false) };
+        if !(ours.state().version().is_known() && self.chain.state().version().is_known()) {
+            // Who owns the room can't be told.
+            return Ok(false);
+        }
         let end = end_of(tx.store(), &self.log)?;
         for event in self.chain.events_from(self.ancestor.head().0 + 1) {
             let (Act::Resume { log, length, hash }, Some(user)) =

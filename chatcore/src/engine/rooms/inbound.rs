@@ -389,7 +389,7 @@ impl Engine {
         let create = update.create.clone().and_then(|s| RoomEvent::verify(s, &relay).ok());
         let is_open = create.is_some_and(|event| {
             event.room() == update.room
-                && matches!(event.act(), Act::Create { kind: RoomKind::Open, .. })
+                && matches!(event.act(), Act::Create(made) if made.kind == RoomKind::Open)
         });
         let kind = match (update.registers.is_empty(), is_open) {
             (false, _) => RoomKind::Private,
@@ -553,7 +553,7 @@ fn judge(room: &Room, from: &DeviceAddress, content: &RoomContent, is_read: bool
     if room.row.standing != RoomStanding::Member {
         return Verdict::Refuse(RefusedBecause::UnknownRoom);
     }
-    if !is_read || !chain.knows(&content.head) || state.is_frozen() {
+    if !is_read || !chain.knows(&content.head) || !state.version().is_known() {
         return Verdict::Hold;
     }
     if room.is_member(&from.user) {

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use super::super::EngineError;
 use super::super::query::damaged;
 use super::super::tx::Tx;
+use super::log::{begin, fold_logs};
 use super::{RoomFailure, RoomRef, name_of};
 use crate::ids::{LogId, RegisterId, RoomId, Timestamp, UserId};
 use crate::membership::{
-    Act, Chain, Event as RoomEvent, Joined, Role, RoomError, RoomKind, RoomState, Statement,
-    Statements,
+    Act, Chain, Event as RoomEvent, Joined, Role, RoomError, RoomKind, RoomState, RoomVersion,
+    Statement, Statements,
 };
 use crate::room::RegisterSecret;
 use crate::store::rows::{RoomRow, RoomStanding};
@@ -64,6 +65,16 @@ pub(in crate::engine) fn load(store: &dyn Store, id: &RoomId) -> Result<Option<R
         let _fits = room.append(event);
     }
     room.saved_events = room.length();
+    let newest = RoomVersion::NEWEST.get();
+    if room.row.folded_by < newest {
+        if room.state().is_some_and(|state| state.version().get() > room.row.folded_by)
+            && let Some(chain) = fold_logs(store, &room.row, room.logs().first().copied())?
+        {
+            // The program that stored these events did not know what they come to.
+            (room.chain, room.saved_events) = (Some(chain), 0);
+        }
+        room.row.folded_by = newest;
+    }
     for (number, bytes) in
         store.scan(Table::RoomStatements, group, 0, Direction::Forward, usize::MAX)?
     {
@@ -103,6 +114,8 @@ impl Room {
             kept_at: Timestamp(0),
             epoch: 0,
             forked: false,
+            gone: false,
+            folded_by: RoomVersion::NEWEST.get(),
             statements_cursor: 0,
             own_counter: 0,
             wanted: None,
@@ -182,17 +195,10 @@ impl Room {
     /// # Errors
     /// [`RoomError`]: it is not the next one, or not allowed there, and counts for nothing.
     pub(super) fn append(&mut self, event: RoomEvent) -> Result<(), RoomError> {
-        if event.room() != self.id() {
-            return Err(RoomError::OtherRoom);
-        }
         match &mut self.chain {
             Some(chain) => chain.append(event),
             None => {
-                let chain = Chain::create(event)?;
-                if chain.state().kind() != self.row.kind {
-                    return Err(RoomError::OtherRoom);
-                }
-                self.chain = Some(chain);
+                self.chain = Some(begin(self.row.id, self.row.kind, event)?);
                 Ok(())
             }
         }

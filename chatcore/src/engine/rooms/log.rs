@@ -10,21 +10,24 @@
 
 use bytes::Bytes;
 
-use super::super::query::damaged;
+use super::super::query::{damaged, profile};
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError};
 use super::RoomAsk;
 use super::loaded::Room;
-use crate::ids::{LogHash, LogId, MessageId, RegisterId, Timestamp};
-use crate::keys::Signed;
-use crate::membership::{Event as RoomEvent, Joined, LogHead, MAX_EVENTS, RoomKind};
-use crate::store::rows::{LogEntry, RoomStanding, Unsent};
+use crate::ids::{LogHash, LogId, MessageId, RegisterId, RoomId, Timestamp};
+use crate::keys::{RelayKey, Signed};
+use crate::membership::{
+    Chain, Event as RoomEvent, Joined, LogHead, MAX_EVENTS, RoomError, RoomKind,
+};
+use crate::room::RegisterSecret;
+use crate::store::rows::{LogEntry, RoomRow, RoomStanding, Unsent};
 use crate::store::{Direction, Key, Store, Table};
 use crate::wire::content::{LogPoint, ShownLog};
 use crate::wire::directory::{decode_signed, encode_signed};
 use crate::wire::limits::MAX_SHOWN_ENTRIES;
 use crate::wire::relay::{Answer, ErrorCode, Request};
-use crate::wire::room::decode_register_entry;
+use crate::wire::room::{decode_head, decode_register_entry};
 use crate::wire::storage;
 
 /// Most bytes of entries given back to the relay at a time.
@@ -78,24 +81,113 @@ pub(super) fn end_of(store: &dyn Store, log: &LogId) -> Result<LogPoint, EngineE
     Ok(LogPoint { id: *log, length: number + 1, hash })
 }
 
-/// Opens an entry of a log; what does not open or verify counts for nothing.
-pub(super) fn events_in(
-    tx: &Tx<'_, '_>,
-    room: &Room,
-    log: &LogId,
-    position: u64,
-    entry: &[u8],
-) -> Result<Vec<RoomEvent>, EngineError> {
-    let signed = match room.row.kind {
-        RoomKind::Open => decode_signed(entry).into_iter().collect(),
-        RoomKind::Private => {
-            let secret = room.row.secrets.iter().find(|s| LogId::from(s.id()) == *log);
-            let opened = secret.and_then(|secret| secret.open(position, entry).ok());
-            opened.and_then(|bytes| decode_register_entry(&bytes).ok()).unwrap_or_default()
+/// Returns the newest head of the relay that we hold, of any log: by it a relay that was set back sees it.
+///
+/// # Errors
+/// [`EngineError::Store`].
+pub(in crate::engine) fn newest_head(store: &dyn Store) -> Result<Option<Signed>, EngineError> {
+    let mut newest: Option<((u64, Timestamp), Signed)> = None;
+    for row in store.list(Table::Rooms)? {
+        let row = storage::decode_room(&row).map_err(damaged)?;
+        let Some(signed) = row.head else { continue };
+        let head = decode_head(&signed.body).map_err(damaged)?;
+        let rank = (head.epoch, head.at);
+        if newest.as_ref().is_none_or(|(other, _)| rank > *other) {
+            newest = Some((rank, signed));
         }
-    };
-    let relay = tx.profile()?.relay;
-    Ok(signed.into_iter().filter_map(|s| RoomEvent::verify(s, &relay).ok()).collect())
+    }
+    Ok(newest.map(|(_, signed)| signed))
+}
+
+/// What opens the entries of one log of a room, and folds them.
+pub(super) struct Reader {
+    relay: RelayKey,
+    room: RoomId,
+    kind: RoomKind,
+    log: LogId,
+    /// Of a register.
+    secret: Option<RegisterSecret>,
+}
+
+impl Reader {
+    pub(super) fn new(store: &dyn Store, room: &RoomRow, log: LogId) -> Result<Self, EngineError> {
+        let secret = room.secrets.iter().find(|secret| LogId::from(secret.id()) == log).cloned();
+        let relay = profile(store)?.relay;
+        Ok(Self { relay, room: room.id, kind: room.kind, log, secret })
+    }
+
+    /// Opens an entry; what does not open or verify counts for nothing.
+    fn events(&self, position: u64, entry: &[u8]) -> Vec<RoomEvent> {
+        let signed = match self.kind {
+            RoomKind::Open => decode_signed(entry).into_iter().collect(),
+            RoomKind::Private => {
+                let opened = self.secret.as_ref().and_then(|s| s.open(position, entry).ok());
+                opened.and_then(|bytes| decode_register_entry(&bytes).ok()).unwrap_or_default()
+            }
+        };
+        signed.into_iter().filter_map(|s| RoomEvent::verify(s, &self.relay).ok()).collect()
+    }
+
+    /// Tells whether a room goes on in this log.
+    fn is_current(&self, chain: Option<&Chain>) -> bool {
+        let register = chain.and_then(|chain| chain.state().register());
+        register.is_none_or(|register| LogId::from(register) == self.log)
+    }
+
+    /// Takes entries into a chain, `None` before it begins. What is not allowed where it stands, and what
+    /// stands behind a move, counts for nothing.
+    pub(super) fn fold<'a>(
+        &self,
+        chain: &mut Option<Chain>,
+        entries: impl IntoIterator<Item = (u64, &'a Bytes)>,
+    ) {
+        for (position, entry) in entries {
+            if !self.is_current(chain.as_ref()) {
+                return;
+            }
+            for event in self.events(position, entry) {
+                let _counts = self.append(chain, event);
+                if !self.is_current(chain.as_ref()) {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn append(&self, chain: &mut Option<Chain>, event: RoomEvent) -> Result<(), RoomError> {
+        match chain {
+            Some(chain) => chain.append(event),
+            None => {
+                *chain = Some(begin(self.room, self.kind, event)?);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Begins the chain of a known room.
+pub(super) fn begin(room: RoomId, kind: RoomKind, event: RoomEvent) -> Result<Chain, RoomError> {
+    let chain = Chain::create(event)?;
+    let is_it = chain.room() == room && chain.state().kind() == kind;
+    if is_it { Ok(chain) } else { Err(RoomError::OtherRoom) }
+}
+
+/// Folds a room anew from what its logs hold: the chain as this program understands it.
+pub(super) fn fold_logs(
+    store: &dyn Store,
+    room: &RoomRow,
+    first: Option<LogId>,
+) -> Result<Option<Chain>, EngineError> {
+    let (mut chain, mut next) = (None, first);
+    while let Some(log) = next {
+        let reader = Reader::new(store, room, log)?;
+        let entries = entries_from(store, &log, 0)?;
+        reader.fold(&mut chain, (0..).zip(entries.iter().map(|entry| &entry.entry)));
+        // Nobody goes on in a register of before: the chain refuses such a move.
+        let register = chain.as_ref().and_then(|chain| chain.state().register());
+        next = register.map(LogId::from).filter(|register| *register != log);
+    }
+    Ok(chain)
 }
 
 impl Engine {
@@ -168,18 +260,8 @@ impl Engine {
         }
         room.row.log = Some(LogPoint { id: point.id, length: head.length, hash });
         let before = room.length();
-        for (position, entry) in (point.length..).zip(&page.entries) {
-            if room.current_log().is_some_and(|log| log != point.id) {
-                // What stands behind a move does not count.
-                break;
-            }
-            for event in events_in(tx, room, &point.id, position, entry)? {
-                let _counts = room.append(event);
-                if room.current_log().is_some_and(|log| log != point.id) {
-                    break;
-                }
-            }
-        }
+        let reader = Reader::new(tx.store(), &room.row, point.id)?;
+        reader.fold(&mut room.chain, (point.length..).zip(&page.entries));
         self.follow_events(tx, room, before)?;
         Ok(Read::Extends)
     }

@@ -26,8 +26,9 @@ pub use fork::fork_proof;
 pub(super) use inbound::HOLD_FOR;
 pub use inbound::RefusedBecause;
 pub(super) use loaded::{Room, load};
+pub(super) use log::newest_head;
 pub use query::{RoomMemberView, RoomView, room, rooms};
-pub(super) use query::{reference, room_news};
+pub(super) use query::{reference, replaced, room_news};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -422,7 +423,7 @@ impl Engine {
         }
         let sync = self.rooms.sync(&id);
         sync.fresh &= !std::mem::take(&mut sync.told_meanwhile);
-        self.tell_invitation(tx, &mut room);
+        self.tell_invitation(tx, &mut room)?;
         self.put_room(tx, room);
         Ok(())
     }

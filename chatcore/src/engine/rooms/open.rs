@@ -137,6 +137,7 @@ impl Engine {
                 let has_more = more == More::Yes;
                 let page = Self::page_of_events(from, &events, head, has_more);
                 let is_read = self.page_read(tx, room, &page)?;
+                room.row.gone = false;
                 let cursor = room.row.statements_cursor;
                 for (n, signed) in statements {
                     room.row.statements_cursor = room.row.statements_cursor.max(n);
@@ -163,8 +164,11 @@ impl Engine {
             Answer::Failure(Failure { code, .. }) => {
                 let sync = self.rooms.sync(&id);
                 (sync.fresh, sync.refused) = (true, true);
-                if code == ErrorCode::UnknownRoom && room.row.standing == RoomStanding::Member {
-                    room.row.standing = RoomStanding::Closed;
+                if code == ErrorCode::UnknownRoom
+                    && room.row.standing == RoomStanding::Member
+                    && !std::mem::replace(&mut room.row.gone, true)
+                {
+                    // Its word, without a signature: nothing is forgotten, the room may come back.
                     tx.event(Event::RoomGone { room: room.reference() });
                 }
                 if room.row.wanted.is_some() {
@@ -272,13 +276,17 @@ impl Engine {
         Ok(())
     }
 
-    /// Nothing of what waits in a room can be ordered.
+    /// Nothing of what waits in a room can be ordered now. Who is out already still has that ordered, on
+    /// another connection.
     pub(super) fn give_up_intents(
         &mut self,
         tx: &mut Tx<'_, '_>,
         room: &mut Room,
         code: ErrorCode,
     ) {
+        if room.is_leaving() {
+            return;
+        }
         for intent in std::mem::take(&mut room.row.intents) {
             self.finish_ticket(tx, room.id(), intent.number, Err(RoomFailure::Refused(code)));
         }
@@ -291,6 +299,12 @@ impl Engine {
         code: ErrorCode,
     ) -> Result<(), EngineError> {
         let id = room.id();
+        if code == ErrorCode::UnknownRoom && room.row.wanted == Some(Joined::No) {
+            // Nobody is there to be told, and who wants to be out is out.
+            let statement = own_statement(tx, room, Joined::No)?;
+            room.take_statement(tx, &statement);
+            return self.statement_stands(tx, room, Joined::No);
+        }
         room.row.wanted = None;
         let is_asked_for = self.rooms.tickets.contains_key(&(id, STATEMENT));
         if !is_asked_for && code == ErrorCode::RoomFull {

@@ -5,7 +5,7 @@ use super::super::{EngineError, Event};
 use super::{Room, RoomRef, load};
 use crate::ids::{RoomId, UserId};
 use crate::keys::Nickname;
-use crate::membership::{Chain, Role, RoomKind};
+use crate::membership::{Act, Chain, Creation, Role, RoomKind};
 use crate::store::rows::RoomStanding;
 use crate::store::{Key, Store, Table};
 use crate::trust::Trust;
@@ -40,10 +40,14 @@ pub struct RoomView {
     pub head: Option<(u64, crate::ids::EventHash)>,
     /// The relay took something back here, or showed others something else.
     pub forked: bool,
+    /// The relay says that it does not keep the open room.
+    pub gone: bool,
     /// The room goes on in a register whose secret did not come.
     pub locked: bool,
-    /// A newer version did something here.
-    pub frozen: bool,
+    /// The room that it says to replace; its maker is to be believed as far as any member.
+    pub replaces: Option<RoomId>,
+    /// The room has a version that this program does not know.
+    pub outdated: bool,
 }
 
 /// Somebody in a room.
@@ -132,8 +136,10 @@ fn view(store: &dyn Store, room: &Room) -> Result<RoomView, EngineError> {
         may_invite: state.map(|s| s.policy().invite),
         head: chain.map(Chain::head),
         forked: room.row.forked,
+        gone: room.row.gone,
         locked: room.is_locked(),
-        frozen: state.is_some_and(crate::membership::RoomState::is_frozen),
+        replaces: said_to_replace(room),
+        outdated: state.is_some_and(|state| !state.version().is_known()),
     })
 }
 
@@ -148,6 +154,27 @@ pub(in crate::engine) fn room_news(
     let event = chain.position(hash).and_then(|seq| chain.event(seq));
     Ok(event
         .map(|event| Event::RoomNews { room: room.reference(), event: Box::new(event.clone()) }))
+}
+
+pub(super) fn said_to_replace(room: &Room) -> Option<RoomId> {
+    match room.chain.as_ref()?.event(0)?.act() {
+        Act::Create(Creation { replaces, .. }) => *replaces,
+        _ => None,
+    }
+}
+
+/// Returns the room that another one is to replace, as far as that can be believed: it is one of ours, and
+/// who made the new one belongs to it.
+pub(in crate::engine) fn replaced(
+    store: &dyn Store,
+    id: &RoomId,
+    by: &UserId,
+) -> Result<Option<RoomRef>, EngineError> {
+    let Some(old) = load(store, id)?.and_then(|room| said_to_replace(&room)) else {
+        return Ok(None);
+    };
+    let old = load(store, &old)?;
+    Ok(old.filter(|room| room.is_member(by)).map(|room| room.reference()))
 }
 
 /// Returns id and name of a room that is known.

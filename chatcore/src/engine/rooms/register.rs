@@ -6,6 +6,7 @@ use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, Pending};
 use super::loaded::Room;
 use super::log::{Page, Read, end_of};
+use super::query::said_to_replace;
 use super::{MOVE_PATIENCE, RoomAsk, RoomFailure};
 use crate::ids::{DAY, LogId, MessageId, RegisterId, UserId};
 use crate::keys::Signed;
@@ -325,7 +326,7 @@ impl Engine {
 
     fn tell_news(&self, tx: &mut Tx<'_, '_>, room: &Room, event: &RoomEvent) {
         // Nobody needs to hear of housekeeping.
-        if !matches!(event.act(), Act::Checkpoint(_) | Act::Move(_) | Act::Create { .. }) {
+        if !matches!(event.act(), Act::Checkpoint(_) | Act::Move(_) | Act::Create(_)) {
             tx.event(Event::RoomNews { room: room.reference(), event: Box::new(event.clone()) });
         }
     }
@@ -350,12 +351,18 @@ impl Engine {
             Act::Move(_) => false,
             _ => room.row.moves,
         };
-        let mut update = |keys, only| {
+        let mut update = |keys: bool, only: Option<UserId>| {
+            // One hint says as much as many.
+            let is_same =
+                |unsent: &Unsent| matches!(unsent, Unsent::Update { keys: false, only: None, .. });
+            if !keys && only.is_none() && room.row.unsent.iter().any(is_same) {
+                return;
+            }
             let message = MessageId::generate(tx.rng);
             room.row.unsent.push(Unsent::Update { message, keys, only });
         };
         match event.act() {
-            Act::Create { .. } | Act::Checkpoint(_) => {}
+            Act::Create(_) | Act::Checkpoint(_) => {}
             Act::Move(_) => update(true, None),
             Act::Invite { user, .. } => {
                 update(true, Some(*user));
@@ -378,6 +385,7 @@ impl Engine {
         let is_closed = state.is_closed();
         room.row.standing = match was {
             _ if is_closed && was != RoomStanding::Outside => RoomStanding::Closed,
+            _ if room.is_leaving() => RoomStanding::Outside,
             _ if is_inside && room.row.kind == RoomKind::Private => RoomStanding::Member,
             RoomStanding::Member if !is_inside => RoomStanding::Outside,
             RoomStanding::Outside if invited.is_some() => RoomStanding::Invited,
@@ -397,18 +405,28 @@ impl Engine {
     }
 
     /// A room that we were asked into was read.
-    pub(super) fn tell_invitation(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room) {
+    pub(super) fn tell_invitation(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+    ) -> Result<(), EngineError> {
         let own = tx.profile().map(|profile| profile.user()).ok();
         let invites = |state: &RoomState| {
             state.kind() == RoomKind::Open
                 || own.is_some_and(|own| state.invited().contains_key(&own))
         };
         if room.row.standing != RoomStanding::Invited || !room.state().is_some_and(invites) {
-            return;
+            return Ok(());
         }
-        if let Some(by) = room.row.invited_by.take() {
-            tx.event(Event::RoomInvited { room: room.reference(), by });
-        }
+        let Some(by) = room.row.invited_by.take() else { return Ok(()) };
+        let replaces = match said_to_replace(room) {
+            Some(old) => {
+                self.look_room(tx, &old, |old| old.is_member(&by).then(|| old.reference()))?
+            }
+            None => None,
+        };
+        tx.event(Event::RoomInvited { room: room.reference(), by, replaces: replaces.flatten() });
+        Ok(())
     }
 
     pub(super) fn ask_room(

@@ -23,7 +23,10 @@ use crate::wire::envelope::Envelope;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// Names the device by its link key.
-    Login,
+    Login {
+        /// The newest head that the device holds, of any log: it shows a relay that was set back.
+        newest_head: Option<Signed>,
+    },
     /// Makes a new user.
     Register {
         /// From the invite link.
@@ -218,7 +221,9 @@ impl DeviceFrame {
         use pb::device_frame::Body as Pb;
         let frame = pb::DeviceFrame::decode(bytes)?;
         let request = match frame.body.ok_or(WireError::Missing("body"))? {
-            Pb::Login(pb::Login {}) => Request::Login,
+            Pb::Login(login) => Request::Login {
+                newest_head: login.newest_head.map(|head| room_item(Some(head))).transpose()?,
+            },
             Pb::Register(r) => Request::Register {
                 token: match r.token.as_ref() {
                     [] => None,
@@ -343,7 +348,9 @@ impl DeviceFrame {
     pub fn encode(&self, out: &mut Vec<u8>) {
         use pb::device_frame::Body as Pb;
         let body = match &self.request {
-            Request::Login => Pb::Login(pb::Login {}),
+            Request::Login { newest_head } => {
+                Pb::Login(pb::Login { newest_head: newest_head.as_ref().map(signed_into) })
+            }
             Request::Register { token, record } => Pb::Register(pb::Register {
                 token: token.as_ref().map_or_else(Bytes::new, |t| copy(t.as_bytes())),
                 record: Some(signed_into(record)),

@@ -40,6 +40,8 @@ pub(crate) fn encode_room(room: &RoomRow) -> Zeroizing<Vec<u8>> {
         epoch: room.epoch,
         kept_at: room.kept_at.0,
         forked: room.forked,
+        gone: room.gone,
+        folded_by: room.folded_by,
         statements_cursor: room.statements_cursor,
         own_counter: room.own_counter,
         wanted: match room.wanted {
@@ -107,6 +109,8 @@ fn room_row(pb: &pb::Room) -> Result<RoomRow, WireError> {
         epoch: pb.epoch,
         kept_at: Timestamp(pb.kept_at),
         forked: pb.forked,
+        gone: pb.gone,
+        folded_by: pb.folded_by,
         statements_cursor: pb.statements_cursor,
         own_counter: pb.own_counter,
         wanted: match pb.wanted {

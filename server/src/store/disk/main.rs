@@ -241,6 +241,7 @@ impl Moment {
             copy_table(&self.0, &tx, registers::OWNERS)?;
             copy_table(&self.0, &tx, rooms::EVENTS)?;
             copy_table(&self.0, &tx, rooms::STATEMENTS)?;
+            copy_table(&self.0, &tx, rooms::HEALED)?;
             copy_table(&self.0, &tx, rooms::LOBBY)?;
             copy_table(&self.0, &tx, rooms::SAID)?;
             copy_table(&self.0, &tx, rooms::NUMBERS)?;

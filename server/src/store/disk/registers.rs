@@ -7,11 +7,11 @@ use chatcore::ids::{DAY, LogHash, LogId, RegisterId, Timestamp, UserId};
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
 use super::super::StoreError;
-use super::super::rooms::{Appended, Epoch, RegisterPage, RegisterQuota, Registers};
+use super::super::rooms::{Appended, Epoch, Recovering, RegisterPage, RegisterQuota, Registers};
 use super::main::{MainDb, put, take};
 use super::rooms::{NUMBERS, key40};
 
-/// id → owner ‖ number of entries ‖ last use ‖ beginning.
+/// id → owner ‖ number of entries ‖ last use ‖ when it was given something back, or 0.
 pub(super) const REGISTERS: TableDefinition<&[u8; 32], &[u8; REGISTER_ROW]> =
     TableDefinition::new("registers");
 /// id ‖ position → what the register comes to with it ‖ entry.
@@ -40,7 +40,7 @@ struct RegisterRow {
     owner: [u8; 32],
     length: u64,
     touched: Timestamp,
-    begun: Timestamp,
+    healed: Timestamp,
 }
 
 impl RegisterRow {
@@ -49,7 +49,7 @@ impl RegisterRow {
         let rest = put(&mut row, &self.owner);
         let rest = put(rest, &self.length.to_be_bytes());
         let rest = put(rest, &self.touched.0.to_be_bytes());
-        put(rest, &self.begun.0.to_be_bytes());
+        put(rest, &self.healed.0.to_be_bytes());
         row
     }
 
@@ -59,7 +59,7 @@ impl RegisterRow {
             owner: take(&mut row),
             length: u64::from_be_bytes(take(&mut row)),
             touched: Timestamp(u64::from_be_bytes(take(&mut row))),
-            begun: Timestamp(u64::from_be_bytes(take(&mut row))),
+            healed: Timestamp(u64::from_be_bytes(take(&mut row))),
         }
     }
 }
@@ -114,19 +114,21 @@ impl Registers for Arc<MainDb> {
         register: &RegisterId,
         (user, quota): (&UserId, RegisterQuota),
         (position, entry): (u64, Bytes),
-        (recovering, now): (Timestamp, Timestamp),
+        (recovering, now): (Recovering, Timestamp),
     ) -> Result<Appended, StoreError> {
         let (id, user) = (*register.as_bytes(), *user.as_bytes());
         self.write(move |tx| {
             let mut registers = tx.open_table(REGISTERS)?;
             let mut entries = tx.open_table(ENTRIES)?;
             if tx.open_table(ASIDE)?.get(&id)?.is_some() {
-                return Ok(Appended::Recovering);
+                return Ok(Appended::Recovering(0));
             }
             let row = registers.get(&id)?.map(|v| RegisterRow::decode(v.value()));
             let mut row = match row {
                 Some(row) => row,
-                None if recovering > Timestamp(0) => return Ok(Appended::Recovering),
+                None if let Some(rest) = recovering.set_back => {
+                    return Ok(Appended::Recovering(rest));
+                }
                 None if position != 0 => return Ok(Appended::Conflict(0)),
                 None => {
                     let mut owners = tx.open_table(OWNERS)?;
@@ -135,7 +137,7 @@ impl Registers for Arc<MainDb> {
                         return Ok(Appended::OverQuota);
                     }
                     owners.insert(&user, count + 1)?;
-                    RegisterRow { owner: user, length: 0, touched: now, begun: now }
+                    RegisterRow { owner: user, length: 0, touched: now, healed: Timestamp(0) }
                 }
             };
             let key = key40(&id, position);
@@ -149,8 +151,8 @@ impl Registers for Arc<MainDb> {
             if position > row.length {
                 return Ok(Appended::Conflict(row.length));
             }
-            if row.begun < recovering {
-                return Ok(Appended::Recovering);
+            if let Some(rest) = recovering.rest(row.healed, now) {
+                return Ok(Appended::Recovering(rest));
             }
             if row.length >= quota.entries {
                 return Ok(Appended::Full);
@@ -176,8 +178,7 @@ impl Registers for Arc<MainDb> {
             let mut registers = tx.open_table(REGISTERS)?;
             let mut entries = tx.open_table(ENTRIES)?;
             let row = registers.get(&id)?.map(|v| RegisterRow::decode(v.value()));
-            // What is brought back is as old as anything: it waits like the rest.
-            let fresh = RegisterRow { owner: user, length: 0, touched: now, begun: Timestamp(0) };
+            let fresh = RegisterRow { owner: user, length: 0, touched: now, healed: now };
             let is_new = row.is_none();
             let mut row = row.unwrap_or(fresh);
             let begin = hash_at(&entries, &id, row.length)?;
@@ -199,7 +200,7 @@ impl Registers for Arc<MainDb> {
                 hash = hash.then(entry);
                 insert_entry(&mut entries, &key40(&id, position), &hash, entry)?;
             }
-            (row.length, row.touched) = (length, now);
+            (row.length, row.touched, row.healed) = (length, now, now);
             registers.insert(&id, &row.encode())?;
             if is_new {
                 let mut owners = tx.open_table(OWNERS)?;

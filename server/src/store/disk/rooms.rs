@@ -19,6 +19,8 @@ pub(super) const EVENTS: TableDefinition<&[u8; 40], &[u8]> = TableDefinition::ne
 /// room ‖ user → number ‖ statement.
 pub(super) const STATEMENTS: TableDefinition<&[u8; 64], &[u8]> =
     TableDefinition::new("room_statements");
+/// room → when it was last given events back.
+pub(super) const HEALED: TableDefinition<&[u8; 32], u64> = TableDefinition::new("healed_rooms");
 /// Open rooms that were deleted.
 pub(super) const REMOVED: TableDefinition<&[u8; 32], ()> = TableDefinition::new("removed_rooms");
 /// "lobby" → room.
@@ -43,6 +45,7 @@ const NO_LIMIT: u32 = u32::MAX;
 pub(super) fn prepare(tx: &WriteTransaction) -> Result<(), redb::Error> {
     tx.open_table(EVENTS)?;
     tx.open_table(STATEMENTS)?;
+    tx.open_table(HEALED)?;
     tx.open_table(REMOVED)?;
     tx.open_table(LOBBY)?;
     tx.open_table(SAID)?;
@@ -75,12 +78,15 @@ impl OpenRooms for Arc<MainDb> {
     fn load(&self) -> Result<Vec<StoredRoom>, StoreError> {
         self.read_with(|tx| {
             let mut rooms: Vec<([u8; 32], StoredRoom)> = Vec::new();
+            let healed = tx.open_table(HEALED)?;
             for row in tx.open_table(EVENTS)?.iter()? {
                 let (key, event) = row?;
                 let mut key = key.value().as_slice();
                 let id = take::<32>(&mut key);
                 if rooms.last().is_none_or(|(last, _)| *last != id) {
-                    rooms.push((id, StoredRoom { events: Vec::new(), statements: Vec::new() }));
+                    let healed = Timestamp(healed.get(&id)?.map_or(0, |at| at.value()));
+                    let (events, statements) = (Vec::new(), Vec::new());
+                    rooms.push((id, StoredRoom { events, statements, healed }));
                 }
                 if let (Some((_, room)), Some(event)) = (rooms.last_mut(), signed(event.value())) {
                     room.events.push(event);
@@ -115,6 +121,25 @@ impl OpenRooms for Arc<MainDb> {
         let (key, event) = (key40(room.as_bytes(), seq), encode_signed(event));
         self.write(move |tx| {
             tx.open_table(EVENTS)?.insert(&key, event.as_slice())?;
+            Ok(())
+        })
+    }
+
+    fn recover(
+        &self,
+        room: &RoomId,
+        events: &[(u64, Signed)],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let id = *room.as_bytes();
+        let row = |(seq, event): &(u64, Signed)| (key40(&id, *seq), encode_signed(event));
+        let rows: Vec<_> = events.iter().map(row).collect();
+        self.write(move |tx| {
+            let mut table = tx.open_table(EVENTS)?;
+            for (key, event) in rows {
+                table.insert(&key, event.as_slice())?;
+            }
+            tx.open_table(HEALED)?.insert(&id, now.0)?;
             Ok(())
         })
     }
