@@ -4,7 +4,7 @@
 use chatcore::ids::{DeviceId, RegisterId, Timestamp, UserId};
 use chatcore::keys::{DeviceCert, DeviceKeys, IdentityKeyPair, RelayKeyPair};
 use chatcore::membership::{
-    Act, Chain, Creation, Event, EventDraft, Refusal, Role, RoomError, RoomKind, RoomName,
+    Act, Chain, Creation, Event, EventDraft, Policy, Refusal, Role, RoomError, RoomKind, RoomName,
     RoomVersion, Signer, Topic,
 };
 use rand::SeedableRng;
@@ -137,10 +137,19 @@ fn a_version_that_is_not_known_is_only_left() {
 fn limits_hold_at_the_limit_and_not_above() {
     let all = users(2, 7);
     let mut chain = Chain::create(all[0].create(RoomKind::Private, [1; 16])).unwrap();
+    let checkpoint = |chain: &mut Chain| {
+        let hash = chain.state().hash();
+        assert_eq!(append_by(chain, &all[0], Act::Checkpoint(hash)), Ok(()));
+    };
     for n in 1..=1_000_u64 {
         let mut id = [0; 32];
         id[..8].copy_from_slice(&n.to_be_bytes());
         let act = Act::Invite { user: UserId::from_bytes(id), role: Role::Member };
+        if n % 128 == 1 && n > 1 {
+            let spent = append_by(&mut chain, &all[0], act.clone());
+            assert_eq!(spent, Err(RoomError::ShareSpent { max: 128 }), "{n}");
+            checkpoint(&mut chain);
+        }
         let offered = append_by(&mut chain, &all[0], act);
         if n < 1_000 {
             assert_eq!(offered, Ok(()));
@@ -148,14 +157,84 @@ fn limits_hold_at_the_limit_and_not_above() {
             assert_eq!(offered, Err(RoomError::Full { max: 1_000 }));
         }
     }
-    for n in 999..1_024 {
-        let topic = Act::SetTopic(Topic::new(&n.to_string()).unwrap());
-        assert_eq!(append_by(&mut chain, &all[0], topic), Ok(()), "{n}");
+}
+
+/// Of the last 64 places before a checkpoint the higher ranks have the last ones to themselves; and
+/// nobody who goes needs one.
+#[test]
+fn the_last_places_are_kept_for_higher_ranks() {
+    // An owner, three admins, three moderators, four members: so many fill a room with 128 each.
+    let roles = [vec![Role::Admin; 3], vec![Role::Moderator; 3], vec![Role::Member; 4]].concat();
+    let all = users(1 + roles.len(), 13);
+    let mut chain = room(&all, &roles);
+    let policy = Act::SetPolicy(Policy { invite: Role::Member });
+    assert_eq!(append_by(&mut chain, &all[0], policy), Ok(()));
+    let mut next = 0_u64;
+    let mut invite = |chain: &mut Chain, who: usize| {
+        next += 1;
+        let mut id = [0xaa; 32];
+        id[..8].copy_from_slice(&next.to_be_bytes());
+        let act = match who {
+            0 => Act::SetTopic(Topic::new(&next.to_string()).unwrap()),
+            _ => Act::Invite { user: UserId::from_bytes(id), role: Role::Member },
+        };
+        append_by(chain, &all[who], act)
+    };
+    let mut fill = |chain: &mut Chain, who: usize, most: u64| {
+        let mut last = Ok(());
+        while chain.state().since_checkpoint() < most && last.is_ok() {
+            last = invite(chain, who);
+        }
+        (chain.state().since_checkpoint(), last)
+    };
+    let over = Err(RoomError::TooManyEvents { max: 1_024 });
+    let spent = Err(RoomError::ShareSpent { max: 128 });
+    for (n, who) in (0..).zip([7, 8, 9, 4, 5, 1, 2]) {
+        assert_eq!(fill(&mut chain, who, u64::MAX), (21 + 127 * (n + 1), spent), "user {who}");
     }
-    let over = append_by(&mut chain, &all[0], Act::SetTopic(Topic::new("over").unwrap()));
-    assert_eq!(over, Err(RoomError::TooManyEvents { max: 1_024 }));
+    assert_eq!(fill(&mut chain, 0, 960), (960, Ok(())));
+    assert_eq!(fill(&mut chain, 10, u64::MAX), (960, over), "a member");
+    assert_eq!(fill(&mut chain, 6, u64::MAX), (968, over), "a moderator");
+    assert_eq!(fill(&mut chain, 3, u64::MAX), (992, over), "an admin");
+    let kick = |user: usize| Act::Kick { user: all[user].id(), counter: 0 };
+    assert_eq!(append_by(&mut chain, &all[3], kick(10)), over);
+    assert_eq!(append_by(&mut chain, &all[0], kick(10)), Ok(()), "the owner's removals take none");
+    assert_eq!(append_by(&mut chain, &all[9], Act::Leave), Ok(()), "nor does who goes");
+    assert_eq!(fill(&mut chain, 0, u64::MAX), (1_024, over));
+    assert_eq!(append_by(&mut chain, &all[0], kick(8)), Ok(()));
+    assert_eq!(append_by(&mut chain, &all[7], Act::Leave), Ok(()));
     let hash = chain.state().hash();
-    assert_eq!(append_by(&mut chain, &all[0], Act::Checkpoint(hash)), Ok(()));
+    assert_eq!(append_by(&mut chain, &all[4], Act::Checkpoint(hash)), spent);
+    assert_eq!(append_by(&mut chain, &all[3], Act::Checkpoint(hash)), Ok(()), "an admin's");
+    let one = Act::Invite { user: UserId::from_bytes([0xbb; 32]), role: Role::Member };
+    assert_eq!(append_by(&mut chain, &all[4], one), Ok(()), "a moderator's share is renewed");
+    assert_eq!(fill(&mut chain, 1, u64::MAX).1, spent, "an admin's is not");
+}
+
+#[test]
+fn events_go_in_together_or_not_at_all() {
+    let all = users(3, 14);
+    let mut chain = room(&all, &[Role::Moderator, Role::Member]);
+    let after = |chain: &Chain, acts: &[(usize, Act)]| {
+        let (mut seq, mut head) = chain.head();
+        let mut events = Vec::new();
+        for (who, act) in acts {
+            let draft =
+                EventDraft { after: Some((chain.room(), seq, head)), at: NOW, act: act.clone() };
+            events.push(all[*who].sign(draft));
+            (seq, head) = (seq + 1, events[events.len() - 1].hash());
+        }
+        events
+    };
+    let kick = Act::Kick { user: all[2].id(), counter: 0 };
+    let (before, head) = (chain.state().clone(), chain.head());
+    let bad = after(&chain, &[(1, kick.clone()), (1, Act::Close)]);
+    assert!(chain.append_all(bad.clone()).is_err());
+    assert_eq!((chain.state(), chain.head()), (&before, head));
+    assert!(!chain.knows(&bad[0].hash()) && chain.event(before.seq() + 1).is_none());
+    let good = after(&chain, &[(1, kick), (1, Act::Move(RegisterId::from_bytes([8; 32])))]);
+    assert_eq!(chain.append_all(good.clone()), Ok(()));
+    assert_eq!(chain.head(), (before.seq() + 2, good[1].hash()));
 }
 
 #[test]

@@ -13,7 +13,7 @@ mod support;
 
 use altered::order;
 use chatcore::engine::{Command, Event, RoomStanding, query};
-use chatcore::ids::RoomId;
+use chatcore::ids::{DAY, RoomId};
 use chatcore::membership::{Act, Role, RoomKind, RoomName, RoomVersion, Topic};
 use chatcore::store::{ApplyChanges, Changes, Direction, Key, Store, Table};
 use prost::Message;
@@ -228,4 +228,46 @@ fn a_room_of_a_newer_version_is_read_left_and_folded_by_the_newer_program() {
     world.peers[2].store.apply(&changes).unwrap();
     assert_eq!(view(&world, 2, room).head, head);
     assert!(query::room(&world.peers[2].store, &room).unwrap().unwrap().outdated);
+}
+
+/// The owner of an open room is not heard of any more: the room has a successor, and only one.
+#[test]
+fn who_comes_next_takes_over_an_open_room_whose_owner_is_gone() {
+    let mut world = World::new(957, 4);
+    let room = create(&mut world, 0, "tea", RoomKind::Open);
+    for i in 1..4 {
+        join(&mut world, i, room).unwrap();
+    }
+    later(&mut world);
+    for (i, role) in [(1, Role::Moderator), (2, Role::Admin)] {
+        let user = user(&world, i);
+        act(&mut world, 0, room, Act::SetRole { user, role }).unwrap();
+    }
+    later(&mut world);
+    let succeed = |world: &mut World, i: usize| {
+        let now = world.now;
+        match world.peers[i].command(now, Command::SucceedInRoom { ticket: 1, room }) {
+            Ok(_) => done(world, i).map(|_| ()),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    world.peers[0].die();
+    for month in 0..6 {
+        let early = succeed(&mut world, 2).unwrap_err();
+        assert!(early.contains("180 days"), "month {month}: {early}");
+        world.now = world.now.plus(30 * DAY);
+        // Others change the room meanwhile; nobody owns it by that.
+        act(&mut world, 2, room, Act::SetTopic(Topic::new(&month.to_string()).unwrap())).unwrap();
+        reconnect(&mut world, 1..4);
+    }
+    for i in [1, 3] {
+        assert!(succeed(&mut world, i).is_err(), "peer {i}");
+    }
+    succeed(&mut world, 2).unwrap();
+    later(&mut world);
+    assert_eq!(view(&world, 1, room).head, view(&world, 2, room).head);
+    assert_eq!(view(&world, 2, room).role, Some(Role::Owner));
+    reconnect(&mut world, 0..4);
+    assert_eq!(view(&world, 0, room).role, Some(Role::Admin));
+    assert!(succeed(&mut world, 0).is_err(), "carol was heard of just now");
 }

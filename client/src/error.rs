@@ -294,6 +294,12 @@ impl From<RoomFailure> for CommandError {
             RoomFailure::NotAllowed(RoomError::TooManyEvents { .. }) => {
                 say(ExitCode::Limit, "its owner must connect once")
             }
+            RoomFailure::NotAllowed(RoomError::OwnerPresent) => {
+                say(ExitCode::Refused, "what counts is what the relay signed, and when")
+            }
+            RoomFailure::NotAllowed(RoomError::ShareSpent { .. }) => {
+                say(ExitCode::Limit, "somebody of a higher rank must connect once")
+            }
             RoomFailure::NotAllowed(_) => {
                 say(ExitCode::Refused, "'chat room show ROOM' shows more")
             }

@@ -398,7 +398,7 @@ pub enum Line<'a> {
         /// People whose kick, ban, mute or changed role was among the lost events.
         removals: Vec<Person>,
     },
-    /// Something about a room that a person must know: `forked`, `gone` or `not_sent`.
+    /// Something about a room that a person must know: `forked`, `gone`, `fills_up` or `not_sent`.
     RoomWarning {
         /// The room's name.
         room: &'a str,

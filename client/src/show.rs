@@ -149,6 +149,7 @@ pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
             removals: removed(lost).iter().map(|user| names.person(user)).collect(),
         }),
         Event::RoomGone { room } => room_warning(room, "gone", None),
+        Event::RoomFillsUp { room } => room_warning(room, "fills_up", None),
         Event::NotSentToRoom { room, message } => {
             room_warning(room, "not_sent", Some(message.to_hex()))
         }
@@ -238,6 +239,7 @@ fn room_news(names: &Names, room: &RoomRef, event: &RoomEvent) -> String {
         Act::Close => "closed the room".to_owned(),
         Act::Checkpoint(_) | Act::Move(_) => "tidied up".to_owned(),
         Act::Resume { .. } => "goes on with what the relay has".to_owned(),
+        Act::Succeed(_) => "took the room over: its owner was not heard of for 180 days".to_owned(),
         Act::SetVersion(version) => format!("took the room to version {}", version.get()),
         Act::Unknown => "did something unknown".to_owned(),
     };
@@ -340,6 +342,12 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
                 lost.len()
             ))
         }
+        Event::RoomFillsUp { room } => loud(format!(
+            "#{} has had most of the changes that a room can have. Make another one in its place: {} {}",
+            render::name(&room.name),
+            context.output.how("chat room rebuild", "!rebuild"),
+            context.output.how(&render::quoted(&render::name(&room.name)), "")
+        )),
         Event::RoomGone { room } => {
             quiet(format!("#{} is no longer kept by the relay", render::name(&room.name)))
         }

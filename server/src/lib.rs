@@ -34,6 +34,7 @@ mod rights;
 mod rooms;
 mod server;
 pub mod store;
+mod turns;
 
 pub use config::{Config, Registration, Storage};
 pub use error::RelayError;

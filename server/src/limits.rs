@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chatcore::ids::{DAY, HOUR, MINUTE, Timestamp};
 
-use chatcore::wire::limits::MAX_ENTRIES;
+use chatcore::wire::limits::{MAX_CANDIDATES, MAX_ENTRIES, MAX_ENTRIES_OF_ONE};
 
 use crate::lock::lock;
 use crate::store::RegisterQuota;
@@ -89,7 +89,13 @@ impl Default for Limits {
             blob_life: 37 * DAY,
             room_acts: Rate { burst: 60, interval_us: 5 * 1_000_000 },
             register_appends: Rate { burst: 200, interval_us: 2 * 1_000_000 },
-            registers: RegisterQuota { entries: MAX_ENTRIES, registers: 1_024 },
+            registers: RegisterQuota {
+                entries: MAX_ENTRIES,
+                entries_of_one: MAX_ENTRIES_OF_ONE,
+                candidates: MAX_CANDIDATES,
+                candidate_every: HOUR,
+                registers: 1_024,
+            },
             register_life: 180 * DAY,
             open_rooms_per_user: 32,
             joined_per_user: 256,

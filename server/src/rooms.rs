@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use chatcore::ids::{DeviceAddress, LogHash, LogId, RoomId, Timestamp, UserId};
 use chatcore::keys::{RelayKey, RelayKeyPair, Signed};
 use chatcore::membership::{
-    Act, CHECKPOINT_EVERY, Chain, Creation, Event, EventDraft, Joined, MAX_MEMBERS, Role, RoomKind,
-    RoomName, RoomState, Signer, Statement, Statements, Topic,
+    Act, CHECKPOINT_EVERY, Chain, Creation, Event, EventDraft, Joined, MAX_MEMBERS, Role,
+    RoomError, RoomKind, RoomName, RoomState, Signer, Statement, Statements, Topic,
 };
 use chatcore::wire::directory::encode_signed;
 use chatcore::wire::limits::{MAX_OPEN_CREATE, MAX_OPEN_ROOMS, MAX_ROOM_ITEMS};
@@ -270,7 +270,10 @@ impl Rooms {
         if event.seq() != seq + 1 || !room.names_known_counter(event.act()) {
             return Err(ErrorCode::Forbidden);
         }
-        room.state().check_new(event.actor(), event.act()).map_err(|_| ErrorCode::Forbidden)?;
+        room.state().check_new(event.actor(), event.act()).map_err(|error| match error {
+            RoomError::ShareSpent { .. } | RoomError::TooManyEvents { .. } => ErrorCode::RoomQuota,
+            _ => ErrorCode::Forbidden,
+        })?;
         // Everybody who was in hears of it, also who is out by it.
         let told = room.devices().collect();
         store.append(&id, event.seq(), event.signed()).map_err(internal)?;
@@ -335,7 +338,7 @@ impl Rooms {
             let rooms = lock(&self.rooms);
             let room = rooms.get(id).ok_or(ErrorCode::UnknownRoom)?;
             let (seq, head) = room.chain.head();
-            let due = seq.saturating_sub(room.state().checkpoint()) >= CHECKPOINT_EVERY;
+            let due = room.state().since_checkpoint() >= CHECKPOINT_EVERY;
             let hash = room.state().hash();
             let draft = EventDraft { after: Some((*id, seq, head)), at: now, act };
             Ok::<_, ErrorCode>((draft.sign(Signer::Relay(keys)), due, hash))

@@ -34,6 +34,7 @@ use crate::registry::Registry;
 use crate::rights::RightsTable;
 use crate::rooms::Rooms;
 use crate::store::{Epoch, MailboxBatch, Queued, Recovering, StoreError, Stores};
+use crate::turns::Turns;
 
 /// Time between sweeps of what is over its time.
 const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
@@ -65,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) record_updates: RateTable<UserId>,
     pub(crate) room_acts: RateTable<UserId>,
     pub(crate) register_appends: RateTable<UserId>,
+    pub(crate) turns: Turns,
     pub(crate) rooms: Rooms,
     pub(crate) rights: RightsTable,
     /// How often the relay was set back to a backup.
@@ -218,6 +220,7 @@ impl Relay {
             record_updates: RateTable::new(limits.record_updates),
             room_acts: RateTable::new(limits.room_acts),
             register_appends: RateTable::new(limits.register_appends),
+            turns: Turns::default(),
             rooms,
             rights,
             epoch: Mutex::new(epoch),

@@ -122,11 +122,16 @@ async fn a_register_takes_one_entry_for_each_position_from_whoever_has_its_key()
             proof,
         };
         assert_eq!(bob.refusal(forged).await, ErrorCode::Forbidden);
+        // bob lost a place, and has the next one before alice, who is told to come again.
+        let refused = alice.refusal(entry(&secret, 1, b"faster")).await;
+        assert_eq!(refused, ErrorCode::RateLimited);
         for position in 1..3 {
             let more = entry(&secret, position, b"more");
-            assert_eq!(ordered(&relay, &mut bob, more).await.0.length, position + 1);
+            let by = if position == 1 { &mut bob } else { &mut alice };
+            assert_eq!(ordered(&relay, by, more).await.0.length, position + 1);
         }
-        assert_eq!(bob.refusal(entry(&secret, 3, b"full")).await, ErrorCode::StorageQuota);
+        let full = bob.refusal(entry(&secret, 3, &[1; 5_000])).await;
+        assert_eq!(full, ErrorCode::StorageQuota, "all entries are there, and this is no candidate");
         let (length, all) = entries(&mut bob, &secret).await;
         assert_eq!((length, all.len(), &all[0]), (3, 3, &bytes));
         assert_eq!(&secret.open(0, &all[0]).unwrap()[..], b"first");

@@ -68,6 +68,14 @@ pub enum Command {
         /// What; counters are filled in.
         act: Act,
     },
+    /// Takes over an open room whose owner was not heard of for 180 days; answered by
+    /// [`super::Event::RoomDone`].
+    SucceedInRoom {
+        /// Comes back in the answer.
+        ticket: u64,
+        /// Which.
+        room: RoomId,
+    },
     /// Makes a room in the place of one that can't go on, and asks its members in; answered by
     /// [`super::Event::RoomDone`] with the new room.
     RebuildRoom {

@@ -286,6 +286,11 @@ pub enum Event {
         /// The room that it is to replace, if it is one of ours and theirs.
         replaces: Option<RoomRef>,
     },
+    /// A room that is ours has most of the events that it can have: another is to be made in its place.
+    RoomFillsUp {
+        /// Which.
+        room: RoomRef,
+    },
     /// The relay does not have an open room of ours any more.
     RoomGone {
         /// Which.

@@ -84,6 +84,10 @@ pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
             about = room.as_ref().map(|room| room.id);
             (NOBODY, JournalKind::Announced((**signed).clone()))
         }
+        Event::RoomFillsUp { room } => {
+            about = Some(room.id);
+            (NOBODY, JournalKind::RoomFillsUp)
+        }
         Event::RoomGone { room } => {
             about = Some(room.id);
             (NOBODY, JournalKind::RoomGone)
@@ -163,6 +167,7 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
         (JournalKind::NotDelivered(message), Some(_)) => {
             return Ok(room.map(|room| Event::NotSentToRoom { room, message: *message }));
         }
+        (JournalKind::RoomFillsUp, _) => return Ok(room.map(|room| Event::RoomFillsUp { room })),
         (JournalKind::RoomGone, _) => return Ok(room.map(|room| Event::RoomGone { room })),
         (JournalKind::LobbyFull, _) => return Ok(Some(Event::LobbyFull)),
         (JournalKind::AnnouncementRefused, _) => return Ok(Some(Event::AnnouncementRefused)),
@@ -243,6 +248,7 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
         | JournalKind::RoomResumed(_)
         | JournalKind::RoomDelivered(_)
         | JournalKind::Announced(_)
+        | JournalKind::RoomFillsUp
         | JournalKind::RoomGone
         | JournalKind::LobbyFull
         | JournalKind::AnnouncementRefused => return Ok(None),

@@ -330,6 +330,9 @@ impl Engine {
             Command::ActInRoom { ticket, room, act } => {
                 self.act_in_room(&mut tx, ticket, room, act)?;
             }
+            Command::SucceedInRoom { ticket, room } => {
+                self.succeed_in_room(&mut tx, ticket, room)?;
+            }
             Command::RebuildRoom { ticket, room, name } => {
                 self.rebuild_room(&mut tx, ticket, room, name)?;
             }

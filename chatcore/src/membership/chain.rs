@@ -96,6 +96,22 @@ impl Chain {
         Ok(())
     }
 
+    /// Takes the next events in, all or none.
+    ///
+    /// # Errors
+    /// As [`Self::append`]; the chain is unchanged then.
+    pub fn append_all(&mut self, events: Vec<Event>) -> Result<(), RoomError> {
+        let (state, head, length) = (self.state.clone(), self.head, self.events.len());
+        let result = events.into_iter().try_for_each(|event| self.append(event));
+        if result.is_err() {
+            (self.state, self.head) = (state, head);
+            for undone in self.events.drain(length..) {
+                self.positions.remove(&undone.hash());
+            }
+        }
+        result
+    }
+
     /// Returns the chain as it was after the first `length` events.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Signed room events: what was done, by whom, and after which event.
 
-use super::{ActKind, Policy, Role, RoomError, RoomName, Topic};
+use super::{ActKind, Policy, Role, RoomError, RoomName, SignedHead, Topic};
 use crate::crypto::kdf::LABEL_ROOM_EVENT;
 use crate::ids::{EventHash, LogHash, LogId, RegisterId, RoomId, Timestamp, UserId};
 use crate::keys::{DeviceCert, DeviceKeys, IdentityKey, RelayKey, RelayKeyPair, Signed};
@@ -79,6 +79,15 @@ pub(super) enum Trust {
     Nothing,
     /// We verified them before we stored them.
     OwnStore,
+}
+
+/// What the relay signed about the time since an owner did anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Absence {
+    /// A head of the room that covers the owner's last act.
+    pub acted: SignedHead,
+    /// A later one.
+    pub now: SignedHead,
 }
 
 /// Names the acts that a room has, and what they come to; only its owner raises it.
@@ -209,6 +218,8 @@ pub enum Act {
         /// The hash over them.
         hash: LogHash,
     },
+    /// The actor owns the open room from here on: its owner was not heard of for long.
+    Succeed(Box<Absence>),
     /// From here on the room has the acts of this version.
     SetVersion(RoomVersion),
     /// An act that no version up to ours has.
@@ -248,6 +259,7 @@ impl Act {
             Self::Move(_) => ActKind::Move,
             Self::Close => ActKind::Close,
             Self::Resume { .. } => ActKind::Resume,
+            Self::Succeed(_) => ActKind::Succeed,
             Self::SetVersion(_) => ActKind::SetVersion,
         })
     }
@@ -314,6 +326,10 @@ impl Event {
             Actor::Relay => relay.signing_key(),
         };
         event.signed.verify(&key, LABEL_ROOM_EVENT)?;
+        if let Act::Succeed(absence) = &event.act {
+            absence.acted.verify(relay)?;
+            absence.now.verify(relay)?;
+        }
         Ok(event)
     }
 

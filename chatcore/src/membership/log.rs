@@ -83,6 +83,44 @@ impl LogHead {
     }
 }
 
+/// A head with its signature, which is verified where it matters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedHead {
+    signed: Signed,
+    head: LogHead,
+}
+
+impl SignedHead {
+    /// Decodes a head; nothing of it is verified.
+    ///
+    /// # Errors
+    /// [`WireError`].
+    pub fn decode(signed: Signed) -> Result<Self, WireError> {
+        let head = wire::room::decode_head(&signed.body)?;
+        Ok(Self { signed, head })
+    }
+
+    /// Verifies the relay's signature.
+    ///
+    /// # Errors
+    /// [`SignatureError`].
+    pub fn verify(&self, relay: &RelayKey) -> Result<(), SignatureError> {
+        self.signed.verify(&relay.signing_key(), LABEL_REGISTER_HEAD)
+    }
+
+    /// Returns the bytes and signature.
+    #[must_use]
+    pub const fn signed(&self) -> &Signed {
+        &self.signed
+    }
+
+    /// Returns what it says.
+    #[must_use]
+    pub const fn head(&self) -> &LogHead {
+        &self.head
+    }
+}
+
 /// One side of a fork: a head, and all the entries that lead to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Branch {

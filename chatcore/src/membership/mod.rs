@@ -17,30 +17,39 @@ mod event;
 mod log;
 mod name;
 mod role;
+mod share;
 mod state;
 mod statement;
 
 pub use announcement::{Announcement, AnnouncementError};
 pub use chain::Chain;
-pub use event::{Act, Actor, Creation, Event, EventDraft, RoomKind, RoomVersion, Signer};
+pub use event::{Absence, Act, Actor, Creation, Event, EventDraft, RoomKind, RoomVersion, Signer};
 pub(crate) use event::{ActorFields, EventFields};
-pub use log::{Branch, ForkProof, HeadError, LogHead, ProofError};
+pub use log::{Branch, ForkProof, HeadError, LogHead, ProofError, SignedHead};
 pub use name::{MAX_ROOM_NAME_CHARS, MAX_TOPIC_CHARS, RoomName, RoomNameError, Topic};
 pub use role::{ActKind, Grant, RULES, Refusal, Role, Rule, Target, may, rule_of};
 pub use state::{Member, Policy, RoomState};
 pub use statement::{Joined, Statement, StatementFields, Statements};
 
+use crate::ids::DAY;
 use crate::keys::{RecordError, SignatureError};
 use crate::wire::WireError;
 
 /// Most members of a room, those invited included.
 pub const MAX_MEMBERS: usize = 1_000;
-/// Most events after the last checkpoint.
+/// Most events after the last checkpoint that count.
 pub const MAX_EVENTS_SINCE_CHECKPOINT: u64 = 1_024;
-/// Events after which the owner's client writes a checkpoint.
+/// Events after which the owner's client writes a checkpoint; the client of the next in rank waits for as
+/// many more.
 pub const CHECKPOINT_EVERY: u64 = 32;
-/// Most events of a chain.
+/// Most events of a chain that count, and most that do not.
 pub const MAX_EVENTS: u64 = 16_384;
+/// Events that count after which the owner is asked to make another room in the place of this one.
+pub const MANY_EVENTS: u64 = 12_288;
+/// Milliseconds without an act of its owner after which an open room has a successor.
+pub const OWNER_ABSENT: u64 = 180 * DAY;
+/// Most events of one user until somebody of higher rank writes a checkpoint.
+pub const MAX_SHARE: u64 = 128;
 
 /// Why an event or statement is refused. State is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -88,9 +97,21 @@ pub enum RoomError {
     /// The room's version has no such act.
     #[error("the room's version has no such act")]
     UnknownAct,
+    /// The owner of the open room was heard of in the last 180 days, as far as the relay's heads show.
+    #[error("the owner was heard of in the last 180 days")]
+    OwnerPresent,
+    /// Another member is to own the open room first.
+    #[error("another member is first to own the room")]
+    NotFirst,
     /// The checkpoint's hash is not that of the state.
     #[error("the checkpoint does not fit the room's state")]
     BadCheckpoint,
+    /// The actor did as much as one may until somebody of higher rank writes a checkpoint.
+    #[error("one member does at most {max} things in a room until it is fixed by a higher rank")]
+    ShareSpent {
+        /// The limit.
+        max: u64,
+    },
     /// Too many events since the last checkpoint, or in all.
     #[error("the room has {max} events without a checkpoint")]
     TooManyEvents {

@@ -76,6 +76,8 @@ pub enum ActKind {
     Close,
     /// Goes on where the relay was set back to.
     Resume,
+    /// Takes over an open room whose owner is gone.
+    Succeed,
     /// Raises the room's version.
     SetVersion,
 }
@@ -122,7 +124,7 @@ const fn rule(act: ActKind, from: Role, target: Target, grant: Grant) -> Rule {
 }
 
 /// Who may do what to whom: the whole of it.
-pub const RULES: [Rule; 18] = [
+pub const RULES: [Rule; 19] = [
     // The lowest role is the room's policy; this is its default.
     rule(ActKind::Invite, Role::Moderator, Target::Outside, Grant::Below),
     Rule { act: ActKind::Join, from: None, target: Target::Nobody, grant: Grant::Nothing },
@@ -137,10 +139,11 @@ pub const RULES: [Rule; 18] = [
     rule(ActKind::SetTopic, Role::Admin, Target::Nobody, Grant::Nothing),
     rule(ActKind::SetPolicy, Role::Owner, Target::Nobody, Grant::Nothing),
     rule(ActKind::Transfer, Role::Owner, Target::Other, Grant::Nothing),
-    rule(ActKind::Checkpoint, Role::Owner, Target::Nobody, Grant::Nothing),
+    rule(ActKind::Checkpoint, Role::Moderator, Target::Nobody, Grant::Nothing),
     rule(ActKind::Move, Role::Moderator, Target::Nobody, Grant::Nothing),
     rule(ActKind::Close, Role::Owner, Target::Nobody, Grant::Nothing),
     rule(ActKind::Resume, Role::Owner, Target::Nobody, Grant::Nothing),
+    rule(ActKind::Succeed, Role::Moderator, Target::Nobody, Grant::Nothing),
     rule(ActKind::SetVersion, Role::Owner, Target::Nobody, Grant::Nothing),
 ];
 
@@ -223,7 +226,7 @@ mod tests {
 
     /// For each act, each actor (rows: outside, member, moderator, admin, owner) and each target
     /// (columns: the same): y if it may be done. Written by hand from DESIGN's words, not from RULES.
-    const EXPECTED: [(ActKind, [&str; 5]); 18] = [
+    const EXPECTED: [(ActKind, [&str; 5]); 19] = [
         (ActKind::Invite, ["-----", "-----", "y----", "y----", "y----"]),
         (ActKind::Join, ["yyyyy", "-----", "-----", "-----", "-----"]),
         (ActKind::Leave, ["-----", "yyyyy", "yyyyy", "yyyyy", "yyyyy"]),
@@ -237,10 +240,11 @@ mod tests {
         (ActKind::SetTopic, ["-----", "-----", "-----", "yyyyy", "yyyyy"]),
         (ActKind::SetPolicy, ["-----", "-----", "-----", "-----", "yyyyy"]),
         (ActKind::Transfer, ["-----", "-----", "-----", "-----", "-yyyy"]),
-        (ActKind::Checkpoint, ["-----", "-----", "-----", "-----", "yyyyy"]),
+        (ActKind::Checkpoint, ["-----", "-----", "yyyyy", "yyyyy", "yyyyy"]),
         (ActKind::Move, ["-----", "-----", "yyyyy", "yyyyy", "yyyyy"]),
         (ActKind::Close, ["-----", "-----", "-----", "-----", "yyyyy"]),
         (ActKind::Resume, ["-----", "-----", "-----", "-----", "yyyyy"]),
+        (ActKind::Succeed, ["-----", "-----", "yyyyy", "yyyyy", "yyyyy"]),
         (ActKind::SetVersion, ["-----", "-----", "-----", "-----", "yyyyy"]),
     ];
 

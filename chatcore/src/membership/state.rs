@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::role::may_by;
+use super::share::Shares;
 use super::{
-    Act, ActKind, Actor, Creation, Event, MAX_EVENTS, MAX_EVENTS_SINCE_CHECKPOINT, MAX_MEMBERS,
-    Refusal, Role, RoomError, RoomKind, RoomName, RoomVersion, Rule, Statements, Topic, rule_of,
+    Absence, Act, ActKind, Actor, Creation, Event, MAX_MEMBERS, OWNER_ABSENT, Refusal, Role,
+    RoomError, RoomKind, RoomName, RoomVersion, Rule, Statements, Topic, rule_of,
 };
 use crate::crypto::kdf::{LABEL_ROOM_STATE, sha256};
-use crate::ids::{RegisterId, UserId};
+use crate::ids::{LogId, RegisterId, RoomId, UserId};
 
 /// A member of a private room; in open rooms somebody with a role above member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,7 @@ pub struct Policy {
 /// The state after some event. Nothing here is secret; who reads the room is another matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomState {
+    room: RoomId,
     kind: RoomKind,
     /// Whether the relay created it, and acts in it as owner.
     of_relay: bool,
@@ -45,7 +47,9 @@ pub struct RoomState {
     /// Somebody with the keys is out, or below where he was: new ones are due.
     move_due: bool,
     seq: u64,
-    checkpoint: u64,
+    shares: Shares,
+    /// Number of the last event by whoever owned the room then.
+    owner_acted: u64,
     closed: bool,
     version: RoomVersion,
 }
@@ -71,6 +75,7 @@ impl RoomState {
             (None, RoomKind::Private) => return Err(RoomError::Inconsistent),
         }
         Ok(Self {
+            room: event.room(),
             kind: *kind,
             of_relay: event.actor() == &Actor::Relay,
             name: name.clone(),
@@ -84,10 +89,17 @@ impl RoomState {
             register: *register,
             move_due: false,
             seq: 0,
-            checkpoint: 0,
+            shares: Shares::default(),
+            owner_acted: 0,
             closed: false,
             version: *version,
         })
+    }
+
+    /// Returns the number of the last event by whoever owned the room then.
+    #[must_use]
+    pub const fn owner_acted(&self) -> u64 {
+        self.owner_acted
     }
 
     /// Returns whether it is private or open.
@@ -168,10 +180,16 @@ impl RoomState {
         self.seq
     }
 
-    /// Returns the number of the newest checkpoint, 0 for none.
+    /// Returns how many events that count follow the newest checkpoint.
     #[must_use]
-    pub const fn checkpoint(&self) -> u64 {
-        self.checkpoint
+    pub const fn since_checkpoint(&self) -> u64 {
+        self.shares.since_checkpoint()
+    }
+
+    /// Returns how many events count, of [`MAX_EVENTS`](super::MAX_EVENTS).
+    #[must_use]
+    pub const fn counted(&self) -> u64 {
+        self.shares.counted()
     }
 
     /// Tells whether the room has ended.
@@ -265,13 +283,6 @@ impl RoomState {
         if !self.version.is_known() && !is_of_every_version {
             return Err(RoomError::NewerVersion);
         }
-        if self.seq >= MAX_EVENTS {
-            return Err(RoomError::TooManyEvents { max: MAX_EVENTS });
-        }
-        let since = self.seq.saturating_sub(self.checkpoint);
-        if since >= MAX_EVENTS_SINCE_CHECKPOINT && kind != ActKind::Checkpoint {
-            return Err(RoomError::TooManyEvents { max: MAX_EVENTS_SINCE_CHECKPOINT });
-        }
         let is_of_private =
             matches!(kind, ActKind::Invite | ActKind::Join | ActKind::Leave | ActKind::Move);
         if is_of_private && self.kind == RoomKind::Open {
@@ -285,8 +296,10 @@ impl RoomState {
             ActKind::Kick => self.role(&user).or_else(|| self.invited.get(&user).copied()),
             _ => self.role(&user),
         });
-        may_by(self.rule(kind), self.rank(actor), target_rank, act.grant())?;
-        self.check_details(actor, act)
+        let rank = self.rank(actor);
+        may_by(self.rule(kind), rank, target_rank, act.grant())?;
+        self.check_details(actor, act)?;
+        self.shares.check(actor.user(), rank.unwrap_or(Role::Member), kind)
     }
 
     fn check_details(&self, actor: &Actor, act: &Act) -> Result<(), RoomError> {
@@ -312,6 +325,10 @@ impl RoomState {
             Act::SetVersion(version) => *version > self.version,
             // The relay stays the owner of what it created.
             Act::Transfer(_) => !self.of_relay,
+            Act::Succeed(absence) => {
+                self.check_succession(actor, absence)?;
+                true
+            }
             Act::Checkpoint(hash) => {
                 if *hash != self.hash() {
                     return Err(RoomError::BadCheckpoint);
@@ -321,6 +338,27 @@ impl RoomState {
             _ => true,
         };
         if is_fit { Ok(()) } else { Err(RoomError::WrongTarget) }
+    }
+
+    /// Tells whether somebody may take over an open room: the first of those with a role, by rank and then
+    /// by the time they have it, and as the relay's heads have it 180 days after the owner's last act.
+    fn check_succession(&self, actor: &Actor, absence: &Absence) -> Result<(), RoomError> {
+        if self.kind == RoomKind::Private || self.of_relay {
+            return Err(RoomError::Inconsistent);
+        }
+        let heirs = self.members.iter().filter(|(_, member)| member.role < Role::Owner);
+        let order = |(user, m): &(&UserId, &Member)| (std::cmp::Reverse(m.role), m.since, **user);
+        if actor.user() != heirs.min_by_key(order).map(|(user, _)| *user) {
+            return Err(RoomError::NotFirst);
+        }
+        let (acted, now) = (absence.acted.head(), absence.now.head());
+        let log = LogId::from(self.room);
+        let covers = acted.log == log && now.log == log && acted.length > self.owner_acted;
+        if covers && now.at.since(acted.at) >= OWNER_ABSENT {
+            Ok(())
+        } else {
+            Err(RoomError::OwnerPresent)
+        }
     }
 
     /// Takes the next event in.
@@ -336,6 +374,7 @@ impl RoomState {
         // In a version that we do not know, only a newer program can tell whether an act counts: the chain
         // goes on, so that one may leave, and is folded anew from its logs by that program.
         if result.is_ok() {
+            self.take_place(event);
             self.change(event);
         }
         Ok(())
@@ -353,10 +392,21 @@ impl RoomState {
         }
     }
 
+    fn take_place(&mut self, event: &Event) {
+        let Some(kind) = event.act().kind() else { return };
+        let rank = self.rank(event.actor()).unwrap_or(Role::Member);
+        if rank == Role::Owner || kind == ActKind::Succeed {
+            self.owner_acted = event.seq();
+        }
+        let mut shares = std::mem::take(&mut self.shares);
+        shares.take(event.actor().user(), rank, kind, |user| self.role(user));
+        self.shares = shares;
+    }
+
     fn change(&mut self, event: &Event) {
         let actor = event.actor().user();
         match event.act() {
-            Act::Create(_) | Act::Resume { .. } | Act::Unknown => {}
+            Act::Create(_) | Act::Resume { .. } | Act::Checkpoint(_) | Act::Unknown => {}
             Act::Invite { user, role } => {
                 self.invited.insert(*user, *role);
             }
@@ -391,6 +441,14 @@ impl RoomState {
             Act::Rename(name) => self.name = name.clone(),
             Act::SetTopic(topic) => self.topic = topic.clone(),
             Act::SetPolicy(policy) => self.policy = *policy,
+            Act::Succeed(_) => {
+                let owners = self.members.iter().filter(|(_, m)| m.role == Role::Owner);
+                let former: Vec<UserId> = owners.map(|(user, _)| *user).collect();
+                former.iter().for_each(|user| self.set_role(user, Role::Admin, event.seq()));
+                if let Some(user) = actor {
+                    self.set_role(&user, Role::Owner, event.seq());
+                }
+            }
             Act::Transfer(user) => {
                 let was_due = self.move_due;
                 self.set_role(user, Role::Owner, event.seq());
@@ -400,7 +458,6 @@ impl RoomState {
                 // Whoever hands the room over of his own will is not locked out of anything.
                 self.move_due = was_due;
             }
-            Act::Checkpoint(_) => self.checkpoint = event.seq(),
             Act::Move(register) => {
                 self.register = Some(*register);
                 self.move_due = false;

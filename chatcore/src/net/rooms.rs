@@ -79,6 +79,14 @@ impl Client {
         self.ask_room(move |ticket| Command::ActInRoom { ticket, room, act }).await
     }
 
+    /// Takes over an open room whose owner was not heard of for 180 days.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn succeed_in_room(&self, room: RoomId) -> Result<RoomId, ClientError> {
+        self.ask_room(move |ticket| Command::SucceedInRoom { ticket, room }).await
+    }
+
     /// Makes a room in the place of one that can't go on, and asks its members in; returns the new one.
     ///
     /// # Errors

@@ -502,6 +502,7 @@ pub(crate) enum JournalKind {
     MessageRefused(u8),
     Announced(Signed),
     RoomGone,
+    RoomFillsUp,
     LobbyFull,
     AnnouncementRefused,
 }
@@ -567,6 +568,10 @@ pub(crate) struct RoomRow {
     pub(crate) forked: bool,
     /// The relay says that it does not keep the room, and did not take it back from us.
     pub(crate) gone: bool,
+    /// It was told that the room has most of its events.
+    pub(crate) fills_up: bool,
+    /// Entries that we appended to the current register.
+    pub(crate) own_entries: u32,
     /// The newest version of rooms that the program knew which folded the chain.
     pub(crate) folded_by: u32,
     pub(crate) statements_cursor: u64,

@@ -90,7 +90,7 @@ fn follow(v: &Value, events: &[Value]) -> RoomState {
 #[test]
 fn chains_are_made_and_folded_as_written() {
     let v = read("room");
-    for chain in ["private", "succession", "versions", "open"] {
+    for chain in ["private", "succession", "versions", "shares", "vanished", "open"] {
         follow(&v, list(&v[chain], "events"));
     }
 }
@@ -106,19 +106,23 @@ fn events_that_are_none_are_refused() {
 #[test]
 fn acts_that_are_not_allowed_change_nothing() {
     let v = read("room");
-    let all = list(&v["private"], "events");
-    for case in list(&v, "not_allowed") {
-        let name = text(case, "name");
-        let mut known = all.iter().take(usize::try_from(number(case, "after")).unwrap());
-        let first = verify(&v, &hex(known.next().unwrap(), "bytes")).unwrap();
-        let mut chain = Chain::create(first).unwrap();
-        for event in known {
-            chain.append(verify(&v, &hex(event, "bytes")).unwrap()).unwrap();
+    for (chain, refused) in
+        [("private", "not_allowed"), ("shares", "over_shares"), ("vanished", "too_early")]
+    {
+        let all = list(&v[chain], "events");
+        for case in list(&v, refused) {
+            let name = text(case, "name");
+            let mut known = all.iter().take(usize::try_from(number(case, "after")).unwrap());
+            let first = verify(&v, &hex(known.next().unwrap(), "bytes")).unwrap();
+            let mut chain = Chain::create(first).unwrap();
+            for event in known {
+                chain.append(verify(&v, &hex(event, "bytes")).unwrap()).unwrap();
+            }
+            let before = chain.state().clone();
+            let event = verify(&v, &hex(case, "bytes")).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert!(chain.append(event).is_err(), "{name}");
+            assert_eq!(*chain.state(), before, "{name}");
         }
-        let before = chain.state().clone();
-        let event = verify(&v, &hex(case, "bytes")).unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert!(chain.append(event).is_err(), "{name}");
-        assert_eq!(*chain.state(), before, "{name}");
     }
 }
 

@@ -54,6 +54,12 @@ pub const MAX_SHOWN_ENTRIES: usize = 16 * 1_024;
 pub const MAX_UPDATE_SECRETS: usize = 512;
 /// Most entries of a register.
 pub const MAX_ENTRIES: u64 = 1_024;
+/// Entries of one account in a register, candidates not among them.
+pub const MAX_ENTRIES_OF_ONE: u32 = 128;
+/// Most candidates behind the entries of a register.
+pub const MAX_CANDIDATES: u64 = 16_384;
+/// Most bytes of a candidate.
+pub const MAX_CANDIDATE: usize = ENTRY_SIZES[2];
 /// Most events and statements each in one update of a room.
 pub const MAX_UPDATE_EVENTS: usize = 64;
 /// Most bytes of an announcement's text.

@@ -9,8 +9,8 @@ use super::{WireError, array, at_most};
 use crate::ids::{EventHash, LogHash, LogId, RegisterId, RoomId, Timestamp, UserId};
 use crate::keys::{IdentityKey, RelayKey, Signed};
 use crate::membership::{
-    Act, ActorFields, Announcement, Branch, Creation, EventFields, ForkProof, Joined, LogHead,
-    Policy, Role, RoomKind, RoomName, RoomVersion, StatementFields, Topic,
+    Absence, Act, ActorFields, Announcement, Branch, Creation, EventFields, ForkProof, Joined,
+    LogHead, Policy, Role, RoomKind, RoomName, RoomVersion, SignedHead, StatementFields, Topic,
 };
 
 fn user(bytes: &[u8]) -> Result<UserId, WireError> {
@@ -137,6 +137,15 @@ fn act_from(act: Option<pb::room_event_body::Act>) -> Result<Act, WireError> {
             Act::Move(RegisterId::from_bytes(array(&m.register_id, "register_id")?))
         }
         Some(Pb::Close(pb::Close {})) => Act::Close,
+        Some(Pb::Succeed(s)) => {
+            let head = |signed: Option<_>, field| {
+                SignedHead::decode(signed_from(signed.ok_or(WireError::Missing(field))?)?)
+            };
+            Act::Succeed(Box::new(Absence {
+                acted: head(s.acted, "acted")?,
+                now: head(s.now, "now")?,
+            }))
+        }
         Some(Pb::SetVersion(v)) => Act::SetVersion(version(v.version)?),
         Some(Pb::Resume(r)) => Act::Resume {
             log: LogId::from_bytes(array(&r.log_id, "log_id")?),
@@ -184,6 +193,10 @@ fn act_into(act: &Act) -> Option<pb::room_event_body::Act> {
         Act::Checkpoint(hash) => Pb::Checkpoint(pb::Checkpoint { state_hash: hash.to_vec() }),
         Act::Move(register) => Pb::Move(pb::Move { register_id: register.as_bytes().to_vec() }),
         Act::Close => Pb::Close(pb::Close {}),
+        Act::Succeed(absence) => Pb::Succeed(pb::Succeed {
+            acted: Some(signed_into(absence.acted.signed())),
+            now: Some(signed_into(absence.now.signed())),
+        }),
         Act::SetVersion(version) => Pb::SetVersion(pb::SetVersion { version: version.get() }),
         Act::Resume { log, length, hash } => Pb::Resume(pb::Resume {
             log_id: log.as_bytes().to_vec(),

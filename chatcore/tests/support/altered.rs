@@ -1,11 +1,13 @@
 //! Clients that do what no honest client does. Beside the others, since it takes stored rows apart.
+#![allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use chatcore::crypto::DhSecret;
 use chatcore::ids::{DeviceId, RegisterId, RoomId};
 use chatcore::keys::{DeviceKeys, IdentityKeyPair, SigningKey};
-use chatcore::membership::{Act, EventDraft, Signer};
+use chatcore::membership::{Act, Chain, Event, EventDraft, Signer};
 use chatcore::room::RegisterSecret;
-use chatcore::store::{Key, Store, Table};
+use chatcore::store::{Direction, Key, Store, Table};
+use chatcore::wire::directory::decode_signed;
 use chatcore::wire::room::encode_register_entry;
 use prost::Message;
 
@@ -41,8 +43,22 @@ pub(crate) fn order(world: &mut World, i: usize, room: RoomId, acts: &[Act]) {
     let secret = |secret: &Vec<u8>| RegisterSecret::from_bytes(&bytes(secret));
     let secret = row.secrets.iter().map(secret).find(|secret| secret.id() == log).unwrap();
     let sides = world.relay.rooms.registers.get_mut(&log).unwrap();
-    let signed: Vec<_> = events.iter().map(chatcore::membership::Event::signed).collect();
+    let signed: Vec<_> = events.iter().map(Event::signed).collect();
     let entry = encode_register_entry(&signed);
     let (_, entry, _) = secret.seal(sides[0].len() as u64, &entry, &mut world.rng).unwrap();
     sides.iter_mut().for_each(|side| side.push(entry.clone().into()));
+}
+
+/// Folds what a peer has settled of a room.
+pub(crate) fn chain_of(world: &World, i: usize, room: RoomId) -> Chain {
+    let (store, group) = (&world.peers[i].store, room.as_bytes());
+    let rows = store.scan(Table::RoomEvents, group, 0, Direction::Forward, usize::MAX).unwrap();
+    let mut events = rows.into_iter().map(|(_, row)| {
+        let row = proto::storage::RoomEventRow::decode(row.as_slice()).unwrap();
+        let signed = decode_signed(&row.event.unwrap().encode_to_vec()).unwrap();
+        Event::verify(signed, &world.relay.public()).unwrap()
+    });
+    let mut chain = Chain::create(events.next().unwrap()).unwrap();
+    events.try_for_each(|event| chain.append(event)).unwrap();
+    chain
 }

@@ -111,6 +111,7 @@ impl Relay {
                 members_cap: 1_000,
                 page: 5,
                 entries_cap: 1_024,
+                entries_page: 3,
                 epoch: 1,
                 ..RelayRooms::default()
             },
@@ -326,7 +327,10 @@ impl Relay {
         let cert = record.device(device.device).unwrap();
         let stored = self.prekeys.entry(device).or_default();
         for signed in records {
-            let prekey = PrekeyRecord::verify(signed, &device.user, cert).unwrap();
+            // Signed for a certificate that was just renewed, for example.
+            let Ok(prekey) = PrekeyRecord::verify(signed, &device.user, cert) else {
+                return Answer::Failure(ErrorCode::BadPrekey.into());
+            };
             if prekey.kind() == PrekeyKind::LastResort {
                 stored.retain(|p| p.kind() != PrekeyKind::LastResort);
             }

@@ -10,6 +10,7 @@ use chatcore::membership::{
     Statement, Statements, Topic,
 };
 use chatcore::wire::directory::{decode_signed, encode_signed};
+use chatcore::wire::limits::MAX_CANDIDATE;
 use chatcore::wire::relay::{Answer, ErrorCode, Failure, More, Request, RoomSummary};
 
 #[derive(Debug)]
@@ -30,8 +31,12 @@ pub(crate) struct RelayRooms {
     pub(crate) side_b: BTreeSet<UserId>,
     /// Users who are shown only as many entries, and nothing of other registers.
     pub(crate) frozen: BTreeMap<UserId, BTreeMap<RegisterId, usize>>,
+    /// Users who are shown registers of an odd length only (1), or of an even one (0).
+    pub(crate) parity: BTreeMap<UserId, usize>,
     /// Entries that a register can have.
     pub(crate) entries_cap: usize,
+    /// Entries in one answer.
+    pub(crate) entries_page: usize,
     /// Statements in one answer.
     pub(crate) page: usize,
     /// Users to whom nobody's statement is shown but the first.
@@ -175,7 +180,7 @@ impl RelayRooms {
                 if self.is_recovering {
                     return Err(ErrorCode::Recovering);
                 }
-                if place >= self.entries_cap {
+                if place >= self.entries_cap && entry.len() > MAX_CANDIDATE {
                     return Err(ErrorCode::StorageQuota);
                 }
                 sides[side].push(entry);
@@ -224,9 +229,16 @@ impl RelayRooms {
                     Some(lengths) => *lengths.get(&register).ok_or(ErrorCode::UnknownRegister)?,
                     None => usize::MAX,
                 };
-                let shown = &sides[side][..sides[side].len().min(length)];
+                let mut length = sides[side].len().min(length);
+                if let Some(parity) = self.parity.get(&from.user)
+                    && length % 2 != *parity
+                {
+                    length = length.saturating_sub(1);
+                }
+                let shown = &sides[side][..length];
                 let skip = usize::try_from(first).unwrap().min(shown.len());
-                let entries: Vec<Bytes> = shown[skip..].iter().take(3).cloned().collect();
+                let entries: Vec<Bytes> =
+                    shown[skip..].iter().take(self.entries_page).cloned().collect();
                 let upto = &shown[..skip + entries.len()];
                 let head = head(keys, self.epoch, register.into(), upto, now);
                 Ok(Answer::RegisterEntries { length: shown.len() as u64, entries, head })

@@ -752,6 +752,57 @@ def room():
     assert versions.room.register == next_ids[0] and bob.id not in versions.room.members and not versions.room.closed
     versions.add(alice, "close")
 
+    # A share of 128 is renewed by a checkpoint of a higher rank, or the owner's own; the last places are the higher ranks'.
+    shares = Chain(T0 + HOUR * 5 // 3).add(alice, "create", create("shares", "", rnd("room/nonce of shares", 16), next_ids[0]))
+    for u, role in (bob, ADMIN), (carol, ADMIN), (dave, MODERATOR):
+        shares.add(alice, "invite", grant(u.id, role)).add(u, "join")
+    full = []
+    def over(name, actor, act, encoded=b""):
+        message = shares.make(actor, act, encoded)[0]
+        full.append(refused(name, shares.room.apply, checked(message), after=len(shares.events)) | {"bytes": message})
+    def topics(u, many):
+        for i in range(many): shares.add(u, "set_topic", text_field(str(i)))
+    def checkpoint(u): shares.add(u, "checkpoint", data(1, shares.room.state_hash()))
+    topics(bob, 127)
+    over("an admin's 129th", bob, "set_topic", text_field("x"))
+    over("the kick of an admin whose share is spent", bob, "kick", target(dave.id))
+    over("the checkpoint of an admin whose share is spent", bob, "checkpoint", data(1, shares.room.state_hash()))
+    shares.add(dave, "checkpoint", data(1, shares.room.state_hash()))
+    over("after a moderator's checkpoint", bob, "set_topic", text_field("x"))
+    checkpoint(carol)
+    over("after another admin's checkpoint", bob, "set_topic", text_field("x"))
+    checkpoint(alice)
+    topics(bob, 1)
+    topics(alice, 128)
+    over("the owner's 129th", alice, "set_topic", text_field("x"))
+    shares.add(alice, "ban", target(erin)).add(alice, "kick", target(bob.id))  # which count for nothing
+    over("an unban of the owner", alice, "unban", target(erin))
+    checkpoint(alice)
+    shares.add(alice, "unban", target(erin))
+
+    # The owner of an open room is gone: who has the highest role, and has it longest, takes the room over.
+    vanished = Chain(T0 + HOUR * 7 // 4).add(alice, "create", create_open("tea", "", rnd("room/nonce of tea", 16)))
+    vanished.add(alice, "set_role", grant(dave.id, MODERATOR)).add(alice, "set_role", grant(carol.id, ADMIN))
+    vanished.add(alice, "set_role", grant(bob.id, ADMIN)).add(bob, "set_topic", text_field("without alice"))
+    def signed_head(length, at, log=None, seed=relay_seed):
+        log = vanished.room.id if log is None else log
+        return signed(seed, HEAD, head_body(log, 1, length, log_hash(log, vanished.encoded()[:length]), at))
+    def absence(acted, now): return data(1, acted) + data(2, now)
+    away = absence(signed_head(4, T0 + DAY), signed_head(5, T0 + 181 * DAY))
+    early = []
+    for name, actor, encoded in (
+            ("a millisecond too early", carol, absence(signed_head(4, T0 + DAY), signed_head(5, T0 + 181 * DAY - 1))),
+            ("a head from before the owner's last act", carol, absence(signed_head(3, T0), signed_head(5, T0 + 190 * DAY))),
+            ("the head of another log", carol, absence(signed_head(4, T0 + DAY), signed_head(5, T0 + 190 * DAY, next_ids[0]))),
+            ("the other head of another log", carol, absence(signed_head(4, T0 + DAY, next_ids[0]), signed_head(5, T0 + 190 * DAY))),
+            ("heads in the wrong order", carol, absence(signed_head(5, T0 + 181 * DAY), signed_head(4, T0 + DAY))),
+            ("an admin who has the role less long", bob, away), ("a moderator", dave, away), ("the owner", alice, away)):
+        message = vanished.make(actor, "succeed", encoded)[0]
+        early.append(refused(name, vanished.room.apply, checked(message), after=len(vanished.events)) | {"bytes": message})
+    vanished.add(carol, "succeed", away)
+    assert vanished.room.role(alice.id) == ADMIN and vanished.room.role(carol.id) == OWNER
+    vanished.add(alice, "set_topic", text_field("back")).add(carol, "kick", target(alice.id))
+
     # An open room of the relay.
     lobby = Chain(T0 + 2 * HOUR).add(RELAY, "create", create_open("Lobby", "hello", rnd("room/nonce of the Lobby", 16)))
     lobby.add(RELAY, "set_role", grant(alice.id, ADMIN))
@@ -843,6 +894,10 @@ def room():
     bad("set_topic: topic of 257 characters", alice, "set_topic", text_field("t" * 257))
     bad("checkpoint: state hash of 31 bytes", alice, "checkpoint", data(1, bytes(31)))
     bad("move: register id of 31 bytes", alice, "move", data(1, bytes(31)))
+    relays, other = head_body(bytes(32), 1, 4, bytes(32), T0), rnd("room/other relay")
+    for name, heads in {"first head of another relay": (other, relay_seed), "second head of another relay": (relay_seed, other)}.items():
+        bad("succeed: " + name, alice, "succeed", b"".join(data(n, signed(seed, HEAD, relays)) for n, seed in enumerate(heads, 1)))
+    bad("succeed: head missing", alice, "succeed", data(1, signed(relay_seed, HEAD, relays)))
     bad("set_version: version missing", alice, "set_version")
     bad("resume: log id of 31 bytes", alice, "resume", resume(bytes(31), 5, bytes(32)))
     bad("resume: chain hash missing", alice, "resume", resume(register_one, 5, b""))
@@ -876,7 +931,7 @@ def room():
     forbid(7, "admin renames", bob, "rename", x)
     forbid(7, "admin sets the policy", bob, "set_policy", num(1, MEMBER))
     forbid(7, "admin transfers", bob, "transfer", target(carol.id))
-    forbid(7, "admin writes a checkpoint", bob, "checkpoint", data(1, private.until(7).room.state_hash()))
+    forbid(7, "member writes a checkpoint", dave, "checkpoint", data(1, private.until(7).room.state_hash()))
     forbid(7, "admin closes", bob, "close")
     forbid(7, "move to the current register", alice, "move", data(1, next_ids[0]))
     forbid(len(private.events) - 1, "move to a register of before", alice, "move", data(1, next_ids[1]))
@@ -1002,6 +1057,8 @@ def room():
         return {k: u.fields()[k] for k in "nickname identity_seed identity_key user_id device_id signing_seed agreement_secret link_secret cert".split()}
     return {"users": [person(u) for u in people], "relay": {"secret": relay_seed + relay_x.secret, "key": relay_key}, "issued_at": T0,
             "private": {"events": private.events}, "succession": {"events": succession.events}, "versions": {"events": versions.events},
+            "shares": {"events": shares.events}, "over_shares": full,
+            "vanished": {"events": vanished.events}, "too_early": early,
             "open": {"events": lobby.events}, "statements": statements, "members_after": members,
             "refused_events": bad_events, "not_allowed": not_allowed, "refused_statements": bad_statements,
             "heads": heads, "refused_heads": bad_heads, "forks": forks,

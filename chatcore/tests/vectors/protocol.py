@@ -528,7 +528,7 @@ def target(user, counter=0): return data(1, user) + num(2, counter)
 
 
 ACTS = {name: 10 + i for i, name in enumerate("create invite join leave kick ban unban mute unmute set_role rename set_topic set_policy transfer "
-                                              "checkpoint move close resume set_version".split())}
+                                              "checkpoint move close resume set_version succeed".split())}
 KNOWN_VERSION = 1
 
 
@@ -575,6 +575,7 @@ def check_event(message, relay_key):
         if act in ("checkpoint", "move"):
             e["value"] = one(a, 1)
             need(len(e["value"]) == 32, "state hash or register id")
+        if act == "succeed": e["acted"], e["now"] = check_head(one(a, 1), relay_key), check_head(one(a, 2), relay_key)
         if act == "resume": need(len(one(a, 1)) == len(one(a, 3)) == 32, "log id or chain hash")
     need((not room and not prev and seq == 0) if e["act"] == "create" else len(room) == len(prev) == 32, "room, seq or prev")
     return e
@@ -583,10 +584,11 @@ def check_event(message, relay_key):
 class Room:
     """The fold over a chain of events that passed `check_event`."""
     FROM = dict(join=0, leave=MEMBER, kick=MODERATOR, ban=ADMIN, unban=ADMIN, mute=MODERATOR, unmute=MODERATOR, set_role=ADMIN, rename=OWNER,
-                set_topic=ADMIN, set_policy=OWNER, transfer=OWNER, checkpoint=OWNER, move=MODERATOR, close=OWNER, resume=OWNER, set_version=OWNER)
+                set_topic=ADMIN, set_policy=OWNER, transfer=OWNER, checkpoint=MODERATOR, move=MODERATOR, close=OWNER, resume=OWNER, set_version=OWNER, succeed=MODERATOR)
 
     def __init__(self, events=()):
-        self.head, self.policy, self.move_due, self.closed, self.since_checkpoint = b"", MODERATOR, False, False, 0
+        self.head, self.policy, self.move_due, self.closed = b"", MODERATOR, False, False
+        self.spent, self.since_checkpoint, self.counted, self.uncounted = {}, 0, 0, 0
         self.members, self.invited, self.banned, self.muted, self.counters = {}, {}, set(), set(), {}  # members: role, seq
         for e in events:
             self.apply(e)
@@ -602,6 +604,7 @@ class Room:
         if not self.head:
             need(e["act"] == "create", "does not begin with create")
             self.by_relay, self.kind, self.name, self.topic, self.id = e["actor"] == RELAY, e["kind"], e["name"], e["topic"], e["hash"]
+            self.owner_acted = 0
             self.register, self.registers, self.version = e["register"], {e["register"]}, e["version"]
             need(not self.by_relay or self.kind == OPEN, "private room of the relay")
             need(bool(self.register) == (self.kind == PRIVATE), "register")
@@ -616,14 +619,13 @@ class Room:
             except Refused:
                 if self.version <= KNOWN_VERSION: raise  # else it is kept, and comes to nothing here
             else:
+                self.take_place(e)
                 getattr(self, "do_" + e["act"], self.do_nothing)(e)
-            self.since_checkpoint = 0 if e["act"] == "checkpoint" else self.since_checkpoint + 1
         self.head, self.seq = e["hash"], e["seq"]
 
     def judge(self, e):
         act, actor, who = e["act"], e["actor"], e["target"]
         need(act, "unknown act")
-        need(self.since_checkpoint < 1024 or act == "checkpoint", "checkpoint missing")
         need(actor != RELAY or self.by_relay and act != "transfer", "relay")
         need(self.kind == PRIVATE or act not in ("invite", "join", "leave", "move"), "open room")
         rank, theirs, invited = self.role(actor), self.role(who), self.invited.get(who, 0)
@@ -641,9 +643,37 @@ class Room:
         elif act == "unmute": need(lower and who in self.muted, "target")
         elif act == "set_role": need(lower and e["role"] < rank and e["role"] != theirs, "target or role")
         elif act == "transfer": need(theirs, "target")
+        elif act == "succeed":
+            need(self.kind == OPEN and not self.by_relay, "not for private rooms, nor the relay's")
+            heirs = [(-role, seq, u) for u, (role, seq) in self.members.items() if role < OWNER]
+            need(min(heirs)[2] == actor, "not first")
+            need(e["acted"]["log"] == e["now"]["log"] == self.id and e["acted"]["length"] > self.owner_acted, "heads")
+            need(e["now"]["at"] - e["acted"]["at"] >= 180 * 86_400_000, "too early")
         elif act == "set_version": need(e["version"] > self.version, "not above")
         elif act == "move": need(e["value"] not in self.registers, "register used before")
         elif act == "checkpoint": need(e["value"] == self.state_hash(), "state hash")
+
+        kept = {MODERATOR: 56, ADMIN: 32, OWNER: 0}.get(rank, 64)
+        if not self.counts(e):
+            need(act != "ban" or self.uncounted < 16384, "places")
+        else:
+            need(self.counted < 16384 - kept, "places")
+            need(act == "checkpoint" or self.since_checkpoint < 1024 - kept, "places since the checkpoint")
+            need(self.spent.get(actor, 0) < 128 or (act, rank) == ("checkpoint", OWNER), "share")
+
+    def counts(self, e): return e["act"] not in ("leave", "close") and (e["act"] not in ("kick", "ban") or self.role(e["actor"]) != OWNER)
+
+    def take_place(self, e):
+        actor, rank = e["actor"], self.role(e["actor"])
+        if rank == OWNER or e["act"] == "succeed": self.owner_acted = e["seq"]
+        if not self.counts(e):
+            self.uncounted += 1
+            return
+        self.counted, self.since_checkpoint = self.counted + 1, self.since_checkpoint + 1
+        if actor != RELAY: self.spent[actor] = self.spent.get(actor, 0) + 1
+        if e["act"] == "checkpoint":
+            self.since_checkpoint = 0
+            self.spent = {} if rank == OWNER else {u: n for u, n in self.spent.items() if self.role(u) >= rank}
 
     def do_nothing(self, e): pass
     def do_invite(self, e): self.invited[e["target"]] = e["role"]
@@ -658,6 +688,9 @@ class Room:
         self.register, self.move_due = e["value"], False
         self.registers.add(e["value"])
     def do_close(self, e): self.closed = True
+    def do_succeed(self, e):
+        for u in [u for u, (role, _) in self.members.items() if role == OWNER]: self.give(u, ADMIN, e)
+        self.give(e["actor"], OWNER, e)
     def do_set_version(self, e): self.version = e["version"]
 
     def remove(self, user):
@@ -744,7 +777,7 @@ def check_head(message, relay_key):
     verify(relay_key[:32], HEAD, body, signature)
     f = parse(body)
     need(len(one(f, 1)) == len(one(f, 4)) == 32, "log id or chain hash")
-    return {"log": one(f, 1), "length": one(f, 3, 0), "hash": one(f, 4)}
+    return {"log": one(f, 1), "length": one(f, 3, 0), "hash": one(f, 4), "at": one(f, 5, 0)}
 
 
 def fork_proof(relay_key, *branches):  # ours and theirs, each a head and its entries

@@ -67,6 +67,11 @@ pub enum RoomCommand {
         after_help = "What the relay lost counts no more; what you did yourself is done again.\n\nExample:\n  chat room resume plans"
     )]
     Resume(RoomArgs),
+    /// Take over an open room whose owner was not heard of for 180 days
+    #[command(
+        after_help = "It falls to the highest role, and there to who has it longest. The owner becomes an admin.\n\nExample:\n  chat room succeed tea"
+    )]
+    Succeed(RoomArgs),
     /// Make a room in the place of one that can't go on, and ask everybody in
     #[command(
         after_help = "The new room is yours. Topic, roles and bans are as in the old one, which stays as it is.\n\nExamples:\n  chat room rebuild plans\n  chat room rebuild plans --name 'new plans'"

@@ -92,6 +92,7 @@ pub(crate) async fn act(
         }
         RoomCommand::Close(args) => close(context, client, args).await,
         RoomCommand::Resume(args) => resume(context, client, args).await,
+        RoomCommand::Succeed(args) => succeed(context, client, args).await,
         RoomCommand::Rebuild(args) => rebuild(context, client, args).await,
         RoomCommand::Proof(args) => proof::show(context, args).await,
         RoomCommand::CheckProof(args) => proof::check(context, args).await,
@@ -242,6 +243,12 @@ async fn close(context: &Context, client: &Client, args: &RoomArgs) -> Result<()
     let (id, name) = find(client, &args.room).await?;
     client.act_in_room(id, Act::Close).await?;
     said(context, (id, &name), "close", &format!("#{} is closed.", render::name(&name)))
+}
+
+async fn succeed(context: &Context, client: &Client, args: &RoomArgs) -> Result<(), CommandError> {
+    let (id, name) = find(client, &args.room).await?;
+    client.succeed_in_room(id).await?;
+    said(context, (id, &name), "succeed", &format!("#{} is yours now.", render::name(&name)))
 }
 
 async fn rebuild(

@@ -244,6 +244,10 @@ impl Talk {
                 self.ask(Question::Sure { what, command });
                 Ok(())
             }
+            Typable::Succeed => {
+                let room = self.room_here()?;
+                self.room(RoomCommand::Succeed(RoomArgs { room }), None)
+            }
             Typable::Rebuild { name } => {
                 let room = self.room_here()?;
                 let name = Some(name.join(" ")).filter(|name| !name.is_empty());

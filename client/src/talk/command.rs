@@ -99,6 +99,8 @@ pub(super) enum Typable {
     Close,
     /// As its owner, go on in a room with what the relay kept of it
     Resume,
+    /// Take over an open room whose owner was not heard of for 180 days
+    Succeed,
     /// Make a room in the place of one that can't go on, and ask everybody in
     Rebuild {
         #[arg(num_args = 0..)]

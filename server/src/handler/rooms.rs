@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chatcore::ids::{RegisterId, RoomId, SECOND};
+use chatcore::ids::{LogId, RegisterId, RoomId, SECOND};
 use chatcore::keys::{Signed, SigningPublicKey, verify_append};
 use chatcore::membership::{Event, LogHead, Statement};
 use chatcore::wire::directory::decode_signed;
@@ -55,9 +55,26 @@ pub(super) fn append(shared: &Shared, caller: &Caller, event: Signed) -> Result<
     if let Some(rest) = shared.rooms.recovering(&id, shared.recovering(), shared.clock.now()) {
         return Err(waits(rest));
     }
-    let appended = shared.rooms.append(&*shared.stores.open_rooms, event)?;
+    let (log, user, now) = (id.into(), caller.address.user, shared.clock.now());
+    take_turn(shared, log, caller)?;
+    let appended = shared.rooms.append(&*shared.stores.open_rooms, event);
+    if appended.as_ref().err() == Some(&ErrorCode::Conflict) {
+        shared.turns.lost(log, user, now);
+    }
+    let appended = appended?;
+    shared.turns.appended(log, user, now);
     tell(&shared.mailboxes, id, &appended.told);
     Ok(Answer::Appended(shared.sign_head(id.into(), appended.end)))
+}
+
+/// Lets a caller append to a log if it is nobody else's turn there.
+fn take_turn(shared: &Shared, log: LogId, caller: &Caller) -> Result<(), Failure> {
+    let turn = shared.turns.check(log, caller.address.user, shared.clock.now());
+    turn.map_err(|retry_after_ms| Failure {
+        code: ErrorCode::RateLimited,
+        limit: 0,
+        retry_after_ms,
+    })
 }
 
 fn waits(rest: u64) -> Failure {
@@ -172,14 +189,28 @@ pub(super) fn append_register(
     let quota = shared.limits.registers;
     let registers = &shared.stores.registers;
     let times = (shared.recovering(), now);
+    take_turn(shared, register.into(), caller)?;
     let appended = registers.append(&register, (&user, quota), (position, entry), times);
     match appended.map_err(internal)? {
         Appended::Stored(hash) => {
+            shared.turns.appended(register.into(), user, now);
             Ok(Answer::Appended(shared.sign_head(register.into(), (position + 1, hash))))
         }
         Appended::Recovering(rest) => Err(waits(rest)),
-        Appended::Conflict(limit) => Err(Failure { limit, ..ErrorCode::Conflict.into() }),
-        Appended::Full => Err(Failure { limit: quota.entries, ..ErrorCode::StorageQuota.into() }),
+        Appended::Conflict(limit) => {
+            shared.turns.lost(register.into(), user, now);
+            Err(Failure { limit, ..ErrorCode::Conflict.into() })
+        }
+        Appended::ShareSpent => {
+            let limit = quota.entries_of_one.into();
+            Err(Failure { limit, ..ErrorCode::RoomQuota.into() })
+        }
+        Appended::Full(None) => {
+            Err(Failure { limit: quota.entries, ..ErrorCode::StorageQuota.into() })
+        }
+        Appended::Full(Some(retry_after_ms)) => {
+            Err(Failure { code: ErrorCode::RateLimited, limit: 0, retry_after_ms })
+        }
         Appended::OverQuota => {
             Err(Failure { limit: quota.registers.into(), ..ErrorCode::RoomQuota.into() })
         }

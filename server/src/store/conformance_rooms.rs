@@ -3,10 +3,18 @@
 use bytes::Bytes;
 use chatcore::ids::{InviteToken, LogHash, LogId, RegisterId, RoomId, Timestamp, UserId};
 
+use chatcore::wire::limits::MAX_CANDIDATE;
+
 use super::conformance::{NOW, User, on_both};
 use super::*;
 
-const QUOTA: RegisterQuota = RegisterQuota { entries: 3, registers: 1 };
+const QUOTA: RegisterQuota = RegisterQuota {
+    entries: 3,
+    entries_of_one: 2,
+    candidates: 2,
+    candidate_every: 100,
+    registers: 1,
+};
 /// A relay that was never set back.
 const STEADY: Recovering = Recovering { set_back: None, healing: HEALING };
 const HEALING: u64 = 1_000;
@@ -44,7 +52,9 @@ fn a_register_grows_at_its_end_only_and_ends_unused() {
         assert_eq!(begins, Appended::Recovering(7), "it may be one that is lost");
         let stored = put(&one, BOB, 2, 3);
         assert_eq!(stored, Appended::Stored(hash(&[1, 2, 3])));
-        assert_eq!(put(&one, BOB, 3, 4), Appended::Full);
+        let large = Bytes::from(vec![4; MAX_CANDIDATE + 1]);
+        let full = registers.append(&one, (&BOB, QUOTA), (3, large), (STEADY, NOW));
+        assert_eq!(full, Ok(Appended::Full(None)), "all its entries are there");
         let read = |from, bytes| registers.read(&one, from, bytes, NOW).unwrap().unwrap();
         let page = |end: u64, all: &[u8], before: &[u8]| {
             let entries = all.iter().map(|byte| entry(*byte)).collect();
@@ -60,6 +70,32 @@ fn a_register_grows_at_its_end_only_and_ends_unused() {
         assert_eq!(registers.read(&one, 0, 100, NOW), Ok(None));
         let stored = put(&two, ALICE, 0, 1);
         assert!(matches!(stored, Appended::Stored(_)), "its place is free again");
+    });
+}
+
+#[test]
+fn nobody_fills_a_register_alone_and_behind_its_end_stand_candidates() {
+    on_both(|stores| {
+        let registers = &stores.registers;
+        let id = RegisterId::from_bytes([5; 32]);
+        let put_at = |who: UserId, n: u64, now| {
+            let entry = (n, Bytes::from(vec![1; MAX_CANDIDATE]));
+            registers.append(&id, (&who, QUOTA), entry, (STEADY, now)).unwrap()
+        };
+        let is_stored = |appended| matches!(appended, Appended::Stored(_));
+        assert!(is_stored(put_at(ALICE, 0, NOW)) && is_stored(put_at(ALICE, 1, NOW)));
+        assert!(is_stored(put_at(ALICE, 1, NOW)), "the same again takes no other place");
+        assert_eq!(put_at(ALICE, 2, NOW), Appended::ShareSpent);
+        assert!(is_stored(put_at(BOB, 2, NOW)));
+        assert!(is_stored(put_at(ALICE, 3, NOW)), "a candidate, whatever was spent before");
+        assert_eq!(put_at(ALICE, 4, NOW.plus(99)), Appended::Full(Some(1)));
+        assert!(is_stored(put_at(BOB, 4, NOW.plus(99))), "each account in its own time");
+        assert_eq!(put_at(ALICE, 5, NOW.plus(100)), Appended::Full(None), "no more of them");
+        // Set aside, and brought back, it is judged anew.
+        let entries = registers.read(&id, 0, 1 << 20, NOW).unwrap().unwrap();
+        registers.sweep(NOW.plus(9_999)).unwrap();
+        let end = (5, entries.hash);
+        assert!(registers.recover(&id, &BOB, entries.entries, end, NOW).unwrap());
     });
 }
 
@@ -83,7 +119,7 @@ fn a_register_takes_back_only_what_leads_to_the_hash() {
         assert!(recover(2, 4, (4, hash(4))));
         let page = registers.read(&id, 0, 100, NOW).unwrap().unwrap();
         assert_eq!((page.entries, page.hash), (entries.clone(), hash(4)));
-        let one = RegisterQuota { entries: 9, registers: 1 };
+        let one = RegisterQuota { entries: 9, ..QUOTA };
         let late = NOW.plus(HEALING);
         let next = |recovering, now| {
             registers.append(&id, (&BOB, one), (4, entries[0].clone()), (recovering, now)).unwrap()
@@ -93,7 +129,7 @@ fn a_register_takes_back_only_what_leads_to_the_hash() {
         // Set aside, it takes nothing until it is what it was.
         registers.sweep(NOW.plus(1)).unwrap();
         assert_eq!(registers.read(&id, 0, 100, NOW), Ok(None));
-        let payer = (&BOB, RegisterQuota { entries: 9, registers: 9 });
+        let payer = (&BOB, RegisterQuota { entries: 9, registers: 9, ..QUOTA });
         let append = |position| {
             let entry = (position, entries[3].clone());
             registers.append(&id, payer, entry, (STEADY, late)).unwrap()

@@ -10,7 +10,7 @@ use chatcore::keys::Signed;
 use super::StoreError;
 use super::rooms::{
     Announcements, Appended, AuditLine, Epoch, Invite, OpenRooms, Privileges, Recovering,
-    RegisterPage, RegisterQuota, Registers, Rights, StoredAnnouncement, StoredRoom,
+    RegisterPage, RegisterQuota, Registers, Rights, Share, StoredAnnouncement, StoredRoom,
     StoredStatement,
 };
 use crate::lock::lock;
@@ -39,9 +39,14 @@ struct Register {
     entries: Vec<Bytes>,
     touched: Timestamp,
     healed: Timestamp,
+    shares: BTreeMap<UserId, Share>,
 }
 
 impl Register {
+    fn new(owner: UserId, touched: Timestamp, healed: Timestamp) -> Self {
+        Self { owner, entries: Vec::new(), touched, healed, shares: BTreeMap::new() }
+    }
+
     fn hash_at(&self, id: &RegisterId, length: usize) -> LogHash {
         let first = self.entries.iter().take(length);
         first.fold(LogHash::begin(&LogId::from(*id)), |hash, entry| hash.then(entry))
@@ -71,8 +76,7 @@ impl Registers for MemoryRooms {
         if is_new && owned >= quota.registers as usize {
             return Ok(Appended::OverQuota);
         }
-        let (entries, healed) = (Vec::new(), Timestamp(0));
-        let fresh = || Register { owner: *user, entries, touched: now, healed };
+        let fresh = || Register::new(*user, now, Timestamp(0));
         let stored = tables.registers.entry(*register).or_insert_with(fresh);
         let length = stored.entries.len() as u64;
         let place = usize::try_from(position).unwrap_or(usize::MAX);
@@ -85,9 +89,11 @@ impl Registers for MemoryRooms {
         if let Some(rest) = recovering.rest(stored.healed, now) {
             return Ok(Appended::Recovering(rest));
         }
-        if length >= quota.entries {
-            return Ok(Appended::Full);
-        }
+        let share = stored.shares.get(user).copied().unwrap_or_default();
+        match share.take(&quota, length, entry.len(), now) {
+            Ok(share) => stored.shares.insert(*user, share),
+            Err(refusal) => return Ok(refusal),
+        };
         stored.entries.push(Bytes::copy_from_slice(&entry));
         stored.touched = now;
         Ok(Appended::Stored(stored.hash_at(register, usize::MAX)))
@@ -103,7 +109,7 @@ impl Registers for MemoryRooms {
     ) -> Result<bool, StoreError> {
         let mut tables = lock(&self.0);
         let was_aside = tables.aside.get(register).copied();
-        let fresh = || Register { owner: *user, entries: Vec::new(), touched: now, healed: now };
+        let fresh = || Register::new(*user, now, now);
         let stored = tables.registers.entry(*register).or_insert_with(fresh);
         let begin = stored.hash_at(register, usize::MAX);
         let is_whole = (stored.entries.len() + entries.len()) as u64 == length;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use chatcore::ids::{InviteToken, LogHash, RegisterId, RoomId, Timestamp, UserId};
 use chatcore::keys::Signed;
+use chatcore::wire::limits::MAX_CANDIDATE;
 
 use super::StoreError;
 
@@ -13,8 +14,11 @@ pub enum Appended {
     Stored(LogHash),
     /// Another one stands there, or there is a gap before it; this many entries are stored.
     Conflict(u64),
-    /// The register has as many entries as it can have.
-    Full,
+    /// The user has appended as many entries as one may.
+    ShareSpent,
+    /// The register has all its entries: only a small candidate for the move is taken, from this user after
+    /// so many milliseconds; `None`: it is none.
+    Full(Option<u64>),
     /// The user has begun as many registers as allowed.
     OverQuota,
     /// The register waits for what it had, for so many milliseconds more; 0: until it has it.
@@ -67,8 +71,50 @@ impl Recovering {
 pub struct RegisterQuota {
     /// Entries of one register.
     pub entries: u64,
+    /// Of them, of one user.
+    pub entries_of_one: u32,
+    /// Candidates behind them.
+    pub candidates: u64,
+    /// Milliseconds between two candidates of one user.
+    pub candidate_every: u64,
     /// Registers that one user began.
     pub registers: u32,
+}
+
+/// What one user appended to one register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Share {
+    pub(super) entries: u32,
+    /// When the last candidate came; 0: none did.
+    pub(super) candidate_at: Timestamp,
+}
+
+impl Share {
+    /// Takes a place for an entry of `size` bytes behind `length` others, or says why there is none.
+    pub(super) fn take(
+        mut self,
+        quota: &RegisterQuota,
+        length: u64,
+        size: usize,
+        now: Timestamp,
+    ) -> Result<Self, Appended> {
+        if length < quota.entries {
+            if self.entries >= quota.entries_of_one {
+                return Err(Appended::ShareSpent);
+            }
+            self.entries += 1;
+            return Ok(self);
+        }
+        if size > MAX_CANDIDATE || length >= quota.entries.saturating_add(quota.candidates) {
+            return Err(Appended::Full(None));
+        }
+        let since = now.since(self.candidate_at);
+        if self.candidate_at != Timestamp(0) && since < quota.candidate_every {
+            return Err(Appended::Full(Some(quota.candidate_every - since)));
+        }
+        self.candidate_at = now;
+        Ok(self)
+    }
 }
 
 /// Append-only logs of sealed entries.

@@ -1,13 +1,16 @@
 //! What a person does in rooms: making, joining, leaving, and every other act.
 
+use super::super::query::damaged;
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, Link, Pending};
 use super::loaded::Room;
+use super::log::entries_from;
 use super::{Freshness, RoomAsk, STATEMENT};
 use crate::ids::{EventHash, LogId, MessageId, RoomId, Timestamp, UserId};
 use crate::membership::{
-    Act, Actor, Creation, Event as RoomEvent, EventDraft, Joined, Role, RoomError, RoomKind,
-    RoomName, RoomState, Signer, Topic,
+    Absence, Act, Actor, Creation, Event as RoomEvent, EventDraft, Joined,
+    MAX_EVENTS_SINCE_CHECKPOINT, Role, RoomError, RoomKind, RoomName, RoomState, SignedHead,
+    Signer, Topic,
 };
 use crate::room::RegisterSecret;
 use crate::store::Table;
@@ -19,6 +22,8 @@ use crate::wire::relay::{AnswerForm, ErrorCode, Request};
 const MAX_INTENTS: usize = 64;
 /// Most acts that are ordered in one entry of a register.
 const MAX_ACTS_IN_ENTRY: usize = 64;
+/// Most of those in front of the move in a candidate, so that it is no longer than one may be.
+const MAX_ACTS_IN_CANDIDATE: usize = 6;
 /// Most rooms of a user.
 pub(super) const MAX_ROOMS: usize = 256;
 
@@ -50,6 +55,11 @@ pub enum RoomFailure {
     /// The relay came back from a backup and waits for what it lost; the act is kept, and done after that.
     #[error("the relay came back from a backup and takes no changes of rooms for some hours")]
     Waits,
+    /// The room's register is full; the act is kept, and done once somebody of rank has moved the room.
+    #[error(
+        "the room is full of entries, and takes no changes until a moderator, an admin or the owner connects"
+    )]
+    Filled,
     /// The relay's branch of the room has moved to new keys.
     #[error("what the relay has of the room went on with new keys")]
     MovedOn,
@@ -294,7 +304,7 @@ impl Engine {
             return Err(RoomFailure::NotAMember.into());
         }
         if room.row.kind == RoomKind::Private {
-            if room.row.forked || room.is_locked() {
+            if room.row.forked || room.is_locked() || room.is_full() {
                 // Nothing can be ordered there now, and who wants to be out is out. The others learn it when
                 // what they send is refused, or when it can be ordered after all.
                 room.row.standing = RoomStanding::Outside;
@@ -354,6 +364,27 @@ impl Engine {
         self.put_room(tx, room);
         self.rooms.touch(&id, Freshness::Same);
         self.drive_rooms(tx)
+    }
+
+    /// Takes over an open room, with the heads that show how long its owner was not heard of.
+    pub(in crate::engine) fn succeed_in_room(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        ticket: u64,
+        id: RoomId,
+    ) -> Result<(), EngineError> {
+        let known = self.look_room(tx, &id, |room| {
+            Some((room.row.head.clone()?, room.state()?.owner_acted()))
+        })?;
+        let Some((now, acted)) = known.ok_or(RoomFailure::UnknownRoom)? else {
+            return Err(RoomFailure::NotAMember.into());
+        };
+        // The earliest head that we were given over it shows the longest time.
+        let heads = entries_from(tx.store(), &LogId::from(id), acted)?;
+        let acted = heads.into_iter().find_map(|entry| entry.head).unwrap_or_else(|| now.clone());
+        let decoded = |signed| SignedHead::decode(signed).map_err(damaged);
+        let absence = Absence { acted: decoded(acted)?, now: decoded(now)? };
+        self.act_in_room(tx, ticket, id, Act::Succeed(Box::new(absence)))
     }
 
     /// An open room needs no invitation: the other one is only told of it.
@@ -487,38 +518,89 @@ impl Engine {
         room.row.attempt.clear();
         let Some(chain) = &room.chain else { return Ok(Vec::new()) };
         let (mut after, mut head) = (chain.state().clone(), chain.head());
+        let is_full = room.is_full();
+        if is_full {
+            // Behind the end of a register only removals count, and the move.
+            room.row.intents.sort_by_key(|intent| Place::of(&intent.act));
+        }
+        let most = match (room.row.kind, is_full) {
+            (RoomKind::Open, _) => 1,
+            (RoomKind::Private, true) => MAX_ACTS_IN_CANDIDATE,
+            (RoomKind::Private, false) => MAX_ACTS_IN_ENTRY,
+        };
         let (mut events, mut next): (Vec<RoomEvent>, _) = (Vec::new(), 0);
         while let Some(intent) = room.row.intents.get(next).cloned() {
+            let place = Place::of(&intent.act);
+            // Removals go together, with one move behind them.
+            let waits = (is_full && place == Place::Behind)
+                || (after.is_move_due() && !events.is_empty() && place != Place::Removal);
+            // What stands behind a move counts for nothing.
+            let has_moved = matches!(events.last().map(RoomEvent::act), Some(Act::Move(_)));
+            if events.len() >= most || waits || has_moved {
+                break;
+            }
             let act = match intent.act {
                 Act::Checkpoint(_) => Act::Checkpoint(after.hash()),
                 act => act,
             };
-            if let Err(error) = after.check_new(&actor, &act) {
-                room.row.intents.remove(next);
-                self.finish_ticket(tx, room.id(), intent.number, Err(error.into()));
+            let Err(error) = after.check_new(&actor, &act) else {
+                next += 1;
+                events.push(sign_next(room.id(), &mut head, &mut after, (tx.now, act), signer)?);
+                continue;
+            };
+            let fix = Act::Checkpoint(after.hash());
+            let is_fixed = matches!(events.last().map(RoomEvent::act), Some(Act::Checkpoint(_)));
+            if is_for_want_of_places(error) && !is_fixed && after.check(&actor, &fix).is_ok() {
+                events.push(sign_next(room.id(), &mut head, &mut after, (tx.now, fix), signer)?);
                 continue;
             }
-            next += 1;
-            events.push(sign_next(room.id(), &mut head, &mut after, (tx.now, act), signer)?);
-            if after.is_move_due() {
-                let act = Act::Move(room.prepare_move(tx));
-                if after.check(&actor, &act).is_ok() {
-                    events.push(sign_next(
-                        room.id(),
-                        &mut head,
-                        &mut after,
-                        (tx.now, act),
-                        signer,
-                    )?);
-                }
-                break;
-            }
-            if room.row.kind == RoomKind::Open || events.len() >= MAX_ACTS_IN_ENTRY {
-                break;
+            room.row.intents.remove(next);
+            self.finish_ticket(tx, room.id(), intent.number, Err(error.into()));
+        }
+        let has_moved = matches!(events.last().map(RoomEvent::act), Some(Act::Move(_)));
+        if room.row.kind == RoomKind::Private
+            && !events.is_empty()
+            && !has_moved
+            && (after.is_move_due() || is_full)
+        {
+            let act = Act::Move(room.prepare_move(tx));
+            if after.check(&actor, &act).is_ok() {
+                events.push(sign_next(room.id(), &mut head, &mut after, (tx.now, act), signer)?);
+            } else if is_full {
+                events.clear();
             }
         }
         room.row.attempt = events.iter().map(|event| event.signed().clone()).collect();
         Ok(events)
+    }
+}
+
+/// Where an act goes when a register is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    /// In front of the move.
+    Removal,
+    Move,
+    /// In the next register.
+    Behind,
+}
+
+impl Place {
+    const fn of(act: &Act) -> Self {
+        match act {
+            Act::Kick { .. } | Act::Ban { .. } => Self::Removal,
+            Act::Move(_) => Self::Move,
+            _ => Self::Behind,
+        }
+    }
+}
+
+/// Tells whether a checkpoint may help.
+const fn is_for_want_of_places(error: RoomError) -> bool {
+    match error {
+        RoomError::ShareSpent { .. } => true,
+        RoomError::TooManyEvents { max } => max == MAX_EVENTS_SINCE_CHECKPOINT,
+        _ => false,
     }
 }
 

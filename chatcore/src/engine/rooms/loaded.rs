@@ -115,6 +115,8 @@ impl Room {
             epoch: 0,
             forked: false,
             gone: false,
+            fills_up: false,
+            own_entries: 0,
             folded_by: RoomVersion::NEWEST.get(),
             statements_cursor: 0,
             own_counter: 0,

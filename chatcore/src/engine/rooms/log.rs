@@ -18,18 +18,21 @@ use super::loaded::Room;
 use crate::ids::{LogHash, LogId, MessageId, RegisterId, RoomId, Timestamp};
 use crate::keys::{RelayKey, Signed};
 use crate::membership::{
-    Chain, Event as RoomEvent, Joined, LogHead, MAX_EVENTS, RoomError, RoomKind,
+    Act, Chain, Event as RoomEvent, Joined, LogHead, MAX_EVENTS, RoomError, RoomKind,
 };
 use crate::room::RegisterSecret;
 use crate::store::rows::{LogEntry, RoomRow, RoomStanding, Unsent};
 use crate::store::{Direction, Key, Store, Table};
 use crate::wire::content::{LogPoint, ShownLog};
 use crate::wire::directory::{decode_signed, encode_signed};
-use crate::wire::limits::MAX_SHOWN_ENTRIES;
+use crate::wire::limits::{MAX_ENTRIES, MAX_SHOWN_ENTRIES};
 use crate::wire::relay::{Answer, ErrorCode, Request};
 use crate::wire::room::{decode_head, decode_register_entry};
 use crate::wire::storage;
 
+/// No log of an honest relay is longer: a register has its entries and candidates, an open room the events
+/// that count and those that do not.
+const MAX_LOG: u64 = 1 + 2 * MAX_EVENTS;
 /// Most bytes of entries given back to the relay at a time.
 const MAX_GIVEN_BACK: usize = 768 * 1_024;
 
@@ -145,7 +148,14 @@ impl Reader {
             if !self.is_current(chain.as_ref()) {
                 return;
             }
-            for event in self.events(position, entry) {
+            let events = self.events(position, entry);
+            if self.kind == RoomKind::Private && position >= MAX_ENTRIES {
+                if let Some(chain) = chain.as_mut().filter(|_| is_candidate(&events)) {
+                    let _counts = chain.append_all(events);
+                }
+                continue;
+            }
+            for event in events {
                 let _counts = self.append(chain, event);
                 if !self.is_current(chain.as_ref()) {
                     return;
@@ -163,6 +173,13 @@ impl Reader {
             }
         }
     }
+}
+
+/// Tells whether events behind the end of a register are a candidate for the move: removals, and the move.
+fn is_candidate(events: &[RoomEvent]) -> bool {
+    let is_removal = |event: &RoomEvent| matches!(event.act(), Act::Kick { .. } | Act::Ban { .. });
+    let Some((last, before)) = events.split_last() else { return false };
+    matches!(last.act(), Act::Move(_)) && before.iter().all(is_removal)
 }
 
 /// Begins the chain of a known room.
@@ -204,7 +221,7 @@ impl Engine {
         // Of a branch that was abandoned nothing is left, nor of an invitation that was dropped.
         tx.delete_log(&log, 0)?;
         room.row.log = Some(LogPoint::begin(log));
-        room.row.head = None;
+        (room.row.head, room.row.own_entries) = (None, 0);
         let sync = self.rooms.sync(&room.id());
         (sync.fresh, sync.last_conflict, sync.evidence) = (false, None, None);
         Ok(())
@@ -219,8 +236,7 @@ impl Engine {
         let relay = tx.profile()?.relay;
         let head = LogHead::verify(&page.head, &relay).map_err(|_| EngineError::RelayMisbehaved)?;
         let count = page.entries.len() as u64;
-        // No log of an honest relay is longer than the longest register, or the longest open room.
-        if head.log != point.id || head.length > MAX_EVENTS + 1 {
+        if head.log != point.id || head.length > MAX_LOG {
             return Err(EngineError::RelayMisbehaved);
         }
         let read = if head.length < point.length {

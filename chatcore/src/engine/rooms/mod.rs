@@ -10,6 +10,7 @@
 
 mod acts;
 mod announce;
+mod duties;
 mod fan_out;
 mod fork;
 mod inbound;

@@ -7,9 +7,7 @@ use super::loaded::Room;
 use super::log::{Page, Read};
 use super::{Freshness, RoomAsk, STATEMENT};
 use crate::ids::{LogId, RoomId, SECOND, UserId};
-use crate::membership::{
-    Act, CHECKPOINT_EVERY, Joined, MAX_MEMBERS, Role, RoomKind, Statement, StatementFields,
-};
+use crate::membership::{Joined, MAX_MEMBERS, RoomKind, Statement, StatementFields};
 use crate::store::rows::{Lobby, RoomStanding};
 use crate::wire::directory::encode_signed;
 use crate::wire::relay::{Answer, ErrorCode, Failure, More, Request, Who};
@@ -92,13 +90,7 @@ impl Engine {
             return self.drive_unsent(tx, room);
         }
         let own = tx.profile()?.user();
-        if let Some(state) = room.state()
-            && room.row.intents.is_empty()
-            && state.role(&own) == Some(Role::Owner)
-            && state.seq().saturating_sub(state.checkpoint()) >= CHECKPOINT_EVERY
-        {
-            room.push_intent(Act::Checkpoint([0; 32]));
-        }
+        room.add_checkpoint(&own);
         if let Some(event) = self.sign_intent(tx, room)?.first() {
             let request = Request::AppendRoom(event.signed().clone());
             self.ask_room(tx, id, request, RoomAsk::AppendOpen);

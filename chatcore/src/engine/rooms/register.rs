@@ -7,20 +7,20 @@ use super::super::{Engine, EngineError, Event, Pending};
 use super::loaded::Room;
 use super::log::{Page, Read, end_of};
 use super::query::said_to_replace;
-use super::{MOVE_PATIENCE, RoomAsk, RoomFailure};
-use crate::ids::{DAY, LogId, MessageId, RegisterId, UserId};
+use super::{RoomAsk, RoomFailure};
+use crate::ids::{DAY, LogId, MessageId, RegisterId, SECOND, UserId};
 use crate::keys::Signed;
-use crate::membership::{Act, CHECKPOINT_EVERY, Event as RoomEvent, Role, RoomKind, RoomState};
+use crate::membership::{Act, Event as RoomEvent, MANY_EVENTS, Role, RoomKind, RoomState};
 use crate::room::RegisterSecret;
 use crate::store::rows::{RoomStanding, Unsent};
 use crate::wire::content::LogPoint;
-use crate::wire::limits::MAX_ENTRIES;
 use crate::wire::relay::{Answer, ErrorCode, Failure, Request};
 use crate::wire::room::encode_register_entry;
 
-/// Entries of a register after which the room goes on in another one.
-const NEARLY_FULL: u64 = MAX_ENTRIES - 256;
-
+/// Milliseconds for which a person waits for an act that the relay takes later.
+const PATIENCE: u64 = 30 * SECOND;
+/// Most milliseconds after which it is tried again, whatever the relay says.
+const MAX_RETRY: u64 = DAY;
 /// Milliseconds after which the registers that a room has left are read again. The relay deletes what
 /// nobody reads for 180 days.
 const KEEP_EVERY: u64 = 7 * DAY;
@@ -81,6 +81,9 @@ impl Engine {
         let events = self.sign_intent(tx, room)?;
         if !events.is_empty() {
             return self.append(tx, room, &secret, &events);
+        }
+        if room.is_full() {
+            self.release_tickets(tx, room, RoomFailure::Filled);
         }
         self.drive_unsent(tx, room)
     }
@@ -151,35 +154,6 @@ impl Engine {
                 tx.delete_log(&log, 0)?;
             }
             (room.chain, room.row.log) = (None, None);
-        }
-        Ok(())
-    }
-
-    /// What a member of some rank does without being told: checkpoints, and moves that are due.
-    fn add_own_duties(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room) -> Result<(), EngineError> {
-        let own = tx.profile()?.user();
-        let id = room.id();
-        let (Some(role), Some(state)) = (room.role(&own), room.state()) else { return Ok(()) };
-        let is_free = room.row.intents.is_empty();
-        let since = state.seq().saturating_sub(state.checkpoint());
-        let length = room.row.log.map_or(0, |log| log.length);
-        let is_moving = state.is_move_due() || length >= NEARLY_FULL;
-        if is_free && is_moving && role >= Role::Moderator {
-            let turn = if room.row.moves { 0 } else { turn_of(state, &own) };
-            let sync = self.rooms.sync(&id);
-            let at = sync.move_due.get_or_insert(tx.now).plus(turn * MOVE_PATIENCE);
-            if at > tx.now {
-                sync.move_at = Some(at);
-            } else {
-                sync.move_due = None;
-                let register = room.prepare_move(tx);
-                room.push_intent(Act::Move(register));
-            }
-            return Ok(());
-        }
-        self.rooms.sync(&id).move_due = None;
-        if is_free && role == Role::Owner && since >= CHECKPOINT_EVERY {
-            room.push_intent(Act::Checkpoint([0; 32]));
         }
         Ok(())
     }
@@ -265,6 +239,7 @@ impl Engine {
                     // It stands somewhere else than we said: what is there is read.
                     self.rooms.sync(&id).fresh = false;
                 }
+                room.row.own_entries = room.row.own_entries.saturating_add(1);
                 Ok(())
             }
             Answer::Failure(Failure { code: ErrorCode::Conflict, .. }) => {
@@ -286,17 +261,29 @@ impl Engine {
     /// The relay refused to order what we did: later, if it only waits for what it lost.
     pub(super) fn not_ordered(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room, failure: Failure) {
         let sync = self.rooms.sync(&room.id());
-        if failure.code == ErrorCode::Recovering && failure.retry_after_ms > 0 {
-            sync.acts_at = Some(tx.now.plus(failure.retry_after_ms));
-            // Nobody is kept waiting for hours; the acts stay, and are done then.
-            let numbers: Vec<u64> = room.row.intents.iter().map(|intent| intent.number).collect();
-            for number in numbers {
-                self.finish_ticket(tx, room.id(), number, Err(RoomFailure::Waits));
+        let is_for_later = matches!(failure.code, ErrorCode::Recovering | ErrorCode::RateLimited);
+        if is_for_later && failure.retry_after_ms > 0 {
+            sync.acts_at = Some(tx.now.plus(failure.retry_after_ms.min(MAX_RETRY)));
+            if failure.retry_after_ms > PATIENCE {
+                // Nobody is kept waiting for hours; the acts stay, and are done then.
+                let because = match failure.code {
+                    ErrorCode::Recovering => RoomFailure::Waits,
+                    _ => RoomFailure::Filled,
+                };
+                self.release_tickets(tx, room, because);
             }
             return;
         }
         sync.refused = true;
         self.give_up_intents(tx, room, failure.code);
+    }
+
+    /// Tells those who wait for acts that these will be done later.
+    fn release_tickets(&mut self, tx: &mut Tx<'_, '_>, room: &Room, because: RoomFailure) {
+        let numbers: Vec<u64> = room.row.intents.iter().map(|intent| intent.number).collect();
+        for number in numbers {
+            self.finish_ticket(tx, room.id(), number, Err(because));
+        }
     }
 
     /// Does what follows for us from events that were settled, from a number on.
@@ -321,6 +308,13 @@ impl Engine {
             }
         }
         Self::settle_standing(room, &own);
+        let has_many = room.state().is_some_and(|state| state.counted() >= MANY_EVENTS);
+        if has_many
+            && room.role(&own) == Some(Role::Owner)
+            && !std::mem::replace(&mut room.row.fills_up, true)
+        {
+            tx.event(Event::RoomFillsUp { room: room.reference() });
+        }
         Ok(())
     }
 
@@ -453,14 +447,4 @@ impl Room {
             self.add_secret(secret);
         }
     }
-}
-
-/// How many others are to move the room before us.
-fn turn_of(state: &RoomState, own: &UserId) -> u64 {
-    let rank = |user: &UserId| state.role(user);
-    let before = state.members().keys().filter(|user| {
-        rank(user) >= Some(Role::Moderator)
-            && (std::cmp::Reverse(rank(user)), **user) < (std::cmp::Reverse(rank(own)), *own)
-    });
-    before.count() as u64
 }

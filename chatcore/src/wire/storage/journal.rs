@@ -103,6 +103,7 @@ pub(crate) fn encode_journal(entry: &JournalEntry) -> Zeroizing<Vec<u8>> {
             pb.announcement = Some(signed_into(signed));
         }
         JournalKind::RoomGone => pb.kind = 20,
+        JournalKind::RoomFillsUp => pb.kind = 27,
         JournalKind::LobbyFull => pb.kind = 21,
         JournalKind::AnnouncementRefused => pb.kind = 22,
         JournalKind::NewDevice => pb.kind = 23,
@@ -144,6 +145,7 @@ pub(crate) fn decode_journal(bytes: &[u8]) -> Result<JournalEntry, WireError> {
             pb.announcement.clone().ok_or(WireError::Missing("announcement"))?,
         )?),
         20 => JournalKind::RoomGone,
+        27 => JournalKind::RoomFillsUp,
         21 => JournalKind::LobbyFull,
         22 => JournalKind::AnnouncementRefused,
         23 => JournalKind::NewDevice,

@@ -42,6 +42,8 @@ pub(crate) fn encode_room(room: &RoomRow) -> Zeroizing<Vec<u8>> {
         forked: room.forked,
         gone: room.gone,
         folded_by: room.folded_by,
+        fills_up: room.fills_up,
+        own_entries: room.own_entries,
         statements_cursor: room.statements_cursor,
         own_counter: room.own_counter,
         wanted: match room.wanted {
@@ -111,6 +113,8 @@ fn room_row(pb: &pb::Room) -> Result<RoomRow, WireError> {
         forked: pb.forked,
         gone: pb.gone,
         folded_by: pb.folded_by,
+        fills_up: pb.fills_up,
+        own_entries: pb.own_entries,
         statements_cursor: pb.statements_cursor,
         own_counter: pb.own_counter,
         wanted: match pb.wanted {

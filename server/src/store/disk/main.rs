@@ -239,6 +239,7 @@ impl Moment {
             copy_table(&self.0, &tx, registers::ENTRIES)?;
             copy_table(&self.0, &tx, registers::ASIDE)?;
             copy_table(&self.0, &tx, registers::OWNERS)?;
+            copy_table(&self.0, &tx, registers::SHARES)?;
             copy_table(&self.0, &tx, rooms::EVENTS)?;
             copy_table(&self.0, &tx, rooms::STATEMENTS)?;
             copy_table(&self.0, &tx, rooms::HEALED)?;

@@ -7,9 +7,11 @@ use chatcore::ids::{DAY, LogHash, LogId, RegisterId, Timestamp, UserId};
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
 use super::super::StoreError;
-use super::super::rooms::{Appended, Epoch, Recovering, RegisterPage, RegisterQuota, Registers};
+use super::super::rooms::{
+    Appended, Epoch, Recovering, RegisterPage, RegisterQuota, Registers, Share,
+};
 use super::main::{MainDb, put, take};
-use super::rooms::{NUMBERS, key40};
+use super::rooms::{NUMBERS, key40, key64};
 
 /// id → owner ‖ number of entries ‖ last use ‖ when it was given something back, or 0.
 pub(super) const REGISTERS: TableDefinition<&[u8; 32], &[u8; REGISTER_ROW]> =
@@ -21,6 +23,10 @@ pub(super) const ASIDE: TableDefinition<&[u8; 32], &[u8; ASIDE_ROW]> =
     TableDefinition::new("registers_aside");
 /// owner → registers begun.
 pub(super) const OWNERS: TableDefinition<&[u8; 32], u32> = TableDefinition::new("register_owners");
+/// register ‖ user → entries appended ‖ time of the last candidate, or 0.
+pub(super) const SHARES: TableDefinition<&[u8; 64], &[u8; SHARE_ROW]> =
+    TableDefinition::new("register_shares");
+const SHARE_ROW: usize = 4 + 8;
 const REGISTER_ROW: usize = 32 + 8 + 8 + 8;
 const HASH: usize = 32;
 const ASIDE_ROW: usize = 8 + HASH;
@@ -33,6 +39,7 @@ pub(super) fn prepare(tx: &WriteTransaction) -> Result<(), redb::Error> {
     tx.open_table(ENTRIES)?;
     tx.open_table(ASIDE)?;
     tx.open_table(OWNERS)?;
+    tx.open_table(SHARES)?;
     Ok(())
 }
 
@@ -62,6 +69,19 @@ impl RegisterRow {
             healed: Timestamp(u64::from_be_bytes(take(&mut row))),
         }
     }
+}
+
+fn encode_share(share: Share) -> [u8; SHARE_ROW] {
+    let mut row = [0; SHARE_ROW];
+    let rest = put(&mut row, &share.entries.to_be_bytes());
+    put(rest, &share.candidate_at.0.to_be_bytes());
+    row
+}
+
+fn decode_share(row: &[u8; SHARE_ROW]) -> Share {
+    let mut row = row.as_slice();
+    let entries = u32::from_be_bytes(take(&mut row));
+    Share { entries, candidate_at: Timestamp(u64::from_be_bytes(take(&mut row))) }
 }
 
 fn encode_aside(length: u64, hash: &LogHash) -> [u8; ASIDE_ROW] {
@@ -154,9 +174,14 @@ impl Registers for Arc<MainDb> {
             if let Some(rest) = recovering.rest(row.healed, now) {
                 return Ok(Appended::Recovering(rest));
             }
-            if row.length >= quota.entries {
-                return Ok(Appended::Full);
-            }
+            let mut shares = tx.open_table(SHARES)?;
+            let share_key = key64(&id, &user);
+            let share = shares.get(&share_key)?.map(|v| decode_share(v.value()));
+            let share = match share.unwrap_or_default().take(&quota, row.length, entry.len(), now) {
+                Ok(share) => share,
+                Err(refusal) => return Ok(refusal),
+            };
+            shares.insert(&share_key, &encode_share(share))?;
             let hash = hash_at(&entries, &id, row.length)?.then(&entry);
             insert_entry(&mut entries, &key, &hash, &entry)?;
             (row.length, row.touched) = (row.length + 1, now);
@@ -298,6 +323,10 @@ impl Registers for Arc<MainDb> {
                     .retain_in::<&[u8; 40], _>(&key40(&id, 0)..=&key40(&id, u64::MAX), |_, _| {
                         false
                     })?;
+                tx.open_table(SHARES)?.retain_in::<&[u8; 64], _>(
+                    &key64(&id, &[0; 32])..=&key64(&id, &[0xff; 32]),
+                    |_, _| false,
+                )?;
                 let count = owners.get(&owner)?.map_or(0, |v| v.value());
                 owners.insert(&owner, count.saturating_sub(1))?;
             }

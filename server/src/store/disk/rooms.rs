@@ -63,10 +63,10 @@ pub(super) fn key40(id: &[u8; 32], n: u64) -> [u8; 40] {
     key
 }
 
-fn key64(room: &RoomId, user: &UserId) -> [u8; 64] {
+pub(super) fn key64(first: &[u8; 32], second: &[u8; 32]) -> [u8; 64] {
     let mut key = [0; 64];
-    let rest = put(&mut key, room.as_bytes());
-    put(rest, user.as_bytes());
+    let rest = put(&mut key, first);
+    put(rest, second);
     key
 }
 
@@ -94,7 +94,7 @@ impl OpenRooms for Arc<MainDb> {
             }
             let statements = tx.open_table(STATEMENTS)?;
             for (id, room) in &mut rooms {
-                let key = |byte| key64(&RoomId::from_bytes(*id), &UserId::from_bytes([byte; 32]));
+                let key = |byte| key64(id, &[byte; 32]);
                 for row in statements.range::<&[u8; 64]>(&key(0)..=&key(0xff))? {
                     let (key, value) = row?;
                     let user = key.value().last_chunk::<32>().copied().unwrap_or_default();
@@ -159,7 +159,7 @@ impl OpenRooms for Arc<MainDb> {
         user: &UserId,
         statement: &StoredStatement,
     ) -> Result<(), StoreError> {
-        let key = key64(room, user);
+        let key = key64(room.as_bytes(), user.as_bytes());
         let mut row = statement.n.to_be_bytes().to_vec();
         row.extend(encode_signed(&statement.signed));
         self.write(move |tx| {
@@ -169,7 +169,8 @@ impl OpenRooms for Arc<MainDb> {
     }
 
     fn forget(&self, rooms: &[RoomId], user: &UserId) -> Result<(), StoreError> {
-        let keys: Vec<_> = rooms.iter().map(|room| key64(room, user)).collect();
+        let keys: Vec<_> =
+            rooms.iter().map(|room| key64(room.as_bytes(), user.as_bytes())).collect();
         self.write(move |tx| {
             let mut table = tx.open_table(STATEMENTS)?;
             for key in &keys {
@@ -184,7 +185,7 @@ impl OpenRooms for Arc<MainDb> {
         self.write(move |tx| {
             let (first, last) = (key40(room.as_bytes(), 0), key40(room.as_bytes(), u64::MAX));
             tx.open_table(EVENTS)?.retain_in::<&[u8; 40], _>(&first..=&last, |_, _| false)?;
-            let key = |byte| key64(&room, &UserId::from_bytes([byte; 32]));
+            let key = |byte| key64(room.as_bytes(), &[byte; 32]);
             tx.open_table(STATEMENTS)?
                 .retain_in::<&[u8; 64], _>(&key(0)..=&key(0xff), |_, _| false)?;
             tx.open_table(REMOVED)?.insert(room.as_bytes(), ())?;

@@ -1,0 +1,83 @@
+//! What a member of some rank does without being told: checkpoints, and moves that are due.
+
+use super::super::tx::Tx;
+use super::super::{Engine, EngineError};
+use super::MOVE_PATIENCE;
+use super::loaded::Room;
+use crate::ids::UserId;
+use crate::membership::{Act, CHECKPOINT_EVERY, Role, RoomState};
+use crate::wire::limits::{MAX_ENTRIES, MAX_ENTRIES_OF_ONE};
+
+/// Entries of a register after which the room goes on in another one.
+const NEARLY_FULL: u64 = MAX_ENTRIES - 256;
+/// Entries of our own after which it does: the relay takes no more than [`MAX_ENTRIES_OF_ONE`].
+const SHARE_NEARLY_SPENT: u32 = MAX_ENTRIES_OF_ONE - 32;
+/// Most others that are waited for with a checkpoint.
+const MAX_TURN: u64 = 15;
+
+impl Engine {
+    /// Adds what is ours to do in a private room, if nothing else waits.
+    pub(super) fn add_own_duties(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+    ) -> Result<(), EngineError> {
+        let own = tx.profile()?.user();
+        let id = room.id();
+        let (Some(role), Some(state)) = (room.role(&own), room.state()) else { return Ok(()) };
+        if !state.version().is_known() || role < Role::Moderator {
+            return Ok(());
+        }
+        let length = room.row.log.map_or(0, |log| log.length);
+        let is_spent = room.row.own_entries >= SHARE_NEARLY_SPENT;
+        let is_free = room.row.intents.is_empty() || room.is_full();
+        let has_move = room.row.intents.iter().any(|intent| matches!(intent.act, Act::Move(_)));
+        if is_free && !has_move && (state.is_move_due() || length >= NEARLY_FULL || is_spent) {
+            let turn = if room.row.moves || is_spent { 0 } else { turn_of(state, &own) };
+            let sync = self.rooms.sync(&id);
+            let at = sync.move_due.get_or_insert(tx.now).plus(turn * MOVE_PATIENCE);
+            if at > tx.now {
+                sync.move_at = Some(at);
+            } else {
+                sync.move_due = None;
+                let register = room.prepare_move(tx);
+                room.push_intent(Act::Move(register));
+            }
+            return Ok(());
+        }
+        self.rooms.sync(&id).move_due = None;
+        room.add_checkpoint(&own);
+        Ok(())
+    }
+}
+
+impl Room {
+    /// Has a checkpoint written if it is ours to write and nothing else waits.
+    pub(super) fn add_checkpoint(&mut self, own: &UserId) {
+        let is_due = |state: &RoomState| {
+            let wait = 1 + turn_of(state, own).min(MAX_TURN);
+            state.version().is_known()
+                && state.role(own) >= Some(Role::Moderator)
+                && state.since_checkpoint() >= CHECKPOINT_EVERY * wait
+        };
+        if self.row.intents.is_empty() && self.state().is_some_and(is_due) {
+            self.push_intent(Act::Checkpoint([0; 32]));
+        }
+    }
+
+    /// Tells whether the register has all its entries: only a candidate for the move finds a place.
+    pub(super) fn is_full(&self) -> bool {
+        self.row.kind == crate::membership::RoomKind::Private
+            && self.row.log.is_some_and(|log| log.length >= MAX_ENTRIES)
+    }
+}
+
+/// How many others are to do something before us.
+fn turn_of(state: &RoomState, own: &UserId) -> u64 {
+    let rank = |user: &UserId| state.role(user);
+    let before = state.members().keys().filter(|user| {
+        rank(user) >= Some(Role::Moderator)
+            && (std::cmp::Reverse(rank(user)), **user) < (std::cmp::Reverse(rank(own)), *own)
+    });
+    before.count() as u64
+}
