@@ -63,10 +63,13 @@ fn a_full_register_is_left_by_whoever_has_the_rank() {
     order(&mut world, 2, room, &[Act::Move(RegisterId::from_bytes([7; 32]))]);
     world.connect(0);
     let now = world.now;
-    let asked = Command::ActInRoom { ticket: 1, room, act: kick(carol) };
-    assert!(world.peers[0].command(now, asked).is_ok());
+    for act in [topic("waits behind"), kick(carol)] {
+        let asked = Command::ActInRoom { ticket: 1, room, act };
+        assert!(world.peers[0].command(now, asked).is_ok());
+    }
     later(&mut world);
     assert_eq!(roster(&world, 0, room).len(), 2);
+    assert_eq!(view(&world, 0, room).topic, "waits behind");
     let lengths = world.relay.rooms.lengths();
     assert_eq!(lengths[&full], usize::try_from(MAX_ENTRIES).unwrap() + 2, "one entry for both");
     reconnect(&mut world, 0..3);
@@ -80,6 +83,31 @@ fn a_full_register_is_left_by_whoever_has_the_rank() {
     later(&mut world);
     assert_eq!(texts(&world, 1, room), ["and on"]);
     assert!(texts(&world, 2, room).is_empty());
+}
+
+/// Behind the end of a register an entry counts whole, as removals with a move behind them, or not at all.
+#[test]
+fn what_is_no_candidate_comes_to_nothing() {
+    let (mut world, room) = three(979);
+    let (alice, carol) = (user(&world, 0), user(&world, 2));
+    let full = register(&world);
+    world.peers.iter_mut().for_each(support::peer::Peer::die);
+    fill(&mut world, full, MAX_ENTRIES);
+    let next = Act::Move(RegisterId::from_bytes([7; 32]));
+    let head = view(&world, 1, room).head;
+    // bob is an admin, and may do all of it but take the owner out.
+    order(&mut world, 1, room, &[topic("in front"), next.clone()]);
+    order(&mut world, 1, room, &[kick(carol)]);
+    order(&mut world, 1, room, &[kick(carol), kick(alice), next.clone()]);
+    order(&mut world, 1, room, &[next, kick(carol)]);
+    reconnect(&mut world, 2..3);
+    assert_eq!(view(&world, 2, room).head, head);
+    assert!(!view(&world, 2, room).locked);
+    world.connect(0);
+    later(&mut world);
+    reconnect(&mut world, 2..3);
+    assert_eq!(view(&world, 2, room).head, view(&world, 0, room).head, "alice moves the room");
+    assert_ne!(view(&world, 2, room).head, head);
 }
 
 /// Who can't move a full room is told, keeps what waits, and can always go.
@@ -102,6 +130,25 @@ fn what_waits_in_a_full_register_is_done_in_the_next() {
     assert_ne!(world.relay.rooms.registers.len(), 1, "an admin's client moves the room");
     let invited: Vec<_> = view(&world, 1, room).invited.iter().map(|m| m.user).collect();
     assert_eq!(invited, [guest], "and what waited is done");
+
+    // Also what those wait with who can move it.
+    let (mut world, room) = three(980);
+    let full = register(&world);
+    world.peers[0].die();
+    world.peers[1].die();
+    fill(&mut world, full, MAX_ENTRIES - 1);
+    reconnect(&mut world, 1..2);
+    world.relay.rooms.is_recovering = true;
+    let act = Command::ActInRoom { ticket: 1, room, act: topic("of bob") };
+    let now = world.now;
+    assert!(world.peers[1].command(now, act).is_ok());
+    world.run_until_quiet();
+    fill(&mut world, full, MAX_ENTRIES);
+    world.relay.rooms.is_recovering = false;
+    later(&mut world);
+    assert_eq!(view(&world, 1, room).topic, "of bob");
+    reconnect(&mut world, 0..3);
+    assert_eq!(view(&world, 2, room).topic, "of bob");
 
     let (mut world, room) = three(972);
     let full = register(&world);

@@ -8,13 +8,16 @@
     reason = "tests"
 )]
 
+#[path = "support/altered.rs"]
+mod altered;
 mod support;
 
 use std::collections::BTreeMap;
 
+use altered::order;
 use chatcore::engine::{Command, Event, RefusedBecause, RoomStanding, query};
 use chatcore::ids::{Conversation, DAY, LogHash, LogId, RegisterId, RoomId, SECOND};
-use chatcore::membership::{Act, Role, RoomKind, Topic};
+use chatcore::membership::{Act, Role, RoomKind, RoomVersion, Topic};
 use chatcore::room::RegisterSecret;
 use chatcore::store::{ApplyChanges, Changes, Direction, Key, Store, Table, Value};
 use prost::Message;
@@ -443,6 +446,35 @@ fn resume_is_not_followed_twice() {
         assert_eq!(view(&world, i, room).head, settled, "peer {i}");
         assert!(view(&world, i, room).roster.iter().all(|member| member.user != carol));
     }
+}
+
+/// Who owns a room of a version that is not known can't be told: nobody's resume is followed there.
+#[test]
+fn no_resume_is_followed_in_a_version_that_is_not_known() {
+    let (mut world, room) = three(913);
+    let bob = user(&world, 1);
+    order(&mut world, 0, room, &[Act::SetVersion(RoomVersion::new(2).unwrap())]);
+    reconnect(&mut world, 0..3);
+    let (lengths, before) = (world.relay.rooms.lengths(), rows_of(&world, 0, room));
+    order(&mut world, 0, room, &[Act::Transfer(bob)]);
+    reconnect(&mut world, 0..3);
+    let row = world.peers[2].store.load(&Key::new(Table::Rooms, room.as_bytes())).unwrap().unwrap();
+    let log = proto::storage::Room::decode(row.as_slice()).unwrap().log.unwrap();
+    let head = view(&world, 2, room).head;
+    // The relay forgets the transfer, for alice, who owns the room no more.
+    world.peers.iter_mut().for_each(support::peer::Peer::die);
+    world.relay.rooms.set_back(&lengths);
+    world.relay.rooms.keeps_its_losses = true;
+    put_back(&mut world, 0, room, before);
+    let resume = Act::Resume {
+        log: LogId::from_bytes(log.id.as_slice().try_into().unwrap()),
+        length: log.length,
+        hash: LogHash::from_bytes(log.hash.as_slice().try_into().unwrap()),
+    };
+    order(&mut world, 0, room, &[resume]);
+    reconnect(&mut world, 2..3);
+    assert!(view(&world, 2, room).forked);
+    assert_eq!(view(&world, 2, room).head, head);
 }
 
 /// A member who still holds the branch that the owner left behind shows it to the others: it is no news.

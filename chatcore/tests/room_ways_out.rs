@@ -87,6 +87,15 @@ fn whose_room_it_replaces_is_told_of_members_of_that_room_only() {
     let hers = create(&mut world, 2, "plans", RoomKind::Private);
     invite(&mut world, 2, hers, 1, Role::Member);
     assert_eq!(invited(&world, 1).unwrap().1, None);
+    // Nor of one who was taken out, and does not know it.
+    let mut other = three(958);
+    let carols = user(&other.0, 2);
+    blind(&mut other.0, 2);
+    act(&mut other.0, 0, other.1, Act::Kick { user: carols, counter: 0 }).unwrap();
+    later(&mut other.0);
+    let made = rebuild(&mut other.0, 2, other.1, Some("stolen"));
+    assert_eq!(invited(&other.0, 1), Some((made, None)));
+
     leave(&mut world, 1, room);
     later(&mut world);
     let new = rebuild(&mut world, 0, room, None);
@@ -179,9 +188,14 @@ fn a_room_whose_keys_do_not_come_can_be_left() {
     leave(&mut world, 2, room);
     assert_eq!(view(&world, 2, room).standing, RoomStanding::Outside);
     world.relay.deaf.remove(&carol);
+    world.relay.rooms.is_recovering = true;
     world.connect(0);
     later(&mut world);
-    assert_eq!(view(&world, 2, room).standing, RoomStanding::Outside, "nobody brings carol back");
+    let seen = view(&world, 2, room);
+    assert!(!seen.locked && seen.roster.iter().any(|member| member.user == carol));
+    assert_eq!(seen.standing, RoomStanding::Outside, "nobody brings carol back");
+    world.relay.rooms.is_recovering = false;
+    later(&mut world);
     let seen = view(&world, 0, room);
     assert!(seen.roster.iter().all(|member| member.user != carol), "and it is told after all");
     say(&mut world, 0, room, "carol?").unwrap();

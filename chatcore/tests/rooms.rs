@@ -495,6 +495,48 @@ fn a_full_lobby_is_told_and_nothing_else_fails() {
     world.check();
 }
 
+/// The relay's room makes place for others while somebody is away for months; who comes back is in again,
+/// with the role of before, and hears what is said.
+#[test]
+fn who_was_let_go_for_not_coming_comes_back_by_coming() {
+    let mut world = World::new(18, 3);
+    let lobby = world.relay.create_lobby();
+    for i in 0..3 {
+        world.peers[i].die();
+        world.connect(i);
+        world.run_until_quiet();
+    }
+    let (bob, carol) = (user(&world, 1), user(&world, 2));
+    let keys = RelayKeyPair::from_bytes(&world.relay.keys.to_bytes());
+    let now = world.now;
+    let grant = Act::SetRole { user: bob, role: Role::Moderator };
+    world.relay.rooms.act(&keys, lobby, grant, now);
+    later(&mut world);
+    world.peers[1].die();
+    world.peers[2].die();
+    let mut gone = vec![(bob, 1), (carol, 1)];
+    gone.sort();
+    let now = world.now;
+    world.relay.rooms.act(&keys, lobby, Act::Retire(gone), now);
+    later(&mut world);
+    assert_eq!(view(&world, 0, lobby).members, 1);
+    world.connect(1);
+    later(&mut world);
+    let seen = view(&world, 1, lobby);
+    assert_eq!((seen.standing, seen.role), (RoomStanding::Member, Some(Role::Moderator)));
+    assert_eq!(view(&world, 0, lobby).members, 2);
+    say(&mut world, 0, lobby, "welcome back").unwrap();
+    later(&mut world);
+    assert_eq!(texts(&world, 1, lobby), ["welcome back"]);
+    assert_eq!(alarms(&world), 0);
+    // Somebody who left is not brought back.
+    leave(&mut world, 1, lobby);
+    let now = world.now;
+    world.relay.rooms.act(&keys, lobby, Act::Retire(vec![(bob, 3)]), now);
+    reconnect(&mut world, 1..2);
+    assert_eq!(view(&world, 1, lobby).standing, RoomStanding::Outside);
+}
+
 #[test]
 fn the_relay_can_hide_a_newcomer_only_until_he_speaks() {
     let mut world = World::new(16, 3);

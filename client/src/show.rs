@@ -239,6 +239,7 @@ fn room_news(names: &Names, room: &RoomRef, event: &RoomEvent) -> String {
         Act::Close => "closed the room".to_owned(),
         Act::Checkpoint(_) | Act::Move(_) => "tidied up".to_owned(),
         Act::Resume { .. } => "goes on with what the relay has".to_owned(),
+        Act::Retire(users) => format!("let {} go who did not come for long", users.len()),
         Act::Succeed(_) => "took the room over: its owner was not heard of for 180 days".to_owned(),
         Act::SetVersion(version) => format!("took the room to version {}", version.get()),
         Act::Unknown => "did something unknown".to_owned(),
@@ -362,7 +363,7 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
             reason.as_str().replace('_', " ")
         )),
         Event::RoomDelivered { .. } => quiet("everybody in the room has your message".to_owned()),
-        Event::LobbyFull => quiet("The Lobby is full; you are registered all the same.".to_owned()),
+        Event::LobbyFull => quiet("The Lobby is full; you are registered all the same, and come into the next one when you connect again.".to_owned()),
         Event::AnnouncementRefused => {
             loud("something that claims to be an announcement was refused".to_owned())
         }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use chatcore::ids::{DAY, HOUR};
 use chatcore::invite::split_address;
 use serde::Deserialize;
 
@@ -112,6 +113,13 @@ pub struct Settings {
     /// The same a second, after that [default: 1000]
     #[arg(long, value_name = "N", env = "CHAT_SERVER_SEND_RATE")]
     pub send_rate: Option<u32>,
+    /// New accounts an hour by one invite link [default: as fast as they come]
+    #[arg(long, value_name = "N", env = "CHAT_SERVER_INVITE_RATE")]
+    pub invite_rate: Option<u32>,
+    /// Days without a connection after which a member of the relay's own rooms makes place; 0: never
+    /// [default: 90]
+    #[arg(long, value_name = "DAYS", env = "CHAT_SERVER_INACTIVE_DAYS")]
+    pub inactive_days: Option<u32>,
 }
 
 impl Settings {
@@ -143,6 +151,8 @@ impl Settings {
             handshake_rate: self.handshake_rate.or(other.handshake_rate),
             send_burst: self.send_burst.or(other.send_burst),
             send_rate: self.send_rate.or(other.send_rate),
+            invite_rate: self.invite_rate.or(other.invite_rate),
+            inactive_days: self.inactive_days.or(other.inactive_days),
         }
     }
 
@@ -186,6 +196,13 @@ impl Settings {
         };
         rate(&mut limits.handshakes, self.handshake_burst, self.handshake_rate);
         rate(&mut limits.sends, self.send_burst, self.send_rate);
+        limits.invites = self.invite_rate.map(|an_hour| {
+            let an_hour = an_hour.max(1);
+            Rate { burst: an_hour, interval_us: HOUR * 1_000 / u64::from(an_hour) }
+        });
+        if let Some(days) = self.inactive_days {
+            limits.member_life = u64::from(days) * DAY;
+        }
         limits.connections = self.max_connections.unwrap_or(limits.connections);
         Ok(config)
     }
@@ -199,7 +216,8 @@ mod tests {
     fn a_file_says_what_flags_say() {
         let file: Settings = toml::from_str(
             "listen = '[::1]:0'\nregistration = 'closed'\nephemeral = true\n\
-             public-address = 'a.example:7'\nsend-burst = 5\nsend-rate = 10",
+             public-address = 'a.example:7'\nsend-burst = 5\nsend-rate = 10\n\
+             invite-rate = 60\ninactive-days = 0",
         )
         .unwrap();
         let flags = Settings { registration: Some(Registration::Open), ..Settings::default() };
@@ -208,6 +226,8 @@ mod tests {
         assert_eq!(config.registration, Registration::Open);
         assert_eq!(config.public_address, Some(("a.example".to_owned(), 7)));
         assert_eq!(config.limits.sends, Rate::per_second(5, 10));
+        let a_minute = Rate { burst: 60, interval_us: 60_000_000 };
+        assert_eq!((config.limits.invites, config.limits.member_life), (Some(a_minute), 0));
         assert!(toml::from_str::<Settings>("lisen = 'x'").is_err());
     }
 

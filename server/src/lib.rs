@@ -32,6 +32,7 @@ mod peer;
 mod registry;
 mod rights;
 mod rooms;
+mod seen;
 mod server;
 pub mod store;
 mod turns;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use chatcore::ids::{DAY, HOUR, MINUTE, Timestamp};
 
+use chatcore::membership::MAX_MEMBERS;
 use chatcore::wire::limits::{MAX_CANDIDATES, MAX_ENTRIES, MAX_ENTRIES_OF_ONE};
 
 use crate::lock::lock;
@@ -56,6 +57,12 @@ pub struct Limits {
     pub register_appends: Rate,
     /// What may be stored in registers.
     pub registers: RegisterQuota,
+    /// Members of an open room.
+    pub members: usize,
+    /// New accounts by one invite link; `None`: as fast as they come.
+    pub invites: Option<Rate>,
+    /// Milliseconds without a connection after which a member of the relay's own rooms makes place; 0: never.
+    pub member_life: u64,
     /// Milliseconds a register is kept that nobody reads or writes.
     pub register_life: u64,
     /// Open rooms of one user.
@@ -96,6 +103,9 @@ impl Default for Limits {
                 candidate_every: HOUR,
                 registers: 1_024,
             },
+            members: MAX_MEMBERS,
+            invites: None,
+            member_life: 90 * DAY,
             register_life: 180 * DAY,
             open_rooms_per_user: 32,
             joined_per_user: 256,

@@ -246,12 +246,6 @@ impl Mailboxes {
         self.with_mailbox(address, |m| m.reader.as_ref().is_some_and(is_seen)) == Some(true)
     }
 
-    /// Returns a device's connection.
-    pub(crate) fn connection(&self, address: &DeviceAddress) -> Option<Arc<PeerHandle>> {
-        let handle = |m: &mut Mailbox| m.reader.as_ref().map(|r| Arc::clone(&r.handle));
-        self.with_mailbox(address, handle).flatten()
-    }
-
     /// Returns how many envelopes are queued, and their bytes.
     pub(crate) fn totals(&self) -> (u64, u64) {
         let (mut count, mut bytes) = (0, 0);

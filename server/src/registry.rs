@@ -178,11 +178,12 @@ pub(crate) struct Registry {
     next: AtomicU64,
     is_closing: AtomicBool,
     peers: Mutex<HashMap<ConnectionId, Arc<PeerHandle>>>,
+    users: Mutex<HashMap<UserId, Vec<Arc<PeerHandle>>>>,
 }
 
 impl Registry {
     /// Adds a connection; one that comes while the relay stops is asked to end at once.
-    pub(crate) fn add(&self) -> Arc<PeerHandle> {
+    pub(crate) fn add(&self, user: UserId) -> Arc<PeerHandle> {
         let handle = Arc::new(PeerHandle {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             wake: Notify::new(),
@@ -193,6 +194,7 @@ impl Registry {
             pushes: Mutex::default(),
         });
         lock(&self.peers).insert(handle.id, Arc::clone(&handle));
+        lock(&self.users).entry(user).or_default().push(Arc::clone(&handle));
         if self.is_closing.load(Ordering::Acquire) {
             handle.close(CloseReason::Shutdown);
         }
@@ -211,9 +213,37 @@ impl Registry {
         }
     }
 
+    /// Returns a user's connections, by whichever device.
+    pub(crate) fn connections(&self, user: &UserId) -> Vec<Arc<PeerHandle>> {
+        lock(&self.users).get(user).cloned().unwrap_or_default()
+    }
+
+    /// Tells whether a user is here and lets another one, or the operator, see it in open rooms.
+    pub(crate) fn is_here(&self, user: &UserId, to: Option<&UserId>) -> bool {
+        self.connections(user).iter().any(|handle| handle.is_visible_in_rooms(to))
+    }
+
+    /// Returns everybody who is connected.
+    pub(crate) fn connected(&self) -> Vec<UserId> {
+        lock(&self.users).keys().copied().collect()
+    }
+
+    /// Tells users that a room changed.
+    pub(crate) fn tell(&self, room: RoomId, users: &[UserId]) {
+        let connections = users.iter().flat_map(|user| self.connections(user));
+        connections.for_each(|handle| handle.push_room(room));
+    }
+
     /// Removes a connection that ended.
-    pub(crate) fn remove(&self, id: ConnectionId) {
+    pub(crate) fn remove(&self, user: &UserId, id: ConnectionId) {
         lock(&self.peers).remove(&id);
+        let mut users = lock(&self.users);
+        if let Some(handles) = users.get_mut(user) {
+            handles.retain(|handle| handle.id != id);
+            if handles.is_empty() {
+                users.remove(user);
+            }
+        }
     }
 
     /// Asks every connection to end.
@@ -237,7 +267,7 @@ pub(crate) struct Seat {
 impl Seat {
     /// Makes a new connection the one of its device.
     pub(crate) fn take(shared: &Arc<Shared>, address: DeviceAddress) -> Self {
-        let handle = shared.registry.add();
+        let handle = shared.registry.add(address.user);
         let waiting = shared.mailboxes.attach(&address, &handle);
         Self { shared: Arc::clone(shared), handle, address, waiting }
     }
@@ -246,7 +276,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.shared.mailboxes.detach(&self.address, self.handle.id);
-        self.shared.registry.remove(self.handle.id);
+        self.shared.registry.remove(&self.address.user, self.handle.id);
     }
 }
 

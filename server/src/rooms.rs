@@ -4,13 +4,13 @@
 //! with nonsense; members check everything themselves all the same.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-use chatcore::ids::{DeviceAddress, LogHash, LogId, RoomId, Timestamp, UserId};
+use chatcore::ids::{LogHash, LogId, RoomId, Timestamp, UserId};
 use chatcore::keys::{RelayKey, RelayKeyPair, Signed};
 use chatcore::membership::{
-    Act, CHECKPOINT_EVERY, Chain, Creation, Event, EventDraft, Joined, MAX_MEMBERS, Role,
-    RoomError, RoomKind, RoomName, RoomState, Signer, Statement, Statements, Topic,
+    Act, CHECKPOINT_EVERY, Chain, Creation, Event, EventDraft, Joined, Role, RoomError, RoomKind,
+    RoomName, RoomState, Signer, Statement, Statements, Topic,
 };
 use chatcore::wire::directory::encode_signed;
 use chatcore::wire::limits::{MAX_OPEN_CREATE, MAX_OPEN_ROOMS, MAX_ROOM_ITEMS};
@@ -21,13 +21,18 @@ use crate::store::{OpenRooms, Recovering, StoreError, StoredRoom, StoredStatemen
 
 /// Most bytes of one answer about a room.
 const MAX_ANSWER: usize = 512 << 10;
+/// How often the relay signs an act anew when somebody else was faster.
+const MAX_TRIES: usize = 16;
 /// Name of the room that everybody comes into.
 const LOBBY: &str = "Lobby";
 
 /// All open rooms.
 pub(crate) struct Rooms {
     rooms: Mutex<BTreeMap<RoomId, OpenRoom>>,
-    lobby: RoomId,
+    /// Rooms that newcomers come into: the first of them that has a place.
+    lobbies: Mutex<Vec<RoomId>>,
+    /// Most members of each.
+    most_members: usize,
 }
 
 #[derive(Clone)]
@@ -37,9 +42,11 @@ struct OpenRoom {
     hashes: Vec<LogHash>,
     statements: Statements,
     /// By number; the newest of each user.
-    numbered: BTreeMap<u64, (DeviceAddress, Signed)>,
+    numbered: BTreeMap<u64, (UserId, Signed)>,
     numbers: BTreeMap<UserId, u64>,
     next: u64,
+    /// How many belong to it.
+    members: usize,
     /// When it was last given events back; 0: never.
     healed: Timestamp,
 }
@@ -50,7 +57,7 @@ pub(crate) struct RoomDetail {
     pub(crate) room: RoomId,
     pub(crate) name: String,
     pub(crate) topic: String,
-    pub(crate) members: Vec<(DeviceAddress, Role)>,
+    pub(crate) members: Vec<(UserId, Role)>,
     pub(crate) is_of_relay: bool,
     pub(crate) is_lobby: bool,
 }
@@ -70,6 +77,7 @@ impl OpenRoom {
             numbered: BTreeMap::new(),
             numbers: BTreeMap::new(),
             next: 1,
+            members: 0,
             healed: Timestamp(0),
         })
     }
@@ -91,15 +99,19 @@ impl OpenRoom {
     }
 
     fn take(&mut self, n: u64, statement: &Statement) {
+        let was_in = self.is_member(&statement.user());
         self.statements.take(statement);
+        self.members -= usize::from(was_in);
+        self.members += usize::from(self.is_member(&statement.user()));
         if let Some(former) = self.numbers.insert(statement.user(), n) {
             self.numbered.remove(&former);
         }
-        self.numbered.insert(n, (statement.device(), statement.signed().clone()));
+        self.numbered.insert(n, (statement.user(), statement.signed().clone()));
         self.next = self.next.max(n + 1);
     }
 
     fn forget(&mut self, user: &UserId) {
+        self.members -= usize::from(self.is_member(user));
         self.statements.forget(user);
         if let Some(n) = self.numbers.remove(user) {
             self.numbered.remove(&n);
@@ -128,14 +140,22 @@ impl OpenRoom {
         self.state().is_member(user, &self.statements)
     }
 
-    /// Returns the devices by which members joined.
-    fn devices(&self) -> impl Iterator<Item = DeviceAddress> {
-        self.numbered.values().map(|(device, _)| *device).filter(|d| self.is_member(&d.user))
+    /// Returns who belongs to the room.
+    fn users(&self) -> impl Iterator<Item = UserId> {
+        self.numbered.values().map(|(user, _)| *user).filter(|user| self.is_member(user))
     }
 
     fn append(&mut self, event: Event) -> Result<(), ErrorCode> {
         let hash = self.hash_at(self.length()).then(&encode_signed(event.signed()));
+        let (target, is_of_many) = (event.act().target(), matches!(event.act(), Act::Retire(_)));
+        let was_in = target.is_some_and(|user| self.is_member(&user));
         self.chain.append(event).map_err(|_| ErrorCode::Forbidden)?;
+        self.members -= usize::from(was_in);
+        self.members += usize::from(target.is_some_and(|user| self.is_member(&user)));
+        if is_of_many {
+            let state = self.chain.state();
+            self.members = self.statements.joined().filter(|(u, n)| state.admits(u, *n)).count();
+        }
         self.hashes.push(hash);
         Ok(())
     }
@@ -155,8 +175,8 @@ impl OpenRoom {
 pub(crate) struct Appended {
     /// Events of the room with it, and what the log comes to.
     pub(crate) end: (u64, LogHash),
-    /// Devices to tell.
-    pub(crate) told: Vec<DeviceAddress>,
+    /// Whom to tell.
+    pub(crate) told: Vec<UserId>,
 }
 
 impl Rooms {
@@ -165,6 +185,7 @@ impl Rooms {
         store: &dyn OpenRooms,
         keys: &RelayKeyPair,
         now: Timestamp,
+        most_members: usize,
     ) -> Result<Self, StoreError> {
         let mut rooms = BTreeMap::new();
         for stored in store.load()? {
@@ -172,23 +193,100 @@ impl Rooms {
                 rooms.insert(room.chain.room(), room);
             }
         }
-        let lobby = match store.lobby()? {
-            Some(lobby) => lobby,
-            None => {
-                let event = create(keys, LOBBY, now).ok_or(StoreError::Failed)?;
-                let id = event.room();
-                store.begin_lobby(&id, event.signed())?;
-                rooms.extend(OpenRoom::begin(event).map(|room| (id, room)));
-                id
-            }
-        };
-        Ok(Self { rooms: Mutex::new(rooms), lobby })
+        let mut lobbies = store.lobbies()?;
+        // Also if the last start died between the two writes.
+        if !lobbies.iter().any(|id| rooms.contains_key(id)) {
+            let event = create(keys, LOBBY, now).ok_or(StoreError::Failed)?;
+            lobbies = vec![event.room()];
+            store.set_lobbies(&lobbies)?;
+            store.append(&event.room(), 0, event.signed())?;
+            rooms.extend(OpenRoom::begin(event).map(|room| (room.chain.room(), room)));
+        }
+        Ok(Self { rooms: Mutex::new(rooms), lobbies: Mutex::new(lobbies), most_members })
     }
 
-    /// Returns the Lobby while it is open.
-    pub(crate) fn lobby(&self) -> Option<RoomId> {
+    /// Returns the room that a user comes into: the lobby that has them already, else the first one with a
+    /// place; another one is made when all are full.
+    pub(crate) fn lobby_for(
+        &self,
+        store: &dyn OpenRooms,
+        keys: &RelayKeyPair,
+        user: &UserId,
+        now: Timestamp,
+    ) -> Option<RoomId> {
+        let mut lobbies = lock(&self.lobbies);
+        let mut rooms = lock(&self.rooms);
+        let open = || {
+            let rooms = lobbies.iter().filter_map(|id| rooms.get(id).map(|room| (*id, room)));
+            rooms.filter(|(_, room)| !room.state().is_closed())
+        };
+        let own = open().find(|(_, room)| room.is_member(user));
+        let free = || open().find(|(_, room)| room.members < self.most_members);
+        if let Some((id, _)) = own.or_else(free) {
+            return Some(id);
+        }
+        // A room of that name may be somebody's.
+        let name = (lobbies.len() + 1..).map(|n| format!("{LOBBY} {n}")).find(|name| {
+            let fold = RoomName::from_input(name).map(|name| name.fold()).ok();
+            let mut live = rooms.values().filter(|room| !room.state().is_closed());
+            !live.any(|room| Some(room.state().name().fold()) == fold)
+        })?;
+        let event = create(keys, &name, now)?;
+        let (id, signed) = (event.room(), event.signed().clone());
+        let room = OpenRoom::begin(event)?;
+        let with = [lobbies.as_slice(), &[id]].concat();
+        let is_stored = rooms.len() < MAX_OPEN_ROOMS
+            && store.set_lobbies(&with).and_then(|()| store.append(&id, 0, &signed)).is_ok();
+        if !is_stored {
+            // Newcomers are let in all the same.
+            return lobbies.first().copied();
+        }
+        rooms.insert(id, room);
+        *lobbies = with;
+        Some(id)
+    }
+
+    /// Has newcomers come into a room of the relay, and into no other; tells whether it is one.
+    pub(crate) fn name_lobby(
+        &self,
+        store: &dyn OpenRooms,
+        id: &RoomId,
+    ) -> Result<bool, StoreError> {
+        let mut lobbies = lock(&self.lobbies);
+        let is_of_relay = lock(&self.rooms).get(id).is_some_and(|room| room.state().is_of_relay());
+        if is_of_relay {
+            store.set_lobbies(&[*id])?;
+            *lobbies = vec![*id];
+        }
+        Ok(is_of_relay)
+    }
+
+    /// Returns the relay's own rooms that a user belongs to.
+    pub(crate) fn of_relay_with(&self, user: &UserId) -> Vec<RoomId> {
         let rooms = lock(&self.rooms);
-        rooms.get(&self.lobby).filter(|room| !room.state().is_closed()).map(|_| self.lobby)
+        let has = |room: &OpenRoom| {
+            room.state().is_of_relay() && !room.state().is_closed() && room.is_member(user)
+        };
+        rooms.iter().filter(|(_, room)| has(room)).map(|(id, _)| *id).collect()
+    }
+
+    /// Returns the relay's own rooms with their members and the counters by which these are in.
+    pub(crate) fn of_relay(&self) -> Vec<(RoomId, Vec<(UserId, u64)>)> {
+        let rooms = lock(&self.rooms);
+        let own = rooms
+            .iter()
+            .filter(|(_, room)| room.state().is_of_relay() && !room.state().is_closed());
+        own.map(|(id, room)| {
+            let joined = room.statements.joined();
+            let members = joined.filter(|(user, counter)| room.state().admits(user, *counter));
+            (*id, members.map(|(user, counter)| (*user, counter)).collect())
+        })
+        .collect()
+    }
+
+    /// Returns the highest counter known of a user in a room.
+    pub(crate) fn counter(&self, id: &RoomId, user: &UserId) -> u64 {
+        lock(&self.rooms).get(id).map_or(0, |room| room.statements.counter(user))
     }
 
     /// Takes an open room of a user in.
@@ -275,7 +373,7 @@ impl Rooms {
             _ => ErrorCode::Forbidden,
         })?;
         // Everybody who was in hears of it, also who is out by it.
-        let told = room.devices().collect();
+        let told = room.users().collect();
         store.append(&id, event.seq(), event.signed()).map_err(internal)?;
         room.append(event)?;
         let length = room.length();
@@ -297,7 +395,7 @@ impl Rooms {
         events: Vec<Event>,
         (length, hash): (u64, LogHash),
         now: Timestamp,
-    ) -> Result<Vec<DeviceAddress>, ErrorCode> {
+    ) -> Result<Vec<UserId>, ErrorCode> {
         let mut rooms = lock(&self.rooms);
         if store.is_removed(id).map_err(internal)? {
             return Err(ErrorCode::UnknownRoom);
@@ -320,7 +418,7 @@ impl Rooms {
         let signed: Vec<_> = events.iter().map(|e| (e.seq(), e.signed().clone())).collect();
         store.recover(id, &signed, now).map_err(internal)?;
         recovered.healed = now;
-        let told = recovered.devices().collect();
+        let told = recovered.users().collect();
         rooms.insert(*id, recovered);
         Ok(told)
     }
@@ -333,23 +431,28 @@ impl Rooms {
         id: &RoomId,
         act: Act,
         now: Timestamp,
-    ) -> Result<Vec<DeviceAddress>, ErrorCode> {
+    ) -> Result<Vec<UserId>, ErrorCode> {
         let sign = |act| {
             let rooms = lock(&self.rooms);
             let room = rooms.get(id).ok_or(ErrorCode::UnknownRoom)?;
             let (seq, head) = room.chain.head();
-            let due = room.state().since_checkpoint() >= CHECKPOINT_EVERY;
-            let hash = room.state().hash();
             let draft = EventDraft { after: Some((*id, seq, head)), at: now, act };
-            Ok::<_, ErrorCode>((draft.sign(Signer::Relay(keys)), due, hash))
+            let (state, signer) = (room.state(), Signer::Relay(keys));
+            let is_due = state.since_checkpoint() >= CHECKPOINT_EVERY;
+            let checkpoint = EventDraft { act: Act::Checkpoint(state.hash()), ..draft.clone() };
+            Ok::<_, ErrorCode>((draft.sign(signer), is_due.then(|| checkpoint.sign(signer))))
         };
-        let (event, due, hash) = sign(act.clone())?;
-        if due {
-            let (checkpoint, ..) = sign(Act::Checkpoint(hash))?;
-            self.append(store, checkpoint)?;
-            return Ok(self.append(store, sign(act)?.0)?.told);
+        // Somebody else may be faster, but not for ever.
+        for _ in 0..MAX_TRIES {
+            let (event, checkpoint) = sign(act.clone())?;
+            let is_checkpoint = checkpoint.is_some();
+            match self.append(store, checkpoint.unwrap_or(event)) {
+                Ok(appended) if !is_checkpoint => return Ok(appended.told),
+                Ok(_) | Err(ErrorCode::Conflict) => {}
+                Err(code) => return Err(code),
+            }
         }
-        Ok(self.append(store, event)?.told)
+        Err(ErrorCode::Conflict)
     }
 
     /// Takes a join or leave in; returns whom to tell.
@@ -359,7 +462,7 @@ impl Rooms {
         statement: &Statement,
         most: usize,
         now: Timestamp,
-    ) -> Result<Vec<DeviceAddress>, Failure> {
+    ) -> Result<Vec<UserId>, Failure> {
         let (id, user) = (statement.room(), statement.user());
         let mut rooms = lock(&self.rooms);
         let joined = rooms.values().filter(|room| room.is_member(&user)).count();
@@ -382,8 +485,11 @@ impl Rooms {
                 return Err(conflict(statement.counter()));
             }
             let is_in = room.is_member(&user);
-            if !is_in && room.state().roster(&room.statements).len() >= MAX_MEMBERS {
-                return Err(Failure { limit: MAX_MEMBERS as u64, ..ErrorCode::RoomFull.into() });
+            if !is_in && room.members >= self.most_members {
+                return Err(Failure {
+                    limit: self.most_members as u64,
+                    ..ErrorCode::RoomFull.into()
+                });
             }
             if !is_in && joined >= most {
                 return Err(Failure { limit: most as u64, ..ErrorCode::RoomQuota.into() });
@@ -394,7 +500,7 @@ impl Rooms {
         let stored = StoredStatement { n, signed: statement.signed().clone() };
         store.put_statement(&id, &user, &stored).map_err(internal)?;
         room.take(n, statement);
-        Ok(room.devices().collect())
+        Ok(room.users().collect())
     }
 
     /// Forgets a user whose account is closed.
@@ -419,10 +525,10 @@ impl Rooms {
         &self,
         store: &dyn OpenRooms,
         id: &RoomId,
-    ) -> Result<Vec<DeviceAddress>, StoreError> {
+    ) -> Result<Vec<UserId>, StoreError> {
         let mut rooms = lock(&self.rooms);
         store.remove(id)?;
-        Ok(rooms.remove(id).map(|room| room.devices().collect()).unwrap_or_default())
+        Ok(rooms.remove(id).map(|room| room.users().collect()).unwrap_or_default())
     }
 
     /// Returns what is new in a room; `sign` makes the head up to the last event of the answer.
@@ -448,7 +554,11 @@ impl Rooms {
         }
         let mut statements = Vec::new();
         if let Some(first) = after_statement.checked_add(1) {
-            for (n, (_, signed)) in room.numbered.range(first..) {
+            for (n, (user, signed)) in room.numbered.range(first..) {
+                if after_statement == 0 && room.statements.join_of(user).is_none() {
+                    // Who reads the room for the first time need not know who was there once.
+                    continue;
+                }
                 bytes += signed.body.len() + 96;
                 if bytes > MAX_ANSWER || statements.len() >= MAX_ROOM_ITEMS {
                     more = More::Yes;
@@ -464,7 +574,7 @@ impl Rooms {
     }
 
     /// Returns every open room; `is_online` tells who is here and lets it be seen.
-    pub(crate) fn list(&self, is_online: impl Fn(&DeviceAddress) -> bool) -> Vec<RoomSummary> {
+    pub(crate) fn list(&self, is_online: impl Fn(&UserId) -> bool) -> Vec<RoomSummary> {
         let rooms = lock(&self.rooms);
         let live = rooms.iter().filter(|(_, room)| !room.state().is_closed());
         let summary = |(id, room): (&RoomId, &OpenRoom)| {
@@ -474,25 +584,25 @@ impl Rooms {
                 create: room.chain.event(0)?.signed().clone(),
                 name: room.state().name().clone(),
                 topic: room.state().topic().clone(),
-                members: count(room.state().roster(&room.statements).len()),
-                online: count(room.devices().filter(&is_online).count()),
+                members: count(room.members),
+                online: count(room.users().filter(&is_online).count()),
             })
         };
         live.filter_map(summary).collect()
     }
 
-    /// Returns the devices of a room's members, for one of them.
+    /// Returns a room's members, for one of them.
     pub(crate) fn members_for(
         &self,
         id: &RoomId,
         asker: &UserId,
-    ) -> Result<Vec<DeviceAddress>, ErrorCode> {
+    ) -> Result<Vec<UserId>, ErrorCode> {
         let rooms = lock(&self.rooms);
         let room = rooms.get(id).ok_or(ErrorCode::UnknownRoom)?;
         if !room.is_member(asker) {
             return Err(ErrorCode::Forbidden);
         }
-        Ok(room.devices().collect())
+        Ok(room.users().collect())
     }
 
     /// Tells whether somebody belongs to a room.
@@ -511,17 +621,18 @@ impl Rooms {
 
     /// Returns everything about one room.
     pub(crate) fn detail(&self, id: &RoomId) -> Option<RoomDetail> {
+        let is_lobby = lock(&self.lobbies).first() == Some(id);
         let rooms = lock(&self.rooms);
         let room = rooms.get(id)?;
         let state = room.state();
-        let role = |d: DeviceAddress| (d, state.role(&d.user).unwrap_or(Role::Member));
+        let role = |user: UserId| (user, state.role(&user).unwrap_or(Role::Member));
         Some(RoomDetail {
             room: *id,
             name: state.name().as_str().to_owned(),
             topic: state.topic().as_str().to_owned(),
-            members: room.devices().map(role).collect(),
+            members: room.users().map(role).collect(),
             is_of_relay: state.is_of_relay(),
-            is_lobby: *id == self.lobby,
+            is_lobby,
         })
     }
 
@@ -556,10 +667,4 @@ impl std::fmt::Debug for Rooms {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Rooms({})", lock(&self.rooms).len())
     }
-}
-
-/// Tells connections that a room changed.
-pub(crate) fn tell(mailboxes: &crate::mailboxes::Mailboxes, id: RoomId, devices: &[DeviceAddress]) {
-    let connections = devices.iter().filter_map(|device| mailboxes.connection(device));
-    connections.for_each(|handle: Arc<_>| handle.push_room(id));
 }

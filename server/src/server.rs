@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use chatcore::ids::{DeviceAddress, InviteToken, LogHash, LogId, Timestamp, UserId};
+use chatcore::ids::{DeviceAddress, InviteToken, LogHash, LogId, RoomId, Timestamp, UserId};
 use chatcore::invite::InviteLink;
 use chatcore::keys::{RelayKey, Signed};
 use chatcore::membership::LogHead;
@@ -33,6 +33,7 @@ use crate::operator::Operator;
 use crate::registry::Registry;
 use crate::rights::RightsTable;
 use crate::rooms::Rooms;
+use crate::seen::{Seen, retire_members};
 use crate::store::{Epoch, MailboxBatch, Queued, Recovering, StoreError, Stores};
 use crate::turns::Turns;
 
@@ -67,6 +68,9 @@ pub(crate) struct Shared {
     pub(crate) room_acts: RateTable<UserId>,
     pub(crate) register_appends: RateTable<UserId>,
     pub(crate) turns: Turns,
+    pub(crate) seen: Seen,
+    /// New accounts by one link, by the hash of its token.
+    pub(crate) invited: Option<RateTable<[u8; 32]>>,
     pub(crate) rooms: Rooms,
     pub(crate) rights: RightsTable,
     /// How often the relay was set back to a backup.
@@ -90,6 +94,12 @@ impl Shared {
             Storage::Memory => None,
             Storage::Folder(folder) => Some(folder.as_path()),
         }
+    }
+
+    /// Returns the room that a user comes into.
+    pub(crate) fn lobby_for(&self, user: &UserId) -> Option<RoomId> {
+        let (store, keys) = (&*self.stores.open_rooms, &self.identity.keys);
+        self.rooms.lobby_for(store, keys, user, self.clock.now())
     }
 
     /// Signs what a log comes to; everything up to there is stored durably.
@@ -199,10 +209,11 @@ impl Relay {
         let folder = config.storage.folder();
         let stored = queued(&stores).map_err(|e| store_error(folder, e))?;
         let now = clock.now();
-        let rooms = Rooms::open(&*stores.open_rooms, &identity.keys, now)
+        let rooms = Rooms::open(&*stores.open_rooms, &identity.keys, now, limits.members)
             .map_err(|e| store_error(folder, e))?;
         let rights = RightsTable::load(&*stores.privileges).map_err(|e| store_error(folder, e))?;
         let epoch = stores.registers.epoch().map_err(|e| store_error(folder, e))?;
+        let seen = Seen::load(&*stores.open_rooms).map_err(|e| store_error(folder, e))?;
         let mailboxes = Mailboxes::new(rand::rng().random(), &stored, limits.clone());
         let shared = Arc::new(Shared {
             identity,
@@ -221,6 +232,8 @@ impl Relay {
             room_acts: RateTable::new(limits.room_acts),
             register_appends: RateTable::new(limits.register_appends),
             turns: Turns::default(),
+            seen,
+            invited: limits.invites.map(RateTable::new),
             rooms,
             rights,
             epoch: Mutex::new(epoch),
@@ -421,6 +434,7 @@ fn sweep_all(shared: &Shared) {
     let _ = shared.stores.retention.sweep(now, oldest);
     let _ = shared.stores.registers.sweep(since(shared.limits.register_life));
     let _ = shared.stores.announcements.sweep(since(shared.limits.announcement_life));
+    let _ = retire_members(shared);
 }
 
 /// Starts the thread that stores envelopes.

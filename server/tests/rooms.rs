@@ -131,7 +131,11 @@ async fn a_register_takes_one_entry_for_each_position_from_whoever_has_its_key()
             assert_eq!(ordered(&relay, by, more).await.0.length, position + 1);
         }
         let full = bob.refusal(entry(&secret, 3, &[1; 5_000])).await;
-        assert_eq!(full, ErrorCode::StorageQuota, "all entries are there, and this is no candidate");
+        assert_eq!(
+            full,
+            ErrorCode::StorageQuota,
+            "all entries are there, and this is no candidate"
+        );
         let (length, all) = entries(&mut bob, &secret).await;
         assert_eq!((length, all.len(), &all[0]), (3, 3, &bytes));
         assert_eq!(&secret.open(0, &all[0]).unwrap()[..], b"first");

@@ -218,6 +218,9 @@ pub enum Act {
         /// The hash over them.
         hash: LogHash,
     },
+    /// These users did not connect for long: their joins up to these counters do not count any more. By the
+    /// relay, in its own rooms.
+    Retire(Vec<(UserId, u64)>),
     /// The actor owns the open room from here on: its owner was not heard of for long.
     Succeed(Box<Absence>),
     /// From here on the room has the acts of this version.
@@ -259,6 +262,7 @@ impl Act {
             Self::Move(_) => ActKind::Move,
             Self::Close => ActKind::Close,
             Self::Resume { .. } => ActKind::Resume,
+            Self::Retire(_) => ActKind::Retire,
             Self::Succeed(_) => ActKind::Succeed,
             Self::SetVersion(_) => ActKind::SetVersion,
         })

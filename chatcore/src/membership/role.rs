@@ -76,6 +76,8 @@ pub enum ActKind {
     Close,
     /// Goes on where the relay was set back to.
     Resume,
+    /// Makes room in the place of those who do not come any more.
+    Retire,
     /// Takes over an open room whose owner is gone.
     Succeed,
     /// Raises the room's version.
@@ -124,7 +126,7 @@ const fn rule(act: ActKind, from: Role, target: Target, grant: Grant) -> Rule {
 }
 
 /// Who may do what to whom: the whole of it.
-pub const RULES: [Rule; 19] = [
+pub const RULES: [Rule; 20] = [
     // The lowest role is the room's policy; this is its default.
     rule(ActKind::Invite, Role::Moderator, Target::Outside, Grant::Below),
     Rule { act: ActKind::Join, from: None, target: Target::Nobody, grant: Grant::Nothing },
@@ -143,6 +145,7 @@ pub const RULES: [Rule; 19] = [
     rule(ActKind::Move, Role::Moderator, Target::Nobody, Grant::Nothing),
     rule(ActKind::Close, Role::Owner, Target::Nobody, Grant::Nothing),
     rule(ActKind::Resume, Role::Owner, Target::Nobody, Grant::Nothing),
+    rule(ActKind::Retire, Role::Owner, Target::Nobody, Grant::Nothing),
     rule(ActKind::Succeed, Role::Moderator, Target::Nobody, Grant::Nothing),
     rule(ActKind::SetVersion, Role::Owner, Target::Nobody, Grant::Nothing),
 ];
@@ -226,7 +229,7 @@ mod tests {
 
     /// For each act, each actor (rows: outside, member, moderator, admin, owner) and each target
     /// (columns: the same): y if it may be done. Written by hand from DESIGN's words, not from RULES.
-    const EXPECTED: [(ActKind, [&str; 5]); 19] = [
+    const EXPECTED: [(ActKind, [&str; 5]); 20] = [
         (ActKind::Invite, ["-----", "-----", "y----", "y----", "y----"]),
         (ActKind::Join, ["yyyyy", "-----", "-----", "-----", "-----"]),
         (ActKind::Leave, ["-----", "yyyyy", "yyyyy", "yyyyy", "yyyyy"]),
@@ -244,6 +247,7 @@ mod tests {
         (ActKind::Move, ["-----", "-----", "yyyyy", "yyyyy", "yyyyy"]),
         (ActKind::Close, ["-----", "-----", "-----", "-----", "yyyyy"]),
         (ActKind::Resume, ["-----", "-----", "-----", "-----", "yyyyy"]),
+        (ActKind::Retire, ["-----", "-----", "-----", "-----", "yyyyy"]),
         (ActKind::Succeed, ["-----", "-----", "yyyyy", "yyyyy", "yyyyy"]),
         (ActKind::SetVersion, ["-----", "-----", "-----", "-----", "yyyyy"]),
     ];

@@ -325,6 +325,12 @@ impl RoomState {
             Act::SetVersion(version) => *version > self.version,
             // The relay stays the owner of what it created.
             Act::Transfer(_) => !self.of_relay,
+            Act::Retire(users) => {
+                if *actor != Actor::Relay {
+                    return Err(Refusal::NotAMember.into());
+                }
+                !users.is_empty() && users.is_sorted_by(|a, b| a.0 < b.0)
+            }
             Act::Succeed(absence) => {
                 self.check_succession(actor, absence)?;
                 true
@@ -441,6 +447,13 @@ impl RoomState {
             Act::Rename(name) => self.name = name.clone(),
             Act::SetTopic(topic) => self.topic = topic.clone(),
             Act::SetPolicy(policy) => self.policy = *policy,
+            // Who comes back has the role of before.
+            Act::Retire(users) => {
+                for (user, counter) in users {
+                    let barred = self.barred.entry(*user).or_insert(0);
+                    *barred = (*barred).max(*counter);
+                }
+            }
             Act::Succeed(_) => {
                 let owners = self.members.iter().filter(|(_, m)| m.role == Role::Owner);
                 let former: Vec<UserId> = owners.map(|(user, _)| *user).collect();

@@ -106,9 +106,12 @@ fn events_that_are_none_are_refused() {
 #[test]
 fn acts_that_are_not_allowed_change_nothing() {
     let v = read("room");
-    for (chain, refused) in
-        [("private", "not_allowed"), ("shares", "over_shares"), ("vanished", "too_early")]
-    {
+    for (chain, refused) in [
+        ("private", "not_allowed"),
+        ("shares", "over_shares"),
+        ("vanished", "too_early"),
+        ("open", "unfit_in_open"),
+    ] {
         let all = list(&v[chain], "events");
         for case in list(&v, refused) {
             let name = text(case, "name");

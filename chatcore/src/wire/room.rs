@@ -137,6 +137,10 @@ fn act_from(act: Option<pb::room_event_body::Act>) -> Result<Act, WireError> {
             Act::Move(RegisterId::from_bytes(array(&m.register_id, "register_id")?))
         }
         Some(Pb::Close(pb::Close {})) => Act::Close,
+        Some(Pb::Retire(r)) => {
+            let target = |t: pb::Target| Ok::<_, WireError>((user(&t.user_id)?, t.counter));
+            Act::Retire(r.users.into_iter().map(target).collect::<Result<_, _>>()?)
+        }
         Some(Pb::Succeed(s)) => {
             let head = |signed: Option<_>, field| {
                 SignedHead::decode(signed_from(signed.ok_or(WireError::Missing(field))?)?)
@@ -193,6 +197,9 @@ fn act_into(act: &Act) -> Option<pb::room_event_body::Act> {
         Act::Checkpoint(hash) => Pb::Checkpoint(pb::Checkpoint { state_hash: hash.to_vec() }),
         Act::Move(register) => Pb::Move(pb::Move { register_id: register.as_bytes().to_vec() }),
         Act::Close => Pb::Close(pb::Close {}),
+        Act::Retire(users) => Pb::Retire(pb::Retire {
+            users: users.iter().map(|(user, counter)| target(user, *counter)).collect(),
+        }),
         Act::Succeed(absence) => Pb::Succeed(pb::Succeed {
             acted: Some(signed_into(absence.acted.signed())),
             now: Some(signed_into(absence.now.signed())),

@@ -821,7 +821,15 @@ def room():
     lobby.add(RELAY, "rename", text_field("Lobby 2"))
     lobby.add(RELAY, "set_role", grant(bob.id, MEMBER))
     lobby.add(alice, "mute", target(bob.id))
+    def retire(*users): return b"".join(sub(1, target(u, n)) for u, n in users)
+    low, high = sorted((frank, erin))
+    lobby.add(RELAY, "retire", retire((low, 4), (high, 2**64 - 2)))
     lobby.add(RELAY, "checkpoint", data(1, lobby.room.state_hash()))
+    unfit = []
+    for name, actor, encoded in (("retire by an admin", alice, retire((low, 4))), ("retire of nobody", RELAY, b""),
+                                 ("retire out of order", RELAY, retire((high, 1), (low, 1))), ("retire of somebody twice", RELAY, retire((low, 1), (low, 2)))):
+        message = lobby.make(actor, "retire", encoded)[0]
+        unfit.append(refused(name, lobby.room.apply, checked(message), after=len(lobby.events)) | {"bytes": message})
 
     def statement(u, counter, joined=True, label=STATEMENT, actor=None):
         body = statement_body(lobby.room.id, counter, joined, sub(4, as_device(u)) if actor is None else actor)
@@ -898,6 +906,7 @@ def room():
     for name, heads in {"first head of another relay": (other, relay_seed), "second head of another relay": (relay_seed, other)}.items():
         bad("succeed: " + name, alice, "succeed", b"".join(data(n, signed(seed, HEAD, relays)) for n, seed in enumerate(heads, 1)))
     bad("succeed: head missing", alice, "succeed", data(1, signed(relay_seed, HEAD, relays)))
+    bad("retire: user id of 31 bytes", alice, "retire", sub(1, target(bytes(31), 1)))
     bad("set_version: version missing", alice, "set_version")
     bad("resume: log id of 31 bytes", alice, "resume", resume(bytes(31), 5, bytes(32)))
     bad("resume: chain hash missing", alice, "resume", resume(register_one, 5, b""))
@@ -1059,7 +1068,7 @@ def room():
             "private": {"events": private.events}, "succession": {"events": succession.events}, "versions": {"events": versions.events},
             "shares": {"events": shares.events}, "over_shares": full,
             "vanished": {"events": vanished.events}, "too_early": early,
-            "open": {"events": lobby.events}, "statements": statements, "members_after": members,
+            "open": {"events": lobby.events}, "unfit_in_open": unfit, "statements": statements, "members_after": members,
             "refused_events": bad_events, "not_allowed": not_allowed, "refused_statements": bad_statements,
             "heads": heads, "refused_heads": bad_heads, "forks": forks,
             "register": {"secret": secret, "sealing_key": sealing, "write_key": write_key, "id": register_id(write_key), "position": position,

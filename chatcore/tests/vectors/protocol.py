@@ -528,7 +528,7 @@ def target(user, counter=0): return data(1, user) + num(2, counter)
 
 
 ACTS = {name: 10 + i for i, name in enumerate("create invite join leave kick ban unban mute unmute set_role rename set_topic set_policy transfer "
-                                              "checkpoint move close resume set_version succeed".split())}
+                                              "checkpoint move close resume set_version succeed retire".split())}
 KNOWN_VERSION = 1
 
 
@@ -575,6 +575,9 @@ def check_event(message, relay_key):
         if act in ("checkpoint", "move"):
             e["value"] = one(a, 1)
             need(len(e["value"]) == 32, "state hash or register id")
+        if act == "retire":
+            e["users"] = [(one(parse(u), 1), one(parse(u), 2, 0)) for n, u in a if n == 1]
+            need(all(len(u) == 32 for u, _ in e["users"]), "user id")
         if act == "succeed": e["acted"], e["now"] = check_head(one(a, 1), relay_key), check_head(one(a, 2), relay_key)
         if act == "resume": need(len(one(a, 1)) == len(one(a, 3)) == 32, "log id or chain hash")
     need((not room and not prev and seq == 0) if e["act"] == "create" else len(room) == len(prev) == 32, "room, seq or prev")
@@ -584,7 +587,7 @@ def check_event(message, relay_key):
 class Room:
     """The fold over a chain of events that passed `check_event`."""
     FROM = dict(join=0, leave=MEMBER, kick=MODERATOR, ban=ADMIN, unban=ADMIN, mute=MODERATOR, unmute=MODERATOR, set_role=ADMIN, rename=OWNER,
-                set_topic=ADMIN, set_policy=OWNER, transfer=OWNER, checkpoint=MODERATOR, move=MODERATOR, close=OWNER, resume=OWNER, set_version=OWNER, succeed=MODERATOR)
+                set_topic=ADMIN, set_policy=OWNER, transfer=OWNER, checkpoint=MODERATOR, move=MODERATOR, close=OWNER, resume=OWNER, set_version=OWNER, succeed=MODERATOR, retire=OWNER)
 
     def __init__(self, events=()):
         self.head, self.policy, self.move_due, self.closed = b"", MODERATOR, False, False
@@ -643,6 +646,10 @@ class Room:
         elif act == "unmute": need(lower and who in self.muted, "target")
         elif act == "set_role": need(lower and e["role"] < rank and e["role"] != theirs, "target or role")
         elif act == "transfer": need(theirs, "target")
+        elif act == "retire":
+            need(actor == RELAY, "not the relay")
+            users = [u for u, _ in e["users"]]
+            need(users and users == sorted(set(users)), "users")
         elif act == "succeed":
             need(self.kind == OPEN and not self.by_relay, "not for private rooms, nor the relay's")
             heirs = [(-role, seq, u) for u, (role, seq) in self.members.items() if role < OWNER]
@@ -688,6 +695,8 @@ class Room:
         self.register, self.move_due = e["value"], False
         self.registers.add(e["value"])
     def do_close(self, e): self.closed = True
+    def do_retire(self, e):
+        for u, counter in e["users"]: self.counters[u] = max(self.counters.get(u, 0), counter)
     def do_succeed(self, e):
         for u in [u for u, (role, _) in self.members.items() if role == OWNER]: self.give(u, ADMIN, e)
         self.give(e["actor"], OWNER, e)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chatcore::crypto::kdf::sha256;
 use chatcore::ids::{DeviceAddress, InviteToken, UserId};
 use chatcore::keys::{Nickname, Signed, UserRecord};
 use chatcore::wire::limits::MAX_RECORDS;
@@ -9,6 +10,7 @@ use chatcore::wire::relay::{Answer, ErrorCode, Failure, LoggedIn, Who};
 
 use super::{Caller, internal};
 use crate::config::Registration;
+use crate::limits::RateTable;
 use crate::login::{Registered, Welcome};
 use crate::registry::Seat;
 use crate::server::Shared;
@@ -33,6 +35,7 @@ fn welcome(
     let version = stores.directory.version(&address.user).map_err(internal)?;
     let prekeys = stores.prekeys.status(&address).map_err(internal)?;
     let seat = Seat::take(shared, address);
+    shared.seen.came(address.user);
     // Who was banned, or a device that was removed, meanwhile must not keep the seat.
     if shared.rights.of(&address.user).is_banned {
         return Err(ErrorCode::Banned.into());
@@ -48,7 +51,7 @@ fn welcome(
         one_time_prekeys: prekeys.one_time,
         last_resort: prekeys.last_resort,
         queued: seat.waiting,
-        lobby: shared.rooms.lobby(),
+        lobby: shared.lobby_for(&address.user),
         announced: stores.announcements.newest().map_err(internal)?,
     });
     Ok(Welcome { seat, answer })
@@ -89,6 +92,13 @@ pub(crate) fn register(
         match shared.registration {
             Registration::Closed => return Err(ErrorCode::RegistrationClosed.into()),
             // `InviteToken` compares in constant time.
+            Registration::Invite if !is_in_time(shared, token) => {
+                return Err(Failure {
+                    code: ErrorCode::RateLimited,
+                    limit: 0,
+                    retry_after_ms: shared.invited.as_ref().map_or(0, RateTable::retry_after_ms),
+                });
+            }
             Registration::Invite if token != Some(&shared.identity.token()) => {
                 let found = token.and_then(|token| shared.rights.invited(token, now));
                 invited = Some(found.ok_or(ErrorCode::BadToken)?);
@@ -114,6 +124,14 @@ pub(crate) fn register(
         }
         Put::Refused => Err(ErrorCode::BadRecord.into()),
     }
+}
+
+/// Tells whether a link may let somebody in now. One that lets nobody in is refused for that.
+fn is_in_time(shared: &Shared, token: Option<&InviteToken>) -> bool {
+    let (Some(rates), Some(token)) = (&shared.invited, token) else { return true };
+    let now = shared.clock.now();
+    let is_ours = *token == shared.identity.token() || shared.rights.invited(token, now).is_some();
+    !is_ours || rates.take(sha256(&[token.as_bytes()]), 1, now) == 1
 }
 
 /// Replaces the caller's record by its next version.

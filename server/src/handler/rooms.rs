@@ -12,7 +12,7 @@ use chatcore::wire::relay::{Answer, AnswerForm, ErrorCode, Failure};
 
 use super::{Caller, internal};
 use crate::operator::{By, Command, Operator};
-use crate::rooms::{tell, verify_of};
+use crate::rooms::verify_of;
 use crate::server::Shared;
 use crate::store::{Appended, RegisterPage};
 
@@ -41,10 +41,7 @@ pub(super) fn create(shared: &Shared, caller: &Caller, event: Signed) -> Result<
 
 pub(super) fn list(shared: &Shared, caller: &Caller) -> Answer {
     let asker = caller.address.user;
-    let is_online = |device: &_| {
-        let connection = shared.mailboxes.connection(device);
-        connection.is_some_and(|handle| handle.is_visible_in_rooms(Some(&asker)))
-    };
+    let is_online = |user: &_| shared.registry.is_here(user, Some(&asker));
     Answer::RoomList(shared.rooms.list(is_online))
 }
 
@@ -63,7 +60,7 @@ pub(super) fn append(shared: &Shared, caller: &Caller, event: Signed) -> Result<
     }
     let appended = appended?;
     shared.turns.appended(log, user, now);
-    tell(&shared.mailboxes, id, &appended.told);
+    shared.registry.tell(id, &appended.told);
     Ok(Answer::Appended(shared.sign_head(id.into(), appended.end)))
 }
 
@@ -121,7 +118,7 @@ pub(super) fn recover(
         Some(events) if !events.is_empty() => {
             let store = &*shared.stores.open_rooms;
             let told = shared.rooms.recover(store, &room, events, end, now)?;
-            tell(&shared.mailboxes, room, &told);
+            shared.registry.tell(room, &told);
         }
         _ => {
             if entries.iter().any(|entry| !ENTRY_SIZES.contains(&entry.len())) {
@@ -151,19 +148,15 @@ pub(super) fn put_statement(
     let most = shared.limits.joined_per_user;
     let (store, now) = (&*shared.stores.open_rooms, shared.clock.now());
     let told = shared.rooms.put_statement(store, &statement, most, now)?;
-    tell(&shared.mailboxes, statement.room(), &told);
+    shared.registry.tell(statement.room(), &told);
     Ok(Answer::Done)
 }
 
 pub(super) fn presence(shared: &Shared, caller: &Caller, room: &RoomId) -> Result<Answer, Failure> {
     let asker = caller.address.user;
     let members = shared.rooms.members_for(room, &asker)?;
-    let is_here = |device: &chatcore::ids::DeviceAddress| {
-        let connection = shared.mailboxes.connection(device);
-        connection.is_some_and(|handle| handle.is_visible_in_rooms(Some(&asker)))
-    };
-    let mut users: Vec<_> = members.into_iter().filter(is_here).map(|d| d.user).collect();
-    users.dedup();
+    let is_here = |user: &_| shared.registry.is_here(user, Some(&asker));
+    let users = members.into_iter().filter(is_here).collect();
     Ok(Answer::RoomPresence(users))
 }
 

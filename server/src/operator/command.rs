@@ -19,12 +19,18 @@ pub enum Command {
     CloseRoom(String),
     /// Says something to everybody, or to a room when it begins with `#` and the room's name.
     Announce(String),
-    /// Cuts a user's connections.
-    Kick(String),
-    /// Cuts them and refuses new ones.
-    Ban(String),
+    /// Cuts a user's connections, or takes the user out of a room of the relay.
+    Kick(Whom),
+    /// Cuts them and refuses new ones, or takes the user out of a room of the relay for good.
+    Ban(Whom),
     /// Takes that back.
-    Unban(String),
+    Unban(Whom),
+    /// Has everybody in a room of the relay refuse a user's messages.
+    Mute(Whom),
+    /// Takes that back.
+    Unmute(Whom),
+    /// Names the room that newcomers come into.
+    Lobby(String),
     /// Makes a user an administrator.
     Grant(String),
     /// Takes that back.
@@ -41,6 +47,24 @@ pub enum Command {
     Backup(PathBuf),
     /// Stops the relay.
     Quit,
+}
+
+/// A user, everywhere at the relay or in one of its rooms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whom {
+    /// The user's name.
+    pub user: String,
+    /// The room's.
+    pub room: Option<String>,
+}
+
+impl std::fmt::Display for Whom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.room {
+            Some(room) => write!(f, "{} #{room}", self.user),
+            None => f.write_str(&self.user),
+        }
+    }
 }
 
 /// What kind of invitation.
@@ -66,7 +90,7 @@ pub enum CommandError {
 }
 
 /// Name, how it is used, what it does.
-pub(super) const HELP: [(&str, &str, &str); 18] = [
+pub(super) const HELP: [(&str, &str, &str); 21] = [
     ("help", "!help [COMMAND]", "this list, or more about one command"),
     ("users", "!users", "who is registered, and who of them is connected"),
     ("rooms", "!rooms", "open rooms, with members and who of them is here"),
@@ -78,9 +102,20 @@ pub(super) const HELP: [(&str, &str, &str); 18] = [
         "!announce [#ROOM] TEXT",
         "say something to everybody, or to the members of a room",
     ),
-    ("kick", "!kick USER", "cut a user's connections; they may come back"),
-    ("ban", "!ban USER", "cut them and refuse new ones; the name stays theirs"),
-    ("unban", "!unban USER", "let a banned user in again"),
+    (
+        "kick",
+        "!kick USER [#ROOM]",
+        "cut a user's connections, or take them out of a room of this relay; they may come back",
+    ),
+    (
+        "ban",
+        "!ban USER [#ROOM]",
+        "keep a user out of this relay and its rooms, or out of one of these; the name stays theirs",
+    ),
+    ("unban", "!unban USER [#ROOM]", "let a banned user in again"),
+    ("mute", "!mute USER #ROOM", "have everybody in a room of this relay refuse their messages"),
+    ("unmute", "!unmute USER #ROOM", "let them speak there again"),
+    ("lobby", "!lobby ROOM", "have newcomers come into this room of the relay"),
     ("grant", "!grant USER admin", "let a user use these commands: chat admin COMMAND"),
     ("revoke", "!revoke USER", "take that back"),
     ("release", "!release NICK", "free the name of a user who has lost the keys to it"),
@@ -113,6 +148,19 @@ impl Command {
         let usage = CommandError::Usage(usage);
         let none = |command| if rest.is_empty() { Ok(command) } else { Err(usage) };
         let some = || if rest.is_empty() { Err(usage) } else { Ok(rest.to_owned()) };
+        let whom = || {
+            if rest.starts_with('#') {
+                return Err(usage);
+            }
+            let (user, room) = match rest.split_once(" #") {
+                Some((user, room)) => (user.trim(), Some(room.trim().to_owned())),
+                None => (rest, None),
+            };
+            let is_whole = !user.is_empty() && room.as_ref().is_none_or(|room| !room.is_empty());
+            if is_whole { Ok(Whom { user: user.to_owned(), room }) } else { Err(usage) }
+        };
+        let in_room =
+            || whom().and_then(|who| if who.room.is_some() { Ok(who) } else { Err(usage) });
         match name {
             "help" => Ok(Self::Help((!rest.is_empty()).then(|| rest.to_owned()))),
             "users" => none(Self::Users),
@@ -121,9 +169,12 @@ impl Command {
             "makeroom" => some().map(Self::MakeRoom),
             "closeroom" => some().map(Self::CloseRoom),
             "announce" => some().map(Self::Announce),
-            "kick" => some().map(Self::Kick),
-            "ban" => some().map(Self::Ban),
-            "unban" => some().map(Self::Unban),
+            "kick" => whom().map(Self::Kick),
+            "ban" => whom().map(Self::Ban),
+            "unban" => whom().map(Self::Unban),
+            "mute" => in_room().map(Self::Mute),
+            "unmute" => in_room().map(Self::Unmute),
+            "lobby" => some().map(Self::Lobby),
             "grant" => {
                 let user = rest.strip_suffix("admin").map(str::trim_end);
                 let user = user.filter(|user| !user.is_empty() && user.len() + 5 < rest.len());
@@ -154,9 +205,12 @@ impl Command {
             Self::MakeRoom(name) => format!("makeroom {name}"),
             Self::CloseRoom(name) => format!("closeroom {name}"),
             Self::Announce(text) => format!("announce ({} characters)", text.chars().count()),
-            Self::Kick(user) => format!("kick {user}"),
-            Self::Ban(user) => format!("ban {user}"),
-            Self::Unban(user) => format!("unban {user}"),
+            Self::Kick(whom) => format!("kick {whom}"),
+            Self::Ban(whom) => format!("ban {whom}"),
+            Self::Unban(whom) => format!("unban {whom}"),
+            Self::Mute(whom) => format!("mute {whom}"),
+            Self::Unmute(whom) => format!("unmute {whom}"),
+            Self::Lobby(name) => format!("lobby {name}"),
             Self::Grant(user) => format!("grant {user} admin"),
             Self::Revoke(user) => format!("revoke {user}"),
             Self::Release(nick) => format!("release {nick}"),
@@ -235,6 +289,13 @@ mod tests {
             Command::parse("!grant bob the builder admin"),
             Ok(Command::Grant("bob the builder".into()))
         );
+        let whom = |user: &str, room: Option<&str>| Whom {
+            user: user.to_owned(),
+            room: room.map(str::to_owned),
+        };
+        assert_eq!(Command::parse("!kick bob b."), Ok(Command::Kick(whom("bob b.", None))));
+        let in_tea = Ok(Command::Ban(whom("bob", Some("green tea"))));
+        assert_eq!(Command::parse("!ban bob  #green tea"), in_tea);
         for line in [
             "!invite --uses 0",
             "!invite --uses",
@@ -242,6 +303,11 @@ mod tests {
             "!invite --days x",
             "!invite --reset --uses 1",
             "!invite x",
+            "!kick",
+            "!kick #tea",
+            "!kick bob #",
+            "!mute bob",
+            "!lobby",
             "!grant bob",
             "!grant admin",
             "!grant badmin",

@@ -5,18 +5,18 @@ mod command;
 
 use std::sync::{Arc, Weak};
 
-use chatcore::ids::{DAY, DeviceAddress, InviteToken, RoomId, Timestamp, UserId};
+use chatcore::ids::{DAY, InviteToken, RoomId, Timestamp, UserId};
 use chatcore::keys::{Nickname, UserRecord};
 use chatcore::membership::{Act, Announcement, RoomName};
 use chatcore::wire::limits::MAX_ANNOUNCEMENT;
 use chatcore::wire::relay::{AnswerForm, CloseReason, ErrorCode};
 use serde_json::{Value, json};
 
-pub use command::{Command, CommandError, InviteArgs};
+pub use command::{Command, CommandError, InviteArgs, Whom};
 
 use crate::backup;
 use crate::error::RelayError;
-use crate::rooms::{self, tell};
+use crate::rooms;
 use crate::server::{Shared, store_error};
 use crate::store::{AuditLine, Invite, StoreError, StoredAnnouncement};
 
@@ -122,9 +122,12 @@ impl Task<'_> {
             Command::MakeRoom(name) => self.make_room(name),
             Command::CloseRoom(name) => self.close_room(name),
             Command::Announce(text) => self.announce(text),
-            Command::Kick(user) => self.kick(user),
-            Command::Ban(user) => self.ban(user),
-            Command::Unban(user) => self.unban(user),
+            Command::Kick(whom) => self.kick(whom),
+            Command::Ban(whom) => self.ban(whom),
+            Command::Unban(whom) => self.unban(whom),
+            Command::Mute(whom) => self.in_room(whom, |user, _| Act::Mute(user)),
+            Command::Unmute(whom) => self.in_room(whom, |user, _| Act::Unmute(user)),
+            Command::Lobby(name) => self.name_lobby(name),
             Command::Grant(user) => self.grant(user, Role::Admin),
             Command::Revoke(user) => self.grant(user, Role::User),
             Command::Release(nick) => self.release(nick),
@@ -187,28 +190,10 @@ impl Task<'_> {
         Ok(record.map_or_else(|| user.fmt_short(), |r| r.nickname().as_str().to_owned()))
     }
 
-    fn devices(&self, user: &UserId) -> Result<Vec<DeviceAddress>, RelayError> {
-        let newest = self.stored(self.shared.stores.directory.newest(user))?;
-        let record = newest.and_then(|signed| UserRecord::verify(signed).ok());
-        let address = |device| DeviceAddress { user: *user, device };
-        let devices = record.iter().flat_map(|r| r.devices()).map(|d| address(d.device_id()));
-        Ok(devices.collect())
-    }
-
-    fn is_connected(&self, user: &UserId) -> Result<bool, RelayError> {
-        let mailboxes = &self.shared.mailboxes;
-        Ok(self.devices(user)?.iter().any(|device| mailboxes.connection(device).is_some()))
-    }
-
-    fn cut(&self, user: &UserId) -> Result<usize, RelayError> {
-        let mut cut = 0;
-        for device in self.devices(user)? {
-            if let Some(connection) = self.shared.mailboxes.connection(&device) {
-                connection.close(CloseReason::Kicked);
-                cut += 1;
-            }
-        }
-        Ok(cut)
+    fn cut(&self, user: &UserId) -> usize {
+        let connections = self.shared.registry.connections(user);
+        connections.iter().for_each(|connection| connection.close(CloseReason::Kicked));
+        connections.len()
     }
 
     fn users(&self) -> Result<Said, RelayError> {
@@ -217,7 +202,8 @@ impl Task<'_> {
         let (mut lines, mut list) = (Vec::new(), Vec::new());
         for (_, user) in names.iter().take(MAX_LISTED) {
             let nickname = self.nickname(user)?;
-            let (rights, online) = (self.shared.rights.of(user), self.is_connected(user)?);
+            let (rights, online) =
+                (self.shared.rights.of(user), !self.shared.registry.connections(user).is_empty());
             let mut marks = Vec::new();
             marks.extend(online.then_some("connected"));
             marks.extend(rights.is_admin.then_some("admin"));
@@ -235,14 +221,13 @@ impl Task<'_> {
         Ok(Said::new(text, json!({"users": list})))
     }
 
-    fn here(&self, device: &DeviceAddress) -> bool {
-        let connection = self.shared.mailboxes.connection(device);
-        connection.is_some_and(|handle| handle.is_visible_in_rooms(None))
+    fn here(&self, user: &UserId) -> bool {
+        self.shared.registry.is_here(user, None)
     }
 
     fn rooms(&self) -> Said {
         let (mut lines, mut list) = (Vec::new(), Vec::new());
-        for room in self.shared.rooms.list(|device| self.here(device)) {
+        for room in self.shared.rooms.list(|user| self.here(user)) {
             let (name, members, online) = (room.name.as_str(), room.members, room.online);
             lines.push(counted(name, members as usize, online as usize));
             list.push(json!({
@@ -263,15 +248,15 @@ impl Task<'_> {
         let id = self.find_room(name)?;
         let detail = self.shared.rooms.detail(&id);
         let detail = detail.ok_or_else(|| not_found("the room has gone"))?;
-        let online = detail.members.iter().filter(|(device, _)| self.here(device)).count();
+        let online = detail.members.iter().filter(|(user, _)| self.here(user)).count();
         let mut lines = vec![counted(&detail.name, detail.members.len(), online)];
         let mut list = Vec::new();
-        for (device, role) in &detail.members {
-            let (nickname, here) = (self.nickname(&device.user)?, self.here(device));
+        for (user, role) in &detail.members {
+            let (nickname, here) = (self.nickname(user)?, self.here(user));
             let mark = if here { "  online" } else { "" };
             lines.push(format!("  {nickname}  {}{mark}", role.as_str()));
             list.push(json!({
-                "nickname": nickname, "user_id": device.user.to_hex(), "role": role.as_str(),
+                "nickname": nickname, "user_id": user.to_hex(), "role": role.as_str(),
                 "online": here,
             }));
         }
@@ -296,25 +281,64 @@ impl Task<'_> {
 
     fn close_room(&self, name: &str) -> Result<Said, RelayError> {
         let id = self.find_room(name)?;
-        let is_of_relay = self.shared.rooms.detail(&id).is_some_and(|d| d.is_of_relay);
-        let store = &*self.shared.stores.open_rooms;
-        let recovering = self.shared.recovering();
-        let waits = self.shared.rooms.recovering(&id, recovering, self.now()).is_some();
-        if is_of_relay && waits {
+        let detail = self.shared.rooms.detail(&id);
+        if detail.as_ref().is_some_and(|detail| detail.is_lobby) {
+            return Err(refused("newcomers come into it: name another one first, !lobby ROOM"));
+        }
+        let told = if detail.is_some_and(|detail| detail.is_of_relay) {
+            self.act_in(&id, Act::Close)?
+        } else {
+            // Not ours to sign: it is not kept here any more.
+            let told =
+                self.stored(self.shared.rooms.remove(&*self.shared.stores.open_rooms, &id))?;
+            self.shared.registry.tell(id, &told);
+            told.len()
+        };
+        let name = name.strip_prefix('#').unwrap_or(name);
+        let text = format!("#{name} is closed; {told} members are told");
+        Ok(Said::new(text, json!({"room_id": id.to_hex(), "told": told})))
+    }
+
+    /// Acts as the relay in a room that it created; returns how many are told.
+    fn act_in(&self, id: &RoomId, act: Act) -> Result<usize, RelayError> {
+        let (recovering, now) = (self.shared.recovering(), self.now());
+        if self.shared.rooms.recovering(id, recovering, now).is_some() {
             // Signed now it would contradict what was lost and may come back.
             return Err(room_error(ErrorCode::Recovering));
         }
-        let told = if is_of_relay {
-            let keys = &self.shared.identity.keys;
-            self.shared.rooms.act(store, keys, &id, Act::Close, self.now()).map_err(room_error)?
-        } else {
-            // Not ours to sign: it is not kept here any more.
-            self.stored(self.shared.rooms.remove(store, &id))?
-        };
-        tell(&self.shared.mailboxes, id, &told);
+        let (store, keys) = (&*self.shared.stores.open_rooms, &self.shared.identity.keys);
+        let told = self.shared.rooms.act(store, keys, id, act, now).map_err(room_error)?;
+        self.shared.registry.tell(*id, &told);
+        Ok(told.len())
+    }
+
+    /// Does something to a user in a room of the relay.
+    fn in_room(
+        &self,
+        whom: &Whom,
+        act: impl FnOnce(UserId, u64) -> Act,
+    ) -> Result<Said, RelayError> {
+        let user = self.find_below(&whom.user)?;
+        let name = whom.room.as_deref().unwrap_or_default();
+        let id = self.find_room(name)?;
+        if !self.shared.rooms.detail(&id).is_some_and(|detail| detail.is_of_relay) {
+            return Err(refused("its owner keeps the order there; !closeroom ends it"));
+        }
+        let counter = self.shared.rooms.counter(&id, &user);
+        let told = self.act_in(&id, act(user, counter))?;
+        let json = json!({"user_id": user.to_hex(), "room_id": id.to_hex(), "told": told});
+        Ok(Said::new(format!("done; {told} members are told"), json))
+    }
+
+    fn name_lobby(&self, name: &str) -> Result<Said, RelayError> {
+        let id = self.find_room(name)?;
+        let store = &*self.shared.stores.open_rooms;
+        if !self.stored(self.shared.rooms.name_lobby(store, &id))? {
+            return Err(refused("only a room of this relay can be the lobby: !makeroom NAME"));
+        }
         let name = name.strip_prefix('#').unwrap_or(name);
-        let text = format!("#{name} is closed; {} members are told", told.len());
-        Ok(Said::new(text, json!({"room_id": id.to_hex(), "told": told.len()})))
+        let text = format!("newcomers come into #{name} from now on");
+        Ok(Said::new(text, json!({"room_id": id.to_hex()})))
     }
 
     /// Takes `#ROOM` off the beginning of a text: the longest name of a room that fits.
@@ -355,7 +379,7 @@ impl Task<'_> {
                 let members = detail.map(|d| d.members).unwrap_or_default();
                 let connections: Vec<_> = members
                     .iter()
-                    .filter_map(|(device, _)| self.shared.mailboxes.connection(device))
+                    .flat_map(|(user, _)| self.shared.registry.connections(user))
                     .collect();
                 connections.iter().for_each(|c| c.push_announcement(signed.clone()));
                 connections.len()
@@ -365,28 +389,46 @@ impl Task<'_> {
         Ok(Said::new(text, json!({"seq": seq, "told": told})))
     }
 
-    fn kick(&self, name: &str) -> Result<Said, RelayError> {
-        let user = self.find_below(name)?;
-        let cut = self.cut(&user)?;
+    fn kick(&self, whom: &Whom) -> Result<Said, RelayError> {
+        if whom.room.is_some() {
+            return self.in_room(whom, |user, counter| Act::Kick { user, counter });
+        }
+        let user = self.find_below(&whom.user)?;
+        let cut = self.cut(&user);
         let text = if cut == 0 { "not connected" } else { "cut" };
         Ok(Said::new(text, json!({"user_id": user.to_hex(), "cut": cut})))
     }
 
-    fn ban(&self, name: &str) -> Result<Said, RelayError> {
-        let user = self.find_below(name)?;
+    fn ban(&self, whom: &Whom) -> Result<Said, RelayError> {
+        if whom.room.is_some() {
+            return self.in_room(whom, |user, counter| Act::Ban { user, counter });
+        }
+        let user = self.find_below(&whom.user)?;
         let store = &*self.shared.stores.privileges;
         let banned = self.shared.rights.set(store, &user, |rights| {
             rights.is_banned = true;
             rights.is_admin = false;
         });
         self.stored(banned)?;
-        let cut = self.cut(&user)?;
+        let cut = self.cut(&user);
+        // Who can't come any more holds no place in the relay's own rooms.
+        let mut out_of = 0;
+        for id in self.shared.rooms.of_relay_with(&user) {
+            let counter = self.shared.rooms.counter(&id, &user);
+            match self.act_in(&id, Act::Kick { user, counter }) {
+                Ok(_) => out_of += 1,
+                Err(error) => tracing::warn!(%error, "a banned user stays in a room"),
+            }
+        }
         let text = "banned; the name stays theirs, !unban lets them in again";
-        Ok(Said::new(text, json!({"user_id": user.to_hex(), "cut": cut})))
+        Ok(Said::new(text, json!({"user_id": user.to_hex(), "cut": cut, "out_of": out_of})))
     }
 
-    fn unban(&self, name: &str) -> Result<Said, RelayError> {
-        let user = self.find(name)?;
+    fn unban(&self, whom: &Whom) -> Result<Said, RelayError> {
+        if whom.room.is_some() {
+            return self.in_room(whom, |user, _| Act::Unban(user));
+        }
+        let user = self.find(&whom.user)?;
         let store = &*self.shared.stores.privileges;
         self.stored(self.shared.rights.set(store, &user, |rights| rights.is_banned = false))?;
         Ok(Said::new("not banned any more", json!({"user_id": user.to_hex()})))

@@ -155,9 +155,12 @@ fn an_open_room_keeps_its_events_and_the_newest_statement_of_each() {
         let rooms = &stores.open_rooms;
         let signed = |nick| User::new().first(nick).signed().clone();
         let (a, b, c) = (signed("a"), signed("b"), signed("c"));
-        assert_eq!((rooms.lobby(), rooms.load()), (Ok(None), Ok(vec![])));
-        rooms.begin_lobby(&ROOM, &a).unwrap();
-        assert_eq!(rooms.lobby(), Ok(Some(ROOM)));
+        assert_eq!((rooms.lobbies(), rooms.load()), (Ok(vec![]), Ok(vec![])));
+        rooms.append(&ROOM, 0, &a).unwrap();
+        rooms.set_lobbies(&[OTHER, ROOM]).unwrap();
+        assert_eq!(rooms.lobbies(), Ok(vec![OTHER, ROOM]));
+        rooms.set_lobbies(&[ROOM]).unwrap();
+        assert_eq!(rooms.lobbies(), Ok(vec![ROOM]));
         rooms.append(&ROOM, 1, &b).unwrap();
         rooms.append(&OTHER, 0, &c).unwrap();
         let statement = |n, signed: &Signed| StoredStatement { n, signed: signed.clone() };

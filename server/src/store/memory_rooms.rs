@@ -24,10 +24,11 @@ struct Tables {
     /// Registers that were set aside: entries they had, and what they came to.
     aside: BTreeMap<RegisterId, (usize, LogHash)>,
     rooms: BTreeMap<RoomId, StoredRoom>,
-    lobby: Option<RoomId>,
+    lobbies: Vec<RoomId>,
     announcements: BTreeMap<u64, StoredAnnouncement>,
     newest: u64,
     epoch: Epoch,
+    seen: BTreeMap<UserId, Timestamp>,
     removed: Vec<RoomId>,
     rights: BTreeMap<UserId, Rights>,
     invites: Vec<Invite>,
@@ -185,8 +186,13 @@ impl OpenRooms for MemoryRooms {
         Ok(lock(&self.0).rooms.values().cloned().collect())
     }
 
-    fn lobby(&self) -> Result<Option<RoomId>, StoreError> {
-        Ok(lock(&self.0).lobby)
+    fn lobbies(&self) -> Result<Vec<RoomId>, StoreError> {
+        Ok(lock(&self.0).lobbies.clone())
+    }
+
+    fn set_lobbies(&self, lobbies: &[RoomId]) -> Result<(), StoreError> {
+        lock(&self.0).lobbies = lobbies.to_vec();
+        Ok(())
     }
 
     fn append(&self, room: &RoomId, _seq: u64, event: &Signed) -> Result<(), StoreError> {
@@ -208,9 +214,12 @@ impl OpenRooms for MemoryRooms {
         Ok(())
     }
 
-    fn begin_lobby(&self, room: &RoomId, event: &Signed) -> Result<(), StoreError> {
-        OpenRooms::append(self, room, 0, event)?;
-        lock(&self.0).lobby = Some(*room);
+    fn seen(&self) -> Result<Vec<(UserId, Timestamp)>, StoreError> {
+        Ok(lock(&self.0).seen.iter().map(|(user, at)| (*user, *at)).collect())
+    }
+
+    fn set_seen(&self, seen: &[(UserId, Timestamp)]) -> Result<(), StoreError> {
+        lock(&self.0).seen.extend(seen.iter().copied());
         Ok(())
     }
 
@@ -229,6 +238,7 @@ impl OpenRooms for MemoryRooms {
 
     fn forget(&self, rooms: &[RoomId], user: &UserId) -> Result<(), StoreError> {
         let mut tables = lock(&self.0);
+        tables.seen.remove(user);
         for room in rooms {
             if let Some(room) = tables.rooms.get_mut(room) {
                 room.statements.retain(|(other, _)| other != user);

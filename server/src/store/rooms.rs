@@ -208,11 +208,17 @@ pub trait OpenRooms: Send + Sync {
     /// [`StoreError`].
     fn load(&self) -> Result<Vec<StoredRoom>, StoreError>;
 
-    /// Returns the Lobby, if it was made.
+    /// Returns the rooms that newcomers come into, in their order.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn lobby(&self) -> Result<Option<RoomId>, StoreError>;
+    fn lobbies(&self) -> Result<Vec<RoomId>, StoreError>;
+
+    /// Replaces them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn set_lobbies(&self, lobbies: &[RoomId]) -> Result<(), StoreError>;
 
     /// Appends an event; the first one of a room begins it.
     ///
@@ -231,11 +237,17 @@ pub trait OpenRooms: Send + Sync {
         now: Timestamp,
     ) -> Result<(), StoreError>;
 
-    /// Begins the Lobby with its first event.
+    /// Returns when users were last here.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn begin_lobby(&self, room: &RoomId, event: &Signed) -> Result<(), StoreError>;
+    fn seen(&self) -> Result<Vec<(UserId, Timestamp)>, StoreError>;
+
+    /// Notes when users were last here.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn set_seen(&self, seen: &[(UserId, Timestamp)]) -> Result<(), StoreError>;
 
     /// Replaces a user's statement.
     ///
@@ -248,7 +260,7 @@ pub trait OpenRooms: Send + Sync {
         statement: &StoredStatement,
     ) -> Result<(), StoreError>;
 
-    /// Forgets the statements of a user who is gone for good.
+    /// Forgets the statements of a user who is gone for good, and when they were here.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -254,8 +254,12 @@ impl OpenRooms for Mortal<dyn OpenRooms> {
         self.store.load()
     }
 
-    fn lobby(&self) -> Result<Option<RoomId>, StoreError> {
-        self.store.lobby()
+    fn lobbies(&self) -> Result<Vec<RoomId>, StoreError> {
+        self.store.lobbies()
+    }
+
+    fn set_lobbies(&self, lobbies: &[RoomId]) -> Result<(), StoreError> {
+        self.write(|store| store.set_lobbies(lobbies))
     }
 
     fn append(&self, room: &RoomId, seq: u64, event: &Signed) -> Result<(), StoreError> {
@@ -271,8 +275,12 @@ impl OpenRooms for Mortal<dyn OpenRooms> {
         self.write(|store| store.recover(room, events, now))
     }
 
-    fn begin_lobby(&self, room: &RoomId, event: &Signed) -> Result<(), StoreError> {
-        self.write(|store| store.begin_lobby(room, event))
+    fn seen(&self) -> Result<Vec<(UserId, Timestamp)>, StoreError> {
+        self.store.seen()
+    }
+
+    fn set_seen(&self, seen: &[(UserId, Timestamp)]) -> Result<(), StoreError> {
+        self.write(|store| store.set_seen(seen))
     }
 
     fn put_statement(

@@ -531,10 +531,8 @@ impl Engine {
         let (mut events, mut next): (Vec<RoomEvent>, _) = (Vec::new(), 0);
         while let Some(intent) = room.row.intents.get(next).cloned() {
             let place = Place::of(&intent.act);
-            // Removals go together, with one move behind them.
-            let waits = (is_full && place == Place::Behind)
-                || (after.is_move_due() && !events.is_empty() && place != Place::Removal);
-            // What stands behind a move counts for nothing.
+            let waits = is_full && place == Place::Behind;
+            // What stands behind a move counts for nothing; removals go together, with one behind them.
             let has_moved = matches!(events.last().map(RoomEvent::act), Some(Act::Move(_)));
             if events.len() >= most || waits || has_moved {
                 break;

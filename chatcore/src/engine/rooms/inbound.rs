@@ -342,13 +342,14 @@ impl Engine {
             None => self.invitation(tx, from, &update)?,
         };
         let Some(mut room) = room else { return Ok(()) };
+        let own = tx.profile()?.user();
         for signed in update.statements {
             // Only of themselves: nobody fills our roster with others.
             if let Ok(statement) = Statement::verify(signed)
                 && statement.device() == from
                 && room.row.standing == RoomStanding::Member
             {
-                room.take_statement(tx, &statement);
+                room.take_statement(tx, &statement, &own);
             }
         }
         let is_invited = room.state().is_some_and(|state| state.invited().contains_key(&from.user));

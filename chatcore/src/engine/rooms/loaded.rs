@@ -212,11 +212,20 @@ impl Room {
         self.saved_events = self.saved_events.min(shared);
     }
 
-    /// Takes a verified statement in; tells whether it is news.
-    pub(super) fn take_statement(&mut self, tx: &mut Tx<'_, '_>, statement: &Statement) -> bool {
+    /// Takes a verified statement in; tells whether it is news. Our own always finds a place.
+    pub(super) fn take_statement(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        statement: &Statement,
+        own: &UserId,
+    ) -> bool {
         let user = statement.user();
+        let is_known = self.statement_rows.contains_key(&user) || user == *own;
+        if !is_known && self.statement_rows.len() >= MAX_STATEMENTS {
+            self.forget_leaves(tx, own);
+        }
         let is_over = self.statement_rows.len() >= MAX_STATEMENTS;
-        if statement.room() != self.id() || (is_over && !self.statement_rows.contains_key(&user)) {
+        if statement.room() != self.id() || (is_over && !is_known) {
             return false;
         }
         if !self.statements.take(statement) {
@@ -230,6 +239,19 @@ impl Room {
             tx.delete_room_statement(&id, former);
         }
         true
+    }
+
+    /// Makes place for who joins: who has left is forgotten first.
+    fn forget_leaves(&mut self, tx: &mut Tx<'_, '_>, own: &UserId) {
+        let id = self.id();
+        let is_gone = |user: &UserId| self.statements.join_of(user).is_none() && user != own;
+        let gone: Vec<UserId> = self.statement_rows.keys().copied().filter(is_gone).collect();
+        for user in gone {
+            self.statements.forget(&user);
+            if let Some(row) = self.statement_rows.remove(&user) {
+                tx.delete_room_statement(&id, row);
+            }
+        }
     }
 
     /// Returns the id of the register in which a private room goes on.

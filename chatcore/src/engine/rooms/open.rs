@@ -131,13 +131,13 @@ impl Engine {
                 let is_read = self.page_read(tx, room, &page)?;
                 room.row.gone = false;
                 let cursor = room.row.statements_cursor;
+                let own = tx.profile()?.user();
                 for (n, signed) in statements {
                     room.row.statements_cursor = room.row.statements_cursor.max(n);
                     if let Ok(statement) = Statement::verify(signed) {
-                        room.take_statement(tx, &statement);
+                        room.take_statement(tx, &statement, &own);
                     }
                 }
-                let own = tx.profile()?.user();
                 room.row.own_counter = room.row.own_counter.max(room.statements.counter(&own));
                 Self::settle_standing(room, &own);
                 let is_news = has_events || room.row.statements_cursor != cursor;
@@ -230,7 +230,7 @@ impl Engine {
             Answer::Done => {
                 let Some(joined) = room.row.wanted else { return Ok(()) };
                 let statement = own_statement(tx, room, joined)?;
-                room.take_statement(tx, &statement);
+                room.take_statement(tx, &statement, &statement.user());
                 self.statement_stands(tx, room, joined)
             }
             Answer::Failure(Failure { code: ErrorCode::Conflict, limit, .. })
@@ -294,15 +294,17 @@ impl Engine {
         if code == ErrorCode::UnknownRoom && room.row.wanted == Some(Joined::No) {
             // Nobody is there to be told, and who wants to be out is out.
             let statement = own_statement(tx, room, Joined::No)?;
-            room.take_statement(tx, &statement);
+            room.take_statement(tx, &statement, &statement.user());
             return self.statement_stands(tx, room, Joined::No);
         }
         room.row.wanted = None;
         let is_asked_for = self.rooms.tickets.contains_key(&(id, STATEMENT));
         if !is_asked_for && code == ErrorCode::RoomFull {
+            // Others were faster. The next login names a lobby that has a place.
             tx.event(Event::LobbyFull);
+        } else {
+            self.settle_lobby(tx)?;
         }
-        self.settle_lobby(tx)?;
         self.finish_ticket(tx, id, STATEMENT, Err(RoomFailure::Refused(code)));
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::query::said_to_replace;
 use super::{RoomAsk, RoomFailure};
 use crate::ids::{DAY, LogId, MessageId, RegisterId, SECOND, UserId};
 use crate::keys::Signed;
-use crate::membership::{Act, Event as RoomEvent, MANY_EVENTS, Role, RoomKind, RoomState};
+use crate::membership::{Act, Event as RoomEvent, Joined, MANY_EVENTS, Role, RoomKind, RoomState};
 use crate::room::RegisterSecret;
 use crate::store::rows::{RoomStanding, Unsent};
 use crate::wire::content::LogPoint;
@@ -301,6 +301,13 @@ impl Engine {
             if let Act::Move(register) = event.act() {
                 room.take_prepared(*register);
             }
+            if let Act::Retire(users) = event.act()
+                && was == RoomStanding::Member
+                && users.iter().any(|(user, _)| *user == own)
+            {
+                // We did not come for long, and here we are.
+                let _counts = room.want(Joined::Yes);
+            }
             if room.row.attempt.contains(event.signed()) {
                 self.confirmed(tx, room, event);
             } else if was == RoomStanding::Member && event.actor().user() != Some(own) {
@@ -320,7 +327,11 @@ impl Engine {
 
     fn tell_news(&self, tx: &mut Tx<'_, '_>, room: &Room, event: &RoomEvent) {
         // Nobody needs to hear of housekeeping.
-        if !matches!(event.act(), Act::Checkpoint(_) | Act::Move(_) | Act::Create(_)) {
+        let is_housekeeping = matches!(
+            event.act(),
+            Act::Checkpoint(_) | Act::Move(_) | Act::Create(_) | Act::Retire(_)
+        );
+        if !is_housekeeping {
             tx.event(Event::RoomNews { room: room.reference(), event: Box::new(event.clone()) });
         }
     }

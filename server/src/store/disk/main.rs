@@ -243,7 +243,8 @@ impl Moment {
             copy_table(&self.0, &tx, rooms::EVENTS)?;
             copy_table(&self.0, &tx, rooms::STATEMENTS)?;
             copy_table(&self.0, &tx, rooms::HEALED)?;
-            copy_table(&self.0, &tx, rooms::LOBBY)?;
+            copy_table(&self.0, &tx, rooms::SEEN)?;
+            copy_table(&self.0, &tx, rooms::LOBBIES)?;
             copy_table(&self.0, &tx, rooms::SAID)?;
             copy_table(&self.0, &tx, rooms::NUMBERS)?;
             copy_table(&self.0, &tx, rooms::REMOVED)?;

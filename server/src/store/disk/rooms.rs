@@ -19,12 +19,14 @@ pub(super) const EVENTS: TableDefinition<&[u8; 40], &[u8]> = TableDefinition::ne
 /// room ‖ user → number ‖ statement.
 pub(super) const STATEMENTS: TableDefinition<&[u8; 64], &[u8]> =
     TableDefinition::new("room_statements");
+/// user → when they were last here.
+pub(super) const SEEN: TableDefinition<&[u8; 32], u64> = TableDefinition::new("seen_users");
 /// room → when it was last given events back.
 pub(super) const HEALED: TableDefinition<&[u8; 32], u64> = TableDefinition::new("healed_rooms");
 /// Open rooms that were deleted.
 pub(super) const REMOVED: TableDefinition<&[u8; 32], ()> = TableDefinition::new("removed_rooms");
-/// "lobby" → room.
-pub(super) const LOBBY: TableDefinition<&str, &[u8; 32]> = TableDefinition::new("lobby");
+/// place → room that newcomers come into.
+pub(super) const LOBBIES: TableDefinition<u64, &[u8; 32]> = TableDefinition::new("lobbies");
 /// seq → time ‖ room or zeros ‖ announcement.
 pub(super) const SAID: TableDefinition<u64, &[u8]> = TableDefinition::new("announcements");
 /// "newest" → highest number given.
@@ -36,7 +38,6 @@ pub(super) const INVITES: TableDefinition<&[u8; 16], &[u8; 12]> = TableDefinitio
 /// number → time ‖ user or zeros ‖ act.
 pub(super) const AUDIT: TableDefinition<u64, &[u8]> = TableDefinition::new("audit");
 
-const LOBBY_KEY: &str = "lobby";
 const NEWEST: &str = "newest_announcement";
 const SAID_HEAD: usize = 8 + 32;
 const NO_LIMIT: u32 = u32::MAX;
@@ -46,8 +47,9 @@ pub(super) fn prepare(tx: &WriteTransaction) -> Result<(), redb::Error> {
     tx.open_table(EVENTS)?;
     tx.open_table(STATEMENTS)?;
     tx.open_table(HEALED)?;
+    tx.open_table(SEEN)?;
     tx.open_table(REMOVED)?;
-    tx.open_table(LOBBY)?;
+    tx.open_table(LOBBIES)?;
     tx.open_table(SAID)?;
     tx.open_table(NUMBERS)?;
     tx.open_table(RIGHTS)?;
@@ -110,10 +112,22 @@ impl OpenRooms for Arc<MainDb> {
         })
     }
 
-    fn lobby(&self) -> Result<Option<RoomId>, StoreError> {
+    fn lobbies(&self) -> Result<Vec<RoomId>, StoreError> {
         self.read_with(|tx| {
-            let row = tx.open_table(LOBBY)?.get(LOBBY_KEY)?;
-            Ok(row.map(|v| RoomId::from_bytes(*v.value())))
+            let table = tx.open_table(LOBBIES)?;
+            table.iter()?.map(|row| Ok(RoomId::from_bytes(*row?.1.value()))).collect()
+        })
+    }
+
+    fn set_lobbies(&self, lobbies: &[RoomId]) -> Result<(), StoreError> {
+        let lobbies = lobbies.to_vec();
+        self.write(move |tx| {
+            let mut table = tx.open_table(LOBBIES)?;
+            table.retain(|_, _| false)?;
+            for (place, room) in (0..).zip(&lobbies) {
+                table.insert(place, room.as_bytes())?;
+            }
+            Ok(())
         })
     }
 
@@ -144,11 +158,24 @@ impl OpenRooms for Arc<MainDb> {
         })
     }
 
-    fn begin_lobby(&self, room: &RoomId, event: &Signed) -> Result<(), StoreError> {
-        let (id, event) = (*room.as_bytes(), encode_signed(event));
+    fn seen(&self) -> Result<Vec<(UserId, Timestamp)>, StoreError> {
+        self.read_with(|tx| {
+            let mut all = Vec::new();
+            for row in tx.open_table(SEEN)?.iter()? {
+                let (user, at) = row?;
+                all.push((UserId::from_bytes(*user.value()), Timestamp(at.value())));
+            }
+            Ok(all)
+        })
+    }
+
+    fn set_seen(&self, seen: &[(UserId, Timestamp)]) -> Result<(), StoreError> {
+        let seen = seen.to_vec();
         self.write(move |tx| {
-            tx.open_table(EVENTS)?.insert(&key40(&id, 0), event.as_slice())?;
-            tx.open_table(LOBBY)?.insert(LOBBY_KEY, &id)?;
+            let mut table = tx.open_table(SEEN)?;
+            for (user, at) in seen {
+                table.insert(user.as_bytes(), at.0)?;
+            }
             Ok(())
         })
     }
@@ -171,11 +198,13 @@ impl OpenRooms for Arc<MainDb> {
     fn forget(&self, rooms: &[RoomId], user: &UserId) -> Result<(), StoreError> {
         let keys: Vec<_> =
             rooms.iter().map(|room| key64(room.as_bytes(), user.as_bytes())).collect();
+        let user = *user.as_bytes();
         self.write(move |tx| {
             let mut table = tx.open_table(STATEMENTS)?;
             for key in &keys {
                 table.remove(key)?;
             }
+            tx.open_table(SEEN)?.remove(&user)?;
             Ok(())
         })
     }
