@@ -411,6 +411,10 @@ impl CommandError {
                 ExitCode::Other,
                 "members bring back what it lost; repeat the command in some hours",
             ),
+            ErrorCode::DiskFull => (
+                ExitCode::Limit,
+                "whoever runs the relay has to make room; what waits is sent then by itself",
+            ),
             ErrorCode::Conflict => (ExitCode::Other, "repeat the command"),
             ErrorCode::Forbidden => (ExitCode::Refused, "you may not do that there"),
             _ => (ExitCode::Refused, "ask whoever runs the relay"),

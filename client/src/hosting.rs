@@ -72,6 +72,14 @@ pub(crate) struct Hosting {
 }
 
 impl Hosting {
+    /// Returns when it ends without being told to, and why; for ever pending once it was told.
+    pub(crate) async fn ended(&mut self) -> Option<RelayError> {
+        match (&mut self.serving).await {
+            Ok(served) => served.err(),
+            Err(error) => Some(RelayError::System(error.into())),
+        }
+    }
+
     /// Stops it; nothing that it accepted is lost.
     ///
     /// # Errors

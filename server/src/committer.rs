@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use crate::lock::lock;
 use crate::registry::Ticket;
-use crate::store::{Arrival, Body, MailboxBatch, Queued};
+use crate::store::{Arrival, Body, MailboxBatch, Queued, StoreError};
 
 /// Time an envelope waits for others, and for its ack.
 const BATCH_TIME: Duration = Duration::from_millis(2);
 /// Time a deletion alone waits: an ack has no answer, nobody waits for it.
 const REMOVAL_TIME: Duration = Duration::from_millis(100);
+/// Time until deletions alone are tried again that failed.
+const FAILED_REMOVAL_TIME: Duration = Duration::from_secs(5);
 /// Envelopes after which a batch does not wait any longer.
 const BATCH_SIZE: usize = 8_192;
 
@@ -57,6 +59,8 @@ pub(crate) struct Queue {
     /// Senders who wait for an envelope that is being committed.
     late: Vec<Arc<Ticket>>,
     is_stopping: bool,
+    /// After a failure: when deletions alone are tried again.
+    removals_wait: Option<Instant>,
 }
 
 /// A batch on its way, with those who wait for it.
@@ -121,6 +125,7 @@ impl Queue {
         }
         self.live = 0;
         self.since = None;
+        self.removals_wait = None;
         self.committing =
             Arc::new(MailboxBatch { appended, removed: std::mem::take(&mut self.removed) });
         Batch { changes: Arc::clone(&self.committing), tickets }
@@ -139,6 +144,7 @@ impl Committer {
             committing: Arc::default(),
             late: Vec::new(),
             is_stopping: false,
+            removals_wait: None,
         };
         Self { queue: Mutex::new(queue), work: Condvar::new() }
     }
@@ -207,14 +213,17 @@ impl Committer {
                     return Some(queue.take());
                 }
                 queue = self.wait(queue, due - now);
+            } else if queue.is_stopping
+                && (queue.removed.is_empty() || queue.removals_wait.is_some())
+            {
+                return None;
             } else if !queue.removed.is_empty() {
                 let due = *removal_since.get_or_insert(now) + REMOVAL_TIME;
+                let due = queue.removals_wait.map_or(due, |at| at.max(due));
                 if now >= due || queue.is_stopping {
                     return Some(queue.take());
                 }
                 queue = self.wait(queue, due - now);
-            } else if queue.is_stopping {
-                return None;
             } else {
                 let woken = self.work.wait(queue);
                 queue = woken.unwrap_or_else(PoisonError::into_inner);
@@ -228,20 +237,20 @@ impl Committer {
     }
 
     /// Answers those who wait for a batch that is durable, or failed.
-    pub(crate) fn finish(&self, batch: Batch, is_stored: bool) {
+    pub(crate) fn finish(&self, batch: Batch, stored: Result<(), StoreError>) {
         let mut queue = self.lock();
         queue.committing = Arc::default();
         let late = std::mem::take(&mut queue.late);
-        if !is_stored {
-            // What was acked goes with the next batch.
+        if stored.is_err() {
+            // What was acked goes with a later batch; at the end it comes again after the start.
             queue.removed.extend_from_slice(&batch.changes.removed);
+            queue.removals_wait = Some(Instant::now() + FAILED_REMOVAL_TIME);
         }
         drop(queue);
         for ticket in batch.tickets.iter().chain(&late) {
-            if is_stored {
-                ticket.settle();
-            } else {
-                ticket.fail();
+            match stored {
+                Ok(()) => ticket.settle(),
+                Err(error) => ticket.fail(error),
             }
         }
     }

@@ -5,6 +5,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use chatcore::invite::InviteLink;
 use chatcore::wire::relay::AnswerForm;
@@ -87,7 +88,10 @@ fn run(flags: Flags) -> Result<(), RelayError> {
                 .max_blocking_threads(BLOCKING_THREADS)
                 .build()
                 .map_err(RelayError::System)?;
-            runtime.block_on(serve(settings))
+            let served = runtime.block_on(serve(settings));
+            // A disk that does not answer keeps nobody.
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            served
         }
         Some(Command::Backup { dir }) => back_up(&settings.data_folder(home_data())?, &dir),
         #[cfg(unix)]

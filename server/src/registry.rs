@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use chatcore::ids::{DeliveryTag, DeviceAddress, RoomId, UserId};
 use chatcore::keys::Signed;
 use chatcore::wire::relay::{Answer, CloseReason, ErrorCode, RequestId, RoomPresence};
 use tokio::sync::Notify;
 
+use crate::handler::internal;
 use crate::lock::lock;
 use crate::server::Shared;
 use crate::store::{Body, StoreError};
@@ -288,7 +289,7 @@ impl Drop for Seat {
 #[derive(Debug)]
 pub(crate) struct Ticket {
     left: AtomicUsize,
-    has_failed: AtomicBool,
+    failure: OnceLock<StoreError>,
     results: Mutex<Vec<Result<(), ErrorCode>>>,
     sender: Arc<PeerHandle>,
 }
@@ -298,7 +299,7 @@ impl Ticket {
     pub(crate) fn new(sender: Arc<PeerHandle>) -> Arc<Self> {
         Arc::new(Self {
             left: AtomicUsize::new(1),
-            has_failed: AtomicBool::new(false),
+            failure: OnceLock::new(),
             results: Mutex::new(Vec::new()),
             sender,
         })
@@ -317,8 +318,8 @@ impl Ticket {
     }
 
     /// Notes that an envelope could not be stored.
-    pub(crate) fn fail(&self) {
-        self.has_failed.store(true, Ordering::Release);
+    pub(crate) fn fail(&self, error: StoreError) {
+        let _first = self.failure.set(error);
         self.settle();
     }
 
@@ -334,8 +335,8 @@ impl Ticket {
 
     /// Returns the answer of a settled ticket.
     pub(crate) fn answer(&self) -> Answer {
-        if self.has_failed.load(Ordering::Acquire) {
-            return Answer::Failure(ErrorCode::Internal.into());
+        if let Some(error) = self.failure.get() {
+            return Answer::Failure(internal(*error));
         }
         Answer::SendResults(std::mem::take(&mut *lock(&self.results)))
     }

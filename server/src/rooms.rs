@@ -63,6 +63,9 @@ pub(crate) struct RoomDetail {
 }
 
 fn internal(error: StoreError) -> ErrorCode {
+    if error == StoreError::NoSpace {
+        return ErrorCode::DiskFull;
+    }
     tracing::error!(%error, "a room could not be stored");
     ErrorCode::Internal
 }

@@ -34,7 +34,10 @@ use crate::registry::Registry;
 use crate::rights::RightsTable;
 use crate::rooms::Rooms;
 use crate::seen::{Seen, retire_members};
-use crate::store::{Epoch, MailboxBatch, Queued, Recovering, StoreError, Stores};
+use crate::store::{
+    Epoch, FreeSpace, Health, MailboxBatch, Queued, Recovering, Reopen, StoreError, Stores,
+    disk_of, guard,
+};
 use crate::turns::Turns;
 
 /// Time between sweeps of what is over its time.
@@ -55,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stores: Arc<Stores>,
+    pub(crate) health: Arc<Health>,
     pub(crate) mailboxes: Arc<Mailboxes>,
     pub(crate) registry: Registry,
     pub(crate) stopping: watch::Sender<bool>,
@@ -141,12 +145,6 @@ impl Shared {
         }
     }
 
-    /// Tells whether there is disk for what is not of need; mailboxes go on with what is left.
-    pub(crate) fn has_disk(&self) -> bool {
-        let Some(folder) = self.folder_on_disk() else { return true };
-        fs4::available_space(folder).is_ok_and(|free| free >= crate::store::KEPT_FREE)
-    }
-
     /// Returns an invite link with a token; `None` before the relay listens.
     pub(crate) fn link(&self, token: Option<InviteToken>) -> Option<InviteLink> {
         let (host, port) = self.address.get().cloned()?;
@@ -205,8 +203,15 @@ impl Relay {
                 (Some(lock), identity, stores)
             }
         };
-        let stores = wrap(stores);
         let folder = config.storage.folder();
+        let (free, reopen): (FreeSpace, Reopen) = match &config.storage {
+            Storage::Memory => (Box::new(|| None), Box::new(|| Err(StoreError::Failed))),
+            Storage::Folder(folder) => {
+                let of = folder.clone();
+                (disk_of(folder), Box::new(move || Stores::open(&of)))
+            }
+        };
+        let (stores, health) = guard(wrap(stores), folder, free, reopen);
         let stored = queued(&stores).map_err(|e| store_error(folder, e))?;
         let now = clock.now();
         let rooms = Rooms::open(&*stores.open_rooms, &identity.keys, now, limits.members)
@@ -220,6 +225,7 @@ impl Relay {
             registration: config.registration,
             clock,
             stores: Arc::new(stores),
+            health,
             mailboxes: Arc::new(mailboxes),
             registry: Registry::default(),
             stopping: watch::Sender::new(false),
@@ -298,6 +304,7 @@ impl Relay {
             let has_room = connections.len() < self.shared.limits.connections as usize;
             tokio::select! {
                 () = &mut shutdown => break,
+                () = self.shared.health.failed() => break,
                 () = self.shared.quit.notified() => break,
                 () = &mut control => {}
                 accepted = listener.accept(), if has_room => match accepted {
@@ -316,7 +323,12 @@ impl Relay {
             }
         }
         drop(listener);
+        let (health, folder) = (Arc::clone(&self.shared.health), self.shared.folder().to_owned());
         self.stop(connections).await;
+        // Also what failed only at the end.
+        if health.has_failed() {
+            return Err(RelayError::Store { folder, source: StoreError::Failed });
+        }
         Ok(())
     }
 
@@ -364,24 +376,32 @@ impl Relay {
         tokio::task::spawn_blocking(move || work(&shared));
     }
 
+    /// Ends what is under way; takes no longer than the time for it, whatever the disk does.
     async fn stop(mut self, mut connections: JoinSet<()>) {
+        let until = tokio::time::Instant::now() + self.shared.limits.drain_time;
         self.shared.stopping.send_replace(true);
         self.shared.registry.close_all();
-        let drained = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.shared.limits.drain_time, drained).await.is_err() {
-            tracing::warn!("connections did not end in time and were cut");
+        if !self.shared.health.has_failed() {
+            let drained = async { while connections.join_next().await.is_some() {} };
+            let some_of_it =
+                tokio::time::Instant::now() + self.shared.limits.drain_time.mul_f32(0.7);
+            if tokio::time::timeout_at(some_of_it, drained).await.is_err() {
+                tracing::warn!("connections did not end in time and were cut");
+            }
         }
         connections.shutdown().await;
         // Blocking jobs of cut connections hold the stores a moment longer. The committer holds
         // its own references.
-        while Arc::strong_count(&self.shared) > 1 {
+        while Arc::strong_count(&self.shared) > 1 && tokio::time::Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let work = move || {
+        let work = tokio::task::spawn_blocking(move || {
             let _ = self.shared.stores.blobs.checkpoint();
             self.stop_committer();
-        };
-        let _ = tokio::task::spawn_blocking(work).await;
+        });
+        if tokio::time::timeout_at(until, work).await.is_err() {
+            tracing::warn!("the disk does not answer: the relay ends without waiting for it");
+        }
     }
 
     fn stop_committer(&mut self) {
@@ -447,7 +467,7 @@ fn spawn_committer(shared: &Shared) -> io::Result<JoinHandle<()>> {
             if result.is_err() {
                 mailboxes.discard(&batch);
             }
-            committer.finish(batch, result.is_ok());
+            committer.finish(batch, result);
         }
     };
     let thread = std::thread::Builder::new().name("committer".to_owned());

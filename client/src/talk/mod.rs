@@ -58,6 +58,7 @@ use flight::Flight;
 use line::{Asked, Line, MAX_TYPED};
 use question::Question;
 use screen::{Bottom, Screen};
+use server::RelayError;
 use settings::Settings;
 pub(crate) use start::run;
 use start::{Started, kept_settings};
@@ -179,6 +180,14 @@ async fn talk(context: Context, started: Started) -> Result<(), CommandError> {
     result.and(left)
 }
 
+/// Returns when a relay in this process ends by itself.
+async fn ended(hosting: &mut Option<Hosting>) -> Option<RelayError> {
+    match hosting {
+        Some(hosting) => hosting.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Talk {
     async fn serve(
         &mut self,
@@ -220,12 +229,24 @@ impl Talk {
                 }
                 Some(happened) = happenings.recv() => self.take(happened).await?,
                 Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
+                ended = ended(&mut self.hosting) => self.hosting_ended(ended)?,
                 () = &mut stop => self.mood = Mood::Leaves,
             }
         }
         // Others are answered by what still comes.
         tokio::spawn(self.session.teller().tell_all(Notices::Own(events)));
         Ok(())
+    }
+
+    /// The relay in this process is gone; the person stays.
+    fn hosting_ended(&mut self, error: Option<RelayError>) -> Result<(), CommandError> {
+        self.hosting = None;
+        let why = error.map_or_else(|| "it was told to".to_owned(), |error| error.to_string());
+        let words = format!(
+            "WARNING: your relay has stopped ({why}). Nobody reaches it until you start chat again; \
+             what you write is kept and sent then."
+        );
+        self.say(&self.context.output.paint().warning(&words))
     }
 
     /// Says where the person is, and what was missed.

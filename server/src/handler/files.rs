@@ -59,7 +59,6 @@ pub(super) fn put(
     }
     match shared.stores.blobs.put(blob, index, chunk).map_err(internal)? {
         ChunkOutcome::Stored | ChunkOutcome::Same => Ok(Answer::Done),
-        ChunkOutcome::DiskFull => Err(ErrorCode::StorageQuota.into()),
         ChunkOutcome::Differs => Err(ErrorCode::ChunkExists.into()),
         ChunkOutcome::Unknown => Err(ErrorCode::UnknownBlob.into()),
     }

@@ -43,8 +43,7 @@ pub(super) fn look_up_and_send(
             Ok(true) => shared.mailboxes.ensure(&envelope.to),
             Ok(false) => {}
             Err(error) => {
-                tracing::error!(%error, "a recipient could not be looked up");
-                ticket.fail();
+                ticket.fail(error);
                 return;
             }
         }

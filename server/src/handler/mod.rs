@@ -8,7 +8,7 @@ mod rooms;
 
 use std::sync::Arc;
 
-use chatcore::ids::DeviceAddress;
+use chatcore::ids::{DeviceAddress, SECOND};
 use chatcore::wire::envelope::Envelope;
 use chatcore::wire::limits::{MAX_RECORD, MAX_RECORDS};
 use chatcore::wire::relay::{Answer, ErrorCode, Failure, Request, RequestId};
@@ -19,6 +19,9 @@ use crate::store::StoreError;
 
 pub(crate) use directory::{login, register};
 pub(crate) use mailbox::{read_bodies, send};
+
+/// Milliseconds after which something is worth another try when the disk is full.
+const NO_DISK_RETRY: u64 = 60 * SECOND;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +98,12 @@ pub(crate) fn run_lane(
                 }
             }
             LaneItem::Request(id, request) => {
-                let answer = dispatch(shared, caller, request).unwrap_or_else(Answer::Failure);
+                let answer = dispatch(shared, caller, request);
+                if shared.health.has_failed() {
+                    // The relay ends; what it would say now may not be so.
+                    return;
+                }
+                let answer = answer.unwrap_or_else(|failure| Answer::Failure(later(failure)));
                 handle.complete(Completion::Answer(id, answer));
             }
         }
@@ -153,7 +161,24 @@ fn dispatch(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Result<A
     }
 }
 
-fn internal(error: StoreError) -> Failure {
-    tracing::error!(%error, "a request failed in the store");
-    ErrorCode::Internal.into()
+/// Says when to try again, if that is all there is to do.
+const fn later(failure: Failure) -> Failure {
+    match failure.code {
+        ErrorCode::DiskFull => Failure { retry_after_ms: NO_DISK_RETRY, ..failure },
+        _ => failure,
+    }
+}
+
+pub(crate) fn internal(error: StoreError) -> Failure {
+    match error {
+        // Said once by the store.
+        StoreError::NoSpace => {
+            let retry_after_ms = NO_DISK_RETRY;
+            Failure { code: ErrorCode::DiskFull, limit: 0, retry_after_ms }
+        }
+        error => {
+            tracing::error!(%error, "a request failed in the store");
+            ErrorCode::Internal.into()
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chatcore::ids::{LogId, RegisterId, RoomId, SECOND};
+use chatcore::ids::{LogId, RegisterId, RoomId};
 use chatcore::keys::{Signed, SigningPublicKey, verify_append};
 use chatcore::membership::{Event, LogHead, Statement};
 use chatcore::wire::directory::decode_signed;
@@ -16,8 +16,6 @@ use crate::rooms::verify_of;
 use crate::server::Shared;
 use crate::store::{Appended, RegisterPage};
 
-/// Milliseconds after which another entry is worth a try when the disk is nearly full.
-const NO_DISK_RETRY: u64 = 60 * SECOND;
 /// Most bytes of entries in one answer.
 const MAX_READ: usize = 512 << 10;
 
@@ -101,10 +99,6 @@ pub(super) fn recover(
         let retry_after_ms = shared.register_appends.retry_after_ms();
         return Err(Failure { code: ErrorCode::RateLimited, limit: 0, retry_after_ms });
     }
-    if !shared.has_disk() {
-        let retry_after_ms = NO_DISK_RETRY;
-        return Err(Failure { code: ErrorCode::RateLimited, limit: 0, retry_after_ms });
-    }
     let relay = shared.identity.keys.public();
     let head = LogHead::verify(head, &relay).map_err(|_| ErrorCode::Forbidden)?;
     let end = (head.length, head.hash);
@@ -171,10 +165,6 @@ pub(super) fn append_register(
     let user = caller.address.user;
     if shared.register_appends.take(user, 1, now) == 0 {
         let retry_after_ms = shared.register_appends.retry_after_ms();
-        return Err(Failure { code: ErrorCode::RateLimited, limit: 0, retry_after_ms });
-    }
-    if !shared.has_disk() {
-        let retry_after_ms = NO_DISK_RETRY;
         return Err(Failure { code: ErrorCode::RateLimited, limit: 0, retry_after_ms });
     }
     let register =

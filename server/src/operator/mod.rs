@@ -500,13 +500,24 @@ impl Task<'_> {
         let rooms = shared.rooms.ids().len();
         let banned = shared.rights.count(|rights| rights.is_banned);
         let admins = shared.rights.count(|rights| rights.is_admin);
+        let (disk, free, refused) = match shared.health.space() {
+            None => (String::new(), None, Vec::new()),
+            Some((free, refused)) => {
+                let state = match refused.as_slice() {
+                    [] => String::new(),
+                    refused => format!("; make room, these are refused: {}", refused.join(", ")),
+                };
+                (format!("\nfree disk {} MiB{state}", free >> 20), Some(free), refused)
+            }
+        };
         let text = format!(
             "users {users} (connected {connected}, admins {admins}, banned {banned})\n\
-             open rooms {rooms}\nenvelopes waiting {queued} ({bytes} bytes)"
+             open rooms {rooms}\nenvelopes waiting {queued} ({bytes} bytes){disk}"
         );
         let json = json!({
             "users": users, "connected": connected, "admins": admins, "banned": banned,
             "open_rooms": rooms, "queued": queued, "queued_bytes": bytes,
+            "free_bytes": free, "refused": refused,
         });
         Ok(Said::new(text, json))
     }

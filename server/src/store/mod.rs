@@ -19,11 +19,13 @@ mod conformance;
 #[cfg(test)]
 mod conformance_rooms;
 mod disk;
+mod guard;
 mod memory;
 mod memory_rooms;
 mod rooms;
 mod rules;
 
+pub(crate) use guard::{FreeSpace, Health, Reopen, disk_of, guard};
 pub use rooms::{
     Announcements, Appended, AuditLine, Epoch, Invite, OpenRooms, Privileges, Recovering,
     RegisterPage, RegisterQuota, Registers, Rights, StoredAnnouncement, StoredRoom,
@@ -54,6 +56,9 @@ pub enum StoreError {
          backup with: chat-server restore DIR"
     )]
     Damaged,
+    /// The disk is full, or nearly so: nothing was stored, and it goes on once there is space.
+    #[error("the disk is full; make room where the relay stores")]
+    NoSpace,
     /// Reading or writing failed. What was being written may or may not be stored.
     #[error("the store can't be read or written; check free space and permissions")]
     Failed,
@@ -136,10 +141,6 @@ pub trait Directory: Send + Sync {
         now: Timestamp,
     ) -> Result<Put, StoreError>;
 }
-
-/// Bytes of disk that files and registers leave free: a database that finds no room does not go on
-/// until it is opened anew.
-pub(crate) const KEPT_FREE: u64 = 256 << 20;
 
 /// Milliseconds a nickname that was given up stays reserved for its former owner.
 pub const NICKNAME_RESERVATION: u64 = 30 * chatcore::ids::DAY;
@@ -341,8 +342,6 @@ pub enum CreateOutcome {
 /// What became of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChunkOutcome {
-    /// The disk is nearly full: what is left is for envelopes and records.
-    DiskFull,
     /// It is stored.
     Stored,
     /// It was stored with these bytes.

@@ -261,13 +261,17 @@ impl Engine {
     /// The relay refused to order what we did: later, if it only waits for what it lost.
     pub(super) fn not_ordered(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room, failure: Failure) {
         let sync = self.rooms.sync(&room.id());
-        let is_for_later = matches!(failure.code, ErrorCode::Recovering | ErrorCode::RateLimited);
+        let is_for_later = matches!(
+            failure.code,
+            ErrorCode::Recovering | ErrorCode::RateLimited | ErrorCode::DiskFull
+        );
         if is_for_later && failure.retry_after_ms > 0 {
             sync.acts_at = Some(tx.now.plus(failure.retry_after_ms.min(MAX_RETRY)));
             if failure.retry_after_ms > PATIENCE {
                 // Nobody is kept waiting for hours; the acts stay, and are done then.
                 let because = match failure.code {
                     ErrorCode::Recovering => RoomFailure::Waits,
+                    ErrorCode::DiskFull => RoomFailure::Refused(ErrorCode::DiskFull),
                     _ => RoomFailure::Filled,
                 };
                 self.release_tickets(tx, room, because);

@@ -94,4 +94,6 @@ error_codes! {
     RoomQuota = "you have as many rooms as the relay allows",
     /// The relay was set back to a backup and waits for what it lost.
     Recovering = "the relay was set back to a backup and waits for what it lost",
+    /// The relay has no space to store anything for now.
+    DiskFull = "the relay's disk is full",
 }

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -41,6 +42,8 @@ type Job = Box<dyn FnOnce(&WriteTransaction) -> Result<(), redb::Error> + Send>;
 pub(super) struct MainDb {
     db: Database,
     group: Group<Job>,
+    /// A write found no space; the engine says no more than that since.
+    is_full: AtomicBool,
 }
 
 impl MainDb {
@@ -56,7 +59,7 @@ impl MainDb {
             Ok(Err(error)) => return Err(refusal(&error)),
             Err(_) => return Err(StoreError::Damaged),
         };
-        let main = Self { db, group: Group::new() };
+        let main = Self { db, group: Group::new(), is_full: AtomicBool::new(false) };
         match main.schema() {
             Ok(Some(found)) if found > SCHEMA => Err(StoreError::Newer { found, known: SCHEMA }),
             Ok(Some(SCHEMA)) => Ok(main),
@@ -110,7 +113,7 @@ impl MainDb {
             *lock(&result) = Some(job(tx)?);
             Ok(())
         });
-        self.group.run(job, |jobs| self.commit_all(jobs).map_err(|e| failed(&e)))?;
+        self.group.run(job, |jobs| self.commit_all(jobs).map_err(|e| self.failed(&e)))?;
         let result = lock(&slot).take();
         result.ok_or(StoreError::Failed)
     }
@@ -128,7 +131,18 @@ impl MainDb {
         read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
         let run = || read(&self.db.begin_read()?);
-        run().map_err(|e: redb::Error| failed(&e))
+        run().map_err(|e: redb::Error| self.failed(&e))
+    }
+
+    fn failed(&self, error: &redb::Error) -> StoreError {
+        if matches!(error, redb::Error::PreviousIo) && self.is_full.load(Ordering::Acquire) {
+            return StoreError::NoSpace;
+        }
+        let class = failed(error);
+        if class == StoreError::NoSpace {
+            self.is_full.store(true, Ordering::Release);
+        }
+        class
     }
 
     /// Applies a nickname change; tells whether the new one is the user's now.

@@ -11,6 +11,7 @@ mod rooms;
 mod seal;
 mod snapshot;
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -82,10 +83,28 @@ impl Retention for DiskRetention {
     }
 }
 
-/// Logs what the engine says and keeps only the class for callers.
-fn failed(error: &dyn std::error::Error) -> StoreError {
+/// Keeps only the class of what the engine says; what is not for want of space is logged.
+fn failed(error: &(dyn std::error::Error + 'static)) -> StoreError {
+    if is_no_space(error) {
+        return StoreError::NoSpace;
+    }
     tracing::error!(%error, "the store failed");
     StoreError::Failed
+}
+
+fn is_no_space(error: &(dyn std::error::Error + 'static)) -> bool {
+    let is_full = |kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    if let Some(error) = error.downcast_ref::<std::io::Error>() {
+        return is_full(error.kind());
+    }
+    if let Some(redb::Error::Io(error)) = error.downcast_ref() {
+        return is_full(error.kind());
+    }
+    match error.downcast_ref::<sled::Error>() {
+        // sled keeps the kind only.
+        Some(sled::Error::Io(error)) => is_full(error.kind()),
+        _ => error.source().is_some_and(is_no_space),
+    }
 }
 
 /// Writes another schema version into one engine of a closed store.

@@ -5,7 +5,7 @@
 //! while it is open. After a crash there is none, and sled's own recovery decides.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use chatcore::crypto::kdf::sha256;
@@ -15,6 +15,8 @@ use super::failed;
 
 /// Bytes at each end of the log that are compared.
 const ENDS: u64 = 64 << 10;
+/// Bytes of a note.
+const NOTE_LEN: usize = 8 + 32 + 32;
 
 /// Writes the note when dropped: to be dropped after sled's own handles.
 #[derive(Debug)]
@@ -26,9 +28,14 @@ impl Seal {
     /// Compares the note with the files, if there is one; changes nothing.
     pub(super) fn check(folder: &Path) -> Result<(), StoreError> {
         let noted = match fs::read(note_path(folder)) {
-            Ok(noted) => noted,
+            Ok(noted) if noted.len() == NOTE_LEN => noted,
+            // Cut short when the disk was full, or by a program that died: as good as none.
+            Ok(_) => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(failed(&e)),
+            Err(error) => {
+                tracing::warn!(%error, "the note on the key store can't be read");
+                return Ok(());
+            }
         };
         let found = File::open(folder.join("db")).and_then(|mut log| describe(folder, &mut log));
         if found.is_ok_and(|found| found == noted) { Ok(()) } else { Err(StoreError::Damaged) }
@@ -55,7 +62,17 @@ impl Seal {
         log.lock()?;
         log.sync_all()?;
         let noted = describe(&self.folder, &mut log)?;
-        fs::write(note_path(&self.folder), noted)
+        let (path, new) = (note_path(&self.folder), self.folder.with_extension("seal.new"));
+        let written = File::create(&new).and_then(|mut file| {
+            file.write_all(&noted)?;
+            file.sync_all()?;
+            fs::rename(&new, path)
+        });
+        if written.is_err() {
+            // Of no use, and the space is.
+            let _gone = fs::remove_file(&new);
+        }
+        written
     }
 }
 

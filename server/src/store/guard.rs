@@ -1,0 +1,559 @@
+//! The one way to a relay's stores: before anything is stored there has to be space for it; a store that ran
+//! out of space is closed, and opened anew when there is some; after any other failure nothing goes on.
+//!
+//! ```text
+//! open ──the disk is full──▶ full ──space again──▶ open (repaired)
+//!   └──any other failure, a panic──▶ failed: the relay ends
+//! ```
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use chatcore::ids::{BlobId, DeviceAddress, LogHash, RegisterId, RoomId, Timestamp, UserId};
+use chatcore::keys::{Signed, UserRecord};
+use tokio::sync::watch;
+
+use super::{
+    Announcements, Appended, Arrival, AuditLine, BlobQuota, BlobRecord, BlobState, BlobUsage,
+    Blobs, Body, ChunkOutcome, CreateOutcome, Directory, Epoch, Invite, Mailbox, MailboxBatch,
+    OpenRooms, PrekeyStatus, Prekeys, Privileges, Put, Queued, Recovering, RegisterPage,
+    RegisterQuota, Registers, Retention, Rights, Snapshot, StoreError, StoredAnnouncement,
+    StoredPrekey, StoredRoom, StoredStatement, Stores,
+};
+use crate::lock::lock;
+
+/// Time between two lines of the log that say the same.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+
+/// What is written. What comes first is still stored when what comes later is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It takes things away, or has a place of its own.
+    Removal,
+    Envelopes,
+    /// Of open rooms, and what the operator decides.
+    Events,
+    /// Records and prekeys.
+    Records,
+    Registers,
+    Files,
+}
+
+impl Kind {
+    /// Those that may be refused, with words for the operator.
+    const ALL: [(Self, &'static str); 5] = [
+        (Self::Files, "files"),
+        (Self::Registers, "private rooms"),
+        (Self::Records, "new users and keys"),
+        (Self::Events, "open rooms"),
+        (Self::Envelopes, "messages"),
+    ];
+
+    /// Bytes of disk that it leaves free.
+    const fn leaves(self) -> u64 {
+        match self {
+            Self::Removal => 0,
+            Self::Envelopes => 64 << 20,
+            Self::Events => 96 << 20,
+            Self::Records => 128 << 20,
+            Self::Registers => 192 << 20,
+            Self::Files => 256 << 20,
+        }
+    }
+}
+
+/// Returns the free bytes where a relay stores; `None`: nobody counts them.
+pub(crate) type FreeSpace = Box<dyn Fn() -> Option<u64> + Send + Sync>;
+
+/// Returns the free bytes of the disk of a folder.
+pub(crate) fn disk_of(folder: &Path) -> FreeSpace {
+    let folder = folder.to_owned();
+    Box::new(move || fs4::available_space(&folder).ok())
+}
+
+/// How the stores are.
+pub(crate) struct Health {
+    failed: watch::Sender<bool>,
+    said: Mutex<Option<Instant>>,
+    free: FreeSpace,
+}
+
+impl Health {
+    /// Returns once the stores have failed for good.
+    pub(crate) async fn failed(&self) {
+        let mut failed = self.failed.subscribe();
+        // The sender is part of this.
+        let _ = failed.wait_for(|has_failed| *has_failed).await;
+    }
+
+    /// Returns the free bytes, if somebody counts them, and what is refused for want of space first to last.
+    pub(crate) fn space(&self) -> Option<(u64, Vec<&'static str>)> {
+        let free = (self.free)()?;
+        let refused = Kind::ALL.iter().filter(|(kind, _)| free < kind.leaves());
+        Some((free, refused.map(|(_, name)| *name).collect()))
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        *self.failed.borrow()
+    }
+
+    /// Tells whether it is time to say again what was said before.
+    fn may_say(&self) -> bool {
+        let (mut said, now) = (lock(&self.said), Instant::now());
+        let is_due = said.is_none_or(|at| now.duration_since(at) >= SAY_EVERY);
+        if is_due {
+            *said = Some(now);
+        }
+        is_due
+    }
+}
+
+enum State {
+    Open(Stores),
+    Full,
+    Failed,
+}
+
+/// Opens the stores anew.
+pub(crate) type Reopen = Box<dyn Fn() -> Result<Stores, StoreError> + Send + Sync>;
+
+struct Guard {
+    state: RwLock<State>,
+    reopen: Reopen,
+    folder: PathBuf,
+    health: Arc<Health>,
+}
+
+/// Puts stores behind a guard.
+pub(crate) fn guard(
+    stores: Stores,
+    folder: &Path,
+    free: FreeSpace,
+    reopen: Reopen,
+) -> (Stores, Arc<Health>) {
+    let (failed, said) = (watch::Sender::new(false), Mutex::new(None));
+    let health = Arc::new(Health { failed, said, free });
+    let has_snapshot = stores.snapshot.is_some();
+    let guard = Guarded(Arc::new(Guard {
+        state: RwLock::new(State::Open(stores)),
+        reopen,
+        folder: folder.to_owned(),
+        health: Arc::clone(&health),
+    }));
+    let stores = Stores {
+        directory: Box::new(guard.clone()),
+        prekeys: Box::new(guard.clone()),
+        mailbox: Box::new(guard.clone()),
+        blobs: Box::new(guard.clone()),
+        registers: Box::new(guard.clone()),
+        open_rooms: Box::new(guard.clone()),
+        announcements: Box::new(guard.clone()),
+        privileges: Box::new(guard.clone()),
+        retention: Box::new(guard.clone()),
+        snapshot: match has_snapshot {
+            true => Some(Box::new(guard)),
+            false => None,
+        },
+    };
+    (stores, health)
+}
+
+#[derive(Clone)]
+struct Guarded(Arc<Guard>);
+
+impl Guard {
+    fn look(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whether there is space for something.
+    fn has_space(&self, kind: Kind) -> bool {
+        let free = (self.health.free)();
+        let has_space = kind == Kind::Removal || free.is_none_or(|free| free >= kind.leaves());
+        if !has_space && self.health.may_say() {
+            tracing::error!(
+                folder = %self.folder.display(),
+                free = free.unwrap_or(0),
+                refused = ?kind,
+                "the disk is nearly full: make room, the relay goes on by itself"
+            );
+        }
+        has_space
+    }
+
+    fn write<T>(
+        &self,
+        kind: Kind,
+        run: impl FnOnce(&Stores) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if self.has_space(kind) { self.run(run) } else { Err(StoreError::NoSpace) }
+    }
+
+    /// Runs something in stores that are open.
+    fn run<T>(&self, run: impl FnOnce(&Stores) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.open_again()?;
+        let result = match &*self.look() {
+            State::Open(stores) => {
+                // What a panic leaves behind is not used again.
+                catch_unwind(AssertUnwindSafe(|| run(stores))).unwrap_or(Err(StoreError::Failed))
+            }
+            State::Full => Err(StoreError::NoSpace),
+            State::Failed => Err(StoreError::Failed),
+        };
+        match result {
+            Err(StoreError::NoSpace) => self.close(),
+            Err(StoreError::Failed) => self.fail(),
+            _ => {}
+        }
+        result
+    }
+
+    /// Closes stores that found no space: an engine that could not write does not go on by itself.
+    fn close(&self) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*state, State::Open(_)) {
+            *state = State::Full;
+            tracing::error!(
+                folder = %self.folder.display(),
+                free = (self.health.free)().unwrap_or(0),
+                "the disk is full: the stores are closed until there is space"
+            );
+        }
+    }
+
+    fn open_again(&self) -> Result<(), StoreError> {
+        if !matches!(*self.look(), State::Full) {
+            return Ok(());
+        }
+        if !self.has_space(Kind::Envelopes) {
+            return Err(StoreError::NoSpace);
+        }
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*state, State::Full) {
+            match (self.reopen)() {
+                Ok(stores) => {
+                    *state = State::Open(stores);
+                    tracing::info!("there is space again: the relay goes on");
+                }
+                // A copy that is being made still holds the old ones.
+                Err(StoreError::NoSpace | StoreError::Locked) => return Err(StoreError::NoSpace),
+                Err(error) => {
+                    tracing::error!(%error, "the stores can't be opened again");
+                    drop(state);
+                    self.fail();
+                    return Err(StoreError::Failed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What was written may not be there: nobody is answered by it any more.
+    fn fail(&self) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::Failed;
+        if !self.health.failed.send_replace(true) {
+            tracing::error!(
+                folder = %self.folder.display(),
+                "the store failed: the relay ends, so that what is stored is looked at anew"
+            );
+        }
+    }
+}
+
+impl Directory for Guarded {
+    fn device(&self, link_key: &[u8; 32]) -> Result<Option<DeviceAddress>, StoreError> {
+        self.0.run(|s| s.directory.device(link_key))
+    }
+
+    fn has_device(&self, device: &DeviceAddress) -> Result<bool, StoreError> {
+        self.0.run(|s| s.directory.has_device(device))
+    }
+
+    fn newest(&self, user: &UserId) -> Result<Option<Signed>, StoreError> {
+        self.0.run(|s| s.directory.newest(user))
+    }
+
+    fn version(&self, user: &UserId) -> Result<Option<u64>, StoreError> {
+        self.0.run(|s| s.directory.version(user))
+    }
+
+    fn records(&self, user: &UserId, after: u64, max: usize) -> Result<Vec<Signed>, StoreError> {
+        self.0.run(|s| s.directory.records(user, after, max))
+    }
+
+    fn owner(&self, folded: &str) -> Result<Option<UserId>, StoreError> {
+        self.0.run(|s| s.directory.owner(folded))
+    }
+
+    fn names(&self, max: usize) -> Result<Vec<(String, UserId)>, StoreError> {
+        self.0.run(|s| s.directory.names(max))
+    }
+
+    fn release(&self, folded: &str) -> Result<bool, StoreError> {
+        self.0.write(Kind::Removal, |s| s.directory.release(folded))
+    }
+
+    fn put(
+        &self,
+        record: &UserRecord,
+        proven: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Put, StoreError> {
+        // Who ends an account always may.
+        let is_end = record.devices().is_empty();
+        let kind = if is_end { Kind::Removal } else { Kind::Records };
+        self.0.write(kind, |s| s.directory.put(record, proven, now))
+    }
+}
+
+impl Prekeys for Guarded {
+    fn status(&self, device: &DeviceAddress) -> Result<PrekeyStatus, StoreError> {
+        self.0.run(|s| s.prekeys.status(device))
+    }
+
+    fn upload(
+        &self,
+        device: &DeviceAddress,
+        prekeys: &[StoredPrekey],
+    ) -> Result<PrekeyStatus, StoreError> {
+        self.0.write(Kind::Records, |s| s.prekeys.upload(device, prekeys))
+    }
+
+    fn claim(
+        &self,
+        devices: &[DeviceAddress],
+        now: Timestamp,
+    ) -> Result<Vec<Option<Signed>>, StoreError> {
+        self.0.write(Kind::Removal, |s| s.prekeys.claim(devices, now))
+    }
+
+    fn retain(&self, device: &DeviceAddress, keep: Option<&[u8; 32]>) -> Result<(), StoreError> {
+        self.0.write(Kind::Removal, |s| s.prekeys.retain(device, keep))
+    }
+}
+
+impl Mailbox for Guarded {
+    fn index(&self) -> Result<Vec<Queued>, StoreError> {
+        self.0.run(|s| s.mailbox.index())
+    }
+
+    fn bodies(&self, arrivals: &[Arrival]) -> Result<Vec<Option<Body>>, StoreError> {
+        self.0.run(|s| s.mailbox.bodies(arrivals))
+    }
+
+    fn commit(&self, batch: Arc<MailboxBatch>) -> Result<(), StoreError> {
+        let kind = if batch.appended.is_empty() { Kind::Removal } else { Kind::Envelopes };
+        self.0.write(kind, |s| s.mailbox.commit(batch))
+    }
+}
+
+impl Blobs for Guarded {
+    fn create(
+        &self,
+        blob: &BlobId,
+        record: &BlobRecord,
+        quota: &BlobQuota,
+    ) -> Result<CreateOutcome, StoreError> {
+        self.0.write(Kind::Files, |s| s.blobs.create(blob, record, quota))
+    }
+
+    fn find(&self, blob: &BlobId) -> Result<Option<BlobState>, StoreError> {
+        self.0.run(|s| s.blobs.find(blob))
+    }
+
+    fn put(&self, blob: &BlobId, index: u32, chunk: &[u8]) -> Result<ChunkOutcome, StoreError> {
+        self.0.write(Kind::Files, |s| s.blobs.put(blob, index, chunk))
+    }
+
+    fn chunk(&self, blob: &BlobId, index: u32) -> Result<Option<Bytes>, StoreError> {
+        self.0.run(|s| s.blobs.chunk(blob, index))
+    }
+
+    fn complete(&self, blobs: &[BlobId], now: Timestamp) -> Result<Vec<bool>, StoreError> {
+        // Its bytes are there already, and an envelope names it.
+        self.0.write(Kind::Envelopes, |s| s.blobs.complete(blobs, now))
+    }
+
+    fn remove(&self, blobs: &[BlobId]) -> Result<(), StoreError> {
+        self.0.write(Kind::Removal, |s| s.blobs.remove(blobs))
+    }
+
+    fn remove_owned(&self, owner: &UserId) -> Result<(), StoreError> {
+        self.0.write(Kind::Removal, |s| s.blobs.remove_owned(owner))
+    }
+
+    fn checkpoint(&self) -> Result<(), StoreError> {
+        self.0.write(Kind::Envelopes, |s| s.blobs.checkpoint())
+    }
+
+    fn usage(&self, owner: &UserId) -> BlobUsage {
+        self.0.run(|s| Ok(s.blobs.usage(owner))).unwrap_or_default()
+    }
+}
+
+impl Registers for Guarded {
+    fn append(
+        &self,
+        register: &RegisterId,
+        payer: (&UserId, RegisterQuota),
+        entry: (u64, Bytes),
+        recovering_and_now: (Recovering, Timestamp),
+    ) -> Result<Appended, StoreError> {
+        self.0.write(Kind::Registers, |s| {
+            s.registers.append(register, payer, entry, recovering_and_now)
+        })
+    }
+
+    fn recover(
+        &self,
+        register: &RegisterId,
+        user: &UserId,
+        entries: Vec<Bytes>,
+        end: (u64, LogHash),
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.0.write(Kind::Registers, |s| s.registers.recover(register, user, entries, end, now))
+    }
+
+    fn epoch(&self) -> Result<Epoch, StoreError> {
+        self.0.run(|s| s.registers.epoch())
+    }
+
+    fn set_epoch(&self, epoch: Epoch) -> Result<(), StoreError> {
+        self.0.write(Kind::Events, |s| s.registers.set_epoch(epoch))
+    }
+
+    fn read(
+        &self,
+        register: &RegisterId,
+        from: u64,
+        max_bytes: usize,
+        now: Timestamp,
+    ) -> Result<Option<RegisterPage>, StoreError> {
+        self.0.run(|s| s.registers.read(register, from, max_bytes, now))
+    }
+
+    fn sweep(&self, oldest: Timestamp) -> Result<(), StoreError> {
+        self.0.write(Kind::Removal, |s| s.registers.sweep(oldest))
+    }
+}
+
+impl OpenRooms for Guarded {
+    fn load(&self) -> Result<Vec<StoredRoom>, StoreError> {
+        self.0.run(|s| s.open_rooms.load())
+    }
+
+    fn lobbies(&self) -> Result<Vec<RoomId>, StoreError> {
+        self.0.run(|s| s.open_rooms.lobbies())
+    }
+
+    fn set_lobbies(&self, lobbies: &[RoomId]) -> Result<(), StoreError> {
+        self.0.write(Kind::Events, |s| s.open_rooms.set_lobbies(lobbies))
+    }
+
+    fn append(&self, room: &RoomId, seq: u64, event: &Signed) -> Result<(), StoreError> {
+        self.0.write(Kind::Events, |s| s.open_rooms.append(room, seq, event))
+    }
+
+    fn recover(
+        &self,
+        room: &RoomId,
+        events: &[(u64, Signed)],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.0.write(Kind::Events, |s| s.open_rooms.recover(room, events, now))
+    }
+
+    fn seen(&self) -> Result<Vec<(UserId, Timestamp)>, StoreError> {
+        self.0.run(|s| s.open_rooms.seen())
+    }
+
+    fn set_seen(&self, seen: &[(UserId, Timestamp)]) -> Result<(), StoreError> {
+        self.0.write(Kind::Events, |s| s.open_rooms.set_seen(seen))
+    }
+
+    fn put_statement(
+        &self,
+        room: &RoomId,
+        user: &UserId,
+        statement: &StoredStatement,
+    ) -> Result<(), StoreError> {
+        self.0.write(Kind::Events, |s| s.open_rooms.put_statement(room, user, statement))
+    }
+
+    fn forget(&self, rooms: &[RoomId], user: &UserId) -> Result<(), StoreError> {
+        self.0.write(Kind::Removal, |s| s.open_rooms.forget(rooms, user))
+    }
+
+    fn remove(&self, room: &RoomId) -> Result<(), StoreError> {
+        self.0.write(Kind::Removal, |s| s.open_rooms.remove(room))
+    }
+
+    fn is_removed(&self, room: &RoomId) -> Result<bool, StoreError> {
+        self.0.run(|s| s.open_rooms.is_removed(room))
+    }
+}
+
+impl Announcements for Guarded {
+    fn append(&self, announcement: &StoredAnnouncement) -> Result<(), StoreError> {
+        self.0.write(Kind::Events, |s| s.announcements.append(announcement))
+    }
+
+    fn after(&self, after: u64, max: usize) -> Result<Vec<StoredAnnouncement>, StoreError> {
+        self.0.run(|s| s.announcements.after(after, max))
+    }
+
+    fn newest(&self) -> Result<u64, StoreError> {
+        self.0.run(|s| s.announcements.newest())
+    }
+
+    fn sweep(&self, oldest: Timestamp) -> Result<(), StoreError> {
+        self.0.write(Kind::Removal, |s| s.announcements.sweep(oldest))
+    }
+}
+
+impl Privileges for Guarded {
+    fn rights(&self) -> Result<Vec<(UserId, Rights)>, StoreError> {
+        self.0.run(|s| s.privileges.rights())
+    }
+
+    fn set_rights(&self, user: &UserId, rights: Rights) -> Result<(), StoreError> {
+        // Who makes trouble is kept out, however little space there is.
+        self.0.write(Kind::Removal, |s| s.privileges.set_rights(user, rights))
+    }
+
+    fn invites(&self) -> Result<Vec<Invite>, StoreError> {
+        self.0.run(|s| s.privileges.invites())
+    }
+
+    fn put_invite(&self, invite: &Invite) -> Result<(), StoreError> {
+        self.0.write(Kind::Events, |s| s.privileges.put_invite(invite))
+    }
+
+    fn audit(&self, line: &AuditLine) -> Result<(), StoreError> {
+        self.0.write(Kind::Removal, |s| s.privileges.audit(line))
+    }
+
+    fn audit_lines(&self, max: usize) -> Result<Vec<AuditLine>, StoreError> {
+        self.0.run(|s| s.privileges.audit_lines(max))
+    }
+}
+
+impl Retention for Guarded {
+    fn sweep(&self, now: Timestamp, oldest: Timestamp) -> Result<(), StoreError> {
+        self.0.write(Kind::Removal, |s| s.retention.sweep(now, oldest))
+    }
+}
+
+impl Snapshot for Guarded {
+    fn copy_to(&self, folder: &Path) -> Result<(), StoreError> {
+        // Not through `run`: where the copy goes is another disk's failure, and copying takes long.
+        let state = self.0.look();
+        let State::Open(stores) = &*state else { return Err(StoreError::NoSpace) };
+        let snapshot = stores.snapshot.as_ref().ok_or(StoreError::Failed)?;
+        snapshot.copy_to(folder)
+    }
+}

@@ -1,0 +1,99 @@
+//! A relay whose stores fail, or whose code does: nobody is told that something is stored which may not be,
+//! and the relay ends, so that its supervisor looks at it anew.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use chatcore::wire::relay::{Answer, ErrorCode, Request};
+use server::clock::SystemClock;
+use server::store::{Arrival, Body, Mailbox, MailboxBatch, Queued, StoreError};
+use server::{Config, Relay, RelayError};
+use support::{Device, User, envelope};
+use tokio::net::TcpListener;
+
+/// What goes wrong from now on: 0 nothing, 1 the disk, 2 the code, 3 for want of space.
+static FAULT: AtomicU8 = AtomicU8::new(0);
+
+struct Failing(Box<dyn Mailbox>);
+
+impl Mailbox for Failing {
+    fn index(&self) -> Result<Vec<Queued>, StoreError> {
+        self.0.index()
+    }
+
+    fn bodies(&self, arrivals: &[Arrival]) -> Result<Vec<Option<Body>>, StoreError> {
+        self.0.bodies(arrivals)
+    }
+
+    fn commit(&self, batch: Arc<MailboxBatch>) -> Result<(), StoreError> {
+        match FAULT.load(Ordering::Relaxed) {
+            0 => self.0.commit(batch),
+            1 => Err(StoreError::Failed),
+            3 => Err(StoreError::NoSpace),
+            _ => panic!("a fault of the code"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_relay_ends_with_an_error_when_its_store_fails_or_panics() {
+    for fault in 1..=3 {
+        FAULT.store(0, Ordering::Relaxed);
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::in_folder(folder.path().join("data"));
+        let wrap = |mut stores: server::store::Stores| {
+            stores.mailbox = Box::new(Failing(stores.mailbox));
+            stores
+        };
+        let relay = Relay::open_with(config.clone(), Arc::new(SystemClock), wrap).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (key, token) = (relay.key(), relay.invite_link(address).token);
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let serving = tokio::spawn(relay.serve(listener, async move { drop(stopped.await) }));
+        let mut devices = Vec::new();
+        let users = [User::new("alice"), User::new("bob")];
+        for user in &users {
+            let record = user.record.signed().clone();
+            let register = Request::Register { token: token.clone(), record };
+            devices.push(Device::connect(address, &key, &user.keys.link, register).await.0);
+        }
+        drop(devices.pop());
+        FAULT.store(fault, Ordering::Relaxed);
+        let mut alice = devices.pop().unwrap();
+        let bob = users[1].address();
+        alice.send(Request::SendMany(vec![envelope(bob, 1)])).await;
+        if fault == 3 {
+            // The first batch finds no space, and the stores are opened anew for the next.
+            let mut answer = alice.answer(3).await;
+            assert_eq!(answer, {
+                let retry_after_ms = 60_000;
+                let code = ErrorCode::DiskFull;
+                Answer::Failure(chatcore::wire::relay::Failure { code, limit: 0, retry_after_ms })
+            });
+            answer = alice.request(Request::SendMany(vec![envelope(bob, 2)])).await;
+            assert_eq!(answer, Answer::SendResults(vec![Ok(())]));
+            stop.send(()).unwrap();
+            assert!(serving.await.unwrap().is_ok());
+            continue;
+        }
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(10), serving).await;
+        let error = ended.expect("the relay goes on").unwrap().unwrap_err();
+        assert_eq!(error.exit_code(), 7);
+        assert!(matches!(error, RelayError::Store { source: StoreError::Failed, .. }), "{error}");
+        // The folder is free, and what was not stored is not there.
+        FAULT.store(0, Ordering::Relaxed);
+        let again = Relay::open(config).unwrap();
+        assert!(
+            again
+                .operator()
+                .run(&server::operator::Command::Stats)
+                .unwrap()
+                .text
+                .contains("waiting 0")
+        );
+    }
+}
