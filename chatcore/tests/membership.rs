@@ -211,6 +211,53 @@ fn the_last_places_are_kept_for_higher_ranks() {
     assert_eq!(fill(&mut chain, 1, u64::MAX).1, spent, "an admin's is not");
 }
 
+/// Shares are renewed by checkpoints that clients write by themselves: in all nobody below the owner has
+/// more than a quarter of a room.
+#[test]
+fn nobody_below_the_owner_uses_up_a_room() {
+    let all = users(2, 15);
+    let mut chain = room(&all, &[Role::Admin]);
+    let mut counted = 1;
+    while chain.state().counted() < 5_000 {
+        let topic = Act::SetTopic(Topic::new(&counted.to_string()).unwrap());
+        match append_by(&mut chain, &all[1], topic) {
+            Ok(()) => counted += 1,
+            Err(RoomError::ShareSpent { max: 128 }) => {
+                let hash = chain.state().hash();
+                append_by(&mut chain, &all[0], Act::Checkpoint(hash)).unwrap();
+            }
+            error => {
+                assert_eq!(error, Err(RoomError::ShareSpent { max: 4_096 }));
+                break;
+            }
+        }
+    }
+    assert_eq!(counted, 4_096);
+    assert_eq!(append_by(&mut chain, &all[0], Act::SetTopic(Topic::default())), Ok(()));
+    assert_eq!(append_by(&mut chain, &all[1], Act::Leave), Ok(()));
+}
+
+/// In an open room everybody can be kicked, but not for nothing, and not without end.
+#[test]
+fn kicks_of_an_open_room_have_an_end() {
+    let all = users(2, 16);
+    let mut chain = Chain::create(all[0].create(RoomKind::Open, [1; 16])).unwrap();
+    let kick = |n: u64, counter| {
+        let mut id = [7; 32];
+        id[..8].copy_from_slice(&n.to_be_bytes());
+        Act::Kick { user: UserId::from_bytes(id), counter }
+    };
+    assert_eq!(append_by(&mut chain, &all[0], kick(1, 0)), Err(RoomError::WrongTarget));
+    assert_eq!(append_by(&mut chain, &all[0], kick(1, 5)), Ok(()));
+    assert_eq!(append_by(&mut chain, &all[0], kick(1, 5)), Err(RoomError::WrongTarget));
+    for n in 2..=16_384 {
+        assert_eq!(append_by(&mut chain, &all[0], kick(n, 1)), Ok(()), "{n}");
+    }
+    let over = append_by(&mut chain, &all[0], kick(0, 1));
+    assert_eq!(over, Err(RoomError::TooManyEvents { max: 16_384 }));
+    assert_eq!(append_by(&mut chain, &all[0], Act::Close), Ok(()), "it can always end");
+}
+
 #[test]
 fn events_go_in_together_or_not_at_all() {
     let all = users(3, 14);

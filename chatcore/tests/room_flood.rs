@@ -85,6 +85,57 @@ fn a_full_register_is_left_by_whoever_has_the_rank() {
     assert!(texts(&world, 2, room).is_empty());
 }
 
+/// Whoever takes somebody out behind the end of a register has a place for the move, also with a spent share.
+#[test]
+fn an_owner_with_a_spent_share_goes_on_behind_a_full_register() {
+    let (mut world, room) = three(981);
+    let carol = user(&world, 2);
+    let full = register(&world);
+    let spent = 128 - u64::from(chain_of(&world, 0, room).state().counted() > 0) * 2;
+    let many: Vec<Act> = (0..spent).map(|n| topic(&n.to_string())).collect();
+    world.peers.iter_mut().for_each(support::peer::Peer::die);
+    order(&mut world, 0, room, &many);
+    fill(&mut world, full, MAX_ENTRIES);
+    world.connect(0);
+    let now = world.now;
+    let asked = Command::ActInRoom { ticket: 1, room, act: kick(carol) };
+    assert!(world.peers[0].command(now, asked).is_ok());
+    later(&mut world);
+    reconnect(&mut world, 0..3);
+    assert_eq!(roster(&world, 1, room).len(), 2);
+    assert_eq!(view(&world, 2, room).standing, RoomStanding::Outside);
+    assert_eq!(view(&world, 1, room).head, view(&world, 0, room).head);
+    act(&mut world, 0, room, topic("on")).unwrap();
+}
+
+/// Entries of one's own count, however one learns that they stand: before the relay takes no more of them the
+/// room goes on in another register.
+#[test]
+fn a_room_moves_on_before_a_share_of_its_register_is_spent() {
+    let (mut world, room) = three(982);
+    world.relay.rooms.entries_page = 500;
+    for n in 0..90 {
+        world.peers[0].die();
+        order(&mut world, 0, room, &[topic(&n.to_string())]);
+        world.connect(0);
+        world.run_until_quiet();
+        let (seq, _) = view(&world, 0, room).head.unwrap();
+        assert!(seq > n);
+        if world.relay.rooms.registers.len() > 1 {
+            break;
+        }
+        assert_eq!(world.relay.rooms.registers.len(), 1);
+    }
+    later(&mut world);
+    for n in 0..10 {
+        act(&mut world, 0, room, topic(&format!("more {n}"))).unwrap();
+        later(&mut world);
+    }
+    assert_eq!(world.relay.rooms.registers.len(), 2, "at 96 of the owner's own");
+    reconnect(&mut world, 0..3);
+    assert_eq!(view(&world, 2, room).head, view(&world, 0, room).head);
+}
+
 /// Behind the end of a register an entry counts whole, as removals with a move behind them, or not at all.
 #[test]
 fn what_is_no_candidate_comes_to_nothing() {
@@ -251,13 +302,14 @@ fn an_owner_is_told_that_a_room_fills_up() {
     let mut turns: Vec<Act> =
         (0..63).flat_map(|_| [Act::Mute(carol), Act::Unmute(carol)]).collect();
     turns.push(fix);
+    turns.extend(turns.clone());
     let told = |world: &World, i: usize| {
         let told = |event: &&Event| matches!(event, Event::RoomFillsUp { .. });
         world.peers[i].events.iter().filter(told).count()
     };
-    for n in 0..97 {
+    for n in 0..49 {
         order(&mut world, 0, room, &turns);
-        if n == 95 {
+        if n == 47 {
             reconnect(&mut world, 0..1);
             assert_eq!(told(&world, 0), 0, "not yet");
         } else {

@@ -95,6 +95,7 @@ fn whose_room_it_replaces_is_told_of_members_of_that_room_only() {
     later(&mut other.0);
     let made = rebuild(&mut other.0, 2, other.1, Some("stolen"));
     assert_eq!(invited(&other.0, 1), Some((made, None)));
+    assert_eq!(view(&other.0, 1, made).replaces, None, "nor does the name lead there");
 
     leave(&mut world, 1, room);
     later(&mut world);
@@ -219,6 +220,8 @@ fn a_room_of_a_newer_version_is_read_left_and_folded_by_the_newer_program() {
     order(&mut world, 0, room, &[Act::SetTopic(Topic::new("of a newer version").unwrap())]);
     reconnect(&mut world, 0..3);
     assert_eq!(view(&world, 1, room).topic, "", "what it comes to is not known");
+    let news = |event: &&Event| matches!(event, Event::RoomNews { event, .. } if event.act().kind() == Some(chatcore::membership::ActKind::SetTopic));
+    assert_eq!(world.peers[1].events.iter().filter(news).count(), 0, "and nobody is told");
     leave(&mut world, 1, room);
     later(&mut world);
     assert_eq!(view(&world, 1, room).standing, RoomStanding::Outside);
@@ -284,4 +287,22 @@ fn who_comes_next_takes_over_an_open_room_whose_owner_is_gone() {
     reconnect(&mut world, 0..4);
     assert_eq!(view(&world, 0, room).role, Some(Role::Admin));
     assert!(succeed(&mut world, 0).is_err(), "carol was heard of just now");
+}
+
+/// An owner who only talks is there all the same: an open room does not fall to others meanwhile.
+#[test]
+fn an_owner_who_is_there_shows_it() {
+    let mut world = World::new(959, 2);
+    let room = create(&mut world, 0, "tea", RoomKind::Open);
+    join(&mut world, 1, room).unwrap();
+    later(&mut world);
+    let bob = user(&world, 1);
+    act(&mut world, 0, room, Act::SetRole { user: bob, role: Role::Admin }).unwrap();
+    for _ in 0..8 {
+        world.now = world.now.plus(30 * DAY);
+        reconnect(&mut world, 0..2);
+    }
+    let now = world.now;
+    assert!(world.peers[1].command(now, Command::SucceedInRoom { ticket: 1, room }).is_err());
+    assert_eq!(view(&world, 0, room).role, Some(Role::Owner));
 }

@@ -490,6 +490,11 @@ fn a_full_lobby_is_told_and_nothing_else_fails() {
         world.run_until_quiet();
     }
     assert_eq!(world.count(|e| matches!(e, Event::LobbyFull)), 1);
+    // As soon as there is a place, whoever was late comes in.
+    world.relay.rooms.members_cap = 2;
+    reconnect(&mut world, 0..2);
+    let lobby = world.relay.rooms.lobby.unwrap();
+    assert!((0..2).all(|i| view(&world, i, lobby).members == 2));
     world.send(0, 1, "works all the same".to_owned());
     world.run_until_quiet();
     world.check();
@@ -529,10 +534,20 @@ fn who_was_let_go_for_not_coming_comes_back_by_coming() {
     later(&mut world);
     assert_eq!(texts(&world, 1, lobby), ["welcome back"]);
     assert_eq!(alarms(&world), 0);
+    // Who wants to leave, and learns only then that they were let go, is out.
+    let now = world.now;
+    let leaving = Command::LeaveRoom { ticket: 7, room: lobby };
+    world.peers[1].disconnect();
+    assert!(world.peers[1].command(now, leaving).is_ok());
+    world.relay.rooms.act(&keys, lobby, Act::Retire(vec![(bob, 2)]), now);
+    world.connect(1);
+    later(&mut world);
+    assert_eq!(view(&world, 1, lobby).standing, RoomStanding::Outside);
+    join(&mut world, 1, lobby).unwrap();
     // Somebody who left is not brought back.
     leave(&mut world, 1, lobby);
     let now = world.now;
-    world.relay.rooms.act(&keys, lobby, Act::Retire(vec![(bob, 3)]), now);
+    world.relay.rooms.act(&keys, lobby, Act::Retire(vec![(bob, 9)]), now);
     reconnect(&mut world, 1..2);
     assert_eq!(view(&world, 1, lobby).standing, RoomStanding::Outside);
 }

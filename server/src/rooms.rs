@@ -12,7 +12,6 @@ use chatcore::membership::{
     Act, CHECKPOINT_EVERY, Chain, Creation, Event, EventDraft, Joined, Role, RoomError, RoomKind,
     RoomName, RoomState, Signer, Statement, Statements, Topic,
 };
-use chatcore::wire::directory::encode_signed;
 use chatcore::wire::limits::{MAX_OPEN_CREATE, MAX_OPEN_ROOMS, MAX_ROOM_ITEMS};
 use chatcore::wire::relay::{Answer, ErrorCode, Failure, More, RoomSummary};
 
@@ -38,8 +37,6 @@ pub(crate) struct Rooms {
 #[derive(Clone)]
 struct OpenRoom {
     chain: Chain,
-    /// Chain hash of the log with each event.
-    hashes: Vec<LogHash>,
     statements: Statements,
     /// By number; the newest of each user.
     numbered: BTreeMap<u64, (UserId, Signed)>,
@@ -72,10 +69,8 @@ fn internal(error: StoreError) -> ErrorCode {
 
 impl OpenRoom {
     fn begin(event: Event) -> Option<Self> {
-        let first = LogHash::begin(&LogId::from(event.room())).then(&encode_signed(event.signed()));
         Some(Self {
             chain: Chain::create(event).ok()?,
-            hashes: vec![first],
             statements: Statements::default(),
             numbered: BTreeMap::new(),
             numbers: BTreeMap::new(),
@@ -149,7 +144,6 @@ impl OpenRoom {
     }
 
     fn append(&mut self, event: Event) -> Result<(), ErrorCode> {
-        let hash = self.hash_at(self.length()).then(&encode_signed(event.signed()));
         let (target, is_of_many) = (event.act().target(), matches!(event.act(), Act::Retire(_)));
         let was_in = target.is_some_and(|user| self.is_member(&user));
         self.chain.append(event).map_err(|_| ErrorCode::Forbidden)?;
@@ -159,7 +153,6 @@ impl OpenRoom {
             let state = self.chain.state();
             self.members = self.statements.joined().filter(|(u, n)| state.admits(u, *n)).count();
         }
-        self.hashes.push(hash);
         Ok(())
     }
 
@@ -168,9 +161,8 @@ impl OpenRoom {
     }
 
     fn hash_at(&self, length: u64) -> LogHash {
-        let last = length.checked_sub(1).and_then(|last| usize::try_from(last).ok());
-        let known = last.and_then(|last| self.hashes.get(last)).copied();
-        known.unwrap_or_else(|| LogHash::begin(&LogId::from(self.chain.room())))
+        let begin = || LogHash::begin(&LogId::from(self.chain.room()));
+        self.chain.log_hash(length).unwrap_or_else(begin)
     }
 }
 
@@ -228,6 +220,10 @@ impl Rooms {
         if let Some((id, _)) = own.or_else(free) {
             return Some(id);
         }
+        if make_place(store, &mut rooms).is_err() {
+            // Newcomers are let in all the same.
+            return lobbies.first().copied();
+        }
         // A room of that name may be somebody's.
         let name = (lobbies.len() + 1..).map(|n| format!("{LOBBY} {n}")).find(|name| {
             let fold = RoomName::from_input(name).map(|name| name.fold()).ok();
@@ -238,10 +234,7 @@ impl Rooms {
         let (id, signed) = (event.room(), event.signed().clone());
         let room = OpenRoom::begin(event)?;
         let with = [lobbies.as_slice(), &[id]].concat();
-        let is_stored = rooms.len() < MAX_OPEN_ROOMS
-            && store.set_lobbies(&with).and_then(|()| store.append(&id, 0, &signed)).is_ok();
-        if !is_stored {
-            // Newcomers are let in all the same.
+        if store.set_lobbies(&with).and_then(|()| store.append(&id, 0, &signed)).is_err() {
             return lobbies.first().copied();
         }
         rooms.insert(id, room);
@@ -326,20 +319,19 @@ impl Rooms {
         if live().filter(is_owners).count() >= most || live().count() >= MAX_OPEN_ROOMS {
             return Err(ErrorCode::RoomQuota);
         }
-        let closed = |rooms: &BTreeMap<RoomId, OpenRoom>| {
-            rooms.iter().find(|(_, room)| room.state().is_closed()).map(|(id, _)| *id)
-        };
-        // Those that are over are kept for members who did not read the end yet, while there is place.
-        while rooms.len() >= MAX_OPEN_ROOMS {
-            let Some(over) = closed(&rooms) else { return Err(ErrorCode::RoomQuota) };
-            store.remove(&over).map_err(internal)?;
-            rooms.remove(&over);
-        }
+        make_place(store, &mut rooms)?;
         let room = OpenRoom::begin(event).ok_or(ErrorCode::Forbidden)?;
         store.append(&id, 0, &signed).map_err(internal)?;
         let end = (1, room.hash_at(1));
         rooms.insert(id, room);
         Ok(end)
+    }
+
+    /// Tells whether the actor of an event has the rank for it now.
+    pub(crate) fn may_ever(&self, event: &Event) -> Result<bool, ErrorCode> {
+        let rooms = lock(&self.rooms);
+        let room = rooms.get(&event.room()).ok_or(ErrorCode::UnknownRoom)?;
+        Ok(room.state().may_ever(event.actor(), event.act()))
     }
 
     /// Appends an event; returns whom to tell.
@@ -403,10 +395,16 @@ impl Rooms {
         if store.is_removed(id).map_err(internal)? {
             return Err(ErrorCode::UnknownRoom);
         }
+        let known = rooms.get(id).map_or(0, OpenRoom::length);
+        if events.is_empty() || known + events.len() as u64 != length {
+            return Err(ErrorCode::Forbidden);
+        }
+        if known == 0 {
+            make_place(store, &mut rooms)?;
+        }
         let mut new = events.iter().cloned();
         let mut recovered = match rooms.get(id) {
             Some(room) => room.clone(),
-            None if rooms.len() >= MAX_OPEN_ROOMS => return Err(ErrorCode::RoomQuota),
             None => new.next().and_then(OpenRoom::begin).ok_or(ErrorCode::Forbidden)?,
         };
         if recovered.chain.room() != *id {
@@ -448,10 +446,14 @@ impl Rooms {
         // Somebody else may be faster, but not for ever.
         for _ in 0..MAX_TRIES {
             let (event, checkpoint) = sign(act.clone())?;
-            let is_checkpoint = checkpoint.is_some();
-            match self.append(store, checkpoint.unwrap_or(event)) {
-                Ok(appended) if !is_checkpoint => return Ok(appended.told),
-                Ok(_) | Err(ErrorCode::Conflict) => {}
+            if let Some(checkpoint) = checkpoint
+                && matches!(self.append(store, checkpoint), Ok(_) | Err(ErrorCode::Conflict))
+            {
+                continue;
+            }
+            match self.append(store, event) {
+                Ok(appended) => return Ok(appended.told),
+                Err(ErrorCode::Conflict) => {}
                 Err(code) => return Err(code),
             }
         }
@@ -645,6 +647,21 @@ impl Rooms {
         let live = rooms.iter().filter(|(_, room)| !room.state().is_closed());
         live.map(|(id, _)| *id).collect()
     }
+}
+
+/// Makes place for another room: those that are over are kept, for members who did not read the end yet, only
+/// while there is place.
+fn make_place(
+    store: &dyn OpenRooms,
+    rooms: &mut BTreeMap<RoomId, OpenRoom>,
+) -> Result<(), ErrorCode> {
+    while rooms.len() >= MAX_OPEN_ROOMS {
+        let over = rooms.iter().find(|(_, room)| room.state().is_closed()).map(|(id, _)| *id);
+        let over = over.ok_or(ErrorCode::RoomQuota)?;
+        store.remove(&over).map_err(internal)?;
+        rooms.remove(&over);
+    }
+    Ok(())
 }
 
 /// Makes the first event of a room of the relay.

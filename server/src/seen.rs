@@ -24,17 +24,36 @@ struct Table {
     stored: BTreeMap<UserId, Timestamp>,
     /// Since the last sweep.
     came: BTreeSet<UserId>,
+    /// When members were last let go: once a day, so that a room spends few of its places on it.
+    retired: Timestamp,
 }
 
 impl Seen {
     pub(crate) fn load(store: &dyn OpenRooms) -> Result<Self, StoreError> {
         let stored = store.seen()?.into_iter().collect();
-        Ok(Self(Mutex::new(Table { stored, came: BTreeSet::new() })))
+        Ok(Self(Mutex::new(Table { stored, came: BTreeSet::new(), retired: Timestamp(0) })))
     }
 
     /// Somebody logs in.
     pub(crate) fn came(&self, user: UserId) {
         lock(&self.0).came.insert(user);
+    }
+
+    /// Forgets somebody whose account is closed.
+    pub(crate) fn forget(&self, user: &UserId) {
+        let mut table = lock(&self.0);
+        table.came.remove(user);
+        table.stored.remove(user);
+    }
+
+    /// Tells whether members may be let go now; once a day.
+    fn is_time(&self, now: Timestamp) -> bool {
+        let mut table = lock(&self.0);
+        let is_time = now.since(table.retired) >= DAY || now < table.retired;
+        if is_time {
+            table.retired = now;
+        }
+        is_time
     }
 
     /// Stores who came, and returns those of `members` who did not for `life` milliseconds. Who was never
@@ -55,7 +74,10 @@ impl Seen {
             came.iter().filter(is_stale).chain(unknown).map(|user| (*user, now)).collect();
         if !new.is_empty() {
             let rows: Vec<_> = new.iter().map(|(user, at)| (*user, *at)).collect();
-            store.set_seen(&rows)?;
+            if let Err(error) = store.set_seen(&rows) {
+                table.came.extend(came);
+                return Err(error);
+            }
             table.stored.extend(new);
         }
         let is_gone = |user: &&UserId| {
@@ -74,7 +96,7 @@ pub(crate) fn retire_members(shared: &Shared) -> Result<(), StoreError> {
     let rooms = shared.rooms.of_relay();
     let members = rooms.iter().flat_map(|(_, users)| users.iter().map(|(user, _)| *user)).collect();
     let gone = shared.seen.unseen(store, &members, life, now)?;
-    if life == 0 || gone.is_empty() {
+    if life == 0 || gone.is_empty() || !shared.seen.is_time(now) {
         return Ok(());
     }
     for (id, users) in rooms {

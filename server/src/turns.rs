@@ -10,10 +10,15 @@ use crate::lock::lock;
 
 /// Milliseconds that a turn lasts.
 const TURN: u64 = 3 * SECOND;
-/// Milliseconds after which somebody whose turn it is not asks again.
-const ASK_AGAIN: u64 = 500;
+/// The same when many wait.
+const SHORT_TURN: u64 = SECOND;
+/// Users that are many.
+const MANY: usize = 8;
+/// Milliseconds after which somebody whose turn it is not asks again, at least and at most: turns end early, and
+/// nobody is to miss their own.
+const ASK_AGAIN: (u64, u64) = (500, 2_000);
 /// Most users that wait for one log.
-const MAX_WAITING: usize = 64;
+const MAX_WAITING: usize = 256;
 /// Most logs that one user waits for: nobody's waiting takes the memory of all.
 const MAX_WAITS: u32 = 16;
 /// Logs after which those are looked for that nobody waits for any more.
@@ -26,6 +31,7 @@ pub(crate) struct Turns(Mutex<Table>);
 #[derive(Debug, Default)]
 struct Table {
     logs: HashMap<LogId, Line>,
+    sweep_at: usize,
     waits: HashMap<UserId, u32>,
 }
 
@@ -52,9 +58,13 @@ impl Table {
         // A clock that was put back makes no turn longer.
         line.began = line.began.min(now);
         let mut over = Vec::new();
-        while now.since(line.began) >= TURN {
+        loop {
+            let turn = if line.users.len() > MANY { SHORT_TURN } else { TURN };
+            if now.since(line.began) < turn {
+                break;
+            }
             let Some(user) = line.users.pop_front() else { break };
-            line.began = line.began.plus(TURN);
+            line.began = line.began.plus(turn);
             over.push(user);
         }
         if line.users.is_empty() {
@@ -63,10 +73,20 @@ impl Table {
         over.iter().for_each(|user| self.leaves(user));
     }
 
+    /// Returns when somebody in line is to ask again.
+    fn rest(&self, log: &LogId, user: &UserId, now: Timestamp) -> u64 {
+        let Some(line) = self.logs.get(log) else { return ASK_AGAIN.0 };
+        let before = line.users.iter().take_while(|other| *other != user).count() as u64;
+        let turn = if line.users.len() > MANY { SHORT_TURN } else { TURN };
+        let rest = (before * turn).saturating_sub(now.since(line.began));
+        rest.clamp(ASK_AGAIN.0, ASK_AGAIN.1.min(turn * 4 / 5))
+    }
+
     fn enters(&mut self, log: LogId, user: UserId, now: Timestamp) {
-        if self.logs.len() >= SWEEP_AT {
+        if self.logs.len() >= self.sweep_at.max(SWEEP_AT) {
             let all: Vec<LogId> = self.logs.keys().copied().collect();
             all.iter().for_each(|log| self.pass(log, now));
+            self.sweep_at = self.logs.len() * 2;
         }
         let waits = self.waits.get(&user).copied().unwrap_or(0);
         let known = self.logs.get(&log).map_or(0, |line| line.users.len());
@@ -94,7 +114,7 @@ impl Turns {
             return Ok(());
         }
         table.enters(log, user, now);
-        Err(ASK_AGAIN)
+        Err(table.rest(&log, &user, now))
     }
 
     /// The place that a user wanted was another's.
@@ -139,17 +159,24 @@ mod tests {
         turns.appended(LOG, fast, NOW);
         turns.lost(LOG, slow, NOW);
         turns.lost(LOG, third, NOW);
-        assert_eq!(turns.check(LOG, fast, NOW), Err(ASK_AGAIN));
-        assert_eq!(turns.check(LOG, third, NOW), Err(ASK_AGAIN));
+        assert_eq!(turns.check(LOG, fast, NOW), Err(2_000));
+        assert_eq!(turns.check(LOG, third, NOW.plus(2_700)), Err(500), "nearly");
         assert_eq!(turns.check(LOG, slow, NOW), Ok(()));
         turns.appended(LOG, slow, NOW.plus(5));
-        assert_eq!(turns.check(LOG, fast, NOW.plus(5)), Err(ASK_AGAIN), "the third is next");
+        assert!(turns.check(LOG, fast, NOW.plus(5)).is_err(), "the third is next");
         // Who does not come in three seconds loses the turn to who waits behind.
-        assert_eq!(turns.check(LOG, fast, NOW.plus(5 + TURN - 1)), Err(ASK_AGAIN));
+        assert!(turns.check(LOG, fast, NOW.plus(5 + TURN - 1)).is_err());
         assert_eq!(turns.check(LOG, fast, NOW.plus(5 + TURN)), Ok(()));
-        assert_eq!(turns.check(LOG, third, NOW.plus(5 + TURN)), Err(ASK_AGAIN));
+        assert!(turns.check(LOG, third, NOW.plus(5 + TURN)).is_err());
         assert_eq!(turns.check(LOG, user(9), NOW.plus(5 + 9 * TURN)), Ok(()), "nobody waits");
         assert!(lock(&turns.0).logs.is_empty() && lock(&turns.0).waits.is_empty());
+        // Turns are short when many wait, and everybody asks again in time for theirs.
+        (10..30).for_each(|n| turns.lost(LOG, user(n), NOW));
+        for n in 10..20_u8 {
+            let at = NOW.plus(u64::from(n - 10) * SHORT_TURN);
+            assert_eq!(turns.check(LOG, user(n), at), Ok(()), "{n}");
+            assert!(turns.check(LOG, user(29), at).is_err_and(|rest| rest < SHORT_TURN));
+        }
     }
 
     #[test]

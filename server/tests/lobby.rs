@@ -5,12 +5,22 @@ mod support;
 
 use chatcore::ids::{DAY, DeviceId, HOUR, MINUTE, RoomId};
 use chatcore::keys::DeviceKeys;
-use chatcore::membership::{Act, Event, Joined, Statement, StatementFields};
+use chatcore::membership::{
+    Act, Creation, Event, EventDraft, Joined, RoomKind, RoomName, Signer, Statement,
+    StatementFields, Topic,
+};
 use chatcore::wire::relay::{Answer, AnswerForm, ErrorCode, Failure, More, Request};
 use server::Config;
 use server::clock::{Clock, SystemClock};
 use server::limits::Rate;
 use support::{Device, ManualClock, TestRelay, User, both};
+
+fn signed(user: &User, after: Option<&Event>, act: Act) -> Event {
+    let after = after.map(|event| (event.room(), event.seq(), event.hash()));
+    let (identity, cert) = (user.record.identity_key(), &user.cert);
+    let signer = Signer::Device { identity, cert, keys: &user.keys };
+    EventDraft { after, at: SystemClock.now(), act }.sign(signer)
+}
 
 fn statement(user: &User, room: RoomId, counter: u64) -> Request {
     let fields = StatementFields { room, counter, joined: Joined::Yes };
@@ -143,6 +153,35 @@ async fn another_lobby_opens_when_one_is_full() {
     assert_eq!(lobby_of(&relay, &all[3].0).await, lobbies[3]);
     relay.operator("kick alice #Lobby").unwrap();
     assert_eq!(comes(&relay, "frank").await.2, lobbies[0]);
+    relay.stop().await;
+}
+
+/// Who could never act in a room loses no race there, and waits for no turn: nobody is held up by outsiders.
+#[tokio::test]
+async fn outsiders_hold_up_nobody() {
+    let relay = TestRelay::start(Config::ephemeral()).await;
+    let (_, mut alices, _) = comes(&relay, "alice").await;
+    let (alice, mut own) = relay.join("anna").await;
+    let (mallory, mut mallorys) = relay.join("mallory").await;
+    let made = signed(&alice, None, {
+        let name = RoomName::new("tea").unwrap();
+        Act::Create(Creation::new(RoomKind::Open, name, Topic::default(), [1; 16], None))
+    });
+    own.request(Request::CreateRoom(made.signed().clone())).await;
+    let topic = |text: &str| Act::SetTopic(Topic::new(text).unwrap());
+    let first = signed(&alice, Some(&made), topic("one"));
+    let append = |event: &Event| Request::AppendRoom(event.signed().clone());
+    assert!(matches!(own.request(append(&first)).await, Answer::Appended(_)));
+    let stale = signed(&mallory, Some(&made), topic("mine"));
+    assert_eq!(mallorys.refusal(append(&stale)).await, ErrorCode::Forbidden);
+    let second = signed(&alice, Some(&first), topic("two"));
+    assert!(matches!(own.request(append(&second)).await, Answer::Appended(_)));
+    // Of rank, the loser has the next place: here the owner on two lines.
+    assert_eq!(
+        own.refusal(append(&signed(&alice, Some(&made), topic("x")))).await,
+        ErrorCode::Conflict
+    );
+    assert_eq!(alices.request(Request::Ping).await, Answer::Pong);
     relay.stop().await;
 }
 

@@ -79,6 +79,14 @@ async fn entries(device: &mut Device, secret: &RegisterSecret) -> (u64, Vec<Byte
     }
 }
 
+/// Returns the head that the relay shows over all of a register.
+async fn ordered_head(device: &mut Device, secret: &RegisterSecret) -> Signed {
+    match device.request(Request::ReadRegister { register: secret.id(), from: 99 }).await {
+        Answer::RegisterEntries { head, .. } => head,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Has something ordered; returns what the relay says that the log came to.
 async fn ordered(relay: &TestRelay, device: &mut Device, request: Request) -> (LogHead, Signed) {
     match device.request(request).await {
@@ -458,6 +466,9 @@ async fn a_register_that_was_set_back_orders_nothing_new_until_it_has_what_it_lo
     // Only what its own head leads to is taken.
     let recover = |entries: Vec<Bytes>| Request::Recover { head: head.clone(), entries };
     let bent = vec![all[3].clone(), all[2].clone()];
+    let nothing =
+        Request::Recover { head: ordered_head(&mut bobs, &secret).await, entries: vec![] };
+    assert_eq!(bobs.refusal(nothing).await, ErrorCode::Forbidden, "nothing is missing");
     for wrong in [all[2..3].to_vec(), bent, all.clone(), Vec::new()] {
         assert_eq!(bobs.refusal(recover(wrong)).await, ErrorCode::Forbidden);
     }

@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Act, Event, RoomError, RoomState};
-use crate::ids::{EventHash, RoomId};
+use super::{Act, Event, RoomError, RoomKind, RoomState};
+use crate::ids::{EventHash, LogHash, LogId, RoomId};
+use crate::wire::directory::encode_signed;
 
 /// The settled events of a room.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub struct Chain {
     state: RoomState,
     head: EventHash,
     room: RoomId,
+    /// Of an open room: what its log comes to with each event.
+    log: Vec<LogHash>,
 }
 
 impl Chain {
@@ -27,7 +30,22 @@ impl Chain {
     pub fn create(event: Event) -> Result<Self, RoomError> {
         let state = RoomState::create(&event)?;
         let (head, room) = (event.hash(), event.room());
-        Ok(Self { positions: BTreeMap::from([(head, 0)]), events: vec![event], state, head, room })
+        let mut log = Vec::new();
+        if state.kind() == RoomKind::Open {
+            let begin = LogHash::begin(&LogId::from(room));
+            log.push(begin.then(&encode_signed(event.signed())));
+        }
+        let positions = BTreeMap::from([(head, 0)]);
+        Ok(Self { positions, events: vec![event], state, head, room, log })
+    }
+
+    /// Returns what the log of an open room comes to with its first `length` events.
+    #[must_use]
+    pub fn log_hash(&self, length: u64) -> Option<LogHash> {
+        match length.checked_sub(1) {
+            None => Some(LogHash::begin(&LogId::from(self.room))),
+            Some(last) => self.log.get(usize::try_from(last).ok()?).copied(),
+        }
     }
 
     /// Returns the room's id.
@@ -89,7 +107,19 @@ impl Chain {
             // Who reads on there would read what others have read already, or never read.
             return Err(RoomError::WrongTarget);
         }
+        if let Act::Succeed(absence) = event.act() {
+            // Also a branch that was abandoned had heads.
+            for head in [absence.acted.head(), absence.now.head()] {
+                if self.log_hash(head.length) != Some(head.hash) {
+                    return Err(RoomError::OwnerPresent);
+                }
+            }
+        }
         self.state.apply(&event)?;
+        if let Some(hash) = self.log.last() {
+            let hash = hash.then(&encode_signed(event.signed()));
+            self.log.push(hash);
+        }
         self.head = event.hash();
         self.positions.insert(self.head, event.seq());
         self.events.push(event);
@@ -105,6 +135,7 @@ impl Chain {
         let result = events.into_iter().try_for_each(|event| self.append(event));
         if result.is_err() {
             (self.state, self.head) = (state, head);
+            self.log.truncate(length);
             for undone in self.events.drain(length..) {
                 self.positions.remove(&undone.hash());
             }

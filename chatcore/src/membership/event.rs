@@ -92,7 +92,7 @@ pub struct Absence {
 
 /// Names the acts that a room has, and what they come to; only its owner raises it.
 ///
-/// `Leave`, `Close` and `SetVersion` are the same in every version.
+/// `Leave`, `Close`, `Move` and `SetVersion` are the same in every version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RoomVersion(u32);
 

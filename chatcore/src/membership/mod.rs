@@ -50,6 +50,8 @@ pub const MANY_EVENTS: u64 = 12_288;
 pub const OWNER_ABSENT: u64 = 180 * DAY;
 /// Most events of one user until somebody of higher rank writes a checkpoint.
 pub const MAX_SHARE: u64 = 128;
+/// Most events that count of one user below the owner, in the whole life of a room.
+pub const MAX_OF_ONE: u64 = 4_096;
 
 /// Why an event or statement is refused. State is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -97,12 +99,9 @@ pub enum RoomError {
     /// The room's version has no such act.
     #[error("the room's version has no such act")]
     UnknownAct,
-    /// The owner of the open room was heard of in the last 180 days, as far as the relay's heads show.
-    #[error("the owner was heard of in the last 180 days")]
+    /// As far as the relay's heads show, it is not this member's turn to take over the open room.
+    #[error("the owner, or who comes before you, may still come: 180 days for each of them")]
     OwnerPresent,
-    /// Another member is to own the open room first.
-    #[error("another member is first to own the room")]
-    NotFirst,
     /// The checkpoint's hash is not that of the state.
     #[error("the checkpoint does not fit the room's state")]
     BadCheckpoint,

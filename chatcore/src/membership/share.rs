@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{ActKind, MAX_EVENTS, MAX_EVENTS_SINCE_CHECKPOINT, MAX_SHARE, Role, RoomError};
+use super::{
+    ActKind, MAX_EVENTS, MAX_EVENTS_SINCE_CHECKPOINT, MAX_OF_ONE, MAX_SHARE, Role, RoomError,
+};
 use crate::ids::UserId;
 
 /// What counts of the events of a room.
@@ -11,6 +13,8 @@ use crate::ids::UserId;
 pub(super) struct Shares {
     /// By each user since their share was renewed.
     spent: BTreeMap<UserId, u64>,
+    /// By each user since the beginning.
+    all_of: BTreeMap<UserId, u64>,
     /// Since the last checkpoint.
     since_checkpoint: u64,
     /// In all.
@@ -56,8 +60,9 @@ impl Shares {
         act: ActKind,
     ) -> Result<(), RoomError> {
         if !is_counted(rank, act) {
-            // Each removal and each leave needs somebody: only bans of who was never there have no end.
-            let is_over = self.uncounted >= MAX_EVENTS && act == ActKind::Ban;
+            // Each leave needs somebody who joined; of removals there is an end, too.
+            let is_removal = matches!(act, ActKind::Kick | ActKind::Ban);
+            let is_over = self.uncounted >= MAX_EVENTS && is_removal;
             return if is_over {
                 Err(RoomError::TooManyEvents { max: MAX_EVENTS })
             } else {
@@ -75,6 +80,10 @@ impl Shares {
         let renews_own = is_checkpoint && rank == Role::Owner;
         if spent >= MAX_SHARE && !renews_own {
             return Err(RoomError::ShareSpent { max: MAX_SHARE });
+        }
+        let all = user.and_then(|user| self.all_of.get(&user)).copied().unwrap_or(0);
+        if all >= MAX_OF_ONE && rank < Role::Owner {
+            return Err(RoomError::ShareSpent { max: MAX_OF_ONE });
         }
         Ok(())
     }
@@ -96,6 +105,7 @@ impl Shares {
         self.since_checkpoint += 1;
         if let Some(user) = user {
             *self.spent.entry(user).or_default() += 1;
+            *self.all_of.entry(user).or_default() += 1;
         }
         if act == ActKind::Checkpoint {
             self.since_checkpoint = 0;

@@ -265,6 +265,17 @@ impl RoomState {
         rule
     }
 
+    /// Tells whether an actor has the rank for an act, whatever else speaks against it.
+    #[must_use]
+    pub fn may_ever(&self, actor: &Actor, act: &Act) -> bool {
+        let needed = act.kind().map(|kind| self.rule(kind).from);
+        match needed {
+            Some(Some(needed)) => self.rank(actor) >= Some(needed),
+            Some(None) => true,
+            None => false,
+        }
+    }
+
     /// Tells whether an actor may do something now.
     ///
     /// # Errors
@@ -279,7 +290,7 @@ impl RoomState {
             return Err(RoomError::Closed);
         }
         let is_of_every_version =
-            matches!(kind, ActKind::Leave | ActKind::Close | ActKind::SetVersion);
+            matches!(kind, ActKind::Leave | ActKind::Close | ActKind::SetVersion | ActKind::Move);
         if !self.version.is_known() && !is_of_every_version {
             return Err(RoomError::NewerVersion);
         }
@@ -317,6 +328,11 @@ impl RoomState {
                 }
                 true
             }
+            // In an open room everybody can be kicked, but not for nothing.
+            Act::Kick { user, counter } if self.kind == RoomKind::Open => {
+                let barred = self.barred.get(user).copied().unwrap_or(0);
+                self.members.contains_key(user) || *counter > barred
+            }
             Act::Ban { user, .. } => !self.banned.contains(user),
             Act::Unban(user) => self.banned.contains(user),
             Act::Mute(user) => !self.muted.contains(user),
@@ -346,21 +362,24 @@ impl RoomState {
         if is_fit { Ok(()) } else { Err(RoomError::WrongTarget) }
     }
 
-    /// Tells whether somebody may take over an open room: the first of those with a role, by rank and then
-    /// by the time they have it, and as the relay's heads have it 180 days after the owner's last act.
+    /// Tells whether somebody may take over an open room: as the relay's heads have it 180 days after the
+    /// owner's last act the first of those with a role, by rank and then by the time they have it, and 180
+    /// days later the next. That the heads are of this chain is for the chain to say.
     fn check_succession(&self, actor: &Actor, absence: &Absence) -> Result<(), RoomError> {
         if self.kind == RoomKind::Private || self.of_relay {
             return Err(RoomError::Inconsistent);
         }
         let heirs = self.members.iter().filter(|(_, member)| member.role < Role::Owner);
-        let order = |(user, m): &(&UserId, &Member)| (std::cmp::Reverse(m.role), m.since, **user);
-        if actor.user() != heirs.min_by_key(order).map(|(user, _)| *user) {
-            return Err(RoomError::NotFirst);
-        }
+        let order = |(user, m): (&UserId, &Member)| (std::cmp::Reverse(m.role), m.since, *user);
+        let mut heirs: Vec<_> = heirs.map(order).collect();
+        heirs.sort_unstable();
+        let place = heirs.iter().position(|(.., user)| Some(*user) == actor.user());
+        // Who is next waits as long again: the first may be gone as well.
+        let turns = 1 + place.ok_or(RoomError::OwnerPresent)? as u64;
         let (acted, now) = (absence.acted.head(), absence.now.head());
         let log = LogId::from(self.room);
         let covers = acted.log == log && now.log == log && acted.length > self.owner_acted;
-        if covers && now.at.since(acted.at) >= OWNER_ABSENT {
+        if covers && now.at.since(acted.at) >= OWNER_ABSENT.saturating_mul(turns) {
             Ok(())
         } else {
             Err(RoomError::OwnerPresent)

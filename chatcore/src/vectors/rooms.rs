@@ -90,7 +90,9 @@ fn follow(v: &Value, events: &[Value]) -> RoomState {
 #[test]
 fn chains_are_made_and_folded_as_written() {
     let v = read("room");
-    for chain in ["private", "succession", "versions", "shares", "vanished", "open"] {
+    for chain in
+        ["private", "succession", "versions", "shares", "vanished", "vanished_later", "open"]
+    {
         follow(&v, list(&v[chain], "events"));
     }
 }

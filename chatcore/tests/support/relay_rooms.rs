@@ -190,6 +190,7 @@ impl RelayRooms {
                 Ok(appended(&sides[side]))
             }
             Request::Recover { head: signed, entries } => {
+                assert!((1..=1_024).contains(&entries.len()), "as many as a relay takes");
                 let end = LogHead::verify(&signed, &pinned.public()).unwrap();
                 if self.keeps_its_losses || self.frozen.contains_key(&from.user) {
                     return Err(ErrorCode::Forbidden);

@@ -749,7 +749,7 @@ def room():
     versions.add(alice, "invite", grant(bob.id, MEMBER)).add(bob, "join").add(alice, "invite", grant(carol.id, MEMBER)).add(carol, "join")
     versions.add(alice, "set_version", num(1, 2)).add(alice, "set_topic", text_field("unseen")).add(dave, "set_topic", text_field("of a stranger"))
     versions.add(alice, "move", data(1, next_ids[1])).add(bob, "leave").add(bob, "leave").add(alice, "set_version", num(1, 9)).add(carol, "close")
-    assert versions.room.register == next_ids[0] and bob.id not in versions.room.members and not versions.room.closed
+    assert versions.room.register == next_ids[1] and bob.id not in versions.room.members and not versions.room.closed
     versions.add(alice, "close")
 
     # A share of 128 is renewed by a checkpoint of a higher rank, or the owner's own; the last places are the higher ranks'.
@@ -796,11 +796,18 @@ def room():
             ("the head of another log", carol, absence(signed_head(4, T0 + DAY), signed_head(5, T0 + 190 * DAY, next_ids[0]))),
             ("the other head of another log", carol, absence(signed_head(4, T0 + DAY, next_ids[0]), signed_head(5, T0 + 190 * DAY))),
             ("heads in the wrong order", carol, absence(signed_head(5, T0 + 181 * DAY), signed_head(4, T0 + DAY))),
+            ("a head of another branch", carol, absence(signed(relay_seed, HEAD, head_body(vanished.room.id, 1, 5, bytes(32), T0 + DAY)), signed_head(5, T0 + 190 * DAY))),
+            ("a later head of another branch", carol, absence(signed_head(4, T0 + DAY), signed(relay_seed, HEAD, head_body(vanished.room.id, 1, 5, bytes(32), T0 + 190 * DAY)))),
+            ("a head of a longer log", carol, absence(signed_head(4, T0 + DAY), signed(relay_seed, HEAD, head_body(vanished.room.id, 1, 6, bytes(32), T0 + 190 * DAY)))),
+            ("the next, a millisecond too early", bob, absence(signed_head(4, T0 + DAY), signed_head(5, T0 + 361 * DAY - 1))),
             ("an admin who has the role less long", bob, away), ("a moderator", dave, away), ("the owner", alice, away)):
         message = vanished.make(actor, "succeed", encoded)[0]
         early.append(refused(name, vanished.room.apply, checked(message), after=len(vanished.events)) | {"bytes": message})
     vanished.add(carol, "succeed", away)
     assert vanished.room.role(alice.id) == ADMIN and vanished.room.role(carol.id) == OWNER
+    # The second, a year later, and in a chain of its own.
+    later = vanished.until(5).add(bob, "succeed", absence(signed_head(4, T0 + DAY), signed_head(5, T0 + 361 * DAY)))
+    assert later.room.role(bob.id) == OWNER
     vanished.add(alice, "set_topic", text_field("back")).add(carol, "kick", target(alice.id))
 
     # An open room of the relay.
@@ -1067,7 +1074,7 @@ def room():
     return {"users": [person(u) for u in people], "relay": {"secret": relay_seed + relay_x.secret, "key": relay_key}, "issued_at": T0,
             "private": {"events": private.events}, "succession": {"events": succession.events}, "versions": {"events": versions.events},
             "shares": {"events": shares.events}, "over_shares": full,
-            "vanished": {"events": vanished.events}, "too_early": early,
+            "vanished": {"events": vanished.events}, "vanished_later": {"events": later.events}, "too_early": early,
             "open": {"events": lobby.events}, "unfit_in_open": unfit, "statements": statements, "members_after": members,
             "refused_events": bad_events, "not_allowed": not_allowed, "refused_statements": bad_statements,
             "heads": heads, "refused_heads": bad_heads, "forks": forks,

@@ -555,7 +555,7 @@ def check_event(message, relay_key):
     user, key = (RELAY, relay_key[:32]) if actors[-1][0] == 6 else check_device_actor(actors[-1][1])
     verify(key, EVENT, body, signature)
     room, seq, prev = one(f, 1), one(f, 2, 0), one(f, 3)
-    e = {"hash": sha256(body), "room": room, "seq": seq, "prev": prev, "actor": user, "act": None, "target": None}
+    e = {"message": message, "hash": sha256(body), "room": room, "seq": seq, "prev": prev, "actor": user, "act": None, "target": None}
     if acts:
         e["act"], a = {n: name for name, n in ACTS.items()}[acts[-1][0]], parse(acts[-1][1])
         act = e["act"]
@@ -591,7 +591,8 @@ class Room:
 
     def __init__(self, events=()):
         self.head, self.policy, self.move_due, self.closed = b"", MODERATOR, False, False
-        self.spent, self.since_checkpoint, self.counted, self.uncounted = {}, 0, 0, 0
+        self.spent, self.all_of, self.since_checkpoint, self.counted, self.uncounted = {}, {}, 0, 0, 0
+        self.log = []
         self.members, self.invited, self.banned, self.muted, self.counters = {}, {}, set(), set(), {}  # members: role, seq
         for e in events:
             self.apply(e)
@@ -617,7 +618,7 @@ class Room:
             need(e["act"] != "create" and e["room"] == self.id and e["prev"] == self.head and e["seq"] == self.seq + 1, "does not follow")
             need(not self.closed, "closed")
             try:
-                need(self.version <= KNOWN_VERSION or e["act"] in ("leave", "close", "set_version"), "version not known")
+                need(self.version <= KNOWN_VERSION or e["act"] in ("leave", "close", "set_version", "move"), "version not known")
                 self.judge(e)
             except Refused:
                 if self.version <= KNOWN_VERSION: raise  # else it is kept, and comes to nothing here
@@ -625,6 +626,7 @@ class Room:
                 self.take_place(e)
                 getattr(self, "do_" + e["act"], self.do_nothing)(e)
         self.head, self.seq = e["hash"], e["seq"]
+        self.log.append(e["message"])
 
     def judge(self, e):
         act, actor, who = e["act"], e["actor"], e["target"]
@@ -639,7 +641,9 @@ class Room:
             need(not theirs and not invited and who not in self.banned and len(self.members) + len(self.invited) < 1000, "target")
             need(e["role"] < rank or e["role"] == MEMBER, "role")
         elif act == "join": need(not rank and actor in self.invited, "not invited")
-        elif act == "kick": need(lower or not theirs and 0 < invited < rank, "target")
+        elif act == "kick":
+            need(lower or not theirs and 0 < invited < rank, "target")
+            need(self.kind == PRIVATE or who in self.members or e["counter"] > self.counters.get(who, 0), "kick of nobody")
         elif act == "ban": need(theirs < rank and who not in self.banned, "target")
         elif act == "unban": need(who in self.banned and not theirs, "target")
         elif act == "mute": need(lower and who not in self.muted, "target")
@@ -653,20 +657,22 @@ class Room:
         elif act == "succeed":
             need(self.kind == OPEN and not self.by_relay, "not for private rooms, nor the relay's")
             heirs = [(-role, seq, u) for u, (role, seq) in self.members.items() if role < OWNER]
-            need(min(heirs)[2] == actor, "not first")
+            turn = 1 + [u for _, _, u in sorted(heirs)].index(actor) if actor in self.members and rank < OWNER else need(False, "no heir")
+            for head in e["acted"], e["now"]: need(head["length"] <= len(self.log) and head["hash"] == log_hash(self.id, self.log[:head["length"]]), "head of another branch")
             need(e["acted"]["log"] == e["now"]["log"] == self.id and e["acted"]["length"] > self.owner_acted, "heads")
-            need(e["now"]["at"] - e["acted"]["at"] >= 180 * 86_400_000, "too early")
+            need(e["now"]["at"] - e["acted"]["at"] >= turn * 180 * 86_400_000, "too early")
         elif act == "set_version": need(e["version"] > self.version, "not above")
         elif act == "move": need(e["value"] not in self.registers, "register used before")
         elif act == "checkpoint": need(e["value"] == self.state_hash(), "state hash")
 
         kept = {MODERATOR: 56, ADMIN: 32, OWNER: 0}.get(rank, 64)
         if not self.counts(e):
-            need(act != "ban" or self.uncounted < 16384, "places")
+            need(act not in ("kick", "ban") or self.uncounted < 16384, "places")
         else:
             need(self.counted < 16384 - kept, "places")
             need(act == "checkpoint" or self.since_checkpoint < 1024 - kept, "places since the checkpoint")
             need(self.spent.get(actor, 0) < 128 or (act, rank) == ("checkpoint", OWNER), "share")
+            need(self.all_of.get(actor, 0) < 4096 or rank == OWNER, "share of a life")
 
     def counts(self, e): return e["act"] not in ("leave", "close") and (e["act"] not in ("kick", "ban") or self.role(e["actor"]) != OWNER)
 
@@ -677,7 +683,8 @@ class Room:
             self.uncounted += 1
             return
         self.counted, self.since_checkpoint = self.counted + 1, self.since_checkpoint + 1
-        if actor != RELAY: self.spent[actor] = self.spent.get(actor, 0) + 1
+        if actor != RELAY:
+            for counts in self.spent, self.all_of: counts[actor] = counts.get(actor, 0) + 1
         if e["act"] == "checkpoint":
             self.since_checkpoint = 0
             self.spent = {} if rank == OWNER else {u: n for u, n in self.spent.items() if self.role(u) >= rank}

@@ -163,6 +163,7 @@ pub(super) fn close(
     let blobs = &shared.stores.blobs;
     blobs.remove_owned(&caller.address.user).map_err(internal)?;
     let user = caller.address.user;
+    shared.seen.forget(&user);
     shared.rooms.forget(&*shared.stores.open_rooms, &user).map_err(internal)?;
     Ok(answer)
 }

@@ -51,6 +51,10 @@ pub(super) fn append(shared: &Shared, caller: &Caller, event: Signed) -> Result<
         return Err(waits(rest));
     }
     let (log, user, now) = (id.into(), caller.address.user, shared.clock.now());
+    if !shared.rooms.may_ever(&event)? {
+        // Who could never be faster waits for no turn, and holds up nobody.
+        return Err(ErrorCode::Forbidden.into());
+    }
     take_turn(shared, log, caller)?;
     let appended = shared.rooms.append(&*shared.stores.open_rooms, event);
     if appended.as_ref().err() == Some(&ErrorCode::Conflict) {
@@ -99,6 +103,9 @@ pub(super) fn recover(
         let retry_after_ms = shared.register_appends.retry_after_ms();
         return Err(Failure { code: ErrorCode::RateLimited, limit: 0, retry_after_ms });
     }
+    if entries.is_empty() {
+        return Err(ErrorCode::Forbidden.into());
+    }
     let relay = shared.identity.keys.public();
     let head = LogHead::verify(head, &relay).map_err(|_| ErrorCode::Forbidden)?;
     let end = (head.length, head.hash);
@@ -139,6 +146,10 @@ pub(super) fn put_statement(
     if statement.user() != caller.address.user {
         return Err(ErrorCode::Forbidden.into());
     }
+    if shared.rights.of(&statement.user()).is_banned {
+        // Its connection is about to be cut.
+        return Err(ErrorCode::Banned.into());
+    }
     let most = shared.limits.joined_per_user;
     let (store, now) = (&*shared.stores.open_rooms, shared.clock.now());
     let told = shared.rooms.put_statement(store, &statement, most, now)?;
@@ -169,10 +180,10 @@ pub(super) fn append_register(
     }
     let register =
         verify_append(write_key, position, &entry, proof).map_err(|_| ErrorCode::Forbidden)?;
+    take_turn(shared, register.into(), caller)?;
     let quota = shared.limits.registers;
     let registers = &shared.stores.registers;
     let times = (shared.recovering(), now);
-    take_turn(shared, register.into(), caller)?;
     let appended = registers.append(&register, (&user, quota), (position, entry), times);
     match appended.map_err(internal)? {
         Appended::Stored(hash) => {

@@ -116,6 +116,7 @@ fn a_register_takes_back_only_what_leads_to_the_hash() {
         assert!(recover(0, 2, (2, hash(2))));
         assert!(!recover(1, 4, (4, hash(4))), "behind what is there, not over it");
         assert!(!recover(3, 4, (4, hash(4))), "without a gap");
+        assert!(!recover(2, 2, (2, hash(2))), "nothing is no reason to wait");
         assert!(recover(2, 4, (4, hash(4))));
         let page = registers.read(&id, 0, 100, NOW).unwrap().unwrap();
         assert_eq!((page.entries, page.hash), (entries.clone(), hash(4)));

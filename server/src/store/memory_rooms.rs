@@ -108,6 +108,9 @@ impl Registers for MemoryRooms {
         (length, hash): (u64, LogHash),
         now: Timestamp,
     ) -> Result<bool, StoreError> {
+        if entries.is_empty() {
+            return Ok(false);
+        }
         let mut tables = lock(&self.0);
         let was_aside = tables.aside.get(register).copied();
         let fresh = || Register::new(*user, now, now);

@@ -304,15 +304,20 @@ impl Engine {
             return Err(RoomFailure::NotAMember.into());
         }
         if room.row.kind == RoomKind::Private {
-            if room.row.forked || room.is_locked() || room.is_full() {
+            let is_unknown = room.state().is_some_and(|state| !state.version().is_known());
+            if room.row.forked || room.is_locked() || room.is_full() || is_unknown {
                 // Nothing can be ordered there now, and who wants to be out is out. The others learn it when
                 // what they send is refused, or when it can be ordered after all.
                 room.row.standing = RoomStanding::Outside;
-                room.row.intents.clear();
+                for intent in std::mem::take(&mut room.row.intents) {
+                    let gone = Err(RoomFailure::NotAMember);
+                    self.finish_ticket(tx, id, intent.number, gone);
+                }
                 room.push_intent(Act::Leave);
                 self.put_room(tx, room);
                 tx.event(Event::RoomDone { ticket, result: Ok(id) });
-                return Ok(());
+                self.rooms.touch(&id, Freshness::Same);
+                return self.drive_rooms(tx);
             }
             self.put_room(tx, room);
             return self.act_in_room(tx, ticket, id, Act::Leave);
@@ -417,8 +422,13 @@ impl Engine {
         }
         let known = self.take_room(tx, &lobby)?;
         match known {
-            Some(room) => {
+            Some(mut room) => {
                 let is_done = room.row.standing == RoomStanding::Member;
+                if room.row.standing == RoomStanding::Outside && room.row.wanted.is_none() {
+                    // It was full, and has a place now.
+                    room.want(Joined::Yes)?;
+                    self.rooms.touch(&lobby, Freshness::Stale);
+                }
                 self.put_room(tx, room);
                 if is_done {
                     profile.lobby = Lobby::Settled;
@@ -529,6 +539,15 @@ impl Engine {
             (RoomKind::Private, false) => MAX_ACTS_IN_ENTRY,
         };
         let (mut events, mut next): (Vec<RoomEvent>, _) = (Vec::new(), 0);
+        let first = room.row.intents.first().map(|intent| Place::of(&intent.act));
+        if is_full && first.is_some_and(|place| place != Place::Behind) {
+            // In a candidate a checkpoint stands in front of everything, if there is no place for the move.
+            let (there, fix) = (Act::Move(room.prepare_move(tx)), Act::Checkpoint(after.hash()));
+            let wants = after.check(&actor, &there).is_err_and(is_for_want_of_places);
+            if wants && after.check(&actor, &fix).is_ok() {
+                events.push(sign_next(room.id(), &mut head, &mut after, (tx.now, fix), signer)?);
+            }
+        }
         while let Some(intent) = room.row.intents.get(next).cloned() {
             let place = Place::of(&intent.act);
             let waits = is_full && place == Place::Behind;
@@ -548,7 +567,8 @@ impl Engine {
             };
             let fix = Act::Checkpoint(after.hash());
             let is_fixed = matches!(events.last().map(RoomEvent::act), Some(Act::Checkpoint(_)));
-            if is_for_want_of_places(error) && !is_fixed && after.check(&actor, &fix).is_ok() {
+            let may_fix = !is_fixed && (!is_full || events.is_empty());
+            if is_for_want_of_places(error) && may_fix && after.check(&actor, &fix).is_ok() {
                 events.push(sign_next(room.id(), &mut head, &mut after, (tx.now, fix), signer)?);
                 continue;
             }

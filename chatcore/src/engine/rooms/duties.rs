@@ -4,14 +4,18 @@ use super::super::tx::Tx;
 use super::super::{Engine, EngineError};
 use super::MOVE_PATIENCE;
 use super::loaded::Room;
-use crate::ids::UserId;
-use crate::membership::{Act, CHECKPOINT_EVERY, Role, RoomState};
+use crate::ids::{DAY, Timestamp, UserId};
+use crate::membership::{
+    Act, CHECKPOINT_EVERY, Chain, Event as RoomEvent, Role, RoomKind, RoomState,
+};
 use crate::wire::limits::{MAX_ENTRIES, MAX_ENTRIES_OF_ONE};
 
 /// Entries of a register after which the room goes on in another one.
 const NEARLY_FULL: u64 = MAX_ENTRIES - 256;
 /// Entries of our own after which it does: the relay takes no more than [`MAX_ENTRIES_OF_ONE`].
 const SHARE_NEARLY_SPENT: u32 = MAX_ENTRIES_OF_ONE - 32;
+/// Milliseconds after which the owner of an open room shows up there.
+const SHOW_UP_EVERY: u64 = 60 * DAY;
 /// Most others that are waited for with a checkpoint.
 const MAX_TURN: u64 = 15;
 
@@ -46,16 +50,26 @@ impl Engine {
             return Ok(());
         }
         self.rooms.sync(&id).move_due = None;
-        room.add_checkpoint(&own);
+        room.add_checkpoint(&own, tx.now);
         Ok(())
     }
 }
 
 impl Room {
-    /// Has a checkpoint written if it is ours to write and nothing else waits.
-    pub(super) fn add_checkpoint(&mut self, own: &UserId) {
+    /// Has a checkpoint written if it is ours to write and nothing else waits. An owner who is there shows it
+    /// in the order of an open room: it falls to others when its owner is not heard of for long.
+    pub(super) fn add_checkpoint(&mut self, own: &UserId, now: Timestamp) {
+        let last = |chain: &Chain| chain.event(chain.state().owner_acted()).map(RoomEvent::at);
+        let acted = self.chain.as_ref().and_then(last);
         let is_due = |state: &RoomState| {
             let wait = 1 + turn_of(state, own).min(MAX_TURN);
+            if let Some(acted) = acted
+                && now.since(acted) >= SHOW_UP_EVERY
+                && state.kind() == RoomKind::Open
+                && state.role(own) == Some(Role::Owner)
+            {
+                return state.version().is_known();
+            }
             state.version().is_known()
                 && state.role(own) >= Some(Role::Moderator)
                 && state.since_checkpoint() >= CHECKPOINT_EVERY * wait
@@ -67,7 +81,7 @@ impl Room {
 
     /// Tells whether the register has all its entries: only a candidate for the move finds a place.
     pub(super) fn is_full(&self) -> bool {
-        self.row.kind == crate::membership::RoomKind::Private
+        self.row.kind == RoomKind::Private
             && self.row.log.is_some_and(|log| log.length >= MAX_ENTRIES)
     }
 }

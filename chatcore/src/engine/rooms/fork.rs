@@ -63,6 +63,8 @@ struct Parting {
     chain: Chain,
     /// The room after the last shared entry.
     ancestor: Chain,
+    /// Entries of ours in the relay's branch.
+    of_ours: u32,
 }
 
 fn is_owner(chain: &Chain, user: UserId) -> bool {
@@ -83,10 +85,16 @@ impl Parting {
         let reader = Reader::new(tx.store(), &room.row, log)?;
         let shared_count = usize::try_from(shared).unwrap_or(usize::MAX);
         let mut entries = (0..).zip(&branch.entries);
-        reader.fold(&mut chain, entries.by_ref().take(shared_count));
+        let mut of_ours = reader.fold(&mut chain, entries.by_ref().take(shared_count));
         let ancestor = chain.clone();
-        reader.fold(&mut chain, entries);
-        Ok(chain.zip(ancestor).map(|(chain, ancestor)| Self { log, shared, chain, ancestor }))
+        of_ours += reader.fold(&mut chain, entries);
+        Ok(chain.zip(ancestor).map(|(chain, ancestor)| Self {
+            log,
+            shared,
+            chain,
+            ancestor,
+            of_ours,
+        }))
     }
 
     /// Tells whether the branch holds a resume that we follow: by somebody who owns the room where the
@@ -284,7 +292,7 @@ impl Engine {
         branch: &Branch,
         parting: Parting,
     ) -> Result<(), EngineError> {
-        let Parting { log, shared, chain, ancestor, .. } = parting;
+        let Parting { log, shared, chain, ancestor, of_ours } = parting;
         let Some(ours) = room.chain.clone() else { return Ok(()) };
         for later in room.logs().into_iter().skip_while(|other| *other != log).skip(1) {
             tx.delete_log(&later, 0)?;
@@ -301,7 +309,7 @@ impl Engine {
         }
         room.row.log = Some(LogPoint { id: log, length: branch.entries.len() as u64, hash });
         room.row.head = Some(branch.head.clone());
-        room.row.forked = false;
+        (room.row.forked, room.row.own_entries) = (false, of_ours);
         room.row.attempt.clear();
         let parted = ancestor.head().0 + 1;
         room.switch(chain, parted);

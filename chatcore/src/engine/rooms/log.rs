@@ -15,7 +15,7 @@ use super::super::tx::Tx;
 use super::super::{Engine, EngineError};
 use super::RoomAsk;
 use super::loaded::Room;
-use crate::ids::{LogHash, LogId, MessageId, RegisterId, RoomId, Timestamp};
+use crate::ids::{LogHash, LogId, MessageId, RegisterId, RoomId, Timestamp, UserId};
 use crate::keys::{RelayKey, Signed};
 use crate::membership::{
     Act, Chain, Event as RoomEvent, Joined, LogHead, MAX_EVENTS, RoomError, RoomKind,
@@ -32,7 +32,7 @@ use crate::wire::storage;
 
 /// No log of an honest relay is longer: a register has its entries and candidates, an open room the events
 /// that count and those that do not.
-const MAX_LOG: u64 = 1 + 2 * MAX_EVENTS;
+const MAX_LOG: u64 = 2 + 2 * MAX_EVENTS;
 /// Most bytes of entries given back to the relay at a time.
 const MAX_GIVEN_BACK: usize = 768 * 1_024;
 
@@ -104,6 +104,7 @@ pub(in crate::engine) fn newest_head(store: &dyn Store) -> Result<Option<Signed>
 
 /// What opens the entries of one log of a room, and folds them.
 pub(super) struct Reader {
+    own: UserId,
     relay: RelayKey,
     room: RoomId,
     kind: RoomKind,
@@ -115,8 +116,9 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(store: &dyn Store, room: &RoomRow, log: LogId) -> Result<Self, EngineError> {
         let secret = room.secrets.iter().find(|secret| LogId::from(secret.id()) == log).cloned();
-        let relay = profile(store)?.relay;
-        Ok(Self { relay, room: room.id, kind: room.kind, log, secret })
+        let profile = profile(store)?;
+        let (own, relay) = (profile.user, profile.relay);
+        Ok(Self { own, relay, room: room.id, kind: room.kind, log, secret })
     }
 
     /// Opens an entry; what does not open or verify counts for nothing.
@@ -138,17 +140,20 @@ impl Reader {
     }
 
     /// Takes entries into a chain, `None` before it begins. What is not allowed where it stands, and what
-    /// stands behind a move, counts for nothing.
+    /// stands behind a move, counts for nothing. Returns how many of our share in a register they took.
     pub(super) fn fold<'a>(
         &self,
         chain: &mut Option<Chain>,
         entries: impl IntoIterator<Item = (u64, &'a Bytes)>,
-    ) {
+    ) -> u32 {
+        let mut of_ours = 0;
         for (position, entry) in entries {
             if !self.is_current(chain.as_ref()) {
-                return;
+                break;
             }
             let events = self.events(position, entry);
+            let is_ours = events.first().is_some_and(|e| e.actor().user() == Some(self.own));
+            of_ours += u32::from(is_ours && position < MAX_ENTRIES);
             if self.kind == RoomKind::Private && position >= MAX_ENTRIES {
                 if let Some(chain) = chain.as_mut().filter(|_| is_candidate(&events)) {
                     let _counts = chain.append_all(events);
@@ -158,10 +163,11 @@ impl Reader {
             for event in events {
                 let _counts = self.append(chain, event);
                 if !self.is_current(chain.as_ref()) {
-                    return;
+                    break;
                 }
             }
         }
+        of_ours
     }
 
     fn append(&self, chain: &mut Option<Chain>, event: RoomEvent) -> Result<(), RoomError> {
@@ -175,8 +181,13 @@ impl Reader {
     }
 }
 
-/// Tells whether events behind the end of a register are a candidate for the move: removals, and the move.
+/// Tells whether events behind the end of a register are a candidate for the move: perhaps a checkpoint, for
+/// want of places, then removals, and the move.
 fn is_candidate(events: &[RoomEvent]) -> bool {
+    let events = match events.split_first() {
+        Some((first, rest)) if matches!(first.act(), Act::Checkpoint(_)) => rest,
+        _ => events,
+    };
     let is_removal = |event: &RoomEvent| matches!(event.act(), Act::Kick { .. } | Act::Ban { .. });
     let Some((last, before)) = events.split_last() else { return false };
     matches!(last.act(), Act::Move(_)) && before.iter().all(is_removal)
@@ -277,7 +288,8 @@ impl Engine {
         room.row.log = Some(LogPoint { id: point.id, length: head.length, hash });
         let before = room.length();
         let reader = Reader::new(tx.store(), &room.row, point.id)?;
-        reader.fold(&mut room.chain, (point.length..).zip(&page.entries));
+        let of_ours = reader.fold(&mut room.chain, (point.length..).zip(&page.entries));
+        room.row.own_entries = room.row.own_entries.saturating_add(of_ours);
         self.follow_events(tx, room, before)?;
         Ok(Read::Extends)
     }
@@ -371,7 +383,8 @@ impl Engine {
         let (mut entries, mut size, mut found) = (Vec::new(), 0, None);
         for row in entries_from(tx.store(), &log, from)? {
             size += row.entry.len();
-            if size > MAX_GIVEN_BACK && found.is_some() {
+            let is_much = size > MAX_GIVEN_BACK || entries.len() as u64 >= MAX_ENTRIES;
+            if is_much && found.is_some() {
                 break;
             }
             entries.push(row.entry);

@@ -90,7 +90,7 @@ impl Engine {
             return self.drive_unsent(tx, room);
         }
         let own = tx.profile()?.user();
-        room.add_checkpoint(&own);
+        room.add_checkpoint(&own, tx.now);
         if let Some(event) = self.sign_intent(tx, room)?.first() {
             let request = Request::AppendRoom(event.signed().clone());
             self.ask_room(tx, id, request, RoomAsk::AppendOpen);

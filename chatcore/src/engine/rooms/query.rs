@@ -138,7 +138,7 @@ fn view(store: &dyn Store, room: &Room) -> Result<RoomView, EngineError> {
         forked: room.row.forked,
         gone: room.row.gone,
         locked: room.is_locked(),
-        replaces: said_to_replace(room),
+        replaces: replaced_by(store, room)?.map(|old| old.id),
         outdated: state.is_some_and(|state| !state.version().is_known()),
     })
 }
@@ -163,18 +163,37 @@ pub(super) fn said_to_replace(room: &Room) -> Option<RoomId> {
     }
 }
 
-/// Returns the room that another one is to replace, as far as that can be believed: it is one of ours, and
-/// who made the new one belongs to it.
+/// Returns the room that another one replaces, as far as that can be believed: we and whoever made the new
+/// one belong to it.
+fn replaced_by(store: &dyn Store, room: &Room) -> Result<Option<RoomRef>, EngineError> {
+    let maker = room.chain.as_ref().and_then(|chain| chain.event(0)?.actor().user());
+    match maker {
+        Some(maker) => replaced_in(store, room, &maker),
+        None => Ok(None),
+    }
+}
+
+fn replaced_in(
+    store: &dyn Store,
+    room: &Room,
+    by: &UserId,
+) -> Result<Option<RoomRef>, EngineError> {
+    let Some(old) = said_to_replace(room) else { return Ok(None) };
+    let old = load(store, &old)?;
+    let is_ours = |old: &Room| old.row.standing == RoomStanding::Member && old.is_member(by);
+    Ok(old.filter(is_ours).map(|old| old.reference()))
+}
+
+/// Returns the room that an invitation by somebody is to replace, as far as that can be believed.
 pub(in crate::engine) fn replaced(
     store: &dyn Store,
     id: &RoomId,
     by: &UserId,
 ) -> Result<Option<RoomRef>, EngineError> {
-    let Some(old) = load(store, id)?.and_then(|room| said_to_replace(&room)) else {
-        return Ok(None);
-    };
-    let old = load(store, &old)?;
-    Ok(old.filter(|room| room.is_member(by)).map(|room| room.reference()))
+    match load(store, id)? {
+        Some(room) => replaced_in(store, &room, by),
+        None => Ok(None),
+    }
 }
 
 /// Returns id and name of a room that is known.

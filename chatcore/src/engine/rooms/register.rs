@@ -239,7 +239,6 @@ impl Engine {
                     // It stands somewhere else than we said: what is there is read.
                     self.rooms.sync(&id).fresh = false;
                 }
-                room.row.own_entries = room.row.own_entries.saturating_add(1);
                 Ok(())
             }
             Answer::Failure(Failure { code: ErrorCode::Conflict, .. }) => {
@@ -301,12 +300,16 @@ impl Engine {
         let own = tx.profile()?.user();
         let news: Vec<RoomEvent> = chain.events_from(from).cloned().collect();
         let was = room.row.standing;
+        // What others did in a version that we do not know may not be so.
+        let is_known = chain.state().version().is_known();
         for event in &news {
             if let Act::Move(register) = event.act() {
                 room.take_prepared(*register);
             }
             if let Act::Retire(users) = event.act()
                 && was == RoomStanding::Member
+                && is_known
+                && room.row.wanted.is_none()
                 && users.iter().any(|(user, _)| *user == own)
             {
                 // We did not come for long, and here we are.
@@ -314,7 +317,7 @@ impl Engine {
             }
             if room.row.attempt.contains(event.signed()) {
                 self.confirmed(tx, room, event);
-            } else if was == RoomStanding::Member && event.actor().user() != Some(own) {
+            } else if was == RoomStanding::Member && is_known && event.actor().user() != Some(own) {
                 self.tell_news(tx, room, event);
             }
         }
@@ -429,9 +432,10 @@ impl Engine {
         }
         let Some(by) = room.row.invited_by.take() else { return Ok(()) };
         let replaces = match said_to_replace(room) {
-            Some(old) => {
-                self.look_room(tx, &old, |old| old.is_member(&by).then(|| old.reference()))?
-            }
+            Some(old) => self.look_room(tx, &old, |old| {
+                let is_ours = old.row.standing == RoomStanding::Member && old.is_member(&by);
+                is_ours.then(|| old.reference())
+            })?,
             None => None,
         };
         tx.event(Event::RoomInvited { room: room.reference(), by, replaces: replaces.flatten() });
