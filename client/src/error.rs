@@ -217,6 +217,10 @@ impl From<ClientError> for CommandError {
     fn from(error: ClientError) -> Self {
         let say = |code, hint: &str| Self::new(code, error).hint(hint);
         match error {
+            ClientError::Unreachable(ErrorKind::ResourceBusy) => say(
+                ExitCode::RelayUnreachable,
+                "the relay takes no more connections from your network now; repeat the command in a minute",
+            ),
             ClientError::Unreachable(_) => say(
                 ExitCode::RelayUnreachable,
                 "check the network, and that the relay runs, then repeat the command",

@@ -8,12 +8,14 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chatcore::wire::relay::AnswerForm;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 
 use crate::operator::{Command, Operator, Said};
 
@@ -23,6 +25,10 @@ const SOCKET: &str = "control.sock";
 const MAX_LINE: u64 = 8_192;
 /// Time a command may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Commands at a time.
+const MAX_AT_A_TIME: usize = 8;
+/// Pause when the system has no more sockets.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What goes in.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,18 +57,24 @@ impl Control {
         Ok(Self { listener, path })
     }
 
-    /// Serves one connection after the other, for ever.
+    /// Serves connections, a few at a time, for ever.
     pub(crate) async fn serve(&self, operator: &Operator) {
+        let places = Arc::new(Semaphore::new(MAX_AT_A_TIME));
         loop {
+            let place = Arc::clone(&places).acquire_owned().await;
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    if let Err(error) = answer(stream, operator.clone()).await {
-                        tracing::warn!(%error, "a command could not be answered");
-                    }
+                    let operator = operator.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = answer(stream, operator).await {
+                            tracing::warn!(%error, "a command could not be answered");
+                        }
+                        drop(place);
+                    });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the control socket failed");
-                    return std::future::pending().await;
+                    tracing::warn!(%error, "the control socket failed; it is tried again");
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         }
@@ -95,8 +107,15 @@ async fn answer(mut stream: UnixStream, operator: Operator) -> io::Result<()> {
         Err(error) => (2, error.to_string()),
     };
     let (code, text) = tokio::task::spawn_blocking(work).await?;
-    write.write_all(format!("{code}\n{text}\n").as_bytes()).await?;
-    write.shutdown().await?;
+    let answer = format!("{code}\n{text}\n");
+    let said = async {
+        write.write_all(answer.as_bytes()).await?;
+        write.shutdown().await
+    };
+    let said = tokio::time::timeout(PATIENCE, said).await;
+    if !is_last {
+        said??;
+    }
     if is_last {
         let quit = move || stopping.run(&Command::Quit);
         if let Err(error) = tokio::task::spawn_blocking(quit).await? {
@@ -120,4 +139,28 @@ pub fn ask(folder: &Path, command: &str, form: AnswerForm) -> io::Result<(u8, St
     let (code, text) = answer.split_once('\n').ok_or(io::ErrorKind::UnexpectedEof)?;
     let code = code.parse().map_err(|_| io::ErrorKind::InvalidData)?;
     Ok((code, text.trim_end().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+
+    use super::*;
+
+    /// Somebody opens the socket and says nothing: others are answered meanwhile.
+    #[tokio::test]
+    async fn a_silent_connection_holds_up_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = Control::open(folder.path()).unwrap();
+        let operator = Operator::new(Weak::new());
+        let serving = tokio::spawn(async move { control.serve(&operator).await });
+        let silent: Vec<_> =
+            (1..MAX_AT_A_TIME).map(|_| StdStream::connect(folder.path().join(SOCKET))).collect();
+        let path = folder.path().to_owned();
+        let asked = tokio::task::spawn_blocking(move || ask(&path, "stats", AnswerForm::Words));
+        let answered = tokio::time::timeout(PATIENCE / 2, asked).await.unwrap().unwrap().unwrap();
+        assert_eq!(answered, (0, "the relay has stopped".to_owned()));
+        assert_eq!(silent.len(), MAX_AT_A_TIME - 1);
+        serving.abort();
+    }
 }

@@ -21,12 +21,14 @@ pub mod console;
 #[cfg(unix)]
 pub mod control;
 pub mod error;
+mod half_open;
 mod handler;
 mod identity;
 pub mod limits;
 mod lock;
 mod login;
 mod mailboxes;
+mod open_files;
 pub mod operator;
 mod peer;
 mod registry;

@@ -1,9 +1,9 @@
 //! Quotas and rates as types; the numbers are those of PROTOCOL.md section 11.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use chatcore::ids::{DAY, HOUR, MINUTE, Timestamp};
@@ -31,6 +31,8 @@ pub struct Limits {
     pub sends: Rate,
     /// Prekeys of one device claimed by one user.
     pub claims: Rate,
+    /// Prekeys claimed by one user, of whomever.
+    pub claims_in_all: Rate,
     /// Records of one user replaced.
     pub record_updates: Rate,
     /// Envelopes in a mailbox.
@@ -83,6 +85,8 @@ impl Default for Limits {
             handshakes: Rate::per_second(200, 50),
             sends: Rate::per_second(10_000, 1_000),
             claims: Rate { burst: 6, interval_us: 10 * MINUTE * 1_000 },
+            // A room of a thousand in which one speaks for the first time, twice.
+            claims_in_all: Rate { burst: 2_000, interval_us: 5 * 1_000_000 },
             record_updates: Rate { burst: 20, interval_us: 10 * MINUTE * 1_000 },
             mailbox_envelopes: 10_000,
             mailbox_bytes: 64 << 20,
@@ -143,8 +147,11 @@ impl Rate {
     }
 }
 
-/// Buckets still filling that are kept; beyond it nothing new is granted.
+/// Buckets that are kept while they fill. Beyond it those are forgotten that would be full soonest: whoever
+/// makes many loses what is known of their own, and shuts nobody out.
 const MAX_BUCKETS: usize = 200_000;
+/// Full buckets that are forgotten with each that is used.
+const FORGOTTEN_AT_ONCE: usize = 4;
 
 /// One bucket for each key; full ones take no memory.
 #[derive(Debug)]
@@ -156,15 +163,32 @@ pub struct RateTable<K> {
 #[derive(Debug)]
 struct Buckets<K> {
     full_at: HashMap<K, u64>,
-    sweep_at: usize,
-    refused_until: u64,
+    order: BTreeSet<(u64, K)>,
 }
 
-impl<K: Eq + Hash> RateTable<K> {
+impl<K: Eq + Hash + Ord + Copy> Buckets<K> {
+    fn forget_first(&mut self) {
+        if let Some((_, key)) = self.order.pop_first() {
+            self.full_at.remove(&key);
+        }
+    }
+
+    fn put(&mut self, key: K, full_at: u64) {
+        if let Some(former) = self.full_at.insert(key, full_at) {
+            self.order.remove(&(former, key));
+        }
+        self.order.insert((full_at, key));
+        if self.order.len() > MAX_BUCKETS {
+            self.forget_first();
+        }
+    }
+}
+
+impl<K: Eq + Hash + Ord + Copy> RateTable<K> {
     /// Makes a table whose buckets are all full.
     #[must_use]
     pub fn new(rate: Rate) -> Self {
-        let buckets = Buckets { full_at: HashMap::new(), sweep_at: 1_024, refused_until: 0 };
+        let buckets = Buckets { full_at: HashMap::new(), order: BTreeSet::new() };
         Self { rate, buckets: Mutex::new(buckets) }
     }
 
@@ -172,25 +196,18 @@ impl<K: Eq + Hash> RateTable<K> {
     pub fn take(&self, key: K, wanted: u32, now: Timestamp) -> u32 {
         let now_us = now.0.saturating_mul(1_000);
         let mut buckets = lock(&self.buckets);
-        if buckets.full_at.len() >= buckets.sweep_at {
-            buckets.full_at.retain(|_, full_at| *full_at > now_us);
-            buckets.sweep_at = (buckets.full_at.len() * 2).max(1_024);
-        }
-        if buckets.full_at.len() >= MAX_BUCKETS {
-            let is_due = now_us >= buckets.refused_until;
-            if is_due {
-                buckets.full_at.retain(|_, full_at| *full_at > now_us);
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            if buckets.order.first().is_none_or(|(full_at, _)| *full_at > now_us) {
+                break;
             }
-            if buckets.full_at.len() >= MAX_BUCKETS {
-                // Sweeping costs: not at every request of a flood.
-                if is_due {
-                    buckets.refused_until = now_us.saturating_add(1_000_000);
-                }
-                return 0;
-            }
+            buckets.forget_first();
         }
-        let full_at = buckets.full_at.entry(key).or_insert(0);
-        self.rate.take(full_at, now_us, wanted)
+        let mut full_at = buckets.full_at.get(&key).copied().unwrap_or(0);
+        let granted = self.rate.take(&mut full_at, now_us, wanted);
+        if granted > 0 {
+            buckets.put(key, full_at);
+        }
+        granted
     }
 
     /// Returns how many tokens are there, without taking any.
@@ -204,43 +221,6 @@ impl<K: Eq + Hash> RateTable<K> {
     #[must_use]
     pub const fn retry_after_ms(&self) -> u64 {
         self.rate.interval_us.div_ceil(1_000)
-    }
-}
-
-/// Connections of each address that are not logged in yet.
-#[derive(Debug, Default)]
-pub struct PendingTable(Mutex<HashMap<u64, u32>>);
-
-/// One connection that is not logged in yet; counted until it is dropped.
-#[derive(Debug)]
-pub struct Pending {
-    table: Arc<PendingTable>,
-    address: u64,
-}
-
-impl PendingTable {
-    /// Counts one more connection of an address, unless `most` are under way.
-    pub fn enter(self: &Arc<Self>, address: u64, most: u32) -> Option<Pending> {
-        let mut table = lock(&self.0);
-        let count = table.get(&address).copied().unwrap_or(0);
-        if count >= most {
-            return None;
-        }
-        table.insert(address, count + 1);
-        drop(table);
-        Some(Pending { table: Arc::clone(self), address })
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        let mut table = lock(&self.table.0);
-        match table.get_mut(&self.address) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => {
-                table.remove(&self.address);
-            }
-        }
     }
 }
 
@@ -270,15 +250,23 @@ mod tests {
         assert_eq!(table.take("b", 1, now), 1);
     }
 
+    /// Whoever fills the table shuts nobody out, and frees no bucket that owes more than theirs.
     #[test]
-    fn buckets_are_bounded_and_full_ones_forgotten() {
-        let table = RateTable::new(Rate::per_second(1, 1));
-        for key in 0..MAX_BUCKETS {
-            assert_eq!(table.take(key, 1, Timestamp(5)), 1);
+    fn buckets_are_bounded_and_the_fullest_are_forgotten() {
+        let table = RateTable::new(Rate::per_second(2, 1));
+        let now = Timestamp(5);
+        assert_eq!(table.take(usize::MAX, 2, now), 2);
+        for key in 0..MAX_BUCKETS + 1_000 {
+            assert_eq!(table.take(key, 1, now), 1);
         }
-        assert_eq!(table.take(MAX_BUCKETS, 1, Timestamp(5)), 0);
-        assert_eq!(table.take(MAX_BUCKETS, 1, Timestamp(5_000)), 1);
-        assert_eq!(lock(&table.buckets).full_at.len(), 1);
+        assert_eq!(table.take(usize::MAX, 1, now), 0, "still empty");
+        assert_eq!(lock(&table.buckets).full_at.len(), MAX_BUCKETS);
+        for key in 0..MAX_BUCKETS {
+            assert_eq!(table.take(key, 1, Timestamp(5_000)), 1);
+        }
+        let buckets = lock(&table.buckets);
+        assert!(buckets.full_at.len() <= MAX_BUCKETS);
+        assert_eq!(buckets.full_at.len(), buckets.order.len());
     }
 
     #[test]
@@ -287,17 +275,5 @@ mod tests {
         assert_eq!(key("2001:db8::1"), key("2001:db8::2"));
         assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
         assert_eq!(key("::ffff:10.0.0.1"), key("10.0.0.1"));
-    }
-
-    #[test]
-    fn connections_under_way_are_counted_until_they_end() {
-        let table = Arc::new(PendingTable::default());
-        let first = table.enter(7, 2).unwrap();
-        let second = table.enter(7, 2).unwrap();
-        assert!(table.enter(7, 2).is_none() && table.enter(8, 2).is_some());
-        drop(first);
-        let third = table.enter(7, 2).unwrap();
-        drop((second, third));
-        assert!(lock(&table.0).is_empty());
     }
 }

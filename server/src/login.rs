@@ -3,6 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use chatcore::noise::HandshakeError;
@@ -15,12 +16,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::connection::{Link, LinkError, Reading};
+use crate::half_open::HalfOpen;
 use crate::handler;
-use crate::limits::{Pending, address_key};
+use crate::limits::address_key;
 use crate::peer::Peer;
 use crate::registry::Seat;
 use crate::server::Shared;
 
+/// Time for telling a client to come again.
+const BUSY_TIME: Duration = Duration::from_secs(2);
 /// Requests a device may try before it is logged in.
 const MAX_ATTEMPTS: usize = 8;
 
@@ -38,6 +42,8 @@ enum LoginError {
     TimedOut,
     #[error("the relay stops")]
     Stopping,
+    #[error("it made place for another one")]
+    PushedOut,
 }
 
 impl From<io::Error> for LoginError {
@@ -70,17 +76,38 @@ pub(crate) struct Entered {
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, from: IpAddr, pending: Pending) {
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    from: IpAddr,
+    half_open: HalfOpen,
+) {
     // Boxed: the handshake's state is gone once the device is logged in.
     let logging_in = Box::pin(log_in(&shared, stream, from));
-    let result = logging_in.await;
-    drop(pending);
+    let result = tokio::select! {
+        result = logging_in => result,
+        () = half_open.pushed_out() => Err(LoginError::PushedOut),
+    };
+    drop(half_open);
     match result {
         Ok(entered) => Peer::new(shared, entered).run().await,
         Err(error) => {
             tracing::debug!(%error, "a connection ended before its login");
         }
     }
+}
+
+/// Tells a client to come again, by a record without anything where message 2 would come.
+pub(crate) async fn say_busy(mut stream: TcpStream) {
+    let say = async {
+        stream.write_all(&frame_record(&[])).await?;
+        stream.shutdown().await?;
+        // What the client said is taken off the line: else the system would throw our word away as well.
+        let mut rest = [0; RECORD_1_LEN + 2];
+        while stream.read(&mut rest).await? > 0 {}
+        Ok::<_, io::Error>(())
+    };
+    let _in_time = tokio::time::timeout(BUSY_TIME, say).await;
 }
 
 async fn log_in(
@@ -135,9 +162,10 @@ async fn handshake(
     mut stream: TcpStream,
     from: IpAddr,
 ) -> Result<(Link, [u8; 32], Vec<u8>), LoginError> {
-    let penalty = Penalty::new(shared, from);
     let mut buffer = Vec::with_capacity(RECORD_1_LEN + 2);
     let one = read_record(&mut stream, &mut buffer, RECORD_1_LEN).await?;
+    // Who says nothing costs nothing, and makes place when others come.
+    let penalty = Penalty::new(shared, from);
     let keys = &shared.identity.keys;
     let (two, state) = RelayHandshake::respond(keys, &one, &mut rand::rng())?;
     stream.write_all(&frame_record(&two)).await?;

@@ -16,7 +16,7 @@ use chatcore::keys::{RelayKey, Signed};
 use chatcore::membership::LogHead;
 use rand::RngExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::clock::{Clock, SystemClock};
@@ -24,11 +24,13 @@ use crate::config::{Config, Registration, Storage};
 #[cfg(unix)]
 use crate::control::Control;
 use crate::error::RelayError;
+use crate::half_open::HalfOpenTable;
 use crate::identity::Identity;
-use crate::limits::{Limits, PendingTable, RateTable, address_key};
+use crate::limits::{Limits, RateTable, address_key};
 use crate::lock::lock;
 use crate::login;
 use crate::mailboxes::Mailboxes;
+use crate::open_files;
 use crate::operator::Operator;
 use crate::registry::Registry;
 use crate::rights::RightsTable;
@@ -44,6 +46,8 @@ use crate::turns::Turns;
 const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
 /// Time between checkpoints of incomplete uploads.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
+/// Most clients that are told at a time that they are to come again.
+const MAX_REFUSALS: usize = 64;
 /// Pause when the system has no more sockets.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of a user's files that a relay without a disk keeps.
@@ -65,12 +69,15 @@ pub(crate) struct Shared {
     /// The operator wants the relay to stop.
     pub(crate) quit: Notify,
     pub(crate) handshakes: RateTable<u64>,
-    pub(crate) pending: Arc<PendingTable>,
+    pub(crate) half_open: Arc<HalfOpenTable>,
     pub(crate) sends: RateTable<UserId>,
     pub(crate) claims: RateTable<(UserId, DeviceAddress)>,
+    pub(crate) claims_in_all: RateTable<UserId>,
     pub(crate) record_updates: RateTable<UserId>,
     pub(crate) room_acts: RateTable<UserId>,
     pub(crate) register_appends: RateTable<UserId>,
+    /// Places for those who are told that the relay takes no more of them now.
+    refusals: Arc<Semaphore>,
     pub(crate) turns: Turns,
     pub(crate) seen: Seen,
     /// New accounts by one link, by the hash of its token.
@@ -190,6 +197,12 @@ impl Relay {
         wrap: impl FnOnce(Stores) -> Stores,
     ) -> Result<Self, RelayError> {
         let mut limits = config.limits;
+        if let Some(most) = open_files::connections()
+            && most < u64::from(limits.connections)
+        {
+            tracing::warn!(most, "the system allows fewer open files than connections are wanted");
+            limits.connections = u32::try_from(most).unwrap_or(u32::MAX);
+        }
         let (lock, identity, stores) = match &config.storage {
             Storage::Memory => {
                 limits.stored_per_user = limits.stored_per_user.min(EPHEMERAL_PER_USER);
@@ -231,12 +244,14 @@ impl Relay {
             stopping: watch::Sender::new(false),
             quit: Notify::new(),
             handshakes: RateTable::new(limits.handshakes),
-            pending: Arc::default(),
+            half_open: Arc::default(),
             sends: RateTable::new(limits.sends),
             claims: RateTable::new(limits.claims),
+            claims_in_all: RateTable::new(limits.claims_in_all),
             record_updates: RateTable::new(limits.record_updates),
             room_acts: RateTable::new(limits.room_acts),
             register_appends: RateTable::new(limits.register_appends),
+            refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
             turns: Turns::default(),
             seen,
             invited: limits.invites.map(RateTable::new),
@@ -360,15 +375,26 @@ impl Relay {
         let address = address_key(from.ip());
         // What is under way counts as if it had failed already: silent ones cost no token yet.
         let most = shared.handshakes.available(&address, shared.clock.now());
-        let Some(pending) = shared.pending.enter(address, most) else {
+        let Some(half_open) = shared.half_open.enter(address, most) else {
             tracing::debug!("an address made too many attempts");
+            self.refuse(connections, stream);
             return;
         };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection ended at once");
             return;
         }
-        connections.spawn(login::serve(Arc::clone(shared), stream, from.ip(), pending));
+        connections.spawn(login::serve(Arc::clone(shared), stream, from.ip(), half_open));
+    }
+
+    /// Tells a client that it is to come again, if not too many are told already.
+    fn refuse(&self, connections: &mut JoinSet<()>, stream: TcpStream) {
+        if let Ok(place) = Arc::clone(&self.shared.refusals).try_acquire_owned() {
+            connections.spawn(async move {
+                login::say_busy(stream).await;
+                drop(place);
+            });
+        }
     }
 
     fn spawn_work(&self, work: impl FnOnce(&Shared) + Send + 'static) {

@@ -194,7 +194,12 @@ impl Scene {
                 Err(ClientError::Unreachable(_) | ClientError::WrongRelay) => {}
                 Err(error) => panic!("{act:?}: {error}"),
             }
-            if self.process.child.try_wait().unwrap().is_some() {
+            // It may be a while in dying, when others keep the machine busy.
+            let has_died = (0..10_000).any(|_| {
+                std::thread::yield_now();
+                self.process.child.try_wait().unwrap().is_some()
+            });
+            if has_died {
                 self.deaths += 1;
                 let listen = self.process.link.address();
                 self.process = Process::start(&self.data(), &listen, "never");

@@ -115,6 +115,32 @@ async fn claims_have_a_rate_for_each_target() {
 }
 
 #[tokio::test]
+async fn one_claimer_has_a_rate_in_all() {
+    let mut config = Config::ephemeral();
+    config.limits.claims_in_all = Rate::per_second(3, 1);
+    let relay = TestRelay::start_with_clock(config, ManualClock::new()).await;
+    let mut all = Vec::new();
+    for nick in ["alice", "bob", "carol", "dave"] {
+        let (user, mut device) = relay.join(nick).await;
+        let prekey = user.prekey(&relay.key, 1, PrekeyKind::LastResort);
+        device.request(Request::UploadPrekeys(vec![prekey])).await;
+        all.push((user, device));
+    }
+    let targets: Vec<_> = all.iter().map(|(user, _)| user.address()).collect();
+    let claim = Request::ClaimPrekeys(targets);
+    let mut outcome = async |i: usize| match all[i].1.request(claim.clone()).await {
+        Answer::ClaimedPrekeys(results) => {
+            results.into_iter().map(|r| r.is_ok()).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(outcome(0).await, [true, true, true, false]);
+    assert_eq!(outcome(0).await, [false; 4]);
+    assert_eq!(outcome(1).await, [true, true, true, false], "nobody else is limited by it");
+    relay.stop().await;
+}
+
+#[tokio::test]
 async fn only_failed_and_unregistered_handshakes_count() {
     let mut config = Config::ephemeral();
     config.limits.handshakes = Rate::per_second(3, 1);
@@ -130,9 +156,30 @@ async fn only_failed_and_unregistered_handshakes_count() {
         assert_eq!(stream.read(&mut [0; 8]).await.unwrap_or(0), 0);
     }
     let mut refused = TcpStream::connect(relay.address).await.unwrap();
-    assert_eq!(refused.read(&mut [0; 8]).await.unwrap_or(0), 0);
+    let mut said = [9; 8];
+    assert_eq!(refused.read(&mut said).await.unwrap(), 2);
+    assert_eq!(said[..2], [0, 0], "come again");
+    assert_eq!(refused.read(&mut said).await.unwrap(), 0);
     clock.advance(1_000);
     relay.login(&alice).await;
+    relay.stop().await;
+}
+
+/// Silent connections shut nobody out who comes from the same address, and cost no token.
+#[tokio::test]
+async fn silent_connections_make_place() {
+    let mut config = Config::ephemeral();
+    config.limits.handshakes = Rate::per_second(4, 1);
+    let relay = TestRelay::start_with_clock(config, ManualClock::new()).await;
+    let (alice, _device) = relay.join("alice").await;
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(TcpStream::connect(relay.address).await.unwrap());
+    }
+    relay.login(&alice).await;
+    relay.join("bob").await;
+    // The oldest were cut, the newest may still say something.
+    assert_eq!(silent[0].read(&mut [0; 8]).await.unwrap_or(0), 0);
     relay.stop().await;
 }
 

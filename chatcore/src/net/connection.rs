@@ -132,6 +132,10 @@ async fn handshake(
     let (record, state) = ClientHandshake::start(relay, link, &mut os_rng())?;
     stream.write_all(&frame_record(&record)).await.map_err(lost)?;
     let len = usize::from(stream.read_u16().await.map_err(lost)?);
+    if len == 0 {
+        // In the clear and by whoever sits in between: it says to come again, and nothing else.
+        return Err(ClientError::Unreachable(io::ErrorKind::ResourceBusy));
+    }
     let mut record = vec![0; len];
     stream.read_exact(&mut record).await.map_err(lost)?;
     let mut request = Vec::new();

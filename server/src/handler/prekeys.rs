@@ -48,8 +48,12 @@ pub(super) fn claim(
 ) -> Result<Answer, Failure> {
     let now = shared.clock.now();
     let (mut results, mut granted) = (Vec::with_capacity(devices.len()), Vec::new());
-    for device in devices {
-        results.push(if !shared.stores.directory.has_device(device).map_err(internal)? {
+    let wanted = u32::try_from(devices.len()).unwrap_or(u32::MAX);
+    let allowed = shared.claims_in_all.take(caller.address.user, wanted, now) as usize;
+    for (place, device) in devices.iter().enumerate() {
+        results.push(if place >= allowed {
+            Err(ErrorCode::RateLimited)
+        } else if !shared.stores.directory.has_device(device).map_err(internal)? {
             Err(ErrorCode::UnknownDevice)
         } else if shared.claims.take((caller.address.user, *device), 1, now) == 0 {
             Err(ErrorCode::RateLimited)
