@@ -21,8 +21,8 @@ pub mod console;
 #[cfg(unix)]
 pub mod control;
 pub mod error;
-mod half_open;
 mod handler;
+mod half_open;
 mod identity;
 pub mod limits;
 mod lock;
