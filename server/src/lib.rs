@@ -21,8 +21,8 @@ pub mod console;
 #[cfg(unix)]
 pub mod control;
 pub mod error;
-mod handler;
 mod half_open;
+mod handler;
 mod identity;
 pub mod limits;
 mod lock;
