@@ -24,7 +24,7 @@ use sender_counts::{SenderCounts, SenderMark};
 
 const SHARDS: usize = 64;
 /// Bytes kept for a connected recipient who reads slowly.
-const MAX_ATTACHED: usize = 1 << 20;
+const MAX_ATTACHED: usize = 256 << 10;
 
 type Shard = Mutex<HashMap<DeviceAddress, Mailbox>>;
 

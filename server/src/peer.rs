@@ -21,17 +21,19 @@ use crate::connection::{Link, LinkError, Reading};
 use crate::handler::{self, Caller, LaneItem};
 use crate::login::{self, Entered};
 use crate::registry::{Completion, PeerHandle, Seat, Ticket};
-use crate::server::Shared;
+use crate::server::{MAX_UNSTORED, Shared};
 use crate::store::{Arrival, Body, StoreError};
 
 /// Unwritten bytes above which nothing more is read, delivered or begun.
-const MAX_UNWRITTEN: usize = 1 << 20;
+const MAX_UNWRITTEN: usize = 256 << 10;
 /// Bytes of one pushed frame's envelopes.
 const MAX_DELIVER: usize = 256 << 10;
 /// Requests under way above which nothing more is read.
 const MAX_UNDER_WAY: usize = 256;
 /// Bytes that requests under way may hold or bring.
-const MAX_LANE_COST: usize = 4 << 20;
+const MAX_LANE_COST: usize = 1 << 20;
+/// Bytes that an envelope takes besides its blob.
+const ENVELOPE_COST: usize = 256;
 
 /// One connected device.
 pub(crate) struct Peer {
@@ -42,6 +44,9 @@ pub(crate) struct Peer {
     link: Link,
     messages: Vec<Bytes>,
     sends: VecDeque<(RequestId, Arc<Ticket>)>,
+    /// Envelopes that wait for memory, in their order.
+    held: VecDeque<(Arc<Ticket>, Vec<Envelope>)>,
+    is_waiting: bool,
     lane: Lane,
     is_fetching: bool,
 }
@@ -81,6 +86,8 @@ impl Peer {
             link: entered.link,
             messages: entered.messages,
             sends: VecDeque::new(),
+            held: VecDeque::new(),
+            is_waiting: false,
             lane: Lane::default(),
             is_fetching: false,
         }
@@ -158,6 +165,14 @@ impl Peer {
         while let Some(completion) = self.handle.next_completion() {
             match completion {
                 Completion::Answer(request_id, answer) => self.answer(request_id, answer)?,
+                Completion::Memory(permit) => {
+                    self.is_waiting = false;
+                    if let Some((ticket, envelopes)) = self.held.pop_front() {
+                        ticket.hold(permit);
+                        self.begin_send(envelopes, &ticket);
+                    }
+                    self.wait_for_memory();
+                }
                 Completion::LaneIdle => self.lane.is_busy = false,
                 Completion::LaneSent => self.lane.sends = self.lane.sends.saturating_sub(1),
                 Completion::Fetched(bodies) => {
@@ -194,7 +209,8 @@ impl Peer {
     fn reading(&self) -> Reading {
         let is_full = self.link.unwritten() > MAX_UNWRITTEN
             || self.lane.waiting_cost > MAX_LANE_COST
-            || self.lane.waiting.len() + self.sends.len() > MAX_UNDER_WAY;
+            || self.lane.waiting.len() + self.sends.len() > MAX_UNDER_WAY
+            || !self.held.is_empty();
         if is_full || self.handle.close_reason().is_some() { Reading::Off } else { Reading::On }
     }
 
@@ -238,16 +254,47 @@ impl Peer {
         Ok(())
     }
 
+    /// Takes envelopes in as soon as there is memory for them: what is not stored yet has a bound for the whole
+    /// relay, and connections get it in turn.
     fn send(&mut self, id: RequestId, envelopes: Vec<Envelope>) {
         let ticket = Ticket::new(Arc::clone(&self.handle));
         self.sends.push_back((id, Arc::clone(&ticket)));
+        self.held.push_back((ticket, envelopes));
+        self.wait_for_memory();
+    }
+
+    fn wait_for_memory(&mut self) {
+        while !self.is_waiting
+            && let Some((_, envelopes)) = self.held.front()
+        {
+            let cost = cost_of(envelopes);
+            let memory = Arc::clone(&self.shared.unstored);
+            let Ok(permit) = Arc::clone(&memory).try_acquire_many_owned(cost) else {
+                self.is_waiting = true;
+                let handle = Arc::clone(&self.handle);
+                tokio::spawn(async move {
+                    // It is never closed.
+                    if let Ok(permit) = memory.acquire_many_owned(cost).await {
+                        handle.complete(Completion::Memory(permit));
+                    }
+                });
+                return;
+            };
+            if let Some((ticket, envelopes)) = self.held.pop_front() {
+                ticket.hold(permit);
+                self.begin_send(envelopes, &ticket);
+            }
+        }
+    }
+
+    fn begin_send(&mut self, envelopes: Vec<Envelope>, ticket: &Arc<Ticket>) {
         let mailboxes = &self.shared.mailboxes;
         if self.lane.sends == 0 && envelopes.iter().all(|e| mailboxes.knows(&e.to)) {
-            handler::send(&self.shared, &self.caller, envelopes, &ticket);
+            handler::send(&self.shared, &self.caller, envelopes, ticket);
         } else {
             // The directory must be asked first; what is sent later must not overtake it.
             self.lane.sends += 1;
-            self.lane.push(LaneItem::Send(envelopes, ticket));
+            self.lane.push(LaneItem::Send(envelopes, Arc::clone(ticket)));
         }
     }
 
@@ -311,6 +358,13 @@ impl Peer {
         }
         Ok(())
     }
+}
+
+/// Returns the KiB of memory that envelopes take until they are stored.
+fn cost_of(envelopes: &[Envelope]) -> u32 {
+    let bytes: usize = envelopes.iter().map(|e| e.blob.len() + ENVELOPE_COST).sum();
+    let kib = u32::try_from(bytes.div_ceil(1_024)).unwrap_or(u32::MAX);
+    kib.min(MAX_UNSTORED)
 }
 
 /// Says what was read, or that reading failed, even by a panic: else nothing would ever be

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use chatcore::ids::{DeliveryTag, DeviceAddress, RoomId, UserId};
 use chatcore::keys::Signed;
 use chatcore::wire::relay::{Answer, CloseReason, ErrorCode, RequestId, RoomPresence};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use crate::handler::internal;
 use crate::lock::lock;
@@ -22,6 +22,8 @@ pub(crate) type ConnectionId = u64;
 pub(crate) enum Completion {
     /// An answer to one of its requests.
     Answer(RequestId, Answer),
+    /// There is memory for what was to be sent first.
+    Memory(OwnedSemaphorePermit),
     /// The lane has done everything it took.
     LaneIdle,
     /// The lane has done one `SendMany`.
@@ -290,6 +292,8 @@ impl Drop for Seat {
 pub(crate) struct Ticket {
     left: AtomicUsize,
     failure: OnceLock<StoreError>,
+    /// Memory that its envelopes take until they are stored.
+    memory: Mutex<Option<OwnedSemaphorePermit>>,
     results: Mutex<Vec<Result<(), ErrorCode>>>,
     sender: Arc<PeerHandle>,
 }
@@ -300,9 +304,15 @@ impl Ticket {
         Arc::new(Self {
             left: AtomicUsize::new(1),
             failure: OnceLock::new(),
+            memory: Mutex::new(None),
             results: Mutex::new(Vec::new()),
             sender,
         })
+    }
+
+    /// Keeps memory until the ticket is settled.
+    pub(crate) fn hold(&self, permit: OwnedSemaphorePermit) {
+        *lock(&self.memory) = Some(permit);
     }
 
     /// Adds an envelope that the answer waits for.
@@ -313,6 +323,7 @@ impl Ticket {
     /// Notes that one of what the answer waits for is done.
     pub(crate) fn settle(&self) {
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            drop(lock(&self.memory).take());
             self.sender.wake();
         }
     }

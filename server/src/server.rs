@@ -46,6 +46,8 @@ use crate::turns::Turns;
 const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
 /// Time between checkpoints of incomplete uploads.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
+/// KiB that envelopes of all senders may take until they are stored.
+pub(crate) const MAX_UNSTORED: u32 = 32 << 10;
 /// Most clients that are told at a time that they are to come again.
 const MAX_REFUSALS: usize = 64;
 /// Pause when the system has no more sockets.
@@ -76,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) record_updates: RateTable<UserId>,
     pub(crate) room_acts: RateTable<UserId>,
     pub(crate) register_appends: RateTable<UserId>,
+    /// KiB for envelopes that are not stored yet.
+    pub(crate) unstored: Arc<Semaphore>,
     /// Places for those who are told that the relay takes no more of them now.
     refusals: Arc<Semaphore>,
     pub(crate) turns: Turns,
@@ -251,6 +255,7 @@ impl Relay {
             record_updates: RateTable::new(limits.record_updates),
             room_acts: RateTable::new(limits.room_acts),
             register_appends: RateTable::new(limits.register_appends),
+            unstored: Arc::new(Semaphore::new(MAX_UNSTORED as usize)),
             refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
             turns: Turns::default(),
             seen,
