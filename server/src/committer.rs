@@ -236,12 +236,17 @@ impl Committer {
         woken.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Answers those who wait for a batch that is durable, or failed.
-    pub(crate) fn finish(&self, batch: Batch, stored: Result<(), StoreError>) {
+    /// Answers those who wait for a batch that is durable, or failed; `removed`: what became of its deletions.
+    pub(crate) fn finish(
+        &self,
+        batch: Batch,
+        stored: Result<(), StoreError>,
+        removed: Result<(), StoreError>,
+    ) {
         let mut queue = self.lock();
         queue.committing = Arc::default();
         let late = std::mem::take(&mut queue.late);
-        if stored.is_err() {
+        if removed.is_err() {
             // What was acked goes with a later batch; at the end it comes again after the start.
             queue.removed.extend_from_slice(&batch.changes.removed);
             queue.removals_wait = Some(Instant::now() + FAILED_REMOVAL_TIME);

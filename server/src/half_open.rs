@@ -8,12 +8,16 @@ use tokio::sync::Notify;
 
 use crate::lock::lock;
 
-/// Most of all addresses.
+/// Most of all addresses, also where many connections are allowed.
 const MAX_IN_ALL: usize = 4_096;
 
 /// Who is under way.
-#[derive(Debug, Default)]
-pub(crate) struct HalfOpenTable(Mutex<Table>);
+#[derive(Debug)]
+pub(crate) struct HalfOpenTable {
+    /// Most of all addresses.
+    most: usize,
+    table: Mutex<Table>,
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -51,19 +55,26 @@ pub(crate) struct HalfOpen {
 }
 
 impl HalfOpenTable {
+    /// Makes an empty table for a relay that takes so many connections: those who are logged in have most of
+    /// the places.
+    pub(crate) fn new(connections: u32) -> Self {
+        let most = (connections as usize / 4).clamp(1, MAX_IN_ALL);
+        Self { most, table: Mutex::default() }
+    }
+
     /// Takes one more connection of an address in. Beyond `most` of that address the oldest of them is
     /// pushed out; `None` if there may be none at all.
     pub(crate) fn enter(self: &Arc<Self>, address: u64, most: u32) -> Option<HalfOpen> {
         if most == 0 {
             return None;
         }
-        let mut table = lock(&self.0);
+        let mut table = lock(&self.table);
         let of_address = table.by_address.get(&address);
         if of_address.is_some_and(|numbers| numbers.len() >= most as usize) {
             let oldest = of_address.and_then(|numbers| numbers.first()).copied();
             table.push_out(oldest);
         }
-        if table.all.len() >= MAX_IN_ALL {
+        if table.all.len() >= self.most {
             let oldest = table.all.keys().next().copied();
             table.push_out(oldest);
         }
@@ -85,7 +96,7 @@ impl HalfOpen {
 
 impl Drop for HalfOpen {
     fn drop(&mut self) {
-        lock(&self.table.0).leaves(self.number);
+        lock(&self.table.table).leaves(self.number);
     }
 }
 
@@ -94,12 +105,12 @@ mod tests {
     use super::*;
 
     fn is_out(connection: &HalfOpen) -> bool {
-        !lock(&connection.table.0).all.contains_key(&connection.number)
+        !lock(&connection.table.table).all.contains_key(&connection.number)
     }
 
     #[test]
     fn the_oldest_of_an_address_makes_place() {
-        let table = Arc::new(HalfOpenTable::default());
+        let table = Arc::new(HalfOpenTable::new(400));
         let enter = |address, most| table.enter(address, most);
         let mut all: Vec<_> = (0..3).map(|_| enter(1, 3).unwrap()).collect();
         let other = enter(2, 3).unwrap();
@@ -110,14 +121,14 @@ mod tests {
         all.push(enter(1, 3).unwrap());
         assert_eq!(all.iter().filter(|c| is_out(c)).count(), 1, "there was a place");
         drop((all, other));
-        let table = lock(&table.0);
+        let table = lock(&table.table);
         assert!(table.all.is_empty() && table.by_address.is_empty());
     }
 
     #[test]
     fn the_oldest_of_all_makes_place_for_another_address() {
-        let table = Arc::new(HalfOpenTable::default());
-        let all: Vec<_> = (0..MAX_IN_ALL as u64).map(|n| table.enter(n, 9).unwrap()).collect();
+        let table = Arc::new(HalfOpenTable::new(400));
+        let all: Vec<_> = (0..100).map(|n| table.enter(n, 9).unwrap()).collect();
         let _one_more = table.enter(u64::MAX, 9).unwrap();
         assert_eq!(all.iter().filter(|c| is_out(c)).count(), 1);
         assert!(is_out(&all[0]));
@@ -125,7 +136,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_pushed_out_learns_it() {
-        let table = Arc::new(HalfOpenTable::default());
+        let table = Arc::new(HalfOpenTable::new(400));
         let first = table.enter(1, 1).unwrap();
         let second = table.enter(1, 1).unwrap();
         first.pushed_out().await;

@@ -1,7 +1,8 @@
 //! The loop of one logged-in device: requests, answers, deliveries, end.
 //!
 //! ```text
-//! socket ─▶ request ─┬─ SendMany, Ack, questions in memory, Ping: at once, in memory
+//! socket ─▶ request ─┬─ Ack, questions in memory, Ping: at once, in memory
+//!                    ├─ SendMany: held until its mailboxes are known and there is memory for it
 //!                    └─ all else: the lane, one blocking job at a time, in order
 //! socket ◀─ answers ◀── completions, settled tickets, deliveries that are due
 //! ```
@@ -15,6 +16,7 @@ use chatcore::wire::envelope::Envelope;
 use chatcore::wire::relay::{
     Answer, CloseReason, Delivery, DeviceFrame, ErrorCode, RelayFrame, Request, RequestId,
 };
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::connection::{Link, LinkError, Reading};
@@ -44,9 +46,9 @@ pub(crate) struct Peer {
     link: Link,
     messages: Vec<Bytes>,
     sends: VecDeque<(RequestId, Arc<Ticket>)>,
-    /// Envelopes that wait for memory, in their order.
+    /// Envelopes whose turn has not come, in their order.
     held: VecDeque<(Arc<Ticket>, Vec<Envelope>)>,
-    is_waiting: bool,
+    turn: Turn,
     lane: Lane,
     is_fetching: bool,
 }
@@ -57,8 +59,19 @@ struct Lane {
     waiting: VecDeque<LaneItem>,
     waiting_cost: usize,
     is_busy: bool,
-    /// Sends that wait or are under way.
-    sends: usize,
+}
+
+/// What the first of the sends that are held waits for. No memory is taken before it can be used, else
+/// those who do not read would keep it from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// To be looked at.
+    New,
+    /// The directory is asked about mailboxes that nobody used yet.
+    LookUp,
+    /// All mailboxes are known that will be.
+    Known,
+    Memory,
 }
 
 enum End {
@@ -87,7 +100,7 @@ impl Peer {
             messages: entered.messages,
             sends: VecDeque::new(),
             held: VecDeque::new(),
-            is_waiting: false,
+            turn: Turn::New,
             lane: Lane::default(),
             is_fetching: false,
         }
@@ -139,11 +152,12 @@ impl Peer {
                 () = self.handle.woken() => Ok(()),
                 result = self.link.exchange(reading, &mut messages) => result,
                 () = &mut silence => {
-                    let since = self.link.silence();
-                    if since >= idle_time {
-                        return End::Silent;
-                    }
-                    let more = (idle_time - since).max(Duration::from_millis(1));
+                    let more = match idle_time.checked_sub(self.link.silence()) {
+                        Some(more) => more.max(Duration::from_millis(1)),
+                        // Who is not read because others use the memory is not silent.
+                        None if self.turn == Turn::Memory => idle_time,
+                        None => return End::Silent,
+                    };
                     silence.as_mut().reset(Instant::now() + more);
                     Ok(())
                 }
@@ -166,15 +180,21 @@ impl Peer {
             match completion {
                 Completion::Answer(request_id, answer) => self.answer(request_id, answer)?,
                 Completion::Memory(permit) => {
-                    self.is_waiting = false;
-                    if let Some((ticket, envelopes)) = self.held.pop_front() {
-                        ticket.hold(permit);
-                        self.begin_send(envelopes, &ticket);
-                    }
-                    self.wait_for_memory();
+                    self.begin_send(permit);
+                    self.send_held();
                 }
                 Completion::LaneIdle => self.lane.is_busy = false,
-                Completion::LaneSent => self.lane.sends = self.lane.sends.saturating_sub(1),
+                Completion::LookedUp(Ok(())) => {
+                    self.turn = Turn::Known;
+                    self.send_held();
+                }
+                Completion::LookedUp(Err(error)) => {
+                    self.turn = Turn::New;
+                    if let Some((ticket, _)) = self.held.pop_front() {
+                        ticket.fail(error);
+                    }
+                    self.send_held();
+                }
                 Completion::Fetched(bodies) => {
                     self.is_fetching = false;
                     self.deliver_fetched(bodies.map_err(End::Store)?)?;
@@ -255,46 +275,48 @@ impl Peer {
     }
 
     /// Takes envelopes in as soon as there is memory for them: what is not stored yet has a bound for the whole
-    /// relay, and connections get it in turn.
+    /// relay, and connections get it in turn. What is sent later never overtakes them.
     fn send(&mut self, id: RequestId, envelopes: Vec<Envelope>) {
         let ticket = Ticket::new(Arc::clone(&self.handle));
         self.sends.push_back((id, Arc::clone(&ticket)));
         self.held.push_back((ticket, envelopes));
-        self.wait_for_memory();
+        self.send_held();
     }
 
-    fn wait_for_memory(&mut self) {
-        while !self.is_waiting
-            && let Some((_, envelopes)) = self.held.front()
-        {
+    fn send_held(&mut self) {
+        while let (Turn::New | Turn::Known, Some((_, envelopes))) = (self.turn, self.held.front()) {
+            if self.turn == Turn::New {
+                let mailboxes = &self.shared.mailboxes;
+                let unknown = envelopes.iter().map(|e| e.to).filter(|to| !mailboxes.knows(to));
+                let unknown: Vec<_> = unknown.collect();
+                if !unknown.is_empty() {
+                    self.turn = Turn::LookUp;
+                    self.lane.push(LaneItem::LookUp(unknown));
+                    return;
+                }
+            }
             let cost = cost_of(envelopes);
             let memory = Arc::clone(&self.shared.unstored);
-            let Ok(permit) = Arc::clone(&memory).try_acquire_many_owned(cost) else {
-                self.is_waiting = true;
-                let handle = Arc::clone(&self.handle);
-                tokio::spawn(async move {
-                    // It is never closed.
-                    if let Ok(permit) = memory.acquire_many_owned(cost).await {
-                        handle.complete(Completion::Memory(permit));
-                    }
-                });
-                return;
-            };
-            if let Some((ticket, envelopes)) = self.held.pop_front() {
-                ticket.hold(permit);
-                self.begin_send(envelopes, &ticket);
+            if let Ok(permit) = Arc::clone(&memory).try_acquire_many_owned(cost) {
+                self.begin_send(permit);
+                continue;
             }
+            self.turn = Turn::Memory;
+            let handle = Arc::clone(&self.handle);
+            tokio::spawn(async move {
+                // It is never closed.
+                if let Ok(permit) = memory.acquire_many_owned(cost).await {
+                    handle.complete(Completion::Memory(permit));
+                }
+            });
         }
     }
 
-    fn begin_send(&mut self, envelopes: Vec<Envelope>, ticket: &Arc<Ticket>) {
-        let mailboxes = &self.shared.mailboxes;
-        if self.lane.sends == 0 && envelopes.iter().all(|e| mailboxes.knows(&e.to)) {
-            handler::send(&self.shared, &self.caller, envelopes, ticket);
-        } else {
-            // The directory must be asked first; what is sent later must not overtake it.
-            self.lane.sends += 1;
-            self.lane.push(LaneItem::Send(envelopes, Arc::clone(ticket)));
+    fn begin_send(&mut self, permit: OwnedSemaphorePermit) {
+        self.turn = Turn::New;
+        if let Some((ticket, envelopes)) = self.held.pop_front() {
+            ticket.hold(permit);
+            handler::send(&self.shared, &self.caller, envelopes, &ticket);
         }
     }
 

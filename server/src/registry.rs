@@ -26,8 +26,8 @@ pub(crate) enum Completion {
     Memory(OwnedSemaphorePermit),
     /// The lane has done everything it took.
     LaneIdle,
-    /// The lane has done one `SendMany`.
-    LaneSent,
+    /// The mailboxes that the directory knows are known now.
+    LookedUp(Result<(), StoreError>),
     /// Envelopes read from the store, ascending.
     Fetched(Result<Vec<(u64, Option<Body>)>, StoreError>),
 }

@@ -248,7 +248,7 @@ impl Relay {
             stopping: watch::Sender::new(false),
             quit: Notify::new(),
             handshakes: RateTable::new(limits.handshakes),
-            half_open: Arc::default(),
+            half_open: Arc::new(HalfOpenTable::new(limits.connections)),
             sends: RateTable::new(limits.sends),
             claims: RateTable::new(limits.claims),
             claims_in_all: RateTable::new(limits.claims_in_all),
@@ -315,7 +315,9 @@ impl Relay {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), RelayError> {
         let mut connections = JoinSet::new();
-        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        self.spawn_work(sweep_all);
+        let in_a_while = tokio::time::Instant::now() + SWEEP_EVERY;
+        let mut sweep = tokio::time::interval_at(in_a_while, SWEEP_EVERY);
         let mut checkpoint = tokio::time::interval(CHECKPOINT_EVERY);
         tokio::pin!(shutdown);
         let control = self.control();
@@ -423,7 +425,8 @@ impl Relay {
         connections.shutdown().await;
         // Blocking jobs of cut connections hold the stores a moment longer. The committer holds
         // its own references.
-        while Arc::strong_count(&self.shared) > 1 && tokio::time::Instant::now() < until {
+        let rest = until - self.shared.limits.drain_time.mul_f32(0.2);
+        while Arc::strong_count(&self.shared) > 1 && tokio::time::Instant::now() < rest {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let work = tokio::task::spawn_blocking(move || {
@@ -494,11 +497,19 @@ fn spawn_committer(shared: &Shared) -> io::Result<JoinHandle<()>> {
     let run = move || {
         let committer = mailboxes.committer();
         while let Some(batch) = committer.next_batch() {
-            let result = stores.mailbox.commit(Arc::clone(&batch.changes));
-            if result.is_err() {
+            let stored = stores.mailbox.commit(Arc::clone(&batch.changes));
+            if stored.is_err() {
                 mailboxes.discard(&batch);
             }
-            committer.finish(batch, result);
+            // What makes room goes on when nothing more is taken in.
+            let is_alone = batch.changes.appended.is_empty();
+            let removed = match stored {
+                Err(StoreError::NoSpace) if !is_alone => {
+                    stores.mailbox.commit(Arc::new(batch.changes.removals()))
+                }
+                stored => stored,
+            };
+            committer.finish(batch, stored, removed);
         }
     };
     let thread = std::thread::Builder::new().name("committer".to_owned());

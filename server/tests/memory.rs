@@ -108,6 +108,46 @@ async fn answers_that_nobody_reads_take_little() {
     assert!(peak <= MOST, "{peak} MiB");
 }
 
+/// Devices that read nothing send to nobody the relay knows: what waits behind what they do
+/// not read takes no memory from others.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_nothing_keeps_no_place_from_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let relay = Process::start(folder.path());
+    let secret = RegisterSecret::generate(&mut rand::rng());
+    let (_, mut device) = relay.join("alice").await;
+    for position in 0..8 {
+        let (write_key, entry, proof) =
+            secret.seal(position, &[7; 120_000], &mut rand::rng()).unwrap();
+        let append = Request::AppendRegister { write_key, position, entry: entry.into(), proof };
+        assert!(matches!(device.request(append).await, Answer::Appended(_)));
+    }
+    let nobody = User::new("nobody").address();
+    let mut attackers = Vec::new();
+    for n in 0..64 {
+        let (_, mut device) = relay.join(&format!("attacker {n}")).await;
+        let read = Request::ReadRegister { register: secret.id(), from: 0 };
+        let send = Request::SendMany(vec![sized_envelope(nobody, 1, 32_768)]);
+        attackers.push(tokio::spawn(async move {
+            for request in std::iter::once(read).chain(vec![send; 16]).cycle().take(1_000) {
+                let asked = device.send(request.clone());
+                if tokio::time::timeout(Duration::from_millis(200), asked).await.is_err() {
+                    break;
+                }
+            }
+            device
+        }));
+    }
+    let mut devices = Vec::new();
+    for attacker in attackers {
+        devices.push(attacker.await.unwrap());
+    }
+    let (bob, _) = relay.join("bob").await;
+    let to_bob = Request::SendMany(vec![sized_envelope(bob.address(), 1, 512)]);
+    let sent = tokio::time::timeout(Duration::from_secs(10), device.request(to_bob)).await;
+    assert_eq!(sent.expect("an honest send waits"), Answer::SendResults(vec![Ok(())]));
+}
+
 /// A few accounts send as much as they may, as fast as they can, to devices that are away.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_envelopes_takes_little() {

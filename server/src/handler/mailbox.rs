@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chatcore::ids::DeviceAddress;
 use chatcore::wire::envelope::Envelope;
 use chatcore::wire::relay::ErrorCode;
 
@@ -28,27 +29,14 @@ pub(crate) fn send(
     ticket.settle();
 }
 
-/// Makes the mailboxes of devices in the directory known, then sends.
-pub(super) fn look_up_and_send(
-    shared: &Shared,
-    caller: &Caller,
-    envelopes: Vec<Envelope>,
-    ticket: &Arc<Ticket>,
-) {
-    for envelope in &envelopes {
-        if shared.mailboxes.knows(&envelope.to) {
-            continue;
-        }
-        match shared.stores.directory.has_device(&envelope.to) {
-            Ok(true) => shared.mailboxes.ensure(&envelope.to),
-            Ok(false) => {}
-            Err(error) => {
-                ticket.fail(error);
-                return;
-            }
+/// Makes the mailboxes of devices in the directory known.
+pub(super) fn look_up(shared: &Shared, devices: &[DeviceAddress]) -> Result<(), StoreError> {
+    for device in devices {
+        if !shared.mailboxes.knows(device) && shared.stores.directory.has_device(device)? {
+            shared.mailboxes.ensure(device);
         }
     }
-    send(shared, caller, envelopes, ticket);
+    Ok(())
 }
 
 /// Reads envelopes that are to be delivered.

@@ -9,11 +9,10 @@ mod rooms;
 use std::sync::Arc;
 
 use chatcore::ids::{DeviceAddress, SECOND};
-use chatcore::wire::envelope::Envelope;
 use chatcore::wire::limits::{MAX_RECORD, MAX_RECORDS};
 use chatcore::wire::relay::{Answer, ErrorCode, Failure, Request, RequestId};
 
-use crate::registry::{Completion, PeerHandle, Ticket};
+use crate::registry::{Completion, PeerHandle};
 use crate::server::Shared;
 use crate::store::StoreError;
 
@@ -35,8 +34,8 @@ pub(crate) struct Caller {
 pub(crate) enum LaneItem {
     /// Any request but those answered in memory.
     Request(RequestId, Request),
-    /// A `SendMany` to mailboxes that must be looked up.
-    Send(Vec<Envelope>, Arc<Ticket>),
+    /// Mailboxes that a `SendMany` names and nobody used yet.
+    LookUp(Vec<DeviceAddress>),
 }
 
 /// Bytes that a small request is taken for.
@@ -62,9 +61,7 @@ impl LaneItem {
             Self::Request(_, Request::GetRecords { .. }) => MAX_RECORDS * MAX_RECORD,
             Self::Request(_, Request::ClaimPrekeys(devices)) => SMALL + devices.len() * 2_048,
             Self::Request(..) => SMALL,
-            Self::Send(envelopes, _) => {
-                SMALL + envelopes.iter().map(|e| e.blob.len()).sum::<usize>()
-            }
+            Self::LookUp(devices) => SMALL + devices.len() * size_of::<DeviceAddress>(),
         }
     }
 }
@@ -81,9 +78,9 @@ pub(crate) fn run_lane(
     let mut items = items.into_iter().peekable();
     while let Some(item) = items.next() {
         match item {
-            LaneItem::Send(envelopes, ticket) => {
-                mailbox::look_up_and_send(shared, caller, envelopes, &ticket);
-                handle.complete(Completion::LaneSent);
+            LaneItem::LookUp(devices) => {
+                let known = mailbox::look_up(shared, &devices);
+                handle.complete(Completion::LookedUp(known));
             }
             LaneItem::Request(id, Request::CompleteBlob { blob, write_key }) => {
                 // Small files come in rows: one sync of the folder and one transaction for all.

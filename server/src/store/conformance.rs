@@ -413,6 +413,32 @@ fn a_user_has_a_quota_of_blobs() {
     });
 }
 
+/// Files that are gone are the loss of those blobs, not of the relay.
+#[test]
+fn a_file_that_is_gone_or_cut_short_costs_its_own_blob_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = Stores::open(folder.path()).unwrap();
+    for n in 1..=4 {
+        stores.blobs.create(&blob(n), &record(n), &QUOTA).unwrap();
+        let chunks = if n <= 2 { 0..3 } else { 0..2 };
+        for index in chunks {
+            stores.blobs.put(&blob(n), index, &chunk(1)).unwrap();
+        }
+    }
+    assert_eq!(stores.blobs.complete(&[blob(1)], NOW), Ok(vec![true]));
+    let path = |n| folder.path().join("blobs").join(blob(n).to_hex());
+    std::fs::remove_file(path(1)).unwrap();
+    std::fs::remove_file(path(2)).unwrap();
+    std::fs::OpenOptions::new().write(true).open(path(3)).unwrap().set_len(1).unwrap();
+    assert_eq!(stores.blobs.chunk(&blob(1), 0), Ok(None));
+    assert_eq!(stores.blobs.complete(&[blob(2), blob(4)], NOW), Ok(vec![false, false]));
+    assert_eq!(stores.blobs.put(&blob(3), 0, &chunk(1)), Ok(ChunkOutcome::Unknown));
+    assert_eq!(stores.blobs.checkpoint(), Ok(()));
+    assert_eq!(stores.blobs.put(&blob(4), 2, &chunk(1)), Ok(ChunkOutcome::Stored));
+    assert_eq!(stores.blobs.complete(&[blob(4)], NOW), Ok(vec![true]));
+    assert_eq!(stores.blobs.remove(&[blob(1), blob(2), blob(3)]), Ok(()));
+}
+
 #[test]
 fn everything_is_there_after_reopening() {
     let folder = tempfile::tempdir().unwrap();

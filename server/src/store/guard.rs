@@ -28,6 +28,9 @@ use crate::lock::lock;
 /// Time between two lines of the log that say the same.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
+/// Time between two openings: each looks at everything that is stored.
+const REOPEN_EVERY: Duration = Duration::from_secs(10);
+
 /// What is written. What comes first is still stored when what comes later is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -123,6 +126,8 @@ pub(crate) type Reopen = Box<dyn Fn() -> Result<Stores, StoreError> + Send + Syn
 struct Guard {
     state: RwLock<State>,
     reopen: Reopen,
+    /// When the stores were last opened anew.
+    reopened: Mutex<Option<Instant>>,
     folder: PathBuf,
     health: Arc<Health>,
 }
@@ -140,6 +145,7 @@ pub(crate) fn guard(
     let guard = Guarded(Arc::new(Guard {
         state: RwLock::new(State::Open(stores)),
         reopen,
+        reopened: Mutex::new(None),
         folder: folder.to_owned(),
         health: Arc::clone(&health),
     }));
@@ -154,7 +160,7 @@ pub(crate) fn guard(
         privileges: Box::new(guard.clone()),
         retention: Box::new(guard.clone()),
         snapshot: match has_snapshot {
-            true => Some(Box::new(guard)),
+            true => Some(Arc::new(guard)),
             false => None,
         },
     };
@@ -194,6 +200,18 @@ impl Guard {
 
     /// Runs something in stores that are open.
     fn run<T>(&self, run: impl FnOnce(&Stores) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let result = self.attempt(run);
+        if matches!(result, Err(StoreError::NoSpace)) {
+            self.close();
+        }
+        result
+    }
+
+    /// Runs something that leaves the stores in order also when it finds no space.
+    fn attempt<T>(
+        &self,
+        run: impl FnOnce(&Stores) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         self.open_again()?;
         let result = match &*self.look() {
             State::Open(stores) => {
@@ -203,12 +221,11 @@ impl Guard {
             State::Full => Err(StoreError::NoSpace),
             State::Failed => Err(StoreError::Failed),
         };
-        match result {
-            Err(StoreError::NoSpace) => self.close(),
-            Err(StoreError::Failed) => self.fail(),
-            _ => {}
+        if matches!(result, Err(StoreError::Failed)) {
+            self.fail();
         }
-        result
+        // Whatever another thread was told meanwhile: a failed store says nothing any more.
+        if self.health.has_failed() { Err(StoreError::Failed) } else { result }
     }
 
     /// Closes stores that found no space: an engine that could not write does not go on by itself.
@@ -228,11 +245,13 @@ impl Guard {
         if !matches!(*self.look(), State::Full) {
             return Ok(());
         }
-        if !self.has_space(Kind::Envelopes) {
+        let is_again = lock(&self.reopened).is_some_and(|at| at.elapsed() < REOPEN_EVERY);
+        if is_again || !self.has_space(Kind::Envelopes) {
             return Err(StoreError::NoSpace);
         }
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if matches!(*state, State::Full) {
+            *lock(&self.reopened) = Some(Instant::now());
             match (self.reopen)() {
                 Ok(stores) => {
                     *state = State::Open(stores);
@@ -253,8 +272,10 @@ impl Guard {
 
     /// What was written may not be there: nobody is answered by it any more.
     fn fail(&self) {
+        // First of all: whoever still works in the stores must not say that it succeeded.
+        let had_failed = self.health.failed.send_replace(true);
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::Failed;
-        if !self.health.failed.send_replace(true) {
+        if !had_failed {
             tracing::error!(
                 folder = %self.folder.display(),
                 "the store failed: the relay ends, so that what is stored is looked at anew"
@@ -365,7 +386,11 @@ impl Blobs for Guarded {
     }
 
     fn put(&self, blob: &BlobId, index: u32, chunk: &[u8]) -> Result<ChunkOutcome, StoreError> {
-        self.0.write(Kind::Files, |s| s.blobs.put(blob, index, chunk))
+        if !self.0.has_space(Kind::Files) {
+            return Err(StoreError::NoSpace);
+        }
+        // A chunk lies in a file of its own: the engines did not find the disk full.
+        self.0.attempt(|s| s.blobs.put(blob, index, chunk))
     }
 
     fn chunk(&self, blob: &BlobId, index: u32) -> Result<Option<Bytes>, StoreError> {
@@ -550,10 +575,15 @@ impl Retention for Guarded {
 
 impl Snapshot for Guarded {
     fn copy_to(&self, folder: &Path) -> Result<(), StoreError> {
-        // Not through `run`: where the copy goes is another disk's failure, and copying takes long.
-        let state = self.0.look();
-        let State::Open(stores) = &*state else { return Err(StoreError::NoSpace) };
-        let snapshot = stores.snapshot.as_ref().ok_or(StoreError::Failed)?;
-        snapshot.copy_to(folder)
+        // Not through `run`: where the copy goes is another disk's failure. Copying takes long, and whoever
+        // finds the disk full meanwhile must be able to close the stores.
+        let snapshot = match &*self.0.look() {
+            State::Open(stores) => stores.snapshot.clone(),
+            State::Full => return Err(StoreError::NoSpace),
+            State::Failed => None,
+        };
+        let snapshot = snapshot.ok_or(StoreError::Failed)?;
+        let copy = || snapshot.copy_to(folder);
+        catch_unwind(AssertUnwindSafe(copy)).unwrap_or(Err(StoreError::Failed))
     }
 }

@@ -6,6 +6,7 @@
 //! transaction leaves this module. All calls block.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use chatcore::ids::{BlobId, DeliveryTag, DeviceAddress, IdempotencyKey};
@@ -247,6 +248,14 @@ pub struct MailboxBatch {
     pub removed: Vec<Arrival>,
 }
 
+impl MailboxBatch {
+    /// Returns its deletions alone.
+    #[must_use]
+    pub fn removals(&self) -> Self {
+        Self { appended: Vec::new(), removed: self.removed.clone() }
+    }
+}
+
 /// Queued envelopes.
 pub trait Mailbox: Send + Sync {
     /// Returns everything queued, ascending by arrival; asked once, at the start.
@@ -265,7 +274,7 @@ pub trait Mailbox: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError`]; then nothing of the batch is stored.
-    fn commit(&self, batch: std::sync::Arc<MailboxBatch>) -> Result<(), StoreError>;
+    fn commit(&self, batch: Arc<MailboxBatch>) -> Result<(), StoreError>;
 }
 
 /// What the relay knows of a blob.
@@ -452,7 +461,7 @@ pub struct Stores {
     /// Housekeeping.
     pub retention: Box<dyn Retention>,
     /// Copies; stores in memory have none.
-    pub snapshot: Option<Box<dyn Snapshot>>,
+    pub snapshot: Option<Arc<dyn Snapshot>>,
 }
 
 impl Stores {

@@ -33,6 +33,8 @@ pub(super) struct DiskBlobs {
     thread: Option<JoinHandle<()>>,
     usage: Mutex<HashMap<UserId, BlobUsage>>,
     blobs: Mutex<HashMap<BlobId, Arc<Blob>>>,
+    /// Those whose files are being deleted.
+    erasing: Mutex<HashSet<BlobId>>,
 }
 
 struct Shared {
@@ -120,7 +122,7 @@ impl Shared {
         };
         if let Err(error) = write() {
             lock(&blob.progress).is_broken = true;
-            return Err(failed(&error));
+            return if is_lost(&error) { Ok(()) } else { Err(failed(&error)) };
         }
         if !is_recorded {
             self.main.put_blobs(vec![(blob.id, blob.record, false)])?;
@@ -199,6 +201,7 @@ impl DiskBlobs {
             thread: Some(thread),
             usage: Mutex::new(usage),
             blobs: Mutex::new(blobs),
+            erasing: Mutex::default(),
         })
     }
 
@@ -232,9 +235,13 @@ impl DiskBlobs {
     fn remove_all(&self, ids: &[BlobId]) -> Result<(), StoreError> {
         let mut gone = Vec::new();
         for id in ids {
-            let Some(blob) = lock(&self.blobs).remove(id) else {
+            let mut blobs = lock(&self.blobs);
+            let Some(blob) = blobs.remove(id) else {
                 continue;
             };
+            // Until its files are gone nobody begins another one by this id.
+            lock(&self.erasing).insert(*id);
+            drop(blobs);
             let complete = {
                 let mut progress = lock(&blob.progress);
                 progress.is_gone = true;
@@ -249,7 +256,10 @@ impl DiskBlobs {
         if gone.is_empty() {
             return Ok(());
         }
-        self.shared.erase(&gone)
+        let erased = self.shared.erase(&gone);
+        let mut erasing = lock(&self.erasing);
+        erasing.retain(|id| !gone.iter().any(|gone| gone == id));
+        erased
     }
 
     fn change_usage(&self, owner: &UserId, change: impl Fn(&mut BlobUsage)) {
@@ -271,11 +281,16 @@ impl DiskBlobs {
             };
             if is_due {
                 let path = self.shared.path(&blob.id);
-                if let Err(error) = File::options().write(true).open(path)?.sync_all() {
-                    lock(&blob.progress).is_broken = true;
-                    return Err(error);
+                let synced = File::options().write(true).open(path).and_then(|f| f.sync_all());
+                match synced {
+                    Ok(()) => full.push(Arc::clone(blob)),
+                    Err(error) => {
+                        lock(&blob.progress).is_broken = true;
+                        if !is_lost(&error) {
+                            return Err(error);
+                        }
+                    }
                 }
-                full.push(Arc::clone(blob));
             }
         }
         #[cfg(unix)]
@@ -304,6 +319,11 @@ impl Shared {
         }
         Ok(found)
     }
+}
+
+/// Tells whether a blob's file, or its end, is gone: the blob is of no use, and the disk may be fine.
+fn is_lost(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
 }
 
 /// Starts the thread that writes checkpoints, so that uploads do not wait for the disk.
@@ -342,6 +362,9 @@ impl Blobs for Arc<DiskBlobs> {
             self.remove_all(&[*id])?;
         }
         let mut blobs = lock(&self.blobs);
+        if lock(&self.erasing).contains(id) {
+            return Ok(CreateOutcome::Exists);
+        }
         if let Some(old) = blobs.get(id) {
             return Ok(if record.is_retry_of(&old.record) {
                 CreateOutcome::Created(old.state())
@@ -388,8 +411,15 @@ impl Blobs for Arc<DiskBlobs> {
             return Ok(ChunkOutcome::Unknown);
         }
         if progress.stored.is_set(index) {
-            let stored = blob.read(&path, index).map_err(|e| failed(&e))?;
-            return Ok(if stored == chunk { ChunkOutcome::Same } else { ChunkOutcome::Differs });
+            return match blob.read(&path, index) {
+                Ok(stored) if stored == chunk => Ok(ChunkOutcome::Same),
+                Ok(_) => Ok(ChunkOutcome::Differs),
+                Err(error) if is_lost(&error) => {
+                    progress.is_broken = true;
+                    Ok(ChunkOutcome::Unknown)
+                }
+                Err(error) => Err(failed(&error)),
+            };
         }
         blob.write(&path, index, chunk).map_err(|e| failed(&e))?;
         progress.stored.set(index);
@@ -411,7 +441,7 @@ impl Blobs for Arc<DiskBlobs> {
         match blob.read(&self.shared.path(id), index) {
             Ok(chunk) => Ok(Some(chunk.into())),
             // Deleted between: as if it had been asked for later.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) if is_lost(&e) => Ok(None),
             Err(e) => Err(failed(&e)),
         }
     }

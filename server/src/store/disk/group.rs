@@ -1,6 +1,7 @@
 //! Group commit: whoever comes while a commit runs shares the next one.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::super::StoreError;
@@ -66,7 +67,9 @@ impl<J> Group<J> {
             state.next += 1;
             let (number, jobs) = (state.next - 1, std::mem::take(&mut state.waiting));
             drop(state);
-            let result = commit(jobs);
+            // Those who wait are told also if the engine panics.
+            let result = catch_unwind(AssertUnwindSafe(|| commit(jobs)));
+            let result = result.unwrap_or(Err(StoreError::Failed));
             state = lock(&self.state);
             state.is_busy = false;
             state.finished = number + 1;

@@ -20,7 +20,7 @@ use redb::{
 use super::super::rules::{NicknameRow, Rename};
 use super::super::{Arrival, BlobRecord, Body, Mailbox, MailboxBatch, Queued, SCHEMA, StoreError};
 use super::group::Group;
-use super::{failed, registers, rooms};
+use super::{failed, is_no_space, registers, rooms};
 use crate::lock::lock;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
@@ -119,11 +119,17 @@ impl MainDb {
     }
 
     fn commit_all(&self, jobs: Vec<Job>) -> Result<(), redb::Error> {
-        let tx = self.db.begin_write()?;
+        // Noted before the transaction ends: who reads meanwhile hears no more than that something failed.
+        let note = |error: &redb::Error| {
+            if is_no_space(error) {
+                self.is_full.store(true, Ordering::Release);
+            }
+        };
+        let tx = self.db.begin_write().map_err(redb::Error::from).inspect_err(note)?;
         for job in jobs {
-            job(&tx)?;
+            job(&tx).inspect_err(note)?;
         }
-        Ok(tx.commit()?)
+        tx.commit().map_err(redb::Error::from).inspect_err(note)
     }
 
     pub(super) fn read_with<T>(
@@ -333,13 +339,14 @@ impl Mailbox for Arc<MainDb> {
 fn refusal(error: &DatabaseError) -> StoreError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::Locked,
+        // The error inside says whether there was space.
         DatabaseError::Storage(StorageError::Io(io))
             if !matches!(
                 io.kind(),
                 ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::InvalidInput
             ) =>
         {
-            failed(error)
+            failed(io)
         }
         _ => StoreError::Damaged,
     }

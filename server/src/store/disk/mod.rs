@@ -58,7 +58,7 @@ pub(super) fn open(folder: &Path) -> Result<Stores, StoreError> {
         blobs: Arc::clone(&blobs),
     };
     Ok(Stores {
-        snapshot: Some(Box::new(snapshot)),
+        snapshot: Some(Arc::new(snapshot)),
         directory: Box::new(DiskDirectory::new(Arc::clone(&keys), Arc::clone(&main))),
         prekeys: Box::new(DiskPrekeys::new(keys)),
         registers: Box::new(Arc::clone(&main)),
