@@ -20,8 +20,12 @@ use tokio::time::Instant;
 
 /// Bytes read by one system call.
 const READ_SIZE: usize = 256 << 10;
+/// The same before it is known whether a message is a large one.
+const SMALL_READ_SIZE: usize = 128 << 10;
 /// Bytes of messages after which reading pauses for handling them.
-const READ_BUDGET: usize = 1 << 20;
+const READ_BUDGET: usize = 256 << 10;
+/// Bytes of a message above which it is read to its end only when there is memory for it.
+pub(crate) const LARGE: usize = 96 << 10;
 /// Time a peer has to take the last bytes.
 const CLOSING_TIME: Duration = Duration::from_secs(5);
 /// Time a peer has to close its side after that.
@@ -47,6 +51,8 @@ pub(crate) enum LinkError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reading {
     On,
+    /// The same without an end of what is large.
+    Small,
     Off,
 }
 
@@ -87,6 +93,11 @@ impl Link {
         self.heard.elapsed()
     }
 
+    /// Tells whether the message that is being read is a large one.
+    pub(crate) fn is_reading_large(&self) -> bool {
+        self.transport.partial() > LARGE
+    }
+
     /// Returns the bytes that wait to be written.
     pub(crate) fn unwritten(&self) -> usize {
         self.out.len() - self.written
@@ -101,8 +112,8 @@ impl Link {
         .await
     }
 
-    /// Writes, and reads if `reading`, until there are messages or, without reading, until
-    /// everything is written. Can be dropped at any point.
+    /// Writes, and reads if `reading`, until there are messages or everything is written that was not before. Can be
+    /// dropped at any point.
     pub(crate) async fn exchange(
         &mut self,
         reading: Reading,
@@ -112,9 +123,13 @@ impl Link {
         poll_fn(|cx| {
             let has_output = self.unwritten() > 0;
             let flushed = self.poll_flush(cx)?;
+            if has_output && flushed.is_ready() {
+                // What waited for room can begin.
+                return Poll::Ready(Ok(()));
+            }
             match reading {
-                Reading::On => self.poll_read(cx, messages),
-                Reading::Off if has_output && flushed.is_ready() => Poll::Ready(Ok(())),
+                Reading::Small if self.is_reading_large() => Poll::Ready(Ok(())),
+                Reading::On | Reading::Small => self.poll_read(cx, reading, messages),
                 Reading::Off => Poll::Pending,
             }
         })
@@ -142,6 +157,7 @@ impl Link {
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
+        reading: Reading,
         messages: &mut Vec<Bytes>,
     ) -> Poll<Result<(), LinkError>> {
         READ_BUFFER.with_borrow_mut(|buffer| {
@@ -152,14 +168,15 @@ impl Link {
                 taken += self.open_records(&kept, messages)?;
             }
             loop {
-                if taken >= READ_BUDGET {
+                if taken >= READ_BUDGET || reading == Reading::Small && self.is_reading_large() {
                     return Poll::Ready(Ok(()));
                 }
                 let kept = self.rest.len();
                 if let Some(start) = buffer.get_mut(..kept) {
                     start.copy_from_slice(&self.rest);
                 }
-                let mut space = ReadBuf::new(buffer.get_mut(kept..).unwrap_or_default());
+                let end = if reading == Reading::Small { SMALL_READ_SIZE } else { READ_SIZE };
+                let mut space = ReadBuf::new(buffer.get_mut(kept..end).unwrap_or_default());
                 match Pin::new(&mut self.stream).poll_read(cx, &mut space) {
                     Poll::Pending if messages.is_empty() => return Poll::Pending,
                     Poll::Pending => return Poll::Ready(Ok(())),
@@ -176,6 +193,11 @@ impl Link {
                 self.heard = Instant::now();
                 let bytes = buffer.get(..kept + read).unwrap_or_default();
                 taken += self.open_records(bytes, messages)?;
+                if messages.is_empty() && self.is_reading_large() {
+                    // Opening it takes time that belongs to others as well.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
             }
         })
     }

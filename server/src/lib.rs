@@ -28,6 +28,7 @@ pub mod limits;
 mod lock;
 mod login;
 mod mailboxes;
+mod memory;
 mod open_files;
 pub mod operator;
 mod peer;

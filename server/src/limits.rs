@@ -29,6 +29,8 @@ pub struct Limits {
     pub handshakes: Rate,
     /// Envelopes of one user.
     pub sends: Rate,
+    /// Logins of one user.
+    pub logins: Rate,
     /// Prekeys of one device claimed by one user.
     pub claims: Rate,
     /// Prekeys claimed by one user, of whomever.
@@ -84,6 +86,8 @@ impl Default for Limits {
             drain_time: Duration::from_secs(10),
             handshakes: Rate::per_second(200, 50),
             sends: Rate::per_second(10_000, 1_000),
+            // A script that calls the program for each of its messages is let in.
+            logins: Rate::per_second(200, 2),
             claims: Rate { burst: 6, interval_us: 10 * MINUTE * 1_000 },
             // A room of a thousand in which one speaks for the first time, twice.
             claims_in_all: Rate { burst: 2_000, interval_us: 5 * 1_000_000 },

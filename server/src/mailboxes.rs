@@ -182,10 +182,14 @@ impl Mailboxes {
     pub(crate) fn append(
         &self,
         sender: &UserId,
-        envelopes: Vec<Envelope>,
+        mut envelopes: Vec<Envelope>,
         ticket: &Arc<Ticket>,
         now: Timestamp,
     ) -> Vec<Result<(), ErrorCode>> {
+        for envelope in &mut envelopes {
+            // A slice of the whole frame that brought it must not keep that alive. Copied before anything is locked.
+            envelope.blob = Bytes::copy_from_slice(&envelope.blob);
+        }
         let mark = SenderMark::new(self.hasher.hash_one(sender));
         let mut wake: Vec<Arc<PeerHandle>> = Vec::new();
         let mut results = Vec::with_capacity(envelopes.len());
@@ -380,9 +384,7 @@ impl Mailbox {
             expires: now.plus(u64::from(envelope.ttl) * chatcore::ids::SECOND),
             size: u32::try_from(size).unwrap_or(u32::MAX),
         };
-        // A blob is a slice of the whole frame that brought it, and must not keep that alive.
-        let blob = Bytes::copy_from_slice(&envelope.blob);
-        let body = Body { tag: envelope.tag, kind: envelope.kind, blob };
+        let body = Body { tag: envelope.tag, kind: envelope.kind, blob: envelope.blob };
         let kept = self.reader.as_mut().filter(|r| r.attached < MAX_ATTACHED);
         let kept = kept.map(|reader| {
             reader.attached += size;

@@ -13,21 +13,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chatcore::wire::envelope::Envelope;
+use chatcore::wire::limits::MAX_LINK_MESSAGE;
 use chatcore::wire::relay::{
     Answer, CloseReason, Delivery, DeviceFrame, ErrorCode, RelayFrame, Request, RequestId,
 };
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use crate::connection::{Link, LinkError, Reading};
+use crate::connection::{LARGE, Link, LinkError, Reading};
 use crate::handler::{self, Caller, LaneItem};
 use crate::login::{self, Entered};
+use crate::memory::{Share, Taken};
 use crate::registry::{Completion, PeerHandle, Seat, Ticket};
-use crate::server::{MAX_UNSTORED, Shared};
+use crate::server::Shared;
 use crate::store::{Arrival, Body, StoreError};
 
 /// Unwritten bytes above which nothing more is read, delivered or begun.
 const MAX_UNWRITTEN: usize = 256 << 10;
+/// The same for a large answer, so that it waits alone.
+const MAX_BEFORE_LARGE: usize = 16 << 10;
+/// Time for the rest of a large message, when others wait for its place.
+const LARGE_TIME: Duration = Duration::from_secs(10);
 /// Bytes of one pushed frame's envelopes.
 const MAX_DELIVER: usize = 256 << 10;
 /// Requests under way above which nothing more is read.
@@ -47,18 +52,43 @@ pub(crate) struct Peer {
     messages: Vec<Bytes>,
     sends: VecDeque<(RequestId, Arc<Ticket>)>,
     /// Envelopes whose turn has not come, in their order.
-    held: VecDeque<(Arc<Ticket>, Vec<Envelope>)>,
+    held: VecDeque<Held>,
     turn: Turn,
+    share: Share,
+    large: Large,
     lane: Lane,
     is_fetching: bool,
+}
+
+/// A `SendMany`, with the memory that it was read into if it is large.
+struct Held {
+    ticket: Arc<Ticket>,
+    envelopes: Vec<Envelope>,
+    memory: Option<Taken>,
+}
+
+/// The large message that is being read.
+enum Large {
+    /// There is none, or nobody asked for memory yet.
+    None,
+    Waiting,
+    Reading {
+        memory: Taken,
+        until: Instant,
+    },
 }
 
 /// Requests that need the store, in their order.
 #[derive(Default)]
 struct Lane {
-    waiting: VecDeque<LaneItem>,
+    waiting: VecDeque<(LaneItem, Option<Taken>)>,
     waiting_cost: usize,
     is_busy: bool,
+    /// Memory of what is under way.
+    input: Vec<Taken>,
+    /// Memory for the large answer that is made, or next.
+    memory: Option<Taken>,
+    waits_for_memory: bool,
 }
 
 /// What the first of the sends that are held waits for. No memory is taken before it can be used, else
@@ -79,6 +109,8 @@ enum End {
     Malformed(Bytes),
     Asked(CloseReason),
     Silent,
+    /// A large message did not come to its end while others waited.
+    Slow,
     /// Stored envelopes could not be read: nothing may be acked past them.
     Store(StoreError),
 }
@@ -101,6 +133,8 @@ impl Peer {
             sends: VecDeque::new(),
             held: VecDeque::new(),
             turn: Turn::New,
+            share: Share::default(),
+            large: Large::None,
             lane: Lane::default(),
             is_fetching: false,
         }
@@ -115,6 +149,7 @@ impl Peer {
             End::Link(LinkError::Ended(_)) => {}
             End::Link(error) => tracing::warn!(%error, "a device broke the link"),
             End::Store(error) => tracing::error!(%error, "envelopes could not be read"),
+            End::Slow => tracing::debug!("a device was slow while others waited"),
             End::Silent => tracing::debug!("a device was silent for too long"),
             End::Malformed(message) => {
                 tracing::warn!("a device sent a request that is not understood");
@@ -139,16 +174,30 @@ impl Peer {
             if let Err(end) = self.advance(&mut messages) {
                 return end;
             }
-            let was_full = self.link.unwritten() > MAX_UNWRITTEN;
+            let has_room = |link: &Link| {
+                (link.unwritten() <= MAX_UNWRITTEN, link.unwritten() <= MAX_BEFORE_LARGE)
+            };
+            let before = has_room(&self.link);
             if let Err(error) = self.link.write_some().await {
                 return error.into();
             }
-            if was_full && self.link.unwritten() <= MAX_UNWRITTEN {
+            if has_room(&self.link) != before {
                 // What had to wait for room can begin now, and nothing else would wake us for it.
                 continue;
             }
             let reading = self.reading();
+            let (is_slow, until) = match &self.large {
+                Large::Reading { until, .. } => (true, *until),
+                _ => (false, Instant::now()),
+            };
             let result = tokio::select! {
+                () = tokio::time::sleep_until(until), if is_slow => {
+                    if self.shared.memory.is_scarce() {
+                        return End::Slow;
+                    }
+                    self.large.give(Instant::now() + Duration::from_secs(1));
+                    Ok(())
+                }
                 () = self.handle.woken() => Ok(()),
                 result = self.link.exchange(reading, &mut messages) => result,
                 () = &mut silence => {
@@ -179,19 +228,31 @@ impl Peer {
         while let Some(completion) = self.handle.next_completion() {
             match completion {
                 Completion::Answer(request_id, answer) => self.answer(request_id, answer)?,
-                Completion::Memory(permit) => {
-                    self.begin_send(permit);
+                Completion::Memory(memory) => {
+                    self.begin_send(Some(memory));
                     self.send_held();
                 }
-                Completion::LaneIdle => self.lane.is_busy = false,
+                Completion::LargeMessage(memory) => {
+                    self.large = Large::Reading { memory, until: Instant::now() + LARGE_TIME };
+                }
+                Completion::LargeAnswer(memory) => {
+                    self.lane.memory = Some(memory);
+                    self.lane.waits_for_memory = false;
+                }
+                Completion::LaneIdle => {
+                    // Its answers are sealed by now.
+                    self.lane.is_busy = false;
+                    self.lane.input = Vec::new();
+                    self.lane.memory = None;
+                }
                 Completion::LookedUp(Ok(())) => {
                     self.turn = Turn::Known;
                     self.send_held();
                 }
                 Completion::LookedUp(Err(error)) => {
                     self.turn = Turn::New;
-                    if let Some((ticket, _)) = self.held.pop_front() {
-                        ticket.fail(error);
+                    if let Some(held) = self.held.pop_front() {
+                        held.ticket.fail(error);
                     }
                     self.send_held();
                 }
@@ -226,12 +287,33 @@ impl Peer {
         Ok(())
     }
 
-    fn reading(&self) -> Reading {
+    /// Says what may be read; asks for memory for what is large.
+    fn reading(&mut self) -> Reading {
         let is_full = self.link.unwritten() > MAX_UNWRITTEN
             || self.lane.waiting_cost > MAX_LANE_COST
             || self.lane.waiting.len() + self.sends.len() > MAX_UNDER_WAY
             || !self.held.is_empty();
-        if is_full || self.handle.close_reason().is_some() { Reading::Off } else { Reading::On }
+        if is_full || self.handle.close_reason().is_some() {
+            return Reading::Off;
+        }
+        match self.large {
+            Large::Reading { .. } => Reading::On,
+            Large::Waiting => Reading::Off,
+            Large::None if self.link.is_reading_large() => {
+                let memory = &self.shared.memory;
+                if let Some(memory) = memory.try_take_large() {
+                    self.large = Large::Reading { memory, until: Instant::now() + LARGE_TIME };
+                    return Reading::On;
+                }
+                self.large = Large::Waiting;
+                let (handle, memory) = (Arc::clone(&self.handle), memory.take(MAX_LINK_MESSAGE));
+                tokio::spawn(
+                    async move { handle.complete(Completion::LargeMessage(memory.await)) },
+                );
+                Reading::Off
+            }
+            Large::None => Reading::Small,
+        }
     }
 
     fn answer(&mut self, request_id: RequestId, answer: Answer) -> Result<(), LinkError> {
@@ -242,6 +324,8 @@ impl Peer {
         let Ok(frame) = DeviceFrame::decode(message.clone()) else {
             return Err(End::Malformed(message));
         };
+        // The memory for a large message stays with what becomes of it.
+        let memory = if message.len() > LARGE { self.large.end() } else { None };
         drop(message);
         let id = frame.request_id;
         match frame.request {
@@ -265,65 +349,81 @@ impl Peer {
                 let online = devices.iter().map(|(device, tag)| mailboxes.is_present(device, tag));
                 self.answer(id, Answer::Presence(online.collect()))?;
             }
-            Request::SendMany(envelopes) => self.send(id, envelopes),
+            Request::SendMany(envelopes) => self.send(id, envelopes, memory),
             Request::Login { .. } | Request::Register { .. } => {
                 self.answer(id, Answer::Failure(ErrorCode::AlreadyRegistered.into()))?;
             }
-            request => self.lane.push(LaneItem::Request(id, request)),
+            request => self.lane.push(LaneItem::Request(id, request), memory),
         }
         Ok(())
     }
 
     /// Takes envelopes in as soon as there is memory for them: what is not stored yet has a bound for the whole
     /// relay, and connections get it in turn. What is sent later never overtakes them.
-    fn send(&mut self, id: RequestId, envelopes: Vec<Envelope>) {
+    fn send(&mut self, id: RequestId, envelopes: Vec<Envelope>, memory: Option<Taken>) {
         let ticket = Ticket::new(Arc::clone(&self.handle));
         self.sends.push_back((id, Arc::clone(&ticket)));
-        self.held.push_back((ticket, envelopes));
+        self.held.push_back(Held { ticket, envelopes, memory });
         self.send_held();
     }
 
     fn send_held(&mut self) {
-        while let (Turn::New | Turn::Known, Some((_, envelopes))) = (self.turn, self.held.front()) {
+        while let (Turn::New | Turn::Known, Some(held)) = (self.turn, self.held.front()) {
+            let envelopes = &held.envelopes;
             if self.turn == Turn::New {
                 let mailboxes = &self.shared.mailboxes;
                 let unknown = envelopes.iter().map(|e| e.to).filter(|to| !mailboxes.knows(to));
                 let unknown: Vec<_> = unknown.collect();
                 if !unknown.is_empty() {
                     self.turn = Turn::LookUp;
-                    self.lane.push(LaneItem::LookUp(unknown));
+                    self.lane.push(LaneItem::LookUp(unknown), None);
                     return;
                 }
             }
             let cost = cost_of(envelopes);
-            let memory = Arc::clone(&self.shared.unstored);
-            if let Ok(permit) = Arc::clone(&memory).try_acquire_many_owned(cost) {
-                self.begin_send(permit);
+            let has_memory = held.memory.is_some();
+            let memory = (!has_memory).then(|| self.shared.memory.try_take(&self.share, cost));
+            let memory = memory.flatten();
+            if has_memory || memory.is_some() {
+                self.begin_send(memory);
                 continue;
             }
             self.turn = Turn::Memory;
-            let handle = Arc::clone(&self.handle);
-            tokio::spawn(async move {
-                // It is never closed.
-                if let Ok(permit) = memory.acquire_many_owned(cost).await {
-                    handle.complete(Completion::Memory(permit));
-                }
-            });
+            let (handle, memory) = (Arc::clone(&self.handle), self.shared.memory.take(cost));
+            tokio::spawn(async move { handle.complete(Completion::Memory(memory.await)) });
         }
     }
 
-    fn begin_send(&mut self, permit: OwnedSemaphorePermit) {
+    fn begin_send(&mut self, memory: Option<Taken>) {
         self.turn = Turn::New;
-        if let Some((ticket, envelopes)) = self.held.pop_front() {
-            ticket.hold(permit);
-            handler::send(&self.shared, &self.caller, envelopes, &ticket);
+        if let Some(held) = self.held.pop_front() {
+            held.memory.or(memory).into_iter().for_each(|memory| held.ticket.hold(memory));
+            handler::send(&self.shared, &self.caller, held.envelopes, &held.ticket);
         }
     }
 
     fn start_lane(&mut self) {
-        let is_startable = !self.lane.is_busy && self.link.unwritten() <= MAX_UNWRITTEN;
-        if self.lane.waiting.is_empty() || !is_startable {
+        if self.lane.is_busy || self.lane.waits_for_memory {
             return;
+        }
+        let unwritten = self.link.unwritten();
+        let may_begin = |item: &LaneItem| {
+            unwritten <= if item.is_large() { MAX_BEFORE_LARGE } else { MAX_UNWRITTEN }
+        };
+        let next = self.lane.waiting.front().filter(|(item, _)| may_begin(item));
+        let Some(next) = next else {
+            // Who does not read keeps it from nobody.
+            self.lane.memory = None;
+            return;
+        };
+        if next.0.is_large() && self.lane.memory.is_none() {
+            self.lane.memory = self.shared.memory.try_answer();
+            if self.lane.memory.is_none() {
+                self.lane.waits_for_memory = true;
+                let (handle, memory) = (Arc::clone(&self.handle), self.shared.memory.answer());
+                tokio::spawn(async move { handle.complete(Completion::LargeAnswer(memory.await)) });
+                return;
+            }
         }
         self.lane.is_busy = true;
         let items = self.lane.take();
@@ -382,11 +482,9 @@ impl Peer {
     }
 }
 
-/// Returns the KiB of memory that envelopes take until they are stored.
-fn cost_of(envelopes: &[Envelope]) -> u32 {
-    let bytes: usize = envelopes.iter().map(|e| e.blob.len() + ENVELOPE_COST).sum();
-    let kib = u32::try_from(bytes.div_ceil(1_024)).unwrap_or(u32::MAX);
-    kib.min(MAX_UNSTORED)
+/// Returns the bytes of memory that envelopes take until they are stored.
+fn cost_of(envelopes: &[Envelope]) -> usize {
+    envelopes.iter().map(|e| e.blob.len() + ENVELOPE_COST).sum()
 }
 
 /// Says what was read, or that reading failed, even by a panic: else nothing would ever be
@@ -403,20 +501,44 @@ impl Drop for FetchedOnDrop {
     }
 }
 
+impl Large {
+    /// Ends the reading; returns the memory.
+    fn end(&mut self) -> Option<Taken> {
+        match std::mem::replace(self, Self::None) {
+            Self::Reading { memory, .. } => Some(memory),
+            Self::Waiting => {
+                *self = Self::Waiting;
+                None
+            }
+            Self::None => None,
+        }
+    }
+
+    /// Gives it more time.
+    const fn give(&mut self, more: Instant) {
+        if let Self::Reading { until, .. } = self {
+            *until = more;
+        }
+    }
+}
+
 impl Lane {
-    fn push(&mut self, item: LaneItem) {
+    fn push(&mut self, item: LaneItem, memory: Option<Taken>) {
         self.waiting_cost += item.cost();
-        self.waiting.push_back(item);
+        self.waiting.push_back((item, memory));
     }
 
     /// Takes as much as may be under way at once, at least one.
     fn take(&mut self) -> Vec<LaneItem> {
         let (mut items, mut cost) = (Vec::new(), 0);
-        while let Some(next) = self.waiting.front()
+        while let Some((next, _)) = self.waiting.front()
             && (items.is_empty() || cost + next.cost() <= MAX_LANE_COST)
         {
             cost += next.cost();
-            items.extend(self.waiting.pop_front());
+            if let Some((item, memory)) = self.waiting.pop_front() {
+                items.push(item);
+                self.input.extend(memory);
+            }
         }
         self.waiting_cost = self.waiting_cost.saturating_sub(cost);
         items

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use chatcore::ids::{DeliveryTag, DeviceAddress, RoomId, UserId};
 use chatcore::keys::Signed;
 use chatcore::wire::relay::{Answer, CloseReason, ErrorCode, RequestId, RoomPresence};
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::Notify;
 
 use crate::handler::internal;
 use crate::lock::lock;
+use crate::memory::Taken;
 use crate::server::Shared;
 use crate::store::{Body, StoreError};
 
@@ -22,8 +23,12 @@ pub(crate) type ConnectionId = u64;
 pub(crate) enum Completion {
     /// An answer to one of its requests.
     Answer(RequestId, Answer),
+    /// There is memory for the rest of a large message.
+    LargeMessage(Taken),
     /// There is memory for what was to be sent first.
-    Memory(OwnedSemaphorePermit),
+    Memory(Taken),
+    /// There is memory for what the lane would do next.
+    LargeAnswer(Taken),
     /// The lane has done everything it took.
     LaneIdle,
     /// The mailboxes that the directory knows are known now.
@@ -293,7 +298,7 @@ pub(crate) struct Ticket {
     left: AtomicUsize,
     failure: OnceLock<StoreError>,
     /// Memory that its envelopes take until they are stored.
-    memory: Mutex<Option<OwnedSemaphorePermit>>,
+    memory: Mutex<Option<Taken>>,
     results: Mutex<Vec<Result<(), ErrorCode>>>,
     sender: Arc<PeerHandle>,
 }
@@ -311,8 +316,8 @@ impl Ticket {
     }
 
     /// Keeps memory until the ticket is settled.
-    pub(crate) fn hold(&self, permit: OwnedSemaphorePermit) {
-        *lock(&self.memory) = Some(permit);
+    pub(crate) fn hold(&self, memory: Taken) {
+        *lock(&self.memory) = Some(memory);
     }
 
     /// Adds an envelope that the answer waits for.

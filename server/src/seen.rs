@@ -12,7 +12,7 @@ use crate::store::{OpenRooms, StoreError};
 
 /// Most users that one act names: its event is no longer than an event may be.
 const MAX_NAMED: usize = 64;
-/// How old what is stored may be; it is written with the sweep, all at once.
+/// How old what is stored may be; it is written every half a minute, all at once.
 const STALE: u64 = DAY;
 
 /// Users and the last time they were seen; stored once a day.
@@ -22,7 +22,7 @@ pub(crate) struct Seen(Mutex<Table>);
 #[derive(Debug)]
 struct Table {
     stored: BTreeMap<UserId, Timestamp>,
-    /// Since the last sweep.
+    /// Since this was last stored.
     came: BTreeSet<UserId>,
     /// When members were last let go: once a day, so that a room spends few of its places on it.
     retired: Timestamp,
@@ -56,7 +56,37 @@ impl Seen {
         is_time
     }
 
-    /// Stores who came, and returns those of `members` who did not for `life` milliseconds. Who was never
+    /// Stores who came. Nothing is stored under the lock, which each login needs.
+    pub(crate) fn store(&self, store: &dyn OpenRooms, now: Timestamp) -> Result<(), StoreError> {
+        let came: Vec<_> = lock(&self.0).came.iter().copied().collect();
+        self.store_these(store, &came, now)?;
+        let mut table = lock(&self.0);
+        for user in &came {
+            table.came.remove(user);
+        }
+        Ok(())
+    }
+
+    fn store_these(
+        &self,
+        store: &dyn OpenRooms,
+        users: &[UserId],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let new: Vec<_> = {
+            let table = lock(&self.0);
+            let stored = |user: &UserId| table.stored.get(user).copied();
+            let is_stale = |user: &&UserId| stored(user).is_none_or(|at| now.since(at) >= STALE);
+            users.iter().filter(is_stale).map(|user| (*user, now)).collect()
+        };
+        if !new.is_empty() {
+            store.set_seen(&new)?;
+            lock(&self.0).stored.extend(new);
+        }
+        Ok(())
+    }
+
+    /// Returns those of `members` who did not come for `life` milliseconds, at least a day. Who was never
     /// seen is seen now.
     fn unseen(
         &self,
@@ -65,24 +95,14 @@ impl Seen {
         life: u64,
         now: Timestamp,
     ) -> Result<BTreeSet<UserId>, StoreError> {
-        let mut table = lock(&self.0);
-        let came = std::mem::take(&mut table.came);
-        let stored = |user: &UserId| table.stored.get(user).copied();
-        let is_stale = |user: &&UserId| stored(user).is_none_or(|at| now.since(at) >= STALE);
-        let unknown = members.iter().filter(|user| stored(user).is_none());
-        let new: BTreeMap<UserId, Timestamp> =
-            came.iter().filter(is_stale).chain(unknown).map(|user| (*user, now)).collect();
-        if !new.is_empty() {
-            let rows: Vec<_> = new.iter().map(|(user, at)| (*user, *at)).collect();
-            if let Err(error) = store.set_seen(&rows) {
-                table.came.extend(came);
-                return Err(error);
-            }
-            table.stored.extend(new);
-        }
+        self.store(store, now)?;
+        let is_unknown = |user: &UserId| !lock(&self.0).stored.contains_key(user);
+        let unknown: Vec<_> = members.iter().copied().filter(is_unknown).collect();
+        self.store_these(store, &unknown, now)?;
+        let table = lock(&self.0);
         let is_gone = |user: &&UserId| {
             table.stored.get(*user).is_some_and(|at| now.since(*at) >= life)
-                && !came.contains(*user)
+                && !table.came.contains(*user)
         };
         Ok(members.iter().filter(is_gone).copied().collect())
     }

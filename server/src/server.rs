@@ -30,6 +30,7 @@ use crate::limits::{Limits, RateTable, address_key};
 use crate::lock::lock;
 use crate::login;
 use crate::mailboxes::Mailboxes;
+use crate::memory::Memory;
 use crate::open_files;
 use crate::operator::Operator;
 use crate::registry::Registry;
@@ -44,10 +45,8 @@ use crate::turns::Turns;
 
 /// Time between sweeps of what is over its time.
 const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
-/// Time between checkpoints of incomplete uploads.
+/// Time between checkpoints of incomplete uploads and of who came.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
-/// KiB that envelopes of all senders may take until they are stored.
-pub(crate) const MAX_UNSTORED: u32 = 32 << 10;
 /// Most clients that are told at a time that they are to come again.
 const MAX_REFUSALS: usize = 64;
 /// Pause when the system has no more sockets.
@@ -73,13 +72,13 @@ pub(crate) struct Shared {
     pub(crate) handshakes: RateTable<u64>,
     pub(crate) half_open: Arc<HalfOpenTable>,
     pub(crate) sends: RateTable<UserId>,
+    pub(crate) logins: RateTable<UserId>,
     pub(crate) claims: RateTable<(UserId, DeviceAddress)>,
     pub(crate) claims_in_all: RateTable<UserId>,
     pub(crate) record_updates: RateTable<UserId>,
     pub(crate) room_acts: RateTable<UserId>,
     pub(crate) register_appends: RateTable<UserId>,
-    /// KiB for envelopes that are not stored yet.
-    pub(crate) unstored: Arc<Semaphore>,
+    pub(crate) memory: Memory,
     /// Places for those who are told that the relay takes no more of them now.
     refusals: Arc<Semaphore>,
     pub(crate) turns: Turns,
@@ -250,12 +249,13 @@ impl Relay {
             handshakes: RateTable::new(limits.handshakes),
             half_open: Arc::new(HalfOpenTable::new(limits.connections)),
             sends: RateTable::new(limits.sends),
+            logins: RateTable::new(limits.logins),
             claims: RateTable::new(limits.claims),
             claims_in_all: RateTable::new(limits.claims_in_all),
             record_updates: RateTable::new(limits.record_updates),
             room_acts: RateTable::new(limits.room_acts),
             register_appends: RateTable::new(limits.register_appends),
-            unstored: Arc::new(Semaphore::new(MAX_UNSTORED as usize)),
+            memory: Memory::new(),
             refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
             turns: Turns::default(),
             seen,
@@ -338,10 +338,7 @@ impl Relay {
                 },
                 _ = connections.join_next(), if !connections.is_empty() => {}
                 _ = sweep.tick() => self.spawn_work(sweep_all),
-                _ = checkpoint.tick() => self.spawn_work(|shared| {
-                    // Said in the log; the next one tries again.
-                    let _ = shared.stores.blobs.checkpoint();
-                }),
+                _ = checkpoint.tick() => self.spawn_work(checkpoint_all),
             }
         }
         drop(listener);
@@ -430,7 +427,7 @@ impl Relay {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let work = tokio::task::spawn_blocking(move || {
-            let _ = self.shared.stores.blobs.checkpoint();
+            checkpoint_all(&self.shared);
             self.stop_committer();
         });
         if tokio::time::timeout_at(until, work).await.is_err() {
@@ -489,6 +486,13 @@ fn sweep_all(shared: &Shared) {
     let _ = shared.stores.registers.sweep(since(shared.limits.register_life));
     let _ = shared.stores.announcements.sweep(since(shared.limits.announcement_life));
     let _ = retire_members(shared);
+}
+
+/// Stores what need not be stored at once.
+fn checkpoint_all(shared: &Shared) {
+    // Said in the log; the next one tries again.
+    let _ = shared.stores.blobs.checkpoint();
+    let _ = shared.seen.store(&*shared.stores.open_rooms, shared.clock.now());
 }
 
 /// Starts the thread that stores envelopes.

@@ -5,9 +5,10 @@
 //! serve      what runs inside them                     forwarder  the bare one
 //! connect    logging in and registering                line       one connection's loop
 //! protocol   the same messages: through the relay, or as plain bytes
-//! busy · logins · lobby · offline · idle               what is measured, one file each
+//! busy · logins · lobby · offline · idle · attack      what is measured, one file each
 //! ```
 
+mod attack;
 mod busy;
 mod connect;
 mod forwarder;
@@ -20,6 +21,7 @@ mod process;
 mod protocol;
 mod serve;
 
+pub use attack::{Attack, attack, measure_attack};
 pub use busy::{measure_latency, measure_throughput};
 pub use connect::{Crowd, Target};
 pub use idle::measure_idle;

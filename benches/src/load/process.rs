@@ -17,6 +17,8 @@ use crate::error::BenchError;
 pub enum Role {
     /// A relay with its stores in a folder.
     Relay(PathBuf),
+    /// The same with the limits that it is shipped with.
+    Shipped(PathBuf),
     /// A relay that keeps nothing.
     EphemeralRelay,
     /// Plain TCP, nothing understood.
@@ -30,6 +32,7 @@ impl Role {
     fn argument(&self) -> String {
         match self {
             Self::Relay(folder) => format!("relay={}", folder.display()),
+            Self::Shipped(folder) => format!("shipped={}", folder.display()),
             Self::EphemeralRelay => "ephemeral".to_owned(),
             Self::Forwarder => "forwarder".to_owned(),
         }
@@ -41,7 +44,11 @@ impl Role {
         match argument {
             "ephemeral" => Some(Self::EphemeralRelay),
             "forwarder" => Some(Self::Forwarder),
-            _ => argument.strip_prefix("relay=").map(|folder| Self::Relay(folder.into())),
+            _ => match argument.split_once('=')? {
+                ("relay", folder) => Some(Self::Relay(folder.into())),
+                ("shipped", folder) => Some(Self::Shipped(folder.into())),
+                _ => None,
+            },
         }
     }
 }
@@ -133,8 +140,18 @@ pub(super) fn cpu_time(pid: u32) -> Option<Duration> {
 /// Returns the bytes of memory a process holds; `None` where there is no `/proc`.
 #[must_use]
 pub(super) fn memory(pid: u32) -> Option<u64> {
+    memory_line(pid, "VmRSS:")
+}
+
+/// Returns the most bytes of memory that a process ever held; `None` where there is no `/proc`.
+#[must_use]
+pub(super) fn peak_memory(pid: u32) -> Option<u64> {
+    memory_line(pid, "VmHWM:")
+}
+
+fn memory_line(pid: u32, name: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1_024)
 }
@@ -186,7 +203,12 @@ mod tests {
 
     #[test]
     fn roles_survive_the_command_line() {
-        for role in [Role::Relay("/a b/c=d".into()), Role::EphemeralRelay, Role::Forwarder] {
+        for role in [
+            Role::Relay("/a b/c=d".into()),
+            Role::Shipped("/a=b".into()),
+            Role::EphemeralRelay,
+            Role::Forwarder,
+        ] {
             assert_eq!(Role::parse(&role.argument()), Some(role));
         }
         assert_eq!(Role::parse("else"), None);

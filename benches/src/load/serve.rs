@@ -40,7 +40,7 @@ async fn run(role: Role) -> Result<(), BenchError> {
     let stopped = async {
         let _ended = stopped.await;
     };
-    let folder: Option<PathBuf> = match role {
+    let (folder, limits): (Option<PathBuf>, _) = match role {
         Role::Forwarder => {
             say(&address.to_string())?;
             tokio::select! {
@@ -49,11 +49,12 @@ async fn run(role: Role) -> Result<(), BenchError> {
             }
             return Ok(());
         }
-        Role::Relay(folder) => Some(folder),
-        Role::EphemeralRelay => None,
+        Role::Relay(folder) => (Some(folder), limits()),
+        Role::Shipped(folder) => (Some(folder), Limits::default()),
+        Role::EphemeralRelay => (None, limits()),
     };
     let mut config = folder.map_or_else(Config::ephemeral, Config::in_folder);
-    config.limits = limits();
+    config.limits = limits;
     let relay = Relay::open(config)?;
     say(&relay.invite_link(address).to_string())?;
     Ok(relay.serve(listener, stopped).await?)

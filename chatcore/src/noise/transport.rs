@@ -70,6 +70,12 @@ impl Transport {
         }
     }
 
+    /// Returns the bytes of a message whose end has not come.
+    #[must_use]
+    pub const fn partial(&self) -> usize {
+        self.partial.len()
+    }
+
     /// Refuses messages longer than `max` bytes from now on; never more than [`MAX_LINK_MESSAGE`].
     pub fn limit_messages(&mut self, max: usize) {
         self.limit = max.min(MAX_LINK_MESSAGE);
@@ -83,6 +89,8 @@ impl Transport {
         if message.len() > MAX_LINK_MESSAGE {
             return Err(TransportError::TooLong);
         }
+        let records = message.len() / MAX_FRAGMENT + 1;
+        out.reserve(message.len() + records * (2 + 1 + 16));
         let mut rest = message;
         loop {
             let (fragment, after) = rest.split_at(rest.len().min(MAX_FRAGMENT));

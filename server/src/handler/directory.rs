@@ -31,6 +31,10 @@ fn welcome(
     link_key: &[u8; 32],
     address: DeviceAddress,
 ) -> Result<Welcome, Failure> {
+    if shared.logins.take(address.user, 1, shared.clock.now()) == 0 {
+        let retry_after_ms = shared.logins.retry_after_ms();
+        return Err(Failure { code: ErrorCode::RateLimited, limit: 0, retry_after_ms });
+    }
     let stores = &shared.stores;
     let version = stores.directory.version(&address.user).map_err(internal)?;
     let prekeys = stores.prekeys.status(&address).map_err(internal)?;

@@ -44,6 +44,12 @@ const SMALL: usize = 8 << 10;
 const LARGE: usize = 1 << 20;
 
 impl LaneItem {
+    /// Tells whether it brings much.
+    pub(crate) fn is_large(&self) -> bool {
+        !matches!(self, Self::Request(_, Request::PutChunk { .. } | Request::AppendRegister { .. }))
+            && self.cost() >= LARGE / 4
+    }
+
     /// Returns about how many bytes it holds or brings.
     pub(crate) fn cost(&self) -> usize {
         match self {

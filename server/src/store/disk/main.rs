@@ -34,7 +34,7 @@ const QUEUE_ROW: usize = 32 + 4 + 16 + 8 + 4;
 const NICKNAME_ROW: usize = 32 + 8;
 const BLOB_ROW: usize = 32 + 4 + 4 + 32 + 8 + 1;
 const BODY_HEAD: usize = 16 + 1;
-const CACHE: usize = 64 << 20;
+const CACHE: usize = 24 << 20;
 
 type Job = Box<dyn FnOnce(&WriteTransaction) -> Result<(), redb::Error> + Send>;
 
