@@ -38,7 +38,6 @@ pub(crate) fn backup_of(folder: &Path, stores: &Stores, to: &Path) -> Result<(),
     require_empty(to)?;
     require_outside(folder, to)?;
     write_whole(to, |partial| {
-        make_folder(partial)?;
         for name in [KEY_FILE, TOKEN_FILE] {
             copy_file(&folder.join(name), &partial.join(name))?;
         }
@@ -62,8 +61,11 @@ pub fn restore(from: &Path, folder: &Path) -> Result<(), RelayError> {
         let damaged = |source| store_error(partial, source);
         let stores = Stores::open(partial).map_err(damaged)?;
         let epoch = stores.registers.epoch().map_err(damaged)?;
-        let next = Epoch { number: epoch.number + 1, began: SystemClock.now() };
-        stores.registers.set_epoch(next).map_err(damaged)
+        let now = SystemClock.now();
+        let next = Epoch { number: epoch.number + 1, began: now };
+        stores.registers.set_epoch(next).map_err(damaged)?;
+        // Else the backup's age would look like a clock that jumped.
+        stores.retention.note_time(now).map_err(damaged)
     })
 }
 
@@ -98,41 +100,48 @@ fn require_empty(folder: &Path) -> Result<(), RelayError> {
     }
 }
 
-/// Writes beside the target, checks what was written, then gives it its name.
+/// Writes beside the target, checks what was written, then gives it its name. Deletes nothing but what it made itself.
 fn write_whole(
     to: &Path,
     write: impl FnOnce(&Path) -> Result<(), RelayError>,
 ) -> Result<(), RelayError> {
     let mut name = to.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
+    name.push(format!(".partial-{:08x}", rand::random::<u32>()));
     let partial = to.with_file_name(name);
-    match fs::remove_dir_all(&partial) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(file_error(&partial, e)),
-        _ => {}
-    }
     if let Some(parent) = to.parent().filter(|p| !p.as_os_str().is_empty()) {
         fs::create_dir_all(parent).map_err(|e| file_error(parent, e))?;
     }
-    write(&partial)?;
-    let check = Stores::open(&partial);
-    drop(check.map_err(|source| store_error(&partial, source))?);
-    sync_all(&partial).map_err(|e| file_error(&partial, e))?;
-    match fs::remove_dir(to) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(file_error(to, e)),
-        _ => {}
+    // It is ours from here on, or there is one already.
+    make_folder(&partial)?;
+    let written = write(&partial).and_then(|()| finish(&partial, to));
+    if written.is_err() {
+        // What failed is said; what is left of it is only in the way.
+        let _ = fs::remove_dir_all(&partial);
     }
-    fs::rename(&partial, to).map_err(|e| file_error(to, e))?;
+    written?;
     let parent = to.parent().unwrap_or_else(|| Path::new("."));
     sync_folder(parent).map_err(|e| file_error(to, e))
 }
 
+/// Checks what was written, and gives it its name.
+fn finish(partial: &Path, to: &Path) -> Result<(), RelayError> {
+    let check = Stores::open(partial);
+    drop(check.map_err(|source| store_error(partial, source))?);
+    sync_all(partial).map_err(|e| file_error(partial, e))?;
+    match fs::remove_dir(to) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(file_error(to, e)),
+        _ => {}
+    }
+    fs::rename(partial, to).map_err(|e| file_error(to, e))
+}
+
 fn copy_folder(from: &Path, to: &Path) -> Result<(), RelayError> {
-    make_folder(to)?;
     for entry in fs::read_dir(from).map_err(|e| file_error(from, e))? {
         let entry = entry.map_err(|e| file_error(from, e))?;
         let target = to.join(entry.file_name());
         let kind = entry.file_type().map_err(|e| file_error(&entry.path(), e))?;
         if kind.is_dir() {
+            make_folder(&target)?;
             copy_folder(&entry.path(), &target)?;
         } else if kind.is_file() && entry.file_name() != LOCK_FILE {
             copy_file(&entry.path(), &target)?;

@@ -6,6 +6,7 @@ use chatcore::ids::{DAY, HOUR};
 use chatcore::invite::split_address;
 use serde::Deserialize;
 
+use crate::clock::AtStart;
 use crate::error::RelayError;
 use crate::limits::{Limits, Rate};
 
@@ -54,6 +55,8 @@ pub struct Config {
     pub public_address: Option<(String, u16)>,
     /// Every limit.
     pub limits: Limits,
+    /// Whether the machine's clock is believed at the start.
+    pub clock: AtStart,
 }
 
 impl Config {
@@ -65,6 +68,7 @@ impl Config {
             registration: Registration::default(),
             public_address: None,
             limits: Limits::default(),
+            clock: AtStart::default(),
         }
     }
 
@@ -120,6 +124,10 @@ pub struct Settings {
     /// [default: 90]
     #[arg(long, value_name = "DAYS", env = "CHAT_SERVER_INACTIVE_DAYS")]
     pub inactive_days: Option<u32>,
+    /// Believe the machine's clock, though it jumped by more than a day since the relay last ran
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(require_equals = true)]
+    pub accept_clock: Option<bool>,
 }
 
 impl Settings {
@@ -153,6 +161,7 @@ impl Settings {
             send_rate: self.send_rate.or(other.send_rate),
             invite_rate: self.invite_rate.or(other.invite_rate),
             inactive_days: self.inactive_days.or(other.inactive_days),
+            accept_clock: self.accept_clock.or(other.accept_clock),
         }
     }
 
@@ -203,6 +212,10 @@ impl Settings {
         if let Some(days) = self.inactive_days {
             limits.member_life = u64::from(days) * DAY;
         }
+        if self.accept_clock == Some(true) {
+            config.clock = AtStart::Accept;
+        }
+        let limits = &mut config.limits;
         limits.connections = self.max_connections.unwrap_or(limits.connections);
         Ok(config)
     }

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use chatcore::noise::Transport;
 use chatcore::noise::TransportError;
 use chatcore::noise::transport::split_record;
-use chatcore::wire::relay::RelayFrame;
+use chatcore::wire::limits::MAX_LINK_MESSAGE;
+use chatcore::wire::relay::{Answer, ErrorCode, RelayFrame};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -68,6 +69,19 @@ pub(crate) struct Link {
     heard: Instant,
 }
 
+/// Encodes a frame; an answer that is longer than `max` bytes becomes a failure that says so: whoever asked
+/// keeps the connection.
+fn encode_within(frame: &RelayFrame, max: usize, buffer: &mut Vec<u8>) {
+    buffer.clear();
+    frame.encode(buffer);
+    if buffer.len() > max && frame.request_id != 0 {
+        tracing::error!(bytes = buffer.len(), "an answer is too long");
+        let answer = Answer::Failure(ErrorCode::TooLarge.into());
+        buffer.clear();
+        RelayFrame { request_id: frame.request_id, answer }.encode(buffer);
+    }
+}
+
 impl Link {
     pub(crate) fn new(stream: TcpStream, transport: Transport, rest: Vec<u8>) -> Self {
         let (transport, heard) = (Box::new(transport), Instant::now());
@@ -82,8 +96,7 @@ impl Link {
     /// Seals a frame behind what waits to be written.
     pub(crate) fn push(&mut self, frame: &RelayFrame) -> Result<(), LinkError> {
         FRAME_BUFFER.with_borrow_mut(|buffer| {
-            buffer.clear();
-            frame.encode(buffer);
+            encode_within(frame, MAX_LINK_MESSAGE, buffer);
             Ok(self.transport.seal(buffer, &mut self.out)?)
         })
     }
@@ -234,5 +247,22 @@ impl Link {
             let drain = async { while self.stream.read(&mut sink).await.is_ok_and(|n| n > 0) {} };
             let _ = tokio::time::timeout(LINGER_TIME, drain).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_too_long_says_so() {
+        let frame = |answer| RelayFrame { request_id: 7, answer };
+        let mut buffer = Vec::new();
+        let long = frame(Answer::Chunk(vec![1; 100].into()));
+        encode_within(&long, 200, &mut buffer);
+        assert_eq!(RelayFrame::decode(buffer.clone().into()).unwrap(), long);
+        encode_within(&long, 100, &mut buffer);
+        let failure = frame(Answer::Failure(ErrorCode::TooLarge.into()));
+        assert_eq!(RelayFrame::decode(buffer.clone().into()).unwrap(), failure);
     }
 }

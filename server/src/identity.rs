@@ -23,6 +23,8 @@ pub(crate) const TOKEN_FILE: &str = "invite.token";
 pub(crate) struct Identity {
     pub(crate) keys: RelayKeyPair,
     token: Mutex<InviteToken>,
+    /// Held while another one is written.
+    resetting: Mutex<()>,
 }
 
 impl Identity {
@@ -30,7 +32,7 @@ impl Identity {
     pub(crate) fn generate() -> Self {
         let mut rng = rand::rng();
         let token = Mutex::new(InviteToken::generate(&mut rng));
-        Self { keys: RelayKeyPair::generate(&mut rng), token }
+        Self { keys: RelayKeyPair::generate(&mut rng), token, resetting: Mutex::default() }
     }
 
     /// Returns the token of the standing invitation.
@@ -41,13 +43,13 @@ impl Identity {
     /// Draws a new token; links with the old one let nobody in any more.
     pub(crate) fn reset_token(&self, folder: Option<&Path>) -> Result<InviteToken, RelayError> {
         let fresh = InviteToken::generate(&mut rand::rng());
-        let mut token = lock(&self.token);
+        let _resetting = lock(&self.resetting);
         if let Some(folder) = folder {
             let path = folder.join(TOKEN_FILE);
             write_private(&path, fresh.as_bytes())
                 .map_err(|source| RelayError::File { path, source })?;
         }
-        *token = fresh.clone();
+        *lock(&self.token) = fresh.clone();
         Ok(fresh)
     }
 
@@ -62,7 +64,11 @@ impl Identity {
         let key = load_or_write(&folder.join(KEY_FILE), &fresh.keys.to_bytes())?;
         let token = load_or_write(&folder.join(TOKEN_FILE), fresh.token().as_bytes())?;
         let token = InviteToken::from_slice(token.as_slice()).unwrap_or(fresh.token());
-        Ok(Self { keys: RelayKeyPair::from_bytes(&key), token: Mutex::new(token) })
+        Ok(Self {
+            keys: RelayKeyPair::from_bytes(&key),
+            token: Mutex::new(token),
+            resetting: Mutex::default(),
+        })
     }
 }
 

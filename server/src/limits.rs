@@ -6,11 +6,13 @@ use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use chatcore::ids::{DAY, HOUR, MINUTE, Timestamp};
+use chatcore::ids::{DAY, HOUR, MINUTE};
 
 use chatcore::membership::MAX_MEMBERS;
 use chatcore::wire::limits::{MAX_CANDIDATES, MAX_ENTRIES, MAX_ENTRIES_OF_ONE};
+use chatcore::wire::relay::{ErrorCode, Failure};
 
+use crate::clock::Uptime;
 use crate::lock::lock;
 use crate::store::RegisterQuota;
 
@@ -57,6 +59,10 @@ pub struct Limits {
     pub blob_life: u64,
     /// What one user changes in open rooms: events, joins and leaves.
     pub room_acts: Rate,
+    /// Pages of the list of open rooms that one user reads.
+    pub lists: Rate,
+    /// Uploads of prekeys of one user.
+    pub prekey_uploads: Rate,
     /// Entries that one user appends to registers.
     pub register_appends: Rate,
     /// What may be stored in registers.
@@ -71,6 +77,8 @@ pub struct Limits {
     pub register_life: u64,
     /// Open rooms of one user.
     pub open_rooms_per_user: usize,
+    /// Bytes of one user's events in open rooms.
+    pub event_bytes_per_user: u64,
     /// Open rooms that one user may have joined.
     pub joined_per_user: usize,
     /// Milliseconds an announcement is kept.
@@ -103,6 +111,9 @@ impl Default for Limits {
             // An envelope that names it may wait 30 days, and then it has to be fetched.
             blob_life: 37 * DAY,
             room_acts: Rate { burst: 60, interval_us: 5 * 1_000_000 },
+            // All rooms take eight pages.
+            lists: Rate::per_second(64, 2),
+            prekey_uploads: Rate { burst: 60, interval_us: 10 * 1_000_000 },
             register_appends: Rate { burst: 200, interval_us: 2 * 1_000_000 },
             registers: RegisterQuota {
                 entries: MAX_ENTRIES,
@@ -110,12 +121,14 @@ impl Default for Limits {
                 candidates: MAX_CANDIDATES,
                 candidate_every: HOUR,
                 registers: 1_024,
+                bytes: 256 << 20,
             },
             members: MAX_MEMBERS,
             invites: None,
             member_life: 90 * DAY,
             register_life: 180 * DAY,
             open_rooms_per_user: 32,
+            event_bytes_per_user: 16 << 20,
             joined_per_user: 256,
             announcement_life: 30 * DAY,
         }
@@ -197,7 +210,7 @@ impl<K: Eq + Hash + Ord + Copy> RateTable<K> {
     }
 
     /// Takes up to `wanted` tokens; returns how many there were.
-    pub fn take(&self, key: K, wanted: u32, now: Timestamp) -> u32 {
+    pub fn take(&self, key: K, wanted: u32, now: Uptime) -> u32 {
         let now_us = now.0.saturating_mul(1_000);
         let mut buckets = lock(&self.buckets);
         for _ in 0..FORGOTTEN_AT_ONCE {
@@ -214,8 +227,20 @@ impl<K: Eq + Hash + Ord + Copy> RateTable<K> {
         granted
     }
 
+    /// Takes one token.
+    ///
+    /// # Errors
+    /// A failure that says when there is one again.
+    pub fn pay(&self, key: K, now: Uptime) -> Result<(), Failure> {
+        if self.take(key, 1, now) == 1 {
+            return Ok(());
+        }
+        let retry_after_ms = self.retry_after_ms();
+        Err(Failure { code: ErrorCode::RateLimited, limit: 0, retry_after_ms })
+    }
+
     /// Returns how many tokens are there, without taking any.
-    pub fn available(&self, key: &K, now: Timestamp) -> u32 {
+    pub fn available(&self, key: &K, now: Uptime) -> u32 {
         let now_us = now.0.saturating_mul(1_000);
         let mut full_at = lock(&self.buckets).full_at.get(key).copied().unwrap_or(0);
         self.rate.take(&mut full_at, now_us, self.rate.burst)
@@ -244,7 +269,7 @@ mod tests {
     #[test]
     fn a_bucket_grants_its_burst_and_then_its_rate() {
         let table = RateTable::new(Rate::per_second(10, 1_000));
-        let now = Timestamp(1_000_000);
+        let now = Uptime(1_000_000);
         assert_eq!(table.take("a", 7, now), 7);
         assert_eq!(table.take("a", 7, now), 3);
         assert_eq!(table.take("a", 1, now), 0);
@@ -258,7 +283,7 @@ mod tests {
     #[test]
     fn buckets_are_bounded_and_the_fullest_are_forgotten() {
         let table = RateTable::new(Rate::per_second(2, 1));
-        let now = Timestamp(5);
+        let now = Uptime(5);
         assert_eq!(table.take(usize::MAX, 2, now), 2);
         for key in 0..MAX_BUCKETS + 1_000 {
             assert_eq!(table.take(key, 1, now), 1);
@@ -266,7 +291,7 @@ mod tests {
         assert_eq!(table.take(usize::MAX, 1, now), 0, "still empty");
         assert_eq!(lock(&table.buckets).full_at.len(), MAX_BUCKETS);
         for key in 0..MAX_BUCKETS {
-            assert_eq!(table.take(key, 1, Timestamp(5_000)), 1);
+            assert_eq!(table.take(key, 1, Uptime(5_000)), 1);
         }
         let buckets = lock(&table.buckets);
         assert!(buckets.full_at.len() <= MAX_BUCKETS);

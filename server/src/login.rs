@@ -151,7 +151,7 @@ impl<'a> Penalty<'a> {
 impl Drop for Penalty<'_> {
     fn drop(&mut self) {
         if self.is_due {
-            let now = self.shared.clock.now();
+            let now = self.shared.clock.uptime();
             self.shared.handshakes.take(address_key(self.from), 1, now);
         }
     }

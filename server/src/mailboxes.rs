@@ -3,7 +3,7 @@
 //! Bytes are kept here only for a connected recipient who has not been sent them yet; everything
 //! else is read from the store when it is delivered.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 
@@ -33,8 +33,8 @@ pub(crate) struct Mailboxes {
     /// Drawn at each opening: numbers lost in a crash are never given twice.
     epoch: u64,
     shards: Vec<Shard>,
-    /// Copies queued under each key, for senders who ask.
-    keys: Vec<Mutex<HashMap<IdempotencyKey, u32>>>,
+    /// Where envelopes are queued under each key: in which mailbox, by its mark, and as which arrival.
+    keys: Vec<Mutex<BTreeMap<(IdempotencyKey, u64), Arrival>>>,
     hasher: RandomState,
     committer: Committer,
     limits: Limits,
@@ -96,7 +96,7 @@ impl Mailboxes {
                 let mailbox = shard.entry(queued.to).or_default();
                 mailbox.push(queued, SenderMark::UNKNOWN);
             });
-            mailboxes.count_key(&queued.key, 1);
+            mailboxes.note_key(&queued.key, &queued.to, queued.arrival);
         }
         mailboxes
     }
@@ -144,26 +144,41 @@ impl Mailboxes {
         })?
     }
 
-    fn key_shard(&self, key: &IdempotencyKey) -> Option<&Mutex<HashMap<IdempotencyKey, u32>>> {
+    fn key_shard(
+        &self,
+        key: &IdempotencyKey,
+    ) -> Option<&Mutex<BTreeMap<(IdempotencyKey, u64), Arrival>>> {
         let first = key.as_bytes().first().copied().unwrap_or(0);
         self.keys.get(usize::from(first) % SHARDS)
     }
 
-    fn count_key(&self, key: &IdempotencyKey, change: i64) {
-        let Some(shard) = self.key_shard(key) else {
-            return;
-        };
-        let mut keys = lock(shard);
-        let count = keys.get(key).copied().unwrap_or(0);
-        match count.saturating_add_signed(i32::try_from(change).unwrap_or(0)) {
-            0 => keys.remove(key),
-            count => keys.insert(*key, count),
-        };
+    fn mark(&self, mailbox: &DeviceAddress) -> u64 {
+        self.hasher.hash_one(mailbox)
+    }
+
+    fn note_key(&self, key: &IdempotencyKey, mailbox: &DeviceAddress, arrival: Arrival) {
+        if let Some(shard) = self.key_shard(key) {
+            lock(shard).insert((*key, self.mark(mailbox)), arrival);
+        }
+    }
+
+    fn forget_key(&self, key: &IdempotencyKey, mailbox: &DeviceAddress) {
+        if let Some(shard) = self.key_shard(key) {
+            lock(shard).remove(&(*key, self.mark(mailbox)));
+        }
+    }
+
+    /// Returns the arrival under which an envelope with this key is queued in a mailbox.
+    fn arrival_of(&self, key: &IdempotencyKey, mailbox: &DeviceAddress) -> Option<Arrival> {
+        lock(self.key_shard(key)?).get(&(*key, self.mark(mailbox))).copied()
     }
 
     /// Tells whether an envelope with this key is queued anywhere.
     pub(crate) fn is_queued(&self, key: &IdempotencyKey) -> bool {
-        self.key_shard(key).is_some_and(|shard| lock(shard).contains_key(key))
+        let is_there = |keys: &BTreeMap<(IdempotencyKey, u64), Arrival>| {
+            keys.range((*key, 0)..=(*key, u64::MAX)).next().is_some()
+        };
+        self.key_shard(key).is_some_and(|shard| is_there(&lock(shard)))
     }
 
     /// Tells whether the device's mailbox is known without asking the directory.
@@ -196,17 +211,17 @@ impl Mailboxes {
         // Held until every envelope has its slot: an ack can't come before.
         let mut queue = self.committer.lock();
         for envelope in envelopes {
-            let is_known_key = self.is_queued(&envelope.idempotency_key);
             let key = envelope.idempotency_key;
             let to = envelope.to;
             let result = self.with_mailbox(&to, |mailbox| {
-                if is_known_key && let Some(arrival) = mailbox.arrival_of(&key) {
+                if let Some(arrival) = self.arrival_of(&key, &to) {
                     queue.wait_for(arrival, ticket);
                     return Ok(None);
                 }
                 mailbox.accepts(&envelope, mark, &self.limits)?;
-                self.count_key(&key, 1);
-                Ok(mailbox.append(&mut queue, envelope, mark, ticket, now))
+                let (arrival, woken) = mailbox.append(&mut queue, envelope, mark, ticket, now);
+                self.note_key(&key, &to, arrival);
+                Ok(woken)
             });
             results.push(match result {
                 Some(Ok(woken)) => {
@@ -279,12 +294,12 @@ impl Mailboxes {
             return;
         }
         let acked = self.with_reader(address, id, |m| m.ack(up_to));
-        self.forget(&acked.unwrap_or_default());
+        self.forget(address, &acked.unwrap_or_default());
     }
 
-    fn forget(&self, entries: &[(Arrival, IdempotencyKey)]) {
+    fn forget(&self, mailbox: &DeviceAddress, entries: &[(Arrival, IdempotencyKey)]) {
         for (_, key) in entries {
-            self.count_key(key, -1);
+            self.forget_key(key, mailbox);
         }
         let arrivals: Vec<_> = entries.iter().map(|(arrival, _)| *arrival).collect();
         self.committer.remove(&arrivals);
@@ -296,7 +311,7 @@ impl Mailboxes {
             return;
         };
         let entries: Vec<_> = mailbox.entries.iter().map(|e| (e.arrival, e.key)).collect();
-        self.forget(&entries);
+        self.forget(address, &entries);
         if let Some(reader) = mailbox.detach() {
             reader.close(CloseReason::Revoked);
         }
@@ -305,12 +320,42 @@ impl Mailboxes {
     /// Drops what is over its time.
     pub(crate) fn sweep(&self, now: Timestamp) {
         for shard in &self.shards {
-            let mut expired = Vec::new();
-            for mailbox in lock(shard).values_mut() {
-                expired.extend(mailbox.expire(now));
+            let expired: Vec<_> =
+                lock(shard).iter_mut().map(|(to, mailbox)| (*to, mailbox.expire(now))).collect();
+            for (to, entries) in expired.iter().filter(|(_, entries)| !entries.is_empty()) {
+                self.forget(to, entries);
             }
-            self.forget(&expired);
         }
+    }
+
+    /// Returns how many envelopes wait for each user, and their bytes.
+    pub(crate) fn waiting_for_all(&self) -> HashMap<UserId, (u64, u64)> {
+        let mut waiting: HashMap<UserId, (u64, u64)> = HashMap::new();
+        for shard in &self.shards {
+            for (to, mailbox) in lock(shard).iter().filter(|(_, m)| !m.entries.is_empty()) {
+                let (count, bytes) = waiting.entry(to.user).or_default();
+                *count += mailbox.entries.len() as u64;
+                *bytes += mailbox.bytes;
+            }
+        }
+        waiting
+    }
+
+    /// Drops everything that waits for a user; returns how many envelopes that were.
+    pub(crate) fn drop_for(&self, user: &UserId) -> usize {
+        let mut dropped = 0;
+        for shard in &self.shards {
+            let of_user: Vec<_> = lock(shard)
+                .iter_mut()
+                .filter(|(to, _)| to.user == *user)
+                .map(|(to, mailbox)| (*to, mailbox.drain()))
+                .collect();
+            for (to, entries) in of_user {
+                dropped += entries.len();
+                self.forget(&to, &entries);
+            }
+        }
+        dropped
     }
 
     /// Takes back what could not be stored, so that a second attempt is not mistaken for a copy.
@@ -318,7 +363,7 @@ impl Mailboxes {
         for (queued, _) in &batch.changes.appended {
             let is_there = self.with_mailbox(&queued.to, |m| m.discard(queued.arrival));
             if is_there == Some(true) {
-                self.count_key(&queued.key, -1);
+                self.forget_key(&queued.key, &queued.to);
             }
         }
     }
@@ -345,11 +390,6 @@ impl Mailbox {
         })
     }
 
-    fn arrival_of(&self, key: &IdempotencyKey) -> Option<Arrival> {
-        let entry = self.entries.iter().find(|e| e.key == *key);
-        entry.map(|e| e.arrival)
-    }
-
     fn accepts(
         &mut self,
         envelope: &Envelope,
@@ -367,7 +407,7 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Appends; returns the reader if it is to be woken.
+    /// Appends; returns the arrival, and the reader if it is to be woken.
     fn append(
         &mut self,
         queue: &mut Queue,
@@ -375,7 +415,7 @@ impl Mailbox {
         sender: SenderMark,
         ticket: &Arc<Ticket>,
         now: Timestamp,
-    ) -> Option<Arc<PeerHandle>> {
+    ) -> (Arrival, Option<Arc<PeerHandle>>) {
         let size = envelope.blob.len();
         let mut queued = Queued {
             arrival: 0,
@@ -397,9 +437,11 @@ impl Mailbox {
         queued.arrival = queue.push(number, body, ticket);
         self.senders.add(sender);
         self.push(&queued, sender).body = kept;
-        let reader = self.reader.as_mut().filter(|r| !r.is_woken)?;
-        reader.is_woken = true;
-        Some(Arc::clone(&reader.handle))
+        let woken = self.reader.as_mut().filter(|r| !r.is_woken).map(|reader| {
+            reader.is_woken = true;
+            Arc::clone(&reader.handle)
+        });
+        (queued.arrival, woken)
     }
 
     fn detach(&mut self) -> Option<Arc<PeerHandle>> {
@@ -485,6 +527,11 @@ impl Mailbox {
         let (expired, kept): (Vec<_>, Vec<_>) = entries.into_iter().partition(|e| e.expires <= now);
         self.entries = kept.into();
         expired.into_iter().map(|entry| self.leave(entry)).collect()
+    }
+
+    fn drain(&mut self) -> Vec<(Arrival, IdempotencyKey)> {
+        let entries = std::mem::take(&mut self.entries);
+        entries.into_iter().map(|entry| self.leave(entry)).collect()
     }
 
     fn discard(&mut self, arrival: Arrival) -> bool {

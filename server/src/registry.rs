@@ -228,7 +228,8 @@ impl Registry {
 
     /// Tells whether a user is here and lets another one, or the operator, see it in open rooms.
     pub(crate) fn is_here(&self, user: &UserId, to: Option<&UserId>) -> bool {
-        self.connections(user).iter().any(|handle| handle.is_visible_in_rooms(to))
+        let users = lock(&self.users);
+        users.get(user).is_some_and(|all| all.iter().any(|handle| handle.is_visible_in_rooms(to)))
     }
 
     /// Returns everybody who is connected.

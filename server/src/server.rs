@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{CarefulClock, Clock, SystemClock};
 use crate::config::{Config, Registration, Storage};
 #[cfg(unix)]
 use crate::control::Control;
@@ -77,6 +77,8 @@ pub(crate) struct Shared {
     pub(crate) claims_in_all: RateTable<UserId>,
     pub(crate) record_updates: RateTable<UserId>,
     pub(crate) room_acts: RateTable<UserId>,
+    pub(crate) lists: RateTable<UserId>,
+    pub(crate) prekey_uploads: RateTable<UserId>,
     pub(crate) register_appends: RateTable<UserId>,
     pub(crate) memory: Memory,
     /// Places for those who are told that the relay takes no more of them now.
@@ -89,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) rights: RightsTable,
     /// How often the relay was set back to a backup.
     epoch: Mutex<Epoch>,
+    /// Held while a higher one is stored.
+    raising: Mutex<()>,
     /// Held while an announcement gets its number.
     pub(crate) announcing: Mutex<()>,
     /// Host and port that links say, once the relay listens.
@@ -135,7 +139,8 @@ impl Shared {
     /// was set back without being told: a new epoch begins, and what is lost is waited for.
     pub(crate) fn shown_head(&self, head: &Signed) {
         let Ok(head) = LogHead::verify(head, &self.identity.keys.public()) else { return };
-        let mut epoch = lock(&self.epoch);
+        let _raising = lock(&self.raising);
+        let epoch = *lock(&self.epoch);
         let is_known =
             head.epoch < epoch.number || (head.epoch == epoch.number && head.at >= epoch.began);
         if is_known || head.epoch == u64::MAX {
@@ -149,7 +154,7 @@ impl Shared {
                     "a device has seen newer rooms than this relay has: its data folder was set back; \
                      changes of rooms wait until devices have brought back what is missing"
                 );
-                *epoch = next;
+                *lock(&self.epoch) = next;
             }
             Err(error) => tracing::error!(%error, "the relay's epoch could not be stored"),
         }
@@ -229,9 +234,12 @@ impl Relay {
         };
         let (stores, health) = guard(wrap(stores), folder, free, reopen);
         let stored = queued(&stores).map_err(|e| store_error(folder, e))?;
-        let now = clock.now();
-        let rooms = Rooms::open(&*stores.open_rooms, &identity.keys, now, limits.members)
-            .map_err(|e| store_error(folder, e))?;
+        let last = stores.retention.last_time().map_err(|e| store_error(folder, e))?;
+        let clock: Arc<dyn Clock> = Arc::new(CarefulClock::new(clock, last, config.clock));
+        let (store, now) = (&*stores.open_rooms, clock.now());
+        let most = (limits.members, limits.event_bytes_per_user);
+        let rooms =
+            Rooms::open(store, &identity.keys, now, most).map_err(|e| store_error(folder, e))?;
         let rights = RightsTable::load(&*stores.privileges).map_err(|e| store_error(folder, e))?;
         let epoch = stores.registers.epoch().map_err(|e| store_error(folder, e))?;
         let seen = Seen::load(&*stores.open_rooms).map_err(|e| store_error(folder, e))?;
@@ -254,6 +262,8 @@ impl Relay {
             claims_in_all: RateTable::new(limits.claims_in_all),
             record_updates: RateTable::new(limits.record_updates),
             room_acts: RateTable::new(limits.room_acts),
+            lists: RateTable::new(limits.lists),
+            prekey_uploads: RateTable::new(limits.prekey_uploads),
             register_appends: RateTable::new(limits.register_appends),
             memory: Memory::new(),
             refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
@@ -263,6 +273,7 @@ impl Relay {
             rooms,
             rights,
             epoch: Mutex::new(epoch),
+            raising: Mutex::new(()),
             announcing: Mutex::new(()),
             address: OnceLock::new(),
             storage: config.storage,
@@ -378,7 +389,7 @@ impl Relay {
         let shared = &self.shared;
         let address = address_key(from.ip());
         // What is under way counts as if it had failed already: silent ones cost no token yet.
-        let most = shared.handshakes.available(&address, shared.clock.now());
+        let most = shared.handshakes.available(&address, shared.clock.uptime());
         let Some(half_open) = shared.half_open.enter(address, most) else {
             tracing::debug!("an address made too many attempts");
             self.refuse(connections, stream);
@@ -428,6 +439,7 @@ impl Relay {
         }
         let work = tokio::task::spawn_blocking(move || {
             checkpoint_all(&self.shared);
+            let _ = self.shared.stores.retention.note_time(self.shared.clock.now());
             self.stop_committer();
         });
         if tokio::time::timeout_at(until, work).await.is_err() {
@@ -482,6 +494,7 @@ fn sweep_all(shared: &Shared) {
     let oldest = Timestamp(now.0.saturating_sub(shared.limits.blob_life));
     let since = |life| Timestamp(now.0.saturating_sub(life));
     // Said in the log; the next sweep tries again.
+    let _ = shared.stores.retention.note_time(now);
     let _ = shared.stores.retention.sweep(now, oldest);
     let _ = shared.stores.registers.sweep(since(shared.limits.register_life));
     let _ = shared.stores.announcements.sweep(since(shared.limits.announcement_life));

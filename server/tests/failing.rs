@@ -7,11 +7,15 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use chatcore::wire::relay::{Answer, ErrorCode, Request};
+use chatcore::ids::{BlobId, DeviceAddress, Timestamp, UserId};
+use chatcore::keys::{Signed, UserRecord};
+use chatcore::wire::relay::{Answer, BlobShape, ErrorCode, Request, WriteKey};
 use server::clock::SystemClock;
-use server::store::{Arrival, Body, Mailbox, MailboxBatch, Queued, StoreError};
+use server::store::{
+    Arrival, Body, Directory, Mailbox, MailboxBatch, Put, Queued, StoreError, Stores,
+};
 use server::{Config, Relay, RelayError};
-use support::{Device, User, envelope};
+use support::{Device, TestRelay, User, envelope};
 use tokio::net::TcpListener;
 
 /// What goes wrong from now on: 0 nothing, 1 the disk, 2 the code, 3 for want of space.
@@ -44,7 +48,7 @@ async fn a_relay_ends_with_an_error_when_its_store_fails_or_panics() {
         FAULT.store(0, Ordering::Relaxed);
         let folder = tempfile::tempdir().unwrap();
         let config = Config::in_folder(folder.path().join("data"));
-        let wrap = |mut stores: server::store::Stores| {
+        let wrap = |mut stores: Stores| {
             stores.mailbox = Box::new(Failing(stores.mailbox));
             stores
         };
@@ -96,4 +100,91 @@ async fn a_relay_ends_with_an_error_when_its_store_fails_or_panics() {
                 .contains("waiting 0")
         );
     }
+}
+
+/// A directory in which no account can be closed.
+struct Unclosable(Box<dyn Directory>);
+
+impl Directory for Unclosable {
+    fn device(&self, link_key: &[u8; 32]) -> Result<Option<DeviceAddress>, StoreError> {
+        self.0.device(link_key)
+    }
+
+    fn has_device(&self, device: &DeviceAddress) -> Result<bool, StoreError> {
+        self.0.has_device(device)
+    }
+
+    fn newest(&self, user: &UserId) -> Result<Option<Signed>, StoreError> {
+        self.0.newest(user)
+    }
+
+    fn version(&self, user: &UserId) -> Result<Option<u64>, StoreError> {
+        self.0.version(user)
+    }
+
+    fn records(&self, user: &UserId, after: u64, max: usize) -> Result<Vec<Signed>, StoreError> {
+        self.0.records(user, after, max)
+    }
+
+    fn owner(&self, folded: &str) -> Result<Option<UserId>, StoreError> {
+        self.0.owner(folded)
+    }
+
+    fn names(&self, max: usize) -> Result<Vec<(String, UserId)>, StoreError> {
+        self.0.names(max)
+    }
+
+    fn release(&self, folded: &str) -> Result<bool, StoreError> {
+        self.0.release(folded)
+    }
+
+    fn put(
+        &self,
+        record: &UserRecord,
+        proven: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Put, StoreError> {
+        if record.devices().is_empty() {
+            return Err(StoreError::Failed);
+        }
+        self.0.put(record, proven, now)
+    }
+}
+
+#[tokio::test]
+async fn closing_an_account_can_be_repeated_when_the_relay_ends_in_between() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let config = Config::in_folder(&data);
+    let wrap = |mut stores: Stores| {
+        stores.directory = Box::new(Unclosable(stores.directory));
+        stores
+    };
+    let relay = Relay::open_with(config.clone(), Arc::new(SystemClock), wrap).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (key, token) = (relay.key(), relay.invite_link(address).token);
+    let serving = tokio::spawn(relay.serve(listener, std::future::pending()));
+    let alice = User::new("alice");
+    let record = alice.record.signed().clone();
+    let register = Request::Register { token, record };
+    let (mut device, _) = Device::connect(address, &key, &alice.keys.link, register).await;
+    let shape = BlobShape { chunk_size: 65_568, chunk_count: 1 };
+    let (blob, write_key) = (BlobId::from_bytes([1; 16]), WriteKey([2; 32]));
+    device.request(Request::CreateBlob { blob, write_key: write_key.clone(), shape }).await;
+    let chunk = vec![7; 65_568].into();
+    device.request(Request::PutChunk { blob, write_key: write_key.clone(), index: 0, chunk }).await;
+    let done = device.request(Request::CompleteBlob { blob, write_key }).await;
+    assert_eq!(done, Answer::Done);
+    let closed = alice.next("alice", vec![]);
+    let close = Request::CloseAccount(closed.signed().clone());
+    device.send(close.clone()).await;
+    assert!(serving.await.unwrap().is_err(), "the store failed");
+    // What was theirs is gone, and the device comes in to ask once more.
+    let relay = TestRelay::start(config).await;
+    assert_eq!(std::fs::read_dir(data.join("blobs")).unwrap().count(), 0);
+    let mut device = relay.login(&alice).await;
+    assert_eq!(device.request(close).await, Answer::Done);
+    let (_, answer) = relay.try_login(&alice).await;
+    assert_eq!(answer, Answer::Failure(ErrorCode::NotRegistered.into()));
 }

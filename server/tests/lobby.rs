@@ -11,7 +11,7 @@ use chatcore::membership::{
 };
 use chatcore::wire::relay::{Answer, AnswerForm, ErrorCode, Failure, More, Request};
 use server::Config;
-use server::clock::{Clock, SystemClock};
+use server::clock::{AtStart, Clock, SystemClock};
 use server::limits::Rate;
 use support::{Device, ManualClock, TestRelay, User, both};
 
@@ -203,7 +203,8 @@ async fn leaves_are_told_only_to_those_who_knew() {
 #[tokio::test]
 async fn who_does_not_come_for_long_makes_place() {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config::in_folder(folder.path().join("data"));
+    let mut config = Config::in_folder(folder.path().join("data"));
+    config.clock = AtStart::Accept;
     let clock = ManualClock::new();
     let relay = TestRelay::start_with_clock(config.clone(), clock.clone()).await;
     let (alice, _, lobby) = comes(&relay, "alice").await;

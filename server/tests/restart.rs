@@ -205,7 +205,11 @@ async fn a_backup_becomes_the_same_relay_and_overwrites_nothing() {
     assert!(matches!(running, Err(RelayError::Store { .. })), "{running:?}");
     let key = relay.key;
     relay.stop().await;
+    // What lies beside it and looks like something of ours may be somebody's.
+    fs::create_dir(path("copy.partial")).unwrap();
+    fs::write(path("copy.partial/theirs"), b"x").unwrap();
     backup::backup(&path("data"), &path("copy")).unwrap();
+    assert!(path("copy.partial/theirs").exists());
     let inside = backup::backup(&path("data"), &path("data/deep/copy"));
     assert!(matches!(inside, Err(RelayError::Setting { .. })));
     let again = backup::backup(&path("data"), &path("copy"));

@@ -61,8 +61,8 @@ async fn read(device: &mut Device, room: RoomId) -> (Vec<Signed>, Vec<u64>) {
 }
 
 async fn list(device: &mut Device) -> Vec<RoomSummary> {
-    match device.request(Request::ListRooms).await {
-        Answer::RoomList(rooms) => rooms,
+    match device.request(Request::ListRooms { after: None }).await {
+        Answer::RoomList { rooms, more: More::No } => rooms,
         other => panic!("{other:?}"),
     }
 }
@@ -617,4 +617,104 @@ async fn a_log_that_is_given_something_back_waits_for_more() {
     assert_eq!(ordered(&relay, &mut device, append(&black)).await.0.length, 3);
     ordered(&relay, &mut device, entry(&secret, 2, b"three")).await;
     relay.stop().await;
+}
+
+/// Creates an open room with a name and a topic as long as they may be.
+fn create_long(user: &User, n: usize) -> Event {
+    let name = RoomName::new(&format!("{n:03}{}", "\u{1F600}".repeat(61))).unwrap();
+    let topic = Topic::from_input(&"\u{1F600}".repeat(256)).unwrap();
+    let created = Creation::new(RoomKind::Open, name, topic, [1; 16], None);
+    let act = Act::Create(created);
+    sign(user, EventDraft { after: None, at: SystemClock.now(), act })
+}
+
+#[tokio::test]
+async fn the_list_of_rooms_comes_in_pages_and_the_operator_keeps_places() {
+    let relay = TestRelay::start(Config::ephemeral()).await;
+    let mut devices = Vec::new();
+    let mut refused = None;
+    for n in 0..16 {
+        let (user, mut device) = relay.join(&format!("user{n}")).await;
+        for room in 0..32 {
+            let create = Request::CreateRoom(create_long(&user, n * 32 + room).signed().clone());
+            match device.request(create).await {
+                Answer::Appended(_) => {}
+                Answer::Failure(failure) => {
+                    refused = refused.or(Some((n * 32 + room, failure.code)))
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        devices.push(device);
+    }
+    // The Lobby is one of 480; 32 more are the operator's.
+    assert_eq!(refused, Some((479, ErrorCode::RoomQuota)));
+    relay.operator("makeroom news").unwrap();
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        match devices[0].request(Request::ListRooms { after }).await {
+            Answer::RoomList { rooms, more } => {
+                assert!(rooms.len() <= 64);
+                all.extend(rooms.into_iter().map(|room| room.room));
+                after = all.last().copied();
+                if more == More::No {
+                    break;
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(all.len() == 481 && all.is_sorted_by(|a, b| a < b));
+    assert_eq!(relay.operator("rooms").unwrap().lines().count(), 481);
+    // It is dear: nobody asks for it as often as they can.
+    let mut asked = 0;
+    while let Answer::RoomList { .. } = devices[1].request(Request::ListRooms { after: None }).await
+    {
+        asked += 1;
+        assert!(asked < 200);
+    }
+}
+
+#[tokio::test]
+async fn what_a_user_stores_is_counted_bounded_and_purged() {
+    let mut config = Config::ephemeral();
+    config.limits.event_bytes_per_user = 1_000;
+    let relay = TestRelay::start(config).await;
+    let (alice, mut device) = relay.join("alice").await;
+    let (bob, mut other) = relay.join("bob").await;
+    let room = create(&alice, "tea");
+    device.request(Request::CreateRoom(room.signed().clone())).await;
+    let (mut last, mut acts) = (room, 0);
+    let code = loop {
+        last =
+            after(&alice, &last, Act::SetTopic(Topic::from_input(&"t".repeat(acts + 1)).unwrap()));
+        match device.request(append(&last)).await {
+            Answer::Appended(_) => acts += 1,
+            Answer::Failure(failure) => break failure.code,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(code, ErrorCode::RoomQuota);
+    assert!((1..4).contains(&acts), "{acts}");
+    let secret = RegisterSecret::generate(&mut rand::rng());
+    assert!(matches!(device.request(entry(&secret, 0, &[1; 60_000])).await, Answer::Appended(_)));
+    let secret_of_bob = RegisterSecret::generate(&mut rand::rng());
+    other.request(entry(&secret_of_bob, 0, b"x")).await;
+    assert_eq!(other.send_many(vec![support::envelope(alice.address(), 1)]).await, [Ok(())]);
+    let usage = relay.operator("usage").unwrap();
+    assert!(usage.starts_with("alice") && usage.contains("\nbob"), "{usage}");
+    let usage = relay.operator("usage alice").unwrap();
+    assert!(usage.contains("open rooms 1 MiB") && usage.contains("private rooms"), "{usage}");
+    drop(device);
+    // Who may come keeps what waits for them.
+    assert!(relay.operator("purge alice").unwrap().contains("unless they are banned first"));
+    assert!(relay.operator("usage alice").unwrap().contains("private rooms 0 MiB"));
+    assert!(relay.operator("usage alice").unwrap().contains("(1 messages)"));
+    relay.operator("ban alice").unwrap();
+    relay.operator("purge alice").unwrap();
+    assert!(relay.operator("usage alice").unwrap().contains("waiting 0 MiB (0 messages)"));
+    assert_eq!(entries(&mut other, &secret_of_bob).await.0, 1, "others keep theirs");
+    let read = Request::ReadRegister { register: secret.id(), from: 0 };
+    assert_eq!(other.refusal(read).await, ErrorCode::UnknownRegister);
+    drop(bob);
 }

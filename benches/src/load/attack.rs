@@ -182,7 +182,7 @@ pub async fn attack(attack: Attack, attackers: usize, link: &Target) -> Result<(
     let (lobby, user) = (first.lobby, crowd.users().first().ok_or_else(nobody)?.address().user);
     drop(first);
     let mut dear = vec![
-        Request::ListRooms,
+        Request::ListRooms { after: None },
         Request::ReadRegister { register, from: 0 },
         Request::GetRecords { who: Who::User(user), after_version: 0 },
     ];

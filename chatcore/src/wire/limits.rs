@@ -68,8 +68,10 @@ pub const MAX_ANNOUNCEMENT: usize = 4_096;
 pub const MAX_ANNOUNCEMENTS: usize = 64;
 /// Most open rooms of a relay.
 pub const MAX_OPEN_ROOMS: usize = 512;
-/// Most bytes of the body of an open room's first event: the list of all rooms goes in one frame.
-pub const MAX_OPEN_CREATE: usize = 1_024;
+/// Most open rooms in one answer.
+pub const MAX_LISTED_ROOMS: usize = 64;
+/// Most bytes of the body of a user's event in an open room: the longest name with the longest topic fit.
+pub const MAX_OPEN_EVENT: usize = 2_048;
 /// Most events, and most statements, in one answer about an open room.
 pub const MAX_ROOM_ITEMS: usize = 1_024;
 /// Most bytes of an administrator's command, and of its answer.

@@ -254,9 +254,14 @@ impl RelayRooms {
                 let entries = &Self::entries_of(&self.open[&id])[..1];
                 Ok(Answer::Appended(head(keys, self.epoch, id.into(), entries, now)))
             }
-            Request::ListRooms => Ok(Answer::RoomList(
-                self.open.iter().map(|(id, room)| summary(*id, room)).collect(),
-            )),
+            Request::ListRooms { after } => {
+                let behind = self.open.iter().filter(|(id, _)| after.is_none_or(|a| **id > a));
+                let mut rooms = behind.map(|(id, room)| summary(*id, room));
+                // Short pages, so that there are several.
+                let rooms: Vec<_> = rooms.by_ref().take(2).collect();
+                let more = if rooms.len() == 2 { More::Yes } else { More::No };
+                Ok(Answer::RoomList { rooms, more })
+            }
             Request::GetRoom { room, from_seq, after_statement } => {
                 let id = room;
                 let room = self.open.get(&room).ok_or(ErrorCode::UnknownRoom)?;

@@ -31,10 +31,7 @@ fn welcome(
     link_key: &[u8; 32],
     address: DeviceAddress,
 ) -> Result<Welcome, Failure> {
-    if shared.logins.take(address.user, 1, shared.clock.now()) == 0 {
-        let retry_after_ms = shared.logins.retry_after_ms();
-        return Err(Failure { code: ErrorCode::RateLimited, limit: 0, retry_after_ms });
-    }
+    shared.logins.pay(address.user, shared.clock.uptime())?;
     let stores = &shared.stores;
     let version = stores.directory.version(&address.user).map_err(internal)?;
     let prekeys = stores.prekeys.status(&address).map_err(internal)?;
@@ -71,13 +68,7 @@ pub(crate) fn register(
     from: u64,
 ) -> Result<Registered, Failure> {
     let now = shared.clock.now();
-    if shared.handshakes.take(from, 1, now) == 0 {
-        return Err(Failure {
-            code: ErrorCode::RateLimited,
-            limit: 0,
-            retry_after_ms: shared.handshakes.retry_after_ms(),
-        });
-    }
+    shared.handshakes.pay(from, shared.clock.uptime())?;
     let directory = &shared.stores.directory;
     let record = UserRecord::verify(record).map_err(|_| ErrorCode::BadRecord)?;
     let [device] = record.devices() else {
@@ -135,7 +126,7 @@ fn is_in_time(shared: &Shared, token: Option<&InviteToken>) -> bool {
     let (Some(rates), Some(token)) = (&shared.invited, token) else { return true };
     let now = shared.clock.now();
     let is_ours = *token == shared.identity.token() || shared.rights.invited(token, now).is_some();
-    !is_ours || rates.take(sha256(&[token.as_bytes()]), 1, now) == 1
+    !is_ours || rates.pay(sha256(&[token.as_bytes()]), shared.clock.uptime()).is_ok()
 }
 
 /// Replaces the caller's record by its next version.
@@ -163,12 +154,22 @@ pub(super) fn close(
     if !record.devices().is_empty() {
         return Err(ErrorCode::BadRecord.into());
     }
-    let answer = replace(shared, caller, &record)?;
-    let blobs = &shared.stores.blobs;
-    blobs.remove_owned(&caller.address.user).map_err(internal)?;
     let user = caller.address.user;
+    let former = newest(shared, &user)?.ok_or(ErrorCode::Internal)?;
+    let follows = record.extends(&former) || record.version() > former.version();
+    if record.user_id() != user || !follows {
+        return Err(ErrorCode::BadRecord.into());
+    }
+    // The record is last: until then the device comes in, and repeats it if the relay died in between.
+    let stores = &shared.stores;
+    stores.blobs.remove_owned(&user).map_err(internal)?;
+    shared.rooms.forget(&*stores.open_rooms, &user).map_err(internal)?;
+    for device in former.devices() {
+        let address = DeviceAddress { user, device: device.device_id() };
+        stores.prekeys.retain(&address, None).map_err(internal)?;
+    }
+    let answer = replace(shared, caller, &record)?;
     shared.seen.forget(&user);
-    shared.rooms.forget(&*shared.stores.open_rooms, &user).map_err(internal)?;
     Ok(answer)
 }
 
@@ -193,13 +194,7 @@ fn replace(shared: &Shared, caller: &Caller, record: &UserRecord) -> Result<Answ
 /// Tells whether a user may have another record now, and one with these devices.
 fn may_follow(shared: &Shared, record: &UserRecord, former: &UserRecord) -> Result<(), Failure> {
     // Records are kept for good, and each former name for 30 days.
-    if shared.record_updates.take(record.user_id(), 1, shared.clock.now()) == 0 {
-        return Err(Failure {
-            code: ErrorCode::RateLimited,
-            limit: 0,
-            retry_after_ms: shared.record_updates.retry_after_ms(),
-        });
-    }
+    shared.record_updates.pay(record.user_id(), shared.clock.uptime())?;
     // A device keeps its link key for life; a new key is a new device.
     let has_new_key = record.devices().iter().any(|new| {
         let old = former.device(new.device_id());

@@ -21,7 +21,8 @@ pub(crate) fn send(
     let now = shared.clock.now();
     let user = caller.address.user;
     let wanted = envelopes.len();
-    let granted = shared.sends.take(user, u32::try_from(wanted).unwrap_or(u32::MAX), now);
+    let tokens = u32::try_from(wanted).unwrap_or(u32::MAX);
+    let granted = shared.sends.take(user, tokens, shared.clock.uptime());
     envelopes.truncate(granted as usize);
     let mut results = shared.mailboxes.append(&user, envelopes, ticket, now);
     results.resize(wanted, Err(ErrorCode::RateLimited));

@@ -59,7 +59,7 @@ impl LaneItem {
                 _,
                 Request::GetRoom { .. }
                 | Request::ReadRegister { .. }
-                | Request::ListRooms
+                | Request::ListRooms { .. }
                 | Request::AdminCommand { .. }
                 | Request::GetAnnouncements { .. },
             ) => LARGE,
@@ -146,7 +146,7 @@ fn dispatch(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Result<A
         Request::GetChunk { blob, index } => files::chunk(shared, caller, &blob, index),
         Request::DeleteBlob { blob, write_key } => files::delete(shared, &blob, &write_key),
         Request::CreateRoom(event) => rooms::create(shared, caller, event),
-        Request::ListRooms => Ok(rooms::list(shared, caller)),
+        Request::ListRooms { after } => rooms::list(shared, caller, after),
         Request::GetRoom { room, from_seq, after_statement } => {
             rooms::read(shared, &room, from_seq, after_statement)
         }

@@ -15,6 +15,7 @@ pub(super) fn upload(
     records: Vec<Signed>,
 ) -> Result<Answer, Failure> {
     let DeviceAddress { user, device } = caller.address;
+    shared.prekey_uploads.pay(user, shared.clock.uptime())?;
     let newest = shared.stores.directory.newest(&user).map_err(internal)?;
     let newest = newest.and_then(|signed| UserRecord::verify(signed).ok());
     let newest = newest.ok_or(ErrorCode::Internal)?;
@@ -46,16 +47,16 @@ pub(super) fn claim(
     caller: &Caller,
     devices: &[DeviceAddress],
 ) -> Result<Answer, Failure> {
-    let now = shared.clock.now();
+    let (now, uptime) = (shared.clock.now(), shared.clock.uptime());
     let (mut results, mut granted) = (Vec::with_capacity(devices.len()), Vec::new());
     let wanted = u32::try_from(devices.len()).unwrap_or(u32::MAX);
-    let allowed = shared.claims_in_all.take(caller.address.user, wanted, now) as usize;
+    let allowed = shared.claims_in_all.take(caller.address.user, wanted, uptime) as usize;
     for (place, device) in devices.iter().enumerate() {
         results.push(if place >= allowed {
             Err(ErrorCode::RateLimited)
         } else if !shared.stores.directory.has_device(device).map_err(internal)? {
             Err(ErrorCode::UnknownDevice)
-        } else if shared.claims.take((caller.address.user, *device), 1, now) == 0 {
+        } else if shared.claims.take((caller.address.user, *device), 1, uptime) == 0 {
             Err(ErrorCode::RateLimited)
         } else {
             granted.push(*device);

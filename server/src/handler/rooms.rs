@@ -20,11 +20,7 @@ use crate::store::{Appended, RegisterPage};
 const MAX_READ: usize = 512 << 10;
 
 fn take_act(shared: &Shared, caller: &Caller) -> Result<(), Failure> {
-    if shared.room_acts.take(caller.address.user, 1, shared.clock.now()) == 1 {
-        return Ok(());
-    }
-    let retry_after_ms = shared.room_acts.retry_after_ms();
-    Err(Failure { code: ErrorCode::RateLimited, limit: 0, retry_after_ms })
+    shared.room_acts.pay(caller.address.user, shared.clock.uptime())
 }
 
 pub(super) fn create(shared: &Shared, caller: &Caller, event: Signed) -> Result<Answer, Failure> {
@@ -37,10 +33,16 @@ pub(super) fn create(shared: &Shared, caller: &Caller, event: Signed) -> Result<
     Ok(Answer::Appended(shared.sign_head(id.into(), end)))
 }
 
-pub(super) fn list(shared: &Shared, caller: &Caller) -> Answer {
+pub(super) fn list(
+    shared: &Shared,
+    caller: &Caller,
+    after: Option<RoomId>,
+) -> Result<Answer, Failure> {
     let asker = caller.address.user;
+    shared.lists.pay(asker, shared.clock.uptime())?;
     let is_online = |user: &_| shared.registry.is_here(user, Some(&asker));
-    Answer::RoomList(shared.rooms.list(is_online))
+    let (rooms, more) = shared.rooms.list(after, is_online);
+    Ok(Answer::RoomList { rooms, more })
 }
 
 pub(super) fn append(shared: &Shared, caller: &Caller, event: Signed) -> Result<Answer, Failure> {
@@ -50,7 +52,7 @@ pub(super) fn append(shared: &Shared, caller: &Caller, event: Signed) -> Result<
     if let Some(rest) = shared.rooms.recovering(&id, shared.recovering(), shared.clock.now()) {
         return Err(waits(rest));
     }
-    let (log, user, now) = (id.into(), caller.address.user, shared.clock.now());
+    let (log, user, now) = (id.into(), caller.address.user, shared.clock.uptime());
     if !shared.rooms.may_ever(&event)? {
         // Who could never be faster waits for no turn, and holds up nobody.
         return Err(ErrorCode::Forbidden.into());
@@ -68,7 +70,7 @@ pub(super) fn append(shared: &Shared, caller: &Caller, event: Signed) -> Result<
 
 /// Lets a caller append to a log if it is nobody else's turn there.
 fn take_turn(shared: &Shared, log: LogId, caller: &Caller) -> Result<(), Failure> {
-    let turn = shared.turns.check(log, caller.address.user, shared.clock.now());
+    let turn = shared.turns.check(log, caller.address.user, shared.clock.uptime());
     turn.map_err(|retry_after_ms| Failure {
         code: ErrorCode::RateLimited,
         limit: 0,
@@ -99,10 +101,7 @@ pub(super) fn recover(
     entries: Vec<Bytes>,
 ) -> Result<Answer, Failure> {
     let (user, now) = (caller.address.user, shared.clock.now());
-    if shared.register_appends.take(user, 1, now) == 0 {
-        let retry_after_ms = shared.register_appends.retry_after_ms();
-        return Err(Failure { code: ErrorCode::RateLimited, limit: 0, retry_after_ms });
-    }
+    shared.register_appends.pay(user, shared.clock.uptime())?;
     if entries.is_empty() {
         return Err(ErrorCode::Forbidden.into());
     }
@@ -174,10 +173,7 @@ pub(super) fn append_register(
 ) -> Result<Answer, Failure> {
     let now = shared.clock.now();
     let user = caller.address.user;
-    if shared.register_appends.take(user, 1, now) == 0 {
-        let retry_after_ms = shared.register_appends.retry_after_ms();
-        return Err(Failure { code: ErrorCode::RateLimited, limit: 0, retry_after_ms });
-    }
+    shared.register_appends.pay(user, shared.clock.uptime())?;
     let register =
         verify_append(write_key, position, &entry, proof).map_err(|_| ErrorCode::Forbidden)?;
     take_turn(shared, register.into(), caller)?;
@@ -187,12 +183,12 @@ pub(super) fn append_register(
     let appended = registers.append(&register, (&user, quota), (position, entry), times);
     match appended.map_err(internal)? {
         Appended::Stored(hash) => {
-            shared.turns.appended(register.into(), user, now);
+            shared.turns.appended(register.into(), user, shared.clock.uptime());
             Ok(Answer::Appended(shared.sign_head(register.into(), (position + 1, hash))))
         }
         Appended::Recovering(rest) => Err(waits(rest)),
         Appended::Conflict(limit) => {
-            shared.turns.lost(register.into(), user, now);
+            shared.turns.lost(register.into(), user, shared.clock.uptime());
             Err(Failure { limit, ..ErrorCode::Conflict.into() })
         }
         Appended::ShareSpent => {
@@ -205,9 +201,7 @@ pub(super) fn append_register(
         Appended::Full(Some(retry_after_ms)) => {
             Err(Failure { code: ErrorCode::RateLimited, limit: 0, retry_after_ms })
         }
-        Appended::OverQuota => {
-            Err(Failure { limit: quota.registers.into(), ..ErrorCode::RoomQuota.into() })
-        }
+        Appended::OverQuota(limit) => Err(Failure { limit, ..ErrorCode::RoomQuota.into() }),
     }
 }
 

@@ -43,6 +43,10 @@ pub enum Command {
     Audit(usize),
     /// Shows counters.
     Stats,
+    /// Shows what a user has stored, or who has stored most.
+    Usage(Option<String>),
+    /// Deletes what a user has stored.
+    Purge(String),
     /// Copies everything into a folder.
     Backup(PathBuf),
     /// Stops the relay.
@@ -90,7 +94,7 @@ pub enum CommandError {
 }
 
 /// Name, how it is used, what it does.
-pub(super) const HELP: [(&str, &str, &str); 21] = [
+pub(super) const HELP: [(&str, &str, &str); 23] = [
     ("help", "!help [COMMAND]", "this list, or more about one command"),
     ("users", "!users", "who is registered, and who of them is connected"),
     ("rooms", "!rooms", "open rooms, with members and who of them is here"),
@@ -126,6 +130,12 @@ pub(super) const HELP: [(&str, &str, &str); 21] = [
     ),
     ("audit", "!audit [N]", "the newest privileged acts"),
     ("stats", "!stats", "counters"),
+    ("usage", "!usage [USER]", "what a user has stored here, or who has stored most"),
+    (
+        "purge",
+        "!purge USER",
+        "delete the files of a user and the logs they began; of a banned one also what waits for them",
+    ),
     ("backup", "!backup DIR", "copy everything into DIR, absent or empty, without stopping"),
     ("quit", "!quit", "stop; nothing that was accepted is lost"),
 ];
@@ -186,17 +196,22 @@ impl Command {
             "audit" if rest.is_empty() => Ok(Self::Audit(AUDIT_LINES)),
             "audit" => rest.parse().map(Self::Audit).map_err(|_| usage),
             "stats" => none(Self::Stats),
+            "usage" => Ok(Self::Usage((!rest.is_empty()).then(|| rest.to_owned()))),
+            "purge" => some().map(Self::Purge),
             "backup" => some().map(|folder| Self::Backup(PathBuf::from(folder))),
             "quit" => none(Self::Quit),
             _ => Err(CommandError::Unknown),
         }
     }
 
-    /// Tells whether administrators have it, too: not what stops the relay, writes to its disk, or
-    /// makes administrators.
+    /// Tells whether administrators have it, too: not what stops the relay, writes to its disk, deletes what
+    /// others stored, or makes administrators.
     #[must_use]
     pub const fn is_for_admins(&self) -> bool {
-        !matches!(self, Self::Quit | Self::Backup(_) | Self::Grant(_) | Self::Revoke(_))
+        !matches!(
+            self,
+            Self::Quit | Self::Backup(_) | Self::Grant(_) | Self::Revoke(_) | Self::Purge(_)
+        )
     }
 
     /// Returns what the audit says of it; `None` for what only looks. No text of announcements.
@@ -222,6 +237,7 @@ impl Command {
                     format!("invite, uses {}, days {}", limit(uses), limit(days))
                 }
             },
+            Self::Purge(user) => format!("purge {user}"),
             Self::Backup(_) => "backup".to_owned(),
             Self::Quit => "quit".to_owned(),
             Self::Help(_)
@@ -229,6 +245,7 @@ impl Command {
             | Self::Rooms
             | Self::Room(_)
             | Self::Audit(_)
+            | Self::Usage(_)
             | Self::Stats => {
                 return None;
             }

@@ -2,6 +2,7 @@
 //! that only its own user can open, or as a user whom the operator made an administrator.
 
 mod command;
+mod usage;
 
 use std::sync::{Arc, Weak};
 
@@ -9,7 +10,7 @@ use chatcore::ids::{DAY, InviteToken, RoomId, Timestamp, UserId};
 use chatcore::keys::{Nickname, UserRecord};
 use chatcore::membership::{Act, Announcement, RoomName};
 use chatcore::wire::limits::MAX_ANNOUNCEMENT;
-use chatcore::wire::relay::{AnswerForm, CloseReason, ErrorCode};
+use chatcore::wire::relay::{AnswerForm, CloseReason, ErrorCode, More, RoomSummary};
 use serde_json::{Value, json};
 
 pub use command::{Command, CommandError, InviteArgs, Whom};
@@ -134,6 +135,9 @@ impl Task<'_> {
             Command::Invite(args) => self.invite(*args),
             Command::Audit(max) => self.audit(*max),
             Command::Stats => self.stats(),
+            Command::Usage(Some(user)) => self.usage_of(user),
+            Command::Usage(None) => self.usage(),
+            Command::Purge(user) => self.purge(user),
             Command::Backup(to) => {
                 backup::backup_of(self.shared.folder(), &self.shared.stores, to)?;
                 tracing::info!("a backup was made");
@@ -227,7 +231,16 @@ impl Task<'_> {
 
     fn rooms(&self) -> Said {
         let (mut lines, mut list) = (Vec::new(), Vec::new());
-        for room in self.shared.rooms.list(|user| self.here(user)) {
+        let (mut rooms, mut after) = (Vec::new(), None);
+        loop {
+            let (page, more) = self.shared.rooms.list(after, |user| self.here(user));
+            rooms.extend(page);
+            after = rooms.last().map(|room: &RoomSummary| room.room);
+            if more == More::No {
+                break;
+            }
+        }
+        for room in rooms {
             let (name, members, online) = (room.name.as_str(), room.members, room.online);
             lines.push(counted(name, members as usize, online as usize));
             list.push(json!({
@@ -497,7 +510,7 @@ impl Task<'_> {
         let users = self.stored(shared.stores.directory.names(usize::MAX))?.len();
         let connected = shared.registry.count();
         let (queued, bytes) = shared.mailboxes.totals();
-        let rooms = shared.rooms.ids().len();
+        let rooms = shared.rooms.count();
         let banned = shared.rights.count(|rights| rights.is_banned);
         let admins = shared.rights.count(|rights| rights.is_admin);
         let (disk, free, refused) = match shared.health.space() {
@@ -532,8 +545,9 @@ enum Role {
 
 fn help(about: Option<&str>, by: By) -> Result<Said, RelayError> {
     let about = about.map(|name| name.strip_prefix('!').unwrap_or(name));
-    let is_for =
-        |name: &str| by == By::Operator || !matches!(name, "quit" | "backup" | "grant" | "revoke");
+    let is_for = |name: &str| {
+        by == By::Operator || !matches!(name, "quit" | "backup" | "grant" | "revoke" | "purge")
+    };
     let wanted = command::HELP
         .iter()
         .filter(|(name, ..)| is_for(name) && about.is_none_or(|about| about == *name));

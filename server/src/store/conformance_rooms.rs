@@ -14,6 +14,7 @@ const QUOTA: RegisterQuota = RegisterQuota {
     candidates: 2,
     candidate_every: 100,
     registers: 1,
+    bytes: 1 << 20,
 };
 /// A relay that was never set back.
 const STEADY: Recovering = Recovering { set_back: None, healing: HEALING };
@@ -43,7 +44,7 @@ fn a_register_grows_at_its_end_only_and_ends_unused() {
         assert_eq!(put(&one, ALICE, 0, 1), Appended::Stored(hash(&[1])));
         assert_eq!(put(&one, BOB, 0, 1), Appended::Stored(hash(&[1])), "the same again");
         assert_eq!(put(&one, BOB, 0, 9), Appended::Conflict(1));
-        assert_eq!(put(&two, ALICE, 0, 1), Appended::OverQuota);
+        assert_eq!(put(&two, ALICE, 0, 1), Appended::OverQuota(1));
         assert_eq!(put(&one, BOB, 1, 2), Appended::Stored(hash(&[1, 2])));
         let set_back = Recovering { set_back: Some(7), ..STEADY };
         let waits = put_at(&one, BOB, 2, 3, (set_back, NOW));
@@ -96,6 +97,43 @@ fn nobody_fills_a_register_alone_and_behind_its_end_stand_candidates() {
         registers.sweep(NOW.plus(9_999)).unwrap();
         let end = (5, entries.hash);
         assert!(registers.recover(&id, &BOB, entries.entries, end, NOW).unwrap());
+    });
+}
+
+#[test]
+fn what_a_user_has_in_registers_is_counted_has_a_bound_and_can_be_set_aside() {
+    on_both(|stores| {
+        let registers = &stores.registers;
+        let quota = RegisterQuota { bytes: 25, registers: 9, entries_of_one: 9, ..QUOTA };
+        let put = |register: u8, who: UserId, n: u64| {
+            let entry = (n, Bytes::from(vec![register; 10]));
+            let id = RegisterId::from_bytes([register; 32]);
+            registers.append(&id, (&who, quota), entry, (STEADY, NOW)).unwrap()
+        };
+        let is_stored = |appended| matches!(appended, Appended::Stored(_));
+        let usage = |who| {
+            let RegisterUsage { registers, bytes } = registers.usage(&who).unwrap();
+            (registers, bytes)
+        };
+        assert!(is_stored(put(1, ALICE, 0)) && is_stored(put(1, BOB, 1)));
+        assert!(is_stored(put(2, BOB, 0)) && is_stored(put(2, BOB, 0)));
+        assert_eq!((usage(ALICE), usage(BOB)), ((1, 10), (1, 20)));
+        assert_eq!(put(2, BOB, 1), Appended::OverQuota(25), "of whomever the register is");
+        assert_eq!(put(3, BOB, 0), Appended::OverQuota(25));
+        assert_eq!((usage(ALICE), usage(BOB)), ((1, 10), (1, 20)), "nothing is paid for that");
+        let mut all = registers.usage_of_all().unwrap();
+        all.sort();
+        let both = [(ALICE, usage(ALICE)), (BOB, usage(BOB))];
+        let counted = all.into_iter().map(|(user, u)| (user, (u.registers, u.bytes)));
+        assert_eq!(counted.collect::<Vec<_>>(), both);
+        // What others appended to it is theirs again; what stood there is known.
+        registers.set_aside_of(&ALICE).unwrap();
+        assert_eq!((usage(ALICE), usage(BOB)), ((0, 0), (1, 10)));
+        assert_eq!(put(1, ALICE, 0), Appended::Recovering(0));
+        assert!(is_stored(put(2, BOB, 1)), "there is place again");
+        registers.sweep(NOW.plus(1)).unwrap();
+        assert_eq!(usage(BOB), (0, 0));
+        assert_eq!(registers.usage_of_all(), Ok(Vec::new()));
     });
 }
 

@@ -20,8 +20,8 @@ use super::{
     Announcements, Appended, Arrival, AuditLine, BlobQuota, BlobRecord, BlobState, BlobUsage,
     Blobs, Body, ChunkOutcome, CreateOutcome, Directory, Epoch, Invite, Mailbox, MailboxBatch,
     OpenRooms, PrekeyStatus, Prekeys, Privileges, Put, Queued, Recovering, RegisterPage,
-    RegisterQuota, Registers, Retention, Rights, Snapshot, StoreError, StoredAnnouncement,
-    StoredPrekey, StoredRoom, StoredStatement, Stores,
+    RegisterQuota, RegisterUsage, Registers, Retention, Rights, Snapshot, StoreError,
+    StoredAnnouncement, StoredPrekey, StoredRoom, StoredStatement, Stores,
 };
 use crate::lock::lock;
 
@@ -417,6 +417,10 @@ impl Blobs for Guarded {
     fn usage(&self, owner: &UserId) -> BlobUsage {
         self.0.run(|s| Ok(s.blobs.usage(owner))).unwrap_or_default()
     }
+
+    fn usage_of_all(&self) -> Vec<(UserId, BlobUsage)> {
+        self.0.run(|s| Ok(s.blobs.usage_of_all())).unwrap_or_default()
+    }
 }
 
 impl Registers for Guarded {
@@ -463,6 +467,18 @@ impl Registers for Guarded {
 
     fn sweep(&self, oldest: Timestamp) -> Result<(), StoreError> {
         self.0.write(Kind::Removal, |s| s.registers.sweep(oldest))
+    }
+
+    fn set_aside_of(&self, user: &UserId) -> Result<(), StoreError> {
+        self.0.write(Kind::Removal, |s| s.registers.set_aside_of(user))
+    }
+
+    fn usage(&self, user: &UserId) -> Result<RegisterUsage, StoreError> {
+        self.0.run(|s| s.registers.usage(user))
+    }
+
+    fn usage_of_all(&self) -> Result<Vec<(UserId, RegisterUsage)>, StoreError> {
+        self.0.run(|s| s.registers.usage_of_all())
     }
 }
 
@@ -570,6 +586,14 @@ impl Privileges for Guarded {
 impl Retention for Guarded {
     fn sweep(&self, now: Timestamp, oldest: Timestamp) -> Result<(), StoreError> {
         self.0.write(Kind::Removal, |s| s.retention.sweep(now, oldest))
+    }
+
+    fn last_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.0.run(|s| s.retention.last_time())
+    }
+
+    fn note_time(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.0.write(Kind::Removal, |s| s.retention.note_time(now))
     }
 }
 

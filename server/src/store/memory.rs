@@ -39,6 +39,7 @@ struct Memory {
     prekeys: Arc<Mutex<HashMap<DeviceAddress, DevicePrekeys>>>,
     mailbox: Arc<Mutex<BTreeMap<Arrival, (Queued, Body)>>>,
     blobs: Arc<Mutex<HashMap<BlobId, MemoryBlob>>>,
+    last_time: Arc<Mutex<Option<Timestamp>>>,
 }
 
 #[derive(Default)]
@@ -278,7 +279,7 @@ impl Blobs for Memory {
                 CreateOutcome::Exists
             });
         }
-        if usage.is_over(quota, record) {
+        if usage.is_over(quota, record, None) {
             return Ok(CreateOutcome::OverQuota);
         }
         let new = MemoryBlob {
@@ -346,13 +347,19 @@ impl Blobs for Memory {
     }
 
     fn usage(&self, owner: &UserId) -> BlobUsage {
-        let blobs = lock(&self.blobs);
-        let mut usage = BlobUsage::default();
-        for blob in blobs.values().filter(|b| b.record.owner == *owner) {
+        let of_owner = self.usage_of_all().into_iter().find(|(user, _)| user == owner);
+        of_owner.map(|(_, usage)| usage).unwrap_or_default()
+    }
+
+    fn usage_of_all(&self) -> Vec<(UserId, BlobUsage)> {
+        let mut all: BTreeMap<UserId, BlobUsage> = BTreeMap::new();
+        for blob in lock(&self.blobs).values() {
+            let usage = all.entry(blob.record.owner).or_default();
             usage.open += u32::from(!blob.complete);
             usage.bytes += blob.record.shape.total();
+            usage.uploaded += blob.chunks.values().map(|chunk| chunk.len() as u64).sum::<u64>();
         }
-        usage
+        all.into_iter().collect()
     }
 }
 
@@ -360,6 +367,15 @@ impl Retention for Memory {
     fn sweep(&self, now: Timestamp, oldest: Timestamp) -> Result<(), StoreError> {
         lock(&self.directory).nicknames.retain(|_, row| !row.is_over(now));
         lock(&self.blobs).retain(|_, blob| blob.record.since >= oldest);
+        Ok(())
+    }
+
+    fn last_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(*lock(&self.last_time))
+    }
+
+    fn note_time(&self, now: Timestamp) -> Result<(), StoreError> {
+        *lock(&self.last_time) = Some(now);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Registers, open rooms, announcements and rights that are gone when dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -10,8 +10,8 @@ use chatcore::keys::Signed;
 use super::StoreError;
 use super::rooms::{
     Announcements, Appended, AuditLine, Epoch, Invite, OpenRooms, Privileges, Recovering,
-    RegisterPage, RegisterQuota, Registers, Rights, Share, StoredAnnouncement, StoredRoom,
-    StoredStatement,
+    RegisterPage, RegisterQuota, RegisterUsage, Registers, Rights, Share, StoredAnnouncement,
+    StoredRoom, StoredStatement,
 };
 use crate::lock::lock;
 
@@ -54,6 +54,29 @@ impl Register {
     }
 }
 
+impl Tables {
+    fn usage_of(&self, user: &UserId) -> RegisterUsage {
+        let mut usage = RegisterUsage::default();
+        for register in self.registers.values() {
+            usage.registers += u32::from(register.owner == *user);
+            usage.bytes += register.shares.get(user).map_or(0, |share| share.bytes);
+        }
+        usage
+    }
+
+    fn set_aside(&mut self, is_unwanted: impl Fn(&Register) -> bool) {
+        let Self { registers, aside, .. } = self;
+        registers.retain(|id, register| {
+            let is_wanted = !is_unwanted(register);
+            let length = register.entries.len();
+            if !is_wanted && aside.get(id).is_none_or(|(had, _)| *had <= length) {
+                aside.insert(*id, (length, register.hash_at(id, length)));
+            }
+            is_wanted
+        });
+    }
+}
+
 impl Registers for MemoryRooms {
     fn append(
         &self,
@@ -66,7 +89,7 @@ impl Registers for MemoryRooms {
         if tables.aside.contains_key(register) {
             return Ok(Appended::Recovering(0));
         }
-        let owned = tables.registers.values().filter(|r| r.owner == *user).count();
+        let usage = tables.usage_of(user);
         let is_new = !tables.registers.contains_key(register);
         if let Some(rest) = recovering.set_back.filter(|_| is_new) {
             return Ok(Appended::Recovering(rest));
@@ -74,8 +97,8 @@ impl Registers for MemoryRooms {
         if is_new && position != 0 {
             return Ok(Appended::Conflict(0));
         }
-        if is_new && owned >= quota.registers as usize {
-            return Ok(Appended::OverQuota);
+        if is_new && usage.registers >= quota.registers {
+            return Ok(Appended::OverQuota(quota.registers.into()));
         }
         let fresh = || Register::new(*user, now, Timestamp(0));
         let stored = tables.registers.entry(*register).or_insert_with(fresh);
@@ -91,10 +114,17 @@ impl Registers for MemoryRooms {
             return Ok(Appended::Recovering(rest));
         }
         let share = stored.shares.get(user).copied().unwrap_or_default();
-        match share.take(&quota, length, entry.len(), now) {
-            Ok(share) => stored.shares.insert(*user, share),
+        let share = match share.take(&quota, length, entry.len(), now) {
+            Ok(share) => share,
             Err(refusal) => return Ok(refusal),
         };
+        if usage.bytes + entry.len() as u64 > quota.bytes {
+            if is_new {
+                tables.registers.remove(register);
+            }
+            return Ok(Appended::OverQuota(quota.bytes));
+        }
+        stored.shares.insert(*user, share);
         stored.entries.push(Bytes::copy_from_slice(&entry));
         stored.touched = now;
         Ok(Appended::Stored(stored.hash_at(register, usize::MAX)))
@@ -170,17 +200,27 @@ impl Registers for MemoryRooms {
     }
 
     fn sweep(&self, oldest: Timestamp) -> Result<(), StoreError> {
-        let mut tables = lock(&self.0);
-        let Tables { registers, aside, .. } = &mut *tables;
-        registers.retain(|id, register| {
-            let is_used = register.touched >= oldest;
-            let length = register.entries.len();
-            if !is_used && aside.get(id).is_none_or(|(had, _)| *had <= length) {
-                aside.insert(*id, (length, register.hash_at(id, length)));
-            }
-            is_used
-        });
+        lock(&self.0).set_aside(|register| register.touched < oldest);
         Ok(())
+    }
+
+    fn set_aside_of(&self, user: &UserId) -> Result<(), StoreError> {
+        lock(&self.0).set_aside(|register| register.owner == *user);
+        Ok(())
+    }
+
+    fn usage(&self, user: &UserId) -> Result<RegisterUsage, StoreError> {
+        Ok(lock(&self.0).usage_of(user))
+    }
+
+    fn usage_of_all(&self) -> Result<Vec<(UserId, RegisterUsage)>, StoreError> {
+        let tables = lock(&self.0);
+        let in_one = |register: &Register| {
+            let users = register.shares.keys().copied();
+            users.chain([register.owner]).collect::<Vec<_>>()
+        };
+        let users: BTreeSet<UserId> = tables.registers.values().flat_map(in_one).collect();
+        Ok(users.into_iter().map(|user| (user, tables.usage_of(&user))).collect())
     }
 }
 

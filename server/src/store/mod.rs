@@ -29,7 +29,7 @@ mod rules;
 pub(crate) use guard::{FreeSpace, Health, Reopen, disk_of, guard};
 pub use rooms::{
     Announcements, Appended, AuditLine, Epoch, Invite, OpenRooms, Privileges, Recovering,
-    RegisterPage, RegisterQuota, Registers, Rights, StoredAnnouncement, StoredRoom,
+    RegisterPage, RegisterQuota, RegisterUsage, Registers, Rights, StoredAnnouncement, StoredRoom,
     StoredStatement,
 };
 
@@ -318,6 +318,8 @@ pub struct BlobUsage {
     pub open: u32,
     /// Bytes of all blobs, those not yet uploaded included.
     pub bytes: u64,
+    /// Of them, those that were uploaded.
+    pub uploaded: u64,
 }
 
 /// What may be stored.
@@ -330,10 +332,13 @@ pub struct BlobQuota {
 }
 
 impl BlobUsage {
-    /// Tells whether one more blob would be over `quota`.
+    /// Tells whether one more blob would be over `quota`, or the user over half of the disk that is `free` but for
+    /// their own files; `None`: there is no disk.
     #[must_use]
-    pub fn is_over(&self, quota: &BlobQuota, more: &BlobRecord) -> bool {
-        self.open >= quota.open || self.bytes.saturating_add(more.shape.total()) > quota.bytes
+    pub fn is_over(&self, quota: &BlobQuota, more: &BlobRecord, free: Option<u64>) -> bool {
+        let share = free.map_or(u64::MAX, |free| free.saturating_add(self.uploaded) / 2);
+        let bytes = self.bytes.saturating_add(more.shape.total());
+        self.open >= quota.open || bytes > quota.bytes.min(share)
     }
 }
 
@@ -419,6 +424,9 @@ pub trait Blobs: Send + Sync {
 
     /// Returns what a user has stored.
     fn usage(&self, owner: &UserId) -> BlobUsage;
+
+    /// Returns the same of everybody who has anything.
+    fn usage_of_all(&self) -> Vec<(UserId, BlobUsage)>;
 }
 
 /// Housekeeping.
@@ -428,6 +436,18 @@ pub trait Retention: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     fn sweep(&self, now: Timestamp, oldest: Timestamp) -> Result<(), StoreError>;
+
+    /// Returns the time that was last noted.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn last_time(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Notes what time it is.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn note_time(&self, now: Timestamp) -> Result<(), StoreError>;
 }
 
 /// Copies of everything.
@@ -489,5 +509,34 @@ impl Stores {
 impl std::fmt::Debug for Stores {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Stores")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobodys_files_take_more_than_half_of_the_disk() {
+        let more = |chunks| BlobRecord {
+            owner: UserId::from_bytes([1; 32]),
+            shape: BlobShape { chunk_size: 1, chunk_count: chunks },
+            write_hash: [0; 32],
+            since: Timestamp(0),
+        };
+        let quota = BlobQuota { open: 2, bytes: 1_000 };
+        let none = BlobUsage::default();
+        assert!(!none.is_over(&quota, &more(1_000), None));
+        assert!(none.is_over(&quota, &more(1_001), None));
+        assert!(!none.is_over(&quota, &more(50), Some(100)));
+        assert!(none.is_over(&quota, &more(51), Some(100)));
+        // What is announced counts before it is there, and what is there counts once.
+        let announced = BlobUsage { open: 1, bytes: 50, uploaded: 0 };
+        assert!(announced.is_over(&quota, &more(1), Some(100)));
+        let uploaded = BlobUsage { open: 0, bytes: 50, uploaded: 50 };
+        assert!(uploaded.is_over(&quota, &more(1), Some(50)));
+        assert!(!uploaded.is_over(&quota, &more(1), Some(52)));
+        let open = BlobUsage { open: 2, ..none };
+        assert!(open.is_over(&quota, &more(1), None));
     }
 }

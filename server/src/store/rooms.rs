@@ -19,8 +19,8 @@ pub enum Appended {
     /// The register has all its entries: only a small candidate for the move is taken, from this user after
     /// so many milliseconds; `None`: it is none.
     Full(Option<u64>),
-    /// The user has begun as many registers as allowed.
-    OverQuota,
+    /// The user has begun, or has appended bytes to, as many registers as allowed; this is the limit.
+    OverQuota(u64),
     /// The register waits for what it had, for so many milliseconds more; 0: until it has it.
     Recovering(u64),
 }
@@ -79,6 +79,17 @@ pub struct RegisterQuota {
     pub candidate_every: u64,
     /// Registers that one user began.
     pub registers: u32,
+    /// Bytes that one user appended to registers, of whomever.
+    pub bytes: u64,
+}
+
+/// What one user has in registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct RegisterUsage {
+    /// Registers begun.
+    pub registers: u32,
+    /// Bytes appended, to registers of whomever.
+    pub bytes: u64,
 }
 
 /// What one user appended to one register.
@@ -87,6 +98,8 @@ pub(super) struct Share {
     pub(super) entries: u32,
     /// When the last candidate came; 0: none did.
     pub(super) candidate_at: Timestamp,
+    /// Bytes of all of them.
+    pub(super) bytes: u64,
 }
 
 impl Share {
@@ -98,6 +111,7 @@ impl Share {
         size: usize,
         now: Timestamp,
     ) -> Result<Self, Appended> {
+        self.bytes += size as u64;
         if length < quota.entries {
             if self.entries >= quota.entries_of_one {
                 return Err(Appended::ShareSpent);
@@ -178,6 +192,24 @@ pub trait Registers: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     fn sweep(&self, oldest: Timestamp) -> Result<(), StoreError>;
+
+    /// Sets the registers aside that a user began, in the same way.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn set_aside_of(&self, user: &UserId) -> Result<(), StoreError>;
+
+    /// Returns what a user has in registers.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn usage(&self, user: &UserId) -> Result<RegisterUsage, StoreError>;
+
+    /// Returns the same of everybody who has anything there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn usage_of_all(&self) -> Result<Vec<(UserId, RegisterUsage)>, StoreError>;
 }
 
 /// A stored join or leave.

@@ -140,9 +140,13 @@ impl Bitmap {
         }
     }
 
+    /// Returns how many are set.
+    pub(super) fn count(&self) -> u32 {
+        self.bits.iter().map(|b| b.count_ones()).sum()
+    }
+
     pub(super) fn is_full(&self) -> bool {
-        let set: u32 = self.bits.iter().map(|b| b.count_ones()).sum();
-        set == self.count
+        self.count() == self.count
     }
 
     pub(super) fn to_bytes(&self) -> Bytes {

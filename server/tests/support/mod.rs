@@ -22,8 +22,9 @@ use chatcore::wire::envelope::{Envelope, EnvelopeKind};
 use chatcore::wire::relay::{
     Answer, CloseReason, Delivery, DeviceFrame, ErrorCode, LoggedIn, RelayFrame, Request,
 };
-use server::clock::{Clock, SystemClock};
+use server::clock::{Clock, SystemClock, Uptime};
 use server::operator::{Command, Operator};
+use server::store::Stores;
 use server::{Config, Relay, RelayError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,21 +32,34 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// A clock that moves only when told.
-pub struct ManualClock(AtomicU64);
+pub struct ManualClock {
+    shown: AtomicU64,
+    uptime: AtomicU64,
+}
 
 impl ManualClock {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self(AtomicU64::new(SystemClock.now().0)))
+        Arc::new(Self { shown: AtomicU64::new(SystemClock.now().0), uptime: AtomicU64::new(0) })
     }
 
     pub fn advance(&self, millis: u64) {
-        self.0.fetch_add(millis, Ordering::Relaxed);
+        self.shown.fetch_add(millis, Ordering::Relaxed);
+        self.uptime.fetch_add(millis, Ordering::Relaxed);
+    }
+
+    /// Somebody sets the clock; no time passes.
+    pub fn set(&self, to: Timestamp) {
+        self.shown.store(to.0, Ordering::Relaxed);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::Relaxed))
+        Timestamp(self.shown.load(Ordering::Relaxed))
+    }
+
+    fn uptime(&self) -> Uptime {
+        Uptime(self.uptime.load(Ordering::Relaxed))
     }
 }
 
@@ -65,7 +79,15 @@ impl TestRelay {
     }
 
     pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Self {
-        let relay = Relay::open_with_clock(config, clock).unwrap();
+        Self::start_with(config, clock, |stores| stores).await
+    }
+
+    pub async fn start_with(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        wrap: impl FnOnce(Stores) -> Stores,
+    ) -> Self {
+        let relay = Relay::open_with(config, clock, wrap).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

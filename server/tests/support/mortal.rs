@@ -14,8 +14,8 @@ use chatcore::keys::{Signed, UserRecord};
 use server::store::{
     Appended, Arrival, BlobQuota, BlobRecord, BlobState, BlobUsage, Blobs, Body, ChunkOutcome,
     CreateOutcome, Directory, Epoch, Mailbox, MailboxBatch, OpenRooms, PrekeyStatus, Prekeys, Put,
-    Queued, Recovering, RegisterPage, RegisterQuota, Registers, StoreError, StoredPrekey,
-    StoredRoom, StoredStatement, Stores,
+    Queued, Recovering, RegisterPage, RegisterQuota, RegisterUsage, Registers, StoreError,
+    StoredPrekey, StoredRoom, StoredStatement, Stores,
 };
 
 /// When the process dies: before its n-th write, or right after.
@@ -247,6 +247,18 @@ impl Registers for Mortal<dyn Registers> {
     fn sweep(&self, oldest: Timestamp) -> Result<(), StoreError> {
         self.store.sweep(oldest)
     }
+
+    fn set_aside_of(&self, user: &UserId) -> Result<(), StoreError> {
+        self.store.set_aside_of(user)
+    }
+
+    fn usage(&self, user: &UserId) -> Result<RegisterUsage, StoreError> {
+        self.store.usage(user)
+    }
+
+    fn usage_of_all(&self) -> Result<Vec<(UserId, RegisterUsage)>, StoreError> {
+        self.store.usage_of_all()
+    }
 }
 
 impl OpenRooms for Mortal<dyn OpenRooms> {
@@ -345,5 +357,9 @@ impl Blobs for Mortal<dyn Blobs> {
 
     fn usage(&self, owner: &UserId) -> BlobUsage {
         self.store.usage(owner)
+    }
+
+    fn usage_of_all(&self) -> Vec<(UserId, BlobUsage)> {
+        self.store.usage_of_all()
     }
 }

@@ -16,7 +16,8 @@ use crate::room::RegisterSecret;
 use crate::store::Table;
 use crate::store::rows::{Intent, Lobby, Profile, RoomStanding, Unsent};
 use crate::wire::content::LogPoint;
-use crate::wire::relay::{AnswerForm, ErrorCode, Request};
+use crate::wire::limits::MAX_OPEN_ROOMS;
+use crate::wire::relay::{AnswerForm, ErrorCode, More, Request, RoomSummary};
 
 /// Most acts of ours that wait in one room.
 const MAX_INTENTS: usize = 64;
@@ -461,8 +462,37 @@ impl Engine {
         ticket: u64,
     ) -> Result<(), EngineError> {
         self.require_online()?;
-        let pending = Pending::Room { room: None, ask: RoomAsk::List { ticket } };
-        self.ask(tx, Request::ListRooms, pending);
+        self.ask_for_rooms(tx, ticket, Vec::new());
+        Ok(())
+    }
+
+    fn ask_for_rooms(&mut self, tx: &mut Tx<'_, '_>, ticket: u64, known: Vec<RoomSummary>) {
+        let after = known.last().map(|room| room.room);
+        let pending = Pending::Room { room: None, ask: RoomAsk::List { ticket, known } };
+        self.ask(tx, Request::ListRooms { after }, pending);
+    }
+
+    /// Takes a page of the relay's open rooms in.
+    pub(super) fn rooms_listed(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        ticket: u64,
+        mut known: Vec<RoomSummary>,
+        page: Vec<RoomSummary>,
+        more: More,
+    ) -> Result<(), EngineError> {
+        let is_last = more == More::No || page.is_empty();
+        known.extend(page);
+        // Else a relay could keep us asking for ever.
+        let ascend = known.is_sorted_by(|a, b| a.room < b.room);
+        if !ascend || known.len() > MAX_OPEN_ROOMS {
+            return Err(EngineError::RelayMisbehaved);
+        }
+        if is_last {
+            tx.event(Event::RoomsListed { ticket, result: Ok(known) });
+        } else {
+            self.ask_for_rooms(tx, ticket, known);
+        }
         Ok(())
     }
 

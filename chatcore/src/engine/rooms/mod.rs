@@ -41,7 +41,7 @@ use crate::ids::{DeviceAddress, LogId, MINUTE, RegisterId, RoomId, SECOND, Times
 use crate::membership::{RoomKind, RoomName};
 use crate::store::rows::RoomStanding;
 use crate::wire::content::LogPoint;
-use crate::wire::relay::Answer;
+use crate::wire::relay::{Answer, RoomSummary};
 
 /// Milliseconds between two questions to the same member about a room.
 const ASK_EVERY: u64 = MINUTE;
@@ -60,8 +60,8 @@ pub struct RoomRef {
 /// What an answer of the relay about rooms belongs to.
 #[derive(Debug)]
 pub(super) enum RoomAsk {
-    /// The open rooms.
-    List { ticket: u64 },
+    /// The open rooms, behind those that are known already.
+    List { ticket: u64, known: Vec<RoomSummary> },
     /// Who is here of one.
     Presence { ticket: u64 },
     /// What is new in an open room.
@@ -366,10 +366,10 @@ impl Engine {
         answer: Answer,
     ) -> Result<(), EngineError> {
         match (ask, answer) {
-            (RoomAsk::List { ticket }, Answer::RoomList(rooms)) => {
-                tx.event(Event::RoomsListed { ticket, result: Ok(rooms) });
+            (RoomAsk::List { ticket, known }, Answer::RoomList { rooms, more }) => {
+                self.rooms_listed(tx, ticket, known, rooms, more)?;
             }
-            (RoomAsk::List { ticket }, Answer::Failure(f)) => {
+            (RoomAsk::List { ticket, .. }, Answer::Failure(f)) => {
                 tx.event(Event::RoomsListed { ticket, result: Err(f.code) });
             }
             (RoomAsk::Presence { ticket }, Answer::RoomPresence(online)) => {

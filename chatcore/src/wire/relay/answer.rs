@@ -6,7 +6,7 @@ use proto::relay as pb;
 
 use super::super::limits::{
     ENTRY_SIZES, MAX_ADMIN_ANSWER, MAX_ANNOUNCEMENTS, MAX_CLAIMS, MAX_ENTRIES, MAX_ENVELOPES,
-    MAX_OPEN_ROOMS, MAX_PRESENCE, MAX_QUERY, MAX_RECORD, MAX_RECORDS, MAX_ROOM_ITEMS,
+    MAX_LISTED_ROOMS, MAX_PRESENCE, MAX_QUERY, MAX_RECORD, MAX_RECORDS, MAX_ROOM_ITEMS,
 };
 use super::{
     BlobShape, ErrorCode, RequestId, WireError, address, append, at_most, bitmap_len, claimed_from,
@@ -143,8 +143,13 @@ pub enum Answer {
         /// Ascending numbers.
         envelopes: Vec<Delivery>,
     },
-    /// Every open room.
-    RoomList(Vec<RoomSummary>),
+    /// Open rooms.
+    RoomList {
+        /// Ascending by id.
+        rooms: Vec<RoomSummary>,
+        /// Whether there is more behind them.
+        more: More,
+    },
     /// What is new in an open room.
     RoomData {
         /// Events in their order.
@@ -269,8 +274,9 @@ impl RelayFrame {
                 Answer::Deliver { epoch: d.epoch, envelopes: list(d.envelopes, delivery_from)? }
             }
             Pb::RoomList(l) => {
-                at_most(l.rooms.len(), MAX_OPEN_ROOMS, "rooms")?;
-                Answer::RoomList(list(l.rooms, summary_from)?)
+                at_most(l.rooms.len(), MAX_LISTED_ROOMS, "rooms")?;
+                let more = if l.more { More::Yes } else { More::No };
+                Answer::RoomList { rooms: list(l.rooms, summary_from)?, more }
             }
             Pb::RoomData(d) => {
                 at_most(d.events.len(), MAX_ROOM_ITEMS, "events")?;
@@ -387,9 +393,10 @@ impl RelayFrame {
                     })
                     .collect(),
             }),
-            Answer::RoomList(rooms) => {
-                Pb::RoomList(pb::RoomList { rooms: rooms.iter().map(summary_into).collect() })
-            }
+            Answer::RoomList { rooms, more } => Pb::RoomList(pb::RoomList {
+                rooms: rooms.iter().map(summary_into).collect(),
+                more: *more == More::Yes,
+            }),
             Answer::RoomData { events, statements, more, head } => Pb::RoomData(pb::RoomData {
                 head: Some(signed_into(head)),
                 events: events.iter().map(signed_into).collect(),

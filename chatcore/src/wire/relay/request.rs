@@ -116,8 +116,11 @@ pub enum Request {
     QueryPresence(Vec<(DeviceAddress, DeliveryTag)>),
     /// Creates an open room.
     CreateRoom(Signed),
-    /// Asks for all open rooms.
-    ListRooms,
+    /// Asks for open rooms.
+    ListRooms {
+        /// Those with a higher id.
+        after: Option<RoomId>,
+    },
     /// Asks for what is new in an open room.
     GetRoom {
         /// Which.
@@ -299,7 +302,10 @@ impl DeviceFrame {
                 })?)
             }
             Pb::CreateRoom(r) => Request::CreateRoom(room_item(r.event)?),
-            Pb::ListRooms(pb::ListRooms {}) => Request::ListRooms,
+            Pb::ListRooms(r) => {
+                let after = if r.after.is_empty() { None } else { Some(room_id(&r.after)?) };
+                Request::ListRooms { after }
+            }
             Pb::GetRoom(r) => Request::GetRoom {
                 room: room_id(&r.room_id)?,
                 from_seq: r.from_seq,
@@ -423,7 +429,10 @@ impl DeviceFrame {
             Request::CreateRoom(event) => {
                 Pb::CreateRoom(pb::CreateRoom { event: Some(signed_into(event)) })
             }
-            Request::ListRooms => Pb::ListRooms(pb::ListRooms {}),
+            Request::ListRooms { after } => {
+                let after = after.as_ref().map(|id| copy(id.as_bytes())).unwrap_or_default();
+                Pb::ListRooms(pb::ListRooms { after })
+            }
             Request::GetRoom { room, from_seq, after_statement } => Pb::GetRoom(pb::GetRoom {
                 room_id: copy(room.as_bytes()),
                 from_seq: *from_seq,

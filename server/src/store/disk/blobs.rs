@@ -177,6 +177,7 @@ impl DiskBlobs {
             let of_owner = usage.entry(record.owner).or_default();
             of_owner.open += u32::from(!complete);
             of_owner.bytes += record.shape.total();
+            of_owner.uploaded += u64::from(stored.count()) * u64::from(record.shape.chunk_size);
             let progress = Mutex::new(Progress {
                 stored,
                 complete,
@@ -242,14 +243,17 @@ impl DiskBlobs {
             // Until its files are gone nobody begins another one by this id.
             lock(&self.erasing).insert(*id);
             drop(blobs);
-            let complete = {
+            let (complete, chunks) = {
                 let mut progress = lock(&blob.progress);
                 progress.is_gone = true;
-                progress.complete
+                (progress.complete, progress.stored.count())
             };
+            let shape = blob.record.shape;
+            let uploaded = u64::from(chunks) * u64::from(shape.chunk_size);
             self.change_usage(&blob.record.owner, |usage| {
                 usage.open = usage.open.saturating_sub(u32::from(!complete));
-                usage.bytes = usage.bytes.saturating_sub(blob.record.shape.total());
+                usage.bytes = usage.bytes.saturating_sub(shape.total());
+                usage.uploaded = usage.uploaded.saturating_sub(uploaded);
             });
             gone.push(*id);
         }
@@ -373,7 +377,7 @@ impl Blobs for Arc<DiskBlobs> {
             });
         }
         let total = record.shape.total();
-        if self.usage(&record.owner).is_over(quota, record) || total > free / 2 {
+        if self.usage(&record.owner).is_over(quota, record, Some(free)) {
             return Ok(CreateOutcome::OverQuota);
         }
         let progress = Mutex::new(Progress {
@@ -423,6 +427,8 @@ impl Blobs for Arc<DiskBlobs> {
         }
         blob.write(&path, index, chunk).map_err(|e| failed(&e))?;
         progress.stored.set(index);
+        // While its progress is locked: else it could be removed before its bytes are counted.
+        self.change_usage(&blob.record.owner, |usage| usage.uploaded += chunk.len() as u64);
         progress.unsynced += 1;
         if progress.unsynced == CHECKPOINT_EVERY {
             drop(progress);
@@ -487,5 +493,9 @@ impl Blobs for Arc<DiskBlobs> {
 
     fn usage(&self, owner: &UserId) -> BlobUsage {
         lock(&self.usage).get(owner).copied().unwrap_or_default()
+    }
+
+    fn usage_of_all(&self) -> Vec<(UserId, BlobUsage)> {
+        lock(&self.usage).iter().map(|(user, usage)| (*user, *usage)).collect()
     }
 }

@@ -22,8 +22,6 @@ use crate::lock::lock;
 const MAX_VALUE: usize = 4_096;
 const SCHEMA_KEY: &[u8] = b"schema";
 const CACHE: u64 = 64 << 20;
-/// Rows copied in one go.
-const COPY_BATCH: usize = 1_000;
 /// Writers of different users seldom meet in one of these locks.
 const WRITER_LOCKS: usize = 64;
 
@@ -110,40 +108,44 @@ impl KeysDb {
         })
     }
 
-    /// Copies everything but one-time prekeys. Writers are to be kept out.
+    /// Copies everything but one-time prekeys, while it is in use: what there is of a user, at one moment.
     pub(super) fn copy_to(&self, to: &Self) -> Result<(), StoreError> {
-        copy_tree(&self.records, &to.records, |_| true)?;
-        copy_tree(&self.links, &to.links, |_| true)?;
-        copy_tree(&self.devices, &to.devices, |_| true)?;
-        copy_tree(&self.prekeys, &to.prekeys, |key| !super::prekeys::is_one_time(key))?;
-        copy_tree(&self.highest, &to.highest, |_| true)
-    }
-
-    /// Keeps all writers out.
-    pub(super) fn all_writers(&self) -> Vec<MutexGuard<'_, ()>> {
-        self.writers.iter().map(lock).collect()
+        for first in 0..=u8::MAX {
+            // Read under the lock, written without it.
+            let [records, devices, prekeys, highest] = {
+                let _writer = self.writer_of(first);
+                [&self.records, &self.devices, &self.prekeys, &self.highest]
+                    .map(|tree| tree.scan_prefix([first]).collect::<Result<Vec<_>, _>>())
+            };
+            let rows = |rows: sled::Result<Vec<Row>>| rows.map_err(|e| failed(&e));
+            let devices = rows(devices)?;
+            let link = |(address, link): &Row| (link.clone(), address.clone());
+            insert(&to.links, devices.iter().map(link))?;
+            insert(&to.devices, devices)?;
+            insert(&to.records, rows(records)?)?;
+            insert(&to.highest, rows(highest)?)?;
+            let lasts = rows(prekeys)?.into_iter();
+            insert(&to.prekeys, lasts.filter(|(key, _)| !super::prekeys::is_one_time(key)))?;
+        }
+        Ok(())
     }
 
     /// Keeps other writers of the same user out.
     pub(super) fn writer(&self, user: &UserId) -> Option<MutexGuard<'_, ()>> {
-        let first = user.as_bytes().first().copied().unwrap_or(0);
-        let index = usize::from(first) % WRITER_LOCKS;
-        self.writers.get(index).map(lock)
+        self.writer_of(user.as_bytes().first().copied().unwrap_or(0))
+    }
+
+    fn writer_of(&self, first: u8) -> Option<MutexGuard<'_, ()>> {
+        self.writers.get(usize::from(first) % WRITER_LOCKS).map(lock)
     }
 }
 
-fn copy_tree(from: &Tree, to: &Tree, is_wanted: impl Fn(&[u8]) -> bool) -> Result<(), StoreError> {
+type Row = (sled::IVec, sled::IVec);
+
+fn insert(tree: &Tree, rows: impl IntoIterator<Item = Row>) -> Result<(), StoreError> {
     let mut batch = sled::Batch::default();
-    for (n, row) in from.iter().enumerate() {
-        let (key, value) = row.map_err(|e| failed(&e))?;
-        if is_wanted(&key) {
-            batch.insert(key, value);
-        }
-        if n % COPY_BATCH == COPY_BATCH - 1 {
-            to.apply_batch(std::mem::take(&mut batch)).map_err(|e| failed(&e))?;
-        }
-    }
-    to.apply_batch(batch).map_err(|e| failed(&e))
+    rows.into_iter().for_each(|(key, value)| batch.insert(key, value));
+    tree.apply_batch(batch).map_err(|e| failed(&e))
 }
 
 /// Refuses a value that sled would not keep safely.

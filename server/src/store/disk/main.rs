@@ -34,6 +34,7 @@ const QUEUE_ROW: usize = 32 + 4 + 16 + 8 + 4;
 const NICKNAME_ROW: usize = 32 + 8;
 const BLOB_ROW: usize = 32 + 4 + 4 + 32 + 8 + 1;
 const BODY_HEAD: usize = 16 + 1;
+const LAST_TIME: &str = "last_time";
 const CACHE: usize = 24 << 20;
 
 type Job = Box<dyn FnOnce(&WriteTransaction) -> Result<(), redb::Error> + Send>;
@@ -199,6 +200,19 @@ impl MainDb {
         })
     }
 
+    pub(super) fn last_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.read_with(|tx| {
+            Ok(tx.open_table(rooms::NUMBERS)?.get(LAST_TIME)?.map(|at| Timestamp(at.value())))
+        })
+    }
+
+    pub(super) fn note_time(self: &Arc<Self>, now: Timestamp) -> Result<(), StoreError> {
+        self.write(move |tx| {
+            tx.open_table(rooms::NUMBERS)?.insert(LAST_TIME, now.0)?;
+            Ok(())
+        })
+    }
+
     pub(super) fn sweep_nicknames(&self, now: Timestamp) -> Result<(), StoreError> {
         self.write(move |tx| {
             let mut table = tx.open_table(NICKNAMES)?;
@@ -258,7 +272,7 @@ impl Moment {
             copy_table(&self.0, &tx, registers::REGISTERS)?;
             copy_table(&self.0, &tx, registers::ENTRIES)?;
             copy_table(&self.0, &tx, registers::ASIDE)?;
-            copy_table(&self.0, &tx, registers::OWNERS)?;
+            copy_table(&self.0, &tx, registers::PAYERS)?;
             copy_table(&self.0, &tx, registers::SHARES)?;
             copy_table(&self.0, &tx, rooms::EVENTS)?;
             copy_table(&self.0, &tx, rooms::STATEMENTS)?;

@@ -81,6 +81,14 @@ impl Retention for DiskRetention {
         self.main.sweep_nicknames(now)?;
         self.blobs.remove_older_than(oldest)
     }
+
+    fn last_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.main.last_time()
+    }
+
+    fn note_time(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.main.note_time(now)
+    }
 }
 
 /// Keeps only the class of what the engine says; what is not for want of space is logged.

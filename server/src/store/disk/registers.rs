@@ -8,7 +8,7 @@ use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
 use super::super::StoreError;
 use super::super::rooms::{
-    Appended, Epoch, Recovering, RegisterPage, RegisterQuota, Registers, Share,
+    Appended, Epoch, Recovering, RegisterPage, RegisterQuota, RegisterUsage, Registers, Share,
 };
 use super::main::{MainDb, put, take};
 use super::rooms::{NUMBERS, key40, key64};
@@ -21,12 +21,14 @@ pub(super) const ENTRIES: TableDefinition<&[u8; 40], &[u8]> = TableDefinition::n
 /// Registers that were set aside: id → entries they had ‖ what they came to.
 pub(super) const ASIDE: TableDefinition<&[u8; 32], &[u8; ASIDE_ROW]> =
     TableDefinition::new("registers_aside");
-/// owner → registers begun.
-pub(super) const OWNERS: TableDefinition<&[u8; 32], u32> = TableDefinition::new("register_owners");
-/// register ‖ user → entries appended ‖ time of the last candidate, or 0.
+/// user → registers begun ‖ bytes appended.
+pub(super) const PAYERS: TableDefinition<&[u8; 32], &[u8; PAYER_ROW]> =
+    TableDefinition::new("register_payers");
+/// register ‖ user → entries appended ‖ time of the last candidate, or 0 ‖ bytes appended.
 pub(super) const SHARES: TableDefinition<&[u8; 64], &[u8; SHARE_ROW]> =
     TableDefinition::new("register_shares");
-const SHARE_ROW: usize = 4 + 8;
+const PAYER_ROW: usize = 4 + 8;
+const SHARE_ROW: usize = 4 + 8 + 8;
 const REGISTER_ROW: usize = 32 + 8 + 8 + 8;
 const HASH: usize = 32;
 const ASIDE_ROW: usize = 8 + HASH;
@@ -38,7 +40,7 @@ pub(super) fn prepare(tx: &WriteTransaction) -> Result<(), redb::Error> {
     tx.open_table(REGISTERS)?;
     tx.open_table(ENTRIES)?;
     tx.open_table(ASIDE)?;
-    tx.open_table(OWNERS)?;
+    tx.open_table(PAYERS)?;
     tx.open_table(SHARES)?;
     Ok(())
 }
@@ -74,14 +76,46 @@ impl RegisterRow {
 fn encode_share(share: Share) -> [u8; SHARE_ROW] {
     let mut row = [0; SHARE_ROW];
     let rest = put(&mut row, &share.entries.to_be_bytes());
-    put(rest, &share.candidate_at.0.to_be_bytes());
+    let rest = put(rest, &share.candidate_at.0.to_be_bytes());
+    put(rest, &share.bytes.to_be_bytes());
     row
 }
 
 fn decode_share(row: &[u8; SHARE_ROW]) -> Share {
     let mut row = row.as_slice();
     let entries = u32::from_be_bytes(take(&mut row));
-    Share { entries, candidate_at: Timestamp(u64::from_be_bytes(take(&mut row))) }
+    let candidate_at = Timestamp(u64::from_be_bytes(take(&mut row)));
+    Share { entries, candidate_at, bytes: u64::from_be_bytes(take(&mut row)) }
+}
+
+fn decode_payer(row: &[u8; PAYER_ROW]) -> RegisterUsage {
+    let mut row = row.as_slice();
+    let registers = u32::from_be_bytes(take(&mut row));
+    RegisterUsage { registers, bytes: u64::from_be_bytes(take(&mut row)) }
+}
+
+fn payer(
+    payers: &impl ReadableTable<&'static [u8; 32], &'static [u8; PAYER_ROW]>,
+    user: &[u8; 32],
+) -> Result<RegisterUsage, redb::Error> {
+    Ok(payers.get(user)?.map(|row| decode_payer(row.value())).unwrap_or_default())
+}
+
+/// Notes what a user has; nothing is no row.
+fn set_payer(
+    payers: &mut redb::Table<'_, &'static [u8; 32], &'static [u8; PAYER_ROW]>,
+    user: &[u8; 32],
+    usage: RegisterUsage,
+) -> Result<(), redb::Error> {
+    if usage == RegisterUsage::default() {
+        payers.remove(user)?;
+        return Ok(());
+    }
+    let mut row = [0; PAYER_ROW];
+    let rest = put(&mut row, &usage.registers.to_be_bytes());
+    put(rest, &usage.bytes.to_be_bytes());
+    payers.insert(user, &row)?;
+    Ok(())
 }
 
 fn encode_aside(length: u64, hash: &LogHash) -> [u8; ASIDE_ROW] {
@@ -144,19 +178,19 @@ impl Registers for Arc<MainDb> {
                 return Ok(Appended::Recovering(0));
             }
             let row = registers.get(&id)?.map(|v| RegisterRow::decode(v.value()));
+            let mut payers = tx.open_table(PAYERS)?;
+            let mut usage = payer(&payers, &user)?;
             let mut row = match row {
                 Some(row) => row,
                 None if let Some(rest) = recovering.set_back => {
                     return Ok(Appended::Recovering(rest));
                 }
                 None if position != 0 => return Ok(Appended::Conflict(0)),
+                None if usage.registers >= quota.registers => {
+                    return Ok(Appended::OverQuota(quota.registers.into()));
+                }
                 None => {
-                    let mut owners = tx.open_table(OWNERS)?;
-                    let count = owners.get(&user)?.map_or(0, |v| v.value());
-                    if count >= quota.registers {
-                        return Ok(Appended::OverQuota);
-                    }
-                    owners.insert(&user, count + 1)?;
+                    usage.registers += 1;
                     RegisterRow { owner: user, length: 0, touched: now, healed: Timestamp(0) }
                 }
             };
@@ -181,6 +215,11 @@ impl Registers for Arc<MainDb> {
                 Ok(share) => share,
                 Err(refusal) => return Ok(refusal),
             };
+            usage.bytes += entry.len() as u64;
+            if usage.bytes > quota.bytes {
+                return Ok(Appended::OverQuota(quota.bytes));
+            }
+            set_payer(&mut payers, &user, usage)?;
             shares.insert(&share_key, &encode_share(share))?;
             let hash = hash_at(&entries, &id, row.length)?.then(&entry);
             insert_entry(&mut entries, &key, &hash, &entry)?;
@@ -232,9 +271,10 @@ impl Registers for Arc<MainDb> {
             (row.length, row.touched, row.healed) = (length, now, now);
             registers.insert(&id, &row.encode())?;
             if is_new {
-                let mut owners = tx.open_table(OWNERS)?;
-                let count = owners.get(&row.owner)?.map_or(0, |v| v.value());
-                owners.insert(&row.owner, count.saturating_add(1))?;
+                let mut payers = tx.open_table(PAYERS)?;
+                let mut usage = payer(&payers, &row.owner)?;
+                usage.registers = usage.registers.saturating_add(1);
+                set_payer(&mut payers, &row.owner, usage)?;
             }
             Ok(true)
         })
@@ -301,40 +341,94 @@ impl Registers for Arc<MainDb> {
     }
 
     fn sweep(&self, oldest: Timestamp) -> Result<(), StoreError> {
-        self.write(move |tx| {
-            let mut registers = tx.open_table(REGISTERS)?;
-            let mut old = Vec::new();
-            for row in registers.iter()? {
-                let (id, row) = row?;
-                let row = RegisterRow::decode(row.value());
-                if row.touched < oldest {
-                    old.push((*id.value(), row));
-                }
+        self.set_aside_where(move |row| row.touched < oldest)
+    }
+
+    fn set_aside_of(&self, user: &UserId) -> Result<(), StoreError> {
+        let user = *user.as_bytes();
+        self.set_aside_where(move |row| row.owner == user)
+    }
+
+    fn usage(&self, user: &UserId) -> Result<RegisterUsage, StoreError> {
+        self.read_with(|tx| payer(&tx.open_table(PAYERS)?, user.as_bytes()))
+    }
+
+    fn usage_of_all(&self) -> Result<Vec<(UserId, RegisterUsage)>, StoreError> {
+        self.read_with(|tx| {
+            let mut all = Vec::new();
+            for row in tx.open_table(PAYERS)?.iter()? {
+                let (user, usage) = row?;
+                all.push((UserId::from_bytes(*user.value()), decode_payer(usage.value())));
             }
-            let mut entries = tx.open_table(ENTRIES)?;
-            let mut owners = tx.open_table(OWNERS)?;
-            let mut aside = tx.open_table(ASIDE)?;
-            for (id, row) in old {
-                let owner = row.owner;
-                registers.remove(&id)?;
-                let was_longer =
-                    aside.get(&id)?.is_some_and(|had| decode_aside(had.value()).0 > row.length);
-                if !was_longer {
-                    let hash = hash_at(&entries, &id, row.length)?;
-                    aside.insert(&id, &encode_aside(row.length, &hash))?;
-                }
-                entries
-                    .retain_in::<&[u8; 40], _>(&key40(&id, 0)..=&key40(&id, u64::MAX), |_, _| {
-                        false
-                    })?;
-                tx.open_table(SHARES)?.retain_in::<&[u8; 64], _>(
-                    &key64(&id, &[0; 32])..=&key64(&id, &[0xff; 32]),
-                    |_, _| false,
-                )?;
-                let count = owners.get(&owner)?.map_or(0, |v| v.value());
-                owners.insert(&owner, count.saturating_sub(1))?;
-            }
-            Ok(())
+            Ok(all)
         })
     }
+}
+
+/// Registers that are set aside in one transaction: others wait for no more.
+const ASIDE_AT_ONCE: usize = 64;
+
+impl MainDb {
+    /// Sets registers aside. They are looked for without keeping anybody from writing.
+    fn set_aside_where(
+        self: &Arc<Self>,
+        is_unwanted: impl Fn(&RegisterRow) -> bool + Send + Sync + 'static,
+    ) -> Result<(), StoreError> {
+        let found: Vec<[u8; 32]> = self.read_with(|tx| {
+            let mut found = Vec::new();
+            for row in tx.open_table(REGISTERS)?.iter()? {
+                let (id, row) = row?;
+                if is_unwanted(&RegisterRow::decode(row.value())) {
+                    found.push(*id.value());
+                }
+            }
+            Ok(found)
+        })?;
+        let is_unwanted = Arc::new(is_unwanted);
+        for some in found.chunks(ASIDE_AT_ONCE) {
+            let (some, is_unwanted) = (some.to_vec(), Arc::clone(&is_unwanted));
+            self.write(move |tx| {
+                for id in &some {
+                    set_aside(tx, id, &*is_unwanted)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Deletes a register's entries if it is still unwanted; keeps its length and hash.
+fn set_aside(
+    tx: &WriteTransaction,
+    id: &[u8; 32],
+    is_unwanted: &impl Fn(&RegisterRow) -> bool,
+) -> Result<(), redb::Error> {
+    let mut registers = tx.open_table(REGISTERS)?;
+    let row = registers.get(id)?.map(|row| RegisterRow::decode(row.value()));
+    let Some(row) = row.filter(is_unwanted) else { return Ok(()) };
+    registers.remove(id)?;
+    let mut entries = tx.open_table(ENTRIES)?;
+    let mut aside = tx.open_table(ASIDE)?;
+    let was_longer = aside.get(id)?.is_some_and(|had| decode_aside(had.value()).0 > row.length);
+    if !was_longer {
+        let hash = hash_at(&entries, id, row.length)?;
+        aside.insert(id, &encode_aside(row.length, &hash))?;
+    }
+    let (first, last) = (key40(id, 0), key40(id, u64::MAX));
+    entries.retain_in::<&[u8; 40], _>(&first..=&last, |_, _| false)?;
+    let mut payers = tx.open_table(PAYERS)?;
+    let mut owner = payer(&payers, &row.owner)?;
+    owner.registers = owner.registers.saturating_sub(1);
+    set_payer(&mut payers, &row.owner, owner)?;
+    let mut shares = tx.open_table(SHARES)?;
+    let (first, last) = (key64(id, &[0; 32]), key64(id, &[0xff; 32]));
+    for share in shares.extract_from_if::<&[u8; 64], _>(&first..=&last, |_, _| true)? {
+        let (key, share) = share?;
+        let user = key.value().last_chunk::<32>().copied().unwrap_or_default();
+        let mut usage = payer(&payers, &user)?;
+        usage.bytes = usage.bytes.saturating_sub(decode_share(share.value()).bytes);
+        set_payer(&mut payers, &user, usage)?;
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! A copy of the stores while they are in use.
 //!
-//! Writers of records wait while the keys are copied; the copy of the rest is redb's own snapshot of
-//! that moment. One-time prekeys are left out: the copy must not hand out what was handed out since.
+//! Writers go on: of the keys, what there is of a user is copied at one moment; the copy of the rest is redb's own
+//! snapshot of a moment after that, so that who came meanwhile has at least the name. One-time prekeys are left out: the copy must not hand out what was handed out since.
 //! Devices upload new ones when they connect.
 
 use std::fs;
@@ -26,13 +26,9 @@ impl Snapshot for DiskSnapshot {
         // Their chunks are on disk before the map that speaks of them is copied.
         self.blobs.checkpoint_all()?;
         let keys = KeysDb::open(&folder.join(KEYS), true)?;
-        let moment = {
-            let _writers = self.keys.all_writers();
-            let moment = self.main.moment()?;
-            self.keys.copy_to(&keys)?;
-            moment
-        };
+        self.keys.copy_to(&keys)?;
         keys.prepare()?;
+        let moment = self.main.moment()?;
         let main = MainDb::open(&folder.join(MAIN))?;
         moment.copy_to(&main)?;
         main.prepare()?;
