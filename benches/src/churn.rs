@@ -111,7 +111,7 @@ fn register(stores: &Stores, churn: &Churn) -> Result<u64, BenchError> {
             bytes += signed_len(user.record.signed());
             let prekeys = prekeys(&user, churn.prekeys);
             bytes += prekeys.iter().map(|prekey| signed_len(&prekey.signed)).sum::<u64>();
-            stores.prekeys.upload(&user.address(), &prekeys)?;
+            stores.prekeys.upload(&user.address(), &prekeys, now())?;
         }
     };
     std::thread::scope(|scope| {

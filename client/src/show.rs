@@ -378,7 +378,7 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
             quiet(format!("{} is now called {}", render::name(before.as_str()), name(who)))
         }
         Event::NewSession { with } => {
-            quiet(format!("{} began a new session (new installation or repair)", name(with)))
+            quiet(format!("a new session with {} began (new installation or repair)", name(with)))
         }
         Event::NewDevice { who } => quiet(format!(
             "{} has moved to another device; the safety number is the same",

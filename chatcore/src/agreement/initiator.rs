@@ -40,6 +40,17 @@ pub fn start_session(
     now: Timestamp,
     rng: &mut dyn CryptoRng,
 ) -> Result<Session, AgreementError> {
+    start_with(offer, (cert, peer), prekey, now, DhSecret::generate, rng)
+}
+
+fn start_with(
+    offer: &Offer<'_>,
+    (cert, peer): (&DeviceCert, DeviceAddress),
+    prekey: &PrekeyRecord,
+    now: Timestamp,
+    draw: impl FnOnce(&mut dyn CryptoRng) -> DhSecret,
+    rng: &mut dyn CryptoRng,
+) -> Result<Session, AgreementError> {
     if !cert.is_fresh(now) || !prekey.is_fresh(now) {
         return Err(AgreementError::Expired);
     }
@@ -53,7 +64,7 @@ pub fn start_session(
         kem_ek: &fields.kem_ek,
     };
     let (kem_ct, secret) = fields.kem_ek.encapsulate(rng);
-    let ratchet_secret = DhSecret::generate(rng);
+    let ratchet_secret = draw(rng);
     let payload = FirstMessagePayload {
         record: offer.record.signed().clone(),
         device_id: offer.device.id,
@@ -81,4 +92,54 @@ pub fn start_session(
     let secrets = SessionSecrets::derive(noise)?;
     let block = FirstBlock { prekey_id: fields.prekey_id, kem_ct, msg2 };
     Ok(Session::start(secrets, ratchet_secret, block, offer.generation, now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::responder::{open_first, publish_prekey};
+    use super::*;
+    use crate::crypto::DhPublicKey;
+    use crate::ids::{DeviceId, PrekeyId};
+    use crate::keys::{
+        DeviceKeys, IdentityKeyPair, Nickname, PrekeyKind, PrekeySecret, RelayKeyPair, UserRecord,
+    };
+    use crate::wire::envelope::FirstBlock;
+
+    /// An answer in such a session would fail, and be tried again and again.
+    #[test]
+    fn a_ratchet_key_of_low_order_is_refused() {
+        let (rng, now) = (&mut crate::testing::rng(), Timestamp(1_000_000_000));
+        let relay = RelayKeyPair::generate(rng).public();
+        let identity = IdentityKeyPair::generate(rng);
+        let keys = DeviceKeys::generate(DeviceId::FIRST, rng);
+        let cert = keys.certify(&identity, now);
+        let record = UserRecord::first(&identity, Nickname::new("a").unwrap(), cert.clone());
+        let own = DeviceAddress { user: record.user_id(), device: keys.id };
+        let secret = PrekeySecret::generate(PrekeyId(1), PrekeyKind::OneTime, &cert, now, rng);
+        let prekey = publish_prekey(&relay, own, &keys, &cert, &secret).unwrap();
+        let offer = Offer {
+            relay: &relay,
+            device: &keys,
+            record: &record,
+            delivery_tag: DeliveryTag::from_bytes([1; 16]),
+            generation: 0,
+        };
+        let open = |public: Option<[u8; 32]>| {
+            let draw = |rng: &mut dyn CryptoRng| match public {
+                None => DhSecret::generate(rng),
+                Some(public) => DhSecret::from_pair(&[1; 32], DhPublicKey::from_bytes(public)),
+            };
+            let rng = &mut crate::testing::rng();
+            let mut session = start_with(&offer, (&cert, own), &prekey, now, draw, rng).unwrap();
+            let (_, blob) = session.seal(b"x", now, rng).unwrap();
+            let (block, _) = FirstBlock::decode(&blob).unwrap();
+            open_first(&relay, own, &keys, &secret, &block, now).map(|accepted| accepted.device)
+        };
+        assert_eq!(open(None).unwrap(), keys.id);
+        let mut one = [0; 32];
+        one[0] = 1;
+        for public in [[0; 32], one] {
+            assert!(matches!(open(Some(public)), Err(AgreementError::NotAuthentic)));
+        }
+    }
 }

@@ -110,6 +110,8 @@ pub fn open_first(
     if !(payload.min_version..=payload.max_version).contains(&VERSION) {
         return Err(AgreementError::Incompatible);
     }
+    // Of a key of low order every answer would fail, for ever.
+    device.agreement.dh(&payload.ratchet_key).map_err(|_| AgreementError::NotAuthentic)?;
     let record = UserRecord::verify(payload.record)?;
     let cert = record.device(payload.device_id).ok_or(AgreementError::NotAuthentic)?;
     let remote = noise.get_remote_static().and_then(|k| k.first_chunk::<32>()).copied();

@@ -1,5 +1,7 @@
 //! The own account: its making, prekeys, certificates, nickname, end.
 
+use super::Clock;
+use super::sessions::is_due;
 use super::tx::{Context, Tx};
 use super::{Engine, EngineError, Event, Link, Pending, Step, Visibility};
 use crate::agreement::publish_prekey;
@@ -21,7 +23,7 @@ const REFILL_BELOW: u32 = 10;
 const LAST_RESORT_ROTATION: u64 = 7 * DAY;
 /// Milliseconds a secret is kept after its prekey can't be claimed any more: a first message to it
 /// may wait that long at the relay.
-const KEEP_SECRET: u64 = 30 * DAY;
+pub(super) const KEEP_SECRET: u64 = 30 * DAY;
 
 /// What a new profile is made of.
 #[derive(Debug, Clone)]
@@ -62,6 +64,7 @@ impl NewProfile {
             next_prekey_id: 1,
             last_resort: None,
             swept_at: tx.now,
+            clock: Clock { believed: tx.now, ..Clock::default() },
             visibility: Visibility::Shown,
             announced: 0,
             lobby: self.lobby,
@@ -159,7 +162,7 @@ impl Engine {
         let Some(cert) = profile.cert() else {
             return Ok(());
         };
-        if tx.now.since(cert.issued_at()) >= CERT_RENEWAL {
+        if is_due(cert.issued_at(), CERT_RENEWAL, tx.now) {
             let renewed = profile.device.certify(&profile.identity, tx.now);
             let nickname = profile.record.nickname().clone();
             let record = profile.sign_next(nickname, vec![renewed]);
@@ -301,7 +304,7 @@ impl Engine {
         };
         let last_resort = match profile.last_resort {
             Some((id, at))
-                if login.last_resort == Some(id) && tx.now.since(at) < LAST_RESORT_ROTATION =>
+                if login.last_resort == Some(id) && !is_due(at, LAST_RESORT_ROTATION, tx.now) =>
             {
                 LastResort::Keep
             }
@@ -313,6 +316,11 @@ impl Engine {
             self.publish(tx, profile, missing, last_resort)?;
         }
         Ok(())
+    }
+
+    pub(super) fn upload(&mut self, tx: &mut Tx<'_, '_>, records: Vec<Signed>) {
+        let pending = Pending::UploadPrekeys(records.clone());
+        self.ask(tx, Request::UploadPrekeys(records), pending);
     }
 
     /// Makes prekeys, keeps their secrets, and uploads them.
@@ -338,7 +346,7 @@ impl Engine {
                 records.push(record);
             }
         }
-        self.ask(tx, Request::UploadPrekeys(records), Pending::UploadPrekeys);
+        self.upload(tx, records);
         Ok(())
     }
 }
@@ -347,9 +355,12 @@ pub(super) fn drop_old_prekeys(tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
     for (prekey, replaced_at) in tx.prekeys()? {
         let end = match prekey.kind {
             PrekeyKind::OneTime => Some(prekey.not_after),
-            PrekeyKind::LastResort => replaced_at,
+            // Also one that was never replaced: what was sent with it is remembered for as long.
+            PrekeyKind::LastResort => {
+                Some(replaced_at.unwrap_or(prekey.not_after).min(prekey.not_after))
+            }
         };
-        if end.is_some_and(|end| tx.now >= end.plus(KEEP_SECRET)) {
+        if end.is_some_and(|end| tx.settled >= end.plus(KEEP_SECRET)) {
             tx.delete_prekey(prekey.id);
         }
     }

@@ -2,6 +2,7 @@
 
 use super::devices::named_devices;
 use super::event::{Acquaintance, LookupError, Sender};
+use super::sessions::is_due;
 use super::tx::Tx;
 use super::{Asker, Engine, EngineError, Event, Link, Pending};
 use crate::ids::{HOUR, MINUTE, UserId};
@@ -78,7 +79,8 @@ pub(super) fn keep_identity(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), En
 pub(super) fn unblock(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), EngineError> {
     let mut contact = known(tx, user)?;
     if contact.standing == ContactStanding::Blocked {
-        contact.standing = ContactStanding::Contact;
+        // A stranger stays one: a block says nothing about who somebody is.
+        contact.standing = contact.standing_before;
         tx.made_contact();
         tx.save_contact(&contact);
     }
@@ -157,7 +159,10 @@ impl Engine {
         let known = contact.records.newest().version();
         let goes_back = chain.last().is_none_or(|last| last.version() < known);
         let foreign = chain.iter().any(|r| r.user_id() != contact.user());
-        if goes_back || foreign || chain.iter().any(|r| contact.records.contradicts(r)) {
+        // Also what the chain takes away in one record and names anew in the next.
+        let newest = contact.records.newest();
+        let is_refused = |r: &UserRecord| contact.records.contradicts(r) || r.changes_keys(newest);
+        if goes_back || foreign || chain.iter().any(is_refused) {
             tx.event(Event::RecordRefused { user: contact.user() });
             return Ok(Err(LookupError::BadAnswer));
         }
@@ -173,6 +178,9 @@ impl Engine {
 
     pub(super) fn block(&mut self, tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), EngineError> {
         let mut contact = known(tx, user)?;
+        if contact.standing != ContactStanding::Blocked {
+            contact.standing_before = contact.standing;
+        }
         contact.standing = ContactStanding::Blocked;
         for device in &mut contact.devices {
             device.due_receipts.clear();
@@ -196,7 +204,7 @@ impl Engine {
             }
         };
         let checked = expected.and_then(|user| self.looked_up.get(&user));
-        let recent = checked.is_some_and(|at| tx.now.since(*at) < HOUR);
+        let recent = checked.is_some_and(|at| !is_due(*at, HOUR, tx.now));
         match expected {
             Some(user) if recent || self.link == Link::Offline => {
                 let contact = known(tx, &user)?;
@@ -336,7 +344,7 @@ impl Engine {
 
     /// Asks for newer records unless we just did: an answer must not lead to the same question.
     pub(super) fn refresh_if_old(&mut self, tx: &mut Tx<'_, '_>, user: UserId) {
-        let recent = self.looked_up.get(&user).is_some_and(|at| tx.now.since(*at) < MINUTE);
+        let recent = self.looked_up.get(&user).is_some_and(|at| !is_due(*at, MINUTE, tx.now));
         if !recent {
             self.looked_up.insert(user, tx.now);
             self.refresh(tx, user, None);

@@ -1,8 +1,9 @@
 //! What became of sent envelopes: accepted, still queued, or to be sent again.
 
-use super::outbound::{envelope, give_up_entry, make_content, seal, set_status};
+use super::contacts::sender;
+use super::outbound::{envelope, give_up_entry, seal_unkept, set_status};
 use super::rooms::shared_answered;
-use super::sessions::begin_reset;
+use super::sessions::{begin_reset, is_due};
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Pending, QUERY_EVERY, Sent};
 use crate::ids::{DAY, DeviceAddress, MessageId, SECOND, Timestamp, UserId};
@@ -20,7 +21,7 @@ const HELD_FOR: u64 = DAY;
 
 /// Tells whether an envelope that the relay does not have is given more time to be receipted.
 fn is_young(sealed: &SealedEnvelope, now: Timestamp) -> bool {
-    now.since(sealed.sent_at) < if sealed.held { HELD_FOR } else { UNKNOWN_FOR }
+    !is_due(sealed.sent_at, if sealed.held { HELD_FOR } else { UNKNOWN_FOR }, now)
 }
 
 impl Engine {
@@ -80,7 +81,7 @@ impl Engine {
         let users = tx.outbox_users()?;
         for user in &users {
             for (number, entry) in tx.outbox(user)? {
-                if tx.now.since(entry.created_at) >= GIVE_UP_AFTER {
+                if tx.settled.since(entry.created_at) >= GIVE_UP_AFTER {
                     give_up_entry(tx, user, number, &entry)?;
                     continue;
                 }
@@ -184,10 +185,11 @@ impl Engine {
         let Some(mut contact) = tx.contact(&address.user)? else {
             return Ok(());
         };
+        // Whoever has the device's keys reads what goes out again: the person is told.
+        tx.event(Event::NewSession { with: sender(&contact) });
         let message = MessageId::generate(tx.rng);
         let device = contact.device_mut(address.device);
-        let content = make_content(tx, &address, device, message, Body::Reset).encode();
-        if let Some(sealed) = seal(tx, device, &content)? {
+        if let Some(sealed) = seal_unkept(tx, &address, device, message, Body::Reset)? {
             let sent = vec![(Sent::Unkept, envelope(address, &sealed))];
             tx.save_contact(&contact);
             self.send(tx, sent);

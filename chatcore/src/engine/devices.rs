@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::contacts::sender;
 use super::deliver::GIVE_UP_AFTER;
-use super::outbound::{envelope, give_up_entry, make_content, seal};
+use super::outbound::{envelope, give_up_entry, make_content, seal_unkept};
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Sent};
 use crate::crypto::kdf::sha256;
@@ -67,7 +67,7 @@ impl Engine {
         let mut copies: BTreeSet<_> =
             entries.iter().map(|(_, entry)| (entry.message, entry.to.device)).collect();
         let is_gone = |entry: &OutboxEntry| {
-            let is_over = tx.now.since(entry.created_at) >= GIVE_UP_AFTER;
+            let is_over = tx.settled.since(entry.created_at) >= GIVE_UP_AFTER;
             !named.contains(&entry.to.device) && !is_over
         };
         let gone: Vec<_> = entries.iter().filter(|(_, entry)| is_gone(entry)).collect();
@@ -157,8 +157,7 @@ impl Engine {
             if hears {
                 let body = Body::Profile(profile.record.signed().clone());
                 let message = MessageId::generate(tx.rng);
-                let content = make_content(tx, &address, device, message, body).encode();
-                sealed = seal(tx, device, &content)?;
+                sealed = seal_unkept(tx, &address, device, message, body)?;
             }
             match sealed {
                 Some(sealed) => {

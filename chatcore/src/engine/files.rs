@@ -2,11 +2,14 @@
 
 use super::contacts::sender;
 use super::rooms::{RoomRef, reference, room_content};
+use super::sessions::is_due;
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, FileKind, Pending};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, DAY, HOUR, MINUTE, MessageId, Timestamp, UserId};
-use crate::store::rows::{Download, HistoryEntry, OutboxContent, OutboxEntry, Transfer, UploadRun};
+use crate::store::rows::{
+    Direction, Download, HistoryEntry, OutboxContent, OutboxEntry, Transfer, UploadRun,
+};
 use crate::wire::content::{Body, Content, ReceiptKind, RefusalReason, RoomContent};
 use crate::wire::limits::MAX_TEXT;
 use crate::wire::relay::{Request, WriteKey};
@@ -100,6 +103,33 @@ pub(super) fn offer(
     Ok(())
 }
 
+/// Returns the blob of a file that we sent to a user, in a conversation with them or in a room. Found by the message,
+/// so that what somebody claims to have read costs the same whatever was sent before.
+fn offered_blob(
+    tx: &Tx<'_, '_>,
+    user: &UserId,
+    message: &MessageId,
+) -> Result<Option<BlobId>, EngineError> {
+    let index = match tx.message_index(user, message)? {
+        Some(index) => Some(index),
+        None => tx.message_index(&tx.profile()?.user(), message)?,
+    };
+    let Some(index) = index else { return Ok(None) };
+    let conversation = index.room.map_or(Conversation::User(*user), Conversation::Room);
+    let Some(entry) = tx.history(conversation, index.history)? else { return Ok(None) };
+    if !matches!(entry.direction, Direction::Outgoing(_)) {
+        return Ok(None);
+    }
+    let body = match index.room {
+        None => Content::decode(&entry.content).map(|content| content.body).ok(),
+        Some(_) => RoomContent::decode(&entry.content).map(|content| content.body).ok(),
+    };
+    Ok(match body {
+        Some(Body::File(manifest) | Body::LongText(manifest)) => Some(manifest.blob_id),
+        _ => None,
+    })
+}
+
 /// Has a file fetched that was given up, or that is to wait.
 pub(super) fn retry(
     tx: &mut Tx<'_, '_>,
@@ -174,7 +204,7 @@ impl Engine {
         tx: &mut Tx<'_, '_>,
         entry: &OutboxEntry,
     ) -> Result<(), EngineError> {
-        if tx.now.since(entry.created_at) < RENEW_AFTER {
+        if tx.settled.since(entry.created_at) < RENEW_AFTER {
             return Ok(());
         }
         let Some(manifest) = manifest_of(tx, entry)? else { return Ok(()) };
@@ -184,7 +214,7 @@ impl Engine {
         else {
             return Ok(());
         };
-        if tx.now.since(renewed_at) < RENEW_AFTER {
+        if !is_due(renewed_at, RENEW_AFTER, tx.now) {
             return Ok(());
         }
         let request = Request::CompleteBlob { blob, write_key: write_key.clone() };
@@ -215,32 +245,29 @@ impl Engine {
         user: &UserId,
         fetched: &MessageId,
     ) -> Result<(), EngineError> {
-        for transfer in tx.transfers()? {
-            let Transfer::Offered { to, message, blob, write_key, waiting, renewed_at } = transfer
-            else {
-                continue;
-            };
-            if message != *fetched {
-                continue;
+        let Some(blob) = offered_blob(tx, user, fetched)? else { return Ok(()) };
+        let Some(Transfer::Offered { to, message, blob, write_key, waiting, renewed_at }) =
+            tx.transfer(blob.as_bytes())?
+        else {
+            return Ok(());
+        };
+        let left: Vec<UserId> = waiting.iter().copied().filter(|w| w != user).collect();
+        match to {
+            Conversation::User(to) if to != *user => return Ok(()),
+            // Only one of those who were sent it counts, each once.
+            Conversation::Room(_) if left.len() == waiting.len() => return Ok(()),
+            Conversation::Room(_) if !left.is_empty() => {
+                let waiting = left;
+                let offered =
+                    Transfer::Offered { to, message, blob, write_key, waiting, renewed_at };
+                tx.save_transfer(&offered);
+                return Ok(());
             }
-            let left: Vec<UserId> = waiting.iter().copied().filter(|w| w != user).collect();
-            match to {
-                Conversation::User(to) if to != *user => continue,
-                // Only one of those who were sent it counts, each once.
-                Conversation::Room(_) if left.len() == waiting.len() => continue,
-                Conversation::Room(_) if !left.is_empty() => {
-                    let waiting = left;
-                    let offered =
-                        Transfer::Offered { to, message, blob, write_key, waiting, renewed_at };
-                    tx.save_transfer(&offered);
-                    continue;
-                }
-                Conversation::User(_) | Conversation::Room(_) => {}
-            }
-            tx.delete_transfer_at(blob.as_bytes());
-            let request = Request::DeleteBlob { blob, write_key };
-            self.ask(tx, request, Pending::DeleteBlob);
+            Conversation::User(_) | Conversation::Room(_) => {}
         }
+        tx.delete_transfer_at(blob.as_bytes());
+        let request = Request::DeleteBlob { blob, write_key };
+        self.ask(tx, request, Pending::DeleteBlob);
         Ok(())
     }
 

@@ -1,17 +1,18 @@
 //! Receiving: from a delivered envelope to something a person sees.
 
+use super::account::KEEP_SECRET;
 use super::contacts::{accept_record, sender};
 use super::devices::named_devices;
 use super::files::receipt_of;
 use super::outbound::{leave_outbox, set_status};
 use super::rooms::{Fate, HOLD_FOR, shared_done};
-use super::sessions::{add_session, incoming_tag};
+use super::sessions::{RESET_EVERY, add_session, incoming_tag, is_due};
 use super::tx::Tx;
 use super::{Asker, Engine, EngineError, Event, FileKind};
 use crate::agreement::open_first;
 use crate::crypto::kdf::sha256;
 use crate::ids::{Conversation, DAY, DeviceAddress, HOUR, MINUTE, SessionId, Timestamp};
-use crate::keys::{LAST_RESORT_LIFE, PrekeyKind, RecordHistory, UserRecord};
+use crate::keys::{PrekeyKind, RecordHistory, UserRecord};
 use crate::membership::RoomKind;
 use crate::ratchet::OpenMessageError;
 use crate::store::Table;
@@ -29,6 +30,9 @@ const REMEMBER: u64 = 30 * DAY;
 pub(super) const MAX_REQUESTS: usize = 50;
 /// Milliseconds after which a request that was not answered makes room for others.
 const REQUEST_LIFE: u64 = 30 * DAY;
+/// Bytes of messages kept of one of them, and what each takes beside its own.
+const MAX_OF_STRANGER: u64 = 1 << 20;
+const MESSAGE_COST: u64 = 256;
 /// First messages accepted from one peer device within an hour.
 const FIRST_MESSAGES: usize = 6;
 /// Milliseconds a peer's clock may be ahead of ours in what is shown.
@@ -44,6 +48,15 @@ enum Opened {
     Failed { from: Option<DeviceAddress> },
     /// Not to be opened: blocked, over a limit, unknown tag.
     Dropped,
+}
+
+/// Where a content stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// First in a session that takes the place of broken ones.
+    FirstOfRepair,
+    /// Anywhere else.
+    Later,
 }
 
 /// The hash of a first message, and how long it must be remembered.
@@ -85,10 +98,15 @@ impl Engine {
             EnvelopeKind::Session => self.open_session_message(tx, delivery)?,
             EnvelopeKind::First => self.open_first_message(tx, delivery)?,
         };
-        let keep_until = tx.now.plus(REMEMBER);
+        let keep_until = tx.settled.plus(REMEMBER);
         let mut seen = Seen { hash, keep_until, from: None, receipt: None, session: None };
         match opened {
             Opened::Dropped => return Ok(()),
+            Opened::Failed { from: None } => {
+                // Anybody may send it, and there is nobody to block: it leaves nothing behind.
+                self.unnamed_garbage += 1;
+                return Ok(());
+            }
             Opened::Failed { from } => {
                 seen.from = from;
                 tx.event(Event::Undecryptable { from: from.map(|f| f.user) });
@@ -124,7 +142,7 @@ impl Engine {
         let kind = match (receipt_of(tx, &from.user, &message)?, given.kind) {
             (Some(kind), _) => kind,
             // A message to a room that could never be judged: that it was refused may have been lost.
-            (None, ReceiptKind::Held) if tx.now.since(since) >= HOLD_FOR => {
+            (None, ReceiptKind::Held) if tx.settled.since(since) >= HOLD_FOR => {
                 ReceiptKind::Refused(RefusalReason::Expired)
             }
             (None, kind) => kind,
@@ -157,10 +175,11 @@ impl Engine {
             let Some(mut session) = tx.session(&id)? else {
                 continue;
             };
-            match session.open(&delivery.blob, tx.now) {
+            match session.open(&delivery.blob, tx.settled) {
                 Ok(content) => {
                     tx.save_session(&session);
-                    let receipt = self.take_content(tx, &mut contact, from, &content)?;
+                    let receipt =
+                        self.take_content(tx, &mut contact, from, (&content, Place::Later))?;
                     tx.save_contact(&contact);
                     return Ok(Opened::Content { from, receipt, first: None });
                 }
@@ -187,9 +206,14 @@ impl Engine {
         let Some((secret, _)) = tx.prekey(block.prekey_id)? else {
             return Ok(failed);
         };
+        if tx.settled >= secret.not_after.plus(KEEP_SECRET) {
+            // It waits to be deleted.
+            return Ok(failed);
+        }
         let profile = tx.profile()?;
         let own = profile.own_address();
-        let accepted = open_first(&profile.relay, own, &profile.device, &secret, &block, tx.now);
+        let accepted =
+            open_first(&profile.relay, own, &profile.device, &secret, &block, tx.settled);
         let Ok(mut accepted) = accepted else {
             return Ok(failed);
         };
@@ -197,7 +221,7 @@ impl Engine {
         if user == own.user {
             return Ok(failed);
         }
-        let Ok(content) = accepted.session.open(message, tx.now) else { return Ok(failed) };
+        let Ok(content) = accepted.session.open(message, tx.settled) else { return Ok(failed) };
         let from = DeviceAddress { user, device: accepted.device };
         let former = tx.contact(&user)?.map(|contact| named_devices(&contact));
         let Some(mut contact) = self.admit(tx, &accepted.record, from)? else {
@@ -207,13 +231,14 @@ impl Engine {
         let keep_until = match secret.kind {
             PrekeyKind::OneTime => {
                 tx.delete_prekey(secret.id);
-                tx.now.plus(REMEMBER)
+                tx.settled.plus(REMEMBER)
             }
-            PrekeyKind::LastResort => tx.now.plus(LAST_RESORT_LIFE + REMEMBER),
+            // Longer than its secret, by whatever clock: nothing opens twice.
+            PrekeyKind::LastResort => secret.not_after.max(tx.settled).plus(2 * KEEP_SECRET),
         };
         let device = contact.device_mut(from.device);
         let replaces = !device.sessions.is_empty();
-        device.first_messages_at.push(tx.now);
+        device.first_messages_at.push(tx.settled);
         device.outgoing_tag = Some(accepted.delivery_tag);
         device.tag_confirmed = false;
         incoming_tag(tx, device, &from);
@@ -229,7 +254,11 @@ impl Engine {
         if tx.contact(&user)?.is_none() && contact.standing == ContactStanding::Request {
             self.new_strangers += 1;
         }
-        let mut receipt = self.take_content(tx, &mut contact, from, &content)?;
+        let place = match accepted.session.generation() {
+            0 => Place::Later,
+            _ => Place::FirstOfRepair,
+        };
+        let mut receipt = self.take_content(tx, &mut contact, from, (&content, place))?;
         if let Ok(Content { message_id, body: Body::Profile(_), .. }) = Content::decode(&content) {
             // A peer that opens a session only to send its profile has no delivery tag from us yet.
             let kind = ReceiptKind::Delivered;
@@ -258,11 +287,11 @@ impl Engine {
         if contact.standing == ContactStanding::Blocked {
             return Ok(Opened::Dropped);
         }
-        let Ok(content) = session.open(message, tx.now) else {
+        let Ok(content) = session.open(message, tx.settled) else {
             return Ok(Opened::Failed { from: Some(from) });
         };
         tx.save_session(&session);
-        let receipt = self.take_content(tx, &mut contact, from, &content)?;
+        let receipt = self.take_content(tx, &mut contact, from, (&content, Place::Later))?;
         tx.save_contact(&contact);
         Ok(Opened::Content { from, receipt, first: None })
     }
@@ -292,7 +321,7 @@ impl Engine {
         if claimed != newest || newest.is_none() {
             return Ok(None);
         }
-        let now = tx.now;
+        let now = tx.settled;
         let mut recent = 0;
         contact.device_mut(from.device);
         for device in &mut contact.devices {
@@ -331,7 +360,7 @@ impl Engine {
         let is_held = |c: &&Contact| {
             let began = c.devices.iter().flat_map(|d| &d.first_messages_at).max();
             c.standing == ContactStanding::Request
-                && began.is_some_and(|at| tx.now.since(*at) < REQUEST_LIFE)
+                && began.is_some_and(|at| tx.settled.since(*at) < REQUEST_LIFE)
         };
         Ok(tx.contacts_on_disk()?.iter().filter(is_held).count() + self.new_strangers)
     }
@@ -342,7 +371,7 @@ impl Engine {
         tx: &mut Tx<'_, '_>,
         contact: &mut Contact,
         from: DeviceAddress,
-        bytes: &[u8],
+        (bytes, place): (&[u8], Place),
     ) -> Result<Option<Receipt>, EngineError> {
         let Ok(content) = Content::decode(bytes) else {
             tx.event(Event::Undecryptable { from: Some(from.user) });
@@ -364,9 +393,14 @@ impl Engine {
             // A refusal is shown by the event that comes with it.
             let _refused = self.take_record(tx, contact, record)?;
         }
-        if content.body == Body::Reset {
-            // The peer lost our sessions: what is not receipted goes out again in this one.
-            self.send_again(tx, from)?;
+        if content.body == Body::Reset && place == Place::FirstOfRepair {
+            let (device, now) = (contact.device_mut(from.device), tx.now);
+            // Else a few small contents would make everything go out again and again.
+            if is_due(device.their_reset_at, RESET_EVERY, now) {
+                device.their_reset_at = now;
+                // The peer lost our sessions: what is not receipted goes out again in this one.
+                self.send_again(tx, from)?;
+            }
         }
         match &content.body {
             Body::Empty | Body::Profile(_) | Body::Reset => Ok(None),
@@ -385,6 +419,7 @@ impl Engine {
                 Ok(None)
             }
             _ if !self.admit_private(tx, contact)? => Ok(None),
+            _ if holds_enough(contact, bytes.len()) => Ok(None),
             Body::Text(_) | Body::File(_) | Body::LongText(_) | Body::Unknown => {
                 let id = content.message_id;
                 let is_new = tx.message_index(&from.user, &id)?.is_none();
@@ -446,6 +481,19 @@ impl Engine {
         });
         Ok(())
     }
+}
+
+/// Tells whether no more is kept of a stranger who waits for an answer: the rest comes once there is one, as it got
+/// no receipt.
+fn holds_enough(contact: &mut Contact, more: usize) -> bool {
+    if contact.standing != ContactStanding::Request {
+        return false;
+    }
+    let with = contact.kept + more as u64 + MESSAGE_COST;
+    if with <= MAX_OF_STRANGER {
+        contact.kept = with;
+    }
+    with > MAX_OF_STRANGER
 }
 
 /// Devices that are in no certificate any more have nothing to say.

@@ -11,6 +11,7 @@
 
 mod account;
 pub mod backup;
+mod clock;
 mod command;
 mod contacts;
 mod deliver;
@@ -39,6 +40,7 @@ pub use readers::{BadProgramName, ProgramName, Reader};
 pub use rooms::{NewRoom, RefusedBecause, RoomFailure, RoomMemberView, RoomRef, RoomView};
 pub use tx::Context;
 
+pub(crate) use clock::Clock;
 pub(crate) use outbound::MAX_INLINE;
 
 pub use crate::store::rows::{ContactStanding, Direction, Lobby, MessageStatus, RoomStanding};
@@ -48,9 +50,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use tx::Tx;
 
 use crate::ids::{Conversation, DeviceAddress, MINUTE, MessageId, RoomId, Timestamp, UserId};
+use crate::keys::Signed;
 use crate::store::{Changes, StoreError};
 use crate::wire::content::Body;
-use crate::wire::relay::{Answer, DeviceFrame, Failure, RelayFrame, RequestId};
+use crate::wire::relay::{Answer, DeviceFrame, ErrorCode, Failure, RelayFrame, RequestId};
 use rooms::{RoomAsk, Rooms};
 
 /// Milliseconds between looks at what the relay still holds of ours.
@@ -153,7 +156,7 @@ enum Pending {
     },
     OwnRecords,
     CloseAccount,
-    UploadPrekeys,
+    UploadPrekeys(Vec<Signed>),
     Claim(Vec<DeviceAddress>),
     Send(Vec<Sent>),
     Query(Vec<(UserId, u64)>),
@@ -233,12 +236,17 @@ pub struct Engine {
     next_query: Timestamp,
     looked_up: BTreeMap<UserId, Timestamp>,
     unknown_tags: u64,
+    /// Envelopes that nothing opened and that name nobody.
+    unnamed_garbage: u64,
+    /// Prekeys that the relay did not take now.
+    refused_prekeys: Vec<Signed>,
     attending: bool,
     /// When the relay is to be told who may see us.
     presence_due: Option<Timestamp>,
     /// Strangers met in this step.
     new_strangers: usize,
     rooms: Rooms,
+    clock: Clock,
 }
 
 /// Request ids from here on belong to the driver's own requests.
@@ -276,11 +284,31 @@ impl Engine {
             next_query: Timestamp(0),
             looked_up: BTreeMap::new(),
             unknown_tags: 0,
+            unnamed_garbage: 0,
+            refused_prekeys: Vec::new(),
             attending: false,
             presence_due: None,
             new_strangers: 0,
             rooms: Rooms::default(),
+            clock: tx.profile().map(|profile| profile.clock).unwrap_or_default(),
         })
+    }
+
+    /// Begins a step.
+    fn begin<'c, 'a>(&mut self, context: &'c mut Context<'a>) -> Tx<'c, 'a> {
+        let mut tx = Tx::new(context);
+        tx.settled = self.clock.step(tx.now);
+        tx
+    }
+
+    /// Stores what is known of the clock, if it is much more than what is stored.
+    fn save_clock(&self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+        let mut profile = tx.profile()?;
+        if self.clock.is_worth_saving(&profile.clock) {
+            profile.clock = self.clock;
+            tx.save_profile(&profile);
+        }
+        Ok(())
     }
 
     /// Carries out a command.
@@ -304,7 +332,7 @@ impl Engine {
         context: &mut Context<'_>,
         command: Command,
     ) -> Result<Step, EngineError> {
-        let mut tx = Tx::new(context);
+        let mut tx = self.begin(context);
         match command {
             Command::Lookup { ticket, name } => self.look_up(&mut tx, ticket, name)?,
             Command::SendText { to, message, text } => {
@@ -402,7 +430,7 @@ impl Engine {
         context: &mut Context<'_>,
         frame: RelayFrame,
     ) -> Result<Step, EngineError> {
-        let mut tx = Tx::new(context);
+        let mut tx = self.begin(context);
         match frame.answer {
             Answer::Deliver { epoch, envelopes } => self.deliver(&mut tx, epoch, envelopes)?,
             Answer::Closing(reason) => tx.event(Event::Closing(reason)),
@@ -455,7 +483,14 @@ impl Engine {
                 tx.event(Event::RequestRefused(failure));
                 Ok(())
             }
-            (Pending::UploadPrekeys, Answer::PrekeyStatus { .. } | Answer::Failure(_)) => Ok(()),
+            (Pending::UploadPrekeys(_), Answer::PrekeyStatus { .. }) => Ok(()),
+            (Pending::UploadPrekeys(records), Answer::Failure(failure)) => {
+                // Without them nobody can write to us first: they go again, the same ones.
+                if failure.code != ErrorCode::BadPrekey {
+                    self.refused_prekeys = records;
+                }
+                Ok(())
+            }
             (Pending::Claim(devices), Answer::ClaimedPrekeys(prekeys)) => {
                 if devices.len() != prekeys.len() {
                     return Err(EngineError::RelayMisbehaved);
@@ -504,9 +539,15 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Store`].
     pub fn handle_timeout(&mut self, context: &mut Context<'_>) -> Result<Step, EngineError> {
-        let mut tx = Tx::new(context);
+        let mut tx = self.begin(context);
         if self.link == Link::Online {
-            if self.next_query <= tx.now {
+            // Also by a clock that was put back meanwhile.
+            if self.next_query <= tx.now || self.next_query > tx.now.plus(QUERY_EVERY) {
+                self.save_clock(&mut tx)?;
+                let records = std::mem::take(&mut self.refused_prekeys);
+                if !records.is_empty() {
+                    self.upload(&mut tx, records);
+                }
                 self.profiles_tried.clear();
                 self.tell_owed(&mut tx)?;
                 self.drive_outbox(&mut tx)?;
@@ -536,6 +577,7 @@ impl Engine {
         self.pending.clear();
         self.claiming.clear();
         self.profiles_tried.clear();
+        self.refused_prekeys.clear();
         self.presence_due = None;
         self.undelivered = 0;
         self.rooms.disconnected();
@@ -567,6 +609,12 @@ impl Engine {
     #[must_use]
     pub const fn unknown_tags(&self) -> u64 {
         self.unknown_tags
+    }
+
+    /// Returns how many envelopes came that nothing opened and that name nobody, since the start.
+    #[must_use]
+    pub const fn unnamed_garbage(&self) -> u64 {
+        self.unnamed_garbage
     }
 
     /// Sends a body to a person or a room.

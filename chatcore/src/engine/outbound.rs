@@ -48,6 +48,22 @@ pub(super) fn make_content(
     Content { message_id, position, sent_at: tx.now, receipts, next_tag, body }
 }
 
+/// Makes a content that nothing keeps, and seals it; the receipts in it stay due unless it is sealed.
+pub(super) fn seal_unkept(
+    tx: &mut Tx<'_, '_>,
+    to: &DeviceAddress,
+    device: &mut PeerDevice,
+    message: MessageId,
+    body: Body,
+) -> Result<Option<SealedEnvelope>, EngineError> {
+    let mut content = make_content(tx, to, device, message, body);
+    let sealed = seal(tx, device, &content.encode());
+    if !matches!(sealed, Ok(Some(_))) {
+        device.due_receipts.splice(..0, content.receipts.drain(..));
+    }
+    sealed
+}
+
 /// Seals a content in a session; saves the session. `None`: a session is needed first.
 pub(super) fn seal(
     tx: &mut Tx<'_, '_>,
@@ -57,7 +73,7 @@ pub(super) fn seal(
     let Some(mut session) = sending_session(tx, device)? else {
         return Ok(None);
     };
-    let (kind, blob) = match session.seal(content, tx.now, tx.rng) {
+    let (kind, blob) = match session.seal(content, tx.settled, tx.rng) {
         Ok(sealed) => sealed,
         Err(SealError::Unusable) => return Ok(None),
         Err(SealError::TooLong(_)) => return Err(EngineError::TextTooLong { max: MAX_INLINE }),
@@ -181,7 +197,7 @@ impl Engine {
                 message,
                 to: address,
                 content: OutboxContent::Own(content),
-                created_at: tx.now,
+                created_at: tx.settled,
                 state: OutboxState::Waiting,
             };
             tx.save_outbox(number, &entry);

@@ -1,6 +1,6 @@
 //! Receipts: owed for what came, sent soon, never receipted themselves.
 
-use super::outbound::{envelope, make_content, seal};
+use super::outbound::{envelope, seal_unkept};
 use super::sessions::sending_session;
 use super::tx::Tx;
 use super::{Engine, EngineError, Flush, Link, QUERY_EVERY, Sent};
@@ -128,8 +128,10 @@ impl Engine {
                     break;
                 }
                 let message = MessageId::generate(tx.rng);
-                let content = make_content(tx, &to, device, message, Body::Empty).encode();
-                let Some(sealed) = seal(tx, device, &content)? else { break };
+                let Some(sealed) = seal_unkept(tx, &to, device, message, Body::Empty)? else {
+                    self.receipts_due.insert(to, now.plus(QUERY_EVERY));
+                    break;
+                };
                 envelopes.push((Sent::Unkept, envelope(to, &sealed)));
             }
             tx.save_contact(&contact);

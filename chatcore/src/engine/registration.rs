@@ -5,6 +5,7 @@ use rand::{CryptoRng, RngExt};
 use super::account::drop_old_prekeys;
 use super::contacts::verify_chain;
 use super::rooms::newest_head;
+use super::sessions::is_due;
 use super::tx::{Context, Tx};
 use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY, Step};
 use crate::ids::{DAY, DeviceId};
@@ -22,7 +23,7 @@ impl Engine {
         &mut self,
         context: &mut Context<'_>,
     ) -> Result<(DeviceFrame, Step), EngineError> {
-        let mut tx = Tx::new(context);
+        let mut tx = self.begin(context);
         let mut profile = tx.profile()?;
         if !profile.is_named_in(&profile.record) {
             return Err(EngineError::Revoked);
@@ -132,7 +133,10 @@ impl Engine {
         }
         profile.admission = Admission::Admitted;
         tx.event(Event::Connected { queued: login.queued });
-        if tx.now.since(profile.swept_at) >= DAY {
+        self.clock.logged_in(tx.now, login.time);
+        tx.settled = self.clock.step(tx.now);
+        profile.clock = self.clock;
+        if is_due(profile.swept_at, DAY, tx.now) {
             profile.swept_at = tx.now;
             drop_old_prekeys(tx)?;
             tx.forget_seen()?;

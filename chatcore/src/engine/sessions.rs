@@ -30,8 +30,9 @@ pub(super) fn incoming_tag(
         return tag;
     }
     let tag = DeliveryTag::generate(tx.rng);
-    let now = tx.now;
-    device.incoming_tags.retain(|t| t.retired_at.is_none_or(|at| now.since(at) < RETIRED_TAG_LIFE));
+    let settled = tx.settled;
+    let is_valid = |at: Timestamp| settled.since(at) < RETIRED_TAG_LIFE;
+    device.incoming_tags.retain(|t| t.retired_at.is_none_or(is_valid));
     device.incoming_tags.push(IncomingTag { tag, retired_at: None });
     device.tag_confirmed = false;
     tx.save_tag(&tag, address);
@@ -49,7 +50,7 @@ pub(super) fn sending_session(
             continue;
         };
         let speaks = session.generation() >= device.generation
-            && !session.is_stale(tx.now)
+            && !session.is_stale(tx.settled)
             && (!session.is_confirmed() || device.outgoing_tag.is_some());
         let rank = |s: &Session| (s.generation(), s.is_confirmed(), std::cmp::Reverse(s.id()));
         if speaks && best.as_ref().is_none_or(|b| rank(&session) > rank(b)) {
@@ -75,8 +76,8 @@ pub(super) fn add_session(
         };
         let life =
             if other.generation() < device.generation { Some(OLD_GENERATION_LIFE) } else { None };
-        let over = other.is_stale(tx.now)
-            || life.is_some_and(|life| tx.now.since(other.used_at()) >= life);
+        let over = other.is_stale(tx.settled)
+            || life.is_some_and(|life| tx.settled.since(other.used_at()) >= life);
         if over && id != session.id() {
             tx.delete_session(&id);
         } else {
@@ -203,9 +204,15 @@ impl Engine {
 /// Milliseconds between two resets of sessions with one device.
 pub(super) const RESET_EVERY: u64 = crate::ids::HOUR;
 
+/// Tells whether something that is done every so many milliseconds is due. What was last done later than now, by a
+/// clock that has been put right since, is.
+pub(super) fn is_due(last: Timestamp, every: u64, now: Timestamp) -> bool {
+    last == Timestamp(0) || last > now || now.since(last) >= every
+}
+
 /// Tells whether a new session may replace those with a device, and notes that it does.
 pub(super) fn begin_reset(device: &mut PeerDevice, now: Timestamp) -> bool {
-    if device.last_reset_at != Timestamp(0) && now.since(device.last_reset_at) < RESET_EVERY {
+    if !is_due(device.last_reset_at, RESET_EVERY, now) {
         return false;
     }
     device.last_reset_at = now;

@@ -39,6 +39,8 @@ impl std::fmt::Debug for Context<'_> {
 pub(super) struct Tx<'c, 'a> {
     store: &'a dyn Store,
     pub(super) now: Timestamp,
+    /// The time by which something is over; behind `now` while the clock is doubted.
+    pub(super) settled: Timestamp,
     pub(super) rng: &'c mut (dyn CryptoRng + 'a),
     changes: Changes,
     frames: Vec<DeviceFrame>,
@@ -57,6 +59,7 @@ impl<'c, 'a> Tx<'c, 'a> {
         Self {
             store: context.store,
             now: context.now,
+            settled: context.now,
             rng: &mut *context.rng,
             changes: Changes::default(),
             frames: Vec::new(),
@@ -220,7 +223,7 @@ impl<'c, 'a> Tx<'c, 'a> {
     pub(super) fn forget_seen(&mut self) -> Result<(), EngineError> {
         for row in self.list(Table::Seen)? {
             let seen = storage::decode_seen(&row).map_err(damaged)?;
-            if seen.keep_until < self.now {
+            if seen.keep_until < self.settled {
                 self.changes.delete(Key::new(Table::Seen, &seen.hash));
             }
         }

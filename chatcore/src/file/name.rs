@@ -19,16 +19,21 @@ pub fn safe_name(name: &str) -> String {
         .collect();
     let trimmed = kept.trim_matches([' ', '.']);
     let short = shorten(trimmed);
-    let stem = short.split('.').next().unwrap_or_default().to_ascii_uppercase();
+    // Where it was cut there may be one again.
+    let short = short.trim_end_matches([' ', '.']).to_owned();
+    let stem = short.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
     let numbered = |prefix| {
-        stem.strip_prefix(prefix).is_some_and(|n: &str| matches!(n.as_bytes(), [b'0'..=b'9']))
+        let is_number = |c| matches!(c, '0'..='9' | '\u{b9}' | '\u{b2}' | '\u{b3}');
+        let rest: Option<&str> = stem.strip_prefix(prefix);
+        rest.is_some_and(|n| n.chars().count() == 1 && n.chars().all(is_number))
     };
-    let reserved = matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL")
+    let reserved = matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL" | "CONIN$" | "CONOUT$")
         || numbered("COM")
         || numbered("LPT");
     match short.as_str() {
         "" => FALLBACK.to_owned(),
-        _ if reserved => format!("_{short}"),
+        // Nor an option of whatever program is given it.
+        _ if reserved || short.starts_with('-') => format!("_{short}"),
         _ => short,
     }
 }
@@ -70,6 +75,10 @@ mod tests {
             ("x\u{1b}[2J\n.txt", "x[2J.txt"),
             ("nul.txt", "_nul.txt"),
             ("COM1", "_COM1"),
+            ("COM\u{b9}.txt", "_COM\u{b9}.txt"),
+            ("conin$", "_conin$"),
+            ("CON .txt", "_CON .txt"),
+            ("-rf", "_-rf"),
             ("a:b", "a_b"),
             ("/", "file"),
         ] {
@@ -77,6 +86,8 @@ mod tests {
         }
         let long = safe_name(&("ä".repeat(400) + ".jpeg"));
         assert!(long.len() <= MAX_BYTES && long.ends_with(".jpeg"));
+        let cut = safe_name(&("a".repeat(MAX_BYTES - 1) + " b"));
+        assert_eq!(cut, "a".repeat(MAX_BYTES - 1));
     }
 
     proptest! {

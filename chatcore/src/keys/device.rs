@@ -151,6 +151,14 @@ impl DeviceCert {
         Ok(Self { signed, fields })
     }
 
+    /// Tells whether all its keys are those of another certificate.
+    #[must_use]
+    pub fn has_keys_of(&self, other: &Self) -> bool {
+        self.signing_key() == other.signing_key()
+            && self.agreement_key() == other.agreement_key()
+            && self.link_key() == other.link_key()
+    }
+
     /// Returns the user whose identity key signed it.
     #[must_use]
     pub const fn user_id(&self) -> UserId {

@@ -33,6 +33,9 @@ pub enum RecordError {
     /// The record is older than what is known, or another branch.
     #[error("the record is rolled back or forked")]
     ForkedOrRolledBack,
+    /// It names a device by an id that had other keys: ids keep theirs for life.
+    #[error("the record names a known device with other keys")]
+    ChangedKeys,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,6 +139,15 @@ impl UserRecord {
             && earlier.version.checked_add(1) == Some(self.version)
             && self.prev_hash == earlier.hash()
             && !earlier.devices.is_empty()
+    }
+
+    /// Tells whether a device that `earlier` names has other keys here.
+    #[must_use]
+    pub fn changes_keys(&self, earlier: &Self) -> bool {
+        let has_other = |known: &DeviceCert| {
+            self.device(known.device_id()).is_some_and(|cert| !cert.has_keys_of(known))
+        };
+        earlier.devices.iter().any(has_other)
     }
 
     /// Returns the bytes and signature it was verified from.
@@ -255,7 +267,7 @@ impl RecordHistory {
     /// Tells how `record` stands to this history.
     ///
     /// # Errors
-    /// [`RecordError::OtherUser`] or [`RecordError::ForkedOrRolledBack`].
+    /// [`RecordError::OtherUser`], [`RecordError::ForkedOrRolledBack`] or [`RecordError::ChangedKeys`].
     pub fn standing(&self, record: &UserRecord) -> Result<Standing, RecordError> {
         if record.identity_key != self.newest.identity_key {
             return Err(RecordError::OtherUser);
@@ -263,6 +275,9 @@ impl RecordHistory {
         let link = KnownRecord { version: record.version, hash: record.hash() };
         if self.known.contains(&link) {
             return Ok(Standing::Known);
+        }
+        if record.changes_keys(&self.newest) {
+            return Err(RecordError::ChangedKeys);
         }
         if record.extends(&self.newest) {
             return Ok(Standing::Extends);

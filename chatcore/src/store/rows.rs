@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
+use crate::engine::Clock;
 use crate::engine::{FetchFailure, FileKind, Visibility};
 use crate::file::Manifest;
 use crate::ids::{
@@ -42,6 +43,7 @@ pub(crate) struct Profile {
     /// Highest announcement taken in.
     pub(crate) announced: u64,
     pub(crate) lobby: Lobby,
+    pub(crate) clock: Clock,
 }
 
 /// What a backup holds of the own profile: no key of a device.
@@ -169,6 +171,8 @@ pub(crate) struct PeerDevice {
     pub(crate) sessions: Vec<SessionId>,
     pub(crate) tag_confirmed: bool,
     pub(crate) last_reset_at: Timestamp,
+    /// When one of its resets last made everything go out again.
+    pub(crate) their_reset_at: Timestamp,
     pub(crate) first_messages_at: Vec<Timestamp>,
     /// Highest generation named by either side.
     pub(crate) generation: u32,
@@ -192,6 +196,7 @@ impl PeerDevice {
             sessions: Vec::new(),
             tag_confirmed: false,
             last_reset_at: Timestamp(0),
+            their_reset_at: Timestamp(0),
             first_messages_at: Vec::new(),
             generation: 0,
             sent_seq: 0,
@@ -215,6 +220,10 @@ impl PeerDevice {
 pub(crate) struct Contact {
     pub(crate) records: RecordHistory,
     pub(crate) standing: ContactStanding,
+    /// What it was before the contact was blocked.
+    pub(crate) standing_before: ContactStanding,
+    /// Bytes of messages that were kept while this was a request.
+    pub(crate) kept: u64,
     pub(crate) trust: Trust,
     /// What it was when the name changed hands.
     pub(crate) trust_before: Trust,
@@ -228,6 +237,8 @@ impl Contact {
         Self {
             records,
             standing,
+            standing_before: standing,
+            kept: 0,
             trust: Trust::Pinned,
             trust_before: Trust::Pinned,
             replaced_by: None,

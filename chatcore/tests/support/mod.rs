@@ -13,4 +13,5 @@ pub(crate) mod peer;
 pub(crate) mod relay;
 pub(crate) mod relay_rooms;
 pub(crate) mod rooms;
+pub(crate) mod stranger;
 pub(crate) mod world;

@@ -83,6 +83,8 @@ pub(crate) struct Relay {
     pub(crate) renewed: BTreeMap<BlobId, usize>,
     pub(crate) rooms: RelayRooms,
     pub(crate) now: Timestamp,
+    /// What its clock shows, if that is not the time.
+    pub(crate) shown_time: Option<Timestamp>,
 }
 
 impl Relay {
@@ -116,6 +118,7 @@ impl Relay {
                 ..RelayRooms::default()
             },
             now: Timestamp(1_800_000_000_000),
+            shown_time: None,
         }
     }
 
@@ -144,6 +147,12 @@ impl Relay {
     /// A device has no prekeys, as far as the relay says.
     pub(crate) fn lose_prekeys(&mut self, device: &DeviceAddress) {
         self.prekeys.insert(*device, Vec::new());
+    }
+
+    /// Of a device's prekeys only the last-resort one is left.
+    pub(crate) fn keep_last_resort(&mut self, device: &DeviceAddress) {
+        let prekeys = self.prekeys.entry(*device).or_default();
+        prekeys.retain(|prekey| prekey.kind() == PrekeyKind::LastResort);
     }
 
     /// The relay has lost a user.
@@ -288,7 +297,9 @@ impl Relay {
     }
 
     fn logged_in(&mut self, device: DeviceAddress) -> Answer {
+        let now = self.now;
         let prekeys = self.prekeys.entry(device).or_default();
+        prekeys.retain(|prekey| prekey.is_fresh(now));
         let one_time = prekeys.iter().filter(|p| p.kind() == PrekeyKind::OneTime).count();
         let last_resort = prekeys.iter().find(|p| p.kind() == PrekeyKind::LastResort);
         Answer::LoggedIn(LoggedIn {
@@ -299,6 +310,7 @@ impl Relay {
             queued: self.mailboxes.entry(device).or_default().waiting.len() as u64,
             lobby: self.rooms.lobby,
             announced: self.rooms.newest_announcement(&self.keys),
+            time: self.shown_time.unwrap_or(self.now),
         })
     }
 
@@ -348,7 +360,9 @@ impl Relay {
             }
         }
         let twice = self.is_malicious_now();
+        let now = self.now;
         let stored = self.prekeys.get_mut(device).ok_or(ErrorCode::UnknownDevice)?;
+        stored.retain(|prekey| prekey.is_fresh(now));
         let place = stored.iter().position(|p| p.kind() == PrekeyKind::OneTime);
         match place {
             Some(place) if twice => {

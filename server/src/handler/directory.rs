@@ -34,7 +34,7 @@ fn welcome(
     shared.logins.pay(address.user, shared.clock.uptime())?;
     let stores = &shared.stores;
     let version = stores.directory.version(&address.user).map_err(internal)?;
-    let prekeys = stores.prekeys.status(&address).map_err(internal)?;
+    let prekeys = stores.prekeys.status(&address, shared.clock.now()).map_err(internal)?;
     let seat = Seat::take(shared, address);
     shared.seen.came(address.user);
     // Who was banned, or a device that was removed, meanwhile must not keep the seat.
@@ -54,6 +54,7 @@ fn welcome(
         queued: seat.waiting,
         lobby: shared.lobby_for(&address.user),
         announced: stores.announcements.newest().map_err(internal)?,
+        time: shared.clock.now(),
     });
     Ok(Welcome { seat, answer })
 }

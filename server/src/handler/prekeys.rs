@@ -37,7 +37,7 @@ pub(super) fn upload(
         });
     }
     let store = &shared.stores.prekeys;
-    let status = store.upload(&caller.address, &prekeys).map_err(internal)?;
+    let status = store.upload(&caller.address, &prekeys, now).map_err(internal)?;
     Ok(Answer::PrekeyStatus { one_time_prekeys: status.one_time, last_resort: status.last_resort })
 }
 

@@ -231,24 +231,40 @@ fn prekeys_are_bounded_replaced_and_dropped_with_their_certificate() {
             (1..=101).map(|id| prekey(PrekeyKind::OneTime, id, 2_000_000, 1)).collect();
         all.push(prekey(PrekeyKind::LastResort, 200, 2_000_000, 1));
         all.push(prekey(PrekeyKind::LastResort, 300, 2_000_000, 2));
-        let status = prekeys.upload(&at, &all).unwrap();
+        let status = prekeys.upload(&at, &all, NOW).unwrap();
         assert_eq!((status.one_time, status.last_resort), (100, Some(PrekeyId(300))));
         let claimed = prekeys.claim(&[at, at, device(9)], NOW).unwrap();
         assert_eq!(claimed[0].as_ref(), Some(&all[0].signed));
         assert_eq!(claimed[1].as_ref(), Some(&all[1].signed));
         assert_eq!(claimed[2], None);
         // What was handed out does not come back when an upload is repeated.
-        assert_eq!(prekeys.upload(&at, &all[..3]).unwrap().one_time, 98);
-        assert_eq!(prekeys.status(&at).unwrap().one_time, 98);
+        assert_eq!(prekeys.upload(&at, &all[..3], NOW).unwrap().one_time, 98);
+        assert_eq!(prekeys.status(&at, NOW).unwrap().one_time, 98);
         prekeys.retain(&at, Some(&[2; 32])).unwrap();
-        let status = prekeys.status(&at).unwrap();
+        let status = prekeys.status(&at, NOW).unwrap();
         assert_eq!((status.one_time, status.last_resort), (0, Some(PrekeyId(300))));
         for _ in 0..2 {
             let last = prekeys.claim(&[at], NOW).unwrap();
             assert_eq!(last[0].as_ref(), Some(&all[102].signed));
         }
         prekeys.retain(&at, None).unwrap();
-        assert_eq!(prekeys.status(&at), Ok(PrekeyStatus::default()));
+        assert_eq!(prekeys.status(&at, NOW), Ok(PrekeyStatus::default()));
+    });
+}
+
+#[test]
+fn expired_prekeys_are_not_counted_and_make_place() {
+    on_both(|stores| {
+        let (prekeys, at) = (&stores.prekeys, device(1));
+        let mut all: Vec<_> =
+            (1..=100).map(|id| prekey(PrekeyKind::OneTime, id, NOW.0, 1)).collect();
+        all.push(prekey(PrekeyKind::LastResort, 200, NOW.0, 1));
+        assert_eq!(prekeys.upload(&at, &all, NOW).unwrap().one_time, 100);
+        let later = NOW.plus(1);
+        assert_eq!(prekeys.status(&at, later), Ok(PrekeyStatus::default()));
+        let new = [prekey(PrekeyKind::OneTime, 300, later.0, 1)];
+        assert_eq!(prekeys.upload(&at, &new, later).unwrap().one_time, 1);
+        assert_eq!(prekeys.claim(&[at], later).unwrap()[0].as_ref(), Some(&new[0].signed));
     });
 }
 
@@ -261,7 +277,7 @@ fn expired_prekeys_are_not_handed_out() {
             prekey(PrekeyKind::OneTime, 2, NOW.0, 1),
             prekey(PrekeyKind::LastResort, 3, NOW.0 - 1, 1),
         ];
-        stores.prekeys.upload(&at, &rows).unwrap();
+        stores.prekeys.upload(&at, &rows, NOW).unwrap();
         let claimed = stores.prekeys.claim(&[at, at], NOW).unwrap();
         assert_eq!(claimed, [Some(rows[1].signed.clone()), None]);
     });
@@ -273,7 +289,7 @@ fn a_one_time_prekey_is_handed_out_once_even_at_the_same_moment() {
         let at = device(1);
         let rows: Vec<_> =
             (1..=64).map(|id| prekey(PrekeyKind::OneTime, id, 2_000_000, 1)).collect();
-        stores.prekeys.upload(&at, &rows).unwrap();
+        stores.prekeys.upload(&at, &rows, NOW).unwrap();
         let start = Barrier::new(4);
         let claimed: Vec<Signed> = std::thread::scope(|scope| {
             let claim = || {
@@ -448,7 +464,7 @@ fn everything_is_there_after_reopening() {
     let stores = open();
     put(&stores, &one, NOW).unwrap();
     let row = prekey(PrekeyKind::OneTime, 1, 2_000_000, 1);
-    stores.prekeys.upload(&user.address(), std::slice::from_ref(&row)).unwrap();
+    stores.prekeys.upload(&user.address(), std::slice::from_ref(&row), NOW).unwrap();
     stores.mailbox.commit(batch(vec![envelope(4, 512)], &[])).unwrap();
     stores.blobs.create(&blob(1), &record(1), &QUOTA).unwrap();
     stores.blobs.create(&blob(2), &record(1), &QUOTA).unwrap();
@@ -480,7 +496,7 @@ fn sled_never_moves_values_to_files_it_does_not_sync() {
     for n in 0..4 {
         let rows: Vec<_> =
             (1..=100).map(|id| prekey(PrekeyKind::OneTime, id, 2_000_000, 1)).collect();
-        stores.prekeys.upload(&device(n), &rows).unwrap();
+        stores.prekeys.upload(&device(n), &rows, NOW).unwrap();
     }
     let user = User::new();
     let mut newest = user.first("alice");

@@ -331,16 +331,17 @@ impl Directory for Guarded {
 }
 
 impl Prekeys for Guarded {
-    fn status(&self, device: &DeviceAddress) -> Result<PrekeyStatus, StoreError> {
-        self.0.run(|s| s.prekeys.status(device))
+    fn status(&self, device: &DeviceAddress, now: Timestamp) -> Result<PrekeyStatus, StoreError> {
+        self.0.run(|s| s.prekeys.status(device, now))
     }
 
     fn upload(
         &self,
         device: &DeviceAddress,
         prekeys: &[StoredPrekey],
+        now: Timestamp,
     ) -> Result<PrekeyStatus, StoreError> {
-        self.0.write(Kind::Records, |s| s.prekeys.upload(device, prekeys))
+        self.0.write(Kind::Records, |s| s.prekeys.upload(device, prekeys, now))
     }
 
     fn claim(

@@ -161,27 +161,31 @@ struct DevicePrekeys {
 }
 
 impl DevicePrekeys {
-    fn status(&self) -> PrekeyStatus {
+    fn status(&self, now: Timestamp) -> PrekeyStatus {
+        let is_fresh = |prekey: &&StoredPrekey| now <= prekey.not_after;
         PrekeyStatus {
-            one_time: u32::try_from(self.one_time.len()).unwrap_or(u32::MAX),
-            last_resort: self.last_resort.as_ref().map(|p| p.id),
+            one_time: u32::try_from(self.one_time.values().filter(is_fresh).count())
+                .unwrap_or(u32::MAX),
+            last_resort: self.last_resort.as_ref().filter(is_fresh).map(|p| p.id),
         }
     }
 }
 
 impl Prekeys for Memory {
-    fn status(&self, device: &DeviceAddress) -> Result<PrekeyStatus, StoreError> {
+    fn status(&self, device: &DeviceAddress, now: Timestamp) -> Result<PrekeyStatus, StoreError> {
         let prekeys = lock(&self.prekeys);
-        Ok(prekeys.get(device).map(DevicePrekeys::status).unwrap_or_default())
+        Ok(prekeys.get(device).map(|prekeys| prekeys.status(now)).unwrap_or_default())
     }
 
     fn upload(
         &self,
         device: &DeviceAddress,
         prekeys: &[StoredPrekey],
+        now: Timestamp,
     ) -> Result<PrekeyStatus, StoreError> {
         let mut all = lock(&self.prekeys);
         let stored = all.entry(*device).or_default();
+        stored.one_time.retain(|_, prekey| now <= prekey.not_after);
         let mut prekeys: Vec<_> = prekeys.iter().collect();
         prekeys.sort_by_key(|p| p.id);
         for prekey in prekeys {
@@ -195,7 +199,7 @@ impl Prekeys for Memory {
                 }
             }
         }
-        Ok(stored.status())
+        Ok(stored.status(now))
     }
 
     fn claim(

@@ -175,13 +175,13 @@ pub const MAX_ONE_TIME: usize = 100;
 
 /// Published prekeys.
 pub trait Prekeys: Send + Sync {
-    /// Returns what is stored for a device.
+    /// Returns what is stored for a device and did not expire.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn status(&self, device: &DeviceAddress) -> Result<PrekeyStatus, StoreError>;
+    fn status(&self, device: &DeviceAddress, now: Timestamp) -> Result<PrekeyStatus, StoreError>;
 
-    /// Adds one-time prekeys up to [`MAX_ONE_TIME`], replaces the last-resort one. A one-time prekey
+    /// Drops expired prekeys, adds one-time ones up to [`MAX_ONE_TIME`], replaces the last-resort one. A one-time prekey
     /// whose number is not above all stored before is ignored: it may have been handed out.
     ///
     /// # Errors
@@ -190,6 +190,7 @@ pub trait Prekeys: Send + Sync {
         &self,
         device: &DeviceAddress,
         prekeys: &[StoredPrekey],
+        now: Timestamp,
     ) -> Result<PrekeyStatus, StoreError>;
 
     /// Takes one prekey for each device: a one-time one, which nobody gets again, or else the

@@ -157,16 +157,17 @@ impl Directory for Mortal<dyn Directory> {
 }
 
 impl Prekeys for Mortal<dyn Prekeys> {
-    fn status(&self, device: &DeviceAddress) -> Result<PrekeyStatus, StoreError> {
-        self.store.status(device)
+    fn status(&self, device: &DeviceAddress, now: Timestamp) -> Result<PrekeyStatus, StoreError> {
+        self.store.status(device, now)
     }
 
     fn upload(
         &self,
         device: &DeviceAddress,
         prekeys: &[StoredPrekey],
+        now: Timestamp,
     ) -> Result<PrekeyStatus, StoreError> {
-        self.write(|store| store.upload(device, prekeys))
+        self.write(|store| store.upload(device, prekeys, now))
     }
 
     /// Notes what left the store before anybody can have it.

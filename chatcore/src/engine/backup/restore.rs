@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use super::super::deliver::GIVE_UP_AFTER;
 use super::super::devices::{address_anew, named_devices};
+use super::super::outbound::give_up_entry;
 use super::super::registration::new_device_id;
 use super::super::rooms::load;
 use super::super::tx::{Context, Tx};
 use super::super::{EngineError, Step};
+use crate::engine::Clock;
 use crate::ids::{Timestamp, UserId};
 use crate::keys::{DeviceKeys, Nickname};
 use crate::membership::RoomKind;
@@ -160,6 +162,7 @@ impl Restore {
             next_prekey_id: 1,
             last_resort: None,
             swept_at: tx.now,
+            clock: Clock { believed: tx.now, ..Clock::default() },
             visibility: saved.visibility,
             announced: saved.announced,
             lobby: saved.lobby,
@@ -215,7 +218,8 @@ fn send_anew(tx: &mut Tx<'_, '_>, contact: &mut Contact) -> Result<bool, EngineE
     for (number, mut entry) in entries.iter().cloned() {
         let OutboxContent::Own(bytes) = &entry.content else { continue };
         if tx.now.since(entry.created_at) >= GIVE_UP_AFTER {
-            // The old device gave it up, or had a receipt: it gets no number here.
+            // Whatever the old device knew of it since: here nobody does.
+            give_up_entry(tx, &user, number, &entry)?;
             tx.delete_outbox(&user, number);
             continue;
         }

@@ -249,7 +249,7 @@ impl Engine {
                     }
                 };
                 let content = OutboxContent::Shared { answered: false };
-                let entry = OutboxEntry { message, to, content, created_at: tx.now, state };
+                let entry = OutboxEntry { message, to, content, created_at: tx.settled, state };
                 tx.save_outbox(number, &entry);
                 copies += 1;
             }

@@ -3,13 +3,14 @@
 use super::super::contacts::sender;
 use super::super::files::receipt_of;
 use super::super::inbound::MAX_AHEAD;
-use super::super::outbound::{envelope, make_content, seal};
+use super::super::outbound::{envelope, seal_unkept};
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, FileKind, QUERY_EVERY, Sent};
 use super::fan_out::is_only_member;
 use super::loaded::Room;
 use super::senders::{follow_sender, is_ahead};
 use super::{ASK_EVERY, Freshness};
+use crate::engine::sessions::is_due;
 use crate::ids::{Conversation, DAY, DeviceAddress, LogId, MessageId, RoomId, SECOND, UserId};
 use crate::membership::{Act, Event as RoomEvent, Role, RoomKind, Statement};
 use crate::store::Table;
@@ -188,7 +189,7 @@ impl Engine {
         }
         if !held.iter().any(|(_, held)| held.content.as_slice() == bytes && held.from == from) {
             let content = zeroize::Zeroizing::new(bytes.to_vec());
-            tx.save_held(&room.id(), &HeldMessage { from, content, came_at: tx.now })?;
+            tx.save_held(&room.id(), &HeldMessage { from, content, came_at: tx.settled })?;
         }
         // It is safe here; whether the person can have it is told when that is known.
         self.owe_room_receipt(tx, contact, from, outer, ReceiptKind::Held);
@@ -237,7 +238,7 @@ impl Engine {
                 tx.delete_held(&id, number);
                 continue;
             }
-            let is_over = tx.now.since(held.came_at) >= HOLD_FOR;
+            let is_over = tx.settled.since(held.came_at) >= HOLD_FOR;
             match judge(room, &held.from, &content, is_read) {
                 Verdict::Show => {
                     tx.delete_held(&id, number);
@@ -427,7 +428,7 @@ impl Engine {
     pub(super) fn answer_questions(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
         for (to, id, log, first) in std::mem::take(&mut self.rooms.questions) {
             let last = self.rooms.answered.get(&to);
-            if last.is_some_and(|at| tx.now.since(*at) < ANSWER_EVERY) {
+            if last.is_some_and(|at| !is_due(*at, ANSWER_EVERY, tx.now)) {
                 continue;
             }
             let Some(room) = self.take_room(tx, &id)? else { continue };
@@ -458,8 +459,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let message = MessageId::generate(tx.rng);
         let device = contact.device_mut(to.device);
-        let content = make_content(tx, &to, device, message, body).encode();
-        match seal(tx, device, &content) {
+        match seal_unkept(tx, &to, device, message, body) {
             Ok(Some(sealed)) => {
                 self.send(tx, vec![(Sent::Unkept, envelope(to, &sealed))]);
                 Ok(())
@@ -500,7 +500,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let now = tx.now;
         let asked = &mut self.rooms.sync(&room.id()).asked;
-        if asked.get(&to.user).is_some_and(|at| now.since(*at) < ASK_EVERY) {
+        if asked.get(&to.user).is_some_and(|at| !is_due(*at, ASK_EVERY, now)) {
             return Ok(());
         }
         asked.insert(to.user, now);

@@ -8,6 +8,7 @@ use super::loaded::Room;
 use super::log::{Page, Read, end_of};
 use super::query::said_to_replace;
 use super::{RoomAsk, RoomFailure};
+use crate::engine::sessions::is_due;
 use crate::ids::{DAY, LogId, MessageId, RegisterId, SECOND, UserId};
 use crate::keys::Signed;
 use crate::membership::{Act, Event as RoomEvent, Joined, MANY_EVENTS, Role, RoomKind, RoomState};
@@ -92,7 +93,7 @@ impl Engine {
     /// has it keeps for whoever joins. Tells whether one is being read.
     fn look_back(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room) -> Result<bool, EngineError> {
         let id = room.id();
-        let is_due = tx.now.since(room.row.kept_at) >= KEEP_EVERY;
+        let is_due = is_due(room.row.kept_at, KEEP_EVERY, tx.now);
         if is_due && room.row.standing == RoomStanding::Member {
             let sync = self.rooms.sync(&id);
             if !std::mem::replace(&mut sync.looking, true) {

@@ -13,7 +13,7 @@ use super::{
     claimed_into, copy, delivery_from, list, prekey_id, result_from, room_id, room_item, shape,
     signed_from, signed_into, user_id,
 };
-use crate::ids::{DeliveryTag, DeviceAddress, PrekeyId, RoomId, UserId};
+use crate::ids::{DeliveryTag, DeviceAddress, PrekeyId, RoomId, Timestamp, UserId};
 use crate::keys::Signed;
 use crate::membership::{MAX_MEMBERS, RoomName, Topic};
 use crate::wire::envelope::EnvelopeKind;
@@ -35,6 +35,8 @@ pub struct LoggedIn {
     pub lobby: Option<RoomId>,
     /// Number of the newest announcement, 0 for none.
     pub announced: u64,
+    /// The relay's clock.
+    pub time: Timestamp,
 }
 
 /// An open room as the relay lists it.
@@ -234,6 +236,7 @@ impl RelayFrame {
                     id => Some(room_id(id)?),
                 },
                 announced: l.announced,
+                time: Timestamp(l.time),
             }),
             Pb::Records(r) => {
                 at_most(r.records.len(), MAX_RECORDS, "records")?;
@@ -352,6 +355,7 @@ impl RelayFrame {
                 queued: l.queued,
                 lobby: l.lobby.map_or_else(Bytes::new, |room| copy(room.as_bytes())),
                 announced: l.announced,
+                time: l.time.0,
             }),
             Answer::Records(records) => {
                 Pb::Records(pb::Records { records: records.iter().map(signed_into).collect() })

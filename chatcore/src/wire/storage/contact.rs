@@ -18,12 +18,9 @@ pub(crate) fn encode_contact(contact: &Contact) -> Zeroizing<Vec<u8>> {
     encode(&pb::Contact {
         record: Some(signed_into(contact.records.newest().signed())),
         known: contact.records.known().iter().map(known).collect(),
-        standing: match contact.standing {
-            ContactStanding::Request => 1,
-            ContactStanding::Contact => 2,
-            ContactStanding::Blocked => 3,
-            ContactStanding::Member => 4,
-        },
+        standing: standing_into(contact.standing),
+        standing_before: standing_into(contact.standing_before),
+        kept: contact.kept,
         trust: match contact.trust {
             Trust::Pinned => 1,
             Trust::Verified => 2,
@@ -43,13 +40,9 @@ pub(crate) fn decode_contact(bytes: &[u8]) -> Result<Contact, WireError> {
     let known = pb.known.iter().map(known).collect::<Result<_, _>>()?;
     Ok(Contact {
         records: RecordHistory::from_parts(record_from(pb.record)?, known),
-        standing: match pb.standing {
-            1 => ContactStanding::Request,
-            2 => ContactStanding::Contact,
-            3 => ContactStanding::Blocked,
-            4 => ContactStanding::Member,
-            _ => return Err(WireError::BadValue("standing")),
-        },
+        standing: standing_from(pb.standing)?,
+        standing_before: standing_from(pb.standing_before)?,
+        kept: pb.kept,
         trust: match pb.trust {
             1 => Trust::Pinned,
             2 => Trust::Verified,
@@ -74,6 +67,7 @@ fn device_into(d: &PeerDevice) -> pb::PeerDevice {
         sessions: d.sessions.iter().map(|s| s.as_bytes().to_vec()).collect(),
         tag_confirmed: d.tag_confirmed,
         last_reset_at: d.last_reset_at.0,
+        their_reset_at: d.their_reset_at.0,
         first_messages_at: d.first_messages_at.iter().map(|t| t.0).collect(),
         generation: d.generation,
         sent_seq: d.sent_seq,
@@ -100,6 +94,7 @@ fn device_from(pb: &pb::PeerDevice) -> Result<PeerDevice, WireError> {
         sessions: pb.sessions.iter().map(session).collect::<Result<_, _>>()?,
         tag_confirmed: pb.tag_confirmed,
         last_reset_at: Timestamp(pb.last_reset_at),
+        their_reset_at: Timestamp(pb.their_reset_at),
         first_messages_at: pb.first_messages_at.iter().map(|t| Timestamp(*t)).collect(),
         generation: pb.generation,
         sent_seq: pb.sent_seq,
@@ -110,5 +105,24 @@ fn device_from(pb: &pb::PeerDevice) -> Result<PeerDevice, WireError> {
         due_receipts: pb.due_receipts.iter().map(receipt_from).collect::<Result<_, _>>()?,
         receipts_due_at: Timestamp(pb.receipts_due_at),
         profile_owed: pb.profile_owed,
+    })
+}
+
+const fn standing_into(standing: ContactStanding) -> u32 {
+    match standing {
+        ContactStanding::Request => 1,
+        ContactStanding::Contact => 2,
+        ContactStanding::Blocked => 3,
+        ContactStanding::Member => 4,
+    }
+}
+
+fn standing_from(standing: u32) -> Result<ContactStanding, WireError> {
+    Ok(match standing {
+        1 => ContactStanding::Request,
+        2 => ContactStanding::Contact,
+        3 => ContactStanding::Blocked,
+        4 => ContactStanding::Member,
+        _ => return Err(WireError::BadValue("standing")),
     })
 }

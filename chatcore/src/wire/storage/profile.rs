@@ -8,6 +8,7 @@ use super::super::directory::{signed_from, signed_into};
 use super::super::{WireError, array};
 use super::{device, encode, present, record_from};
 use crate::crypto::{DhSecret, KemSecret};
+use crate::engine::Clock;
 use crate::engine::Visibility;
 use crate::ids::{InviteToken, PrekeyId, Timestamp};
 use crate::keys::{
@@ -38,6 +39,12 @@ pub(crate) fn encode_profile(profile: &Profile) -> Zeroizing<Vec<u8>> {
         announced: profile.announced,
         lobby_declined: profile.lobby == Lobby::Declined,
         lobby_settled: profile.lobby == Lobby::Settled,
+        clock: Some(pb::Clock {
+            believed: profile.clock.believed.0,
+            jumped_to: profile.clock.jumped_to.0,
+            agreed_at: profile.clock.agreed_at.0,
+            agreed_before: profile.clock.agreed_before,
+        }),
     };
     let bytes = encode(&pb);
     wipe_profile(&mut pb);
@@ -78,6 +85,12 @@ fn profile_from(pb: &pb::Profile) -> Result<Profile, WireError> {
         visibility: if pb.hidden { Visibility::Hidden } else { Visibility::Shown },
         announced: pb.announced,
         lobby: lobby(pb.lobby_declined, pb.lobby_settled),
+        clock: pb.clock.map_or_else(Clock::default, |clock| Clock {
+            believed: Timestamp(clock.believed),
+            jumped_to: Timestamp(clock.jumped_to),
+            agreed_at: Timestamp(clock.agreed_at),
+            agreed_before: clock.agreed_before,
+        }),
     })
 }
 

@@ -61,25 +61,34 @@ impl DiskPrekeys {
 }
 
 impl Prekeys for DiskPrekeys {
-    fn status(&self, device: &DeviceAddress) -> Result<PrekeyStatus, StoreError> {
+    fn status(&self, device: &DeviceAddress, now: Timestamp) -> Result<PrekeyStatus, StoreError> {
         let last_resort = self.rows(device, LAST_RESORT).next_back().transpose()?;
-        Ok(PrekeyStatus {
-            one_time: u32::try_from(self.rows(device, ONE_TIME).count()).unwrap_or(u32::MAX),
-            last_resort: last_resort.and_then(|(key, _)| prekey_id(&key)),
-        })
+        let last_resort = last_resort.filter(|(_, row)| !is_over(row, now));
+        let mut one_time = 0;
+        for row in self.rows(device, ONE_TIME) {
+            one_time += u32::from(!is_over(&row?.1, now));
+        }
+        Ok(PrekeyStatus { one_time, last_resort: last_resort.and_then(|(key, _)| prekey_id(&key)) })
     }
 
     fn upload(
         &self,
         device: &DeviceAddress,
         prekeys: &[StoredPrekey],
+        now: Timestamp,
     ) -> Result<PrekeyStatus, StoreError> {
         let address = address_key(device);
         let _writer = self.0.writer(&device.user);
-        let mut count = self.rows(device, ONE_TIME).count();
         let first = self.highest(&address)?;
         let mut highest = first;
         let mut batch = sled::Batch::default();
+        let mut count = 0;
+        for row in self.rows(device, ONE_TIME) {
+            match row? {
+                (key, row) if is_over(&row, now) => batch.remove(key),
+                _ => count += 1,
+            }
+        }
         let mut prekeys: Vec<_> = prekeys.iter().collect();
         prekeys.sort_by_key(|p| p.id);
         for prekey in prekeys {
@@ -110,7 +119,7 @@ impl Prekeys for DiskPrekeys {
         }
         self.0.prekeys.apply_batch(batch).map_err(|e| failed(&e))?;
         self.0.flush()?;
-        self.status(device)
+        self.status(device, now)
     }
 
     fn claim(
@@ -157,11 +166,14 @@ fn prekey_id(key: &[u8]) -> Option<PrekeyId> {
     Some(PrekeyId(u64::from_be_bytes(*id)))
 }
 
+fn is_over(row: &[u8], now: Timestamp) -> bool {
+    let not_after = row.first_chunk::<8>().copied().map_or(0, u64::from_be_bytes);
+    now > Timestamp(not_after)
+}
+
 fn fresh(row: &[u8], now: Timestamp) -> Option<Signed> {
-    let (not_after, rest) = row.split_first_chunk::<8>()?;
-    let signed = rest.get(32..)?;
-    if now > Timestamp(u64::from_be_bytes(*not_after)) {
+    if is_over(row, now) {
         return None;
     }
-    decode_signed(signed).ok()
+    decode_signed(row.get(ROW_HEAD..)?).ok()
 }

@@ -1,0 +1,162 @@
+//! A client written by hand, which does what no honest one does.
+#![allow(dead_code, reason = "each test file uses some of it")]
+
+use chatcore::agreement::{Offer, start_session};
+use chatcore::crypto::kdf::sha256;
+use chatcore::ids::{
+    DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, MessageId, Timestamp, UserId,
+};
+use chatcore::keys::{DeviceKeys, IdentityKeyPair, Nickname, PrekeyRecord, Signed, UserRecord};
+use chatcore::ratchet::Session;
+use chatcore::wire::content::{Body, ChainPosition, Content, Receipt};
+use chatcore::wire::envelope::{Envelope, EnvelopeKind};
+use chatcore::wire::limits::MAX_TTL;
+use chatcore::wire::relay::{Answer, DeviceFrame, RelayFrame, Request, Who};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::world::World;
+
+pub(crate) struct Stranger {
+    pub(crate) identity: IdentityKeyPair,
+    pub(crate) keys: DeviceKeys,
+    pub(crate) record: UserRecord,
+    pub(crate) session: Option<Session>,
+    rng: StdRng,
+    tag: DeliveryTag,
+    /// What the victim calls us by, once it has answered.
+    their_tag: Option<DeliveryTag>,
+    position: ChainPosition,
+}
+
+impl Stranger {
+    pub(crate) fn new(world: &mut World, name: &str, seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let identity = IdentityKeyPair::generate(&mut rng);
+        let keys = DeviceKeys::generate(DeviceId::FIRST, &mut rng);
+        let cert = keys.certify(&identity, world.now);
+        let record = UserRecord::first(&identity, Nickname::new(name).unwrap(), cert);
+        let position = ChainPosition { seq: 0, previous: [0; 32] };
+        let tag = DeliveryTag::generate(&mut rng);
+        let (session, their_tag) = (None, None);
+        let stranger = Self { identity, keys, record, session, rng, tag, their_tag, position };
+        let record = stranger.record.signed().clone();
+        stranger.ask(world, Request::Register { token: None, record });
+        stranger
+    }
+
+    pub(crate) fn user(&self) -> UserId {
+        self.record.user_id()
+    }
+
+    pub(crate) fn address(&self) -> DeviceAddress {
+        DeviceAddress { user: self.user(), device: self.keys.id }
+    }
+
+    pub(crate) fn ask(&self, world: &mut World, request: Request) -> Answer {
+        let frame = DeviceFrame { request_id: 1, request };
+        world.relay.handle(self.address(), frame).remove(0).answer
+    }
+
+    /// Begins a session of a generation with a peer.
+    pub(crate) fn start(&mut self, world: &mut World, victim: usize, generation: u32) {
+        let to = world.peers[victim].address;
+        let ask = Request::GetRecords { who: Who::User(to.user), after_version: 0 };
+        let Answer::Records(records) = self.ask(world, ask) else { panic!("no records") };
+        let newest = UserRecord::verify(records.last().unwrap().clone()).unwrap();
+        let cert = newest.device(to.device).unwrap();
+        let claim = self.ask(world, Request::ClaimPrekeys(vec![to]));
+        let Answer::ClaimedPrekeys(claimed) = claim else { panic!("no prekeys") };
+        let prekey: Signed = claimed.into_iter().next().unwrap().unwrap();
+        let prekey = PrekeyRecord::verify(prekey, &to.user, cert).unwrap();
+        let relay = world.relay.public();
+        let offer = Offer {
+            relay: &relay,
+            device: &self.keys,
+            record: &self.record,
+            delivery_tag: self.tag,
+            generation,
+        };
+        let session = start_session(&offer, cert, to, &prekey, world.now, &mut self.rng);
+        self.session = Some(session.unwrap());
+    }
+
+    pub(crate) fn content(&mut self, at: Timestamp, body: Body, receipts: Vec<Receipt>) -> Content {
+        let is_chained = matches!(body, Body::Text(_) | Body::File(_) | Body::LongText(_));
+        let position =
+            is_chained.then(|| ChainPosition { seq: self.position.seq + 1, ..self.position });
+        let message_id = MessageId::generate(&mut self.rng);
+        let next_tag = Some(self.tag);
+        let content = Content { message_id, position, sent_at: at, receipts, next_tag, body };
+        if let Some(position) = position {
+            let previous = sha256(&[&content.encode()]);
+            self.position = ChainPosition { seq: position.seq, previous };
+        }
+        content
+    }
+
+    /// Seals a body; nothing is sent.
+    pub(crate) fn seal(
+        &mut self,
+        world: &World,
+        victim: usize,
+        body: Body,
+        receipts: Vec<Receipt>,
+    ) -> Envelope {
+        let content = self.content(world.now, body, receipts).encode();
+        let session = self.session.as_mut().unwrap();
+        let (kind, blob) = session.seal(&content, world.now, &mut self.rng).unwrap();
+        let tag = match kind {
+            EnvelopeKind::First => DeliveryTag::ZERO,
+            EnvelopeKind::Session => self.their_tag.unwrap(),
+        };
+        self.envelope(world, victim, (kind, tag, blob))
+    }
+
+    pub(crate) fn envelope(
+        &mut self,
+        world: &World,
+        victim: usize,
+        (kind, tag, blob): (EnvelopeKind, DeliveryTag, Vec<u8>),
+    ) -> Envelope {
+        let mut key = [0; 16];
+        self.rng.fill_bytes(&mut key);
+        let idempotency_key = IdempotencyKey::from_bytes(key);
+        let to = world.peers[victim].address;
+        Envelope { to, tag, kind, blob: blob.into(), ttl: MAX_TTL, idempotency_key }
+    }
+
+    pub(crate) fn put(&self, world: &mut World, envelope: Envelope) {
+        self.ask(world, Request::SendMany(vec![envelope]));
+    }
+
+    pub(crate) fn send(&mut self, world: &mut World, victim: usize, body: Body) {
+        let envelope = self.seal(world, victim, body, Vec::new());
+        self.put(world, envelope);
+        world.run_until_quiet();
+    }
+
+    /// Opens what came in the session.
+    pub(crate) fn receive(&mut self, world: &mut World) -> Vec<Content> {
+        let mut contents = Vec::new();
+        while let Some(RelayFrame { answer: Answer::Deliver { epoch, envelopes }, .. }) =
+            world.relay.deliver(self.address())
+        {
+            let up_to = envelopes.last().unwrap().n;
+            for delivery in envelopes {
+                let session = self.session.as_mut().unwrap();
+                let Ok(bytes) = session.open(&delivery.blob, world.now) else { continue };
+                let content = Content::decode(&bytes).unwrap();
+                self.their_tag = content.next_tag.or(self.their_tag);
+                contents.push(content);
+            }
+            self.ack(world, epoch, up_to);
+        }
+        contents
+    }
+
+    fn ack(&self, world: &mut World, epoch: u64, up_to: u64) {
+        let frame = DeviceFrame { request_id: 0, request: Request::Ack { epoch, up_to } };
+        world.relay.handle(self.address(), frame);
+    }
+}
