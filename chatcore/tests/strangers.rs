@@ -3,7 +3,7 @@
 
 mod support;
 
-use chatcore::engine::{Command, ContactStanding, Direction, Event, MessageStatus, Reader, query};
+use chatcore::engine::{Command, ContactStanding, Direction, Event, MessageStatus, query};
 use chatcore::ids::{Conversation, DAY, HOUR, MINUTE, MessageId, Timestamp, UserId};
 use chatcore::keys::{DeviceKeys, Signed};
 use chatcore::store::{Store, Table};
@@ -137,6 +137,11 @@ fn one_login_with_a_clock_ten_years_ahead_costs_nothing() {
         for _ in 0..3 {
             world.carry(0);
         }
+        // Also while it stays connected, for less than an hour.
+        for _ in 0..3 {
+            world.now = world.now.plus(11 * MINUTE);
+            world.carry(0);
+        }
         world.peers[0].disconnect();
         assert_ne!(status(&world, bob, message), MessageStatus::NotDelivered);
         assert!(rows(&world, Table::Seen) >= seen, "nothing is forgotten");
@@ -171,7 +176,7 @@ fn one_login_with_a_clock_ten_years_ahead_costs_nothing() {
 }
 
 #[test]
-fn what_waited_in_an_old_backup_is_said_to_be_undelivered() {
+fn what_waited_in_an_old_backup_goes_out() {
     let mut world = World::new(205, 2);
     world.send(0, 1, "hello".to_owned());
     world.send(1, 0, "hi".to_owned());
@@ -184,10 +189,35 @@ fn what_waited_in_an_old_backup_is_said_to_be_undelivered() {
     world.restore(0, &saved);
     world.connect_all();
     world.run_until_quiet();
-    assert_eq!(status(&world, bob, message), MessageStatus::NotDelivered);
-    let journal = query::journal(&world.peers[0].store, &Reader::Person, 100).unwrap();
-    let is_told = |e: &Event| matches!(e, Event::NotDelivered { message: m, .. } if *m == message);
-    assert!(journal.iter().any(|(_, event)| event.as_ref().is_some_and(is_told)));
+    world.now = world.now.plus(11 * MINUTE);
+    world.run_until_quiet();
+    assert_eq!(status(&world, bob, message), MessageStatus::Delivered);
+    let came = |e: &Event| matches!(e, Event::Text { text, .. } if text == "never went out");
+    assert_eq!(world.count(came), 1);
+}
+
+#[test]
+fn what_is_written_after_a_month_away_goes_out() {
+    for agrees in [true, false] {
+        let mut world = World::new(212, 2);
+        world.send(0, 1, "hello".to_owned());
+        world.send(1, 0, "hi".to_owned());
+        world.run_until_quiet();
+        let bob = world.peers[1].address.user;
+        world.peers[0].disconnect();
+        world.now = world.now.plus(40 * DAY);
+        if !agrees {
+            world.relay.shown_time = Some(world.now.plus(2 * HOUR));
+        }
+        let message = say(&mut world, bob, "written before the login");
+        world.connect_all();
+        world.run_until_quiet();
+        for _ in 0..8 {
+            world.now = world.now.plus(11 * MINUTE);
+            world.run_until_quiet();
+        }
+        assert_eq!(status(&world, bob, message), MessageStatus::Delivered, "{agrees}");
+    }
 }
 
 #[test]
@@ -202,7 +232,7 @@ fn a_first_message_to_the_last_resort_prekey_opens_once_however_late_it_comes_ag
     world.run_until_quiet();
     let texts = |world: &World| world.count(|e| matches!(e, Event::Text { .. }));
     assert_eq!(texts(&world), 1);
-    for days in [20, 40, 330, 45, 60, 400] {
+    for days in [40, 20, 330, 45, 60, 400] {
         world.peers[0].disconnect();
         world.now = world.now.plus(days * DAY);
         world.connect(0);
@@ -211,6 +241,7 @@ fn a_first_message_to_the_last_resort_prekey_opens_once_however_late_it_comes_ag
         mallory.put(&mut world, envelope.clone());
         world.run_until_quiet();
         assert_eq!((texts(&world), rows(&world, Table::Sessions)), (1, sessions), "{days}");
+        assert_eq!(world.count(|e| matches!(e, Event::NewSession { .. })), 0, "{days}");
     }
 }
 

@@ -32,6 +32,12 @@ pub trait Clock: Send + Sync + 'static {
 
     /// Returns for how long the clock has run.
     fn uptime(&self) -> Uptime;
+
+    /// Returns the time now, or a later one that may be right: by it begins what is kept for a while, and numbers
+    /// that never come twice.
+    fn latest(&self) -> Timestamp {
+        self.now()
+    }
 }
 
 /// The machine's clock.
@@ -135,6 +141,10 @@ impl Clock for CarefulClock {
 
     fn uptime(&self) -> Uptime {
         self.inner.uptime()
+    }
+
+    fn latest(&self) -> Timestamp {
+        self.now().max(self.inner.now())
     }
 }
 

@@ -56,6 +56,8 @@ pub(crate) struct Peer {
     turn: Turn,
     share: Share,
     large: Large,
+    /// Until when memory is held for what can't begin yet.
+    holds_until: Option<Instant>,
     lane: Lane,
     is_fetching: bool,
 }
@@ -135,6 +137,7 @@ impl Peer {
             turn: Turn::New,
             share: Share::default(),
             large: Large::None,
+            holds_until: None,
             lane: Lane::default(),
             is_fetching: false,
         }
@@ -186,16 +189,16 @@ impl Peer {
                 continue;
             }
             let reading = self.reading();
-            let (is_slow, until) = match &self.large {
-                Large::Reading { until, .. } => (true, *until),
-                _ => (false, Instant::now()),
-            };
+            let (is_slow, until) = self.must_go_on();
             let result = tokio::select! {
                 () = tokio::time::sleep_until(until), if is_slow => {
-                    if self.shared.memory.is_scarce() {
+                    let is_theirs = reading == Reading::On || self.link.unwritten() > 0;
+                    if is_theirs && self.shared.memory.is_scarce() {
                         return End::Slow;
                     }
-                    self.large.give(Instant::now() + Duration::from_secs(1));
+                    let more = Instant::now() + Duration::from_secs(1);
+                    self.large.give(more);
+                    self.holds_until = self.holds_until.map(|_| more);
                     Ok(())
                 }
                 () = self.handle.woken() => Ok(()),
@@ -204,7 +207,7 @@ impl Peer {
                     let more = match idle_time.checked_sub(self.link.silence()) {
                         Some(more) => more.max(Duration::from_millis(1)),
                         // Who is not read because others use the memory is not silent.
-                        None if self.turn == Turn::Memory => idle_time,
+                        None if self.waits_for_memory() => idle_time,
                         None => return End::Silent,
                     };
                     silence.as_mut().reset(Instant::now() + more);
@@ -285,6 +288,29 @@ impl Peer {
             self.deliver()?;
         }
         Ok(())
+    }
+
+    fn waits_for_memory(&self) -> bool {
+        self.turn == Turn::Memory
+            || matches!(self.large, Large::Waiting)
+            || self.lane.waits_for_memory
+    }
+
+    /// Tells whether the peer holds memory that others may wait for, and until when.
+    fn must_go_on(&mut self) -> (bool, Instant) {
+        let holds = self.lane.waiting.iter().any(|(_, memory)| memory.is_some())
+            || self.held.iter().any(|held| held.memory.is_some());
+        self.holds_until = match self.holds_until {
+            _ if !holds => None,
+            None => Some(Instant::now() + LARGE_TIME),
+            until => until,
+        };
+        let reading = match &self.large {
+            Large::Reading { until, .. } => Some(*until),
+            _ => None,
+        };
+        let until = [reading, self.holds_until].into_iter().flatten().min();
+        until.map_or_else(|| (false, Instant::now()), |until| (true, until))
     }
 
     /// Says what may be read; asks for memory for what is large.

@@ -130,8 +130,8 @@ impl Shared {
     pub(crate) fn recovering(&self) -> Recovering {
         let began = lock(&self.epoch).began;
         let healing = self.limits.recovery;
-        let rest = healing.checked_sub(self.clock.now().since(began)).filter(|rest| *rest > 0);
-        let set_back = rest.filter(|_| began != Timestamp(0));
+        let rest = healing.checked_sub(self.clock.latest().since(began)).filter(|rest| *rest > 0);
+        let set_back = rest.filter(|_| began != Timestamp(0) && began <= self.clock.latest());
         Recovering { set_back, healing }
     }
 
@@ -146,7 +146,7 @@ impl Shared {
         if is_known || head.epoch == u64::MAX {
             return;
         }
-        let next = Epoch { number: head.epoch + 1, began: self.clock.now() };
+        let next = Epoch { number: head.epoch + 1, began: self.clock.latest() };
         match self.stores.registers.set_epoch(next) {
             Ok(()) => {
                 tracing::warn!(

@@ -162,8 +162,8 @@ impl Engine {
         let Some(cert) = profile.cert() else {
             return Ok(());
         };
-        if is_due(cert.issued_at(), CERT_RENEWAL, tx.now) {
-            let renewed = profile.device.certify(&profile.identity, tx.now);
+        if is_due(cert.issued_at(), CERT_RENEWAL, tx.settled) {
+            let renewed = profile.device.certify(&profile.identity, tx.settled);
             let nickname = profile.record.nickname().clone();
             let record = profile.sign_next(nickname, vec![renewed]);
             self.submit_record(tx, profile, record);
@@ -304,7 +304,8 @@ impl Engine {
         };
         let last_resort = match profile.last_resort {
             Some((id, at))
-                if login.last_resort == Some(id) && !is_due(at, LAST_RESORT_ROTATION, tx.now) =>
+                if login.last_resort == Some(id)
+                    && !is_due(at, LAST_RESORT_ROTATION, tx.settled) =>
             {
                 LastResort::Keep
             }
@@ -339,10 +340,10 @@ impl Engine {
             if let Some((old, _)) = profile.last_resort
                 && let Some((secret, None)) = tx.prekey(old)?
             {
-                tx.save_prekey(&secret, Some(tx.now));
+                tx.save_prekey(&secret, Some(tx.begins()));
             }
             if let Some((id, record)) = make_prekey(tx, profile, PrekeyKind::LastResort) {
-                profile.last_resort = Some((id, tx.now));
+                profile.last_resort = Some((id, tx.settled));
                 records.push(record);
             }
         }
@@ -381,7 +382,7 @@ fn make_prekey(
     let cert = profile.cert()?.clone();
     let id = PrekeyId(profile.next_prekey_id);
     profile.next_prekey_id += 1;
-    let secret = PrekeySecret::generate(id, kind, &cert, tx.now, tx.rng);
+    let secret = PrekeySecret::generate(id, kind, &cert, tx.settled, tx.rng);
     let own = profile.own_address();
     let record = publish_prekey(&profile.relay, own, &profile.device, &cert, &secret).ok()?;
     tx.save_prekey(&secret, None::<Timestamp>);

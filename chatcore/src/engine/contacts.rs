@@ -161,7 +161,9 @@ impl Engine {
         let foreign = chain.iter().any(|r| r.user_id() != contact.user());
         // Also what the chain takes away in one record and names anew in the next.
         let newest = contact.records.newest();
-        let is_refused = |r: &UserRecord| contact.records.contradicts(r) || r.changes_keys(newest);
+        let is_refused = |r: &UserRecord| {
+            contact.records.contradicts(r) || r.version() > known && r.changes_keys(newest)
+        };
         if goes_back || foreign || chain.iter().any(is_refused) {
             tx.event(Event::RecordRefused { user: contact.user() });
             return Ok(Err(LookupError::BadAnswer));

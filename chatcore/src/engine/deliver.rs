@@ -80,7 +80,12 @@ impl Engine {
         let (mut again, mut ask) = (Vec::new(), Vec::new());
         let users = tx.outbox_users()?;
         for user in &users {
-            for (number, entry) in tx.outbox(user)? {
+            for (number, mut entry) in tx.outbox(user)? {
+                if entry.created_at > tx.begins() {
+                    // Written by a clock that was ahead.
+                    entry.created_at = tx.begins();
+                    tx.save_outbox(number, &entry);
+                }
                 if tx.settled.since(entry.created_at) >= GIVE_UP_AFTER {
                     give_up_entry(tx, user, number, &entry)?;
                     continue;

@@ -331,7 +331,7 @@ mod tests {
     /// Writes one copy of a message for each device that the newest record names.
     fn write(tx: &mut Tx<'_, '_>, contact: &mut Contact, message: MessageId) {
         let user = contact.user();
-        let mut index = MessageIndex { history: 1, outbox: Vec::new(), room: None };
+        let mut index = MessageIndex { history: 1, outbox: Vec::new(), room: None, blob: None };
         for (number, device) in (1..).zip(named_devices(contact)) {
             let to = DeviceAddress { user, device };
             let body = Body::Text("hello".to_owned());

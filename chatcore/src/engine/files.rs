@@ -7,9 +7,7 @@ use super::tx::Tx;
 use super::{Engine, EngineError, Event, FileKind, Pending};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, DAY, HOUR, MINUTE, MessageId, Timestamp, UserId};
-use crate::store::rows::{
-    Direction, Download, HistoryEntry, OutboxContent, OutboxEntry, Transfer, UploadRun,
-};
+use crate::store::rows::{Download, HistoryEntry, OutboxContent, OutboxEntry, Transfer, UploadRun};
 use crate::wire::content::{Body, Content, ReceiptKind, RefusalReason, RoomContent};
 use crate::wire::limits::MAX_TEXT;
 use crate::wire::relay::{Request, WriteKey};
@@ -114,20 +112,7 @@ fn offered_blob(
         Some(index) => Some(index),
         None => tx.message_index(&tx.profile()?.user(), message)?,
     };
-    let Some(index) = index else { return Ok(None) };
-    let conversation = index.room.map_or(Conversation::User(*user), Conversation::Room);
-    let Some(entry) = tx.history(conversation, index.history)? else { return Ok(None) };
-    if !matches!(entry.direction, Direction::Outgoing(_)) {
-        return Ok(None);
-    }
-    let body = match index.room {
-        None => Content::decode(&entry.content).map(|content| content.body).ok(),
-        Some(_) => RoomContent::decode(&entry.content).map(|content| content.body).ok(),
-    };
-    Ok(match body {
-        Some(Body::File(manifest) | Body::LongText(manifest)) => Some(manifest.blob_id),
-        _ => None,
-    })
+    Ok(index.and_then(|index| index.blob))
 }
 
 /// Has a file fetched that was given up, or that is to wait.

@@ -98,7 +98,7 @@ impl Engine {
             EnvelopeKind::Session => self.open_session_message(tx, delivery)?,
             EnvelopeKind::First => self.open_first_message(tx, delivery)?,
         };
-        let keep_until = tx.settled.plus(REMEMBER);
+        let keep_until = tx.begins().plus(REMEMBER);
         let mut seen = Seen { hash, keep_until, from: None, receipt: None, session: None };
         match opened {
             Opened::Dropped => return Ok(()),
@@ -175,7 +175,7 @@ impl Engine {
             let Some(mut session) = tx.session(&id)? else {
                 continue;
             };
-            match session.open(&delivery.blob, tx.settled) {
+            match session.open(&delivery.blob, tx.begins()) {
                 Ok(content) => {
                     tx.save_session(&session);
                     let receipt =
@@ -221,7 +221,7 @@ impl Engine {
         if user == own.user {
             return Ok(failed);
         }
-        let Ok(content) = accepted.session.open(message, tx.settled) else { return Ok(failed) };
+        let Ok(content) = accepted.session.open(message, tx.begins()) else { return Ok(failed) };
         let from = DeviceAddress { user, device: accepted.device };
         let former = tx.contact(&user)?.map(|contact| named_devices(&contact));
         let Some(mut contact) = self.admit(tx, &accepted.record, from)? else {
@@ -231,14 +231,14 @@ impl Engine {
         let keep_until = match secret.kind {
             PrekeyKind::OneTime => {
                 tx.delete_prekey(secret.id);
-                tx.settled.plus(REMEMBER)
+                tx.begins().plus(REMEMBER)
             }
             // Longer than its secret, by whatever clock: nothing opens twice.
-            PrekeyKind::LastResort => secret.not_after.max(tx.settled).plus(2 * KEEP_SECRET),
+            PrekeyKind::LastResort => secret.not_after.max(tx.begins()).plus(2 * KEEP_SECRET),
         };
         let device = contact.device_mut(from.device);
         let replaces = !device.sessions.is_empty();
-        device.first_messages_at.push(tx.settled);
+        device.first_messages_at.push(tx.now);
         device.outgoing_tag = Some(accepted.delivery_tag);
         device.tag_confirmed = false;
         incoming_tag(tx, device, &from);
@@ -248,7 +248,7 @@ impl Engine {
             self.follow_devices(tx, &mut contact, &former)?;
         }
         forget_old_devices(tx, &mut contact);
-        if replaces {
+        if replaces && contact.standing != ContactStanding::Request {
             tx.event(Event::NewSession { with: sender(&contact) });
         }
         if tx.contact(&user)?.is_none() && contact.standing == ContactStanding::Request {
@@ -287,7 +287,7 @@ impl Engine {
         if contact.standing == ContactStanding::Blocked {
             return Ok(Opened::Dropped);
         }
-        let Ok(content) = session.open(message, tx.settled) else {
+        let Ok(content) = session.open(message, tx.begins()) else {
             return Ok(Opened::Failed { from: Some(from) });
         };
         tx.save_session(&session);
@@ -321,11 +321,11 @@ impl Engine {
         if claimed != newest || newest.is_none() {
             return Ok(None);
         }
-        let now = tx.settled;
+        let now = tx.now;
         let mut recent = 0;
         contact.device_mut(from.device);
         for device in &mut contact.devices {
-            device.first_messages_at.retain(|at| now.since(*at) < HOUR);
+            device.first_messages_at.retain(|at| *at <= now && now.since(*at) < HOUR);
             recent += device.first_messages_at.len();
         }
         Ok(if recent < FIRST_MESSAGES { Some(contact) } else { None })
@@ -360,7 +360,8 @@ impl Engine {
         let is_held = |c: &&Contact| {
             let began = c.devices.iter().flat_map(|d| &d.first_messages_at).max();
             c.standing == ContactStanding::Request
-                && began.is_some_and(|at| tx.settled.since(*at) < REQUEST_LIFE)
+                && began
+                    .is_some_and(|at| *at <= tx.begins() && tx.settled.since(*at) < REQUEST_LIFE)
         };
         Ok(tx.contacts_on_disk()?.iter().filter(is_held).count() + self.new_strangers)
     }
@@ -419,10 +420,13 @@ impl Engine {
                 Ok(None)
             }
             _ if !self.admit_private(tx, contact)? => Ok(None),
-            _ if holds_enough(contact, bytes.len()) => Ok(None),
             Body::Text(_) | Body::File(_) | Body::LongText(_) | Body::Unknown => {
                 let id = content.message_id;
                 let is_new = tx.message_index(&from.user, &id)?.is_none();
+                // The rest of a stranger's comes once there is an answer, as it got no receipt.
+                if is_new && holds_enough(contact, bytes.len()) {
+                    return Ok(None);
+                }
                 if is_new || is_ahead(contact, from, content.position) {
                     follow_chain(tx, contact, from, content.position, bytes);
                 }
@@ -461,7 +465,7 @@ impl Engine {
         tx.save_message_index(
             &peer,
             &message,
-            &MessageIndex { history, outbox: Vec::new(), room: None },
+            &MessageIndex { history, outbox: Vec::new(), room: None, blob: None },
         );
         if let Some(kind) = content.body.file_kind() {
             tx.save_transfer(&Transfer::Download(Download::new(peer, message, kind)));
@@ -487,6 +491,7 @@ impl Engine {
 /// no receipt.
 fn holds_enough(contact: &mut Contact, more: usize) -> bool {
     if contact.standing != ContactStanding::Request {
+        contact.kept = 0;
         return false;
     }
     let with = contact.kept + more as u64 + MESSAGE_COST;

@@ -73,7 +73,7 @@ pub(super) fn seal(
     let Some(mut session) = sending_session(tx, device)? else {
         return Ok(None);
     };
-    let (kind, blob) = match session.seal(content, tx.settled, tx.rng) {
+    let (kind, blob) = match session.seal(content, tx.begins(), tx.rng) {
         Ok(sealed) => sealed,
         Err(SealError::Unusable) => return Ok(None),
         Err(SealError::TooLong(_)) => return Err(EngineError::TextTooLong { max: MAX_INLINE }),
@@ -163,6 +163,7 @@ impl Engine {
             history: tx.next_number(Table::History, user.as_bytes())?,
             outbox: Vec::new(),
             room: None,
+            blob: body.blob(),
         };
         let first = tx.next_number(Table::Outbox, user.as_bytes())?;
         for (number, id) in (first..).zip(devices) {
@@ -197,7 +198,7 @@ impl Engine {
                 message,
                 to: address,
                 content: OutboxContent::Own(content),
-                created_at: tx.settled,
+                created_at: tx.begins(),
                 state: OutboxState::Waiting,
             };
             tx.save_outbox(number, &entry);

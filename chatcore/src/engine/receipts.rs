@@ -90,6 +90,8 @@ impl Engine {
         delay: u64,
     ) {
         let device = contact.device_mut(to.device);
+        // Not by a clock that was ahead.
+        device.receipts_due_at = device.receipts_due_at.min(tx.now.plus(QUERY_EVERY));
         if device.due_receipts.contains(&receipt) || device.due_receipts.len() >= MAX_OWED {
             self.receipts_due.entry(to).or_insert(device.receipts_due_at);
             return;
@@ -111,7 +113,7 @@ impl Engine {
             return Ok(());
         }
         let now = tx.now;
-        let is_due = |at| which == Flush::Everything || at <= now;
+        let is_due = |at| which == Flush::Everything || at <= now || at > now.plus(2 * QUERY_EVERY);
         let due: Vec<DeviceAddress> =
             self.receipts_due.iter().filter(|(_, at)| is_due(**at)).map(|(to, _)| *to).collect();
         let mut envelopes = Vec::new();

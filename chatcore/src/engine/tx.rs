@@ -69,6 +69,11 @@ impl<'c, 'a> Tx<'c, 'a> {
         }
     }
 
+    /// Returns when something that is kept for a while begins: no clock that is doubted makes its time shorter.
+    pub(super) fn begins(&self) -> Timestamp {
+        self.now.max(self.settled)
+    }
+
     pub(super) fn finish(mut self) -> Result<Step, EngineError> {
         if !self.journal.is_empty() {
             let first = self.newest_journal()?.max(self.readers()?.last) + 1;
@@ -212,7 +217,8 @@ impl<'c, 'a> Tx<'c, 'a> {
 
     pub(super) fn seen(&self, hash: &[u8; 32]) -> Result<Option<Seen>, EngineError> {
         let seen = self.load_as(&Key::new(Table::Seen, hash), storage::decode_seen)?;
-        Ok(seen.filter(|seen| seen.keep_until >= self.now))
+        // What is over its time is deleted by the sweep, and by nothing else.
+        Ok(seen)
     }
 
     pub(super) fn save_seen(&mut self, seen: &Seen) {

@@ -133,8 +133,11 @@ impl Profile {
 
     /// Tells whether a record is of a time when this device belonged to the user.
     pub(crate) fn is_named_in(&self, record: &UserRecord) -> bool {
-        let cert = record.device(self.device.id);
-        cert.map(DeviceCert::link_key) == Some(self.device.link.public())
+        record.device(self.device.id).is_some_and(|cert| {
+            cert.link_key() == self.device.link.public()
+                && cert.agreement_key() == self.device.agreement.public()
+                && *cert.signing_key() == self.device.signing.public()
+        })
     }
 
     pub(crate) fn cert(&self) -> Option<&DeviceCert> {
@@ -411,6 +414,8 @@ pub(crate) struct MessageIndex {
     pub(crate) history: u64,
     pub(crate) outbox: Vec<u64>,
     pub(crate) room: Option<RoomId>,
+    /// The blob that a message of ours offers.
+    pub(crate) blob: Option<BlobId>,
 }
 
 /// One run of an upload: chunks sealed in it have salts derived from its seed.

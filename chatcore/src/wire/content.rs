@@ -13,7 +13,7 @@ use super::limits::{
 use super::{WireError, array, at_most};
 use crate::engine::FileKind;
 use crate::file::Manifest;
-use crate::ids::{DeliveryTag, EventHash, LogHash, LogId, MessageId, RoomId, Timestamp};
+use crate::ids::{BlobId, DeliveryTag, EventHash, LogHash, LogId, MessageId, RoomId, Timestamp};
 use crate::keys::Signed;
 use crate::room::RegisterSecret;
 
@@ -159,6 +159,15 @@ impl Body {
         match self {
             Self::File(_) => Some(FileKind::File),
             Self::LongText(_) => Some(FileKind::LongText),
+            _ => None,
+        }
+    }
+
+    /// Returns the blob that it names.
+    #[must_use]
+    pub const fn blob(&self) -> Option<BlobId> {
+        match self {
+            Self::File(manifest) | Self::LongText(manifest) => Some(manifest.blob_id),
             _ => None,
         }
     }

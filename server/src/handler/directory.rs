@@ -105,11 +105,18 @@ pub(crate) fn register(
     if let Some(former) = former.as_ref().filter(|former| former.version() < record.version()) {
         may_follow(shared, &record, former)?;
     }
-    match directory.put(&record, link_key, now).map_err(internal)? {
+    let privileges = &*shared.stores.privileges;
+    if let Some(invited) = &mut invited {
+        invited.store(privileges).map_err(internal)?;
+    }
+    let stored = directory.put(&record, link_key, now);
+    match (&stored, invited) {
+        (Ok(Put::Stored), Some(mut invited)) => invited.used(),
+        (_, Some(invited)) => invited.give_back(privileges),
+        (_, None) => {}
+    }
+    match stored.map_err(internal)? {
         Put::Stored => {
-            if let Some(invited) = invited {
-                invited.used(&*shared.stores.privileges).map_err(internal)?;
-            }
             forget_former(shared, &record, former.as_ref())?;
             welcome(shared, link_key, address).map(Registered::Welcome)
         }
@@ -161,6 +168,8 @@ pub(super) fn close(
     if record.user_id() != user || !follows {
         return Err(ErrorCode::BadRecord.into());
     }
+    // Paid before anything is done.
+    may_follow(shared, &record, &former)?;
     // The record is last: until then the device comes in, and repeats it if the relay died in between.
     let stores = &shared.stores;
     stores.blobs.remove_owned(&user).map_err(internal)?;
@@ -169,8 +178,11 @@ pub(super) fn close(
         let address = DeviceAddress { user, device: device.device_id() };
         stores.prekeys.retain(&address, None).map_err(internal)?;
     }
-    let answer = replace(shared, caller, &record)?;
+    let answer = put(shared, caller, &record, &former)?;
     shared.seen.forget(&user);
+    // Also what another device did in between.
+    shared.rooms.forget(&*stores.open_rooms, &user).map_err(internal)?;
+    stores.blobs.remove_owned(&user).map_err(internal)?;
     Ok(answer)
 }
 
@@ -179,12 +191,20 @@ fn replace(shared: &Shared, caller: &Caller, record: &UserRecord) -> Result<Answ
     if record.user_id() != user {
         return Err(ErrorCode::BadRecord.into());
     }
-    let directory = &shared.stores.directory;
     let former = newest(shared, &user)?.ok_or(ErrorCode::Internal)?;
     may_follow(shared, record, &former)?;
-    let now = shared.clock.now();
+    put(shared, caller, record, &former)
+}
+
+fn put(
+    shared: &Shared,
+    caller: &Caller,
+    record: &UserRecord,
+    former: &UserRecord,
+) -> Result<Answer, Failure> {
+    let (directory, now) = (&shared.stores.directory, shared.clock.now());
     match directory.put(record, &caller.link_key, now).map_err(internal)? {
-        Put::Stored => forget_former(shared, record, Some(&former))?,
+        Put::Stored => forget_former(shared, record, Some(former))?,
         Put::Same => {}
         Put::NicknameTaken => return Err(ErrorCode::NicknameTaken.into()),
         Put::Refused => return Err(ErrorCode::BadRecord.into()),

@@ -27,7 +27,7 @@ pub(super) fn create(
         owner: caller.address.user,
         shape,
         write_hash: sha256(&[&write_key.0]),
-        since: shared.clock.now(),
+        since: shared.clock.latest(),
     };
     let quota =
         BlobQuota { open: shared.limits.open_uploads, bytes: shared.limits.stored_per_user };
@@ -74,7 +74,7 @@ pub(super) fn complete(
         .map(|(_, blob, write_key)| writable(shared, blob, write_key).map(|_| *blob))
         .collect();
     let blobs: Vec<BlobId> = checked.iter().flatten().copied().collect();
-    let results = shared.stores.blobs.complete(&blobs, shared.clock.now()).map_err(internal);
+    let results = shared.stores.blobs.complete(&blobs, shared.clock.latest()).map_err(internal);
     let mut results = match results {
         Ok(results) => results.into_iter().map(Ok).collect(),
         Err(failure) => vec![Err(failure); blobs.len()],

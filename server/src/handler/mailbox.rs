@@ -18,7 +18,7 @@ pub(crate) fn send(
     mut envelopes: Vec<Envelope>,
     ticket: &Arc<Ticket>,
 ) {
-    let now = shared.clock.now();
+    let now = shared.clock.latest();
     let user = caller.address.user;
     let wanted = envelopes.len();
     let tokens = u32::try_from(wanted).unwrap_or(u32::MAX);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use chatcore::ids::{DeviceAddress, SECOND};
 use chatcore::wire::limits::{MAX_RECORD, MAX_RECORDS};
-use chatcore::wire::relay::{Answer, ErrorCode, Failure, Request, RequestId};
+use chatcore::wire::relay::{Answer, CloseReason, ErrorCode, Failure, Request, RequestId};
 
 use crate::registry::{Completion, PeerHandle};
 use crate::server::Shared;
@@ -83,6 +83,10 @@ pub(crate) fn run_lane(
     let _idle = IdleOnDrop(handle);
     let mut items = items.into_iter().peekable();
     while let Some(item) = items.next() {
+        if matches!(handle.close_reason(), Some(CloseReason::Revoked | CloseReason::Kicked)) {
+            // Who is out does nothing more, whatever was sent before.
+            return;
+        }
         match item {
             LaneItem::LookUp(devices) => {
                 let known = mailbox::look_up(shared, &devices);

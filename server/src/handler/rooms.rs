@@ -126,7 +126,9 @@ pub(super) fn recover(
             }
             let register = RegisterId::from_bytes(*head.log.as_bytes());
             let registers = &shared.stores.registers;
-            let fits = registers.recover(&register, &user, entries, end, now).map_err(internal)?;
+            let fits = registers
+                .recover(&register, (&user, shared.limits.registers), entries, end, now)
+                .map_err(internal)?;
             if !fits {
                 return Err(ErrorCode::Forbidden.into());
             }
@@ -150,7 +152,7 @@ pub(super) fn put_statement(
         return Err(ErrorCode::Banned.into());
     }
     let most = shared.limits.joined_per_user;
-    let (store, now) = (&*shared.stores.open_rooms, shared.clock.now());
+    let (store, now) = (&*shared.stores.open_rooms, shared.clock.latest());
     let told = shared.rooms.put_statement(store, &statement, most, now)?;
     shared.registry.tell(statement.room(), &told);
     Ok(Answer::Done)

@@ -373,7 +373,7 @@ impl Task<'_> {
         if text.is_empty() || text.len() > MAX_ANNOUNCEMENT {
             return Err(usage(format!("an announcement has 1 to {MAX_ANNOUNCEMENT} bytes")));
         }
-        let at = self.now();
+        let at = self.shared.clock.latest();
         let store = &self.shared.stores.announcements;
         // One at a time: numbers ascend.
         let _turn = crate::lock::lock(&self.shared.announcing);

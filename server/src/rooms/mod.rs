@@ -431,6 +431,11 @@ impl Rooms {
                 return Ok(Appended { end, told: Vec::new() });
             }
             self.has_bytes_for(&event)?;
+            if matches!(event.act(), Act::Succeed(_)) {
+                // Whether its heads are of this log shows only when it is appended.
+                let mut with = room.look(OpenRoom::clone);
+                with.append(event.clone())?;
+            }
             store.append(&id, event.seq(), event.signed()).map_err(internal)?;
             self.pay([&event].into_iter());
             let of = named_in(event.act());
@@ -570,16 +575,15 @@ impl Rooms {
     /// Forgets a user whose account is closed.
     pub(crate) fn forget(&self, store: &dyn OpenRooms, user: &UserId) -> Result<(), StoreError> {
         let of_user = |room: &Arc<Room>| room.look(|room| room.knows(user));
-        let rooms: Vec<_> = self.every().into_iter().filter(of_user).collect();
-        let ids: Vec<RoomId> = rooms.iter().map(|room| room.id).collect();
-        store.forget(&ids, user)?;
-        for room in rooms {
+        for room in self.every().into_iter().filter(of_user) {
             let _turn = lock(&room.turn);
+            store.forget(&[room.id], user)?;
             let mut now = lock(&room.now);
             now.forget(user);
             self.note(&now, [*user]);
         }
-        Ok(())
+        // When they were here.
+        store.forget(&[], user)
     }
 
     /// Deletes a room that is not the relay's to close; returns whom to tell.

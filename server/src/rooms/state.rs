@@ -64,7 +64,11 @@ impl OpenRoom {
         let mut events = stored.events.into_iter().filter_map(|e| Event::from_own_store(e).ok());
         let mut room = Self::begin(events.next()?)?;
         for event in events {
-            room.append(event).ok()?;
+            let seq = event.seq();
+            if room.append(event).is_err() {
+                tracing::error!(seq, "an event of a room is not one: the room ends before it");
+                break;
+            }
         }
         room.healed = stored.healed;
         for (_, stored) in stored.statements {

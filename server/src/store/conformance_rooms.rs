@@ -96,7 +96,7 @@ fn nobody_fills_a_register_alone_and_behind_its_end_stand_candidates() {
         let entries = registers.read(&id, 0, 1 << 20, NOW).unwrap().unwrap();
         registers.sweep(NOW.plus(9_999)).unwrap();
         let end = (5, entries.hash);
-        assert!(registers.recover(&id, &BOB, entries.entries, end, NOW).unwrap());
+        assert!(registers.recover(&id, (&BOB, QUOTA), entries.entries, end, NOW).unwrap());
     });
 }
 
@@ -131,6 +131,14 @@ fn what_a_user_has_in_registers_is_counted_has_a_bound_and_can_be_set_aside() {
         assert_eq!((usage(ALICE), usage(BOB)), ((0, 0), (1, 10)));
         assert_eq!(put(1, ALICE, 0), Appended::Recovering(0));
         assert!(is_stored(put(2, BOB, 1)), "there is place again");
+        // Who brings it back pays, and what was set aside comes back only within the bound.
+        let given: Vec<_> = (0..2).map(|_| Bytes::from(vec![1; 10])).collect();
+        let id = RegisterId::from_bytes([1; 32]);
+        let end = (2, LogHash::begin(&LogId::from(id)).then_all(&given));
+        let recover = |who| registers.recover(&id, (&who, quota), given.clone(), end, NOW).unwrap();
+        assert!(!recover(BOB) && usage(BOB) == (1, 20));
+        assert!(recover(ALICE));
+        assert_eq!(usage(ALICE), (1, 20));
         registers.sweep(NOW.plus(1)).unwrap();
         assert_eq!(usage(BOB), (0, 0));
         assert_eq!(registers.usage_of_all(), Ok(Vec::new()));
@@ -146,7 +154,7 @@ fn a_register_takes_back_only_what_leads_to_the_hash() {
         let hash = |n: usize| LogHash::begin(&LogId::from(id)).then_all(&entries[..n]);
         let recover = |from: usize, to: usize, end| {
             let given = entries[from..to].to_vec();
-            registers.recover(&id, &ALICE, given, end, NOW).unwrap()
+            registers.recover(&id, (&ALICE, QUOTA), given, end, NOW).unwrap()
         };
         assert!(!recover(0, 2, (2, hash(3))));
         assert!(!recover(0, 2, (3, hash(2))));
@@ -176,7 +184,10 @@ fn a_register_takes_back_only_what_leads_to_the_hash() {
         assert_eq!(append(0), Appended::Recovering(0));
         let other: Vec<_> = [9, 2, 3, 4].map(|byte| Bytes::from(vec![byte; 10])).to_vec();
         let end = (4, LogHash::begin(&LogId::from(id)).then_all(&other));
-        assert!(!registers.recover(&id, &ALICE, other, end, NOW).unwrap(), "another branch");
+        assert!(
+            !registers.recover(&id, (&ALICE, QUOTA), other, end, NOW).unwrap(),
+            "another branch"
+        );
         assert!(recover(0, 2, (2, hash(2))));
         assert_eq!(append(2), Appended::Recovering(0), "not whole yet");
         assert!(recover(2, 4, (4, hash(4))));

@@ -440,12 +440,12 @@ impl Registers for Guarded {
     fn recover(
         &self,
         register: &RegisterId,
-        user: &UserId,
+        payer: (&UserId, RegisterQuota),
         entries: Vec<Bytes>,
         end: (u64, LogHash),
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.0.write(Kind::Registers, |s| s.registers.recover(register, user, entries, end, now))
+        self.0.write(Kind::Registers, |s| s.registers.recover(register, payer, entries, end, now))
     }
 
     fn epoch(&self) -> Result<Epoch, StoreError> {

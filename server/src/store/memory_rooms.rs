@@ -133,7 +133,7 @@ impl Registers for MemoryRooms {
     fn recover(
         &self,
         register: &RegisterId,
-        user: &UserId,
+        (user, quota): (&UserId, RegisterQuota),
         entries: Vec<Bytes>,
         (length, hash): (u64, LogHash),
         now: Timestamp,
@@ -143,6 +143,10 @@ impl Registers for MemoryRooms {
         }
         let mut tables = lock(&self.0);
         let was_aside = tables.aside.get(register).copied();
+        let bytes: u64 = entries.iter().map(|entry| entry.len() as u64).sum();
+        if was_aside.is_some() && tables.usage_of(user).bytes + bytes > quota.bytes {
+            return Ok(false);
+        }
         let fresh = || Register::new(*user, now, now);
         let stored = tables.registers.entry(*register).or_insert_with(fresh);
         let begin = stored.hash_at(register, usize::MAX);
@@ -156,6 +160,7 @@ impl Registers for MemoryRooms {
         let fits = is_whole && is_same && begin.then_all(&entries) == hash;
         if fits {
             stored.entries.extend(entries);
+            stored.shares.entry(*user).or_default().bytes += bytes;
             stored.healed = now;
             was.and_then(|_| tables.aside.remove(register));
         } else if stored.entries.is_empty() {

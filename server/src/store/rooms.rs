@@ -61,8 +61,10 @@ impl Recovering {
     /// (0: never); `None` if it takes entries.
     #[must_use]
     pub fn rest(&self, healed: Timestamp, now: Timestamp) -> Option<u64> {
+        // Later than now is by a clock that was wrong: else it would last until then.
+        let is_so = healed != Timestamp(0) && healed <= now;
         let healing = self.healing.checked_sub(now.since(healed));
-        self.set_back.max(healing.filter(|rest| healed != Timestamp(0) && *rest > 0))
+        self.set_back.max(healing.filter(|rest| is_so && *rest > 0))
     }
 }
 
@@ -123,7 +125,8 @@ impl Share {
             return Err(Appended::Full(None));
         }
         let since = now.since(self.candidate_at);
-        if self.candidate_at != Timestamp(0) && since < quota.candidate_every {
+        let is_so = self.candidate_at != Timestamp(0) && self.candidate_at <= now;
+        if is_so && since < quota.candidate_every {
             return Err(Appended::Full(Some(quota.candidate_every - since)));
         }
         self.candidate_at = now;
@@ -148,14 +151,15 @@ pub trait Registers: Send + Sync {
     ) -> Result<Appended, StoreError>;
 
     /// Puts entries behind those that are there, if the register comes to `hash` at `length` with them,
-    /// and to what it came to before it was set aside; tells whether it does. Nothing is stored otherwise.
+    /// and to what it came to before it was set aside; tells whether it does. Nothing is stored otherwise. `payer` pays
+    /// for their bytes, and must have some left for what was set aside.
     ///
     /// # Errors
     /// [`StoreError`].
     fn recover(
         &self,
         register: &RegisterId,
-        user: &UserId,
+        payer: (&UserId, RegisterQuota),
         entries: Vec<Bytes>,
         end: (u64, LogHash),
         now: Timestamp,

@@ -219,12 +219,12 @@ impl Registers for Mortal<dyn Registers> {
     fn recover(
         &self,
         register: &RegisterId,
-        user: &UserId,
+        payer: (&UserId, RegisterQuota),
         entries: Vec<Bytes>,
         end: (u64, LogHash),
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.write(|store| store.recover(register, user, entries, end, now))
+        self.write(|store| store.recover(register, payer, entries, end, now))
     }
 
     fn epoch(&self) -> Result<Epoch, StoreError> {

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::super::deliver::GIVE_UP_AFTER;
 use super::super::devices::{address_anew, named_devices};
-use super::super::outbound::give_up_entry;
 use super::super::registration::new_device_id;
 use super::super::rooms::load;
 use super::super::tx::{Context, Tx};
 use super::super::{EngineError, Step};
 use crate::engine::Clock;
-use crate::ids::{Timestamp, UserId};
+use crate::ids::{Conversation, Timestamp, UserId};
 use crate::keys::{DeviceKeys, Nickname};
 use crate::membership::RoomKind;
 use crate::store::rows::{
@@ -97,7 +95,7 @@ impl Restore {
                 let entry = storage::decode_history(&value)?;
                 stands_at(&key, entry.conversation().as_bytes())?;
                 let (history, room) = (key.number, entry.room);
-                let index = MessageIndex { history, outbox: Vec::new(), room };
+                let index = MessageIndex { history, outbox: Vec::new(), room, blob: None };
                 let place = super::super::tx::message_key(&entry.peer, &entry.message);
                 changes.put(place, storage::encode_message_index(&index));
                 self.messages += 1;
@@ -180,6 +178,17 @@ impl Restore {
                 tx.save_contact(&contact);
             }
         }
+        for transfer in tx.transfers()? {
+            let Transfer::Offered { to, message, blob, .. } = transfer else { continue };
+            let user = match to {
+                Conversation::User(user) => user,
+                Conversation::Room(_) => own,
+            };
+            if let Some(mut index) = tx.message_index(&user, &message)? {
+                index.blob = Some(blob);
+                tx.save_message_index(&user, &message, &index);
+            }
+        }
         let Self { contacts, rooms, messages, .. } = self;
         let restored = Restored { nickname, saved_at: saved.saved_at, contacts, rooms, messages };
         Ok((restored, tx.finish()?))
@@ -217,12 +226,8 @@ fn send_anew(tx: &mut Tx<'_, '_>, contact: &mut Contact) -> Result<bool, EngineE
     let entries = tx.outbox(&user)?;
     for (number, mut entry) in entries.iter().cloned() {
         let OutboxContent::Own(bytes) = &entry.content else { continue };
-        if tx.now.since(entry.created_at) >= GIVE_UP_AFTER {
-            // Whatever the old device knew of it since: here nobody does.
-            give_up_entry(tx, &user, number, &entry)?;
-            tx.delete_outbox(&user, number);
-            continue;
-        }
+        // However old: here nobody gave it up, and who has it shows it once.
+        entry.created_at = tx.begins();
         entry.content = OutboxContent::Own(address_anew(tx, contact, entry.to, bytes));
         if let Some(mut index) = tx.message_index(&user, &entry.message)? {
             index.outbox.push(number);

@@ -83,7 +83,7 @@ impl Engine {
             sent_at: tx.now,
             body,
         };
-        let bytes = content.encode();
+        let (bytes, blob) = (content.encode(), content.body.blob());
         let content = match shown {
             Some(body) => RoomContent { body, ..content },
             None => content,
@@ -102,7 +102,7 @@ impl Engine {
             file_path: String::new(),
         };
         tx.save_history(history, &entry);
-        let index = MessageIndex { history, outbox: Vec::new(), room: Some(id) };
+        let index = MessageIndex { history, outbox: Vec::new(), room: Some(id), blob };
         tx.save_message_index(&own, &message, &index);
         save_payload(tx, id, message, Body::RoomMessage(bytes.to_vec()));
         room.row.unsent.push(Unsent::Message(message));
@@ -249,7 +249,7 @@ impl Engine {
                     }
                 };
                 let content = OutboxContent::Shared { answered: false };
-                let entry = OutboxEntry { message, to, content, created_at: tx.settled, state };
+                let entry = OutboxEntry { message, to, content, created_at: tx.begins(), state };
                 tx.save_outbox(number, &entry);
                 copies += 1;
             }

@@ -189,7 +189,7 @@ impl Engine {
         }
         if !held.iter().any(|(_, held)| held.content.as_slice() == bytes && held.from == from) {
             let content = zeroize::Zeroizing::new(bytes.to_vec());
-            tx.save_held(&room.id(), &HeldMessage { from, content, came_at: tx.settled })?;
+            tx.save_held(&room.id(), &HeldMessage { from, content, came_at: tx.begins() })?;
         }
         // It is safe here; whether the person can have it is told when that is known.
         self.owe_room_receipt(tx, contact, from, outer, ReceiptKind::Held);
@@ -305,7 +305,7 @@ impl Engine {
             file_path: String::new(),
         };
         tx.save_history(history, &entry);
-        let index = MessageIndex { history, outbox: Vec::new(), room: Some(id) };
+        let index = MessageIndex { history, outbox: Vec::new(), room: Some(id), blob: None };
         tx.save_message_index(&from.user, &message, &index);
         if let Some(kind) = content.body.file_kind() {
             tx.save_transfer(&Transfer::Download(Download::new(from.user, message, kind)));

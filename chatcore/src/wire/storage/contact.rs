@@ -41,7 +41,10 @@ pub(crate) fn decode_contact(bytes: &[u8]) -> Result<Contact, WireError> {
     Ok(Contact {
         records: RecordHistory::from_parts(record_from(pb.record)?, known),
         standing: standing_from(pb.standing)?,
-        standing_before: standing_from(pb.standing_before)?,
+        standing_before: match pb.standing_before {
+            0 => ContactStanding::Request,
+            before => standing_from(before)?,
+        },
         kept: pb.kept,
         trust: match pb.trust {
             1 => Trust::Pinned,

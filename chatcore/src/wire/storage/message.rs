@@ -8,7 +8,9 @@ use zeroize::Zeroizing;
 use super::super::envelope::EnvelopeKind;
 use super::super::{WireError, array};
 use super::{address_from, address_into, encode, present, room_from, room_into, user};
-use crate::ids::{DeliveryTag, DeviceAddress, IdempotencyKey, MessageId, SessionId, Timestamp};
+use crate::ids::{
+    BlobId, DeliveryTag, DeviceAddress, IdempotencyKey, MessageId, SessionId, Timestamp,
+};
 use crate::store::rows::{
     Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxContent, OutboxEntry, OutboxState,
     Payload, PayloadCounts, SealedEnvelope, Seen,
@@ -227,11 +229,13 @@ pub(crate) fn encode_message_index(index: &MessageIndex) -> Zeroizing<Vec<u8>> {
         history: index.history,
         outbox: index.outbox.clone(),
         room_id: room_into(index.room),
+        blob_id: index.blob.map_or_else(Vec::new, |blob| blob.as_bytes().to_vec()),
     })
 }
 
 pub(crate) fn decode_message_index(bytes: &[u8]) -> Result<MessageIndex, WireError> {
     let pb = pb::MessageIndex::decode(bytes)?;
     let room = room_from(&pb.room_id)?;
-    Ok(MessageIndex { history: pb.history, outbox: pb.outbox, room })
+    let blob = present(&pb.blob_id).and_then(BlobId::from_slice);
+    Ok(MessageIndex { history: pb.history, outbox: pb.outbox, room, blob })
 }

@@ -226,10 +226,9 @@ impl DiskBlobs {
     }
 
     fn remove_where(&self, is_unwanted: impl Fn(&Blob) -> bool) -> Result<(), StoreError> {
-        let blobs = lock(&self.blobs);
-        let unwanted = blobs.values().filter(|blob| is_unwanted(blob));
+        let blobs: Vec<_> = lock(&self.blobs).values().cloned().collect();
+        let unwanted = blobs.iter().filter(|blob| is_unwanted(blob));
         let ids: Vec<_> = unwanted.map(|b| b.id).collect();
-        drop(blobs);
         self.remove_all(&ids)
     }
 
@@ -369,7 +368,9 @@ impl Blobs for Arc<DiskBlobs> {
         if lock(&self.erasing).contains(id) {
             return Ok(CreateOutcome::Exists);
         }
-        if let Some(old) = blobs.get(id) {
+        if let Some(old) = blobs.get(id).cloned() {
+            // Its state is looked at without keeping others from their files.
+            drop(blobs);
             return Ok(if record.is_retry_of(&old.record) {
                 CreateOutcome::Created(old.state())
             } else {
@@ -392,11 +393,12 @@ impl Blobs for Arc<DiskBlobs> {
         let blob = Arc::new(Blob { id: *id, record: *record, progress });
         let state = blob.state();
         blobs.insert(*id, blob);
-        drop(blobs);
+        // Before anybody else is judged by it.
         self.change_usage(&record.owner, |usage| {
             usage.open += 1;
             usage.bytes += total;
         });
+        drop(blobs);
         Ok(CreateOutcome::Created(state))
     }
 

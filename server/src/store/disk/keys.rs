@@ -112,10 +112,14 @@ impl KeysDb {
     pub(super) fn copy_to(&self, to: &Self) -> Result<(), StoreError> {
         for first in 0..=u8::MAX {
             // Read under the lock, written without it.
-            let [records, devices, prekeys, highest] = {
+            let is_copied = |row: &sled::Result<Row>| {
+                row.as_ref().map_or(true, |(key, _)| !super::prekeys::is_one_time(key))
+            };
+            let ([records, devices, highest], prekeys) = {
                 let _writer = self.writer_of(first);
-                [&self.records, &self.devices, &self.prekeys, &self.highest]
-                    .map(|tree| tree.scan_prefix([first]).collect::<Result<Vec<_>, _>>())
+                let all = [&self.records, &self.devices, &self.highest]
+                    .map(|tree| tree.scan_prefix([first]).collect::<Result<Vec<_>, _>>());
+                (all, self.prekeys.scan_prefix([first]).filter(is_copied).collect())
             };
             let rows = |rows: sled::Result<Vec<Row>>| rows.map_err(|e| failed(&e));
             let devices = rows(devices)?;
@@ -124,8 +128,7 @@ impl KeysDb {
             insert(&to.devices, devices)?;
             insert(&to.records, rows(records)?)?;
             insert(&to.highest, rows(highest)?)?;
-            let lasts = rows(prekeys)?.into_iter();
-            insert(&to.prekeys, lasts.filter(|(key, _)| !super::prekeys::is_one_time(key)))?;
+            insert(&to.prekeys, rows(prekeys)?)?;
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ pub(super) const PAYERS: TableDefinition<&[u8; 32], &[u8; PAYER_ROW]> =
     TableDefinition::new("register_payers");
 /// register ‖ user → entries appended ‖ time of the last candidate, or 0 ‖ bytes appended.
 pub(super) const SHARES: TableDefinition<&[u8; 64], &[u8; SHARE_ROW]> =
-    TableDefinition::new("register_shares");
+    TableDefinition::new("register_parts");
 const PAYER_ROW: usize = 4 + 8;
 const SHARE_ROW: usize = 4 + 8 + 8;
 const REGISTER_ROW: usize = 32 + 8 + 8 + 8;
@@ -232,7 +232,7 @@ impl Registers for Arc<MainDb> {
     fn recover(
         &self,
         register: &RegisterId,
-        user: &UserId,
+        (user, quota): (&UserId, RegisterQuota),
         new: Vec<Bytes>,
         (length, hash): (u64, LogHash),
         now: Timestamp,
@@ -255,6 +255,13 @@ impl Registers for Arc<MainDb> {
             }
             let mut aside = tx.open_table(ASIDE)?;
             let was_aside = aside.get(&id)?.map(|row| decode_aside(row.value()));
+            let bytes: u64 = new.iter().map(|entry| entry.len() as u64).sum();
+            let mut payers = tx.open_table(PAYERS)?;
+            let mut usage = payer(&payers, &user)?;
+            usage.bytes += bytes;
+            if was_aside.is_some() && usage.bytes > quota.bytes {
+                return Ok(false);
+            }
             if let Some((had, had_hash)) = was_aside.filter(|(had, _)| *had <= length) {
                 // What stands before its former end must be what stood there.
                 let before = usize::try_from(had.saturating_sub(row.length)).unwrap_or(usize::MAX);
@@ -263,6 +270,14 @@ impl Registers for Arc<MainDb> {
                 }
                 aside.remove(&id)?;
             }
+            usage.registers = usage.registers.saturating_add(u32::from(is_new));
+            set_payer(&mut payers, &user, usage)?;
+            let mut shares = tx.open_table(SHARES)?;
+            let share_key = key64(&id, &user);
+            let share = shares.get(&share_key)?.map(|v| decode_share(v.value()));
+            let mut share = share.unwrap_or_default();
+            share.bytes += bytes;
+            shares.insert(&share_key, &encode_share(share))?;
             let mut hash = begin;
             for (position, entry) in (row.length..).zip(&new) {
                 hash = hash.then(entry);
@@ -270,12 +285,6 @@ impl Registers for Arc<MainDb> {
             }
             (row.length, row.touched, row.healed) = (length, now, now);
             registers.insert(&id, &row.encode())?;
-            if is_new {
-                let mut payers = tx.open_table(PAYERS)?;
-                let mut usage = payer(&payers, &row.owner)?;
-                usage.registers = usage.registers.saturating_add(1);
-                set_payer(&mut payers, &row.owner, usage)?;
-            }
             Ok(true)
         })
     }
