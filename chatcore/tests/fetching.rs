@@ -127,6 +127,17 @@ fn long_text_is_receipted_once_it_is_there() {
     assert_eq!(told(&world), []);
 }
 
+/// What was fetched is deleted at the relay, also when the history shows it in another form.
+#[test]
+fn a_blob_that_was_fetched_is_deleted() {
+    for is_long_text in [true, false] {
+        let mut world = acquainted(704);
+        let (message, blob) = send(&mut world, is_long_text);
+        fetched(&mut world, message);
+        assert!(world.relay.deleted.contains(&blob), "{is_long_text}");
+    }
+}
+
 /// A file is delivered when the person can see that it is there; it is theirs to fetch.
 #[test]
 fn file_is_receipted_when_it_is_offered() {

@@ -131,7 +131,7 @@ impl Clock for CarefulClock {
                     believed = believed.0,
                     shown = shown.0,
                     "the machine's clock jumped by more than a day: for an hour nothing is deleted or refused by \
-                     it; if it is right, start with --accept-clock"
+                     it; if it is right, wait, or start with: chat-server --accept-clock"
                 );
                 state.jumped = Some((shown, uptime));
             }

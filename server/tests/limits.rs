@@ -248,8 +248,33 @@ async fn a_record_changes_as_often_as_it_may() {
     assert_eq!(device.request(update()).await, Answer::Done);
     assert_eq!(device.request(update()).await, Answer::Done);
     assert_eq!(device.refusal(update()).await, ErrorCode::RateLimited);
+    // Nor is an account closed then, nor anything of it.
+    let prekey = alice.prekey(&relay.key, 1, PrekeyKind::LastResort);
+    device.request(Request::UploadPrekeys(vec![prekey])).await;
+    let end = next.next(&alice.identity, next.nickname().clone(), vec![]);
+    let close = Request::CloseAccount(end.signed().clone());
+    assert_eq!(device.refusal(close).await, ErrorCode::RateLimited);
+    let claim = device.request(Request::ClaimPrekeys(vec![alice.address()])).await;
+    assert!(matches!(claim, Answer::ClaimedPrekeys(all) if all[0].is_ok()));
     clock.advance(1_000);
     assert_eq!(device.request(update()).await, Answer::Done);
+    relay.stop().await;
+}
+
+/// What was sent behind the end of an account is not done.
+#[tokio::test]
+async fn who_has_closed_the_account_does_nothing_more() {
+    let relay = TestRelay::start(Config::ephemeral()).await;
+    let (alice, mut device) = relay.join("alice").await;
+    let close = Request::CloseAccount(alice.next("alice", vec![]).signed().clone());
+    device.send(close).await;
+    let blob = chatcore::ids::BlobId::generate(&mut rand::rng());
+    let write_key = chatcore::wire::relay::WriteKey([7; 32]);
+    let shape = chatcore::wire::relay::BlobShape { chunk_size: 65_568, chunk_count: 1 };
+    device.send(Request::CreateBlob { blob, write_key, shape }).await;
+    assert_eq!(device.closing().await, Some(chatcore::wire::relay::CloseReason::Revoked));
+    let (_, mut bob) = relay.join("bob").await;
+    assert_eq!(bob.refusal(Request::BlobStatus(blob)).await, ErrorCode::UnknownBlob);
     relay.stop().await;
 }
 

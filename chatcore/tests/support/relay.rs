@@ -81,6 +81,7 @@ pub(crate) struct Relay {
     pub(crate) visible: BTreeMap<DeviceAddress, Vec<DeliveryTag>>,
     /// How often the life of a blob began anew.
     pub(crate) renewed: BTreeMap<BlobId, usize>,
+    pub(crate) deleted: BTreeSet<BlobId>,
     pub(crate) rooms: RelayRooms,
     pub(crate) now: Timestamp,
     /// What its clock shows, if that is not the time.
@@ -109,6 +110,7 @@ impl Relay {
             pretended: BTreeMap::new(),
             visible: BTreeMap::new(),
             renewed: BTreeMap::new(),
+            deleted: BTreeSet::new(),
             rooms: RelayRooms {
                 members_cap: 1_000,
                 page: 5,
@@ -246,7 +248,10 @@ impl Relay {
                 *self.renewed.entry(blob).or_default() += 1;
                 Answer::Done
             }
-            Request::DeleteBlob { .. } => Answer::Done,
+            Request::DeleteBlob { blob, .. } => {
+                self.deleted.insert(blob);
+                Answer::Done
+            }
             Request::ShowPresence { tags, .. } => {
                 self.visible.insert(from, tags);
                 Answer::Done
