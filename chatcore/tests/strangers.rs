@@ -288,6 +288,34 @@ fn a_stranger_stores_only_so_much_until_there_is_an_answer() {
 }
 
 #[test]
+fn what_a_stranger_sent_too_much_comes_when_there_is_an_answer() {
+    let mut world = World::new(213, 2);
+    let alice = world.peers[0].address.user;
+    let sent: Vec<String> = (0..60).map(|n| format!("{n} {}", "x".repeat(20_000))).collect();
+    for text in &sent {
+        world.send(0, 1, text.clone());
+        world.run_until_quiet();
+    }
+    let came = |world: &World| -> Vec<String> {
+        let text = |e: &Event| match e {
+            Event::Text { text, .. } => Some(text.clone()),
+            _ => None,
+        };
+        world.peers[1].events.iter().filter_map(text).collect()
+    };
+    let kept = came(&world);
+    assert!(kept.len() > 40 && kept.len() < 60 && sent.starts_with(&kept));
+    // With the answer, at once and in their order.
+    let (message, now) = (MessageId::generate(&mut world.rng), world.now);
+    let answer = Command::SendText { to: alice, message, text: "yes?".to_owned() };
+    assert!(world.peers[1].command(now, answer).is_ok());
+    world.run_until_quiet();
+    assert_eq!(came(&world), sent);
+    let is_alarm = |e: &Event| matches!(e, Event::Gap { .. } | Event::OutOfOrder { .. });
+    assert_eq!(world.count(is_alarm), 0);
+}
+
+#[test]
 fn who_is_not_blocked_any_more_is_what_they_were_before() {
     let mut world = World::new(209, 1);
     let mut mallory = Stranger::new(&mut world, "mallory", 10);

@@ -152,7 +152,11 @@ impl Engine {
     }
 
     /// The peer device lost our session: everything unreceipted goes out again in a new one.
-    fn reset(&mut self, tx: &mut Tx<'_, '_>, address: DeviceAddress) -> Result<(), EngineError> {
+    pub(super) fn reset(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        address: DeviceAddress,
+    ) -> Result<(), EngineError> {
         let Some(mut contact) = tx.contact(&address.user)? else {
             return Ok(());
         };

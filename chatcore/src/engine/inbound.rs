@@ -494,11 +494,14 @@ fn holds_enough(contact: &mut Contact, more: usize) -> bool {
         contact.kept = 0;
         return false;
     }
-    let with = contact.kept + more as u64 + MESSAGE_COST;
-    if with <= MAX_OF_STRANGER {
-        contact.kept = with;
-    }
-    with > MAX_OF_STRANGER
+    // Once something did not fit nothing more does, so that nothing comes out of its order.
+    contact.kept = contact.kept.saturating_add(more as u64 + MESSAGE_COST);
+    has_more(contact)
+}
+
+/// Tells whether a stranger sent more than was kept.
+pub(super) const fn has_more(contact: &Contact) -> bool {
+    contact.kept > MAX_OF_STRANGER
 }
 
 /// Devices that are in no certificate any more have nothing to say.

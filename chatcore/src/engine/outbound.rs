@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::inbound::has_more;
 use super::rooms::{Fate, shared_done};
 use super::sessions::{incoming_tag, sending_session};
 use super::tx::Tx;
@@ -131,9 +132,10 @@ impl Engine {
         if contact.standing == ContactStanding::Blocked {
             return Err(EngineError::Blocked);
         }
+        let was_full = contact.standing == ContactStanding::Request && has_more(&contact);
         if contact.standing != ContactStanding::Contact {
             // Whoever we write to is a contact from then on.
-            contact.standing = ContactStanding::Contact;
+            (contact.standing, contact.kept) = (ContactStanding::Contact, 0);
             tx.made_contact();
         }
         let ids: Vec<DeviceId> =
@@ -146,6 +148,12 @@ impl Engine {
         tx.event(Event::Queued { to: to_them, message, body });
         tx.save_contact(&contact);
         self.waiting.insert(to);
+        if was_full {
+            // What was not kept can't be opened again: in a new session they send it anew.
+            for device in ids {
+                self.reset(tx, DeviceAddress { user: to, device })?;
+            }
+        }
         self.drive_user(tx, &to)
     }
 
