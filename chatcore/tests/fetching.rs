@@ -127,7 +127,7 @@ fn long_text_is_receipted_once_it_is_there() {
     assert_eq!(told(&world), []);
 }
 
-/// What was fetched is deleted at the relay, also when the history shows it in another form.
+/// A blob is of no use once it was fetched, also when the history shows the message in another form.
 #[test]
 fn a_blob_that_was_fetched_is_deleted() {
     for is_long_text in [true, false] {

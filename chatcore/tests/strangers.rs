@@ -1,4 +1,4 @@
-//! What clients that were altered, a relay that lies, and clocks that are wrong can't do; each test failed before.
+//! Altered clients, a relay that lies, and clocks that are wrong; each test failed before its fix.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod support;

@@ -532,11 +532,10 @@ impl Large {
     fn end(&mut self) -> Option<Taken> {
         match std::mem::replace(self, Self::None) {
             Self::Reading { memory, .. } => Some(memory),
-            Self::Waiting => {
-                *self = Self::Waiting;
+            other => {
+                *self = other;
                 None
             }
-            Self::None => None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! What an honest pair notices while others do their worst.
+//! Attacks on a relay, and the time that messages of an honest pair take meanwhile.
 //!
 //! The attackers are a process of their own, run with the lowest priority where that can be had: in earnest they have
 //! machines of their own.
@@ -39,7 +39,7 @@ const SOCKETS: usize = 20;
 /// Entries of the register that is asked for again and again, and their bytes.
 const ENTRIES: (u64, usize) = (8, 120_000);
 
-/// What the attackers do.
+/// Kinds of attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Attack {
     /// They ask for what is large and read nothing.

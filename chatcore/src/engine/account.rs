@@ -1,7 +1,7 @@
 //! The own account: its making, prekeys, certificates, nickname, end.
 
 use super::Clock;
-use super::sessions::is_due;
+use super::clock::is_due;
 use super::tx::{Context, Tx};
 use super::{Engine, EngineError, Event, Link, Pending, Step, Visibility};
 use crate::agreement::publish_prekey;

@@ -19,7 +19,7 @@ const BETWEEN_LOGINS: u64 = 10 * MINUTE;
 /// How much older what is stored may be than what is known.
 const SAVE_EVERY: u64 = HOUR;
 
-/// What is known of the machine's clock; stored with the profile.
+/// The machine's clock as far as it is known; stored with the profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Clock {
     /// The last time that was believed; 0: none was yet.
@@ -78,6 +78,12 @@ impl Clock {
     const fn confirm(&mut self, now: Timestamp) {
         (self.believed, self.jumped_to, self.agreed_before) = (now, Timestamp(0), false);
     }
+}
+
+/// Tells whether something that is done every so many milliseconds is due. What was last done later than now, by a
+/// clock that has been put right since, is.
+pub(super) fn is_due(last: Timestamp, every: u64, now: Timestamp) -> bool {
+    last == Timestamp(0) || last > now || now.since(last) >= every
 }
 
 #[cfg(test)]

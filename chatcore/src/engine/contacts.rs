@@ -1,8 +1,8 @@
 //! People: names, records, trust.
 
+use super::clock::is_due;
 use super::devices::named_devices;
 use super::event::{Acquaintance, LookupError, Sender};
-use super::sessions::is_due;
 use super::tx::Tx;
 use super::{Asker, Engine, EngineError, Event, Link, Pending};
 use crate::ids::{HOUR, MINUTE, UserId};

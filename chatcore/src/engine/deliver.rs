@@ -1,9 +1,10 @@
 //! What became of sent envelopes: accepted, still queued, or to be sent again.
 
+use super::clock::is_due;
 use super::contacts::sender;
 use super::outbound::{envelope, give_up_entry, seal_unkept, set_status};
 use super::rooms::shared_answered;
-use super::sessions::{begin_reset, is_due};
+use super::sessions::begin_reset;
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Pending, QUERY_EVERY, Sent};
 use crate::ids::{DAY, DeviceAddress, MessageId, SECOND, Timestamp, UserId};

@@ -1,8 +1,8 @@
 //! What the engine knows of files: which are on their way, and what became of them.
 
+use super::clock::is_due;
 use super::contacts::sender;
 use super::rooms::{RoomRef, reference, room_content};
-use super::sessions::is_due;
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, FileKind, Pending};
 use crate::file::Manifest;

@@ -1,12 +1,13 @@
 //! Receiving: from a delivered envelope to something a person sees.
 
 use super::account::KEEP_SECRET;
+use super::clock::is_due;
 use super::contacts::{accept_record, sender};
 use super::devices::named_devices;
 use super::files::receipt_of;
 use super::outbound::{leave_outbox, set_status};
 use super::rooms::{Fate, HOLD_FOR, shared_done};
-use super::sessions::{RESET_EVERY, add_session, incoming_tag, is_due};
+use super::sessions::{RESET_EVERY, add_session, incoming_tag};
 use super::tx::Tx;
 use super::{Asker, Engine, EngineError, Event, FileKind};
 use crate::agreement::open_first;
@@ -104,7 +105,6 @@ impl Engine {
             Opened::Dropped => return Ok(()),
             Opened::Failed { from: None } => {
                 // Anybody may send it, and there is nobody to block: it leaves nothing behind.
-                self.unnamed_garbage += 1;
                 return Ok(());
             }
             Opened::Failed { from } => {

@@ -236,8 +236,6 @@ pub struct Engine {
     next_query: Timestamp,
     looked_up: BTreeMap<UserId, Timestamp>,
     unknown_tags: u64,
-    /// Envelopes that nothing opened and that name nobody.
-    unnamed_garbage: u64,
     /// Prekeys that the relay did not take now.
     refused_prekeys: Vec<Signed>,
     attending: bool,
@@ -284,7 +282,6 @@ impl Engine {
             next_query: Timestamp(0),
             looked_up: BTreeMap::new(),
             unknown_tags: 0,
-            unnamed_garbage: 0,
             refused_prekeys: Vec::new(),
             attending: false,
             presence_due: None,
@@ -609,12 +606,6 @@ impl Engine {
     #[must_use]
     pub const fn unknown_tags(&self) -> u64 {
         self.unknown_tags
-    }
-
-    /// Returns how many envelopes came that nothing opened and that name nobody, since the start.
-    #[must_use]
-    pub const fn unnamed_garbage(&self) -> u64 {
-        self.unnamed_garbage
     }
 
     /// Sends a body to a person or a room.

@@ -3,9 +3,9 @@
 use rand::{CryptoRng, RngExt};
 
 use super::account::drop_old_prekeys;
+use super::clock::is_due;
 use super::contacts::verify_chain;
 use super::rooms::newest_head;
-use super::sessions::is_due;
 use super::tx::{Context, Tx};
 use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY, Step};
 use crate::ids::{DAY, DeviceId};

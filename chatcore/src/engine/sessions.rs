@@ -1,5 +1,6 @@
 //! Which session speaks, when a new one is needed, and how it comes about.
 
+use super::clock::is_due;
 use super::rooms::shared_answered;
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Link, Pending};
@@ -203,12 +204,6 @@ impl Engine {
 
 /// Milliseconds between two resets of sessions with one device.
 pub(super) const RESET_EVERY: u64 = crate::ids::HOUR;
-
-/// Tells whether something that is done every so many milliseconds is due. What was last done later than now, by a
-/// clock that has been put right since, is.
-pub(super) fn is_due(last: Timestamp, every: u64, now: Timestamp) -> bool {
-    last == Timestamp(0) || last > now || now.since(last) >= every
-}
 
 /// Tells whether a new session may replace those with a device, and notes that it does.
 pub(super) fn begin_reset(device: &mut PeerDevice, now: Timestamp) -> bool {

@@ -223,7 +223,7 @@ impl PeerDevice {
 pub(crate) struct Contact {
     pub(crate) records: RecordHistory,
     pub(crate) standing: ContactStanding,
-    /// What it was before the contact was blocked.
+    /// Standing before the contact was blocked.
     pub(crate) standing_before: ContactStanding,
     /// Bytes of messages that were kept while this was a request.
     pub(crate) kept: u64,

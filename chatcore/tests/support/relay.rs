@@ -84,7 +84,7 @@ pub(crate) struct Relay {
     pub(crate) deleted: BTreeSet<BlobId>,
     pub(crate) rooms: RelayRooms,
     pub(crate) now: Timestamp,
-    /// What its clock shows, if that is not the time.
+    /// Time that its clock shows, if that is not the time.
     pub(crate) shown_time: Option<Timestamp>,
 }
 

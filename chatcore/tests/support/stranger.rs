@@ -24,7 +24,7 @@ pub(crate) struct Stranger {
     pub(crate) session: Option<Session>,
     rng: StdRng,
     tag: DeliveryTag,
-    /// What the victim calls us by, once it has answered.
+    /// Tag that the victim gave us, once it has answered.
     their_tag: Option<DeliveryTag>,
     position: ChainPosition,
 }

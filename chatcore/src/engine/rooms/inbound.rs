@@ -1,5 +1,6 @@
 //! What members send: messages, news of the room, and questions.
 
+use super::super::clock::is_due;
 use super::super::contacts::sender;
 use super::super::files::receipt_of;
 use super::super::inbound::MAX_AHEAD;
@@ -10,7 +11,6 @@ use super::fan_out::is_only_member;
 use super::loaded::Room;
 use super::senders::{follow_sender, is_ahead};
 use super::{ASK_EVERY, Freshness};
-use crate::engine::sessions::is_due;
 use crate::ids::{Conversation, DAY, DeviceAddress, LogId, MessageId, RoomId, SECOND, UserId};
 use crate::membership::{Act, Event as RoomEvent, Role, RoomKind, Statement};
 use crate::store::Table;

@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 
+use super::super::clock::is_due;
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, Pending};
 use super::loaded::Room;
 use super::log::{Page, Read, end_of};
 use super::query::said_to_replace;
 use super::{RoomAsk, RoomFailure};
-use crate::engine::sessions::is_due;
 use crate::ids::{DAY, LogId, MessageId, RegisterId, SECOND, UserId};
 use crate::keys::Signed;
 use crate::membership::{Act, Event as RoomEvent, Joined, MANY_EVENTS, Role, RoomKind, RoomState};
