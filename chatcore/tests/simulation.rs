@@ -85,7 +85,44 @@ fn crashes_at_any_write_lose_nothing() {
 
 #[test]
 fn a_hostile_relay_changes_nothing_and_delivery_resumes() {
+    let mut lies = 0;
     for seed in seeds(600) {
-        play(seed, 15, 10);
+        lies += play(seed, 15, 10).relay.lies;
+    }
+    assert!(lies > 100, "{lies} answers of the directory were lies");
+}
+
+/// A relay that lets machines in which others have replaced: they speak, and are heard by nobody who
+/// has heard of the new ones.
+#[test]
+fn machines_that_were_left_behind_are_heard_by_nobody_who_knows() {
+    let mut spoke = 0;
+    for seed in seeds(150) {
+        let mut world = play_with(seed, 10, 0, |world| {
+            (world.moves, world.left_speak) = (true, true);
+            world.relay.admits_replaced = true;
+        });
+        world.relay.admits_replaced = true;
+        let before = world.sent_by_left.len();
+        for left in 0..world.left.len() {
+            world.speak_as_left(left, "too late".to_owned());
+        }
+        world.run_until_quiet();
+        spoke += world.sent_by_left.len() - before;
+        let is_late = |e: &Event| matches!(e, Event::Text { text, .. } if text == "too late");
+        let heard = |peer: &&support::peer::Peer| peer.events.iter().any(is_late);
+        assert!(world.peers.iter().find(heard).is_none(), "seed {seed}");
+    }
+    assert!(spoke > 50, "{spoke}");
+}
+
+#[test]
+fn clocks_that_jump_lose_nothing_and_alarm_nobody() {
+    for seed in seeds(200) {
+        let world = play_with(seed, 0, 0, |world| world.clocks_jump = true);
+        assert_eq!(alarms(&world), 0, "seed {seed}");
+    }
+    for seed in seeds(200) {
+        play_with(seed, 10, 20, |world| (world.clocks_jump, world.moves) = (true, true));
     }
 }

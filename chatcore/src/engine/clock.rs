@@ -24,7 +24,7 @@ const SAVE_EVERY: u64 = HOUR;
 pub(crate) struct Clock {
     /// The last time that was believed; 0: none was yet.
     pub(crate) believed: Timestamp,
-    /// Where the clock jumped to, in its own time; 0: it did not.
+    /// Where the clock jumped to, in its own time, or is by now where that is behind; 0: it did not.
     pub(crate) jumped_to: Timestamp,
     /// The last login at which the relay agreed with it, or the first one since it jumped; 0: there was none.
     pub(crate) agreed_at: Timestamp,
@@ -42,11 +42,19 @@ impl Clock {
         if self.jumped_to == Timestamp(0) {
             self.jumps(now, self.agreed_at != Timestamp(0));
         } else if now.0.abs_diff(self.jumped_to.0) > MAX_JUMP {
-            self.jumps(now, false);
+            self.jumps(now, self.is_behind(now));
+        } else if self.is_behind(now) {
+            self.jumped_to = now;
         } else if now.since(self.jumped_to) >= STAYS_FOR {
             self.confirm(now);
         }
         self.believed
+    }
+
+    /// Tells whether the clock went back behind a time with which the relay agreed: it is wrong however long it
+    /// stays there, unless both were wrong before.
+    const fn is_behind(&self, now: Timestamp) -> bool {
+        self.agreed_before && now.0 < self.believed.0
     }
 
     /// The relay says at a login what time it is. That alone moves nothing: it only confirms what the clock shows.
@@ -86,6 +94,36 @@ pub(super) fn is_due(last: Timestamp, every: u64, now: Timestamp) -> bool {
     last == Timestamp(0) || last > now || now.since(last) >= every
 }
 
+/// Something to be done later. By a clock that was put back behind the moment at which it was set it is due at
+/// once, and never later than was meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Timer {
+    set: Timestamp,
+    at: Timestamp,
+}
+
+impl Timer {
+    /// Sets one that is due so many milliseconds from now.
+    pub(super) const fn after(wait: u64, now: Timestamp) -> Self {
+        Self::at(now.plus(wait), now)
+    }
+
+    /// Sets one that is due then.
+    pub(super) const fn at(at: Timestamp, now: Timestamp) -> Self {
+        Self { set: now, at }
+    }
+
+    /// Tells whether it is due.
+    pub(super) fn is_due(self, now: Timestamp) -> bool {
+        now >= self.at || now < self.set
+    }
+
+    /// Returns when it is due.
+    pub(super) fn when(self, now: Timestamp) -> Timestamp {
+        if self.is_due(now) { now } else { self.at }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +146,20 @@ mod tests {
             // And back: it is the same.
             assert_eq!(clock.step(known), far.plus(HOUR));
         }
+    }
+
+    #[test]
+    fn a_clock_behind_a_time_that_the_relay_confirmed_is_not_believed_for_staying_there() {
+        let mut clock = Clock::default();
+        assert!(at(&mut clock, START));
+        clock.logged_in(START, START);
+        let past = Timestamp(START.0 - 400 * DAY);
+        for hours in 0..100 {
+            assert_eq!(clock.step(past.plus(hours * HOUR)), START, "after {hours} hours");
+        }
+        // Both were ahead, and have been put right.
+        clock.logged_in(past.plus(100 * HOUR), past.plus(100 * HOUR));
+        assert!(at(&mut clock, past.plus(100 * HOUR)));
     }
 
     #[test]
@@ -151,5 +203,15 @@ mod tests {
             clock.logged_in(later.plus(login * BETWEEN_LOGINS), later.plus(40 * DAY));
             assert_eq!(clock.step(later.plus(login * BETWEEN_LOGINS)), START);
         }
+    }
+
+    #[test]
+    fn a_timer_is_due_in_its_time_and_by_a_clock_that_was_put_back() {
+        let timer = Timer::after(MINUTE, START);
+        let end = START.plus(MINUTE);
+        assert!(!timer.is_due(START) && !timer.is_due(Timestamp(end.0 - 1)));
+        assert!(timer.is_due(end) && timer.is_due(Timestamp(START.0 - 1)));
+        assert_eq!(timer.when(START), end);
+        assert_eq!(timer.when(Timestamp(START.0 - 1)), Timestamp(START.0 - 1));
     }
 }

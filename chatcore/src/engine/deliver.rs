@@ -1,6 +1,6 @@
 //! What became of sent envelopes: accepted, still queued, or to be sent again.
 
-use super::clock::is_due;
+use super::clock::{Timer, is_due};
 use super::contacts::sender;
 use super::outbound::{envelope, give_up_entry, seal_unkept, set_status};
 use super::rooms::shared_answered;
@@ -77,7 +77,7 @@ impl Engine {
 
     /// Goes through the whole outbox: sends, sends again, asks what still waits.
     pub(super) fn drive_outbox(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
-        self.next_query = tx.now.plus(QUERY_EVERY);
+        self.next_query = Timer::after(QUERY_EVERY, tx.now);
         let (mut again, mut ask) = (Vec::new(), Vec::new());
         let users = tx.outbox_users()?;
         for user in &users {

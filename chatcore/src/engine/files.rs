@@ -47,7 +47,9 @@ impl FetchFailure {
 
 /// Milliseconds until the next attempt, after each for which the relay had nothing; after the last of
 /// these the file is given up. A relay may be back from a backup, or its disk slow to come up.
-const PATIENCE: [u64; 5] = [MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, 24 * HOUR];
+const PATIENCE: [u64; 5] = [MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, LONGEST_PATIENCE];
+/// The longest of them.
+pub(super) const LONGEST_PATIENCE: u64 = DAY;
 /// Milliseconds after which the life of a blob begins anew when another envelope names it.
 const RENEW_AFTER: u64 = DAY;
 

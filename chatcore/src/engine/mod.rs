@@ -41,6 +41,7 @@ pub use rooms::{NewRoom, RefusedBecause, RoomFailure, RoomMemberView, RoomRef, R
 pub use tx::Context;
 
 pub(crate) use clock::Clock;
+use clock::Timer;
 pub(crate) use outbound::MAX_INLINE;
 
 pub use crate::store::rows::{ContactStanding, Direction, Lobby, MessageStatus, RoomStanding};
@@ -228,19 +229,19 @@ pub struct Engine {
     claiming: BTreeSet<DeviceAddress>,
     /// Users with outbox entries that have no ciphertext.
     waiting: BTreeSet<UserId>,
-    receipts_due: BTreeMap<DeviceAddress, Timestamp>,
+    receipts_due: BTreeMap<DeviceAddress, Timer>,
     /// Peer devices for whom the relay has not accepted our newest record.
     profiles_owed: BTreeSet<DeviceAddress>,
     /// Those of them who were tried since the outbox was last gone through.
     profiles_tried: BTreeSet<(DeviceAddress, devices::Tried)>,
-    next_query: Timestamp,
+    next_query: Timer,
     looked_up: BTreeMap<UserId, Timestamp>,
     unknown_tags: u64,
     /// Prekeys that the relay did not take now.
     refused_prekeys: Vec<Signed>,
     attending: bool,
     /// When the relay is to be told who may see us.
-    presence_due: Option<Timestamp>,
+    presence_due: Option<Timer>,
     /// Strangers met in this step.
     new_strangers: usize,
     rooms: Rooms,
@@ -262,7 +263,7 @@ impl Engine {
             for device in &contact.devices {
                 let address = DeviceAddress { user: contact.user(), device: device.id };
                 if !device.due_receipts.is_empty() {
-                    receipts_due.insert(address, device.receipts_due_at);
+                    receipts_due.insert(address, receipts::timer(device, tx.now));
                 }
                 if device.profile_owed {
                     profiles_owed.insert(address);
@@ -279,7 +280,7 @@ impl Engine {
             receipts_due,
             profiles_owed,
             profiles_tried: BTreeSet::new(),
-            next_query: Timestamp(0),
+            next_query: Timer::after(0, tx.now),
             looked_up: BTreeMap::new(),
             unknown_tags: 0,
             refused_prekeys: Vec::new(),
@@ -538,8 +539,7 @@ impl Engine {
     pub fn handle_timeout(&mut self, context: &mut Context<'_>) -> Result<Step, EngineError> {
         let mut tx = self.begin(context);
         if self.link == Link::Online {
-            // Also by a clock that was put back meanwhile.
-            if self.next_query <= tx.now || self.next_query > tx.now.plus(QUERY_EVERY) {
+            if self.next_query.is_due(tx.now) {
                 self.save_clock(&mut tx)?;
                 let records = std::mem::take(&mut self.refused_prekeys);
                 if !records.is_empty() {
@@ -550,7 +550,7 @@ impl Engine {
                 self.drive_outbox(&mut tx)?;
             }
             self.flush_receipts(&mut tx, Flush::Due)?;
-            if self.presence_due.is_some_and(|at| at <= tx.now) {
+            if self.presence_due.is_some_and(|timer| timer.is_due(tx.now)) {
                 self.show_presence(&mut tx)?;
             }
             self.rooms_timeout(&mut tx)?;
@@ -558,14 +558,16 @@ impl Engine {
         tx.finish()
     }
 
-    /// Returns when [`Self::handle_timeout`] has something to do.
+    /// Returns when [`Self::handle_timeout`] has something to do. Asked again whenever the clock may have been
+    /// put back, it says so at once.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Timestamp> {
+    pub fn poll_timeout(&self, now: Timestamp) -> Option<Timestamp> {
         if self.link == Link::Offline {
             return None;
         }
         let due = self.receipts_due.values().copied().chain(self.presence_due);
-        due.chain(self.rooms.poll_timeout()).chain([self.next_query]).min()
+        let due = due.chain(self.rooms.timers()).chain([self.next_query]);
+        due.map(|timer| timer.when(now)).min()
     }
 
     /// Tells the engine that the connection is gone.

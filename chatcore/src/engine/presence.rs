@@ -3,6 +3,7 @@
 //! A contact sees us by the tag we gave it: the relay answers only who holds one that we named on
 //! this connection. Nothing of it is stored anywhere.
 
+use super::clock::Timer;
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Link, Pending};
 use crate::ids::{DeviceAddress, SECOND, UserId};
@@ -47,7 +48,7 @@ impl Engine {
     /// Tells the relay soon when a step has changed who may see us.
     pub(super) fn note_presence(&mut self, tx: &Tx<'_, '_>) {
         if tx.has_new_tags() && self.attending && self.link == Link::Online {
-            self.presence_due.get_or_insert(tx.now.plus(GATHER));
+            self.presence_due.get_or_insert(Timer::after(GATHER, tx.now));
         }
     }
 

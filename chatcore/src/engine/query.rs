@@ -1,6 +1,6 @@
 //! Looking at a profile without changing it.
 
-use super::files::body_of;
+use super::files::{LONGEST_PATIENCE, body_of};
 use super::rooms::{RoomRef, reference};
 use super::{ContactStanding, Direction, EngineError, FetchFailure, FileKind, Upload};
 use crate::file::Manifest;
@@ -202,7 +202,7 @@ pub struct WaitingFile {
     /// Our clock.
     pub received_at: Timestamp,
     /// The next attempt is due then: the relay did not have it at the last one.
-    pub not_before: Timestamp,
+    not_before: Timestamp,
     /// Why it is not fetched any more, unless a person asks for it.
     pub given_up: Option<FetchFailure>,
 }
@@ -211,7 +211,15 @@ impl WaitingFile {
     /// Tells whether it is to be fetched now.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
-        self.given_up.is_none() && self.not_before <= now
+        self.given_up.is_none() && self.wait(now) == 0
+    }
+
+    /// Returns the milliseconds until the next attempt is due.
+    #[must_use]
+    pub fn wait(&self, now: Timestamp) -> u64 {
+        let wait = self.not_before.since(now);
+        // Further ahead than any attempt is put off: by a clock that has been put back since.
+        if wait > LONGEST_PATIENCE { 0 } else { wait }
     }
 }
 

@@ -1,11 +1,12 @@
 //! Receipts: owed for what came, sent soon, never receipted themselves.
 
+use super::clock::Timer;
 use super::outbound::{envelope, seal_unkept};
 use super::sessions::sending_session;
 use super::tx::Tx;
 use super::{Engine, EngineError, Flush, Link, QUERY_EVERY, Sent};
-use crate::ids::{DeviceAddress, MINUTE, MessageId, SECOND, UserId};
-use crate::store::rows::{Contact, ContactStanding};
+use crate::ids::{DeviceAddress, MINUTE, MessageId, SECOND, Timestamp, UserId};
+use crate::store::rows::{Contact, ContactStanding, PeerDevice};
 use crate::wire::content::{Body, Receipt, ReceiptKind};
 
 /// Milliseconds a receipt waits for a message to ride on.
@@ -14,6 +15,12 @@ const RECEIPT_DELAY: u64 = 2 * SECOND;
 const ROOM_RECEIPT_DELAY: u64 = MINUTE;
 /// Receipts owed to one device; more are left to the sender's own questions.
 const MAX_OWED: usize = 10_000;
+
+/// When the receipts owed to a device go alone; at the latest when the outbox is gone through, though a clock that
+/// was ahead said otherwise.
+pub(super) fn timer(device: &PeerDevice, now: Timestamp) -> Timer {
+    Timer::at(device.receipts_due_at.min(now.plus(QUERY_EVERY)), now)
+}
 
 impl Engine {
     pub(super) fn owe_receipt(
@@ -90,10 +97,8 @@ impl Engine {
         delay: u64,
     ) {
         let device = contact.device_mut(to.device);
-        // Not by a clock that was ahead.
-        device.receipts_due_at = device.receipts_due_at.min(tx.now.plus(QUERY_EVERY));
         if device.due_receipts.contains(&receipt) || device.due_receipts.len() >= MAX_OWED {
-            self.receipts_due.entry(to).or_insert(device.receipts_due_at);
+            self.receipts_due.entry(to).or_insert_with(|| timer(device, tx.now));
             return;
         }
         let at = tx.now.plus(delay);
@@ -101,7 +106,7 @@ impl Engine {
             device.receipts_due_at = at;
         }
         device.due_receipts.push(receipt);
-        self.receipts_due.insert(to, device.receipts_due_at);
+        self.receipts_due.insert(to, timer(device, tx.now));
     }
 
     pub(super) fn flush_receipts(
@@ -113,9 +118,9 @@ impl Engine {
             return Ok(());
         }
         let now = tx.now;
-        let is_due = |at| which == Flush::Everything || at <= now || at > now.plus(2 * QUERY_EVERY);
+        let is_due = |timer: &Timer| which == Flush::Everything || timer.is_due(now);
         let due: Vec<DeviceAddress> =
-            self.receipts_due.iter().filter(|(_, at)| is_due(**at)).map(|(to, _)| *to).collect();
+            self.receipts_due.iter().filter(|(_, at)| is_due(at)).map(|(to, _)| *to).collect();
         let mut envelopes = Vec::new();
         for to in due {
             self.receipts_due.remove(&to);
@@ -126,12 +131,12 @@ impl Engine {
             while !device.due_receipts.is_empty() {
                 if sending_session(tx, device)?.is_none() {
                     // A new session is on its way, or the peer will ask by sending again.
-                    self.receipts_due.insert(to, now.plus(QUERY_EVERY));
+                    self.receipts_due.insert(to, Timer::after(QUERY_EVERY, now));
                     break;
                 }
                 let message = MessageId::generate(tx.rng);
                 let Some(sealed) = seal_unkept(tx, &to, device, message, Body::Empty)? else {
-                    self.receipts_due.insert(to, now.plus(QUERY_EVERY));
+                    self.receipts_due.insert(to, Timer::after(QUERY_EVERY, now));
                     break;
                 };
                 envelopes.push((Sent::Unkept, envelope(to, &sealed)));

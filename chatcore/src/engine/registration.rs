@@ -3,7 +3,7 @@
 use rand::{CryptoRng, RngExt};
 
 use super::account::drop_old_prekeys;
-use super::clock::is_due;
+use super::clock::{Timer, is_due};
 use super::contacts::verify_chain;
 use super::rooms::newest_head;
 use super::tx::{Context, Tx};
@@ -125,7 +125,7 @@ impl Engine {
         }
         self.link = Link::Online;
         self.undelivered = login.queued;
-        self.next_query = tx.now.plus(QUERY_EVERY);
+        self.next_query = Timer::after(QUERY_EVERY, tx.now);
         let is_new = matches!(profile.admission, Admission::New | Admission::Sent);
         if is_new && profile.announced == 0 {
             // What was announced before we came was not for us.

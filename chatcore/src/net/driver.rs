@@ -546,8 +546,9 @@ fn next_wake(engine: &Engine, clock: &Clock, outgoing: usize, settling: usize) -
     if settling > 0 {
         wake = wake.min(clock.heard.max(clock.spoken) + SETTLE_PATIENCE);
     }
-    match engine.poll_timeout() {
-        Some(at) => wake.min(Instant::now() + Duration::from_millis(at.since(now()))),
+    let now = now();
+    match engine.poll_timeout(now) {
+        Some(at) => wake.min(Instant::now() + Duration::from_millis(at.since(now))),
         None => wake,
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Peer {
     pub(crate) online: bool,
     /// Steps of a thousand at which the process dies.
     pub(crate) crashes: u32,
+    /// Milliseconds by which its clock is ahead.
+    pub(crate) skew: i64,
     pub(crate) events: Vec<Event>,
 }
 
@@ -52,6 +54,7 @@ impl Peer {
             outgoing: Vec::new(),
             online: false,
             crashes: 0,
+            skew: 0,
             events: Vec::new(),
         }
     }
@@ -88,8 +91,14 @@ impl Peer {
             outgoing: Vec::new(),
             online: false,
             crashes: self.crashes,
+            skew: 0,
             events: Vec::new(),
         }
+    }
+
+    /// What its clock shows.
+    fn clock(&self, now: Timestamp) -> Timestamp {
+        Timestamp(now.0.saturating_add_signed(self.skew))
     }
 
     fn dies(&mut self) -> bool {
@@ -123,6 +132,7 @@ impl Peer {
         now: Timestamp,
         act: impl FnOnce(&mut Engine, &mut Context<'_>) -> Result<Step, E>,
     ) -> Result<Result<(), Crashed>, E> {
+        let now = self.clock(now);
         let mut context = Context { store: &self.store, now, rng: &mut self.rng };
         let mut engine = match self.engine.take() {
             Some(engine) => engine,
@@ -205,8 +215,9 @@ impl Peer {
     }
 
     pub(crate) fn timeout(&mut self, now: Timestamp) {
-        let due = self.engine.as_ref().and_then(Engine::poll_timeout);
-        if due.is_some_and(|at| at <= now) {
+        let clock = self.clock(now);
+        let due = self.engine.as_ref().and_then(|engine| engine.poll_timeout(clock));
+        if due.is_some_and(|at| at <= clock) {
             let _ = self.run(now, |engine, context| engine.handle_timeout(context)).unwrap();
         }
     }

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use chatcore::engine::Command;
 use chatcore::ids::{
-    BlobId, DeliveryTag, DeviceAddress, IdempotencyKey, RoomId, Timestamp, UserId,
+    BlobId, DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, RoomId, Timestamp, UserId,
 };
 use chatcore::keys::{
-    Nickname, PrekeyKind, PrekeyRecord, RelayKey, RelayKeyPair, Signed, UserRecord,
+    DeviceKeys, IdentityKeyPair, Nickname, PrekeyKind, PrekeyRecord, RelayKey, RelayKeyPair,
+    Signed, UserRecord,
 };
 use chatcore::membership::Announcement;
 use chatcore::wire::envelope::Envelope;
@@ -43,6 +44,41 @@ const FAULTS: [Fault; 7] = [
     Fault::CrossMailbox,
 ];
 
+/// What the relay does to an answer of the directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lie {
+    /// There is nobody of that name.
+    Unknown,
+    /// No record at all.
+    Empty,
+    /// The newest record is missing.
+    Older,
+    /// One in the middle is missing.
+    Gap,
+    /// The newest comes first.
+    Reversed,
+    /// Records of somebody else.
+    Other,
+    /// A record of somebody else behind the others.
+    Mixed,
+    /// A bit of a body or a signature is another.
+    FlipBit,
+    /// One more record, made by the relay.
+    Forged,
+}
+
+const LIES: [Lie; 9] = [
+    Lie::Unknown,
+    Lie::Empty,
+    Lie::Older,
+    Lie::Gap,
+    Lie::Reversed,
+    Lie::Other,
+    Lie::Mixed,
+    Lie::FlipBit,
+    Lie::Forged,
+];
+
 #[derive(Debug, Default)]
 struct Mailbox {
     waiting: VecDeque<(u64, Envelope)>,
@@ -54,7 +90,7 @@ struct Mailbox {
 pub(crate) struct Relay {
     pub(crate) keys: RelayKeyPair,
     rng: StdRng,
-    /// How many envelopes of a hundred suffer, and how many claims.
+    /// How many envelopes of a hundred suffer, how many claims, and how many answers of the directory.
     pub(crate) malice: u32,
     records: BTreeMap<UserId, Vec<UserRecord>>,
     prekeys: BTreeMap<DeviceAddress, Vec<PrekeyRecord>>,
@@ -77,6 +113,12 @@ pub(crate) struct Relay {
     pub(crate) unlisted: BTreeSet<UserId>,
     /// Names that lead to somebody else.
     pretended: BTreeMap<String, UserId>,
+    /// Records that the directory shows of a user, in place of the true ones.
+    pub(crate) shown: BTreeMap<UserId, Vec<Signed>>,
+    /// Answers of the directory that were lies.
+    pub(crate) lies: u32,
+    /// Devices that others have replaced are let in, and told nothing of it.
+    pub(crate) admits_replaced: bool,
     /// Who is connected and may be seen, by which tags.
     pub(crate) visible: BTreeMap<DeviceAddress, Vec<DeliveryTag>>,
     /// How often the life of a blob began anew.
@@ -108,6 +150,9 @@ impl Relay {
             is_full: false,
             unlisted: BTreeSet::new(),
             pretended: BTreeMap::new(),
+            shown: BTreeMap::new(),
+            lies: 0,
+            admits_replaced: false,
             visible: BTreeMap::new(),
             renewed: BTreeMap::new(),
             deleted: BTreeSet::new(),
@@ -223,7 +268,7 @@ impl Relay {
                 assert!(self.put(record));
                 Answer::Done
             }
-            Request::GetRecords { who, .. } => self.records_of(&who),
+            Request::GetRecords { who, .. } => self.directory_says(from, &who),
             Request::UploadPrekeys(records) => self.upload(from, records),
             Request::ClaimPrekeys(devices) => {
                 self.claims += devices.len();
@@ -267,10 +312,17 @@ impl Relay {
         vec![RelayFrame { request_id: frame.request_id, answer }]
     }
 
-    /// Tells whether a device is in its user's newest record.
+    /// Tells whether a device is in its user's newest record, or may come in all the same.
     fn knows(&self, device: &DeviceAddress) -> bool {
-        let newest = self.records.get(&device.user).and_then(|chain| chain.last());
-        newest.is_some_and(|record| record.device(device.device).is_some())
+        self.record_of(device).is_some()
+    }
+
+    /// Returns the newest record that names a device, if that lets it in.
+    fn record_of(&self, device: &DeviceAddress) -> Option<&UserRecord> {
+        let chain = self.records.get(&device.user)?;
+        let looked_at = if self.admits_replaced { chain.len() } else { 1 };
+        let mut newest_first = chain.iter().rev().take(looked_at);
+        newest_first.find(|record| record.device(device.device).is_some())
     }
 
     fn register(&mut self, record: UserRecord) -> Answer {
@@ -294,22 +346,41 @@ impl Relay {
             }
             chain.clear();
         }
-        let is_out = |at: &DeviceAddress| at.user == user && record.device(at.device).is_none();
-        self.mailboxes.retain(|at, _| !is_out(at));
-        self.prekeys.retain(|at, _| !is_out(at));
         chain.push(record);
+        if !self.admits_replaced {
+            self.drop_replaced();
+        }
         true
     }
 
+    /// Mailboxes and prekeys of devices that were replaced go.
+    fn drop_replaced(&mut self) {
+        let known: BTreeSet<_> = self
+            .prekeys
+            .keys()
+            .chain(self.mailboxes.keys())
+            .filter(|at| self.knows(at))
+            .copied()
+            .collect();
+        self.mailboxes.retain(|at, _| known.contains(at));
+        self.prekeys.retain(|at, _| known.contains(at));
+    }
+
+    /// From now on the relay does what it should.
+    pub(crate) fn turn_honest(&mut self) {
+        (self.malice, self.admits_replaced) = (0, false);
+        self.drop_replaced();
+    }
+
     fn logged_in(&mut self, device: DeviceAddress) -> Answer {
-        let now = self.now;
+        let (now, record_version) = (self.now, self.record_of(&device).unwrap().version());
         let prekeys = self.prekeys.entry(device).or_default();
         prekeys.retain(|prekey| prekey.is_fresh(now));
         let one_time = prekeys.iter().filter(|p| p.kind() == PrekeyKind::OneTime).count();
         let last_resort = prekeys.iter().find(|p| p.kind() == PrekeyKind::LastResort);
         Answer::LoggedIn(LoggedIn {
             address: device,
-            record_version: self.records[&device.user].last().unwrap().version(),
+            record_version,
             one_time_prekeys: u32::try_from(one_time).unwrap(),
             last_resort: last_resort.map(PrekeyRecord::id),
             queued: self.mailboxes.entry(device).or_default().waiting.len() as u64,
@@ -317,6 +388,65 @@ impl Relay {
             announced: self.rooms.newest_announcement(&self.keys),
             time: self.shown_time.unwrap_or(self.now),
         })
+    }
+
+    /// Answers a question to the directory, with a lie if the relay feels like it.
+    fn directory_says(&mut self, from: DeviceAddress, who: &Who) -> Answer {
+        let answer = self.records_of(who);
+        let Answer::Records(mut records) = answer else { return answer };
+        let user = UserRecord::verify(records[0].clone()).unwrap().user_id();
+        if let Some(shown) = self.shown.get(&user) {
+            return Answer::Records(shown.clone());
+        }
+        if user == from.user && self.admits_replaced {
+            // Who was replaced does not hear of it.
+            let names = |signed: &Signed| {
+                let record = UserRecord::verify(signed.clone()).unwrap();
+                record.device(from.device).is_some()
+            };
+            let last = records.iter().rposition(names).unwrap();
+            records.truncate(last + 1);
+        }
+        if !self.is_malicious_now() {
+            return Answer::Records(records);
+        }
+        self.lies += 1;
+        let lie = LIES[self.rng.random_range(0..LIES.len())];
+        self.distort(lie, user, records)
+    }
+
+    fn distort(&mut self, lie: Lie, user: UserId, mut records: Vec<Signed>) -> Answer {
+        let of_another = || {
+            let chain = self.records.iter().find(|(other, _)| **other != user);
+            chain.map(|(_, chain)| chain.iter().map(|r| r.signed().clone()).collect::<Vec<_>>())
+        };
+        match lie {
+            Lie::Unknown => return Answer::Failure(ErrorCode::UnknownUser.into()),
+            Lie::Empty => records.clear(),
+            Lie::Older => drop(records.pop()),
+            Lie::Gap => drop(records.remove(records.len() / 2)),
+            Lie::Reversed => records.reverse(),
+            Lie::Other => records = of_another().unwrap_or_default(),
+            Lie::Mixed => records.extend(of_another().unwrap_or_default()),
+            Lie::FlipBit => {
+                let place = self.rng.random_range(0..records.len());
+                let Signed { body, signature } = &mut records[place];
+                let bytes = if self.rng.random() { body.as_mut_slice() } else { signature };
+                let at = self.rng.random_range(0..bytes.len());
+                bytes[at] ^= 1 << self.rng.random_range(0..8);
+            }
+            Lie::Forged => records.push(self.forge(&records)),
+        }
+        Answer::Records(records)
+    }
+
+    /// Makes the record that would follow, under a key of its own.
+    fn forge(&mut self, records: &[Signed]) -> Signed {
+        let newest = UserRecord::verify(records.last().unwrap().clone()).unwrap();
+        let identity = IdentityKeyPair::generate(&mut self.rng);
+        let keys = DeviceKeys::generate(DeviceId::FIRST, &mut self.rng);
+        let cert = keys.certify(&identity, self.now);
+        newest.next(&identity, newest.nickname().clone(), vec![cert]).signed().clone()
     }
 
     fn records_of(&self, who: &Who) -> Answer {
@@ -340,12 +470,12 @@ impl Relay {
     }
 
     fn upload(&mut self, device: DeviceAddress, records: Vec<Signed>) -> Answer {
-        let record = self.records[&device.user].last().unwrap();
-        let cert = record.device(device.device).unwrap();
+        let record = self.record_of(&device).unwrap();
+        let cert = record.device(device.device).unwrap().clone();
         let stored = self.prekeys.entry(device).or_default();
         for signed in records {
             // Signed for a certificate that was just renewed, for example.
-            let Ok(prekey) = PrekeyRecord::verify(signed, &device.user, cert) else {
+            let Ok(prekey) = PrekeyRecord::verify(signed, &device.user, &cert) else {
                 return Answer::Failure(ErrorCode::BadPrekey.into());
             };
             if prekey.kind() == PrekeyKind::LastResort {

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chatcore::engine::{Command, Direction, Event, query};
+use chatcore::engine::{Command, ContactStanding, Direction, Event, query};
 use chatcore::ids::{
-    Conversation, DeviceAddress, HOUR, MINUTE, MessageId, SECOND, Timestamp, UserId,
+    Conversation, DAY, DeviceAddress, HOUR, MINUTE, MessageId, SECOND, Timestamp, UserId,
 };
 use chatcore::store::Value;
 use chatcore::wire::content::Body;
@@ -23,12 +23,32 @@ pub(crate) struct World {
     pub(crate) peers: Vec<Peer>,
     /// Whether people move to other machines.
     pub(crate) moves: bool,
+    /// Whether machines that somebody moved away from go on speaking.
+    pub(crate) left_speak: bool,
+    /// Whether clocks jump, for less than an hour.
+    pub(crate) clocks_jump: bool,
+    /// When a clock jumped.
+    jumped_at: Option<Timestamp>,
     /// Machines that somebody moved away from, with his place among the peers.
     pub(crate) left: Vec<(usize, Peer)>,
     answers: BTreeMap<DeviceAddress, Vec<RelayFrame>>,
     /// What was queued durably: message → (from, to, text).
     pub(crate) sent: BTreeMap<MessageId, (UserId, UserId, String)>,
+    /// The same of machines that somebody moved away from.
+    pub(crate) sent_by_left: BTreeMap<MessageId, (UserId, UserId, String)>,
 }
+
+/// How far clocks jump, in milliseconds.
+const JUMPS: [i64; 8] = [
+    -3_650 * DAY as i64,
+    -400 * DAY as i64,
+    -(2 * HOUR as i64),
+    2 * HOUR as i64,
+    4 * DAY as i64,
+    40 * DAY as i64,
+    400 * DAY as i64,
+    3_650 * DAY as i64,
+];
 
 impl World {
     pub(crate) fn new(seed: u64, users: usize) -> Self {
@@ -43,7 +63,21 @@ impl World {
             .collect();
         let rng = StdRng::seed_from_u64(seed ^ 0x5eed);
         let (left, answers, sent) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        let mut world = Self { seed, now, rng, relay, peers, moves: false, left, answers, sent };
+        let mut world = Self {
+            seed,
+            now,
+            rng,
+            relay,
+            peers,
+            moves: false,
+            left_speak: false,
+            clocks_jump: false,
+            jumped_at: None,
+            left,
+            answers,
+            sent,
+            sent_by_left: BTreeMap::new(),
+        };
         world.connect_all();
         world.run_until_quiet();
         world
@@ -119,6 +153,44 @@ impl World {
         }
     }
 
+    /// A machine that somebody moved away from writes to one of those it knows.
+    pub(crate) fn speak_as_left(&mut self, left: usize, text: String) {
+        let (_, peer) = &mut self.left[left];
+        let mut contacts = query::contacts(&peer.store).unwrap();
+        contacts.retain(|contact| contact.standing == ContactStanding::Contact);
+        if contacts.is_empty() {
+            return;
+        }
+        let to = contacts[self.rng.random_range(0..contacts.len())].user;
+        let message = MessageId::generate(&mut self.rng);
+        peer.disconnect();
+        self.relay.connection_lost(&peer.address);
+        peer.connect(self.now);
+        let command = Command::SendText { to, message, text: text.clone() };
+        if let Ok(Ok(())) = peer.command(self.now, command) {
+            self.sent_by_left.insert(message, (peer.address.user, to, text));
+        }
+        for _ in 0..4 {
+            for frame in std::mem::take(&mut peer.outgoing) {
+                for answer in self.relay.handle(peer.address, frame) {
+                    peer.frame(self.now, answer);
+                }
+            }
+            if let Some(frame) = self.relay.deliver(peer.address) {
+                peer.frame(self.now, frame);
+            }
+            peer.timeout(self.now);
+        }
+    }
+
+    /// Puts clocks right that jumped, before an hour has passed.
+    fn put_clocks_right(&mut self) {
+        self.jumped_at = None;
+        for peer in &mut self.peers {
+            peer.skew = 0;
+        }
+    }
+
     /// Carries everything between one peer and the relay, once.
     pub(crate) fn carry(&mut self, i: usize) {
         if !self.peers[i].online {
@@ -171,11 +243,17 @@ impl World {
     /// One random thing happens.
     pub(crate) fn step(&mut self, n: usize) {
         let i = self.rng.random_range(0..self.peers.len());
+        if self.jumped_at.is_some_and(|at| self.now.since(at) > 50 * MINUTE) {
+            self.put_clocks_right();
+        }
         match self.rng.random_range(0..20) {
             0 => self.peers[i].disconnect(),
             1 => self.peers[i].die(),
             2..=4 if !self.peers[i].online => self.connect(i),
-            5 => self.now = self.now.plus(self.rng.random_range(0..26) * HOUR),
+            5 => {
+                self.put_clocks_right();
+                self.now = self.now.plus(self.rng.random_range(0..26) * HOUR);
+            }
             6..=11 => {
                 let to = self.rng.random_range(0..self.peers.len());
                 if to != i {
@@ -184,6 +262,14 @@ impl World {
                 }
             }
             12 if self.moves && self.rng.random_range(0..4) == 0 => self.move_out(i),
+            13 if self.left_speak && !self.left.is_empty() => {
+                let left = self.rng.random_range(0..self.left.len());
+                self.speak_as_left(left, format!("seed {} left {n} secretword", self.seed));
+            }
+            14 if self.clocks_jump => {
+                self.jumped_at.get_or_insert(self.now);
+                self.peers[i].skew = JUMPS[self.rng.random_range(0..JUMPS.len())];
+            }
             _ => self.carry(i),
         }
         self.now = self.now.plus(self.rng.random_range(0..5) * SECOND);
@@ -191,7 +277,8 @@ impl World {
 
     /// The relay turns honest, everybody connects, and time passes.
     pub(crate) fn heal(&mut self) {
-        self.relay.malice = 0;
+        self.relay.turn_honest();
+        self.put_clocks_right();
         for peer in &mut self.peers {
             peer.crashes = 0;
         }
@@ -218,7 +305,9 @@ impl World {
                     }
                     assert!(here.insert(m.message), "seed {seed}: accepted twice");
                     arrived.insert(m.message);
-                    let (from, to, text) = self.sent.get(&m.message).unwrap_or_else(|| {
+                    let sent = self.sent.get(&m.message);
+                    let sent = sent.or_else(|| self.sent_by_left.get(&m.message));
+                    let (from, to, text) = sent.unwrap_or_else(|| {
                         panic!("seed {seed}: {} has a message nobody sent", peer.name)
                     });
                     assert_eq!((*from, *to), (contact.user, peer.address.user), "seed {seed}");
@@ -226,8 +315,8 @@ impl World {
                 }
             }
         }
-        // Nobody who moved lost what he had.
-        for (i, old) in &self.left {
+        // Nobody who moved lost what they had; machines that go on without them get more.
+        for (i, old) in self.left.iter().filter(|_| !self.left_speak) {
             let all = |peer: &Peer| -> BTreeSet<MessageId> {
                 let contacts = query::contacts(&peer.store).unwrap();
                 let with = |user| query::history(&peer.store, Conversation::User(user), usize::MAX);

@@ -89,7 +89,7 @@ impl<'a> Fetching<'a> {
         let (now, clock) = (Instant::now(), net::now());
         let waiting = self.client.waiting_files().await?;
         let due = waiting.iter().filter(|file| file.given_up.is_none()).map(|file| {
-            let at_relay = now + Duration::from_millis(file.not_before.since(clock));
+            let at_relay = now + Duration::from_millis(file.wait(clock));
             self.put_off.get(&file.message).map_or(at_relay, |until| at_relay.max(*until))
         });
         Ok(due.min())

@@ -288,7 +288,7 @@ async fn after_failure(
     let Some(waiting) = waiting.filter(|file| file.given_up.is_none() && !is_local) else {
         return Ok(Fate::Failed);
     };
-    let wait = Duration::from_millis(waiting.not_before.since(chatcore::net::now()));
+    let wait = Duration::from_millis(waiting.wait(chatcore::net::now()));
     if !wait.is_zero() {
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;

@@ -1,5 +1,6 @@
 //! What a member of some rank does without being told: checkpoints, and moves that are due.
 
+use super::super::clock::Timer;
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError};
 use super::MOVE_PATIENCE;
@@ -39,13 +40,15 @@ impl Engine {
         if is_free && !has_move && (state.is_move_due() || length >= NEARLY_FULL || is_spent) {
             let turn = if room.row.moves || is_spent { 0 } else { turn_of(state, &own) };
             let sync = self.rooms.sync(&id);
-            let at = sync.move_due.get_or_insert(tx.now).plus(turn * MOVE_PATIENCE);
-            if at > tx.now {
-                sync.move_at = Some(at);
-            } else {
+            let since = sync.move_due.filter(|since| *since <= tx.now).unwrap_or(tx.now);
+            sync.move_due = Some(since);
+            let timer = Timer::at(since.plus(turn * MOVE_PATIENCE), tx.now);
+            if timer.is_due(tx.now) {
                 sync.move_due = None;
                 let register = room.prepare_move(tx);
                 room.push_intent(Act::Move(register));
+            } else {
+                sync.move_at = Some(timer);
             }
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! What members send: messages, news of the room, and questions.
 
-use super::super::clock::is_due;
+use super::super::clock::{Timer, is_due};
 use super::super::contacts::sender;
 use super::super::files::receipt_of;
 use super::super::inbound::MAX_AHEAD;
@@ -265,7 +265,7 @@ impl Engine {
         }
         if still_held {
             // What explains it may be there later, without anybody saying so.
-            self.rooms.sync(&id).read_at.get_or_insert(tx.now.plus(QUERY_EVERY));
+            self.rooms.sync(&id).read_at.get_or_insert(Timer::after(QUERY_EVERY, tx.now));
         }
         Ok(())
     }

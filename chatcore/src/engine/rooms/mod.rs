@@ -35,6 +35,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::clock::Timer;
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Link};
 use crate::ids::{DeviceAddress, LogId, MINUTE, RegisterId, RoomId, SECOND, Timestamp, UserId};
@@ -133,11 +134,11 @@ pub(super) struct Sync {
     /// Since when the room is to be moved.
     move_due: Option<Timestamp>,
     /// When we are to move it, if nobody did before.
-    move_at: Option<Timestamp>,
+    move_at: Option<Timer>,
     /// Until when acts wait: the relay waits for what it lost.
-    acts_at: Option<Timestamp>,
+    acts_at: Option<Timer>,
     /// Until when what is new in an open room is gathered.
-    read_at: Option<Timestamp>,
+    read_at: Option<Timer>,
     /// When members were last asked.
     asked: BTreeMap<UserId, Timestamp>,
 }
@@ -212,13 +213,9 @@ impl Rooms {
         self.due.is_empty() && self.sync.values().all(|s| !s.asking && s.records.is_empty())
     }
 
-    /// Returns when something is due.
-    pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
-        self.sync
-            .values()
-            .flat_map(|sync| [sync.move_at, sync.acts_at, sync.read_at])
-            .flatten()
-            .min()
+    /// Returns what is to be done later.
+    pub(super) fn timers(&self) -> impl Iterator<Item = Timer> {
+        self.sync.values().flat_map(|sync| [sync.move_at, sync.acts_at, sync.read_at]).flatten()
     }
 
     fn sync(&mut self, room: &RoomId) -> &mut Sync {
@@ -330,11 +327,10 @@ impl Engine {
     /// Does what is due by the clock.
     pub(super) fn rooms_timeout(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
         let now = tx.now;
-        let is_due = |at: Timestamp| at <= now;
         for (id, sync) in &mut self.rooms.sync {
-            let is_move_due = sync.move_at.take_if(|at| is_due(*at)).is_some();
-            let is_act_due = sync.acts_at.take_if(|at| is_due(*at)).is_some();
-            let is_read_due = sync.read_at.take_if(|at| is_due(*at)).is_some();
+            let is_move_due = sync.move_at.take_if(|timer| timer.is_due(now)).is_some();
+            let is_act_due = sync.acts_at.take_if(|timer| timer.is_due(now)).is_some();
+            let is_read_due = sync.read_at.take_if(|timer| timer.is_due(now)).is_some();
             if is_read_due {
                 sync.grow_stale();
             }

@@ -1,5 +1,6 @@
 //! Open rooms: the relay keeps events and statements in the clear; we verify every one.
 
+use super::super::clock::Timer;
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event};
 use super::acts::RoomFailure;
@@ -103,8 +104,8 @@ impl Engine {
     fn gathers(&mut self, tx: &Tx<'_, '_>, room: &Room) -> Result<bool, EngineError> {
         let id = room.id();
         let sync = self.rooms.sync(&id);
-        let Some(at) = sync.read_at else { return Ok(false) };
-        let is_urgent = at <= tx.now
+        let Some(timer) = sync.read_at else { return Ok(false) };
+        let is_urgent = timer.is_due(tx.now)
             || room.row.wanted.is_some()
             || !room.row.unsent.is_empty()
             || !room.row.intents.is_empty();
@@ -366,7 +367,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let is_ours = self.look_room(tx, &id, |room| room.row.kind == RoomKind::Open)?;
         if is_ours == Some(true) {
-            self.rooms.sync(&id).read_at.get_or_insert(tx.now.plus(GATHER));
+            self.rooms.sync(&id).read_at.get_or_insert(Timer::after(GATHER, tx.now));
             self.rooms.touch(&id, Freshness::Stale);
         }
         self.drive_rooms(tx)

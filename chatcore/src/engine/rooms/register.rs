@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::super::clock::is_due;
+use super::super::clock::{Timer, is_due};
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, Pending};
 use super::loaded::Room;
@@ -266,7 +266,7 @@ impl Engine {
             ErrorCode::Recovering | ErrorCode::RateLimited | ErrorCode::DiskFull
         );
         if is_for_later && failure.retry_after_ms > 0 {
-            sync.acts_at = Some(tx.now.plus(failure.retry_after_ms.min(MAX_RETRY)));
+            sync.acts_at = Some(Timer::after(failure.retry_after_ms.min(MAX_RETRY), tx.now));
             if failure.retry_after_ms > PATIENCE {
                 // Nobody is kept waiting for hours; the acts stay, and are done then.
                 let because = match failure.code {
