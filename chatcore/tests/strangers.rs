@@ -3,10 +3,10 @@
 
 mod support;
 
-use chatcore::engine::{Command, ContactStanding, Direction, Event, MessageStatus, query};
-use chatcore::ids::{Conversation, DAY, HOUR, MINUTE, MessageId, Timestamp, UserId};
+use chatcore::engine::{Command, ContactStanding, Event, MessageStatus, query};
+use chatcore::ids::{DAY, HOUR, MINUTE, MessageId, Timestamp};
 use chatcore::keys::{DeviceKeys, Signed};
-use chatcore::store::{Store, Table};
+use chatcore::store::Table;
 use chatcore::wire::content::Body;
 use chatcore::wire::envelope::EnvelopeKind;
 use chatcore::wire::relay::{Answer, ErrorCode, RelayFrame, Request};
@@ -15,48 +15,10 @@ use rand::{Rng, SeedableRng};
 use support::stranger::Stranger;
 use support::world::World;
 
-fn say(world: &mut World, to: UserId, text: &str) -> MessageId {
-    let message = MessageId::generate(&mut world.rng);
-    let (now, text) = (world.now, text.to_owned());
-    assert!(world.peers[0].command(now, Command::SendText { to, message, text }).is_ok());
-    world.run_until_quiet();
-    message
-}
-
-fn status(world: &World, with: UserId, message: MessageId) -> MessageStatus {
-    let history = query::history(&world.peers[0].store, Conversation::User(with), 50).unwrap();
-    match history.iter().find(|entry| entry.message == message).unwrap().direction {
-        Direction::Outgoing(status) => status,
-        Direction::Incoming => panic!("not ours"),
-    }
-}
-
-fn reconnect(world: &mut World) {
-    for i in 0..world.peers.len() {
-        world.peers[i].disconnect();
-    }
-    world.connect_all();
-    world.run_until_quiet();
-}
-
-fn rows(world: &World, table: Table) -> usize {
-    world.peers[0].store.list(table).unwrap().len()
-}
-
-/// Somebody who wrote to peer 0 and was answered.
-fn acquainted(world: &mut World, seed: u64) -> Stranger {
-    let mut stranger = Stranger::new(world, "mallory", seed);
-    stranger.start(world, 0, 0);
-    stranger.send(world, 0, Body::Text("hi".to_owned()));
-    say(world, stranger.user(), "hello");
-    assert!(!stranger.receive(world).is_empty());
-    stranger
-}
-
 #[test]
 fn other_keys_under_a_known_device_id_are_refused_and_shown() {
     let mut world = World::new(201, 1);
-    let mut bob = acquainted(&mut world, 1);
+    let mut bob = Stranger::acquainted(&mut world, 1);
     let thief = DeviceKeys::generate(bob.keys.id, &mut StdRng::seed_from_u64(2));
     let cert = thief.certify(&bob.identity, world.now);
     let record = bob.record.next(&bob.identity, bob.record.nickname().clone(), vec![cert]);
@@ -81,7 +43,7 @@ fn a_session_that_our_own_reset_starts_is_told() {
     let bob = world.peers[1].address.user;
     world.relay.lose_next.insert(bob, 2);
     let before = world.peers[0].events.len();
-    say(&mut world, bob, "lost twice");
+    world.say(0, bob, "lost twice");
     for _ in 0..4 {
         world.now = world.now.plus(11 * MINUTE);
         world.run_until_quiet();
@@ -95,9 +57,9 @@ fn a_session_that_our_own_reset_starts_is_told() {
 #[test]
 fn resets_make_nothing_go_out_again_but_the_first_of_a_repair_once_an_hour() {
     let mut world = World::new(203, 1);
-    let mut mallory = acquainted(&mut world, 3);
+    let mut mallory = Stranger::acquainted(&mut world, 3);
     for n in 0..5 {
-        say(&mut world, mallory.user(), &format!("text {n}"));
+        world.say(0, mallory.user(), &format!("text {n}"));
     }
     mallory.receive(&mut world);
     let sent = |world: &World, user| world.relay.seen.iter().filter(|e| e.to.user == user).count();
@@ -127,8 +89,8 @@ fn one_login_with_a_clock_ten_years_ahead_costs_nothing() {
         world.run_until_quiet();
         let bob = world.peers[1].address.user;
         world.relay.hold_back = true;
-        let message = say(&mut world, bob, "on its way");
-        let (right, seen) = (world.now, rows(&world, Table::Seen));
+        let message = world.say(0, bob, "on its way");
+        let (right, seen) = (world.now, world.rows(0, Table::Seen));
         world.peers[0].disconnect();
         // The relay's clock is right.
         world.relay.shown_time = Some(right);
@@ -143,31 +105,31 @@ fn one_login_with_a_clock_ten_years_ahead_costs_nothing() {
             world.carry(0);
         }
         world.peers[0].disconnect();
-        assert_ne!(status(&world, bob, message), MessageStatus::NotDelivered);
-        assert!(rows(&world, Table::Seen) >= seen, "nothing is forgotten");
+        assert_ne!(world.status(0, bob, message), MessageStatus::NotDelivered);
+        assert!(world.rows(0, Table::Seen) >= seen, "nothing is forgotten");
         (world.now, world.relay.shown_time) = (right.plus(MINUTE), None);
         world.relay.hold_back = false;
         world.connect_all();
         world.run_until_quiet();
-        assert_eq!(status(&world, bob, message), MessageStatus::Delivered);
+        assert_eq!(world.status(0, bob, message), MessageStatus::Delivered);
         // And what is to be done each day, week or hour goes on.
-        let secrets = rows(&world, Table::Prekeys);
+        let secrets = world.rows(0, Table::Prekeys);
         for day in 0..70 {
             world.now = world.now.plus(DAY);
-            reconnect(&mut world);
+            world.reconnect();
             world.send(1, 0, format!("day {day}"));
             world.run_until_quiet();
         }
-        assert!(rows(&world, Table::Seen) < 60, "{}", rows(&world, Table::Seen));
-        assert!(rows(&world, Table::Prekeys) < secrets + 40);
+        assert!(world.rows(0, Table::Seen) < 60, "{}", world.rows(0, Table::Seen));
+        assert!(world.rows(0, Table::Prekeys) < secrets + 40);
         world.relay.lose_next.insert(bob, 2);
-        let message = say(&mut world, bob, "lost twice");
+        let message = world.say(0, bob, "lost twice");
         for _ in 0..20 {
             world.now = world.now.plus(11 * MINUTE);
             world.run_until_quiet();
         }
         assert_eq!(
-            status(&world, bob, message),
+            world.status(0, bob, message),
             MessageStatus::Delivered,
             "{years} {:?}",
             &world.peers[0].events[world.peers[0].events.len() - 6..]
@@ -183,7 +145,7 @@ fn what_waited_in_an_old_backup_goes_out() {
     world.run_until_quiet();
     world.peers[0].disconnect();
     let bob = world.peers[1].address.user;
-    let message = say(&mut world, bob, "never went out");
+    let message = world.say(0, bob, "never went out");
     let saved = world.peers[0].save(world.now);
     world.now = world.now.plus(31 * DAY);
     world.restore(0, &saved);
@@ -191,7 +153,7 @@ fn what_waited_in_an_old_backup_goes_out() {
     world.run_until_quiet();
     world.now = world.now.plus(11 * MINUTE);
     world.run_until_quiet();
-    assert_eq!(status(&world, bob, message), MessageStatus::Delivered);
+    assert_eq!(world.status(0, bob, message), MessageStatus::Delivered);
     let came = |e: &Event| matches!(e, Event::Text { text, .. } if text == "never went out");
     assert_eq!(world.count(came), 1);
 }
@@ -209,14 +171,14 @@ fn what_is_written_after_a_month_away_goes_out() {
         if !agrees {
             world.relay.shown_time = Some(world.now.plus(2 * HOUR));
         }
-        let message = say(&mut world, bob, "written before the login");
+        let message = world.say(0, bob, "written before the login");
         world.connect_all();
         world.run_until_quiet();
         for _ in 0..8 {
             world.now = world.now.plus(11 * MINUTE);
             world.run_until_quiet();
         }
-        assert_eq!(status(&world, bob, message), MessageStatus::Delivered, "{agrees}");
+        assert_eq!(world.status(0, bob, message), MessageStatus::Delivered, "{agrees}");
     }
 }
 
@@ -237,10 +199,10 @@ fn a_first_message_to_the_last_resort_prekey_opens_once_however_late_it_comes_ag
         world.now = world.now.plus(days * DAY);
         world.connect(0);
         world.run_until_quiet();
-        let sessions = rows(&world, Table::Sessions);
+        let sessions = world.rows(0, Table::Sessions);
         mallory.put(&mut world, envelope.clone());
         world.run_until_quiet();
-        assert_eq!((texts(&world), rows(&world, Table::Sessions)), (1, sessions), "{days}");
+        assert_eq!((texts(&world), world.rows(0, Table::Sessions)), (1, sessions), "{days}");
         assert_eq!(world.count(|e| matches!(e, Event::NewSession { .. })), 0, "{days}");
     }
 }
@@ -249,7 +211,7 @@ fn a_first_message_to_the_last_resort_prekey_opens_once_however_late_it_comes_ag
 fn what_nobody_can_open_leaves_nothing_behind() {
     let mut world = World::new(207, 1);
     let mut mallory = Stranger::new(&mut world, "mallory", 7);
-    let (seen, journal) = (rows(&world, Table::Seen), rows(&world, Table::Journal));
+    let (seen, journal) = (world.rows(0, Table::Seen), world.rows(0, Table::Journal));
     let mut rng = StdRng::seed_from_u64(8);
     for kind in [EnvelopeKind::First, EnvelopeKind::Session] {
         for _ in 0..20 {
@@ -261,7 +223,7 @@ fn what_nobody_can_open_leaves_nothing_behind() {
         }
     }
     world.run_until_quiet();
-    assert_eq!((rows(&world, Table::Seen), rows(&world, Table::Journal)), (seen, journal));
+    assert_eq!((world.rows(0, Table::Seen), world.rows(0, Table::Journal)), (seen, journal));
 }
 
 #[test]
@@ -280,7 +242,7 @@ fn a_stranger_stores_only_so_much_until_there_is_an_answer() {
     assert!((50..53).contains(&kept), "{kept}: a MiB of them");
     assert_eq!(world.count(|e| matches!(e, Event::Gap { .. } | Event::OutOfOrder { .. })), 0);
     // Somebody who is answered says as much as they like.
-    say(&mut world, mallory.user(), "yes?");
+    world.say(0, mallory.user(), "yes?");
     let late = mallory.seal(&world, 0, Body::Text("more".to_owned()), Vec::new());
     mallory.put(&mut world, late);
     world.run_until_quiet();

@@ -133,4 +133,33 @@ mod tests {
         assert_eq!(Nickname::from_input(" e\u{301}lan vital ").unwrap().as_str(), "élan vital");
         assert_eq!(Nickname::new("ＢＯＢ").unwrap().fold(), "bob");
     }
+
+    /// Every character, against the table of PROTOCOL.md section 11, read from there.
+    #[test]
+    fn what_does_not_show_as_itself_is_refused() {
+        let text = include_str!("../../../docs/PROTOCOL.md");
+        let row = text.lines().find(|line| line.starts_with("| nickname |")).unwrap();
+        let list = row.split_once("and exactly ").unwrap().1.split_once(". Folded").unwrap().0;
+        let code = |text: &str| u32::from_str_radix(text.trim_start_matches("U+"), 16).unwrap();
+        let listed: Vec<_> = list
+            .split(", ")
+            .map(|range| range.split_once('–').unwrap_or((range, range)))
+            .map(|(first, last)| code(first)..=code(last))
+            .collect();
+        assert_eq!(listed.len(), 25, "{list}");
+        for c in '\0'..=char::MAX {
+            let is_listed = listed.iter().any(|range| range.contains(&u32::from(c)));
+            let refused = c.is_control() || c.is_whitespace() || is_listed;
+            assert_eq!(is_printable(c), !refused, "U+{:04X}", u32::from(c));
+        }
+    }
+
+    #[test]
+    fn names_are_compared_in_full_lower_case_and_not_normalized_again() {
+        for (name, fold) in
+            [("ZOË", "zoë"), ("ΌΣΟΣ", "όσος"), ("İ", "i\u{307}"), ("J\u{30c}", "j\u{30c}")]
+        {
+            assert_eq!(Nickname::new(name).unwrap().fold(), fold);
+        }
+    }
 }

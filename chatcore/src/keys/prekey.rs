@@ -155,3 +155,28 @@ impl fmt::Debug for PrekeySecret {
         write!(f, "PrekeySecret({} {kind:?})", id.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agreement::publish_prekey;
+    use crate::ids::{DAY, DeviceAddress, DeviceId};
+    use crate::keys::{DeviceKeys, IdentityKeyPair, RelayKeyPair};
+
+    #[test]
+    fn prekeys_and_certificates_are_good_up_to_their_last_millisecond() {
+        let (rng, now) = (&mut crate::testing::rng(), Timestamp(1_800_000_000_000));
+        let relay = RelayKeyPair::generate(rng).public();
+        let identity = IdentityKeyPair::generate(rng);
+        let keys = DeviceKeys::generate(DeviceId::FIRST, rng);
+        let cert = keys.certify(&identity, now);
+        let own = DeviceAddress { user: identity.public().user_id(), device: keys.id };
+        for (kind, days) in [(PrekeyKind::OneTime, 30), (PrekeyKind::LastResort, 400)] {
+            let secret = PrekeySecret::generate(PrekeyId(1), kind, &cert, now, rng);
+            let prekey = publish_prekey(&relay, own, &keys, &cert, &secret).unwrap();
+            assert!(prekey.is_fresh(now.plus(days * DAY)));
+            assert!(!prekey.is_fresh(now.plus(days * DAY + 1)));
+        }
+        assert!(cert.is_fresh(now.plus(180 * DAY)) && !cert.is_fresh(now.plus(180 * DAY + 1)));
+    }
+}

@@ -312,3 +312,139 @@ impl RecordHistory {
         Ok(standing)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::DhSecret;
+    use crate::ids::Timestamp;
+    use crate::keys::{DeviceKeys, SigningKey};
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+    struct User {
+        identity: IdentityKeyPair,
+        keys: DeviceKeys,
+        first: UserRecord,
+    }
+
+    impl User {
+        fn new() -> Self {
+            let rng = &mut crate::testing::rng();
+            let identity = IdentityKeyPair::generate(rng);
+            let keys = DeviceKeys::generate(DeviceId::FIRST, rng);
+            let cert = keys.certify(&identity, NOW);
+            let first = UserRecord::first(&identity, Nickname::new("bob").unwrap(), cert);
+            Self { identity, keys, first }
+        }
+
+        /// The record that follows, under another name.
+        fn after(&self, record: &UserRecord, name: &str) -> UserRecord {
+            let name = Nickname::new(name).unwrap();
+            record.next(&self.identity, name, vec![self.keys.certify(&self.identity, NOW)])
+        }
+
+        fn closed(&self, record: &UserRecord) -> UserRecord {
+            record.next(&self.identity, record.nickname().clone(), Vec::new())
+        }
+
+        fn chain(&self, length: usize) -> Vec<UserRecord> {
+            let next = |record: &UserRecord| Some(self.after(record, "bob"));
+            std::iter::successors(Some(self.first.clone()), next).take(length).collect()
+        }
+    }
+
+    #[test]
+    fn what_is_newer_is_taken_and_what_is_known_changes_nothing() {
+        let bob = User::new();
+        let two = bob.after(&bob.first, "bob 2");
+        let four = bob.after(&bob.after(&two, "bob 3"), "bob 4");
+        let mut history = RecordHistory::new(bob.first.clone());
+        assert_eq!(history.accept(two.clone()), Ok(Standing::Extends));
+        assert_eq!(history.accept(bob.first.clone()), Ok(Standing::Known));
+        assert_eq!(*history.newest(), two, "an ancestor that comes again is no news");
+        assert_eq!(history.accept(four.clone()), Ok(Standing::Ahead));
+        assert_eq!(history.accept(four.clone()), Ok(Standing::Known));
+        assert_eq!(*history.newest(), four);
+    }
+
+    #[test]
+    fn forks_and_rollbacks_are_refused_and_change_nothing() {
+        let bob = User::new();
+        let two = bob.after(&bob.first, "bob 2");
+        let other_two = bob.after(&bob.first, "another 2");
+        let other_three = bob.after(&other_two, "another 3");
+        let mut history = RecordHistory::new(bob.first.clone());
+        history.accept(two.clone()).unwrap();
+        for forked in [&other_two, &other_three] {
+            assert_eq!(history.accept(forked.clone()), Err(RecordError::ForkedOrRolledBack));
+            assert_eq!(*history.newest(), two);
+        }
+        assert!(history.contradicts(&other_two) && !history.contradicts(&two));
+        let five = bob.chain(5).pop().unwrap();
+        history.accept(five.clone()).unwrap();
+        let never_seen = bob.after(&two, "bob 3");
+        assert_eq!(history.accept(never_seen), Err(RecordError::ForkedOrRolledBack));
+        assert_eq!(*history.newest(), five);
+    }
+
+    #[test]
+    fn nothing_follows_a_closed_account() {
+        let bob = User::new();
+        let closed = bob.closed(&bob.first);
+        let three = bob.after(&closed, "bob 3");
+        let four = bob.after(&three, "bob 4");
+        let mut history = RecordHistory::new(bob.first.clone());
+        history.accept(closed.clone()).unwrap();
+        for later in [three, four] {
+            assert_eq!(history.accept(later), Err(RecordError::ForkedOrRolledBack));
+        }
+        assert_eq!(*history.newest(), closed);
+    }
+
+    #[test]
+    fn a_record_of_somebody_else_is_refused_whatever_its_version() {
+        let (bob, carol) = (User::new(), User::new());
+        let history = RecordHistory::new(bob.first.clone());
+        for record in carol.chain(3) {
+            assert_eq!(history.standing(&record), Err(RecordError::OtherUser));
+        }
+    }
+
+    #[test]
+    fn each_key_of_a_device_is_kept_for_life() {
+        let identity = IdentityKeyPair::generate(&mut crate::testing::rng());
+        let certificate = |signing: u8, agreement: u8, link: u8| {
+            let keys = DeviceKeys {
+                id: DeviceId::FIRST,
+                signing: SigningKey::from_seed(&[signing; 32]),
+                agreement: DhSecret::from_bytes(&[agreement; 32]),
+                link: DhSecret::from_bytes(&[link; 32]),
+            };
+            keys.certify(&identity, NOW)
+        };
+        let name = Nickname::new("bob").unwrap();
+        let first = UserRecord::first(&identity, name.clone(), certificate(1, 2, 3));
+        let history = RecordHistory::new(first.clone());
+        let follow = |cert| history.standing(&first.next(&identity, name.clone(), vec![cert]));
+        assert_eq!(follow(certificate(1, 2, 3)), Ok(Standing::Extends));
+        for changed in [certificate(9, 2, 3), certificate(1, 9, 3), certificate(1, 2, 9)] {
+            assert_eq!(follow(changed), Err(RecordError::ChangedKeys));
+        }
+    }
+
+    #[test]
+    fn the_newest_64_links_are_remembered() {
+        let bob = User::new();
+        let chain = bob.chain(65);
+        let mut one_by_one = RecordHistory::new(bob.first.clone());
+        for record in &chain {
+            one_by_one.accept(record.clone()).unwrap();
+        }
+        for history in [one_by_one, RecordHistory::of_chain(&chain).unwrap()] {
+            assert_eq!(history.known().len(), 64);
+            assert_eq!(history.standing(&chain[1]), Ok(Standing::Known));
+            assert_eq!(history.standing(&chain[0]), Err(RecordError::ForkedOrRolledBack));
+        }
+    }
+}

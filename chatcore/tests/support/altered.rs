@@ -1,12 +1,14 @@
 //! Clients that do what no honest client does. Beside the others, since it takes stored rows apart.
 #![allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+use std::collections::BTreeSet;
+
 use chatcore::crypto::DhSecret;
 use chatcore::ids::{DeviceId, RegisterId, RoomId};
 use chatcore::keys::{DeviceKeys, IdentityKeyPair, SigningKey};
 use chatcore::membership::{Act, Chain, Event, EventDraft, Signer};
 use chatcore::room::RegisterSecret;
-use chatcore::store::{Direction, Key, Store, Table};
+use chatcore::store::{Direction, Key, Store, Table, Value};
 use chatcore::wire::directory::decode_signed;
 use chatcore::wire::room::encode_register_entry;
 use prost::Message;
@@ -14,22 +16,39 @@ use prost::Message;
 use super::support::rooms::view;
 use super::support::world::World;
 
-/// What an altered client does: signs acts by `i`, on the newest event that the peer knows and whatever
-/// the rules say, and has the relay order them in one entry of the register that the room goes on in.
-pub(crate) fn order(world: &mut World, i: usize, room: RoomId, acts: &[Act]) {
-    let load = |table, group: &[u8]| world.peers[i].store.load(&Key::new(table, group)).unwrap();
-    let profile = load(Table::Profile, &[]).unwrap();
+fn load(world: &World, i: usize, key: &Key) -> Value {
+    world.peers[i].store.load(key).unwrap().unwrap()
+}
+
+fn bytes(bytes: &[u8]) -> [u8; 32] {
+    <[u8; 32]>::try_from(bytes).unwrap()
+}
+
+/// Reads the secret keys of a peer.
+pub(crate) fn keys_of(world: &World, i: usize) -> (IdentityKeyPair, DeviceKeys) {
+    let profile = load(world, i, &Key::new(Table::Profile, &[]));
     let profile = proto::storage::Profile::decode(profile.as_slice()).unwrap();
-    let row = load(Table::Rooms, room.as_bytes()).unwrap();
-    let row = proto::storage::Room::decode(row.as_slice()).unwrap();
-    let bytes = |bytes: &[u8]| <[u8; 32]>::try_from(bytes).unwrap();
-    let identity = IdentityKeyPair::from_seed(&bytes(&profile.identity_seed));
     let keys = DeviceKeys {
         id: DeviceId::new(profile.device_id).unwrap(),
         signing: SigningKey::from_seed(&bytes(&profile.signing_seed)),
         agreement: DhSecret::from_bytes(&bytes(&profile.agreement_secret)),
         link: DhSecret::from_bytes(&bytes(&profile.link_secret)),
     };
+    (IdentityKeyPair::from_seed(&bytes(&profile.identity_seed)), keys)
+}
+
+/// Reads the numbers of the prekeys whose secrets a peer keeps.
+pub(crate) fn prekey_ids(world: &World, i: usize) -> BTreeSet<u64> {
+    let rows = world.peers[i].store.list(Table::Prekeys).unwrap();
+    rows.iter().map(|row| proto::storage::Prekey::decode(row.as_slice()).unwrap().id).collect()
+}
+
+/// What an altered client does: signs acts by `i`, on the newest event that the peer knows and whatever
+/// the rules say, and has the relay order them in one entry of the register that the room goes on in.
+pub(crate) fn order(world: &mut World, i: usize, room: RoomId, acts: &[Act]) {
+    let row = load(world, i, &Key::new(Table::Rooms, room.as_bytes()));
+    let row = proto::storage::Room::decode(row.as_slice()).unwrap();
+    let (identity, keys) = keys_of(world, i);
     let (cert, identity) = (keys.certify(&identity, world.now), identity.public());
     let (mut seq, mut head) = view(world, i, room).head.unwrap();
     let mut events = Vec::new();

@@ -242,6 +242,16 @@ impl Relay {
         signed
     }
 
+    /// Returns how many records a user has signed, as far as the relay knows.
+    pub(crate) fn record_versions(&self, user: &UserId) -> u64 {
+        self.records[user].last().unwrap().version()
+    }
+
+    /// Somebody sends an envelope.
+    pub(crate) fn put_envelope(&mut self, envelope: Envelope) {
+        assert_eq!(self.accept(envelope), Ok(()));
+    }
+
     fn is_malicious_now(&mut self) -> bool {
         self.rng.random_range(0..100) < self.malice
     }

@@ -6,7 +6,9 @@ use chatcore::crypto::kdf::sha256;
 use chatcore::ids::{
     DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, MessageId, Timestamp, UserId,
 };
-use chatcore::keys::{DeviceKeys, IdentityKeyPair, Nickname, PrekeyRecord, Signed, UserRecord};
+use chatcore::keys::{
+    DeviceCert, DeviceKeys, IdentityKeyPair, Nickname, PrekeyRecord, Signed, UserRecord,
+};
 use chatcore::ratchet::Session;
 use chatcore::wire::content::{Body, ChainPosition, Content, Receipt};
 use chatcore::wire::envelope::{Envelope, EnvelopeKind};
@@ -36,12 +38,48 @@ impl Stranger {
         let keys = DeviceKeys::generate(DeviceId::FIRST, &mut rng);
         let cert = keys.certify(&identity, world.now);
         let record = UserRecord::first(&identity, Nickname::new(name).unwrap(), cert);
+        let stranger = Self::with(identity, keys, record, rng);
+        let record = stranger.record.signed().clone();
+        stranger.ask(world, Request::Register { token: None, record });
+        stranger
+    }
+
+    /// One with these keys, that the relay need not know.
+    pub(crate) fn with(
+        identity: IdentityKeyPair,
+        keys: DeviceKeys,
+        record: UserRecord,
+        mut rng: StdRng,
+    ) -> Self {
         let position = ChainPosition { seq: 0, previous: [0; 32] };
         let tag = DeliveryTag::generate(&mut rng);
         let (session, their_tag) = (None, None);
-        let stranger = Self { identity, keys, record, session, rng, tag, their_tag, position };
-        let record = stranger.record.signed().clone();
-        stranger.ask(world, Request::Register { token: None, record });
+        Self { identity, keys, record, session, rng, tag, their_tag, position }
+    }
+
+    /// Signs the record that follows another, with the device as it is.
+    pub(crate) fn after(&self, record: &UserRecord, name: &str) -> UserRecord {
+        let cert = self.record.device(self.keys.id).unwrap().clone();
+        self.naming(record, name, vec![cert])
+    }
+
+    /// Signs the record that follows another, with these devices.
+    pub(crate) fn naming(
+        &self,
+        record: &UserRecord,
+        name: &str,
+        devices: Vec<DeviceCert>,
+    ) -> UserRecord {
+        record.next(&self.identity, Nickname::new(name).unwrap(), devices)
+    }
+
+    /// Somebody who wrote to peer 0 and was answered.
+    pub(crate) fn acquainted(world: &mut World, seed: u64) -> Self {
+        let mut stranger = Self::new(world, "mallory", seed);
+        stranger.start(world, 0, 0);
+        stranger.send(world, 0, Body::Text("hi".to_owned()));
+        world.say(0, stranger.user(), "hello");
+        assert!(!stranger.receive(world).is_empty());
         stranger
     }
 

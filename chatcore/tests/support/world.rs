@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chatcore::engine::{Command, ContactStanding, Direction, Event, query};
+use chatcore::engine::{Command, ContactStanding, Direction, Event, MessageStatus, query};
 use chatcore::ids::{
     Conversation, DAY, DeviceAddress, HOUR, MINUTE, MessageId, SECOND, Timestamp, UserId,
 };
-use chatcore::store::Value;
+use chatcore::store::{Store, Table, Value};
 use chatcore::wire::content::Body;
 use chatcore::wire::relay::{Answer, RelayFrame};
 use rand::rngs::StdRng;
@@ -189,6 +189,60 @@ impl World {
         for peer in &mut self.peers {
             peer.skew = 0;
         }
+    }
+
+    /// Somebody writes to a user they know.
+    pub(crate) fn say(&mut self, from: usize, to: UserId, text: &str) -> MessageId {
+        let message = MessageId::generate(&mut self.rng);
+        let (now, text) = (self.now, text.to_owned());
+        assert!(self.peers[from].command(now, Command::SendText { to, message, text }).is_ok());
+        self.run_until_quiet();
+        message
+    }
+
+    /// Returns what became of a message.
+    pub(crate) fn status(&self, from: usize, to: UserId, message: MessageId) -> MessageStatus {
+        let history = query::history(&self.peers[from].store, Conversation::User(to), 50).unwrap();
+        match history.iter().find(|entry| entry.message == message).unwrap().direction {
+            Direction::Outgoing(status) => status,
+            Direction::Incoming => panic!("not theirs"),
+        }
+    }
+
+    /// Everybody's connection breaks, and is made anew.
+    pub(crate) fn reconnect(&mut self) {
+        for peer in &mut self.peers {
+            peer.disconnect();
+        }
+        self.connect_all();
+        self.run_until_quiet();
+    }
+
+    /// Time passes, in steps in which everything due is done.
+    pub(crate) fn wait(&mut self, steps: usize, step: u64) {
+        for _ in 0..steps {
+            self.now = self.now.plus(step);
+            self.run_until_quiet();
+        }
+    }
+
+    /// Returns how many rows a peer has in a table.
+    pub(crate) fn rows(&self, i: usize, table: Table) -> usize {
+        self.peers[i].store.list(table).unwrap().len()
+    }
+
+    /// Returns how many envelopes went to a user.
+    pub(crate) fn sent_to(&self, user: UserId) -> usize {
+        self.relay.seen.iter().filter(|envelope| envelope.to.user == user).count()
+    }
+
+    /// Two who have written to each other.
+    pub(crate) fn acquainted(seed: u64) -> Self {
+        let mut world = Self::new(seed, 2);
+        world.send(0, 1, "hello".to_owned());
+        world.send(1, 0, "hi".to_owned());
+        world.run_until_quiet();
+        world
     }
 
     /// Carries everything between one peer and the relay, once.

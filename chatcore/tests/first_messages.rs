@@ -1,0 +1,342 @@
+//! First messages: what of them opens, how often, how long, and what they leave behind.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+#[path = "support/altered.rs"]
+mod altered;
+mod support;
+
+use bytes::Bytes;
+use chatcore::engine::{Command, ContactStanding, Event, query};
+use chatcore::ids::{DAY, DeliveryTag, DeviceId, HOUR, MINUTE};
+use chatcore::keys::{DeviceKeys, Nickname, UserRecord};
+use chatcore::store::Table;
+use chatcore::wire::content::Body;
+use chatcore::wire::envelope::{Envelope, EnvelopeKind};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use support::stranger::Stranger;
+use support::world::World;
+
+fn texts(world: &World) -> usize {
+    world.count(|e| matches!(e, Event::Text { .. }))
+}
+
+fn text(world: &World, of: &mut Stranger, text: &str) -> Envelope {
+    of.seal(world, 0, Body::Text(text.to_owned()), Vec::new())
+}
+
+fn put(world: &mut World, envelope: &Envelope) {
+    world.relay.put_envelope(envelope.clone());
+    world.run_until_quiet();
+}
+
+/// Peer 0 comes again after so many days.
+fn come_after(world: &mut World, days: u64) {
+    world.peers[0].disconnect();
+    world.now = world.now.plus(days * DAY);
+    world.connect(0);
+    world.run_until_quiet();
+}
+
+#[test]
+fn a_one_time_prekey_is_gone_once_it_was_used() {
+    let mut world = World::new(321, 1);
+    let mut bob = Stranger::new(&mut world, "bob", 1);
+    bob.start(&mut world, 0, 0);
+    let first = text(&world, &mut bob, "once");
+    let secrets = world.rows(0, Table::Prekeys);
+    put(&mut world, &first);
+    assert_eq!((texts(&world), world.rows(0, Table::Prekeys)), (1, secrets - 1));
+    // Also when what was seen is forgotten.
+    for days in [20, 20, 21] {
+        come_after(&mut world, days);
+        let sessions = world.rows(0, Table::Sessions);
+        put(&mut world, &first);
+        assert_eq!((texts(&world), world.rows(0, Table::Sessions)), (1, sessions));
+    }
+}
+
+#[test]
+fn a_first_message_that_fails_changes_nothing() {
+    let mut world = World::new(322, 1);
+    let mut bob = Stranger::new(&mut world, "bob", 2);
+    bob.start(&mut world, 0, 0);
+    let first = text(&world, &mut bob, "whole");
+    let tables = [Table::Sessions, Table::Seen, Table::Prekeys, Table::Contacts, Table::Tags];
+    let before = tables.map(|table| world.rows(0, table));
+    // In the block, and in what the ratchet sealed.
+    for at in [first.blob.len() - 1, 1_200] {
+        let mut blob = first.blob.to_vec();
+        blob[at] ^= 1;
+        put(&mut world, &Envelope { blob: Bytes::from(blob), ..first.clone() });
+        assert_eq!(tables.map(|table| world.rows(0, table)), before, "{at}");
+    }
+    put(&mut world, &first);
+    assert_eq!(texts(&world), 1);
+}
+
+#[test]
+fn a_first_message_in_ones_own_name_is_refused() {
+    let mut world = World::new(323, 1);
+    let (identity, keys) = altered::keys_of(&world, 0);
+    let first = UserRecord::first(
+        &identity,
+        Nickname::new("alice").unwrap(),
+        keys.certify(&identity, world.now),
+    );
+    let mut rng = StdRng::seed_from_u64(3);
+    let second = DeviceKeys::generate(DeviceId::new(2).unwrap(), &mut rng);
+    let devices = vec![first.devices()[0].clone(), second.certify(&identity, world.now)];
+    let record = first.next(&identity, first.nickname().clone(), devices);
+    let mut thief = Stranger::with(identity, second, record, rng);
+    thief.start(&mut world, 0, 0);
+    let sessions = world.rows(0, Table::Sessions);
+    let first = text(&world, &mut thief, "it is me");
+    put(&mut world, &first);
+    assert_eq!((texts(&world), world.rows(0, Table::Sessions)), (0, sessions));
+    assert!(query::contacts(&world.peers[0].store).unwrap().is_empty());
+}
+
+/// The certificate that a prekey names stays in its prologue, though it was renewed since.
+#[test]
+fn a_prekey_of_before_a_renewal_opens() {
+    let mut world = World::new(324, 1);
+    let mut bob = Stranger::new(&mut world, "bob", 4);
+    for days in [30, 30, 25] {
+        come_after(&mut world, days);
+    }
+    bob.start(&mut world, 0, 0);
+    let before = world.relay.record_versions(&world.peers[0].address.user);
+    come_after(&mut world, 6);
+    assert_eq!(world.relay.record_versions(&world.peers[0].address.user), before + 1, "renewed");
+    let first = text(&world, &mut bob, "sealed before");
+    put(&mut world, &first);
+    assert_eq!(texts(&world), 1);
+}
+
+/// Who was never answered repeats the block for as long as it opens: 30 days.
+#[test]
+fn the_session_of_a_first_message_is_known_for_30_days() {
+    let mut world = World::new(325, 1);
+    let mut bob = Stranger::new(&mut world, "bob", 5);
+    bob.start(&mut world, 0, 0);
+    for (n, days) in [0, 2, 27].into_iter().enumerate() {
+        come_after(&mut world, days);
+        let more = text(&world, &mut bob, "again");
+        assert_eq!(more.kind, EnvelopeKind::First);
+        put(&mut world, &more);
+        assert_eq!(texts(&world), n + 1);
+    }
+    assert_eq!(world.rows(0, Table::Sessions), 1);
+}
+
+/// What a last-resort prekey opened is remembered for longer than its secret is there: also when both
+/// end while nobody is looking.
+#[test]
+fn a_last_resort_prekey_opens_nothing_twice_on_its_last_days() {
+    for days in [[410, 15, 10], [399, 30, 2], [429, 1, 1]] {
+        let mut world = World::new(326, 1);
+        let mut bob = Stranger::new(&mut world, "bob", 6);
+        let victim = world.peers[0].address;
+        world.relay.keep_last_resort(&victim);
+        bob.start(&mut world, 0, 0);
+        let first = text(&world, &mut bob, "once");
+        put(&mut world, &first);
+        assert_eq!(texts(&world), 1);
+        for days in days {
+            world.relay.deaf.insert(victim.user);
+            come_after(&mut world, days);
+            world.relay.deaf.clear();
+            let sessions = world.rows(0, Table::Sessions);
+            put(&mut world, &first);
+            assert_eq!((texts(&world), world.rows(0, Table::Sessions)), (1, sessions), "{days}");
+        }
+    }
+}
+
+/// Opens, or does not, `wait` days after it was sealed for the first last-resort prekey; there is a login
+/// each day.
+fn opens_late(seed: u64, wait: u64) -> bool {
+    let mut world = World::new(seed, 1);
+    let mut bob = Stranger::new(&mut world, "bob", 7);
+    world.relay.keep_last_resort(&world.peers[0].address.clone());
+    bob.start(&mut world, 0, 0);
+    let first = text(&world, &mut bob, "late");
+    for _ in 0..wait {
+        come_after(&mut world, 1);
+    }
+    put(&mut world, &first);
+    texts(&world) == 1
+}
+
+#[test]
+fn a_last_resort_secret_stays_30_days_after_its_successor_came() {
+    assert!(opens_late(327, 30) && opens_late(328, 36), "replaced after 7 days");
+    assert!(!opens_late(329, 39));
+}
+
+#[test]
+fn a_last_resort_secret_goes_30_days_after_its_end_though_it_was_never_replaced() {
+    let mut world = World::new(330, 1);
+    let before = altered::prekey_ids(&world, 0);
+    come_after(&mut world, 431);
+    come_after(&mut world, 1);
+    come_after(&mut world, 1);
+    let after = altered::prekey_ids(&world, 0);
+    assert!(!before.is_empty() && before.is_disjoint(&after), "{before:?} {after:?}");
+}
+
+#[test]
+fn a_one_time_secret_opens_up_to_30_days_after_its_end() {
+    for (days, opens) in [(59, 1), (61, 0)] {
+        let mut world = World::new(331, 1);
+        let mut bob = Stranger::new(&mut world, "bob", 8);
+        bob.start(&mut world, 0, 0);
+        let first = text(&world, &mut bob, "late");
+        // With a login that sweeps, and without one.
+        for sweeps in [true, false] {
+            let mut world = World::new(331, 1);
+            let mut bob = Stranger::new(&mut world, "bob", 8);
+            bob.start(&mut world, 0, 0);
+            let same = text(&world, &mut bob, "late");
+            assert_eq!(same.blob, first.blob);
+            if sweeps {
+                come_after(&mut world, days);
+            } else {
+                world.wait(usize::try_from(days).unwrap(), DAY);
+            }
+            put(&mut world, &first);
+            assert_eq!(texts(&world), opens, "{days} {sweeps}");
+        }
+    }
+}
+
+#[test]
+fn what_repeats_the_block_of_a_session_that_is_gone_is_dropped() {
+    let mut world = World::new(332, 1);
+    let mut bob = Stranger::new(&mut world, "bob", 9);
+    world.relay.keep_last_resort(&world.peers[0].address.clone());
+    bob.start(&mut world, 0, 0);
+    let first = text(&world, &mut bob, "one");
+    put(&mut world, &first);
+    let late = text(&world, &mut bob, "two");
+    for _ in 0..5 {
+        world.wait(1, 2 * HOUR);
+        bob.start(&mut world, 0, 0);
+        let first = text(&world, &mut bob, "another");
+        put(&mut world, &first);
+    }
+    let before = texts(&world);
+    assert_eq!((before, world.rows(0, Table::Sessions)), (6, 5), "five are kept");
+    put(&mut world, &late);
+    assert_eq!((texts(&world), world.rows(0, Table::Sessions)), (before, 5));
+}
+
+#[test]
+fn at_most_six_sessions_an_hour_are_begun_by_one_user() {
+    let mut world = World::new(333, 1);
+    let mut bob = Stranger::acquainted(&mut world, 10);
+    let begun = texts(&world);
+    for n in 1..9 {
+        bob.start(&mut world, 0, 0);
+        let first = text(&world, &mut bob, "another");
+        put(&mut world, &first);
+        assert_eq!(texts(&world), begun + n.min(5), "with the first one six");
+    }
+    world.wait(1, HOUR + MINUTE);
+    bob.start(&mut world, 0, 0);
+    let first = text(&world, &mut bob, "later");
+    put(&mut world, &first);
+    assert_eq!(texts(&world), begun + 6);
+}
+
+#[test]
+fn the_block_is_repeated_until_there_was_an_answer() {
+    let mut world = World::new(334, 2);
+    let bob = world.peers[1].address.user;
+    let kinds = |world: &World| -> Vec<EnvelopeKind> {
+        world.relay.seen.iter().filter(|e| e.to.user == bob).map(|e| e.kind).collect()
+    };
+    world.relay.deaf.insert(bob);
+    world.send(0, 1, "one".to_owned());
+    world.send(0, 1, "two".to_owned());
+    world.run_until_quiet();
+    assert_eq!(kinds(&world), [EnvelopeKind::First; 2]);
+    let tags = |e: &&Envelope| e.kind == EnvelopeKind::First && e.tag != DeliveryTag::ZERO;
+    assert!(world.relay.seen.iter().find(tags).is_none(), "such an envelope has no tag");
+    world.relay.deaf.clear();
+    world.run_until_quiet();
+    world.send(0, 1, "three".to_owned());
+    world.run_until_quiet();
+    let kinds = kinds(&world);
+    assert!(kinds[2..].iter().all(|kind| *kind == EnvelopeKind::Session), "{kinds:?}");
+}
+
+#[test]
+fn a_peer_device_has_one_tag_for_us_through_all_sessions() {
+    let mut world = World::acquainted(335);
+    let [alice, bob] = [0, 1].map(|i| world.peers[i].address.user);
+    for n in 0..5 {
+        world.say(0, bob, &format!("{n}"));
+        world.say(1, alice, &format!("{n}"));
+    }
+    world.relay.lose_next.insert(bob, 2);
+    world.say(0, bob, "lost twice");
+    world.wait(4, 11 * MINUTE);
+    assert!(world.count(|e| matches!(e, Event::NewSession { .. })) > 0);
+    assert_eq!([0, 1].map(|i| world.rows(i, Table::Tags)), [1, 1]);
+}
+
+/// A stranger is told nothing and shown to nobody; who is answered is a contact, and hears of it all.
+#[test]
+fn a_session_that_takes_the_place_of_another_is_told_of_contacts_only() {
+    let new_sessions = |world: &World| world.count(|e| matches!(e, Event::NewSession { .. }));
+    let mut world = World::new(336, 1);
+    let mut bob = Stranger::new(&mut world, "bob", 11);
+    for n in 1..3 {
+        bob.start(&mut world, 0, 0);
+        let first = text(&world, &mut bob, "hello");
+        put(&mut world, &first);
+        assert_eq!((texts(&world), new_sessions(&world)), (n, 0));
+    }
+    let standing = |world: &World| query::contacts(&world.peers[0].store).unwrap()[0].standing;
+    assert_eq!(standing(&world), ContactStanding::Request);
+    world.say(0, bob.user(), "who are you?");
+    assert_eq!(standing(&world), ContactStanding::Contact);
+    bob.start(&mut world, 0, 0);
+    let first = text(&world, &mut bob, "hello again");
+    put(&mut world, &first);
+    assert_eq!(new_sessions(&world), 1);
+}
+
+/// Three doors, and none opens: an own session, a new one, and the block of one that was never answered.
+#[test]
+fn nothing_of_the_blocked_is_opened() {
+    let mut world = World::new(337, 1);
+    let mut known = Stranger::acquainted(&mut world, 12);
+    let mut request = Stranger::new(&mut world, "eve", 13);
+    request.start(&mut world, 0, 0);
+    let first = text(&world, &mut request, "buy");
+    put(&mut world, &first);
+    let before = texts(&world);
+    for user in [known.user(), request.user()] {
+        assert!(world.peers[0].command(world.now, Command::Block(user)).is_ok());
+    }
+    world.run_until_quiet();
+    let tables = [Table::History, Table::Seen, Table::Sessions, Table::Journal];
+    let (rows, sent) = (tables.map(|table| world.rows(0, table)), world.relay.seen.len());
+    let mut new =
+        [text(&world, &mut known, "in a session"), text(&world, &mut request, "again")].to_vec();
+    known.start(&mut world, 0, 0);
+    new.push(text(&world, &mut known, "in a new one"));
+    for envelope in &new {
+        put(&mut world, envelope);
+    }
+    assert_eq!((texts(&world), tables.map(|table| world.rows(0, table))), (before, rows));
+    assert_eq!(world.relay.seen.len(), sent + new.len(), "and nothing is sent");
+    // Nor do they hear how somebody is called now.
+    let rename = Command::Rename(Nickname::new("another").unwrap());
+    assert!(world.peers[0].command(world.now, rename).is_ok());
+    world.run_until_quiet();
+    assert_eq!(world.relay.seen.len(), sent + new.len());
+}
