@@ -14,6 +14,9 @@ mod seal;
 mod session;
 mod skipped;
 
+#[cfg(test)]
+mod tests;
+
 pub use keys::{ChainKey, HeaderKey, MessageKey, RootKey};
 pub use open::OpenMessageError;
 pub use seal::SealError;

@@ -116,7 +116,7 @@ impl Session {
         let parts = Parts::split(message).ok_or(OpenMessageError::NotOfThisSession)?;
         let (place, header) = self.find_header(&parts)?;
         let content = match place {
-            Place::Skipped { chain } => self.open_skipped(&parts, &header, chain)?,
+            Place::Skipped { chain } => self.open_skipped(&parts, &header, chain, now)?,
             Place::Current => self.open_current(&parts, &header, now)?,
             Place::Next => self.open_next(&parts, &header, now)?,
         };
@@ -180,8 +180,9 @@ impl Session {
         parts: &Parts<'_>,
         header: &Header,
         chain: usize,
+        now: Timestamp,
     ) -> Result<Zeroizing<Vec<u8>>, OpenMessageError> {
-        let keys = self.0.skipped.0.get(chain).map(|c| &c.keys);
+        let keys = self.0.skipped.0.get(chain).filter(|c| c.is_kept(now)).map(|c| &c.keys);
         let key = keys.and_then(|k| k.get(&header.n)).ok_or(OpenMessageError::Replayed)?;
         let content = self.open_body(key, parts)?;
         self.0.skipped.remove(chain, header.n);

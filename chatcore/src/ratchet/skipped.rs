@@ -20,6 +20,13 @@ pub(crate) struct SkippedChain {
     pub(crate) since: Timestamp,
 }
 
+impl SkippedChain {
+    /// Tells whether its keys are still kept.
+    pub(super) const fn is_kept(&self, now: Timestamp) -> bool {
+        now.since(self.since) < KEEP
+    }
+}
+
 /// All skipped keys of a session, oldest chain first.
 #[derive(Debug, Default)]
 pub(crate) struct Skipped(pub(crate) Vec<SkippedChain>);
@@ -32,7 +39,7 @@ impl Skipped {
         keys: BTreeMap<u32, MessageKey>,
         now: Timestamp,
     ) {
-        self.0.retain(|chain| now.since(chain.since) < KEEP && !chain.keys.is_empty());
+        self.0.retain(|chain| chain.is_kept(now) && !chain.keys.is_empty());
         if keys.is_empty() {
             return;
         }
