@@ -88,7 +88,7 @@ fn a_first_message_in_ones_own_name_is_refused() {
     let second = DeviceKeys::generate(DeviceId::new(2).unwrap(), &mut rng);
     let devices = vec![first.devices()[0].clone(), second.certify(&identity, world.now)];
     let record = first.next(&identity, first.nickname().clone(), devices);
-    let mut thief = Stranger::with(identity, second, record, rng);
+    let mut thief = Stranger::with(identity, [0; 32], second, record, rng);
     thief.start(&mut world, 0, 0);
     let sessions = world.rows(0, Table::Sessions);
     let first = text(&world, &mut thief, "it is me");
@@ -106,9 +106,13 @@ fn a_prekey_of_before_a_renewal_opens() {
         come_after(&mut world, days);
     }
     bob.start(&mut world, 0, 0);
-    let before = world.relay.record_versions(&world.peers[0].address.user);
+    let before = world.relay.newest_record(&world.peers[0].address.user).version();
     come_after(&mut world, 6);
-    assert_eq!(world.relay.record_versions(&world.peers[0].address.user), before + 1, "renewed");
+    assert_eq!(
+        world.relay.newest_record(&world.peers[0].address.user).version(),
+        before + 1,
+        "renewed"
+    );
     let first = text(&world, &mut bob, "sealed before");
     put(&mut world, &first);
     assert_eq!(texts(&world), 1);

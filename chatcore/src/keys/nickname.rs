@@ -146,7 +146,7 @@ mod tests {
             .map(|range| range.split_once('–').unwrap_or((range, range)))
             .map(|(first, last)| code(first)..=code(last))
             .collect();
-        assert_eq!(listed.len(), 25, "{list}");
+        assert!(listed.len() > 20, "{list}");
         for c in '\0'..=char::MAX {
             let is_listed = listed.iter().any(|range| range.contains(&u32::from(c)));
             let refused = c.is_control() || c.is_whitespace() || is_listed;

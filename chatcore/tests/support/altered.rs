@@ -81,3 +81,9 @@ pub(crate) fn chain_of(world: &World, i: usize, room: RoomId) -> Chain {
     events.try_for_each(|event| chain.append(event)).unwrap();
     chain
 }
+
+/// Reads the sessions of a peer.
+pub(crate) fn sessions(world: &World, i: usize) -> Vec<proto::storage::Session> {
+    let rows = world.peers[i].store.list(Table::Sessions).unwrap();
+    rows.iter().map(|row| proto::storage::Session::decode(row.as_slice()).unwrap()).collect()
+}

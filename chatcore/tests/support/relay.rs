@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use chatcore::engine::Command;
 use chatcore::ids::{
-    BlobId, DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, RoomId, Timestamp, UserId,
+    BlobId, DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, PrekeyId, RoomId, Timestamp,
+    UserId,
 };
 use chatcore::keys::{
     DeviceKeys, IdentityKeyPair, Nickname, PrekeyKind, PrekeyRecord, RelayKey, RelayKeyPair,
@@ -242,9 +243,34 @@ impl Relay {
         signed
     }
 
-    /// Returns how many records a user has signed, as far as the relay knows.
-    pub(crate) fn record_versions(&self, user: &UserId) -> u64 {
-        self.records[user].last().unwrap().version()
+    /// Returns how many one-time prekeys of a device there are, and which last-resort one.
+    pub(crate) fn prekeys_of(&self, device: &DeviceAddress) -> (usize, Option<PrekeyId>) {
+        let stored = self.prekeys.get(device).map_or(&[][..], Vec::as_slice);
+        let last_resort = stored.iter().find(|p| p.kind() == PrekeyKind::LastResort);
+        let one_time = stored.iter().filter(|p| p.kind() == PrekeyKind::OneTime).count();
+        (one_time, last_resort.map(PrekeyRecord::id))
+    }
+
+    /// Returns the prekeys of a device.
+    pub(crate) fn stored_prekeys(&self, device: &DeviceAddress) -> Vec<Signed> {
+        let stored = self.prekeys.get(device).map_or(&[][..], Vec::as_slice);
+        stored.iter().map(|prekey| prekey.signed().clone()).collect()
+    }
+
+    /// Returns the newest record of a user.
+    pub(crate) fn newest_record(&self, user: &UserId) -> UserRecord {
+        self.records[user].last().unwrap().clone()
+    }
+
+    /// The last-resort prekey of a device is lost.
+    pub(crate) fn lose_last_resort(&mut self, device: &DeviceAddress) {
+        let prekeys = self.prekeys.get_mut(device).unwrap();
+        prekeys.retain(|prekey| prekey.kind() != PrekeyKind::LastResort);
+    }
+
+    /// What waits for a device is lost.
+    pub(crate) fn empty_mailbox(&mut self, device: &DeviceAddress) {
+        self.mailboxes.remove(device);
     }
 
     /// Somebody sends an envelope.
@@ -355,6 +381,14 @@ impl Relay {
                 return false;
             }
             chain.clear();
+        }
+        for cert in record.devices() {
+            // Prekeys that name another certificate are of no use.
+            let device = DeviceAddress { user, device: cert.device_id() };
+            let fits = |prekey: &PrekeyRecord| {
+                PrekeyRecord::verify(prekey.signed().clone(), &user, cert).is_ok()
+            };
+            self.prekeys.entry(device).or_default().retain(fits);
         }
         chain.push(record);
         if !self.admits_replaced {

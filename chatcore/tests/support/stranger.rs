@@ -10,7 +10,7 @@ use chatcore::keys::{
     DeviceCert, DeviceKeys, IdentityKeyPair, Nickname, PrekeyRecord, Signed, UserRecord,
 };
 use chatcore::ratchet::Session;
-use chatcore::wire::content::{Body, ChainPosition, Content, Receipt};
+use chatcore::wire::content::{Body, ChainPosition, Content, Receipt, ReceiptKind};
 use chatcore::wire::envelope::{Envelope, EnvelopeKind};
 use chatcore::wire::limits::MAX_TTL;
 use chatcore::wire::relay::{Answer, DeviceFrame, RelayFrame, Request, Who};
@@ -21,6 +21,8 @@ use super::world::World;
 
 pub(crate) struct Stranger {
     pub(crate) identity: IdentityKeyPair,
+    /// Of the identity key.
+    seed: [u8; 32],
     pub(crate) keys: DeviceKeys,
     pub(crate) record: UserRecord,
     pub(crate) session: Option<Session>,
@@ -34,11 +36,13 @@ pub(crate) struct Stranger {
 impl Stranger {
     pub(crate) fn new(world: &mut World, name: &str, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let identity = IdentityKeyPair::generate(&mut rng);
+        let mut seed = [0; 32];
+        rng.fill_bytes(&mut seed);
+        let identity = IdentityKeyPair::from_seed(&seed);
         let keys = DeviceKeys::generate(DeviceId::FIRST, &mut rng);
         let cert = keys.certify(&identity, world.now);
         let record = UserRecord::first(&identity, Nickname::new(name).unwrap(), cert);
-        let stranger = Self::with(identity, keys, record, rng);
+        let stranger = Self::with(identity, seed, keys, record, rng);
         let record = stranger.record.signed().clone();
         stranger.ask(world, Request::Register { token: None, record });
         stranger
@@ -47,6 +51,7 @@ impl Stranger {
     /// One with these keys, that the relay need not know.
     pub(crate) fn with(
         identity: IdentityKeyPair,
+        seed: [u8; 32],
         keys: DeviceKeys,
         record: UserRecord,
         mut rng: StdRng,
@@ -54,7 +59,19 @@ impl Stranger {
         let position = ChainPosition { seq: 0, previous: [0; 32] };
         let tag = DeliveryTag::generate(&mut rng);
         let (session, their_tag) = (None, None);
-        Self { identity, keys, record, session, rng, tag, their_tag, position }
+        Self { identity, seed, keys, record, session, rng, tag, their_tag, position }
+    }
+
+    /// The same user's second device, which the relay and the first one know from now on.
+    pub(crate) fn second_device(&mut self, world: &mut World, seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let identity = IdentityKeyPair::from_seed(&self.seed);
+        let keys = DeviceKeys::generate(DeviceId::new(2).unwrap(), &mut rng);
+        let first = self.record.devices()[0].clone();
+        let devices = vec![first, keys.certify(&identity, world.now)];
+        self.record = self.naming(&self.record, self.record.nickname().as_str(), devices);
+        self.ask(world, Request::UpdateRecord(self.record.signed().clone()));
+        Self::with(identity, self.seed, keys, self.record.clone(), rng)
     }
 
     /// Signs the record that follows another, with the device as it is.
@@ -79,8 +96,20 @@ impl Stranger {
         stranger.start(world, 0, 0);
         stranger.send(world, 0, Body::Text("hi".to_owned()));
         world.say(0, stranger.user(), "hello");
-        assert!(!stranger.receive(world).is_empty());
+        stranger.receive_and_receipt(world, 0);
         stranger
+    }
+
+    /// Opens what came in the session, and receipts it.
+    pub(crate) fn receive_and_receipt(&mut self, world: &mut World, victim: usize) {
+        let numbered = self.receive(world).into_iter().filter(|c| c.position.is_some());
+        let kind = ReceiptKind::Delivered;
+        let receipts: Vec<_> =
+            numbered.map(|c| Receipt { message_id: c.message_id, kind }).collect();
+        assert!(!receipts.is_empty());
+        let envelope = self.seal(world, victim, Body::Empty, receipts);
+        self.put(world, envelope);
+        world.run_until_quiet();
     }
 
     pub(crate) fn user(&self) -> UserId {
@@ -141,14 +170,24 @@ impl Stranger {
         body: Body,
         receipts: Vec<Receipt>,
     ) -> Envelope {
-        let content = self.content(world.now, body, receipts).encode();
+        let content = self.content(world.now, body, receipts);
+        self.seal_content(world, victim, &content)
+    }
+
+    /// Seals a content as it is; nothing is sent.
+    pub(crate) fn seal_content(
+        &mut self,
+        world: &World,
+        victim: usize,
+        content: &Content,
+    ) -> Envelope {
         let session = self.session.as_mut().unwrap();
-        let (kind, blob) = session.seal(&content, world.now, &mut self.rng).unwrap();
-        let tag = match kind {
+        let sealed = session.seal(&content.encode(), world.now, &mut self.rng).unwrap();
+        let tag = match sealed.0 {
             EnvelopeKind::First => DeliveryTag::ZERO,
             EnvelopeKind::Session => self.their_tag.unwrap(),
         };
-        self.envelope(world, victim, (kind, tag, blob))
+        self.envelope(world, victim, (sealed.0, tag, sealed.1))
     }
 
     pub(crate) fn envelope(

@@ -240,6 +240,7 @@ impl World {
     pub(crate) fn acquainted(seed: u64) -> Self {
         let mut world = Self::new(seed, 2);
         world.send(0, 1, "hello".to_owned());
+        world.run_until_quiet();
         world.send(1, 0, "hi".to_owned());
         world.run_until_quiet();
         world
@@ -381,6 +382,7 @@ impl World {
         let lost: Vec<_> = self.sent.keys().filter(|id| !arrived.contains(id)).collect();
         assert!(lost.is_empty(), "seed {seed}: {} of {} lost", lost.len(), self.sent.len());
         for envelope in &self.relay.seen {
+            assert_eq!(envelope.ttl, 2_592_000, "seed {seed}");
             let blob = &envelope.blob;
             let readable = blob.windows(10).any(|w| w == b"secretword");
             assert!(!readable, "seed {seed}: the relay can read");
