@@ -406,13 +406,14 @@ impl RoomState {
     }
 
     /// As [`Self::check`], for what is to be ordered now: nobody takes a room to a version that they do
-    /// not know themselves.
+    /// not know themselves, nor does anything but leave in one.
     ///
     /// # Errors
     /// [`RoomError`] says why not.
     pub fn check_new(&self, actor: &Actor, act: &Act) -> Result<(), RoomError> {
         match act {
             Act::SetVersion(version) if !version.is_known() => Err(RoomError::NewerVersion),
+            act if !self.version.is_known() && *act != Act::Leave => Err(RoomError::NewerVersion),
             _ => self.check(actor, act),
         }
     }
