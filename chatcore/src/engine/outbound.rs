@@ -243,6 +243,10 @@ impl Engine {
                     contact.device(entry.to.device).map(|d| seal(tx, d, content)).transpose()
                 }
                 OutboxContent::Shared { .. } => match tx.payload(&entry.message)? {
+                    Some(payload) if self.is_too_late(tx, user, &payload)? => {
+                        give_up_entry(tx, user, number, &entry)?;
+                        continue;
+                    }
                     Some(payload) => {
                         let sealed = self.seal_shared(tx, &mut contact, entry.to, &payload);
                         sealed.map(|(sealed, changed)| {

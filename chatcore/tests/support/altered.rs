@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 
 use chatcore::crypto::DhSecret;
-use chatcore::ids::{DeviceId, RegisterId, RoomId};
+use chatcore::ids::{DeviceId, LogHash, LogId, RegisterId, RoomId};
 use chatcore::keys::{DeviceKeys, IdentityKeyPair, SigningKey};
 use chatcore::membership::{Act, Chain, Event, EventDraft, Signer};
 use chatcore::room::RegisterSecret;
 use chatcore::store::{Direction, Key, Store, Table, Value};
+use chatcore::wire::content::LogPoint;
 use chatcore::wire::directory::decode_signed;
 use chatcore::wire::room::encode_register_entry;
 use prost::Message;
@@ -43,11 +44,31 @@ pub(crate) fn prekey_ids(world: &World, i: usize) -> BTreeSet<u64> {
     rows.iter().map(|row| proto::storage::Prekey::decode(row.as_slice()).unwrap().id).collect()
 }
 
+fn room_row(world: &World, i: usize, room: RoomId) -> proto::storage::Room {
+    let row = load(world, i, &Key::new(Table::Rooms, room.as_bytes()));
+    proto::storage::Room::decode(row.as_slice()).unwrap()
+}
+
+/// Reads the secrets that a peer has for a room.
+pub(crate) fn secrets(world: &World, i: usize, room: RoomId) -> Vec<Vec<u8>> {
+    room_row(world, i, room).secrets
+}
+
+/// Reads how many acts of a peer wait to be ordered.
+pub(crate) fn intents(world: &World, i: usize, room: RoomId) -> usize {
+    room_row(world, i, room).intents.len()
+}
+
+/// Reads how far a peer has read the log in which a room goes on.
+pub(crate) fn log_point(world: &World, i: usize, room: RoomId) -> LogPoint {
+    let log = room_row(world, i, room).log.unwrap();
+    let id = LogId::from_bytes(bytes(&log.id));
+    LogPoint { id, length: log.length, hash: LogHash::from_bytes(bytes(&log.hash)) }
+}
+
 /// What an altered client does: signs acts by `i`, on the newest event that the peer knows and whatever
 /// the rules say, and has the relay order them in one entry of the register that the room goes on in.
 pub(crate) fn order(world: &mut World, i: usize, room: RoomId, acts: &[Act]) {
-    let row = load(world, i, &Key::new(Table::Rooms, room.as_bytes()));
-    let row = proto::storage::Room::decode(row.as_slice()).unwrap();
     let (identity, keys) = keys_of(world, i);
     let (cert, identity) = (keys.certify(&identity, world.now), identity.public());
     let (mut seq, mut head) = view(world, i, room).head.unwrap();
@@ -58,6 +79,13 @@ pub(crate) fn order(world: &mut World, i: usize, room: RoomId, acts: &[Act]) {
         events.push(draft.sign(signer));
         (seq, head) = (seq + 1, events[events.len() - 1].hash());
     }
+    order_events(world, i, room, &events);
+}
+
+/// Has the relay order events as they are, in one entry of the register that the room goes on in, which
+/// the peer can write.
+pub(crate) fn order_events(world: &mut World, i: usize, room: RoomId, events: &[Event]) {
+    let row = room_row(world, i, room);
     let log = RegisterId::from_bytes(bytes(&row.log.unwrap().id));
     let secret = |secret: &Vec<u8>| RegisterSecret::from_bytes(&bytes(secret));
     let secret = row.secrets.iter().map(secret).find(|secret| secret.id() == log).unwrap();

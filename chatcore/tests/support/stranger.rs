@@ -1,17 +1,20 @@
 //! A client written by hand, which does what no honest one does.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
-use chatcore::agreement::{Offer, start_session};
+use chatcore::agreement::{Offer, open_first, publish_prekey, start_session};
 use chatcore::crypto::kdf::sha256;
 use chatcore::ids::{
-    DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, MessageId, Timestamp, UserId,
+    DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, MessageId, PrekeyId, RoomId, Timestamp,
+    UserId,
 };
 use chatcore::keys::{
-    DeviceCert, DeviceKeys, IdentityKeyPair, Nickname, PrekeyRecord, Signed, UserRecord,
+    DeviceCert, DeviceKeys, IdentityKeyPair, Nickname, PrekeyKind, PrekeyRecord, PrekeySecret,
+    Signed, UserRecord,
 };
+use chatcore::membership::{Event, EventDraft, Joined, Signer, Statement, StatementFields};
 use chatcore::ratchet::Session;
 use chatcore::wire::content::{Body, ChainPosition, Content, Receipt, ReceiptKind};
-use chatcore::wire::envelope::{Envelope, EnvelopeKind};
+use chatcore::wire::envelope::{Envelope, EnvelopeKind, FirstBlock};
 use chatcore::wire::limits::MAX_TTL;
 use chatcore::wire::relay::{Answer, DeviceFrame, RelayFrame, Request, Who};
 use rand::rngs::StdRng;
@@ -25,6 +28,7 @@ pub(crate) struct Stranger {
     seed: [u8; 32],
     pub(crate) keys: DeviceKeys,
     pub(crate) record: UserRecord,
+    prekey: Option<PrekeySecret>,
     pub(crate) session: Option<Session>,
     rng: StdRng,
     tag: DeliveryTag,
@@ -59,7 +63,7 @@ impl Stranger {
         let position = ChainPosition { seq: 0, previous: [0; 32] };
         let tag = DeliveryTag::generate(&mut rng);
         let (session, their_tag) = (None, None);
-        Self { identity, seed, keys, record, session, rng, tag, their_tag, position }
+        Self { identity, seed, keys, record, prekey: None, session, rng, tag, their_tag, position }
     }
 
     /// The same user's second device, which the relay and the first one know from now on.
@@ -174,6 +178,47 @@ impl Stranger {
         self.seal_content(world, victim, &content)
     }
 
+    /// Brings a prekey, so that others can begin sessions.
+    pub(crate) fn bring_prekey(&mut self, world: &mut World) {
+        let cert = self.record.device(self.keys.id).unwrap().clone();
+        let (id, kind) = (PrekeyId(1), PrekeyKind::LastResort);
+        let secret = PrekeySecret::generate(id, kind, &cert, world.now, &mut self.rng);
+        let relay = world.relay.public();
+        let prekey = publish_prekey(&relay, self.address(), &self.keys, &cert, &secret).unwrap();
+        self.ask(world, Request::UploadPrekeys(vec![prekey.signed().clone()]));
+        self.prekey = Some(secret);
+    }
+
+    /// Opens a first message with the prekey that was brought.
+    fn accept(&mut self, world: &World, blob: &[u8]) -> Option<Vec<u8>> {
+        let (block, message) = FirstBlock::decode(blob).ok()?;
+        if self.session.is_none() {
+            let (relay, own, secret) =
+                (world.relay.public(), self.address(), self.prekey.as_ref()?);
+            let accepted = open_first(&relay, own, &self.keys, secret, &block, world.now).ok()?;
+            self.session = Some(accepted.session);
+            self.their_tag = Some(accepted.delivery_tag);
+        }
+        let content = self.session.as_mut()?.open(message, world.now).ok()?;
+        Some(content.to_vec())
+    }
+
+    /// Signs an event of a room, allowed or not.
+    pub(crate) fn sign(&self, draft: EventDraft) -> Event {
+        let identity = self.identity.public();
+        let cert = self.record.device(self.keys.id).unwrap();
+        draft.sign(Signer::Device { identity: &identity, cert, keys: &self.keys })
+    }
+
+    /// Joins an open room, or leaves it.
+    pub(crate) fn state_in(&self, world: &mut World, room: RoomId, counter: u64, joined: Joined) {
+        let fields = StatementFields { room, counter, joined };
+        let cert = self.record.device(self.keys.id).unwrap();
+        let statement = Statement::sign(fields, &self.identity.public(), cert, &self.keys);
+        self.ask(world, Request::PutStatement(statement.signed().clone()));
+        world.run_until_quiet();
+    }
+
     /// Seals a content as it is; nothing is sent.
     pub(crate) fn seal_content(
         &mut self,
@@ -221,8 +266,14 @@ impl Stranger {
         {
             let up_to = envelopes.last().unwrap().n;
             for delivery in envelopes {
-                let session = self.session.as_mut().unwrap();
-                let Ok(bytes) = session.open(&delivery.blob, world.now) else { continue };
+                let opened = match delivery.kind {
+                    EnvelopeKind::First => self.accept(world, &delivery.blob),
+                    EnvelopeKind::Session => {
+                        let session = self.session.as_mut().unwrap();
+                        session.open(&delivery.blob, world.now).ok().map(|bytes| bytes.to_vec())
+                    }
+                };
+                let Some(bytes) = opened else { continue };
                 let content = Content::decode(&bytes).unwrap();
                 self.their_tag = content.next_tag.or(self.their_tag);
                 contents.push(content);

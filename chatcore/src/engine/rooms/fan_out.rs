@@ -14,7 +14,7 @@ use crate::crypto::kdf::sha256;
 use crate::file::Manifest;
 use crate::ids::{Conversation, DeviceAddress, LogId, MessageId, RoomId, UserId};
 use crate::keys::RecordHistory;
-use crate::membership::{MAX_MEMBERS, RoomKind};
+use crate::membership::{MAX_MEMBERS, RoomKind, RoomState};
 use crate::store::Table;
 use crate::store::rows::{
     Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxContent,
@@ -266,6 +266,28 @@ impl Engine {
         self.claim(tx, unsealed);
         self.send(tx, envelopes);
         Ok(())
+    }
+
+    /// Tells whether a payload that waited for a session comes too late: its recipient belongs to the
+    /// private room no more. Of who was put out that is told, in a hint without keys.
+    pub(in crate::engine) fn is_too_late(
+        &mut self,
+        tx: &Tx<'_, '_>,
+        user: &UserId,
+        payload: &Payload,
+    ) -> Result<bool, EngineError> {
+        let is_out = |room: &Room| {
+            let state = room.state().filter(|state| state.kind() == RoomKind::Private);
+            let is_in = |state: &RoomState| {
+                state.role(user).is_some() || state.invited().contains_key(user)
+            };
+            state.is_some_and(|state| !is_in(state))
+        };
+        if self.look_room(tx, &payload.room, is_out)? != Some(true) {
+            return Ok(false);
+        }
+        let body = Content::decode(&payload.content).map(|content| content.body);
+        Ok(!matches!(body, Ok(Body::RoomUpdate(update)) if update.registers.is_empty()))
     }
 
     /// Seals a payload for one device; tells whether the contact changed by it.

@@ -1,0 +1,273 @@
+//! Messages to rooms: who sends them, who is heard, and what is said of those who are not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+#[path = "support/altered.rs"]
+mod altered;
+mod support;
+
+use chatcore::crypto::kdf::sha256;
+use chatcore::engine::{Command, EngineError, Event};
+use chatcore::ids::{EventHash, HOUR, MessageId, RoomId};
+use chatcore::membership::{Act, Joined, RoomKind};
+use chatcore::wire::content::{
+    Body, ChainPosition, Content, LogPoint, Receipt, ReceiptKind, RefusalReason, RoomContent,
+};
+use support::rooms::*;
+use support::stranger::Stranger;
+use support::world::World;
+
+/// alice's open room, and somebody in it whose client is written by hand.
+fn with_mallory(seed: u64) -> (World, RoomId, Stranger) {
+    let mut world = World::new(seed, 2);
+    let tea = create(&mut world, 0, "tea", RoomKind::Open);
+    let mallory = Stranger::acquainted(&mut world, seed);
+    mallory.state_in(&mut world, tea, 1, Joined::Yes);
+    later(&mut world);
+    world.peers[0].events.clear();
+    (world, tea, mallory)
+}
+
+/// What mallory says next, as an honest client would say it.
+fn next(world: &World, tea: RoomId, last: Option<&RoomContent>, text: &str) -> RoomContent {
+    let (seq, head) = view(world, 0, tea).head.unwrap();
+    let position = match last {
+        None => ChainPosition { seq: 1, previous: [0; 32] },
+        Some(last) => {
+            ChainPosition { seq: last.position.seq + 1, previous: sha256(&[&last.encode()]) }
+        }
+    };
+    RoomContent {
+        message_id: MessageId::from_bytes(sha256(&[text.as_bytes()])[..16].try_into().unwrap()),
+        room: tea,
+        seq,
+        head,
+        log: altered::log_point(world, 0, tea),
+        position,
+        sent_at: world.now,
+        body: Body::Text(text.to_owned()),
+    }
+}
+
+/// Sends it to alice; returns the receipts that come back.
+fn speak(world: &mut World, mallory: &mut Stranger, said: &RoomContent) -> Vec<ReceiptKind> {
+    let body = Body::RoomMessage(said.encode().to_vec());
+    let outer = mallory.content(world.now, body, Vec::new());
+    let content = Content { message_id: said.message_id, ..outer };
+    let envelope = mallory.seal_content(world, 0, &content);
+    mallory.put(world, envelope);
+    world.run_until_quiet();
+    world.wait(8, 10_000);
+    let is_it = |receipt: &Receipt| receipt.message_id == said.message_id;
+    let contents = mallory.receive(world);
+    contents.iter().flat_map(|c| &c.receipts).filter(|r| is_it(r)).map(|r| r.kind).collect()
+}
+
+/// Gaps and alarms of the room.
+fn alarms_in_room(world: &World) -> (usize, usize) {
+    let gaps = world.count(|e| matches!(e, Event::Gap { room: Some(_), .. }));
+    (gaps, world.count(|e| matches!(e, Event::OutOfOrder { room: Some(_), .. })))
+}
+
+#[test]
+fn a_false_hash_a_gap_and_a_repeated_number_are_shown() {
+    let (mut world, tea, mut mallory) = with_mallory(381);
+    let one = next(&world, tea, None, "one");
+    assert_eq!(speak(&mut world, &mut mallory, &one), [ReceiptKind::Delivered]);
+    let mut two = next(&world, tea, Some(&one), "two");
+    two.position.previous = [9; 32];
+    speak(&mut world, &mut mallory, &two);
+    assert_eq!(alarms_in_room(&world), (0, 1), "a false hash");
+    let three = next(&world, tea, Some(&two), "three");
+    let four = next(&world, tea, Some(&three), "four");
+    speak(&mut world, &mut mallory, &four);
+    assert_eq!(alarms_in_room(&world), (1, 1), "a gap");
+    speak(&mut world, &mut mallory, &three);
+    assert_eq!(alarms_in_room(&world), (1, 1), "late is no alarm");
+    let again = RoomContent { position: three.position, ..next(&world, tea, None, "again") };
+    speak(&mut world, &mut mallory, &again);
+    assert_eq!(alarms_in_room(&world), (1, 2), "the number of another");
+    assert_eq!(texts(&world, 0, tea), ["one", "two", "four", "three", "again"]);
+}
+
+#[test]
+fn a_message_after_an_unknown_event_is_held_and_in_the_end_expired() {
+    let (mut world, tea, mut mallory) = with_mallory(382);
+    let mut one = next(&world, tea, None, "when?");
+    (one.seq, one.head) = (one.seq + 1, EventHash::from_bytes([9; 32]));
+    assert_eq!(speak(&mut world, &mut mallory, &one), [ReceiptKind::Held]);
+    world.now = world.now.plus(25 * HOUR);
+    reconnect(&mut world, 0..1);
+    let contents = mallory.receive(&mut world);
+    let kinds: Vec<_> = contents.iter().flat_map(|c| &c.receipts).map(|r| r.kind).collect();
+    assert!(kinds.contains(&ReceiptKind::Refused(RefusalReason::Expired)), "{kinds:?}");
+    assert!(texts(&world, 0, tea).is_empty());
+}
+
+#[test]
+fn who_may_not_speak_is_told_so_and_in_an_unknown_room_as_well() {
+    let (mut world, tea, mut mallory) = with_mallory(383);
+    let refused = [ReceiptKind::Refused(RefusalReason::NotAllowed)];
+    let act_on = |world: &mut World, what: Act| {
+        act(world, 0, tea, what).unwrap();
+        later(world);
+    };
+    let user = mallory.user();
+    act_on(&mut world, Act::Mute(user));
+    let one = next(&world, tea, None, "muted");
+    assert_eq!(speak(&mut world, &mut mallory, &one), refused);
+    act_on(&mut world, Act::Unmute(user));
+    act_on(&mut world, Act::Ban { user, counter: 0 });
+    // A join with any counter does not help who is banned.
+    mallory.state_in(&mut world, tea, 1_000, Joined::Yes);
+    let two = next(&world, tea, Some(&one), "banned");
+    assert_eq!(speak(&mut world, &mut mallory, &two), refused);
+    let room = RoomId::from_bytes([9; 32]);
+    let three = RoomContent { room, ..next(&world, tea, Some(&two), "elsewhere") };
+    assert_eq!(speak(&mut world, &mut mallory, &three), refused);
+    act_on(&mut world, Act::Unban(user));
+    mallory.state_in(&mut world, tea, 2_000, Joined::Yes);
+    later(&mut world);
+    let four = next(&world, tea, Some(&three), "back");
+    assert_eq!(speak(&mut world, &mut mallory, &four), [ReceiptKind::Delivered]);
+    assert_eq!(texts(&world, 0, tea), ["back"]);
+}
+
+/// Where the newest event is the same and the log is not, only the log point tells.
+#[test]
+fn a_log_point_that_contradicts_ones_own_makes_one_ask() {
+    for lies in [false, true] {
+        let (mut world, tea, mut mallory) = with_mallory(384);
+        let mut one = next(&world, tea, None, "look");
+        if lies {
+            one.log = LogPoint { hash: chatcore::ids::LogHash::from_bytes([9; 32]), ..one.log };
+        }
+        let asked = speak_and_listen(&mut world, &mut mallory, &one);
+        assert_eq!(asked, usize::from(lies));
+        assert_eq!(texts(&world, 0, tea), ["look"], "it is judged as any other");
+        assert!(!view(&world, 0, tea).forked, "nothing is proven");
+    }
+}
+
+/// Sends it to alice; returns how often she asks.
+fn speak_and_listen(world: &mut World, mallory: &mut Stranger, said: &RoomContent) -> usize {
+    let body = Body::RoomMessage(said.encode().to_vec());
+    let outer = mallory.content(world.now, body, Vec::new());
+    let content = Content { message_id: said.message_id, ..outer };
+    let envelope = mallory.seal_content(world, 0, &content);
+    mallory.put(world, envelope);
+    world.run_until_quiet();
+    let contents = mallory.receive(world);
+    contents.iter().filter(|c| matches!(c.body, Body::RoomQuery { .. })).count()
+}
+
+#[test]
+fn a_member_is_asked_once_a_minute_about_a_room() {
+    let (mut world, tea, mut mallory) = with_mallory(385);
+    let mut last = None;
+    let mut asked = 0;
+    for n in 0..5 {
+        let mut said = next(&world, tea, last.as_ref(), &n.to_string());
+        (said.seq, said.head) = (said.seq + 1, EventHash::from_bytes([9; 32]));
+        asked += speak_and_listen(&mut world, &mut mallory, &said);
+        last = Some(said);
+    }
+    assert_eq!(asked, 1);
+    world.wait(1, 61_000);
+    let mut said = next(&world, tea, last.as_ref(), "later");
+    (said.seq, said.head) = (said.seq + 1, EventHash::from_bytes([9; 32]));
+    assert_eq!(speak_and_listen(&mut world, &mut mallory, &said), 1);
+}
+
+#[test]
+fn what_was_written_offline_goes_to_those_who_belong_to_the_room_by_then() {
+    let (mut world, room) = three(386);
+    let carol = user(&world, 2);
+    let everybody = say(&mut world, 1, room, "to all").unwrap();
+    later(&mut world);
+    assert_eq!(texts(&world, 2, room), ["to all"], "{everybody:?}");
+    world.peers[1].disconnect();
+    say(&mut world, 1, room, "not for carol").unwrap();
+    act(&mut world, 0, room, Act::Kick { user: carol, counter: 0 }).unwrap();
+    later(&mut world);
+    let sent = world.sent_to(carol);
+    world.connect(1);
+    later(&mut world);
+    assert_eq!(texts(&world, 0, room), ["to all", "not for carol"]);
+    assert_eq!(world.sent_to(carol), sent, "and nothing to refuse either");
+}
+
+#[test]
+fn what_was_written_offline_is_not_sent_by_who_is_muted_by_then() {
+    let (mut world, room) = three(387);
+    let carol = user(&world, 2);
+    world.peers[2].disconnect();
+    say(&mut world, 2, room, "too late").unwrap();
+    act(&mut world, 0, room, Act::Mute(carol)).unwrap();
+    later(&mut world);
+    world.connect(2);
+    later(&mut world);
+    assert_eq!(world.count(|e| matches!(e, Event::NotSentToRoom { .. })), 1);
+    assert!((0..2).all(|i| texts(&world, i, room).is_empty() && refused(&world, i).is_empty()));
+}
+
+#[test]
+fn nothing_goes_to_a_member_whom_one_has_blocked() {
+    let (mut world, room) = three(388);
+    let (alice, carol) = (user(&world, 0), user(&world, 2));
+    assert!(world.peers[1].command(world.now, Command::Block(carol)).is_ok());
+    world.run_until_quiet();
+    let sent = world.sent_to(carol);
+    say(&mut world, 1, room, "behind your back").unwrap();
+    later(&mut world);
+    assert_eq!((world.sent_to(carol), world.sent_to(alice) > 0), (sent, true));
+    assert_eq!(texts(&world, 0, room), ["behind your back"]);
+    assert!(texts(&world, 2, room).is_empty());
+}
+
+#[test]
+fn texts_of_up_to_4096_bytes_go_inside() {
+    let (mut world, room) = three(389);
+    let mut say = |length: usize| {
+        let (message, text) = (MessageId::generate(&mut world.rng), "x".repeat(length));
+        let say = Command::SendRoomText { room, message, text };
+        world.peers[0].command(world.now, say).map(drop)
+    };
+    assert_eq!(say(4_096), Ok(()));
+    assert_eq!(say(4_097), Err(EngineError::TextTooLong { max: 4_096 }));
+}
+
+/// What was said while somebody was out is no gap to them.
+#[test]
+fn who_comes_in_anew_begins_everybodys_chain_anew() {
+    for kind in [RoomKind::Private, RoomKind::Open] {
+        let (mut world, mut room) = three(390);
+        if kind == RoomKind::Open {
+            room = create(&mut world, 0, "tea", kind);
+            join(&mut world, 1, room).unwrap();
+            join(&mut world, 2, room).unwrap();
+        }
+        say(&mut world, 0, room, "one").unwrap();
+        later(&mut world);
+        leave(&mut world, 2, room);
+        later(&mut world);
+        say(&mut world, 0, room, "two").unwrap();
+        later(&mut world);
+        match kind {
+            RoomKind::Private => {
+                invite(&mut world, 0, room, 2, chatcore::membership::Role::Member);
+            }
+            RoomKind::Open => drop(join(&mut world, 2, room).unwrap()),
+        }
+        later(&mut world);
+        say(&mut world, 0, room, "three").unwrap();
+        later(&mut world);
+        assert_eq!(texts(&world, 2, room), ["one", "three"], "{kind:?}");
+        assert_eq!(alarms(&world), 0, "{kind:?}");
+    }
+}

@@ -1,0 +1,218 @@
+//! To whom the keys of a private room go, and what a room is that somebody says to ask us into.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+#[path = "support/altered.rs"]
+mod altered;
+mod support;
+
+use chatcore::engine::{Command, Event, RoomStanding, query};
+use chatcore::ids::{RoomId, SECOND, UserId};
+use chatcore::membership::{Act, Creation, EventDraft, Role, RoomKind, RoomName, Signer, Topic};
+use chatcore::room::RegisterSecret;
+use chatcore::wire::content::{Body, RoomUpdate};
+use chatcore::wire::room::encode_register_entry;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use support::rooms::*;
+use support::stranger::Stranger;
+use support::world::World;
+
+/// A private room that somebody made by hand, and its register at the relay.
+struct HandMade {
+    room: RoomId,
+    secret: RegisterSecret,
+}
+
+/// Has mallory make a room in which these acts follow the first event.
+fn make_room(world: &mut World, mallory: &Stranger, nonce: u8, acts: &[Act]) -> HandMade {
+    let mut rng = StdRng::seed_from_u64(nonce.into());
+    let secret = RegisterSecret::generate(&mut rng);
+    let register = Some(secret.id());
+    let name = RoomName::new("mine").unwrap();
+    let creation = Creation::new(RoomKind::Private, name, Topic::default(), [nonce; 16], register);
+    let draft = EventDraft { after: None, at: world.now, act: Act::Create(creation) };
+    let mut events = vec![mallory.sign(draft)];
+    let room = events[0].room();
+    for act in acts {
+        let last = events.last().unwrap();
+        let after = Some((room, last.seq(), last.hash()));
+        events.push(mallory.sign(EventDraft { after, at: world.now, act: act.clone() }));
+    }
+    let signed: Vec<_> = events.iter().map(chatcore::membership::Event::signed).collect();
+    let (_, entry, _) = secret.seal(0, &encode_register_entry(&signed), &mut rng).unwrap();
+    let sides = [vec![entry.clone().into()], vec![entry.into()]];
+    world.relay.rooms.registers.insert(secret.id(), sides);
+    HandMade { room, secret }
+}
+
+fn update(room: RoomId, registers: Vec<RegisterSecret>) -> Body {
+    let (create, statements, log) = (None, Vec::new(), None);
+    Body::RoomUpdate(RoomUpdate { room, registers, create, statements, log })
+}
+
+fn invitations(world: &World) -> usize {
+    world.count(|e| matches!(e, Event::RoomInvited { .. }))
+}
+
+#[test]
+fn an_invitation_is_a_signed_invite_of_this_user_in_the_room_of_that_id() {
+    let mut world = World::new(391, 1);
+    let alice = user(&world, 0);
+    let mut mallory = Stranger::acquainted(&mut world, 1);
+    let invite = Act::Invite { user: alice, role: Role::Member };
+    let other = Act::Invite { user: UserId::from_bytes([9; 32]), role: Role::Member };
+    let without = make_room(&mut world, &mallory, 1, &[]);
+    let of_another = make_room(&mut world, &mallory, 2, &[other]);
+    let with = make_room(&mut world, &mallory, 3, &[invite]);
+    let made_up = RoomId::from_bytes([9; 32]);
+    for (room, secret) in [
+        (without.room, &without.secret),
+        (of_another.room, &of_another.secret),
+        (made_up, &with.secret),
+    ] {
+        mallory.send(&mut world, 0, update(room, vec![secret.clone()]));
+        later(&mut world);
+        assert_eq!(invitations(&world), 0);
+        assert_eq!(query::room(&world.peers[0].store, &room).unwrap(), None);
+    }
+    assert_eq!(query::room(&world.peers[0].store, &with.room).unwrap(), None);
+    mallory.send(&mut world, 0, update(with.room, vec![with.secret.clone()]));
+    later(&mut world);
+    assert_eq!(invitations(&world), 1);
+    assert_eq!(view(&world, 0, with.room).standing, RoomStanding::Invited);
+}
+
+/// What the table of roles says of an event counts only with the signature under it.
+#[test]
+fn an_event_under_another_signature_counts_for_nothing() {
+    let mut world = World::new(392, 2);
+    let room = create(&mut world, 0, "plans", RoomKind::Private);
+    invite(&mut world, 0, room, 1, Role::Member);
+    let (seq, head) = view(&world, 0, room).head.unwrap();
+    let (alices, alice_keys) = altered::keys_of(&world, 0);
+    let (_, bobs_keys) = altered::keys_of(&world, 1);
+    let cert = alice_keys.certify(&alices, world.now);
+    let draft = || EventDraft {
+        after: Some((room, seq, head)),
+        at: world.now,
+        act: Act::SetTopic(Topic::new("forged").unwrap()),
+    };
+    let identity = alices.public();
+    let forged =
+        draft().sign(Signer::Device { identity: &identity, cert: &cert, keys: &bobs_keys });
+    let right =
+        draft().sign(Signer::Device { identity: &identity, cert: &cert, keys: &alice_keys });
+    for (event, topic) in [(forged, ""), (right, "forged")] {
+        altered::order_events(&mut world, 1, room, &[event]);
+        reconnect(&mut world, 0..2);
+        for i in 0..2 {
+            assert_eq!(view(&world, i, room).topic, topic, "peer {i}");
+        }
+    }
+}
+
+#[test]
+fn who_asks_from_outside_is_told_nothing() {
+    let (mut world, room) = three(393);
+    let mut mallory = Stranger::acquainted(&mut world, 2);
+    let log = altered::log_point(&world, 0, room).id;
+    let answers = |world: &mut World, mallory: &mut Stranger| {
+        mallory.send(world, 0, Body::RoomQuery { room, log, from: 0 });
+        let contents = mallory.receive(world);
+        contents.iter().filter(|c| matches!(c.body, Body::RoomUpdate(_))).count()
+    };
+    assert_eq!(answers(&mut world, &mut mallory), 0);
+    // Who is asked in is told, once in ten seconds.
+    let invite = Act::Invite { user: mallory.user(), role: Role::Member };
+    act(&mut world, 0, room, invite).unwrap();
+    later(&mut world);
+    mallory.receive(&mut world);
+    assert_eq!(answers(&mut world, &mut mallory), 1);
+    world.wait(1, 11 * SECOND);
+    let query = || Body::RoomQuery { room, log, from: 0 };
+    let both = [query(), query()].map(|query| mallory.seal(&world, 0, query, Vec::new()));
+    both.into_iter().for_each(|envelope| mallory.put(&mut world, envelope));
+    world.run_until_quiet();
+    let contents = mallory.receive(&mut world);
+    assert_eq!(contents.iter().filter(|c| matches!(c.body, Body::RoomUpdate(_))).count(), 1);
+    // And not any more once they are out.
+    act(&mut world, 0, room, Act::Kick { user: mallory.user(), counter: 0 }).unwrap();
+    later(&mut world);
+    mallory.receive(&mut world);
+    assert_eq!(answers(&mut world, &mut mallory), 0);
+}
+
+/// Keys that wait for somebody's prekeys are those of who belongs to the room when they go out.
+#[test]
+fn keys_go_to_who_belongs_to_the_room_when_they_are_sent() {
+    for is_out in [false, true] {
+        let (mut world, room) = three(394);
+        let mut mallory = Stranger::new(&mut world, "mallory", 3);
+        let user = mallory.user();
+        let lookup = Command::Lookup { ticket: 9, name: "mallory".to_owned() };
+        assert!(world.peers[0].command(world.now, lookup).is_ok());
+        world.run_until_quiet();
+        // Without a prekey nothing can be sent.
+        act(&mut world, 0, room, Act::Invite { user, role: Role::Member }).unwrap();
+        later(&mut world);
+        say(&mut world, 0, room, "to those who are in").unwrap();
+        if is_out {
+            act(&mut world, 0, room, Act::Kick { user, counter: 0 }).unwrap();
+        }
+        later(&mut world);
+        assert_eq!(world.sent_to(user), 0);
+        mallory.bring_prekey(&mut world);
+        reconnect(&mut world, 0..3);
+        let contents = mallory.receive(&mut world);
+        let keys = |c: &&chatcore::wire::content::Content| matches!(&c.body, Body::RoomUpdate(update) if !update.registers.is_empty());
+        assert!(!contents.is_empty(), "who was put out is told");
+        assert_eq!(contents.iter().find(keys).is_some(), !is_out);
+        assert_eq!(texts(&world, 1, room), ["to those who are in"]);
+    }
+}
+
+#[test]
+fn secrets_that_open_nothing_are_few_and_those_of_the_room_stay() {
+    let (mut world, room) = three(395);
+    let mut mallory = Stranger::acquainted(&mut world, 4);
+    act(&mut world, 0, room, Act::Invite { user: mallory.user(), role: Role::Member }).unwrap();
+    later(&mut world);
+    let before = altered::secrets(&world, 0, room);
+    let mut rng = StdRng::seed_from_u64(5);
+    for _ in 0..5 {
+        let junk = (0..40).map(|_| RegisterSecret::generate(&mut rng)).collect();
+        mallory.send(&mut world, 0, update(room, junk));
+    }
+    let after = altered::secrets(&world, 0, room);
+    assert!(after.len() > before.len() && after.len() <= before.len() + 64, "{}", after.len());
+    assert!(before.iter().all(|secret| after.contains(secret)));
+}
+
+/// Who is out of a closed room, or in it, takes no keys for it.
+#[test]
+fn a_hint_about_a_closed_room_changes_nothing() {
+    let (mut world, room) = three(396);
+    let mut mallory = Stranger::acquainted(&mut world, 6);
+    act(&mut world, 0, room, Act::Close).unwrap();
+    later(&mut world);
+    let before = altered::secrets(&world, 0, room);
+    let junk = vec![RegisterSecret::generate(&mut StdRng::seed_from_u64(7))];
+    mallory.send(&mut world, 0, update(room, junk));
+    assert_eq!(altered::secrets(&world, 0, room), before);
+}
+
+#[test]
+fn hints_of_who_does_not_belong_to_the_room_are_not_read() {
+    let (mut world, room) = three(397);
+    let mut mallory = Stranger::acquainted(&mut world, 8);
+    let before = altered::secrets(&world, 0, room);
+    let junk = vec![RegisterSecret::generate(&mut StdRng::seed_from_u64(9))];
+    mallory.send(&mut world, 0, update(room, junk));
+    assert_eq!(altered::secrets(&world, 0, room), before);
+}
