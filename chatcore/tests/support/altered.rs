@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use chatcore::crypto::DhSecret;
-use chatcore::ids::{DeviceId, LogHash, LogId, RegisterId, RoomId};
+use chatcore::ids::{DeviceId, EventHash, LogHash, LogId, RegisterId, RoomId};
 use chatcore::keys::{DeviceKeys, IdentityKeyPair, SigningKey};
 use chatcore::membership::{Act, Chain, Event, EventDraft, Signer};
 use chatcore::room::RegisterSecret;
@@ -69,9 +69,20 @@ pub(crate) fn log_point(world: &World, i: usize, room: RoomId) -> LogPoint {
 /// What an altered client does: signs acts by `i`, on the newest event that the peer knows and whatever
 /// the rules say, and has the relay order them in one entry of the register that the room goes on in.
 pub(crate) fn order(world: &mut World, i: usize, room: RoomId, acts: &[Act]) {
+    let head = view(world, i, room).head.unwrap();
+    order_on(world, i, room, head, acts);
+}
+
+/// The same on an event that need not be the newest that the peer knows.
+pub(crate) fn order_on(
+    world: &mut World,
+    i: usize,
+    room: RoomId,
+    (mut seq, mut head): (u64, EventHash),
+    acts: &[Act],
+) {
     let (identity, keys) = keys_of(world, i);
     let (cert, identity) = (keys.certify(&identity, world.now), identity.public());
-    let (mut seq, mut head) = view(world, i, room).head.unwrap();
     let mut events = Vec::new();
     for act in acts {
         let draft = EventDraft { after: Some((room, seq, head)), at: world.now, act: act.clone() };

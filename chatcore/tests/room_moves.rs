@@ -1,0 +1,397 @@
+//! Acts on their way to a register, the keys that follow them, and what a crash leaves of both.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+#[path = "support/altered.rs"]
+mod altered;
+mod support;
+
+use altered::{chain_of, order};
+use chatcore::engine::{Command, Event, RoomStanding};
+use chatcore::ids::{DAY, LogHash, LogId, RegisterId, RoomId, UserId};
+use chatcore::membership::{Act, Policy, Role, RoomKind, RoomName, Topic};
+use support::rooms::*;
+use support::world::World;
+
+fn topic(text: &str) -> Act {
+    Act::SetTopic(Topic::new(text).unwrap())
+}
+
+fn kick(user: UserId) -> Act {
+    Act::Kick { user, counter: 0 }
+}
+
+/// How often the room has moved, by what somebody has settled.
+fn moves(world: &World, i: usize, room: RoomId) -> usize {
+    let chain = chain_of(world, i, room);
+    chain.events_from(0).filter(|event| matches!(event.act(), Act::Move(_))).count()
+}
+
+/// Entries of all registers.
+fn entries(world: &World) -> usize {
+    world.relay.rooms.lengths().values().sum()
+}
+
+/// Two who act at the same time: the second reads, judges anew, and signs on what it read.
+#[test]
+fn two_who_act_at_once_both_have_their_act_ordered() {
+    for kind in [RoomKind::Private, RoomKind::Open] {
+        let (mut world, mut room) = three(401);
+        if kind == RoomKind::Open {
+            room = create(&mut world, 0, "tea", kind);
+            join(&mut world, 1, room).unwrap();
+            let admin = Act::SetRole { user: user(&world, 1), role: Role::Admin };
+            act(&mut world, 0, room, admin).unwrap();
+        }
+        later(&mut world);
+        let before = chain_of_room(&world, room, kind);
+        for (i, name) in [(0, "of alice"), (1, "of bob")] {
+            let ask = Command::ActInRoom { ticket: 1, room, act: topic(name) };
+            assert!(world.peers[i].command(world.now, ask).is_ok());
+        }
+        assert!(done(&mut world, 0).is_ok() && done(&mut world, 1).is_ok(), "{kind:?}");
+        later(&mut world);
+        assert_eq!(chain_of_room(&world, room, kind), before + 2, "{kind:?}");
+        assert_eq!(view(&world, 0, room).head, view(&world, 1, room).head);
+    }
+}
+
+/// The number of the newest event, by what alice has.
+fn chain_of_room(world: &World, room: RoomId, kind: RoomKind) -> u64 {
+    match kind {
+        RoomKind::Private => chain_of(world, 0, room).head().0,
+        RoomKind::Open => view(world, 0, room).head.unwrap().0,
+    }
+}
+
+/// Its process dies when the relay has ordered the act and before the answer came: the keys of the next
+/// register are known to nobody else.
+#[test]
+fn a_removal_whose_answer_was_lost_in_a_crash_is_done_once_and_locks_nobody_out() {
+    let (mut world, room) = three(402);
+    let carol = user(&world, 2);
+    let ask = Command::ActInRoom { ticket: 1, room, act: kick(carol) };
+    assert!(world.peers[1].command(world.now, ask).is_ok());
+    let address = world.peers[1].address;
+    // It reads first; what it appends after that is ordered, and not answered.
+    let before = entries(&world);
+    while entries(&world) == before {
+        let frames = std::mem::take(&mut world.peers[1].outgoing);
+        assert!(!frames.is_empty());
+        for frame in frames {
+            let is_append =
+                matches!(frame.request, chatcore::wire::relay::Request::AppendRegister { .. });
+            for answer in world.relay.handle(address, frame) {
+                if !is_append {
+                    let now = world.now;
+                    world.peers[1].frame(now, answer);
+                }
+            }
+            if is_append {
+                world.peers[1].die();
+            }
+        }
+    }
+    world.connect(1);
+    later(&mut world);
+    reconnect(&mut world, 0..2);
+    let kicks = |world: &World| {
+        let chain = chain_of(world, 0, room);
+        chain.events_from(0).filter(|event| *event.act() == kick(carol)).count()
+    };
+    assert_eq!((kicks(&world), moves(&world, 0, room)), (1, 1));
+    assert_eq!(altered::intents(&world, 1, room), 0, "nothing waits to be signed once more");
+    for i in 0..2 {
+        assert!(!view(&world, i, room).locked, "peer {i}");
+        act(&mut world, i, room, topic(&format!("{i}"))).unwrap();
+        later(&mut world);
+        assert_eq!(view(&world, 1 - i, room).topic, i.to_string());
+    }
+}
+
+#[test]
+fn several_removals_are_one_entry_and_one_move() {
+    let (mut world, room) = three(403);
+    let (bob, carol) = (user(&world, 1), user(&world, 2));
+    world.peers[0].disconnect();
+    for whom in [bob, carol] {
+        let ask = Command::ActInRoom { ticket: 1, room, act: kick(whom) };
+        assert!(world.peers[0].command(world.now, ask).is_ok());
+    }
+    let before = entries(&world);
+    world.connect(0);
+    later(&mut world);
+    assert_eq!(entries(&world), before + 1);
+    assert_eq!((moves(&world, 0, room), view(&world, 0, room).members), (1, 1));
+}
+
+#[test]
+fn when_somebody_has_left_those_of_rank_move_the_room_by_themselves() {
+    let (mut world, room) = three(404);
+    leave(&mut world, 2, room);
+    assert_eq!(view(&world, 2, room).standing, RoomStanding::Outside);
+    later(&mut world);
+    assert_eq!(moves(&world, 0, room), 1, "nobody has asked for it");
+    assert!((0..2).all(|i| !view(&world, i, room).locked));
+}
+
+#[test]
+fn a_room_moves_when_its_register_has_768_entries() {
+    for (length, moved) in [(766, 0), (768, 1)] {
+        let (mut world, room) = three(405);
+        let full = *world.relay.rooms.registers.keys().next().unwrap();
+        world.relay.rooms.entries_page = 500;
+        for side in world.relay.rooms.registers.get_mut(&full).unwrap() {
+            let missing = length - side.len();
+            side.extend((0..missing).map(|n| vec![u8::try_from(n % 251).unwrap(); 1_024].into()));
+        }
+        reconnect(&mut world, 0..3);
+        assert_eq!(moves(&world, 0, room), moved, "{length}");
+        assert!(!view(&world, 2, room).locked);
+    }
+}
+
+/// The keys come from whoever moved the room, without being asked for.
+#[test]
+fn who_was_away_while_the_room_moved_finds_the_keys_waiting() {
+    let (mut world, room) = three(406);
+    let bob = user(&world, 1);
+    world.peers[2].disconnect();
+    act(&mut world, 0, room, kick(bob)).unwrap();
+    later(&mut world);
+    world.peers[0].die();
+    world.peers[1].die();
+    world.connect(2);
+    later(&mut world);
+    assert!(!view(&world, 2, room).locked);
+    assert_eq!(view(&world, 2, room).members, 2);
+    act(&mut world, 2, room, Act::Leave).unwrap();
+}
+
+#[test]
+fn who_is_asked_in_is_told_of_what_happens_meanwhile() {
+    let (mut world, room) = three(407);
+    let peer = support::peer::Peer::new("dave", world.relay.public(), world.now, 4_047);
+    world.peers.push(peer);
+    world.connect(3);
+    world.run_until_quiet();
+    let (dave, name) = (user(&world, 3), "dave".to_owned());
+    let lookup = Command::Lookup { ticket: 9, name };
+    assert!(world.peers[0].command(world.now, lookup).is_ok());
+    world.run_until_quiet();
+    act(&mut world, 0, room, Act::Invite { user: dave, role: Role::Member }).unwrap();
+    later(&mut world);
+    act(&mut world, 0, room, topic("come in")).unwrap();
+    later(&mut world);
+    assert_eq!(view(&world, 3, room).standing, RoomStanding::Invited);
+    assert_eq!(view(&world, 3, room).topic, "come in");
+}
+
+/// Nothing in an entry counts behind the move in it.
+#[test]
+fn what_follows_a_move_in_its_entry_counts_for_nothing() {
+    let (mut world, room) = three(408);
+    order(&mut world, 0, room, &[Act::Move(RegisterId::from_bytes([9; 32])), topic("behind")]);
+    reconnect(&mut world, 0..3);
+    for i in 0..3 {
+        assert_eq!(view(&world, i, room).topic, "", "peer {i}");
+        assert!(view(&world, i, room).locked, "nobody has that register's keys");
+    }
+}
+
+/// A forked room: alice and carol hold what the relay does not show any more, bob was faster.
+fn forked(seed: u64) -> (World, RoomId) {
+    let (mut world, room) = three(seed);
+    let lengths = world.relay.rooms.lengths();
+    world.peers[1].die();
+    act(&mut world, 0, room, topic("of alice")).unwrap();
+    later(&mut world);
+    act(&mut world, 0, room, topic("of alice, too")).unwrap();
+    later(&mut world);
+    world.peers.iter_mut().for_each(support::peer::Peer::die);
+    world.relay.rooms.set_back(&lengths);
+    world.relay.rooms.keeps_its_losses = true;
+    world.connect(1);
+    act(&mut world, 1, room, topic("of bob")).unwrap();
+    world.connect_all();
+    later(&mut world);
+    (world, room)
+}
+
+#[test]
+fn a_fork_is_told_once_and_the_room_can_be_left() {
+    let (mut world, room) = forked(409);
+    let told = |world: &World, i: usize| {
+        world.peers[i].events.iter().filter(|e| matches!(e, Event::RoomForked { .. })).count()
+    };
+    assert_eq!([0, 1, 2].map(|i| told(&world, i)), [1, 0, 1]);
+    reconnect(&mut world, 0..3);
+    assert_eq!([0, 1, 2].map(|i| told(&world, i)), [1, 0, 1]);
+    let asked = Command::LeaveRoom { ticket: 1, room };
+    assert!(world.peers[2].command(world.now, asked).is_ok());
+    world.run_until_quiet();
+    assert_eq!(view(&world, 2, room).standing, RoomStanding::Outside, "at once, for carol");
+}
+
+/// Each of these would lead whoever holds another branch into the shown one: the owner's words of
+/// elsewhere, or of another time.
+#[test]
+fn a_resume_that_does_not_name_ones_own_branch_is_not_followed() {
+    for case in 0..5 {
+        let (mut world, room) = forked(410);
+        let shown = *world.relay.rooms.registers.keys().next().unwrap();
+        let log = LogId::from(shown);
+        let own = altered::log_point(&world, 2, room);
+        let entries = world.relay.rooms.registers[&shown][0].clone();
+        // The last entry that both branches have is the one before bob's.
+        let shared = entries.len() as u64 - 1;
+        let of_shared = LogHash::begin(&log).then_all(&entries[..entries.len() - 1]);
+        let (log, length, hash) = match case {
+            0 => (LogId::from_bytes([9; 32]), own.length, own.hash),
+            1 => (log, shared, of_shared),
+            2 => (log, own.length, LogHash::from_bytes([9; 32])),
+            3 => (log, shared + 1, LogHash::from_bytes([9; 32])),
+            _ => (log, own.length, own.hash),
+        };
+        // alice has bob's branch in front of her and signs there, on what it ends with.
+        let head = view(&world, 1, room).head.unwrap();
+        altered::order_on(&mut world, 0, room, head, &[Act::Resume { log, length, hash }]);
+        let settled = view(&world, 2, room).head;
+        reconnect(&mut world, 2..3);
+        let follows = case == 4;
+        assert_eq!(view(&world, 2, room).forked, !follows, "case {case}");
+        assert_eq!(view(&world, 2, room).head == settled, !follows, "case {case}");
+    }
+}
+
+#[test]
+fn no_resume_is_signed_where_the_shown_branch_has_moved_on() {
+    let (mut world, room) = three(411);
+    let lengths = world.relay.rooms.lengths();
+    let carol = user(&world, 2);
+    world.peers[1].die();
+    act(&mut world, 0, room, topic("of alice")).unwrap();
+    later(&mut world);
+    world.peers.iter_mut().for_each(support::peer::Peer::die);
+    world.relay.rooms.set_back(&lengths);
+    world.relay.rooms.keeps_its_losses = true;
+    world.connect(1);
+    act(&mut world, 1, room, kick(carol)).unwrap();
+    world.connect(0);
+    later(&mut world);
+    let asked = Command::ResumeRoom { ticket: 3, room };
+    assert!(world.peers[0].command(world.now, asked).is_ok());
+    assert!(done(&mut world, 0).unwrap_err().contains("new keys"));
+}
+
+#[test]
+fn a_room_in_the_place_of_another_has_its_policy_and_asks_who_was_asked() {
+    let (mut world, room) = three(412);
+    let dave = UserId::from_bytes([8; 32]);
+    act(&mut world, 0, room, Act::SetPolicy(Policy { invite: Role::Member })).unwrap();
+    act(&mut world, 0, room, Act::Invite { user: dave, role: Role::Moderator }).unwrap();
+    later(&mut world);
+    let name = Some(RoomName::new("plans 2").unwrap());
+    let asked = Command::RebuildRoom { ticket: 4, room, name };
+    assert!(world.peers[0].command(world.now, asked).is_ok());
+    let new = done(&mut world, 0).unwrap();
+    later(&mut world);
+    let chain = chain_of(&world, 0, new);
+    assert_eq!(chain.state().policy().invite, Role::Member);
+    assert_eq!(chain.state().invited().get(&dave), Some(&Role::Moderator));
+}
+
+/// What a relay lost is given back through all registers that the room has left, by whoever has it.
+#[test]
+fn all_registers_that_a_relay_lost_are_given_back() {
+    for with_new_epoch in [true, false] {
+        let (mut world, room) = three(413);
+        let peer = support::peer::Peer::new("dave", world.relay.public(), world.now, 4_048);
+        world.peers.push(peer);
+        world.connect(3);
+        world.run_until_quiet();
+        for whom in [2, 3] {
+            if whom == 3 {
+                invite(&mut world, 0, room, 3, Role::Member);
+            }
+            let out = user(&world, whom);
+            act(&mut world, 0, room, kick(out)).unwrap();
+            later(&mut world);
+        }
+        act(&mut world, 0, room, topic("in the third")).unwrap();
+        later(&mut world);
+        let lengths = world.relay.rooms.lengths();
+        assert_eq!(lengths.len(), 3);
+        world.relay.rooms.registers.clear();
+        world.relay.rooms.epoch += u64::from(with_new_epoch);
+        reconnect(&mut world, 0..2);
+        reconnect(&mut world, 0..2);
+        assert_eq!(world.relay.rooms.lengths(), lengths, "{with_new_epoch}");
+        // The end of the first one only, which nobody reads any more.
+        let first = world.relay.rooms.registers.iter().max_by_key(|(_, sides)| sides[0].len());
+        let first = *first.unwrap().0;
+        for side in world.relay.rooms.registers.get_mut(&first).unwrap() {
+            side.pop();
+        }
+        world.relay.rooms.epoch += 1;
+        reconnect(&mut world, 0..2);
+        assert_eq!(world.relay.rooms.lengths(), lengths);
+        assert_eq!(alarms(&world), 0);
+    }
+}
+
+/// What was given back is told to those who have read the shortened log already.
+#[test]
+fn who_gives_something_back_tells_the_others() {
+    let (mut world, room) = three(414);
+    let lengths = world.relay.rooms.lengths();
+    world.peers[1].die();
+    act(&mut world, 0, room, topic("lost and found")).unwrap();
+    later(&mut world);
+    world.peers.iter_mut().for_each(support::peer::Peer::die);
+    world.relay.rooms.set_back(&lengths);
+    world.relay.empty_mailbox(&world.peers[1].address.clone());
+    world.connect(1);
+    world.run_until_quiet();
+    assert_eq!(view(&world, 1, room).topic, "");
+    world.connect(0);
+    later(&mut world);
+    assert_eq!(view(&world, 1, room).topic, "lost and found");
+}
+
+/// Epochs and times of heads explain and decide nothing.
+#[test]
+fn epochs_that_fall_and_heads_of_another_time_change_nothing() {
+    let (mut world, room) = three(415);
+    world.relay.rooms.epoch = 5;
+    reconnect(&mut world, 0..3);
+    for (epoch, ahead) in [(1, 0), (9, 400 * DAY as i64), (2, -(400 * DAY as i64))] {
+        (world.relay.rooms.epoch, world.relay.rooms.heads_ahead) = (epoch, ahead);
+        let name = format!("epoch {epoch}");
+        act(&mut world, 0, room, topic(&name)).unwrap();
+        later(&mut world);
+        for i in 0..3 {
+            assert_eq!(view(&world, i, room).topic, name, "peer {i}");
+            assert!(!view(&world, i, room).forked && world.peers[i].online);
+        }
+    }
+}
+
+/// A head over more than was shown: nothing of the page is taken.
+#[test]
+fn a_page_under_a_head_of_another_length_is_not_taken() {
+    let (mut world, room) = three(416);
+    let before = altered::log_point(&world, 1, room);
+    world.peers[1].disconnect();
+    act(&mut world, 0, room, topic("new")).unwrap();
+    world.relay.rooms.heads_say_more = true;
+    world.connect(1);
+    world.run_until_quiet();
+    assert_eq!(altered::log_point(&world, 1, room), before);
+    assert_eq!(view(&world, 1, room).topic, "");
+}
