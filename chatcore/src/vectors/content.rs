@@ -32,7 +32,9 @@ fn contents_are_as_written() {
                 ReceiptKind::Held => (4, 0),
             };
             assert_eq!(number(expected, "kind"), kind, "{name}");
-            assert_eq!(expected["reason"].as_u64().unwrap_or(0), reason, "{name}");
+            // What a newer program says is another reason.
+            let known = expected["reason"].as_u64().filter(|reason| *reason <= 4);
+            assert_eq!(known.unwrap_or(0), reason, "{name}");
         }
         let kind = match &content.body {
             Body::Text(said) => {
@@ -50,7 +52,8 @@ fn contents_are_as_written() {
             Body::RoomQuery { .. } => "room_query",
         };
         assert_eq!(kind, text(&case["body"], "kind"), "{name}");
-        if content.body != Body::Unknown {
+        let is_newer = receipts.iter().any(|r| r["reason"].as_u64() > Some(4));
+        if content.body != Body::Unknown && !is_newer {
             assert_eq!(content.encode().to_vec(), bytes, "{name}");
         }
     }

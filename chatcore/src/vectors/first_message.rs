@@ -90,7 +90,26 @@ fn first_messages_are_made_byte_for_byte() {
     assert_eq!(published.signed().body, hex(v, "prekey_body"));
     assert_eq!(published.signed().signature[..], hex(v, "prekey_signature"));
 
-    // The delivery tag is drawn by the caller, between encapsulation and A0 in the vector's list.
+    // X25519 secret first, then the seed of both halves of the ML-KEM key.
+    let mut rng = Script::new(hex(v, "b_random"));
+    let drawn =
+        PrekeySecret::generate(run.secret().id, PrekeyKind::OneTime, run.cert(), run.now, &mut rng);
+    rng.assert_spent();
+    assert_eq!(drawn.dh.public(), run.secret().dh.public());
+    assert_eq!(drawn.kem.public().as_bytes()[..], hex(v, "kem_ek"));
+
+    // The last-resort prekey says so in its prologue, and is good up to its last millisecond.
+    let last_resort = &v["last_resort"];
+    let secret = PrekeySecret {
+        kind: PrekeyKind::LastResort,
+        not_after: Timestamp(number(last_resort, "not_after")),
+        ..run.secret()
+    };
+    let published = publish_prekey(&run.relay, run.b, &device, run.cert(), &secret).unwrap();
+    assert_eq!(published.fields().msg1[..], hex(last_resort, "msg1"));
+    assert!(run.start(&hex(last_resort, "prekey"), vec![5; 96]).is_ok());
+
+    // The delivery tag is drawn by the caller, before all this.
     let draws = ["encapsulation_randomness", "a0_secret", "a_ephemeral_secret"];
     let random = draws.map(|name| hex(v, name)).concat();
     let mut session = run.start(&hex(v, "prekey"), random).unwrap();

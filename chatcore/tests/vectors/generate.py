@@ -88,10 +88,13 @@ def user_record():
     check_record(v1, a.id), check_record(v2, a.id, v1), check_record(closing, a.id, v2)
     parts = sorted((safety_digits(u.key), u.key) for u in (a, BOB))
     certs = [signed(a.seed, CERT, a.certify(i)) for i in range(1, 10)]
+    def of_length(length):
+        return next(m for m in (a.signed(a.body + sub(15, bytes(n))) for n in range(length)) if len(m) == length)
     accepted = [
         ("eight devices", a.signed(a.change(devices=certs[:8]))),
         ("nickname of 32 characters", a.signed(a.change(nickname=("ü" * 32).encode()))),
         ("unknown field 15 in the body", a.signed(a.body + sub(15, b"later"))),
+        ("of 4,000 bytes", of_length(4000)),
     ]
     for _, message in accepted:
         check_record(message, a.id)
@@ -124,6 +127,7 @@ def user_record():
         changed("nickname: " + name, nickname=nick.encode())
     changed("nickname: not UTF-8", nickname=b"zo\xff")
     changed("version 0", version=0)
+    changed("version 0 with a prev_hash", version=0, prev=rnd("any hash"))
     changed("version 1 with a prev_hash", prev=rnd("any hash"))
     changed("version 2 without a prev_hash", version=2)
     changed("prev_hash of 31 bytes", version=2, prev=sha256(a.body)[:31])
@@ -139,7 +143,15 @@ def user_record():
     with_cert("agreement key of 33 bytes", cert_body(a.id, 1, ed_public(a.signing), Key(a.agreement).public + b"\0", Key(a.link).public, T0))
     with_cert("link key missing", cert_body(a.id, 1, ed_public(a.signing), Key(a.agreement).public, b"", T0))
     changed("certificate: flipped bit", devices=[flip(a.cert, 60)])
-    refuse("more than 4,000 bytes", a.signed(a.body + sub(15, bytes(4000))))
+    refuse("of 4,001 bytes", of_length(4001))
+    # An honest key, and R = neutral element: S = k * secret scalar verifies unless R of small order is refused.
+    digest = bytearray(hashlib.sha512(a.seed).digest()[:32])
+    digest[0] &= 248
+    digest[31] = digest[31] & 127 | 64
+    neutral = u8(1) + bytes(31)
+    k = int.from_bytes(hashlib.sha512(neutral + a.key + USER + b"\0" + a.body).digest(), "little")
+    weak_r = neutral + (k * int.from_bytes(digest, "little") % order).to_bytes(32, "little")
+    refuse("R of small order under an honest key", sub(1, a.body) + sub(2, weak_r))
 
     not_extending = []
     def stray(name, message, before):
@@ -298,7 +310,8 @@ def envelope():
         "empty with receipts": make_content("empty", {"kind": "empty"}, receipts=receipts[:3]),
         "each kind of receipt": make_content("kinds", {"kind": "empty"}, receipts=[
             receipts[0], receipts[1] | {"kind": 2}, receipts[2] | {"kind": 4},
-            *(receipts[3 + reason] | {"kind": 3, "reason": reason} for reason in range(5))]),
+            *(receipts[3 + reason] | {"kind": 3, "reason": reason} for reason in range(5)),
+            receipts[8] | {"kind": 3, "reason": 99}]),
         "64 receipts": make_content("receipts", {"kind": "empty"}, receipts=receipts),
         "file": make_content("file", {"kind": "file", "manifest": a_manifest}, 3, digest),
         "long text": make_content("long", {"kind": "long_text", "manifest": long_manifest}, 4, digest),
@@ -329,6 +342,19 @@ def envelope():
     changed("receipt of an unknown kind", receipts=[receipts[0] | {"kind": 5}])
     changed("receipt without a kind", receipts=[receipts[0] | {"kind": 0}])
     changed("receipt with a message_id of 15 bytes", receipts=[{"message_id": bytes(15), "kind": 1}])
+
+    def with_manifest(name, kind="file", **changes):
+        of = a_manifest if kind == "file" else long_manifest
+        changed(name, body={"kind": kind, "manifest": of | changes})
+    with_manifest("file with a chunk more than its size has", chunk_count=3)
+    with_manifest("file with chunks of 65,537 bytes", chunk_size=65537)
+    with_manifest("file with chunks of 0 bytes", chunk_size=0)
+    with_manifest("file of more than 16 GiB", size=(16 << 30) + 1)
+    with_manifest("file without a root", root=b"")
+    with_manifest("file with a key of 31 bytes", file_key=bytes(31))
+    with_manifest("long text of 65,537 bytes", "long_text", size=65537, chunk_count=2)
+    changed("next_tag of zeros", next_tag=bytes(16))
+    changed("profile with a signature of 63 bytes", body=profile | {"record_signature": profile["record_signature"][:63]})
 
     # Blobs of kind 2 for the longest content of each size and for one byte more, which takes the next size or none.
     key, session, mk, nonce = rnd("edge/header key"), rnd("edge/session", 16), rnd("edge/mk"), rnd("edge/nonce", 24)
@@ -470,7 +496,7 @@ def check_prekey(message, now=T0):
     verify(ed_public(BOB.signing), PREKEY, body, signature)
     f = parse(body)
     need(one(f, 1, 0) == 1 and one(f, 2) == BOB.id and one(f, 3, 0) == 1 and one(f, 4) == BOB.cert_hash, "prekey of another")
-    need(one(f, 5, 0) >= 1 and one(f, 6, 0) in (1, 2) and len(one(f, 7)) == 48 and now < one(f, 9, 0), "prekey field")
+    need(one(f, 5, 0) >= 1 and one(f, 6, 0) in (1, 2) and len(one(f, 7)) == 48 and now <= one(f, 9, 0), "prekey field")
     check_ek(one(f, 8))
     return one(f, 7), one(f, 8)
 
@@ -481,10 +507,10 @@ def first_message():
     ek, dk = kem_key(seed)
     agreement_a, agreement_b = Key(a.agreement), Key(b.agreement)
 
-    def prologue(number=prekey_id, kind=1):
-        return (b"chatcore/1/e2e" + u16(1) + relay_key + b.id + u32(1) + b.cert_hash + u64(number) + u8(kind) + sha256(ek))
+    def prologue(number=prekey_id, kind=1, cert=b.cert_hash):
+        return (b"chatcore/1/e2e" + u16(1) + relay_key + b.id + u32(1) + cert + u64(number) + u8(kind) + sha256(ek))
 
-    def publish(e=secret): return Noise("KXpsk2", True, prologue(), agreement_b).write(b"", e)
+    def publish(e=secret, **named): return Noise("KXpsk2", True, prologue(**named), agreement_b).write(b"", e)
     msg1 = publish()
 
     def prekey(seed=b.signing, label=PREKEY, **changes):
@@ -492,6 +518,10 @@ def first_message():
         body = (num(1, f["suite"]) + data(2, f["user"]) + num(3, f["device"]) + data(4, f["cert"]) + num(5, f["number"]) + num(6, f["kind"])
                 + data(7, f["msg1"]) + data(8, f["ek"]) + num(9, f["not_after"]))
         return signed(seed, label, body)
+
+    last_resort_msg1 = publish(kind=2)
+    last_resort = prekey(kind=2, msg1=last_resort_msg1, not_after=T0)  # good for this very millisecond
+    check_prekey(last_resort)
 
     m, tag, a0, e = rnd("first/encapsulation"), rnd("first/delivery tag", 16), Key(rnd("first/a0")), Key(rnd("first/ephemeral"))
     ss, ct = encaps(ek, m)
@@ -552,8 +582,9 @@ def first_message():
     refuse_prekey("suite 2", suite=2)
     refuse_prekey("of another user", user=a.id)
     refuse_prekey("of another device", device=2)
-    refuse_prekey("of another certificate", cert=a.cert_hash)
-    refuse_prekey("prekey id 0", number=0)
+    # With the first Noise message to match, so that only the field is wrong.
+    refuse_prekey("of another certificate", cert=a.cert_hash, msg1=publish(cert=a.cert_hash))
+    refuse_prekey("prekey id 0", number=0, msg1=publish(number=0))
     refuse_prekey("kind 0", kind=0)
     refuse_prekey("kind 3", kind=3)
     refuse_prekey("msg1 of 47 bytes", msg1=msg1[:47])
@@ -598,7 +629,7 @@ def first_message():
             "prekey_secret": secret.secret, "kem_seed": seed, "b_random": secret.secret + seed, "kem_ek": ek, "prologue": prologue(), "msg1": msg1,
             "prekey_body": split_signed(good)[0], "prekey_signature": split_signed(good)[1], "prekey": good,
             "encapsulation_randomness": m, "delivery_tag": tag, "a0_secret": a0.secret, "a0": a0.public, "a_ephemeral_secret": e.secret,
-            "a_random": m + tag + a0.secret + e.secret, "kem_ct": ct, "ss": ss, "psk": psk, "min_version": 1, "max_version": 1, "generation": 0,
+            "last_resort": {"kind": 2, "not_after": T0, "msg1": last_resort_msg1, "prekey": last_resort}, "kem_ct": ct, "ss": ss, "psk": psk, "min_version": 1, "max_version": 1, "generation": 0,
             "payload": payload(), "msg2": msg2, "msg2_hash": sha256(msg2), "h": h, "k1": k1, "k2": k2, "prk": prk, **dict(zip(names, derived)),
             "content_fields": hello, "content": content(hello), "before_ratchet_message": before,
             "ratchet_message": {k: log[k] for k in ("n", "pn", "nonce", "header", "header_key", "mk", "body_key", "body_nonce", "sealed_header", "padded")}

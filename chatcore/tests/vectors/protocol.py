@@ -95,6 +95,7 @@ def verify(key, label, body, signature):
     p = 2**255 - 19
     y = int.from_bytes(key, "little") % 2**255
     need(len(key) == 32 and y < p and y not in (0, 1, p - 1), "Ed25519 key")  # enough for the variants below
+    need(int.from_bytes(signature[:32], "little") % 2**255 not in (0, 1, p - 1), "R of small order")
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, label + b"\0" + body)
     except InvalidSignature:
@@ -312,8 +313,17 @@ def check_content(message):
     receipts, bodies = [parse(r) for r in every(f, 9)], [(n, v) for n, v in f if n >= 20]
     need(len(receipts) <= 64 and all(len(one(r, 1)) == 16 and one(r, 2, 0) in (1, 2, 3, 4) for r in receipts), "receipts")
     need(len(bodies) == 1, "exactly one body")
-    if bodies[0][0] == 20:
-        one(parse(bodies[0][1]), 1).decode()
+    number, body = bodies[0]
+    need(not one(f, 10) or any(one(f, 10)), "a tag of zeros")
+    if number == 20:
+        one(parse(body), 1).decode()
+    elif number == 21:
+        check_manifest(body)
+    elif number == 23:
+        need(len(one(parse(body), 2)) == 64, "length of a signature")
+    elif number == 25:
+        check_manifest(one(parse(body), 1))
+        need(one(parse(one(parse(body), 1)), 4, 0) <= 65536, "long text")
 
 
 def pad(message, overhead, sizes=BUCKETS):
