@@ -133,6 +133,7 @@ fn a_blob_that_was_fetched_is_deleted() {
     for is_long_text in [true, false] {
         let mut world = acquainted(704);
         let (message, blob) = send(&mut world, is_long_text);
+        assert!(world.relay.deleted.is_empty(), "not by being delivered");
         fetched(&mut world, message);
         assert!(world.relay.deleted.contains(&blob), "{is_long_text}");
     }
@@ -195,6 +196,9 @@ fn what_fails_to_verify_is_given_up_once() {
         world.run_until_quiet();
         assert_eq!(told(&world), [failure]);
         assert_eq!(status(&world, message), MessageStatus::Refused);
+        let reason = ReceiptKind::Refused(RefusalReason::NotAuthentic);
+        let told = |e: &Event| matches!(e, Event::Receipt { kind, .. } if *kind == reason);
+        assert_eq!(world.count(told), 1);
         assert!(!waiting(&world)[0].is_due(world.now.plus(365 * DAY)));
     }
 }
@@ -242,6 +246,27 @@ fn held_copy_is_asked_for_again_after_a_day_and_resets_nothing() {
     assert_eq!(status(&world, message), MessageStatus::Delivered);
     assert_eq!(world.count(|e| matches!(e, Event::NewSession { .. })), 0);
     assert_eq!(world.count(|e| matches!(e, Event::NotDelivered { .. })), 0);
+}
+
+/// Also when there was no session to send in, so that the envelope is a new one.
+#[test]
+fn blob_is_renewed_for_an_envelope_that_is_sealed_late() {
+    let mut world = acquainted(708);
+    let bob = world.peers[1].address;
+    world.relay.lose_prekeys(&bob);
+    for _ in 0..6 {
+        // The session grows stale; bob brings no prekeys.
+        world.now = world.now.plus(6 * DAY);
+        world.peers[0].disconnect();
+        world.connect(0);
+        world.run_until_quiet();
+    }
+    let (message, blob) = send(&mut world, false);
+    assert_eq!(status(&world, message), MessageStatus::Queued);
+    later(&mut world, 20 * DAY);
+    later(&mut world, MINUTE);
+    assert_eq!(status(&world, message), MessageStatus::Delivered);
+    assert_eq!(world.relay.renewed.get(&blob), Some(&1));
 }
 
 /// A blob lives from its upload; an envelope sent weeks later named one that was gone when it came.

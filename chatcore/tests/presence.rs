@@ -4,7 +4,9 @@
 mod support;
 
 use chatcore::engine::{Command, Event, Visibility};
-use chatcore::ids::{SECOND, UserId};
+use chatcore::ids::{HOUR, SECOND, UserId};
+use chatcore::membership::{Role, RoomKind};
+use support::rooms::{create, invite, join, later, say};
 use support::world::World;
 
 /// Alice, bob and carol: alice and bob have written to each other, carol only to alice.
@@ -94,6 +96,65 @@ fn who_is_hidden_or_away_is_not_seen() {
     let address = world.peers[0].address;
     world.relay.connection_lost(&address);
     assert_eq!(seen_by(&mut world, 1), []);
+}
+
+#[test]
+fn who_comes_again_is_seen_again() {
+    let mut world = world();
+    world.peers[0].disconnect();
+    world.relay.connection_lost(&world.peers[0].address.clone());
+    assert_eq!(seen_by(&mut world, 1), []);
+    world.connect(0);
+    for _ in 0..3 {
+        world.carry(0);
+    }
+    assert_eq!(seen_by(&mut world, 1), [user(&world, 0)], "with the login");
+}
+
+#[test]
+fn members_of_a_private_room_see_each_other_and_of_an_open_one_not_by_tag() {
+    for kind in [RoomKind::Private, RoomKind::Open] {
+        let mut world = World::new(42, 3);
+        for peer in &mut world.peers {
+            peer.engine.as_mut().unwrap().attend();
+        }
+        let room = create(&mut world, 0, "plans", kind);
+        for i in 1..3 {
+            match kind {
+                RoomKind::Private => invite(&mut world, 0, room, i, Role::Member),
+                RoomKind::Open => drop(join(&mut world, i, room).unwrap()),
+            }
+        }
+        say(&mut world, 1, room, "hello all").unwrap();
+        say(&mut world, 2, room, "hello").unwrap();
+        later(&mut world);
+        settle(&mut world);
+        let carol = user(&world, 2);
+        let sees = seen_by(&mut world, 1).contains(&carol);
+        assert_eq!(sees, kind == RoomKind::Private, "neither is a contact of the other's");
+    }
+}
+
+#[test]
+fn a_contact_whose_key_is_in_doubt_sees_nothing() {
+    let mut world = world();
+    let (bob, carol) = (user(&world, 1), user(&world, 2));
+    assert_eq!(seen_by(&mut world, 1), [user(&world, 0)]);
+    world.relay.pretend("bob", carol);
+    world.relay.rename_by_force(&mut world.peers[2], "bob");
+    world.now = world.now.plus(2 * HOUR);
+    let lookup = Command::Lookup { ticket: 7, name: "bob".to_owned() };
+    assert!(world.peers[0].command(world.now, lookup).is_ok());
+    world.run_until_quiet();
+    assert_eq!(world.count(|e| matches!(e, Event::IdentityChanged { .. })), 1);
+    world.peers[0].disconnect();
+    world.connect(0);
+    world.run_until_quiet();
+    assert_eq!(seen_by(&mut world, 1), []);
+    assert!(world.peers[0].command(world.now, Command::KeepIdentity(bob)).is_ok());
+    settle(&mut world);
+    world.reconnect();
+    assert_eq!(seen_by(&mut world, 1), [user(&world, 0)]);
 }
 
 #[test]

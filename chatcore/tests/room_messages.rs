@@ -166,6 +166,27 @@ fn speak_and_listen(world: &mut World, mallory: &mut Stranger, said: &RoomConten
     contents.iter().filter(|c| matches!(c.body, Body::RoomQuery { .. })).count()
 }
 
+/// Whose record is asked for so that they can be written to: an answer about somebody else is no answer,
+/// and overwrites nobody.
+#[test]
+fn a_record_of_somebody_else_is_no_answer_about_a_member() {
+    let mut world = World::acquainted(391);
+    let tea = create(&mut world, 0, "tea", RoomKind::Open);
+    let bob = user(&world, 1);
+    assert!(world.peers[0].command(world.now, Command::Verify(bob)).is_ok());
+    let carol = Stranger::new(&mut world, "carol", 1);
+    world.relay.show_instead(carol.user(), bob);
+    carol.state_in(&mut world, tea, 1, Joined::Yes);
+    later(&mut world);
+    say(&mut world, 0, tea, "who is here?").unwrap();
+    later(&mut world);
+    let contacts = chatcore::engine::query::contacts(&world.peers[0].store).unwrap();
+    let trust = contacts.iter().find(|c| c.user == bob).unwrap().trust;
+    assert_eq!(trust, chatcore::trust::Trust::Verified);
+    world.say(0, bob, "still you?");
+    assert_eq!(world.count(|e| matches!(e, Event::NewSession { .. })), 0);
+}
+
 #[test]
 fn a_member_is_asked_once_a_minute_about_a_room() {
     let (mut world, tea, mut mallory) = with_mallory(385);

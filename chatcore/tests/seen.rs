@@ -84,8 +84,10 @@ fn strangers_rooms_and_inventions_are_told_nothing() {
     join(&mut world, 1, room).unwrap();
     let in_room = say(&mut world, 0, room, "to all").unwrap();
     world.run_until_quiet();
+    let sent = world.relay.seen.len();
     mark_read(&mut world, 1, 0, vec![in_room, MessageId::from_bytes([9; 16])]);
     assert!(read_receipts(&world, 0).is_empty());
+    assert_eq!(world.relay.seen.len(), sent, "nothing is said of it");
     mark_read(&mut world, 1, 0, vec![message]);
     assert_eq!(read_receipts(&world, 0), [message], "now a contact");
 }

@@ -257,6 +257,12 @@ impl Relay {
         stored.iter().map(|prekey| prekey.signed().clone()).collect()
     }
 
+    /// Asked for one user the directory shows another.
+    pub(crate) fn show_instead(&mut self, of: UserId, other: UserId) {
+        let records = self.records[&other].iter().map(|r| r.signed().clone()).collect();
+        self.shown.insert(of, records);
+    }
+
     /// Returns the newest record of a user.
     pub(crate) fn newest_record(&self, user: &UserId) -> UserRecord {
         self.records[user].last().unwrap().clone()

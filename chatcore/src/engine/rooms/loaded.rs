@@ -221,10 +221,14 @@ impl Room {
     ) -> bool {
         let user = statement.user();
         let is_known = self.statement_rows.contains_key(&user) || user == *own;
-        if !is_known && self.statement_rows.len() >= MAX_STATEMENTS {
+        let is_full = |room: &Self| {
+            let of_others = room.statement_rows.len();
+            of_others - usize::from(room.statement_rows.contains_key(own)) >= MAX_STATEMENTS
+        };
+        if !is_known && is_full(self) {
             self.forget_leaves(tx, own);
         }
-        let is_over = self.statement_rows.len() >= MAX_STATEMENTS;
+        let is_over = is_full(self);
         if statement.room() != self.id() || (is_over && !is_known) {
             return false;
         }
@@ -328,5 +332,48 @@ impl Room {
     pub(super) fn secrets_to_hand_on(&self) -> Vec<RegisterSecret> {
         let secret = |id| self.row.secrets.iter().find(|secret| secret.id() == id).cloned();
         self.registers().into_iter().filter_map(secret).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Context;
+    use crate::ids::{DeviceId, Timestamp};
+    use crate::keys::{DeviceKeys, IdentityKeyPair};
+    use crate::membership::{Joined, StatementFields};
+    use crate::store::MemoryStore;
+
+    /// Whoever has more accounts than there are places keeps nobody out for good: who has left makes room,
+    /// and our own statement needs none.
+    #[test]
+    fn statements_of_an_open_room_have_a_limit() {
+        let (id, now) = (RoomId::from_bytes([1; 32]), Timestamp(1_800_000_000_000));
+        let keys = DeviceKeys::generate(DeviceId::FIRST, &mut crate::testing::rng());
+        let says = |n: u64, counter, joined| {
+            let mut seed = [0; 32];
+            seed[..8].copy_from_slice(&n.to_be_bytes());
+            let identity = IdentityKeyPair::from_seed(&seed);
+            let cert = keys.certify(&identity, now);
+            let fields = StatementFields { room: id, counter, joined };
+            Statement::sign(fields, &identity.public(), &cert, &keys)
+        };
+        let own = says(99_999, 1, Joined::Yes);
+        let (store, mut rng) = (MemoryStore::default(), crate::testing::rng());
+        let mut context = Context { store: &store, now, rng: &mut rng };
+        let tx = &mut Tx::new(&mut context);
+        let mut room = Room::unread(id, RoomKind::Open, RoomStanding::Member);
+        let mut take = |room: &mut Room, n, counter, joined| {
+            room.take_statement(tx, &says(n, counter, joined), &own.user())
+        };
+        for n in 0..16_384 {
+            assert!(take(&mut room, n, 1, Joined::Yes), "{n}");
+        }
+        assert!(!take(&mut room, 20_000, 1, Joined::Yes), "full");
+        assert!(take(&mut room, 99_999, 1, Joined::Yes), "our own");
+        assert!(take(&mut room, 7, 2, Joined::No), "of who is known already");
+        assert!(take(&mut room, 20_000, 1, Joined::Yes), "in the place of who has left");
+        assert!(!take(&mut room, 20_001, 1, Joined::Yes));
+        assert_eq!(room.statements.joined().count(), 16_385);
     }
 }
