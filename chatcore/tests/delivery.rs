@@ -17,10 +17,12 @@ use support::stranger::Stranger;
 use support::world::World;
 
 fn texts(world: &World, i: usize) -> Vec<&str> {
-    let text = |e| match e {
-        &Event::Text { ref text, .. } => Some(text.as_str()),
-        _ => None,
-    };
+    fn text(event: &Event) -> Option<&str> {
+        match event {
+            Event::Text { text, .. } => Some(text),
+            _ => None,
+        }
+    }
     world.peers[i].events.iter().filter_map(text).collect()
 }
 
@@ -340,7 +342,7 @@ fn a_request_keeps_little_and_nothing_behind_what_did_not_fit() {
 fn who_speaks_in_a_common_room_is_a_member_and_who_writes_to_us_a_request() {
     let mut world = World::new(368, 2);
     let tea = create(&mut world, 1, "tea", chatcore::membership::RoomKind::Open);
-    join(&mut world, 0, tea);
+    join(&mut world, 0, tea).unwrap();
     let bob = world.peers[1].address.user;
     let standing = |world: &World| {
         let contacts = query::contacts(&world.peers[0].store).unwrap();

@@ -9,9 +9,11 @@
     reason = "test support, shared by several tests"
 )]
 
+pub(crate) mod blobs;
 pub(crate) mod peer;
 pub(crate) mod relay;
 pub(crate) mod relay_rooms;
 pub(crate) mod rooms;
+pub(crate) mod served;
 pub(crate) mod stranger;
 pub(crate) mod world;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use chatcore::crypto::DhPublicKey;
 use chatcore::engine::Command;
 use chatcore::ids::{
     BlobId, DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, PrekeyId, RoomId, Timestamp,
@@ -20,6 +21,7 @@ use chatcore::wire::relay::{
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::blobs::Blobs;
 use super::peer::Peer;
 use super::relay_rooms::RelayRooms;
 
@@ -125,6 +127,7 @@ pub(crate) struct Relay {
     /// How often the life of a blob began anew.
     pub(crate) renewed: BTreeMap<BlobId, usize>,
     pub(crate) deleted: BTreeSet<BlobId>,
+    pub(crate) blobs: Blobs,
     pub(crate) rooms: RelayRooms,
     pub(crate) now: Timestamp,
     /// Time that its clock shows, if that is not the time.
@@ -157,6 +160,7 @@ impl Relay {
             visible: BTreeMap::new(),
             renewed: BTreeMap::new(),
             deleted: BTreeSet::new(),
+            blobs: Blobs::default(),
             rooms: RelayRooms {
                 members_cap: 1_000,
                 page: 5,
@@ -263,6 +267,21 @@ impl Relay {
         self.shown.insert(of, records);
     }
 
+    /// Returns the device that has this link key, or brings it with a first request.
+    pub(crate) fn device_of(&self, link: &DhPublicKey, first: &DeviceFrame) -> DeviceAddress {
+        let find = |record: &UserRecord| {
+            let cert = record.devices().iter().find(|cert| cert.link_key() == link)?;
+            Some(DeviceAddress { user: record.user_id(), device: cert.device_id() })
+        };
+        let known = self.records.values().flatten().find_map(find);
+        known.unwrap_or_else(|| match &first.request {
+            Request::Register { record, .. } => {
+                find(&UserRecord::verify(record.clone()).unwrap()).unwrap()
+            }
+            other => panic!("somebody unknown asks {other:?}"),
+        })
+    }
+
     /// Returns the newest record of a user.
     pub(crate) fn newest_record(&self, user: &UserId) -> UserRecord {
         self.records[user].last().unwrap().clone()
@@ -333,10 +352,12 @@ impl Relay {
             Request::Ping => Answer::Pong,
             Request::CompleteBlob { blob, .. } => {
                 *self.renewed.entry(blob).or_default() += 1;
+                self.blobs.complete(&blob);
                 Answer::Done
             }
             Request::DeleteBlob { blob, .. } => {
                 self.deleted.insert(blob);
+                self.blobs.delete(&blob);
                 Answer::Done
             }
             Request::ShowPresence { tags, .. } => {
@@ -349,7 +370,10 @@ impl Relay {
                 };
                 Answer::Presence(devices.iter().map(sees).collect())
             }
-            other => self.rooms.handle(from, &self.keys, self.now, other),
+            other => match self.blobs.handle(&other) {
+                Some(answer) => answer,
+                None => self.rooms.handle(from, &self.keys, self.now, other),
+            },
         };
         vec![RelayFrame { request_id: frame.request_id, answer }]
     }

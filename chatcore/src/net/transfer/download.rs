@@ -219,3 +219,33 @@ const fn failure_of(error: &ClientError) -> Option<FetchFailure> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::ErrorKind;
+
+    /// A line that breaks, a full disk or another fetch of the same file says nothing about the file.
+    #[test]
+    fn only_what_lies_with_relay_or_sender_is_noted() {
+        let of_this_computer = [
+            ClientError::Unreachable(ErrorKind::ConnectionReset),
+            ClientError::Closed,
+            ClientError::File(FileError::NoSpace { needed: 2, free: 1 }),
+            ClientError::File(FileError::Io(ErrorKind::PermissionDenied)),
+            ClientError::File(FileError::BeingFetched),
+        ];
+        for error in of_this_computer {
+            assert_eq!(failure_of(&error), None, "{error}");
+        }
+        let unavailable = [
+            ClientError::File(FileError::Gone),
+            ClientError::File(FileError::Refused(ErrorCode::BlobIncomplete)),
+            ClientError::Refused(ErrorCode::RateLimited.into()),
+            ClientError::Engine(EngineError::RelayMisbehaved),
+        ];
+        for error in unavailable {
+            assert_eq!(failure_of(&error), Some(FetchFailure::Unavailable), "{error}");
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The client with its driver, over a socket: what is saved before it is sent, and files of which the
+//! relay has something else than was sent.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod support;
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use chatcore::engine::query::WaitingFile;
+use chatcore::engine::{Command, EngineError, Event, FetchFailure, Lobby, NewProfile};
+use chatcore::file::{ChunkError, Manifest};
+use chatcore::ids::{Conversation, MessageId, UserId};
+use chatcore::keys::Nickname;
+use chatcore::net::{Client, ClientError, Fetched, FileError, Notice, Options, Reconnect};
+use chatcore::store::{
+    ApplyChanges, Changes, Cursor, Direction, Key, MemoryStore, PageRow, Store, StoreError, Table,
+    Value,
+};
+use chatcore::wire::content::Body;
+use chatcore::wire::relay::ErrorCode;
+use support::served::Served;
+use tokio::sync::watch;
+
+const DISK: StoreError = StoreError::Io(ErrorKind::StorageFull);
+
+/// A store that outlives its client, and whose disk may be full.
+#[derive(Clone, Default)]
+struct Disk {
+    rows: Arc<Mutex<MemoryStore>>,
+    is_full: Arc<AtomicBool>,
+}
+
+impl Store for Disk {
+    fn load(&self, key: &Key) -> Result<Option<Value>, StoreError> {
+        self.rows.lock().unwrap().load(key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        group: &[u8],
+        from: u64,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<(u64, Value)>, StoreError> {
+        self.rows.lock().unwrap().scan(table, group, from, direction, limit)
+    }
+
+    fn page(
+        &self,
+        table: Table,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<PageRow>, StoreError> {
+        self.rows.lock().unwrap().page(table, after, limit)
+    }
+}
+
+impl ApplyChanges for Disk {
+    fn apply(&mut self, changes: &Changes) -> Result<(), StoreError> {
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(DISK);
+        }
+        self.rows.lock().unwrap().apply(changes)
+    }
+}
+
+/// A client, its disk, and what it told.
+struct Person {
+    disk: Disk,
+    client: Client,
+    told: watch::Receiver<Vec<Event>>,
+    ended: watch::Receiver<Option<ClientError>>,
+}
+
+impl Person {
+    fn new(served: &Served, name: &str) -> Self {
+        let mut disk = Disk::default();
+        let profile = NewProfile {
+            nickname: Nickname::new(name).unwrap(),
+            relay: served.relay().public(),
+            address: served.address.clone(),
+            token: None,
+            lobby: Lobby::Declined,
+        };
+        Client::create_profile(&mut disk, profile).unwrap();
+        Self::open(disk)
+    }
+
+    fn open(disk: Disk) -> Self {
+        let options = Options { reconnect: Reconnect::Never };
+        let (client, mut events) = Client::open(disk.clone(), options).unwrap();
+        let (tell, told) = watch::channel(Vec::new());
+        let (end, ended) = watch::channel(None);
+        tokio::spawn(async move {
+            while let Some(notice) = events.next().await {
+                match notice {
+                    Notice::Event(event) => tell.send_modify(|told| told.push(*event)),
+                    Notice::Stopped(error) => drop(end.send_replace(Some(error))),
+                    _ => {}
+                }
+            }
+        });
+        Self { disk, client, told, ended }
+    }
+
+    async fn hears(&mut self, is_it: impl Fn(&Event) -> bool) {
+        self.told.wait_for(|told| told.iter().any(&is_it)).await.unwrap();
+    }
+
+    async fn hears_text(&mut self, said: &str) {
+        self.hears(|e| matches!(e, Event::Text { text, .. } if text == said)).await;
+    }
+}
+
+/// Two who have written to each other, and the second one's id for the first.
+async fn acquainted(served: &Served) -> (Person, Person, UserId) {
+    let (mut alice, mut bob) = (Person::new(served, "alice"), Person::new(served, "bob"));
+    for person in [&alice, &bob] {
+        person.client.online().await.unwrap();
+    }
+    alice.client.send_text("bob", "hello").await.unwrap();
+    bob.hears_text("hello").await;
+    bob.client.send_text("alice", "hi").await.unwrap();
+    alice.hears_text("hi").await;
+    let user = bob.client.profile().await.unwrap().user;
+    (alice, bob, user)
+}
+
+/// Waits for the file that alice sent.
+async fn offered(bob: &mut Person) -> WaitingFile {
+    bob.hears(|e| matches!(e, Event::File { .. })).await;
+    bob.client.waiting_files().await.unwrap().remove(0)
+}
+
+/// Uploads a file and sends a manifest of it that `bend` has altered, as a file or a long text.
+async fn send_bent(
+    alice: &Person,
+    bob: UserId,
+    path: &Path,
+    bend: impl FnOnce(&mut Manifest),
+    is_long_text: bool,
+) -> MessageId {
+    // The file itself first, of which the manifest is taken.
+    let to = Conversation::User(bob);
+    alice.client.send_file_to(to, path, &mut |_| {}).await.unwrap();
+    let history = alice.client.history(to, 50).await.unwrap();
+    let file = history.into_iter().rev().find_map(|entry| match entry.body {
+        Body::File(manifest) => Some(manifest),
+        _ => None,
+    });
+    let mut manifest = file.unwrap();
+    bend(&mut manifest);
+    let message = MessageId::generate(&mut rand::rng());
+    let command = if is_long_text {
+        Command::SendLongText { to, message, manifest, text: "x".to_owned() }
+    } else {
+        Command::SendFile { to, message, manifest }
+    };
+    alice.client.command(command).await.unwrap();
+    message
+}
+
+/// Waits until a file with this message is offered.
+async fn offered_as(bob: &mut Person, message: MessageId) -> WaitingFile {
+    bob.hears(|e| matches!(e, Event::File { message: m, .. } if *m == message)).await;
+    let waiting = bob.client.waiting_files().await.unwrap();
+    waiting.into_iter().find(|file| file.message == message).unwrap()
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(test);
+    runtime.shutdown_background();
+}
+
+fn write(folder: &Path, bytes: &[u8]) -> std::path::PathBuf {
+    let path = folder.join("photo.png");
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn what_is_not_saved_is_neither_sent_nor_acked() {
+    run(async {
+        let served = Served::start(431);
+        let (mut alice, mut bob, _) = acquainted(&served).await;
+        alice.client.settle().await.unwrap();
+        let sent = served.relay().seen.len();
+        alice.disk.is_full.store(true, Ordering::SeqCst);
+        let refused = alice.client.send_text("bob", "into the void").await;
+        assert_eq!(refused, Err(ClientError::Engine(EngineError::Store(DISK))));
+        alice.ended.wait_for(Option::is_some).await.unwrap();
+        assert_eq!(served.relay().seen.len(), sent, "nothing left that was not saved");
+        alice.disk.is_full.store(false, Ordering::SeqCst);
+        let mut alice = Person::open(alice.disk.clone());
+        alice.client.online().await.unwrap();
+        // What comes while the disk is full comes again when it is not.
+        bob.disk.is_full.store(true, Ordering::SeqCst);
+        alice.client.send_text("bob", "keep this").await.unwrap();
+        let ended = bob.ended.wait_for(Option::is_some).await.unwrap();
+        assert_eq!(*ended, Some(ClientError::Engine(EngineError::Store(DISK))));
+        drop(ended);
+        assert!(
+            bob.told
+                .borrow()
+                .iter()
+                .all(|e| !matches!(e, Event::Text { text, .. } if text == "keep this"))
+        );
+        bob.disk.is_full.store(false, Ordering::SeqCst);
+        let mut bob = Person::open(bob.disk.clone());
+        bob.hears_text("keep this").await;
+        bob.client.send_text("alice", "kept").await.unwrap();
+        alice.hears_text("kept").await;
+    });
+}
+
+#[test]
+fn a_damaged_chunk_is_asked_for_once_more_and_then_given_up() {
+    run(async {
+        for (damages, arrives) in [(0, true), (1, true), (2, false)] {
+            let served = Served::start(432);
+            let (alice, mut bob, user) = acquainted(&served).await;
+            let folder = tempfile::tempdir().unwrap();
+            let path = write(folder.path(), &[7; 150_000]);
+            let to = Conversation::User(user);
+            alice.client.send_file_to(to, &path, &mut |_| {}).await.unwrap();
+            let waiting = offered(&mut bob).await;
+            served.relay().blobs.damages.insert(1, damages);
+            let inbox = tempfile::tempdir().unwrap();
+            let fetched = bob.client.fetch_file(&waiting, inbox.path(), &mut |_| {}).await;
+            let asked = served.relay().blobs.asked.iter().filter(|index| **index == 1).count();
+            let left = || std::fs::read_dir(inbox.path()).unwrap().count();
+            if arrives {
+                let Ok(Fetched::Saved(path)) = fetched else { panic!("{fetched:?}") };
+                assert_eq!((std::fs::read(path).unwrap(), left()), (vec![7; 150_000], 1));
+                assert_eq!(asked, 1 + damages);
+            } else {
+                let damaged = FileError::Chunk(ChunkError::NotAuthentic { index: 1 });
+                assert_eq!(fetched, Err(ClientError::File(damaged)));
+                assert_eq!((asked, left()), (2, 0));
+                let waiting = bob.client.waiting_files().await.unwrap().remove(0);
+                assert_eq!(waiting.given_up, Some(FetchFailure::Damaged));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_wrong_root_gives_a_file_or_a_long_text_up_and_nothing_of_it_is_shown() {
+    run(async {
+        for is_long_text in [false, true] {
+            let served = Served::start(433);
+            let (alice, mut bob, user) = acquainted(&served).await;
+            let folder = tempfile::tempdir().unwrap();
+            let path = write(folder.path(), b"what was sent");
+            let bend = |manifest: &mut Manifest| manifest.root[0] ^= 1;
+            let message = send_bent(&alice, user, &path, bend, is_long_text).await;
+            let bent = offered_as(&mut bob, message).await;
+            let inbox = tempfile::tempdir().unwrap();
+            let fetched = bob.client.fetch_file(&bent, inbox.path(), &mut |_| {}).await;
+            let refused = Err(ClientError::File(FileError::Chunk(ChunkError::WrongRoot)));
+            assert_eq!(fetched, refused, "{is_long_text}");
+            assert_eq!(std::fs::read_dir(inbox.path()).unwrap().count(), 0);
+            let bent = offered_as(&mut bob, message).await;
+            assert_eq!(bent.given_up, Some(FetchFailure::Mismatch));
+            let said = |e: &Event| matches!(e, Event::Text { text, .. } if text == "what was sent");
+            assert!(!bob.told.borrow().iter().any(said));
+        }
+    });
+}
+
+#[test]
+fn a_long_text_that_is_no_text_is_given_up() {
+    run(async {
+        let served = Served::start(434);
+        let (alice, mut bob, user) = acquainted(&served).await;
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), &[0xff; 30]);
+        let message = send_bent(&alice, user, &path, |_| (), true).await;
+        let waiting = offered_as(&mut bob, message).await;
+        let inbox = tempfile::tempdir().unwrap();
+        let fetched = bob.client.fetch_file(&waiting, inbox.path(), &mut |_| {}).await;
+        assert_eq!(fetched, Err(ClientError::File(FileError::NotText)));
+        let waiting = offered_as(&mut bob, message).await;
+        assert_eq!(waiting.given_up, Some(FetchFailure::NotText));
+    });
+}
+
+/// Whatever the relay says instead of the file: it is tried again later, and not given up.
+#[test]
+fn a_relay_that_has_nothing_or_something_else_is_asked_again_later() {
+    run(async {
+        let codes = [ErrorCode::UnknownBlob, ErrorCode::BlobIncomplete, ErrorCode::RateLimited];
+        let refusals = codes.map(Some).into_iter().chain([None]);
+        for refuses_with in refusals {
+            let served = Served::start(435);
+            let (alice, mut bob, user) = acquainted(&served).await;
+            let folder = tempfile::tempdir().unwrap();
+            let path = write(folder.path(), &[7; 1_000]);
+            let to = Conversation::User(user);
+            alice.client.send_file_to(to, &path, &mut |_| {}).await.unwrap();
+            let waiting = offered(&mut bob).await;
+            assert!(waiting.is_due(chatcore::net::now()));
+            served.relay().blobs.refuses_with = refuses_with;
+            served.relay().blobs.shows_another_shape = refuses_with.is_none();
+            let inbox = tempfile::tempdir().unwrap();
+            let fetched = bob.client.fetch_file(&waiting, inbox.path(), &mut |_| {}).await;
+            assert!(fetched.is_err(), "{refuses_with:?}");
+            let waiting = bob.client.waiting_files().await.unwrap().remove(0);
+            assert_eq!(waiting.given_up, None);
+            assert!(!waiting.is_due(chatcore::net::now()), "{refuses_with:?}");
+            (served.relay().blobs.refuses_with, served.relay().blobs.shows_another_shape) =
+                (None, false);
+            let fetched = bob.client.fetch_file(&waiting, inbox.path(), &mut |_| {}).await;
+            assert!(matches!(fetched, Ok(Fetched::Saved(_))), "a person may ask at once");
+        }
+    });
+}
