@@ -121,6 +121,8 @@ async fn acquainted(served: &Served) -> (Person, Person, UserId) {
     let (mut alice, mut bob) = (Person::new(served, "alice"), Person::new(served, "bob"));
     for person in [&alice, &bob] {
         person.client.online().await.unwrap();
+        // Until the prekeys are at the relay nobody can be written to.
+        person.client.settle().await.unwrap();
     }
     alice.client.send_text("bob", "hello").await.unwrap();
     bob.hears_text("hello").await;

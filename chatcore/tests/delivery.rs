@@ -6,8 +6,8 @@ mod altered;
 mod support;
 
 use bytes::Bytes;
-use chatcore::engine::{Command, ContactStanding, Event, MessageStatus, query};
-use chatcore::ids::{DAY, HOUR, MINUTE, SECOND};
+use chatcore::engine::{Command, ContactStanding, EngineError, Event, MessageStatus, query};
+use chatcore::ids::{DAY, DeliveryTag, HOUR, MINUTE, MessageId, SECOND};
 use chatcore::keys::Nickname;
 use chatcore::store::Table;
 use chatcore::wire::content::{Body, Receipt, ReceiptKind};
@@ -104,6 +104,8 @@ fn while_a_reset_is_under_way_nothing_goes_out_in_the_old_session() {
     world.reconnect();
     world.wait(2, 11 * MINUTE);
     assert_eq!(texts(&world, 1)[1..], ["lost twice", "waits"]);
+    let is_odd = |e: &&Envelope| (e.kind == EnvelopeKind::First) != (e.tag == DeliveryTag::ZERO);
+    assert!(world.relay.seen.iter().find(is_odd).is_none(), "only first messages have no tag");
     assert_eq!([0, 1].map(|i| new_sessions(&world, i)), [1, 1], "both are told");
 }
 
@@ -292,6 +294,22 @@ fn a_session_that_was_replaced_opens_for_a_week() {
         put(&mut world, &late);
         assert_eq!(texts(&world, 0).contains(&"from the old one"), opens, "{days}");
     }
+}
+
+/// 24 KiB leave room for any block and header in front: longer ones go as a file.
+#[test]
+fn texts_of_up_to_24576_bytes_go_in_one_envelope() {
+    let mut world = World::new(369, 2);
+    let bob = world.peers[1].address.user;
+    let lookup = Command::Lookup { ticket: 0, name: "bob".to_owned() };
+    assert!(world.peers[0].command(world.now, lookup).is_ok());
+    world.run_until_quiet();
+    let message = world.say(0, bob, &"x".repeat(24_576));
+    assert_eq!(world.status(0, bob, message), MessageStatus::Delivered, "a first message");
+    let (message, text) = (MessageId::generate(&mut world.rng), "x".repeat(24_577));
+    let long = Command::SendText { to: bob, message, text };
+    let refused = world.peers[0].command(world.now, long).map(drop);
+    assert_eq!(refused, Err(EngineError::TextTooLong { max: 24_576 }));
 }
 
 #[test]

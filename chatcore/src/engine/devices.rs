@@ -51,7 +51,13 @@ impl Engine {
         self.pass_on_copies(tx, contact, &entries, &new)?;
         self.pass_on_dues(tx, contact, (&named, &new));
         // Who changes devices again and again leaves nothing behind.
-        contact.devices.retain(|d| named.contains(&d.id) || !d.sessions.is_empty());
+        contact.devices.retain(|device| {
+            let stays = named.contains(&device.id) || !device.sessions.is_empty();
+            if !stays {
+                tx.forget_pairing(device);
+            }
+            stays
+        });
         Ok(())
     }
 

@@ -168,7 +168,7 @@ impl Engine {
             return Ok(Opened::Dropped);
         }
         let device = contact.device_mut(from.device);
-        if device.current_tag() == Some(delivery.tag) {
+        if device.incoming_tag == Some(delivery.tag) {
             device.tag_confirmed = true;
         }
         for id in device.sessions.clone() {
@@ -511,8 +511,7 @@ fn forget_old_devices(tx: &mut Tx<'_, '_>, contact: &mut Contact) {
     contact.devices.retain(|device| {
         let stays = certified.contains(&device.id);
         if !stays {
-            device.sessions.iter().for_each(|id| tx.delete_session(id));
-            device.incoming_tags.iter().for_each(|t| tx.delete_tag(&t.tag));
+            tx.forget_pairing(device);
         }
         stays
     });

@@ -64,7 +64,7 @@ impl Engine {
             in_rooms = RoomPresence::Shown;
             for contact in self.friends(tx)? {
                 let devices = contact.devices.iter();
-                tags.extend(devices.flat_map(|d| &d.incoming_tags).map(|t| t.tag));
+                tags.extend(devices.filter_map(|d| d.incoming_tag));
             }
             let blocked = |c: &Contact| c.standing == ContactStanding::Blocked;
             hidden_from = tx.contacts()?.iter().filter(|c| blocked(c)).map(Contact::user).collect();

@@ -8,16 +8,12 @@ use crate::agreement::{AgreementError, Offer, start_session};
 use crate::ids::{DAY, DeliveryTag, DeviceAddress, Timestamp};
 use crate::keys::{PrekeyRecord, Signed};
 use crate::ratchet::Session;
-use crate::store::rows::{
-    Contact, IncomingTag, OutboxContent, OutboxEntry, OutboxState, PeerDevice,
-};
+use crate::store::rows::{Contact, OutboxContent, OutboxEntry, OutboxState, PeerDevice};
 use crate::wire::limits::MAX_CLAIMS;
 use crate::wire::relay::{ErrorCode, Request};
 
 /// Most sessions with one peer device.
 const MAX_SESSIONS: usize = 5;
-/// Milliseconds a retired tag stays valid.
-const RETIRED_TAG_LIFE: u64 = 30 * DAY;
 /// Milliseconds a session of a lower generation still opens messages.
 const OLD_GENERATION_LIFE: u64 = 7 * DAY;
 
@@ -27,14 +23,11 @@ pub(super) fn incoming_tag(
     device: &mut PeerDevice,
     address: &DeviceAddress,
 ) -> DeliveryTag {
-    if let Some(tag) = device.current_tag() {
+    if let Some(tag) = device.incoming_tag {
         return tag;
     }
     let tag = DeliveryTag::generate(tx.rng);
-    let settled = tx.settled;
-    let is_valid = |at: Timestamp| settled.since(at) < RETIRED_TAG_LIFE;
-    device.incoming_tags.retain(|t| t.retired_at.is_none_or(is_valid));
-    device.incoming_tags.push(IncomingTag { tag, retired_at: None });
+    device.incoming_tag = Some(tag);
     device.tag_confirmed = false;
     tx.save_tag(&tag, address);
     tag

@@ -12,7 +12,7 @@ use crate::keys::{PrekeySecret, Signed};
 use crate::ratchet::Session;
 use crate::store::rows::{
     Contact, Download, HeldMessage, HistoryEntry, JournalEntry, LogEntry, MessageIndex,
-    OutboxEntry, Payload, PayloadCounts, Profile, RoomRow, RoomSender, Seen, Transfer,
+    OutboxEntry, Payload, PayloadCounts, PeerDevice, Profile, RoomRow, RoomSender, Seen, Transfer,
 };
 use crate::store::{Changes, Direction, Key, Store, StoreError, Table, Value};
 use crate::wire::relay::{DeviceFrame, Request};
@@ -190,8 +190,12 @@ impl<'c, 'a> Tx<'c, 'a> {
         self.has_new_tags = true;
     }
 
-    pub(super) fn delete_tag(&mut self, tag: &DeliveryTag) {
-        self.changes.delete(Key::new(Table::Tags, tag.as_bytes()));
+    /// Forgets what a peer device shares with us: sessions, and the tag it calls us by.
+    pub(super) fn forget_pairing(&mut self, device: &PeerDevice) {
+        device.sessions.iter().for_each(|id| self.delete_session(id));
+        if let Some(tag) = device.incoming_tag {
+            self.changes.delete(Key::new(Table::Tags, tag.as_bytes()));
+        }
     }
 
     pub(super) fn prekey(

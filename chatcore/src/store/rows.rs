@@ -158,18 +158,12 @@ pub enum ContactStanding {
     Member,
 }
 
-/// A tag that a peer device calls us by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct IncomingTag {
-    pub(crate) tag: DeliveryTag,
-    pub(crate) retired_at: Option<Timestamp>,
-}
-
 /// One device of a person.
 #[derive(Debug)]
 pub(crate) struct PeerDevice {
     pub(crate) id: DeviceId,
-    pub(crate) incoming_tags: Vec<IncomingTag>,
+    /// What it calls us by; the same for all sessions with it.
+    pub(crate) incoming_tag: Option<DeliveryTag>,
     pub(crate) outgoing_tag: Option<DeliveryTag>,
     pub(crate) sessions: Vec<SessionId>,
     pub(crate) tag_confirmed: bool,
@@ -194,7 +188,7 @@ impl PeerDevice {
     pub(crate) const fn new(id: DeviceId) -> Self {
         Self {
             id,
-            incoming_tags: Vec::new(),
+            incoming_tag: None,
             outgoing_tag: None,
             sessions: Vec::new(),
             tag_confirmed: false,
@@ -211,10 +205,6 @@ impl PeerDevice {
             receipts_due_at: Timestamp(0),
             profile_owed: false,
         }
-    }
-
-    pub(crate) fn current_tag(&self) -> Option<DeliveryTag> {
-        self.incoming_tags.iter().find(|t| t.retired_at.is_none()).map(|t| t.tag)
     }
 }
 

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chatcore::engine::{Command, ContactStanding, Direction, Event, MessageStatus, query};
 use chatcore::ids::{
-    Conversation, DAY, DeviceAddress, HOUR, MINUTE, MessageId, SECOND, Timestamp, UserId,
+    Conversation, DAY, DeliveryTag, DeviceAddress, HOUR, MINUTE, MessageId, SECOND, Timestamp,
+    UserId,
 };
 use chatcore::store::{Store, Table, Value};
 use chatcore::wire::content::Body;
+use chatcore::wire::envelope::EnvelopeKind;
 use chatcore::wire::relay::{Answer, RelayFrame};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -383,6 +385,8 @@ impl World {
         assert!(lost.is_empty(), "seed {seed}: {} of {} lost", lost.len(), self.sent.len());
         for envelope in &self.relay.seen {
             assert_eq!(envelope.ttl, 2_592_000, "seed {seed}");
+            let is_first = envelope.kind == EnvelopeKind::First;
+            assert_eq!(envelope.tag == DeliveryTag::ZERO, is_first, "seed {seed}");
             let blob = &envelope.blob;
             let readable = blob.windows(10).any(|w| w == b"secretword");
             assert!(!readable, "seed {seed}: the relay can read");

@@ -25,7 +25,7 @@ mod tests {
         BlobId, Conversation, DeliveryTag, DeviceAddress, FileId, MessageId, SessionId, Timestamp,
     };
     use crate::keys::{Nickname, RecordHistory, RelayKeyPair};
-    use crate::store::rows::{Contact, ContactStanding, Download, IncomingTag, Profile, Transfer};
+    use crate::store::rows::{Contact, ContactStanding, Download, Profile, Transfer};
     use crate::store::{ApplyChanges, Changes, Key, MemoryStore, Store, StoreError, Table};
     use crate::wire::storage;
 
@@ -50,7 +50,7 @@ mod tests {
                 let mut contact = Contact::new(RecordHistory::new(bob), ContactStanding::Contact);
                 let device = contact.device_mut(crate::ids::DeviceId::FIRST);
                 let tag = DeliveryTag::from_bytes([0xa1; 16]);
-                device.incoming_tags.push(IncomingTag { tag, retired_at: None });
+                device.incoming_tag = Some(tag);
                 device.outgoing_tag = Some(DeliveryTag::from_bytes([0xa2; 16]));
                 device.sessions.push(SessionId::from_bytes([0xa3; 16]));
                 let address = DeviceAddress { user, device: device.id };

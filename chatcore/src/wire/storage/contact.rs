@@ -7,10 +7,10 @@ use zeroize::Zeroizing;
 use super::super::directory::signed_into;
 use super::super::{WireError, array};
 use super::message::{receipt_from, receipt_into};
-use super::{device, encode, present, record_from, time, user};
+use super::{device, encode, present, record_from, user};
 use crate::ids::{DeliveryTag, SessionId, Timestamp};
 use crate::keys::{KnownRecord, RecordHistory};
-use crate::store::rows::{Contact, ContactStanding, IncomingTag, PeerDevice};
+use crate::store::rows::{Contact, ContactStanding, PeerDevice};
 use crate::trust::Trust;
 
 pub(crate) fn encode_contact(contact: &Contact) -> Zeroizing<Vec<u8>> {
@@ -59,14 +59,11 @@ pub(crate) fn decode_contact(bytes: &[u8]) -> Result<Contact, WireError> {
 }
 
 fn device_into(d: &PeerDevice) -> pb::PeerDevice {
-    let tag = |t: &IncomingTag| pb::IncomingTag {
-        tag: t.tag.as_bytes().to_vec(),
-        retired_at: t.retired_at.map_or(0, |t| t.0),
-    };
+    let tag = |t: Option<DeliveryTag>| t.map_or_else(Vec::new, |t| t.as_bytes().to_vec());
     pb::PeerDevice {
         device_id: d.id.get(),
-        incoming_tags: d.incoming_tags.iter().map(tag).collect(),
-        outgoing_tag: d.outgoing_tag.map_or_else(Vec::new, |t| t.as_bytes().to_vec()),
+        incoming_tag: tag(d.incoming_tag),
+        outgoing_tag: tag(d.outgoing_tag),
         sessions: d.sessions.iter().map(|s| s.as_bytes().to_vec()).collect(),
         tag_confirmed: d.tag_confirmed,
         last_reset_at: d.last_reset_at.0,
@@ -85,14 +82,10 @@ fn device_into(d: &PeerDevice) -> pb::PeerDevice {
 }
 
 fn device_from(pb: &pb::PeerDevice) -> Result<PeerDevice, WireError> {
-    let tag = |t: &pb::IncomingTag| -> Result<_, WireError> {
-        let tag = DeliveryTag::from_bytes(array(&t.tag, "tag")?);
-        Ok(IncomingTag { tag, retired_at: time(t.retired_at) })
-    };
     let session = |s: &Vec<u8>| array(s, "session").map(SessionId::from_bytes);
     Ok(PeerDevice {
         id: device(pb.device_id)?,
-        incoming_tags: pb.incoming_tags.iter().map(tag).collect::<Result<_, _>>()?,
+        incoming_tag: DeliveryTag::from_slice(&pb.incoming_tag),
         outgoing_tag: DeliveryTag::from_slice(&pb.outgoing_tag),
         sessions: pb.sessions.iter().map(session).collect::<Result<_, _>>()?,
         tag_confirmed: pb.tag_confirmed,
