@@ -180,13 +180,15 @@ fn an_offer_goes_on_in_later_chains_until_it_is_answered() {
     talk.now = talk.now.plus(DAY);
     let first = talk.seal(A);
     assert_eq!(extra(&first), OFFER);
+    let offered = |a: &Session| a.snapshot().pq.own_offer.as_ref().map(|k| k.public().clone());
+    let key = offered(&talk.a);
     talk.open(A, &reply);
     let again = talk.seal(A);
     assert_eq!(extra(&again), OFFER);
-    // It is the same one: an answer to the first copy is an answer to it.
+    assert_eq!(offered(&talk.a), key, "the same one");
     talk.open(B, &first);
-    assert_eq!(extra(&talk.say(B)), ANSWER);
     talk.open(B, &again);
+    assert_eq!(extra(&talk.say(B)), ANSWER);
     assert_eq!(extra(&talk.say(A)), 0);
 }
 
