@@ -13,10 +13,12 @@ mod support;
 
 use chatcore::crypto::kdf::sha256;
 use chatcore::engine::{Command, EngineError, Event};
-use chatcore::ids::{EventHash, HOUR, MessageId, RoomId};
-use chatcore::membership::{Act, Joined, RoomKind};
+use chatcore::ids::{EventHash, HOUR, LogHash, MessageId, RoomId};
+use chatcore::keys::{RelayKeyPair, Signed};
+use chatcore::membership::{Act, Joined, LogHead, RoomKind};
 use chatcore::wire::content::{
     Body, ChainPosition, Content, LogPoint, Receipt, ReceiptKind, RefusalReason, RoomContent,
+    RoomUpdate, ShownLog,
 };
 use support::rooms::*;
 use support::stranger::Stranger;
@@ -145,7 +147,7 @@ fn a_log_point_that_contradicts_ones_own_makes_one_ask() {
         let (mut world, tea, mut mallory) = with_mallory(384);
         let mut one = next(&world, tea, None, "look");
         if lies {
-            one.log = LogPoint { hash: chatcore::ids::LogHash::from_bytes([9; 32]), ..one.log };
+            one.log = LogPoint { hash: LogHash::from_bytes([9; 32]), ..one.log };
         }
         let asked = speak_and_listen(&mut world, &mut mallory, &one);
         assert_eq!(asked, usize::from(lies));
@@ -185,6 +187,48 @@ fn a_record_of_somebody_else_is_no_answer_about_a_member() {
     assert_eq!(trust, chatcore::trust::Trust::Verified);
     world.say(0, bob, "still you?");
     assert_eq!(world.count(|e| matches!(e, Event::NewSession { .. })), 0);
+}
+
+/// What mallory shows of the log in which alice reads the room.
+fn shown(world: &World, tea: RoomId, signer: &RelayKeyPair, statements: Vec<Signed>) -> Body {
+    let LogPoint { id: log, length, .. } = altered::log_point(world, 0, tea);
+    let hash = LogHash::from_bytes([9; 32]);
+    let head = LogHead { log, epoch: 1, length, hash, at: world.now }.sign(signer);
+    let log = Some(ShownLog { head, from: length, entries: Vec::new() });
+    let (registers, create) = (Vec::new(), None);
+    Body::RoomUpdate(RoomUpdate { room: tea, registers, create, statements, log })
+}
+
+#[test]
+fn a_head_that_a_member_shows_counts_if_the_relay_signed_it() {
+    let (mut world, tea, mut mallory) = with_mallory(397);
+    let other = RelayKeyPair::generate(&mut world.rng);
+    let forged = shown(&world, tea, &other, Vec::new());
+    mallory.send(&mut world, 0, forged);
+    later(&mut world);
+    assert!(!view(&world, 0, tea).forked);
+    let keys = RelayKeyPair::from_bytes(&world.relay.keys.to_bytes());
+    let signed = shown(&world, tea, &keys, Vec::new());
+    mallory.send(&mut world, 0, signed);
+    later(&mut world);
+    assert!(view(&world, 0, tea).forked);
+}
+
+/// Members tell of their own joins, nobody of those of others.
+#[test]
+fn of_the_statements_in_a_hint_only_those_of_the_sender_count() {
+    let (mut world, tea, mut mallory) = with_mallory(398);
+    let dave = Stranger::new(&mut world, "dave", 3);
+    let before = view(&world, 0, tea).members;
+    let update = |statements| {
+        let (registers, create, log) = (Vec::new(), None, None);
+        Body::RoomUpdate(RoomUpdate { room: tea, registers, create, statements, log })
+    };
+    mallory.send(&mut world, 0, update(vec![dave.statement(tea, 1, Joined::Yes)]));
+    assert_eq!(view(&world, 0, tea).members, before);
+    let own = mallory.statement(tea, 2, Joined::No);
+    mallory.send(&mut world, 0, update(vec![own]));
+    assert_eq!(view(&world, 0, tea).members, before - 1);
 }
 
 #[test]

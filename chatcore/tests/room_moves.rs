@@ -192,6 +192,37 @@ fn who_is_asked_in_is_told_of_what_happens_meanwhile() {
     assert_eq!(view(&world, 3, room).topic, "come in");
 }
 
+#[test]
+fn clients_of_rank_write_checkpoints() {
+    let (mut world, room) = three(417);
+    for n in 0..40 {
+        act(&mut world, 0, room, topic(&n.to_string())).unwrap();
+    }
+    later(&mut world);
+    let since = chain_of(&world, 0, room).state().since_checkpoint();
+    assert!(since < 32, "{since}");
+}
+
+/// The join of before does not count any more for who comes back.
+#[test]
+fn a_ban_of_an_open_room_takes_the_join_with_it() {
+    let mut world = World::new(418, 2);
+    let room = create(&mut world, 0, "tea", RoomKind::Open);
+    join(&mut world, 1, room).unwrap();
+    later(&mut world);
+    let bob = user(&world, 1);
+    world.peers[1].die();
+    act(&mut world, 0, room, Act::Ban { user: bob, counter: 0 }).unwrap();
+    act(&mut world, 0, room, Act::Unban(bob)).unwrap();
+    later(&mut world);
+    assert_eq!(view(&world, 0, room).members, 1);
+    world.connect(1);
+    later(&mut world);
+    join(&mut world, 1, room).unwrap();
+    later(&mut world);
+    assert_eq!(view(&world, 0, room).members, 2);
+}
+
 /// Nothing in an entry counts behind the move in it.
 #[test]
 fn what_follows_a_move_in_its_entry_counts_for_nothing() {

@@ -247,6 +247,57 @@ fn a_room_of_a_newer_version_is_read_left_and_folded_by_the_newer_program() {
     assert!(query::room(&world.peers[2].store, &room).unwrap().unwrap().outdated);
 }
 
+/// Nobody there knows what counts: nothing is shown, nothing is moved, and nobody waits to get out.
+#[test]
+fn a_room_of_a_newer_version_shows_nothing_and_lets_everybody_go() {
+    let (mut world, room) = three(961);
+    let (bob, carol) = (user(&world, 1), user(&world, 2));
+    // bob has not heard of it, and talks.
+    world.relay.rooms.frozen.insert(bob, world.relay.rooms.lengths());
+    order(&mut world, 0, room, &[Act::SetVersion(RoomVersion::new(2).unwrap())]);
+    reconnect(&mut world, 2..3);
+    say(&mut world, 1, room, "as before").unwrap();
+    later(&mut world);
+    assert!(view(&world, 2, room).outdated && texts(&world, 2, room).is_empty());
+    world.relay.rooms.frozen.clear();
+    world.relay.rooms.is_recovering = true;
+    leave(&mut world, 2, room);
+    assert_eq!(view(&world, 2, room).standing, RoomStanding::Outside, "before it is ordered");
+    world.relay.rooms.is_recovering = false;
+    reconnect(&mut world, 0..3);
+    assert!(view(&world, 0, room).roster.iter().all(|member| member.user != carol));
+    let chain = altered::chain_of(&world, 0, room);
+    assert!(chain.events_from(0).all(|event| !matches!(event.act(), Act::Move(_))));
+}
+
+/// Acts that wait are judged when their turn comes.
+#[test]
+fn nobody_takes_a_room_to_a_version_that_they_do_not_know_by_waiting() {
+    let (mut world, room) = three(962);
+    world.peers[0].disconnect();
+    let acts = [Act::SetTopic(Topic::default()), Act::SetVersion(RoomVersion::new(2).unwrap())];
+    for (ticket, act) in (1..).zip(acts) {
+        // The first one waits for the connection, and the second one behind it.
+        let ask = Command::ActInRoom { ticket, room, act };
+        let _at_once = world.peers[0].command(world.now, ask);
+    }
+    world.connect(0);
+    later(&mut world);
+    assert!((0..3).all(|i| !view(&world, i, room).outdated));
+}
+
+/// Only to who belongs to the old room a new one says that it is in its place.
+#[test]
+fn who_left_a_room_is_not_told_that_another_replaces_it() {
+    let (mut world, room) = three(963);
+    leave(&mut world, 1, room);
+    later(&mut world);
+    let new = rebuild(&mut world, 0, room, Some("plans 2"));
+    invite(&mut world, 0, new, 1, Role::Member);
+    assert_eq!(invited(&world, 1), Some((new, None)));
+    assert_eq!(invited(&world, 2), Some((new, Some(room))));
+}
+
 /// The owner of an open room is not heard of any more: the room has a successor, and only one.
 #[test]
 fn who_comes_next_takes_over_an_open_room_whose_owner_is_gone() {
@@ -298,9 +349,13 @@ fn an_owner_who_is_there_shows_it() {
     later(&mut world);
     let bob = user(&world, 1);
     act(&mut world, 0, room, Act::SetRole { user: bob, role: Role::Admin }).unwrap();
-    for _ in 0..8 {
+    let mut head = view(&world, 0, room).head;
+    for month in 1..9 {
         world.now = world.now.plus(30 * DAY);
         reconnect(&mut world, 0..2);
+        let newest = view(&world, 0, room).head;
+        assert_eq!(newest != head, month % 2 == 0, "every 60 days: month {month}");
+        head = newest;
     }
     let now = world.now;
     assert!(world.peers[1].command(now, Command::SucceedInRoom { ticket: 1, room }).is_err());

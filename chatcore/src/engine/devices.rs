@@ -391,6 +391,7 @@ mod tests {
                 let mut has = copies(tx, &user, &message);
                 has.sort_unstable();
                 assert_eq!(has, ids.collect::<Vec<_>>(), "round {round}");
+                assert!(contact.device(DeviceId::FIRST).is_some(), "until somebody else speaks");
                 assert!(contact.devices.len() <= 9, "round {round}: {}", contact.devices.len());
             }
             // Many become one, and one becomes many.
@@ -414,5 +415,48 @@ mod tests {
             assert!(engine.waiting.contains(&user));
             assert_eq!(copies(tx, &user, &message), [1, 2], "given up when it is driven");
         });
+    }
+
+    #[test]
+    fn a_copy_for_another_device_says_what_the_first_one_said() {
+        with_peer(1..2, |_, tx, _, contact| {
+            let (user, message) = (contact.user(), MessageId::from_bytes([7; 16]));
+            let receipt = crate::wire::content::Receipt {
+                message_id: MessageId::from_bytes([8; 16]),
+                kind: crate::wire::content::ReceiptKind::Delivered,
+            };
+            let content = Content {
+                message_id: message,
+                position: Some(ChainPosition { seq: 9, previous: [9; 32] }),
+                sent_at: Timestamp(NOW.0 - 5_000),
+                receipts: vec![receipt],
+                next_tag: None,
+                body: Body::Text("hello".to_owned()),
+            };
+            let to = DeviceAddress { user, device: DeviceId::new(2).unwrap() };
+            let bytes = address_anew(tx, contact, to, &content.encode());
+            let copy = Content::decode(&bytes).unwrap();
+            let position = Some(ChainPosition { seq: 1, previous: [0; 32] });
+            assert_eq!(copy, Content { position, ..content }, "all but its place in the chain");
+            assert_eq!(contact.device(to.device).unwrap().sent_seq, 1);
+        });
+    }
+
+    #[test]
+    fn a_copy_that_is_a_month_old_is_not_passed_on() {
+        for (age, passed_on) in [(29, true), (30, false)] {
+            with_peer(1..2, |engine, tx, peer, contact| {
+                let (user, message) = (contact.user(), MessageId::from_bytes([7; 16]));
+                write(tx, contact, message);
+                let (number, entry) = tx.outbox(&user).unwrap().remove(0);
+                let created_at = Timestamp(NOW.0 - age * crate::ids::DAY);
+                tx.save_outbox(number, &OutboxEntry { created_at, ..entry });
+                let former = named_devices(contact);
+                contact.records.accept(peer.names(2..3)).unwrap();
+                engine.follow_devices(tx, contact, &former).unwrap();
+                let expected: &[u32] = if passed_on { &[2] } else { &[1] };
+                assert_eq!(copies(tx, &user, &message), expected, "{age} days");
+            });
+        }
     }
 }

@@ -212,11 +212,15 @@ impl Stranger {
 
     /// Joins an open room, or leaves it.
     pub(crate) fn state_in(&self, world: &mut World, room: RoomId, counter: u64, joined: Joined) {
+        self.ask(world, Request::PutStatement(self.statement(room, counter, joined)));
+        world.run_until_quiet();
+    }
+
+    /// Signs a join or a leave.
+    pub(crate) fn statement(&self, room: RoomId, counter: u64, joined: Joined) -> Signed {
         let fields = StatementFields { room, counter, joined };
         let cert = self.record.device(self.keys.id).unwrap();
-        let statement = Statement::sign(fields, &self.identity.public(), cert, &self.keys);
-        self.ask(world, Request::PutStatement(statement.signed().clone()));
-        world.run_until_quiet();
+        Statement::sign(fields, &self.identity.public(), cert, &self.keys).signed().clone()
     }
 
     /// Seals a content as it is; nothing is sent.
