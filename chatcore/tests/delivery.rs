@@ -30,15 +30,6 @@ fn new_sessions(world: &World, i: usize) -> usize {
     world.peers[i].events.iter().filter(|e| matches!(e, Event::NewSession { .. })).count()
 }
 
-fn text(world: &World, of: &mut Stranger, text: &str) -> Envelope {
-    of.seal(world, 0, Body::Text(text.to_owned()), Vec::new())
-}
-
-fn put(world: &mut World, envelope: &Envelope) {
-    world.relay.put_envelope(envelope.clone());
-    world.run_until_quiet();
-}
-
 #[test]
 fn while_an_envelope_is_queued_its_sender_waits() {
     let mut world = World::acquainted(351);
@@ -166,7 +157,7 @@ fn a_receipt_is_for_the_copy_of_the_device_that_it_comes_from() {
     assert!(first.receive(&mut world).iter().any(|c| c.message_id == message));
     let receipt = Receipt { message_id: message, kind: ReceiptKind::Delivered };
     let envelope = first.seal(&world, 0, Body::Empty, vec![receipt]);
-    put(&mut world, &envelope);
+    world.put(&envelope);
     assert_eq!(world.status(0, first.user(), message), MessageStatus::Delivered);
     let sent = world.sent_to(second.user());
     world.wait(1, 11 * MINUTE);
@@ -179,7 +170,7 @@ fn what_was_read_is_told_to_every_device_of_the_sender() {
     let mut both = with_two_devices(&mut world, 3);
     let content = both[0].content(world.now, Body::Text("seen?".to_owned()), Vec::new());
     let envelope = both[0].seal_content(&world, 0, &content);
-    put(&mut world, &envelope);
+    world.put(&envelope);
     let (from, messages) = (both[0].user(), vec![content.message_id]);
     assert!(world.peers[0].command(world.now, Command::MarkRead { from, messages }).is_ok());
     world.run_until_quiet();
@@ -194,14 +185,14 @@ fn what_was_read_is_told_to_every_device_of_the_sender() {
 fn an_envelope_that_comes_again_within_30_days_gets_its_receipt_and_no_alarm() {
     let mut world = World::new(359, 1);
     let mut bob = Stranger::acquainted(&mut world, 4);
-    let envelope = text(&world, &mut bob, "once");
-    put(&mut world, &envelope);
+    let envelope = bob.text(&world, "once");
+    world.put(&envelope);
     bob.receive(&mut world);
     for days in [2, 27] {
         world.now = world.now.plus(days * DAY);
         world.reconnect();
         let sent = world.sent_to(bob.user());
-        put(&mut world, &envelope);
+        world.put(&envelope);
         assert_eq!(world.sent_to(bob.user()), sent + 1, "{days}");
     }
     assert_eq!(texts(&world, 0)[1..], ["once"]);
@@ -212,13 +203,13 @@ fn an_envelope_that_comes_again_within_30_days_gets_its_receipt_and_no_alarm() {
 fn what_a_known_device_sent_and_does_not_open_is_told_once() {
     let mut world = World::new(360, 1);
     let mut bob = Stranger::acquainted(&mut world, 5);
-    let mut envelope = text(&world, &mut bob, "bent");
+    let mut envelope = bob.text(&world, "bent");
     let mut blob = envelope.blob.to_vec();
     *blob.last_mut().unwrap() ^= 1;
     envelope.blob = Bytes::from(blob);
     let seen = world.rows(0, Table::Seen);
-    put(&mut world, &envelope);
-    put(&mut world, &envelope);
+    world.put(&envelope);
+    world.put(&envelope);
     assert_eq!(world.count(|e| matches!(e, Event::Undecryptable { .. })), 1);
     assert_eq!(world.rows(0, Table::Seen), seen + 1);
 }
@@ -284,14 +275,14 @@ fn a_session_that_was_replaced_opens_for_a_week() {
     for (days, opens) in [(6, true), (8, false)] {
         let mut world = World::new(364, 1);
         let mut bob = Stranger::acquainted(&mut world, 6);
-        let late = text(&world, &mut bob, "from the old one");
+        let late = bob.text(&world, "from the old one");
         bob.start(&mut world, 0, 1);
         bob.send(&mut world, 0, Body::Reset);
         world.now = world.now.plus(days * DAY);
         world.reconnect();
         bob.start(&mut world, 0, 2);
         bob.send(&mut world, 0, Body::Reset);
-        put(&mut world, &late);
+        world.put(&late);
         assert_eq!(texts(&world, 0).contains(&"from the old one"), opens, "{days}");
     }
 }
@@ -335,7 +326,7 @@ fn a_request_keeps_little_and_nothing_behind_what_did_not_fit() {
     let mut mallory = Stranger::new(&mut world, "mallory", 7);
     mallory.start(&mut world, 0, 0);
     for _ in 0..3_000 {
-        let envelope = text(&world, &mut mallory, "x");
+        let envelope = mallory.text(&world, "x");
         world.relay.put_envelope(envelope);
     }
     world.run_until_quiet();
@@ -345,13 +336,13 @@ fn a_request_keeps_little_and_nothing_behind_what_did_not_fit() {
     let mut mallory = Stranger::new(&mut world, "mallory", 8);
     mallory.start(&mut world, 0, 0);
     for _ in 0..60 {
-        let envelope = text(&world, &mut mallory, &"x".repeat(20_000));
+        let envelope = mallory.text(&world, &"x".repeat(20_000));
         world.relay.put_envelope(envelope);
     }
     world.run_until_quiet();
     let kept = texts(&world, 0).len();
-    let small = text(&world, &mut mallory, "small");
-    put(&mut world, &small);
+    let small = mallory.text(&world, "small");
+    world.put(&small);
     assert_eq!(texts(&world, 0).len(), kept, "in its order or not at all");
 }
 

@@ -4,29 +4,14 @@
 
 mod support;
 
-use chatcore::engine::{Command, Event, LookupError, query};
-use chatcore::ids::{DeviceId, HOUR, UserId};
+use chatcore::engine::{Event, LookupError, query};
+use chatcore::ids::{DeviceId, UserId};
 use chatcore::keys::{DeviceKeys, UserRecord};
 use chatcore::wire::content::Body;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use support::stranger::Stranger;
 use support::world::World;
-
-/// Has peer 0 ask the directory for somebody.
-fn look_up(world: &mut World, i: usize, name: &str) -> Result<UserId, LookupError> {
-    // Who was looked up a moment ago is not looked up again.
-    world.now = world.now.plus(2 * HOUR);
-    world.peers[i].events.retain(|e| !matches!(e, Event::LookupDone { .. }));
-    let lookup = Command::Lookup { ticket: 7, name: name.to_owned() };
-    assert!(world.peers[i].command(world.now, lookup).is_ok());
-    world.run_until_quiet();
-    let done = |e: &Event| match e {
-        Event::LookupDone { ticket: 7, result } => Some(*result),
-        _ => None,
-    };
-    world.peers[i].events.iter().find_map(done).unwrap()
-}
 
 fn show(world: &mut World, of: &Stranger, records: &[&UserRecord]) {
     let records = records.iter().map(|record| record.signed().clone()).collect();
@@ -63,14 +48,14 @@ fn an_answer_that_is_no_chain_is_refused_as_a_whole() {
     ];
     for answer in answers {
         show(&mut world, &bob, answer);
-        assert_eq!(look_up(&mut world, 0, "mallory"), Err(LookupError::BadAnswer));
+        assert_eq!(world.look_up(0, "mallory"), Err(LookupError::BadAnswer));
         assert_eq!(name(&world, bob.user()), "mallory");
         // Who does not know him yet learns nothing at all.
-        assert_eq!(look_up(&mut world, 1, "mallory"), Err(LookupError::BadAnswer));
+        assert_eq!(world.look_up(1, "mallory"), Err(LookupError::BadAnswer));
         assert!(query::contacts(&world.peers[1].store).unwrap().is_empty());
     }
     show(&mut world, &bob, &[&two, &three]);
-    assert_eq!(look_up(&mut world, 0, "mallory"), Ok(bob.user()));
+    assert_eq!(world.look_up(0, "mallory"), Ok(bob.user()));
     assert_eq!(name(&world, bob.user()), "malloRY");
 }
 
@@ -87,14 +72,14 @@ fn an_answer_that_goes_back_or_contradicts_what_is_known_is_refused_and_shown() 
         [&[&first], &[&other_two], &[&first, &other_two], &[&other_two, &other_three]];
     for (n, answer) in answers.into_iter().enumerate() {
         show(&mut world, &bob, answer);
-        assert_eq!(look_up(&mut world, 0, "mallory"), Err(LookupError::BadAnswer), "{n}");
+        assert_eq!(world.look_up(0, "mallory"), Err(LookupError::BadAnswer), "{n}");
         assert_eq!(
             (name(&world, bob.user()).as_str(), refusals(&world, bob.user())),
             ("Mallory", n + 1)
         );
     }
     show(&mut world, &bob, &[&first, &two]);
-    assert_eq!(look_up(&mut world, 0, "mallory"), Ok(bob.user()));
+    assert_eq!(world.look_up(0, "mallory"), Ok(bob.user()));
     assert_eq!(refusals(&world, bob.user()), answers.len());
 }
 
@@ -107,10 +92,10 @@ fn an_answer_about_somebody_else_is_refused_and_shown() {
     // By name he is not found any more, so that he is asked for by his id.
     world.relay.unlisted.insert(bob.user());
     show(&mut world, &bob, &[&five]);
-    assert_eq!(look_up(&mut world, 0, "mallory"), Err(LookupError::BadAnswer));
+    assert_eq!(world.look_up(0, "mallory"), Err(LookupError::BadAnswer));
     assert_eq!((name(&world, bob.user()).as_str(), refusals(&world, bob.user())), ("mallory", 1));
     show(&mut world, &bob, &[]);
-    assert_eq!(look_up(&mut world, 0, "mallory"), Err(LookupError::BadAnswer));
+    assert_eq!(world.look_up(0, "mallory"), Err(LookupError::BadAnswer));
     assert_eq!(refusals(&world, bob.user()), 2, "nor is no record one of his");
 }
 
@@ -127,11 +112,11 @@ fn a_device_that_was_left_out_comes_back_with_its_own_keys_only() {
     let with_thief = bob.naming(&without, "MALLORY", vec![thief]);
     let first = bob.record.clone();
     show(&mut world, &bob, &[&first, &without, &with_thief]);
-    assert_eq!(look_up(&mut world, 0, "mallory"), Err(LookupError::BadAnswer));
+    assert_eq!(world.look_up(0, "mallory"), Err(LookupError::BadAnswer));
     assert_eq!((name(&world, bob.user()).as_str(), refusals(&world, bob.user())), ("mallory", 1));
     let with_own = bob.after(&without, "MALLORY");
     show(&mut world, &bob, &[&first, &without, &with_own]);
-    assert_eq!(look_up(&mut world, 0, "mallory"), Ok(bob.user()));
+    assert_eq!(world.look_up(0, "mallory"), Ok(bob.user()));
 }
 
 #[test]
@@ -193,7 +178,7 @@ fn a_device_that_the_newest_record_does_not_name_starts_nothing() {
     let two = bob.naming(&bob.record, "Mallory", vec![second]);
     let late = bob.seal(&world, 0, Body::Text("sealed before".to_owned()), Vec::new());
     show(&mut world, &bob, &[&two]);
-    assert_eq!(look_up(&mut world, 0, "mallory"), Ok(bob.user()));
+    assert_eq!(world.look_up(0, "mallory"), Ok(bob.user()));
     let before = texts(&world);
     bob.put(&mut world, late);
     world.run_until_quiet();
@@ -212,7 +197,7 @@ fn all_links_that_the_directory_showed_are_remembered() {
     let two = bob.after(&first, "Mallory");
     let three = bob.after(&two, "MALLORY");
     show(&mut world, &bob, &[&first, &two, &three]);
-    assert_eq!(look_up(&mut world, 0, "mallory"), Ok(bob.user()));
+    assert_eq!(world.look_up(0, "mallory"), Ok(bob.user()));
     bob.record = two;
     bob.start(&mut world, 0, 0);
     let before = texts(&world);

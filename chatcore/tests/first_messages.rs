@@ -21,37 +21,20 @@ fn texts(world: &World) -> usize {
     world.count(|e| matches!(e, Event::Text { .. }))
 }
 
-fn text(world: &World, of: &mut Stranger, text: &str) -> Envelope {
-    of.seal(world, 0, Body::Text(text.to_owned()), Vec::new())
-}
-
-fn put(world: &mut World, envelope: &Envelope) {
-    world.relay.put_envelope(envelope.clone());
-    world.run_until_quiet();
-}
-
-/// Peer 0 comes again after so many days.
-fn come_after(world: &mut World, days: u64) {
-    world.peers[0].disconnect();
-    world.now = world.now.plus(days * DAY);
-    world.connect(0);
-    world.run_until_quiet();
-}
-
 #[test]
 fn a_one_time_prekey_is_gone_once_it_was_used() {
     let mut world = World::new(321, 1);
     let mut bob = Stranger::new(&mut world, "bob", 1);
     bob.start(&mut world, 0, 0);
-    let first = text(&world, &mut bob, "once");
+    let first = bob.text(&world, "once");
     let secrets = world.rows(0, Table::Prekeys);
-    put(&mut world, &first);
+    world.put(&first);
     assert_eq!((texts(&world), world.rows(0, Table::Prekeys)), (1, secrets - 1));
     // Also when what was seen is forgotten.
     for days in [20, 20, 21] {
-        come_after(&mut world, days);
+        world.come_after(days * DAY);
         let sessions = world.rows(0, Table::Sessions);
-        put(&mut world, &first);
+        world.put(&first);
         assert_eq!((texts(&world), world.rows(0, Table::Sessions)), (1, sessions));
     }
 }
@@ -61,17 +44,17 @@ fn a_first_message_that_fails_changes_nothing() {
     let mut world = World::new(322, 1);
     let mut bob = Stranger::new(&mut world, "bob", 2);
     bob.start(&mut world, 0, 0);
-    let first = text(&world, &mut bob, "whole");
+    let first = bob.text(&world, "whole");
     let tables = [Table::Sessions, Table::Seen, Table::Prekeys, Table::Contacts, Table::Tags];
     let before = tables.map(|table| world.rows(0, table));
     // In the block, and in what the ratchet sealed.
     for at in [first.blob.len() - 1, 1_200] {
         let mut blob = first.blob.to_vec();
         blob[at] ^= 1;
-        put(&mut world, &Envelope { blob: Bytes::from(blob), ..first.clone() });
+        world.put(&Envelope { blob: Bytes::from(blob), ..first.clone() });
         assert_eq!(tables.map(|table| world.rows(0, table)), before, "{at}");
     }
-    put(&mut world, &first);
+    world.put(&first);
     assert_eq!(texts(&world), 1);
 }
 
@@ -91,8 +74,8 @@ fn a_first_message_in_ones_own_name_is_refused() {
     let mut thief = Stranger::with(identity, [0; 32], second, record, rng);
     thief.start(&mut world, 0, 0);
     let sessions = world.rows(0, Table::Sessions);
-    let first = text(&world, &mut thief, "it is me");
-    put(&mut world, &first);
+    let first = thief.text(&world, "it is me");
+    world.put(&first);
     assert_eq!((texts(&world), world.rows(0, Table::Sessions)), (0, sessions));
     assert!(query::contacts(&world.peers[0].store).unwrap().is_empty());
 }
@@ -103,18 +86,18 @@ fn a_prekey_of_before_a_renewal_opens() {
     let mut world = World::new(324, 1);
     let mut bob = Stranger::new(&mut world, "bob", 4);
     for days in [30, 30, 25] {
-        come_after(&mut world, days);
+        world.come_after(days * DAY);
     }
     bob.start(&mut world, 0, 0);
     let before = world.relay.newest_record(&world.peers[0].address.user).version();
-    come_after(&mut world, 6);
+    world.come_after(6 * DAY);
     assert_eq!(
         world.relay.newest_record(&world.peers[0].address.user).version(),
         before + 1,
         "renewed"
     );
-    let first = text(&world, &mut bob, "sealed before");
-    put(&mut world, &first);
+    let first = bob.text(&world, "sealed before");
+    world.put(&first);
     assert_eq!(texts(&world), 1);
 }
 
@@ -125,10 +108,10 @@ fn the_session_of_a_first_message_is_known_for_30_days() {
     let mut bob = Stranger::new(&mut world, "bob", 5);
     bob.start(&mut world, 0, 0);
     for (n, days) in [0, 2, 27].into_iter().enumerate() {
-        come_after(&mut world, days);
-        let more = text(&world, &mut bob, "again");
+        world.come_after(days * DAY);
+        let more = bob.text(&world, "again");
         assert_eq!(more.kind, EnvelopeKind::First);
-        put(&mut world, &more);
+        world.put(&more);
         assert_eq!(texts(&world), n + 1);
     }
     assert_eq!(world.rows(0, Table::Sessions), 1);
@@ -144,15 +127,15 @@ fn a_last_resort_prekey_opens_nothing_twice_on_its_last_days() {
         let victim = world.peers[0].address;
         world.relay.keep_last_resort(&victim);
         bob.start(&mut world, 0, 0);
-        let first = text(&world, &mut bob, "once");
-        put(&mut world, &first);
+        let first = bob.text(&world, "once");
+        world.put(&first);
         assert_eq!(texts(&world), 1);
         for days in days {
             world.relay.deaf.insert(victim.user);
-            come_after(&mut world, days);
+            world.come_after(days * DAY);
             world.relay.deaf.clear();
             let sessions = world.rows(0, Table::Sessions);
-            put(&mut world, &first);
+            world.put(&first);
             assert_eq!((texts(&world), world.rows(0, Table::Sessions)), (1, sessions), "{days}");
         }
     }
@@ -165,11 +148,11 @@ fn opens_late(seed: u64, wait: u64) -> bool {
     let mut bob = Stranger::new(&mut world, "bob", 7);
     world.relay.keep_last_resort(&world.peers[0].address.clone());
     bob.start(&mut world, 0, 0);
-    let first = text(&world, &mut bob, "late");
+    let first = bob.text(&world, "late");
     for _ in 0..wait {
-        come_after(&mut world, 1);
+        world.come_after(DAY);
     }
-    put(&mut world, &first);
+    world.put(&first);
     texts(&world) == 1
 }
 
@@ -183,9 +166,9 @@ fn a_last_resort_secret_stays_30_days_after_its_successor_came() {
 fn a_last_resort_secret_goes_30_days_after_its_end_though_it_was_never_replaced() {
     let mut world = World::new(330, 1);
     let before = altered::prekey_ids(&world, 0);
-    come_after(&mut world, 431);
-    come_after(&mut world, 1);
-    come_after(&mut world, 1);
+    world.come_after(431 * DAY);
+    world.come_after(DAY);
+    world.come_after(DAY);
     let after = altered::prekey_ids(&world, 0);
     assert!(!before.is_empty() && before.is_disjoint(&after), "{before:?} {after:?}");
 }
@@ -196,20 +179,20 @@ fn a_one_time_secret_opens_up_to_30_days_after_its_end() {
         let mut world = World::new(331, 1);
         let mut bob = Stranger::new(&mut world, "bob", 8);
         bob.start(&mut world, 0, 0);
-        let first = text(&world, &mut bob, "late");
+        let first = bob.text(&world, "late");
         // With a login that sweeps, and without one.
         for sweeps in [true, false] {
             let mut world = World::new(331, 1);
             let mut bob = Stranger::new(&mut world, "bob", 8);
             bob.start(&mut world, 0, 0);
-            let same = text(&world, &mut bob, "late");
+            let same = bob.text(&world, "late");
             assert_eq!(same.blob, first.blob);
             if sweeps {
-                come_after(&mut world, days);
+                world.come_after(days * DAY);
             } else {
                 world.wait(usize::try_from(days).unwrap(), DAY);
             }
-            put(&mut world, &first);
+            world.put(&first);
             assert_eq!(texts(&world), opens, "{days} {sweeps}");
         }
     }
@@ -221,18 +204,18 @@ fn what_repeats_the_block_of_a_session_that_is_gone_is_dropped() {
     let mut bob = Stranger::new(&mut world, "bob", 9);
     world.relay.keep_last_resort(&world.peers[0].address.clone());
     bob.start(&mut world, 0, 0);
-    let first = text(&world, &mut bob, "one");
-    put(&mut world, &first);
-    let late = text(&world, &mut bob, "two");
+    let first = bob.text(&world, "one");
+    world.put(&first);
+    let late = bob.text(&world, "two");
     for _ in 0..5 {
         world.wait(1, 2 * HOUR);
         bob.start(&mut world, 0, 0);
-        let first = text(&world, &mut bob, "another");
-        put(&mut world, &first);
+        let first = bob.text(&world, "another");
+        world.put(&first);
     }
     let before = texts(&world);
     assert_eq!((before, world.rows(0, Table::Sessions)), (6, 5), "five are kept");
-    put(&mut world, &late);
+    world.put(&late);
     assert_eq!((texts(&world), world.rows(0, Table::Sessions)), (before, 5));
 }
 
@@ -243,14 +226,14 @@ fn at_most_six_sessions_an_hour_are_begun_by_one_user() {
     let begun = texts(&world);
     for n in 1..9 {
         bob.start(&mut world, 0, 0);
-        let first = text(&world, &mut bob, "another");
-        put(&mut world, &first);
+        let first = bob.text(&world, "another");
+        world.put(&first);
         assert_eq!(texts(&world), begun + n.min(5), "with the first one six");
     }
     world.wait(1, HOUR + MINUTE);
     bob.start(&mut world, 0, 0);
-    let first = text(&world, &mut bob, "later");
-    put(&mut world, &first);
+    let first = bob.text(&world, "later");
+    world.put(&first);
     assert_eq!(texts(&world), begun + 6);
 }
 
@@ -299,8 +282,8 @@ fn a_session_that_takes_the_place_of_another_is_told_of_contacts_only() {
     let mut bob = Stranger::new(&mut world, "bob", 11);
     for n in 1..3 {
         bob.start(&mut world, 0, 0);
-        let first = text(&world, &mut bob, "hello");
-        put(&mut world, &first);
+        let first = bob.text(&world, "hello");
+        world.put(&first);
         assert_eq!((texts(&world), new_sessions(&world)), (n, 0));
     }
     let standing = |world: &World| query::contacts(&world.peers[0].store).unwrap()[0].standing;
@@ -308,8 +291,8 @@ fn a_session_that_takes_the_place_of_another_is_told_of_contacts_only() {
     world.say(0, bob.user(), "who are you?");
     assert_eq!(standing(&world), ContactStanding::Contact);
     bob.start(&mut world, 0, 0);
-    let first = text(&world, &mut bob, "hello again");
-    put(&mut world, &first);
+    let first = bob.text(&world, "hello again");
+    world.put(&first);
     assert_eq!(new_sessions(&world), 1);
 }
 
@@ -320,8 +303,8 @@ fn nothing_of_the_blocked_is_opened() {
     let mut known = Stranger::acquainted(&mut world, 12);
     let mut request = Stranger::new(&mut world, "eve", 13);
     request.start(&mut world, 0, 0);
-    let first = text(&world, &mut request, "buy");
-    put(&mut world, &first);
+    let first = request.text(&world, "buy");
+    world.put(&first);
     let before = texts(&world);
     for user in [known.user(), request.user()] {
         assert!(world.peers[0].command(world.now, Command::Block(user)).is_ok());
@@ -329,12 +312,11 @@ fn nothing_of_the_blocked_is_opened() {
     world.run_until_quiet();
     let tables = [Table::History, Table::Seen, Table::Sessions, Table::Journal];
     let (rows, sent) = (tables.map(|table| world.rows(0, table)), world.relay.seen.len());
-    let mut new =
-        [text(&world, &mut known, "in a session"), text(&world, &mut request, "again")].to_vec();
+    let mut new = [known.text(&world, "in a session"), request.text(&world, "again")].to_vec();
     known.start(&mut world, 0, 0);
-    new.push(text(&world, &mut known, "in a new one"));
+    new.push(known.text(&world, "in a new one"));
     for envelope in &new {
-        put(&mut world, envelope);
+        world.put(envelope);
     }
     assert_eq!((texts(&world), tables.map(|table| world.rows(0, table))), (before, rows));
     assert_eq!(world.relay.seen.len(), sent + new.len(), "and nothing is sent");

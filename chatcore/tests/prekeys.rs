@@ -10,14 +10,6 @@ use chatcore::wire::relay::{Answer, DeviceFrame, ErrorCode, RelayFrame, Request}
 use support::stranger::Stranger;
 use support::world::World;
 
-/// Peer 0 comes again after some time.
-fn come_after(world: &mut World, time: u64) {
-    world.peers[0].disconnect();
-    world.now = world.now.plus(time);
-    world.connect(0);
-    world.run_until_quiet();
-}
-
 fn newest(world: &World, i: usize) -> UserRecord {
     world.relay.newest_record(&world.peers[i].address.user)
 }
@@ -33,7 +25,7 @@ fn fewer_than_ten_one_time_prekeys_become_twenty_at_a_login() {
         while count(&world) > left {
             bob.start(&mut world, 0, 0);
         }
-        come_after(&mut world, MINUTE);
+        world.come_after(MINUTE);
         assert_eq!(count(&world), if left < 10 { 20 } else { 10 });
     }
 }
@@ -44,13 +36,13 @@ fn the_last_resort_prekey_is_replaced_after_a_week_or_when_the_relay_has_another
     let own = world.peers[0].address;
     let last_resort = |world: &World| world.relay.prekeys_of(&own).1.unwrap();
     let first = last_resort(&world);
-    come_after(&mut world, 6 * DAY);
+    world.come_after(6 * DAY);
     assert_eq!(last_resort(&world), first);
-    come_after(&mut world, DAY);
+    world.come_after(DAY);
     let second = last_resort(&world);
     assert_ne!(second, first);
     world.relay.lose_last_resort(&own);
-    come_after(&mut world, MINUTE);
+    world.come_after(MINUTE);
     assert_ne!(last_resort(&world), second);
 }
 
@@ -61,10 +53,10 @@ fn a_certificate_is_renewed_after_90_days_and_prekeys_go_with_it() {
     let first = newest(&world, 0);
     let began = first.devices()[0].issued_at();
     for _ in 0..8 {
-        come_after(&mut world, 11 * DAY);
+        world.come_after(11 * DAY);
     }
     assert_eq!(newest(&world, 0), first, "88 days");
-    come_after(&mut world, 3 * DAY);
+    world.come_after(3 * DAY);
     let second = newest(&world, 0);
     let (old, new) = (&first.devices()[0], &second.devices()[0]);
     assert!(second.extends(&first) && new.has_keys_of(old));
@@ -107,7 +99,7 @@ fn no_session_is_begun_with_an_expired_certificate() {
         let bob = world.peers[1].address.user;
         world.peers[1].disconnect();
         for _ in 0..days {
-            come_after(&mut world, DAY);
+            world.come_after(DAY);
         }
         world.send(0, 1, "hello".to_owned());
         world.run_until_quiet();
@@ -143,7 +135,7 @@ fn a_first_message_of_a_device_with_an_expired_certificate_opens() {
     let mut world = World::new(377, 1);
     let mut bob = Stranger::new(&mut world, "bob", 2);
     for _ in 0..100 {
-        come_after(&mut world, 2 * DAY);
+        world.come_after(2 * DAY);
     }
     bob.start(&mut world, 0, 0);
     bob.send(&mut world, 0, chatcore::wire::content::Body::Text("still me".to_owned()));
@@ -193,15 +185,15 @@ fn prekeys_and_certificates_are_made_by_the_time_that_is_believed() {
         let mut world = World::new(379, 1);
         let own = world.peers[0].address;
         for _ in 0..8 {
-            come_after(&mut world, 11 * DAY);
+            world.come_after(11 * DAY);
         }
-        come_after(&mut world, 3 * DAY - HOUR);
+        world.come_after(3 * DAY - HOUR);
         assert_eq!(newest(&world, 0).version(), 2, "renewed by the right clock");
         world.relay.lose_prekeys(&own);
         let right = world.now;
         world.relay.shown_time = Some(right);
         world.peers[0].skew = years * 365 * DAY as i64;
-        come_after(&mut world, MINUTE);
+        world.come_after(MINUTE);
         let cert = newest(&world, 0).devices()[0].clone();
         let stored = world.relay.stored_prekeys(&own);
         assert!(!stored.is_empty());
@@ -218,7 +210,7 @@ fn a_certificate_is_not_renewed_by_a_clock_that_jumped() {
     let mut world = World::new(380, 1);
     world.relay.shown_time = Some(world.now);
     world.peers[0].skew = 3_650 * DAY as i64;
-    come_after(&mut world, MINUTE);
+    world.come_after(MINUTE);
     let record = newest(&world, 0);
     let right = world.now;
     assert!(record.devices().iter().all(|cert| cert.issued_at() <= right), "{record:?}");

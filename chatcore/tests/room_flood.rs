@@ -14,18 +14,10 @@ mod support;
 use altered::{chain_of, order};
 use chatcore::engine::{Command, Event, RoomStanding};
 use chatcore::ids::{DAY, RegisterId, RoomId, UserId};
-use chatcore::membership::{Act, Policy, Role, RoomKind, Topic};
+use chatcore::membership::{Act, Policy, Role, RoomKind};
 use chatcore::wire::limits::MAX_ENTRIES;
 use support::rooms::*;
 use support::world::World;
-
-fn topic(text: &str) -> Act {
-    Act::SetTopic(Topic::new(text).unwrap())
-}
-
-fn kick(user: UserId) -> Act {
-    Act::Kick { user, counter: 0 }
-}
 
 /// The only register that there is.
 fn register(world: &World) -> RegisterId {

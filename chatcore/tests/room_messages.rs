@@ -56,14 +56,18 @@ fn next(world: &World, tea: RoomId, last: Option<&RoomContent>, text: &str) -> R
     }
 }
 
-/// Sends it to alice; returns the receipts that come back.
-fn speak(world: &mut World, mallory: &mut Stranger, said: &RoomContent) -> Vec<ReceiptKind> {
+/// Sends it to alice.
+fn send(world: &mut World, mallory: &mut Stranger, said: &RoomContent) {
     let body = Body::RoomMessage(said.encode().to_vec());
     let outer = mallory.content(world.now, body, Vec::new());
     let content = Content { message_id: said.message_id, ..outer };
     let envelope = mallory.seal_content(world, 0, &content);
-    mallory.put(world, envelope);
-    world.run_until_quiet();
+    world.put(&envelope);
+}
+
+/// Sends it to alice; returns the receipts that come back.
+fn speak(world: &mut World, mallory: &mut Stranger, said: &RoomContent) -> Vec<ReceiptKind> {
+    send(world, mallory, said);
     world.wait(8, 10_000);
     let is_it = |receipt: &Receipt| receipt.message_id == said.message_id;
     let contents = mallory.receive(world);
@@ -158,12 +162,7 @@ fn a_log_point_that_contradicts_ones_own_makes_one_ask() {
 
 /// Sends it to alice; returns how often she asks.
 fn speak_and_listen(world: &mut World, mallory: &mut Stranger, said: &RoomContent) -> usize {
-    let body = Body::RoomMessage(said.encode().to_vec());
-    let outer = mallory.content(world.now, body, Vec::new());
-    let content = Content { message_id: said.message_id, ..outer };
-    let envelope = mallory.seal_content(world, 0, &content);
-    mallory.put(world, envelope);
-    world.run_until_quiet();
+    send(world, mallory, said);
     let contents = mallory.receive(world);
     contents.iter().filter(|c| matches!(c.body, Body::RoomQuery { .. })).count()
 }

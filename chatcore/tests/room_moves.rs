@@ -14,17 +14,9 @@ mod support;
 use altered::{chain_of, order};
 use chatcore::engine::{Command, Event, RoomStanding};
 use chatcore::ids::{DAY, LogHash, LogId, RegisterId, RoomId, UserId};
-use chatcore::membership::{Act, Policy, Role, RoomKind, RoomName, Topic};
+use chatcore::membership::{Act, Policy, Role, RoomKind, RoomName};
 use support::rooms::*;
 use support::world::World;
-
-fn topic(text: &str) -> Act {
-    Act::SetTopic(Topic::new(text).unwrap())
-}
-
-fn kick(user: UserId) -> Act {
-    Act::Kick { user, counter: 0 }
-}
 
 /// How often the room has moved, by what somebody has settled.
 fn moves(world: &World, i: usize, room: RoomId) -> usize {

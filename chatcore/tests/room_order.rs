@@ -17,16 +17,12 @@ use std::collections::BTreeMap;
 use altered::order;
 use chatcore::engine::{Command, Event, RefusedBecause, RoomStanding, query};
 use chatcore::ids::{Conversation, DAY, LogHash, LogId, RegisterId, RoomId, SECOND};
-use chatcore::membership::{Act, Role, RoomKind, RoomVersion, Topic};
+use chatcore::membership::{Act, Role, RoomKind, RoomVersion};
 use chatcore::room::RegisterSecret;
 use chatcore::store::{ApplyChanges, Changes, Direction, Key, Store, Table, Value};
 use prost::Message;
 use support::rooms::*;
 use support::world::World;
-
-fn topic(text: &str) -> Act {
-    Act::SetTopic(Topic::new(text).unwrap())
-}
 
 /// Every row of a room in a profile, to be put back later by somebody whose client is altered.
 type Rows = Vec<(Key, Value)>;

@@ -4,25 +4,12 @@
 mod support;
 
 use chatcore::engine::{Command, ContactView, EngineError, Event, LookupError, query};
-use chatcore::ids::{HOUR, MessageId, UserId};
+use chatcore::ids::{MessageId, UserId};
 use chatcore::keys::Nickname;
 use chatcore::trust::Trust;
 use chatcore::wire::content::Body;
 use support::stranger::Stranger;
 use support::world::World;
-
-fn look_up(world: &mut World, name: &str) -> Result<UserId, LookupError> {
-    world.now = world.now.plus(2 * HOUR);
-    world.peers[0].events.retain(|e| !matches!(e, Event::LookupDone { .. }));
-    let lookup = Command::Lookup { ticket: 7, name: name.to_owned() };
-    assert!(world.peers[0].command(world.now, lookup).is_ok());
-    world.run_until_quiet();
-    let done = |e: &Event| match e {
-        Event::LookupDone { ticket: 7, result } => Some(*result),
-        _ => None,
-    };
-    world.peers[0].events.iter().find_map(done).unwrap()
-}
 
 fn contact(world: &World, i: usize, user: UserId) -> ContactView {
     let contacts = query::contacts(&world.peers[i].store).unwrap();
@@ -70,14 +57,14 @@ fn who_is_seen_for_the_first_time_is_pinned_and_not_verified() {
 #[test]
 fn nothing_but_a_decision_lifts_an_alarm() {
     let (mut world, bob, _) = changed(312);
-    assert_eq!(look_up(&mut world, "bob"), Err(LookupError::IdentityChanged));
+    assert_eq!(world.look_up(0, "bob"), Err(LookupError::IdentityChanged));
     assert_eq!(alarms(&world), 1);
     let verify = world.peers[0].command(world.now, Command::Verify(bob)).map(drop);
     assert_eq!(verify, Err(EngineError::IdentityChanged));
     // Nor does a directory that says again what it said at first.
     let real = world.peers[1].address.user;
     world.relay.pretend("bob", real);
-    assert_eq!(look_up(&mut world, "bob"), Err(LookupError::IdentityChanged));
+    assert_eq!(world.look_up(0, "bob"), Err(LookupError::IdentityChanged));
     assert_eq!(write(&mut world, bob), Err(EngineError::IdentityChanged));
     assert_eq!((contact(&world, 0, bob).trust, alarms(&world)), (Trust::Changed, 1));
 }
@@ -94,7 +81,7 @@ fn who_gave_a_name_up_raises_no_alarm_when_somebody_takes_it() {
     world.relay.deaf.insert(alice);
     rename(&mut world, 1, "robert");
     world.relay.rename_by_force(&mut world.peers[2], "bob");
-    assert_eq!(look_up(&mut world, "bob"), Ok(bob), "whom alice knows by this name");
+    assert_eq!(world.look_up(0, "bob"), Ok(bob), "whom alice knows by this name");
     assert_eq!(alarms(&world), 0);
     assert_eq!(contact(&world, 0, bob).nickname.as_str(), "robert");
     assert_eq!(write(&mut world, bob), Ok(()));
@@ -104,7 +91,7 @@ fn who_gave_a_name_up_raises_no_alarm_when_somebody_takes_it() {
 fn the_name_of_who_is_blocked_raises_no_alarm() {
     let (mut world, bob, _) = changed(314);
     assert!(world.peers[0].command(world.now, Command::Block(bob)).is_ok());
-    let _whatever = look_up(&mut world, "bob");
+    let _whatever = world.look_up(0, "bob");
     assert_eq!(alarms(&world), 0);
     assert!(world.peers[0].command(world.now, Command::Unblock(bob)).is_ok());
     assert_eq!(contact(&world, 0, bob).trust, Trust::Pinned);
@@ -139,5 +126,5 @@ fn a_stranger_is_not_found_by_the_name_that_they_claim() {
     assert_eq!(offline, Err(EngineError::Offline));
     world.connect(0);
     world.run_until_quiet();
-    assert_eq!(look_up(&mut world, "carol"), Ok(carol));
+    assert_eq!(world.look_up(0, "carol"), Ok(carol));
 }

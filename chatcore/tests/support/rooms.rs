@@ -37,6 +37,14 @@ pub(crate) fn act(world: &mut World, i: usize, room: RoomId, act: Act) -> Result
     }
 }
 
+pub(crate) fn topic(text: &str) -> Act {
+    Act::SetTopic(Topic::new(text).unwrap())
+}
+
+pub(crate) fn kick(user: UserId) -> Act {
+    Act::Kick { user, counter: 0 }
+}
+
 pub(crate) fn join(world: &mut World, i: usize, room: RoomId) -> Result<RoomId, String> {
     let now = world.now;
     match world.peers[i].command(now, Command::JoinRoom { ticket: 1, room }) {

@@ -252,6 +252,11 @@ impl Stranger {
         Envelope { to, tag, kind, blob: blob.into(), ttl: MAX_TTL, idempotency_key }
     }
 
+    /// Seals a text for peer 0; nothing is sent.
+    pub(crate) fn text(&mut self, world: &World, text: &str) -> Envelope {
+        self.seal(world, 0, Body::Text(text.to_owned()), Vec::new())
+    }
+
     pub(crate) fn put(&self, world: &mut World, envelope: Envelope) {
         self.ask(world, Request::SendMany(vec![envelope]));
     }

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chatcore::engine::{Command, ContactStanding, Direction, Event, MessageStatus, query};
+use chatcore::engine::{
+    Command, ContactStanding, Direction, Event, LookupError, MessageStatus, query,
+};
 use chatcore::ids::{
     Conversation, DAY, DeliveryTag, DeviceAddress, HOUR, MINUTE, MessageId, SECOND, Timestamp,
     UserId,
 };
 use chatcore::store::{Store, Table, Value};
 use chatcore::wire::content::Body;
-use chatcore::wire::envelope::EnvelopeKind;
+use chatcore::wire::envelope::{Envelope, EnvelopeKind};
 use chatcore::wire::relay::{Answer, RelayFrame};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -200,6 +202,35 @@ impl World {
         assert!(self.peers[from].command(now, Command::SendText { to, message, text }).is_ok());
         self.run_until_quiet();
         message
+    }
+
+    /// Has somebody ask the directory for a name; who was looked up a moment ago is not looked up again,
+    /// so that time passes before.
+    pub(crate) fn look_up(&mut self, i: usize, name: &str) -> Result<UserId, LookupError> {
+        self.now = self.now.plus(2 * HOUR);
+        self.peers[i].events.retain(|e| !matches!(e, Event::LookupDone { .. }));
+        let lookup = Command::Lookup { ticket: 7, name: name.to_owned() };
+        assert!(self.peers[i].command(self.now, lookup).is_ok());
+        self.run_until_quiet();
+        let done = |e: &Event| match e {
+            Event::LookupDone { ticket: 7, result } => Some(*result),
+            _ => None,
+        };
+        self.peers[i].events.iter().find_map(done).unwrap()
+    }
+
+    /// Peer 0 goes, and comes again after some time.
+    pub(crate) fn come_after(&mut self, time: u64) {
+        self.peers[0].disconnect();
+        self.now = self.now.plus(time);
+        self.connect(0);
+        self.run_until_quiet();
+    }
+
+    /// An envelope comes to the relay, from whomever, and is delivered.
+    pub(crate) fn put(&mut self, envelope: &Envelope) {
+        self.relay.put_envelope(envelope.clone());
+        self.run_until_quiet();
     }
 
     /// Returns what became of a message.
