@@ -10,7 +10,6 @@ use chatcore::engine::{Command, ContactStanding, Event, query};
 use chatcore::ids::{DAY, DeliveryTag, DeviceId, HOUR, MINUTE};
 use chatcore::keys::{DeviceKeys, Nickname, UserRecord};
 use chatcore::store::Table;
-use chatcore::wire::content::Body;
 use chatcore::wire::envelope::{Envelope, EnvelopeKind};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
