@@ -187,10 +187,10 @@ mod tests {
         clock.logged_in(START, START.plus(2 * HOUR));
         assert_eq!(clock.step(later), START);
         clock.logged_in(later, later);
-        clock.logged_in(later.plus(BETWEEN_LOGINS - 1), later);
+        clock.logged_in(later.plus(10 * MINUTE - 1), later);
         assert_eq!(clock.step(later.plus(1)), START);
-        clock.logged_in(later.plus(BETWEEN_LOGINS), later);
-        assert!(at(&mut clock, later.plus(BETWEEN_LOGINS)));
+        clock.logged_in(later.plus(10 * MINUTE), later);
+        assert!(at(&mut clock, later.plus(10 * MINUTE)));
     }
 
     #[test]
@@ -200,8 +200,8 @@ mod tests {
         clock.logged_in(START, START);
         assert_eq!(clock.step(later), START);
         for login in 0..3 {
-            clock.logged_in(later.plus(login * BETWEEN_LOGINS), later.plus(40 * DAY));
-            assert_eq!(clock.step(later.plus(login * BETWEEN_LOGINS)), START);
+            clock.logged_in(later.plus(login * 10 * MINUTE), later.plus(40 * DAY));
+            assert_eq!(clock.step(later.plus(login * 10 * MINUTE)), START);
         }
     }
 
