@@ -142,6 +142,35 @@ fn a_first_message_of_a_device_with_an_expired_certificate_opens() {
     assert_eq!(world.count(|e| matches!(e, Event::Text { .. })), 1);
 }
 
+/// Whose clock is far off in either direction writes to people all the same, and asks for one prekey each.
+#[test]
+fn sessions_are_begun_by_a_clock_that_is_far_off() {
+    for (days, was_ahead) in [(-400, false), (400, false), (0, true)] {
+        let mut world = World::new(381, 3);
+        let bob = world.peers[1].address.user;
+        if was_ahead {
+            // It and the relay's were, and have just been put right.
+            world.peers[0].skew = 400 * DAY as i64;
+            world.relay.shown_time = Some(world.now.plus(400 * DAY));
+            world.come_after(MINUTE);
+        }
+        world.relay.shown_time = Some(world.now);
+        world.peers[0].skew = days * DAY as i64;
+        world.come_after(MINUTE);
+        let claims = world.relay.claims;
+        world.send(0, 1, "hello".to_owned());
+        world.run_until_quiet();
+        let came = |e: &Event| matches!(e, Event::Text { text, .. } if text == "hello");
+        assert_eq!(world.count(came), 1, "{days}");
+        let alice = world.peers[0].address.user;
+        let answer = world.say(1, alice, "hi");
+        assert_eq!(world.relay.claims, claims + 1, "{days} {answer:?}");
+        let message = world.say(0, bob, "and on");
+        assert_eq!(world.status(0, bob, message), MessageStatus::Delivered, "{days}");
+        assert_eq!(world.relay.claims, claims + 1, "{days}");
+    }
+}
+
 /// Answers every upload of prekeys with an error; returns them.
 fn refuse_uploads(world: &mut World, code: ErrorCode) -> Vec<Vec<Signed>> {
     let (now, own) = (world.now, world.peers[0].address);

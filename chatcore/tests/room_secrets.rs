@@ -177,6 +177,29 @@ fn keys_go_to_who_belongs_to_the_room_when_they_are_sent() {
     }
 }
 
+/// Somebody else takes an invitation back while we are away: what we knew when we went is not enough.
+#[test]
+fn keys_wait_until_the_room_was_read() {
+    let (mut world, room) = three(398);
+    let mut mallory = Stranger::new(&mut world, "mallory", 10);
+    let user = mallory.user();
+    assert_eq!(world.look_up(0, "mallory"), Ok(user));
+    act(&mut world, 0, room, Act::Invite { user, role: Role::Member }).unwrap();
+    later(&mut world);
+    world.peers[0].disconnect();
+    act(&mut world, 1, room, Act::Kick { user, counter: 0 }).unwrap();
+    later(&mut world);
+    // A session of theirs is there before the room is read.
+    mallory.start(&mut world, 0, 0);
+    let hello = mallory.text(&world, "hello");
+    world.relay.put_envelope(hello);
+    world.connect(0);
+    later(&mut world);
+    let contents = mallory.receive(&mut world);
+    let keys = |c: &&chatcore::wire::content::Content| matches!(&c.body, Body::RoomUpdate(update) if !update.registers.is_empty());
+    assert!(!contents.is_empty() && contents.iter().find(keys).is_none(), "{contents:?}");
+}
+
 #[test]
 fn secrets_that_open_nothing_are_few_and_those_of_the_room_stay() {
     let (mut world, room) = three(395);

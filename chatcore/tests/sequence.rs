@@ -5,7 +5,7 @@ mod support;
 
 use chatcore::crypto::kdf::sha256;
 use chatcore::engine::{Command, Event, MessageStatus, query};
-use chatcore::ids::{Conversation, MessageId};
+use chatcore::ids::{Conversation, DAY, MessageId};
 use chatcore::wire::content::{Body, ChainPosition, Content, Receipt, ReceiptKind};
 use support::stranger::Stranger;
 use support::world::World;
@@ -52,6 +52,21 @@ fn a_number_that_is_missing_is_told_and_may_come_late() {
     let again = Content { message_id: MessageId::from_bytes([9; 16]), ..two };
     put(&mut world, &mut bob, &again);
     assert_eq!(told(&world), (4, vec![1], 1), "it is missing no more");
+}
+
+/// Keys of messages that are late are not over by a clock that may be wrong.
+#[test]
+fn what_is_late_opens_by_a_clock_that_is_doubted() {
+    let (mut world, mut bob) = acquainted(349);
+    let now = world.now;
+    let [one, two] = ["1", "2"].map(|t| bob.content(now, text(t), Vec::new()));
+    let [one, two] = [one, two].map(|content| bob.seal_content(&world, 0, &content));
+    world.put(&two);
+    assert_eq!(told(&world), (1, vec![1], 0));
+    world.relay.shown_time = Some(now);
+    world.peers[0].skew = 400 * DAY as i64;
+    world.put(&one);
+    assert_eq!(told(&world), (2, vec![1], 0));
 }
 
 #[test]

@@ -40,18 +40,30 @@ pub fn start_session(
     now: Timestamp,
     rng: &mut dyn CryptoRng,
 ) -> Result<Session, AgreementError> {
-    start_with(offer, (cert, peer), prekey, now, DhSecret::generate, rng)
+    start_session_between(offer, (cert, peer), prekey, (now, now), rng)
+}
+
+/// As [`start_session`] where the clock is doubted: the session begins at the later of the two times that it may
+/// be, and certificate and prekey are over only by the earlier one.
+pub(crate) fn start_session_between(
+    offer: &Offer<'_>,
+    whom: (&DeviceCert, DeviceAddress),
+    prekey: &PrekeyRecord,
+    times: (Timestamp, Timestamp),
+    rng: &mut dyn CryptoRng,
+) -> Result<Session, AgreementError> {
+    start_with(offer, whom, prekey, times, DhSecret::generate, rng)
 }
 
 fn start_with(
     offer: &Offer<'_>,
     (cert, peer): (&DeviceCert, DeviceAddress),
     prekey: &PrekeyRecord,
-    now: Timestamp,
+    (earlier, later): (Timestamp, Timestamp),
     draw: impl FnOnce(&mut dyn CryptoRng) -> DhSecret,
     rng: &mut dyn CryptoRng,
 ) -> Result<Session, AgreementError> {
-    if !cert.is_fresh(now) || !prekey.is_fresh(now) {
+    if !cert.is_fresh(earlier) || !prekey.is_fresh(earlier) {
         return Err(AgreementError::Expired);
     }
     let fields = prekey.fields();
@@ -91,7 +103,7 @@ fn start_with(
 
     let secrets = SessionSecrets::derive(noise)?;
     let block = FirstBlock { prekey_id: fields.prekey_id, kem_ct, msg2 };
-    Ok(Session::start(secrets, ratchet_secret, block, offer.generation, now))
+    Ok(Session::start(secrets, ratchet_secret, block, offer.generation, later))
 }
 
 #[cfg(test)]
@@ -130,7 +142,8 @@ mod tests {
                 Some(public) => DhSecret::from_pair(&[1; 32], DhPublicKey::from_bytes(public)),
             };
             let rng = &mut crate::testing::rng();
-            let mut session = start_with(&offer, (&cert, own), &prekey, now, draw, rng).unwrap();
+            let mut session =
+                start_with(&offer, (&cert, own), &prekey, (now, now), draw, rng).unwrap();
             let (_, blob) = session.seal(b"x", now, rng).unwrap();
             let (block, _) = FirstBlock::decode(&blob).unwrap();
             open_first(&relay, own, &keys, &secret, &block, now).map(|accepted| accepted.device)

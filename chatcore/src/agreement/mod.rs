@@ -11,6 +11,7 @@
 mod initiator;
 mod responder;
 
+pub(crate) use initiator::start_session_between;
 pub use initiator::{Offer, start_session};
 pub use responder::{Accepted, open_first, publish_prekey};
 

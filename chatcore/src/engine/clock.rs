@@ -1,10 +1,11 @@
 //! How far the machine's clock is believed when something is deleted or given up by it.
 //!
 //! ```text
-//! believed ──it is 3 days from where it should be──▶ doubted ──stays an hour, or the relay agrees──▶ believed
-//!                                                       └──comes back──▶ believed
+//! believed ──3 days from where it should be──▶ doubted ──stays, or the relay agrees──▶ believed
+//!                                                 └──comes back──▶ believed
 //! ```
-//! (PROTOCOL.md section 8, *Clocks*.)
+//! It has to stay for an hour, and for 30 days where it is behind a time that the relay confirmed: time does not go
+//! back. (PROTOCOL.md section 8, *Clocks*.)
 
 use crate::ids::{DAY, HOUR, MINUTE, Timestamp};
 
@@ -12,6 +13,8 @@ use crate::ids::{DAY, HOUR, MINUTE, Timestamp};
 const MAX_JUMP: u64 = 3 * DAY;
 /// For how long it stays where it jumped to before it is believed.
 const STAYS_FOR: u64 = HOUR;
+/// For how long it stays behind a time that the relay confirmed.
+const STAYS_BEHIND_FOR: u64 = 30 * DAY;
 /// How far the relay's clock may be from one that it agrees with.
 const AGREES_WITHIN: u64 = HOUR;
 /// Milliseconds between two logins that confirm a clock.
@@ -24,67 +27,71 @@ const SAVE_EVERY: u64 = HOUR;
 pub(crate) struct Clock {
     /// The last time that was believed; 0: none was yet.
     pub(crate) believed: Timestamp,
-    /// Where the clock jumped to, in its own time, or is by now where that is behind; 0: it did not.
-    pub(crate) jumped_to: Timestamp,
-    /// The last login at which the relay agreed with it, or the first one since it jumped; 0: there was none.
+    /// Whether the relay agreed with it at a login since it was last believed for staying where it was.
+    pub(crate) is_confirmed: bool,
+    /// Where the clock was last seen while it is doubted; 0: it is not.
+    pub(crate) doubted: Timestamp,
+    /// Since when it is there, by itself.
+    pub(crate) doubted_since: Timestamp,
+    /// The first login since then at which the relay agreed with it; 0: there was none.
     pub(crate) agreed_at: Timestamp,
-    /// Whether it agreed at the last login before the clock jumped.
-    pub(crate) agreed_before: bool,
 }
 
 impl Clock {
     /// Takes a step's time in; returns the time by which things are over.
     pub(super) fn step(&mut self, now: Timestamp) -> Timestamp {
         if self.believed == Timestamp(0) || now.0.abs_diff(self.believed.0) <= MAX_JUMP {
-            (self.believed, self.jumped_to) = (now, Timestamp(0));
+            (self.believed, self.doubted) = (now, Timestamp(0));
             return now;
         }
-        if self.jumped_to == Timestamp(0) {
-            self.jumps(now, self.agreed_at != Timestamp(0));
-        } else if now.0.abs_diff(self.jumped_to.0) > MAX_JUMP {
-            self.jumps(now, self.is_behind(now));
-        } else if self.is_behind(now) {
-            self.jumped_to = now;
-        } else if now.since(self.jumped_to) >= STAYS_FOR {
-            self.confirm(now);
+        if self.doubted == Timestamp(0) || now.0.abs_diff(self.doubted.0) > MAX_JUMP {
+            (self.doubted_since, self.agreed_at) = (now, Timestamp(0));
+        }
+        self.doubted = now;
+        let stays_for = if self.is_behind(now) { STAYS_BEHIND_FOR } else { STAYS_FOR };
+        if now.since(self.doubted_since) >= stays_for {
+            self.believe(now);
+            self.is_confirmed = false;
         }
         self.believed
     }
 
-    /// Tells whether the clock went back behind a time with which the relay agreed: it is wrong however long it
-    /// stays there, unless both were wrong before.
+    /// Tells whether a clock that is doubted is behind a time that the relay confirmed: unless both were wrong
+    /// then, it is.
     const fn is_behind(&self, now: Timestamp) -> bool {
-        self.agreed_before && now.0 < self.believed.0
+        self.is_confirmed && now.0 < self.believed.0
     }
 
-    /// The relay says at a login what time it is. That alone moves nothing: it only confirms what the clock shows.
+    /// The relay says at a login what time it is. That alone moves nothing: it only confirms what the clock shows,
+    /// and takes no confirmation back.
     pub(super) fn logged_in(&mut self, now: Timestamp, relay: Timestamp) {
-        if now.0.abs_diff(relay.0) > AGREES_WITHIN {
+        let agrees = now.0.abs_diff(relay.0) <= AGREES_WITHIN;
+        if self.doubted == Timestamp(0) {
+            self.is_confirmed |= agrees;
+        } else if !agrees {
             self.agreed_at = Timestamp(0);
-        } else if self.jumped_to == Timestamp(0) {
-            self.agreed_at = now;
-        } else if self.agreed_before
-            || self.agreed_at != Timestamp(0) && now.since(self.agreed_at) >= BETWEEN_LOGINS
-        {
-            self.confirm(now);
-            self.agreed_at = now;
+        } else if self.is_confirmed && now > self.believed || self.agreed_long_before(now) {
+            self.believe(now);
+            self.is_confirmed = true;
         } else if self.agreed_at == Timestamp(0) {
             self.agreed_at = now;
         }
     }
 
+    fn agreed_long_before(&self, now: Timestamp) -> bool {
+        self.agreed_at != Timestamp(0) && now.since(self.agreed_at) >= BETWEEN_LOGINS
+    }
+
     /// Tells whether `stored` says too little.
-    pub(super) const fn is_worth_saving(&self, stored: &Self) -> bool {
-        self.believed.0.abs_diff(stored.believed.0) >= SAVE_EVERY
-            || self.jumped_to.0 != stored.jumped_to.0
+    pub(super) fn is_worth_saving(&self, stored: &Self) -> bool {
+        let is_far = |a: Timestamp, b: Timestamp| a.0.abs_diff(b.0) >= SAVE_EVERY;
+        is_far(self.believed, stored.believed)
+            || is_far(self.doubted, stored.doubted)
+            || self.doubted_since != stored.doubted_since
     }
 
-    const fn jumps(&mut self, now: Timestamp, agreed_before: bool) {
-        (self.jumped_to, self.agreed_before, self.agreed_at) = (now, agreed_before, Timestamp(0));
-    }
-
-    const fn confirm(&mut self, now: Timestamp) {
-        (self.believed, self.jumped_to, self.agreed_before) = (now, Timestamp(0), false);
+    const fn believe(&mut self, now: Timestamp) {
+        (self.believed, self.doubted) = (now, Timestamp(0));
     }
 }
 
@@ -95,7 +102,7 @@ pub(super) fn is_due(last: Timestamp, every: u64, now: Timestamp) -> bool {
 }
 
 /// Something to be done later. By a clock that was put back behind the moment at which it was set it is due at
-/// once, and never later than was meant.
+/// once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Timer {
     set: Timestamp,
@@ -157,9 +164,48 @@ mod tests {
         for hours in 0..100 {
             assert_eq!(clock.step(past.plus(hours * HOUR)), START, "after {hours} hours");
         }
-        // Both were ahead, and have been put right.
-        clock.logged_in(past.plus(100 * HOUR), past.plus(100 * HOUR));
-        assert!(at(&mut clock, past.plus(100 * HOUR)));
+        // Both were ahead, and have been put right: the relay says so twice.
+        let (first, second) = (past.plus(100 * HOUR), past.plus(100 * HOUR + 10 * MINUTE));
+        clock.logged_in(first, first);
+        assert_eq!(clock.step(first), START);
+        clock.logged_in(second, second);
+        assert!(at(&mut clock, second));
+        // Or the relay is still wrong, or lies: it takes a month.
+        for hours in 0..30 * 24 {
+            let now = Timestamp(START.0 - 800 * DAY).plus(hours * HOUR);
+            assert_eq!(clock.step(now), second, "after {hours} hours");
+            clock.logged_in(now, START);
+        }
+        assert!(at(&mut clock, Timestamp(START.0 - 770 * DAY)));
+    }
+
+    /// A machine without a battery for its clock begins in the same year at each start, until it is told better.
+    #[test]
+    fn what_the_relay_confirmed_is_not_forgotten_on_the_way() {
+        let start = |clock: &mut Clock, believed| {
+            for minutes in 0..90 {
+                assert_eq!(clock.step(Timestamp(5).plus(minutes * MINUTE)), believed);
+            }
+        };
+        let mut clock = Clock::default();
+        assert!(at(&mut clock, START));
+        clock.logged_in(START, START);
+        // The relay disagrees for once.
+        clock.logged_in(START, START.plus(DAY));
+        start(&mut clock, START);
+        // It is told the time, and that is where it was; then it begins again, without a login in between.
+        assert!(at(&mut clock, START.plus(DAY)));
+        start(&mut clock, START.plus(DAY));
+        // It is told the time a week later: one login confirms that.
+        let week = START.plus(7 * DAY);
+        assert_eq!(clock.step(week), START.plus(DAY));
+        clock.logged_in(week, week);
+        assert!(at(&mut clock, week));
+        // Ahead, further ahead, and behind.
+        for days in [100, 200] {
+            assert_eq!(clock.step(week.plus(days * DAY)), week);
+        }
+        start(&mut clock, week);
     }
 
     #[test]
@@ -170,7 +216,7 @@ mod tests {
         assert_eq!(clock.step(START.plus(200 * DAY)), START, "not the hour of the first place");
         assert_eq!(clock.step(START.plus(200 * DAY + HOUR / 2)), START);
         assert!(at(&mut clock, START.plus(HOUR)));
-        assert_eq!(clock.jumped_to, Timestamp(0));
+        assert_eq!(clock.doubted, Timestamp(0));
     }
 
     #[test]

@@ -175,7 +175,7 @@ impl Engine {
             let Some(mut session) = tx.session(&id)? else {
                 continue;
             };
-            match session.open(&delivery.blob, tx.begins()) {
+            match session.open_at(&delivery.blob, tx.begins(), tx.settled) {
                 Ok(content) => {
                     tx.save_session(&session);
                     let receipt =
@@ -221,7 +221,9 @@ impl Engine {
         if user == own.user {
             return Ok(failed);
         }
-        let Ok(content) = accepted.session.open(message, tx.begins()) else { return Ok(failed) };
+        let Ok(content) = accepted.session.open_at(message, tx.begins(), tx.settled) else {
+            return Ok(failed);
+        };
         let from = DeviceAddress { user, device: accepted.device };
         let former = tx.contact(&user)?.map(|contact| named_devices(&contact));
         let Some(mut contact) = self.admit(tx, &accepted.record, from)? else {
@@ -287,7 +289,7 @@ impl Engine {
         if contact.standing == ContactStanding::Blocked {
             return Ok(Opened::Dropped);
         }
-        let Ok(content) = session.open(message, tx.begins()) else {
+        let Ok(content) = session.open_at(message, tx.begins(), tx.settled) else {
             return Ok(Opened::Failed { from: Some(from) });
         };
         tx.save_session(&session);
@@ -361,7 +363,7 @@ impl Engine {
             let began = c.devices.iter().flat_map(|d| &d.first_messages_at).max();
             c.standing == ContactStanding::Request
                 && began
-                    .is_some_and(|at| *at <= tx.begins() && tx.settled.since(*at) < REQUEST_LIFE)
+                    .is_some_and(|at| *at <= tx.begins() && tx.earlier().since(*at) < REQUEST_LIFE)
         };
         Ok(tx.contacts_on_disk()?.iter().filter(is_held).count() + self.new_strangers)
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::inbound::has_more;
-use super::rooms::{Fate, shared_done};
+use super::rooms::{Fate, Late, shared_done};
 use super::sessions::{incoming_tag, sending_session};
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Link, Pending, Sent};
@@ -228,7 +228,7 @@ impl Engine {
         let Some(mut contact) = tx.contact(user)? else {
             return Ok(());
         };
-        let mut has_changed = false;
+        let (mut has_changed, mut waits) = (false, false);
         let (mut envelopes, mut unsealed) = (Vec::new(), Vec::new());
         for (number, mut entry) in tx.outbox(user)? {
             if contact.records.newest().device(entry.to.device).is_none() {
@@ -243,11 +243,18 @@ impl Engine {
                     contact.device(entry.to.device).map(|d| seal(tx, d, content)).transpose()
                 }
                 OutboxContent::Shared { .. } => match tx.payload(&entry.message)? {
-                    Some(payload) if self.is_too_late(tx, user, &payload)? => {
-                        give_up_entry(tx, user, number, &entry)?;
-                        continue;
-                    }
                     Some(payload) => {
+                        match self.judge_late(tx, user, &payload)? {
+                            Late::Goes => {}
+                            Late::Waits => {
+                                waits = true;
+                                continue;
+                            }
+                            Late::Over => {
+                                give_up_entry(tx, user, number, &entry)?;
+                                continue;
+                            }
+                        }
                         let sealed = self.seal_shared(tx, &mut contact, entry.to, &payload);
                         sealed.map(|(sealed, changed)| {
                             has_changed |= changed;
@@ -277,7 +284,7 @@ impl Engine {
         if has_changed {
             tx.save_contact(&contact);
         }
-        if unsealed.is_empty() {
+        if unsealed.is_empty() && !waits {
             self.waiting.remove(user);
         }
         self.claim(tx, unsealed);

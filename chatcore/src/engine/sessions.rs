@@ -4,7 +4,7 @@ use super::clock::is_due;
 use super::rooms::shared_answered;
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Link, Pending};
-use crate::agreement::{AgreementError, Offer, start_session};
+use crate::agreement::{AgreementError, Offer, start_session_between};
 use crate::ids::{DAY, DeliveryTag, DeviceAddress, Timestamp};
 use crate::keys::{PrekeyRecord, Signed};
 use crate::ratchet::Session;
@@ -106,8 +106,9 @@ impl Engine {
         tx: &mut Tx<'_, '_>,
         claimed: impl Iterator<Item = (DeviceAddress, Result<Signed, ErrorCode>)>,
     ) -> Result<(), EngineError> {
+        let mut asked = Vec::new();
         for (address, result) in claimed {
-            self.claiming.remove(&address);
+            asked.push(address);
             let Some(mut contact) = tx.contact(&address.user)? else {
                 continue;
             };
@@ -134,6 +135,10 @@ impl Engine {
                     self.delay(tx, &address, code)?;
                 }
             }
+        }
+        // A session that was just started and does not speak is no reason to ask for another one at once.
+        for address in asked {
+            self.claiming.remove(&address);
         }
         self.tell_owed(tx)
     }
@@ -162,7 +167,8 @@ impl Engine {
             delivery_tag,
             generation: device.generation,
         };
-        match start_session(&offer, &cert, address, &prekey, tx.now, tx.rng) {
+        let times = (tx.earlier(), tx.begins());
+        match start_session_between(&offer, (&cert, address), &prekey, times, tx.rng) {
             Ok(session) => {
                 add_session(tx, device, &session)?;
                 Ok(Ok(()))

@@ -74,6 +74,11 @@ impl<'c, 'a> Tx<'c, 'a> {
         self.now.max(self.settled)
     }
 
+    /// Returns the earlier of the times that it may be: what is over by it is over by both.
+    pub(super) fn earlier(&self) -> Timestamp {
+        self.now.min(self.settled)
+    }
+
     pub(super) fn finish(mut self) -> Result<Step, EngineError> {
         if !self.journal.is_empty() {
             let first = self.newest_journal()?.max(self.readers()?.last) + 1;

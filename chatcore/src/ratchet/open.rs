@@ -113,12 +113,26 @@ impl Session {
         message: &[u8],
         now: Timestamp,
     ) -> Result<Zeroizing<Vec<u8>>, OpenMessageError> {
+        self.open_at(message, now, now)
+    }
+
+    /// As [`Self::open`] where the clock may be doubted: what begins to count begins at `now`, and keys that were
+    /// kept are over by `settled`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_at(
+        &mut self,
+        message: &[u8],
+        now: Timestamp,
+        settled: Timestamp,
+    ) -> Result<Zeroizing<Vec<u8>>, OpenMessageError> {
         let parts = Parts::split(message).ok_or(OpenMessageError::NotOfThisSession)?;
         let (place, header) = self.find_header(&parts)?;
         let content = match place {
-            Place::Skipped { chain } => self.open_skipped(&parts, &header, chain, now)?,
-            Place::Current => self.open_current(&parts, &header, now)?,
-            Place::Next => self.open_next(&parts, &header, now)?,
+            Place::Skipped { chain } => self.open_skipped(&parts, &header, chain, settled)?,
+            Place::Current => self.open_current(&parts, &header, (now, settled))?,
+            Place::Next => self.open_next(&parts, &header, (now, settled))?,
         };
         let state = &mut self.0;
         if !matches!(place, Place::Skipped { .. }) {
@@ -180,9 +194,9 @@ impl Session {
         parts: &Parts<'_>,
         header: &Header,
         chain: usize,
-        now: Timestamp,
+        settled: Timestamp,
     ) -> Result<Zeroizing<Vec<u8>>, OpenMessageError> {
-        let keys = self.0.skipped.0.get(chain).filter(|c| c.is_kept(now)).map(|c| &c.keys);
+        let keys = self.0.skipped.0.get(chain).filter(|c| c.is_kept(settled)).map(|c| &c.keys);
         let key = keys.and_then(|k| k.get(&header.n)).ok_or(OpenMessageError::Replayed)?;
         let content = self.open_body(key, parts)?;
         self.0.skipped.remove(chain, header.n);
@@ -193,7 +207,7 @@ impl Session {
         &mut self,
         parts: &Parts<'_>,
         header: &Header,
-        now: Timestamp,
+        times: (Timestamp, Timestamp),
     ) -> Result<Zeroizing<Vec<u8>>, OpenMessageError> {
         let chain = self.0.receiving.as_ref().ok_or(OpenMessageError::NotOfThisSession)?;
         let advanced = advance(&chain.key, chain.n, header.n)?;
@@ -201,7 +215,7 @@ impl Session {
         if let Some(chain) = &mut self.0.receiving {
             chain.key = advanced.next;
             chain.n = header.n.saturating_add(1);
-            self.0.skipped.add(&chain.header, advanced.skipped, now);
+            self.0.skipped.add(&chain.header, advanced.skipped, times);
         }
         Ok(content)
     }
@@ -210,7 +224,7 @@ impl Session {
         &mut self,
         parts: &Parts<'_>,
         header: &Header,
-        now: Timestamp,
+        times: (Timestamp, Timestamp),
     ) -> Result<Zeroizing<Vec<u8>>, OpenMessageError> {
         let state = &self.0;
         let rest_of_former = match &state.receiving {
@@ -227,9 +241,9 @@ impl Session {
         let state = &mut self.0;
         let header_key = std::mem::replace(&mut state.next_receiving_header, next_header);
         if let Some(former) = state.receiving.take() {
-            state.skipped.add(&former.header, rest_of_former, now);
+            state.skipped.add(&former.header, rest_of_former, times);
         }
-        state.skipped.add(&header_key, advanced.skipped, now);
+        state.skipped.add(&header_key, advanced.skipped, times);
         state.receiving = Some(ReceivingChain {
             key: advanced.next,
             header: header_key,
@@ -242,7 +256,7 @@ impl Session {
         }
         if header.answer.is_some() {
             state.pq.own_offer = None;
-            state.pq.stepped(now);
+            state.pq.stepped(times.0);
         }
         Ok(content)
     }

@@ -32,14 +32,15 @@ impl SkippedChain {
 pub(crate) struct Skipped(pub(crate) Vec<SkippedChain>);
 
 impl Skipped {
-    /// Adds keys of the chain with this header key, and drops what is over the limits or too old.
+    /// Adds keys of the chain with this header key, kept from the first of these times on, and drops what is over
+    /// the limits, or too old by the second.
     pub(super) fn add(
         &mut self,
         header: &HeaderKey,
         keys: BTreeMap<u32, MessageKey>,
-        now: Timestamp,
+        (now, settled): (Timestamp, Timestamp),
     ) {
-        self.0.retain(|chain| chain.is_kept(now) && !chain.keys.is_empty());
+        self.0.retain(|chain| chain.is_kept(settled) && !chain.keys.is_empty());
         if keys.is_empty() {
             return;
         }

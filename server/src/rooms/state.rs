@@ -128,7 +128,12 @@ impl OpenRoom {
         {
             return Err(ErrorCode::Forbidden);
         }
-        self.state().check_new(event.actor(), event.act()).map_err(|error| match error {
+        if let Act::SetVersion(version) = event.act()
+            && !version.is_known()
+        {
+            return Err(ErrorCode::Forbidden);
+        }
+        self.state().check(event.actor(), event.act()).map_err(|error| match error {
             RoomError::ShareSpent { .. } | RoomError::TooManyEvents { .. } => ErrorCode::RoomQuota,
             _ => ErrorCode::Forbidden,
         })?;

@@ -14,7 +14,7 @@ use crate::crypto::kdf::sha256;
 use crate::file::Manifest;
 use crate::ids::{Conversation, DeviceAddress, LogId, MessageId, RoomId, UserId};
 use crate::keys::RecordHistory;
-use crate::membership::{MAX_MEMBERS, RoomKind, RoomState};
+use crate::membership::{MAX_MEMBERS, RoomKind};
 use crate::store::Table;
 use crate::store::rows::{
     Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxContent,
@@ -268,26 +268,41 @@ impl Engine {
         Ok(())
     }
 
-    /// Tells whether a payload that waited for a session comes too late: its recipient belongs to the
-    /// private room no more. Of who was put out that is told, in a hint without keys.
-    pub(in crate::engine) fn is_too_late(
+    /// Judges a payload that waited for a session, now that there is one: who belongs to the private room no
+    /// more gets nothing of it, but for a hint without keys, which tells that they were put out. Keys wait until
+    /// the room was read on this connection, which may know better; messages have their order to keep.
+    pub(in crate::engine) fn judge_late(
         &mut self,
         tx: &Tx<'_, '_>,
         user: &UserId,
         payload: &Payload,
-    ) -> Result<bool, EngineError> {
-        let is_out = |room: &Room| {
-            let state = room.state().filter(|state| state.kind() == RoomKind::Private);
-            let is_in = |state: &RoomState| {
-                state.role(user).is_some() || state.invited().contains_key(user)
-            };
-            state.is_some_and(|state| !is_in(state))
+    ) -> Result<Late, EngineError> {
+        let standing = |room: &Room| {
+            let state = room.state().filter(|state| state.kind() == RoomKind::Private)?;
+            let is_in = state.role(user).is_some() || state.invited().contains_key(user);
+            Some((is_in, room.row.standing == RoomStanding::Member))
         };
-        if self.look_room(tx, &payload.room, is_out)? != Some(true) {
-            return Ok(false);
+        let Some((is_in, is_read_anew)) = self.look_room(tx, &payload.room, standing)?.flatten()
+        else {
+            return Ok(Late::Goes);
+        };
+        let was_read = self.rooms.sync(&payload.room).was_read || !is_read_anew;
+        if is_in && was_read {
+            return Ok(Late::Goes);
         }
         let body = Content::decode(&payload.content).map(|content| content.body);
-        Ok(!matches!(body, Ok(Body::RoomUpdate(update)) if update.registers.is_empty()))
+        let keys = match body {
+            Ok(Body::RoomUpdate(update)) => Some(!update.registers.is_empty()),
+            _ => None,
+        };
+        Ok(match (is_in, keys) {
+            (_, Some(false)) | (true, None) => Late::Goes,
+            (false, _) => Late::Over,
+            (true, Some(true)) => {
+                self.rooms.held_back.entry(payload.room).or_default().insert(*user);
+                Late::Waits
+            }
+        })
     }
 
     /// Seals a payload for one device; tells whether the contact changed by it.
@@ -374,6 +389,16 @@ impl Engine {
         self.rooms.touch(&id, Freshness::Same);
         Ok(())
     }
+}
+
+/// What becomes of a payload that waited for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Late {
+    Goes,
+    /// Until the room was read on this connection.
+    Waits,
+    /// Its recipient belongs to the room no more.
+    Over,
 }
 
 const EMPTY: crate::ids::EventHash = crate::ids::EventHash::from_bytes([0; 32]);

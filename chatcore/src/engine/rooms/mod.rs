@@ -22,7 +22,7 @@ mod register;
 mod senders;
 
 pub use acts::{NewRoom, RoomFailure};
-pub(super) use fan_out::{Fate, room_content, shared_answered, shared_done};
+pub(super) use fan_out::{Fate, Late, room_content, shared_answered, shared_done};
 pub use fork::fork_proof;
 pub(super) use inbound::HOLD_FOR;
 pub use inbound::RefusedBecause;
@@ -181,6 +181,8 @@ pub(super) struct Rooms {
     /// Questions of members, answered when this step is done.
     questions: Vec<(DeviceAddress, RoomId, LogId, u64)>,
     answered: BTreeMap<DeviceAddress, Timestamp>,
+    /// For whom something of a room waits until it was read.
+    held_back: BTreeMap<RoomId, BTreeSet<UserId>>,
     /// Who waits for an intent: room and number, or `STATEMENT`.
     tickets: BTreeMap<(RoomId, u64), u64>,
     /// Rooms whose roster somebody wants to see, with everybody's name.
@@ -197,6 +199,7 @@ impl Rooms {
     /// Forgets what belonged to a connection.
     pub(super) fn disconnected(&mut self) {
         self.sync.clear();
+        self.held_back.clear();
         self.announcements = announce::Asked::No;
         self.announcement_refused = false;
     }
@@ -287,6 +290,14 @@ impl Engine {
         self.answer_questions(tx)?;
         while let Some(id) = self.rooms.due.pop_first() {
             self.drive_room(tx, &id)?;
+        }
+        let sync = &self.rooms.sync;
+        let is_read = |id: &RoomId| sync.get(id).is_some_and(|sync| sync.was_read);
+        let read: Vec<_> = self.rooms.held_back.keys().copied().filter(is_read).collect();
+        for id in read {
+            for user in self.rooms.held_back.remove(&id).unwrap_or_default() {
+                self.drive_user(tx, &user)?;
+            }
         }
         Ok(())
     }

@@ -41,9 +41,10 @@ pub(crate) fn encode_profile(profile: &Profile) -> Zeroizing<Vec<u8>> {
         lobby_settled: profile.lobby == Lobby::Settled,
         clock: Some(pb::Clock {
             believed: profile.clock.believed.0,
-            jumped_to: profile.clock.jumped_to.0,
+            is_confirmed: profile.clock.is_confirmed,
+            doubted: profile.clock.doubted.0,
+            doubted_since: profile.clock.doubted_since.0,
             agreed_at: profile.clock.agreed_at.0,
-            agreed_before: profile.clock.agreed_before,
         }),
     };
     let bytes = encode(&pb);
@@ -87,9 +88,10 @@ fn profile_from(pb: &pb::Profile) -> Result<Profile, WireError> {
         lobby: lobby(pb.lobby_declined, pb.lobby_settled),
         clock: pb.clock.map_or_else(Clock::default, |clock| Clock {
             believed: Timestamp(clock.believed),
-            jumped_to: Timestamp(clock.jumped_to),
+            is_confirmed: clock.is_confirmed,
+            doubted: Timestamp(clock.doubted),
+            doubted_since: Timestamp(clock.doubted_since),
             agreed_at: Timestamp(clock.agreed_at),
-            agreed_before: clock.agreed_before,
         }),
     })
 }
