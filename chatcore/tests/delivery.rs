@@ -165,6 +165,22 @@ fn a_receipt_is_for_the_copy_of_the_device_that_it_comes_from() {
 }
 
 #[test]
+fn a_message_is_lost_when_no_device_is_left_that_may_get_it() {
+    let mut world = World::new(370, 1);
+    let [mut first, _second] = with_two_devices(&mut world, 4);
+    let user = first.user();
+    let message = world.say(0, user, "to both of you");
+    let lost = |world: &World| world.count(|e| matches!(e, Event::NotDelivered { .. }));
+    let one = first.naming(&first.record, "mallory", vec![first.record.devices()[0].clone()]);
+    first.send(&mut world, 0, Body::Profile(one.signed().clone()));
+    world.wait(1, 11 * MINUTE);
+    assert_eq!((lost(&world), world.status(0, user, message)), (0, MessageStatus::AtRelay));
+    let none = first.naming(&one, "mallory", Vec::new());
+    first.send(&mut world, 0, Body::Profile(none.signed().clone()));
+    assert_eq!((lost(&world), world.status(0, user, message)), (1, MessageStatus::NotDelivered));
+}
+
+#[test]
 fn what_was_read_is_told_to_every_device_of_the_sender() {
     let mut world = World::new(358, 1);
     let mut both = with_two_devices(&mut world, 3);
