@@ -251,6 +251,40 @@ fn a_damaged_chunk_is_asked_for_once_more_and_then_given_up() {
     });
 }
 
+/// The second one truncated what the first one had written, and an empty file stayed.
+#[test]
+fn two_who_fetch_one_file_at_once_spoil_nothing() {
+    run(async {
+        let served = Served::start(436);
+        let (alice, mut bob, user) = acquainted(&served).await;
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), &[7; 300_000]);
+        alice.client.send_file_to(Conversation::User(user), &path, &mut |_| {}).await.unwrap();
+        let waiting = offered(&mut bob).await;
+        let inbox = tempfile::tempdir().unwrap();
+        let (mut ignore, mut ignore_too) = (|_| {}, |_| {});
+        let (one, two) = tokio::join!(
+            bob.client.fetch_file(&waiting, inbox.path(), &mut ignore),
+            bob.client.fetch_file(&waiting, inbox.path(), &mut ignore_too),
+        );
+        let saved = [&one, &two].into_iter().filter(|fetched| fetched.is_ok()).count();
+        assert!(saved > 0, "{one:?} {two:?}");
+        for fetched in [one, two] {
+            match fetched {
+                Ok(Fetched::Saved(path)) => {
+                    assert_eq!(std::fs::read(path).unwrap(), vec![7; 300_000]);
+                }
+                refused => {
+                    let busy = Err(ClientError::File(FileError::BeingFetched));
+                    assert_eq!(refused, busy);
+                }
+            }
+        }
+        assert_eq!(std::fs::read_dir(inbox.path()).unwrap().count(), saved, "and nothing else");
+        assert!(bob.client.waiting_files().await.unwrap().is_empty());
+    });
+}
+
 #[test]
 fn a_wrong_root_gives_a_file_or_a_long_text_up_and_nothing_of_it_is_shown() {
     run(async {
