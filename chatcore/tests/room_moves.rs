@@ -372,13 +372,14 @@ fn all_registers_that_a_relay_lost_are_given_back() {
 #[test]
 fn who_gives_something_back_tells_the_others() {
     let (mut world, room) = three(414);
-    let lengths = world.relay.rooms.lengths();
-    world.peers[1].die();
+    let (bob, lengths) = (user(&world, 1), world.relay.rooms.lengths());
+    // bob has had the hint of the act itself, and was shown nothing of it.
+    world.relay.rooms.frozen.insert(bob, lengths.clone());
     act(&mut world, 0, room, topic("lost and found")).unwrap();
     later(&mut world);
     world.peers.iter_mut().for_each(support::peer::Peer::die);
     world.relay.rooms.set_back(&lengths);
-    world.relay.empty_mailbox(&world.peers[1].address.clone());
+    world.relay.rooms.frozen.clear();
     world.connect(1);
     world.run_until_quiet();
     assert_eq!(view(&world, 1, room).topic, "");
