@@ -195,6 +195,32 @@ fn clients_of_rank_write_checkpoints() {
     assert!(since < 32, "{since}");
 }
 
+/// So that they do not all write the same one: the next of rank waits for 32 events more.
+#[test]
+fn checkpoints_are_written_in_turns() {
+    let (mut world, room) = three(419);
+    let since = |world: &World| chain_of(world, 1, room).state().since_checkpoint();
+    world.peers[0].die();
+    let begun = since(&world);
+    let order_many = |world: &mut World, from: u64, to: u64| {
+        for n in from..to {
+            altered::order_on(
+                world,
+                0,
+                room,
+                view(world, 1, room).head.unwrap(),
+                &[topic(&n.to_string())],
+            );
+            reconnect(world, 1..2);
+        }
+    };
+    // alice, who owns the room, would write it at 32; bob is next.
+    order_many(&mut world, begun, 63);
+    assert_eq!(since(&world), 63);
+    order_many(&mut world, 63, 64);
+    assert_eq!(since(&world), 0);
+}
+
 /// The join of before does not count any more for who comes back.
 #[test]
 fn a_ban_of_an_open_room_takes_the_join_with_it() {
