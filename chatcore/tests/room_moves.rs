@@ -15,6 +15,7 @@ use altered::{chain_of, order};
 use chatcore::engine::{Command, Event, RoomStanding};
 use chatcore::ids::{DAY, LogHash, LogId, RegisterId, RoomId, UserId};
 use chatcore::membership::{Act, Policy, Role, RoomKind, RoomName};
+use chatcore::wire::relay::Request;
 use support::rooms::*;
 use support::world::World;
 
@@ -61,23 +62,18 @@ fn chain_of_room(world: &World, room: RoomId, kind: RoomKind) -> u64 {
     }
 }
 
-/// Its process dies when the relay has ordered the act and before the answer came: the keys of the next
-/// register are known to nobody else.
-#[test]
-fn a_removal_whose_answer_was_lost_in_a_crash_is_done_once_and_locks_nobody_out() {
-    let (mut world, room) = three(402);
-    let carol = user(&world, 2);
-    let ask = Command::ActInRoom { ticket: 1, room, act: kick(carol) };
+/// Has bob's process die when the relay has ordered an act of his and before the answer came.
+fn die_unanswered(world: &mut World, room: RoomId, act: Act) {
+    let ask = Command::ActInRoom { ticket: 1, room, act };
     assert!(world.peers[1].command(world.now, ask).is_ok());
     let address = world.peers[1].address;
     // It reads first; what it appends after that is ordered, and not answered.
-    let before = entries(&world);
-    while entries(&world) == before {
+    let before = entries(world);
+    while entries(world) == before {
         let frames = std::mem::take(&mut world.peers[1].outgoing);
         assert!(!frames.is_empty());
         for frame in frames {
-            let is_append =
-                matches!(frame.request, chatcore::wire::relay::Request::AppendRegister { .. });
+            let is_append = matches!(frame.request, Request::AppendRegister { .. });
             for answer in world.relay.handle(address, frame) {
                 if !is_append {
                     let now = world.now;
@@ -90,20 +86,35 @@ fn a_removal_whose_answer_was_lost_in_a_crash_is_done_once_and_locks_nobody_out(
         }
     }
     world.connect(1);
-    later(&mut world);
-    reconnect(&mut world, 0..2);
-    let kicks = |world: &World| {
-        let chain = chain_of(world, 0, room);
-        chain.events_from(0).filter(|event| *event.act() == kick(carol)).count()
-    };
-    assert_eq!((kicks(&world), moves(&world, 0, room)), (1, 1));
-    assert_eq!(altered::intents(&world, 1, room), 0, "nothing waits to be signed once more");
+    later(world);
+    reconnect(world, 0..2);
+}
+
+/// The keys of the next register are known to nobody else.
+#[test]
+fn a_removal_whose_answer_was_lost_in_a_crash_is_done_once_and_locks_nobody_out() {
+    let (mut world, room) = three(402);
+    let carol = user(&world, 2);
+    die_unanswered(&mut world, room, kick(carol));
+    let chain = chain_of(&world, 0, room);
+    let kicks = chain.events_from(0).filter(|event| *event.act() == kick(carol)).count();
+    assert_eq!((kicks, moves(&world, 0, room)), (1, 1));
     for i in 0..2 {
         assert!(!view(&world, i, room).locked, "peer {i}");
         act(&mut world, i, room, topic(&format!("{i}"))).unwrap();
         later(&mut world);
         assert_eq!(view(&world, 1 - i, room).topic, i.to_string());
     }
+}
+
+/// What was ordered is known again as one's own, and not signed once more.
+#[test]
+fn an_act_whose_answer_was_lost_in_a_crash_is_done_once() {
+    let (mut world, room) = three(420);
+    die_unanswered(&mut world, room, topic("once"));
+    let chain = chain_of(&world, 0, room);
+    let done = chain.events_from(0).filter(|event| *event.act() == topic("once")).count();
+    assert_eq!((done, altered::intents(&world, 1, room)), (1, 0));
 }
 
 #[test]
@@ -291,7 +302,7 @@ fn a_fork_is_told_once_and_the_room_can_be_left() {
 /// elsewhere, or of another time.
 #[test]
 fn a_resume_that_does_not_name_ones_own_branch_is_not_followed() {
-    for case in 0..5 {
+    for case in 0..6 {
         let (mut world, room) = forked(410);
         let shown = *world.relay.rooms.registers.keys().next().unwrap();
         let log = LogId::from(shown);
@@ -305,6 +316,7 @@ fn a_resume_that_does_not_name_ones_own_branch_is_not_followed() {
             1 => (log, shared, of_shared),
             2 => (log, own.length, LogHash::from_bytes([9; 32])),
             3 => (log, shared + 1, LogHash::from_bytes([9; 32])),
+            4 => (LogId::from_bytes([9; 32]), own.length + 5, own.hash),
             _ => (log, own.length, own.hash),
         };
         // alice has bob's branch in front of her and signs there, on what it ends with.
@@ -312,7 +324,7 @@ fn a_resume_that_does_not_name_ones_own_branch_is_not_followed() {
         altered::order_on(&mut world, 0, room, head, &[Act::Resume { log, length, hash }]);
         let settled = view(&world, 2, room).head;
         reconnect(&mut world, 2..3);
-        let follows = case == 4;
+        let follows = case == 5;
         assert_eq!(view(&world, 2, room).forked, !follows, "case {case}");
         assert_eq!(view(&world, 2, room).head == settled, !follows, "case {case}");
     }
