@@ -6,7 +6,7 @@ use crate::crypto::{DhSecret, KemCiphertext, KemSecret};
 use crate::ids::{DAY, HOUR, PrekeyId, SessionId, Timestamp};
 use crate::wire::envelope::FirstBlock;
 use crate::wire::storage;
-use rand::rngs::StdRng;
+use rand::CryptoRng;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 /// Length of a sealed header with nothing more in it.
@@ -19,7 +19,7 @@ struct Talk {
     a: Session,
     b: Session,
     now: Timestamp,
-    rng: StdRng,
+    rng: Box<dyn CryptoRng>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Talk {
         let block = FirstBlock { prekey_id: PrekeyId(1), kem_ct, msg2: Vec::new() };
         let mut a = Session::start(secrets(), own, block, 0, NOW);
         a.forget_block_for_testing_only();
-        Self { a, b: Session::accept(secrets(), peer, 0, NOW), now: NOW, rng }
+        Self { a, b: Session::accept(secrets(), peer, 0, NOW), now: NOW, rng: Box::new(rng) }
     }
 
     fn end(&mut self, end: End) -> &mut Session {
@@ -56,7 +56,7 @@ impl Talk {
 
     fn seal(&mut self, from: End) -> Vec<u8> {
         let end = if from == A { &mut self.a } else { &mut self.b };
-        end.seal(b"hello", self.now, &mut self.rng).unwrap().1
+        end.seal(b"hello", self.now, &mut *self.rng).unwrap().1
     }
 
     fn seal_many(&mut self, from: End, count: usize) -> Vec<Vec<u8>> {
