@@ -15,9 +15,11 @@ use altered::{chain_of, order};
 use chatcore::engine::{Command, Event, RoomStanding};
 use chatcore::ids::{DAY, RegisterId, RoomId, UserId};
 use chatcore::membership::{Act, Policy, Role, RoomKind};
-use chatcore::wire::limits::MAX_ENTRIES;
 use support::rooms::*;
 use support::world::World;
+
+/// Entries of a register before its candidates (PROTOCOL.md section 15), on which all clients must agree.
+const MAX_ENTRIES: u64 = 1_024;
 
 /// The only register that there is.
 fn register(world: &World) -> RegisterId {

@@ -406,6 +406,39 @@ fn all_registers_that_a_relay_lost_are_given_back() {
     }
 }
 
+/// In the branch that the owner goes on without, the room had moved: those keys are of no use, and neither
+/// is a leave of somebody who has come in again.
+#[test]
+fn nothing_of_an_abandoned_branch_is_kept_or_done_again_that_has_no_sense_in_the_other() {
+    let (mut world, room) = three(421);
+    let first = LogId::from(*world.relay.rooms.registers.keys().next().unwrap());
+    let (carol, lengths) = (user(&world, 2), world.relay.rooms.lengths());
+    world.peers[1].die();
+    leave(&mut world, 2, room);
+    later(&mut world);
+    act(&mut world, 0, room, topic("in new keys")).unwrap();
+    invite(&mut world, 0, room, 2, Role::Member);
+    later(&mut world);
+    world.peers.iter_mut().for_each(support::peer::Peer::die);
+    world.relay.rooms.set_back(&lengths);
+    world.relay.rooms.keeps_its_losses = true;
+    world.connect(1);
+    act(&mut world, 1, room, topic("of bob")).unwrap();
+    world.connect_all();
+    later(&mut world);
+    assert!(view(&world, 0, room).forked);
+    let asked = Command::ResumeRoom { ticket: 3, room };
+    assert!(world.peers[0].command(world.now, asked).is_ok());
+    done(&mut world, 0).unwrap();
+    reconnect(&mut world, 0..3);
+    for i in 0..3 {
+        let seen = view(&world, i, room);
+        assert!(!seen.forked, "peer {i}");
+        assert!(seen.roster.iter().any(|member| member.user == carol), "peer {i}");
+        assert_eq!(altered::logs(&world, i), [first].into(), "peer {i}");
+    }
+}
+
 /// What was given back is told to those who have read the shortened log already.
 #[test]
 fn who_gives_something_back_tells_the_others() {

@@ -54,6 +54,12 @@ pub(crate) fn secrets(world: &World, i: usize, room: RoomId) -> Vec<Vec<u8>> {
     room_row(world, i, room).secrets
 }
 
+/// Reads of which logs a peer keeps entries.
+pub(crate) fn logs(world: &World, i: usize) -> BTreeSet<LogId> {
+    let rows = world.peers[i].store.page(Table::RoomLogs, None, usize::MAX).unwrap();
+    rows.iter().map(|row| LogId::from_bytes(bytes(&row.cursor.0[..32]))).collect()
+}
+
 /// Reads how many acts of a peer wait to be ordered.
 pub(crate) fn intents(world: &World, i: usize, room: RoomId) -> usize {
     room_row(world, i, room).intents.len()
