@@ -1,4 +1,4 @@
-//! What becomes of a message on its way: when it goes again, in which session, and when it is given up.
+//! The way of a message: when it goes again, in which session, and when it is given up.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 #[path = "support/altered.rs"]
@@ -362,7 +362,7 @@ fn a_request_keeps_little_and_nothing_behind_what_did_not_fit() {
     assert_eq!(texts(&world, 0).len(), kept, "in its order or not at all");
 }
 
-/// Who shares a room with us is a member: known, but no contact, and no request until they write to us.
+/// Someone who shares a room with us is known, but no contact, and no request until they write to us.
 #[test]
 fn who_speaks_in_a_common_room_is_a_member_and_who_writes_to_us_a_request() {
     let mut world = World::new(368, 2);

@@ -100,7 +100,7 @@ fn a_prekey_of_before_a_renewal_opens() {
     assert_eq!(texts(&world), 1);
 }
 
-/// Who was never answered repeats the block for as long as it opens: 30 days.
+/// A sender that was never answered repeats the block for as long as it opens: 30 days.
 #[test]
 fn the_session_of_a_first_message_is_known_for_30_days() {
     let mut world = World::new(325, 1);
@@ -116,8 +116,8 @@ fn the_session_of_a_first_message_is_known_for_30_days() {
     assert_eq!(world.rows(0, Table::Sessions), 1);
 }
 
-/// What a last-resort prekey opened is remembered for longer than its secret is there: also when both
-/// end while nobody is looking.
+/// The messages that a last-resort prekey opened are remembered for longer than its secret is kept, even
+/// when both end while nobody is looking.
 #[test]
 fn a_last_resort_prekey_opens_nothing_twice_on_its_last_days() {
     for days in [[410, 15, 10], [399, 30, 2], [429, 1, 1]] {

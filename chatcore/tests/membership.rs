@@ -260,7 +260,7 @@ fn append_by_relay(chain: &mut Chain, relay: &RelayKeyPair, act: Act) -> Result<
     chain.append(EventDraft { after, at: NOW, act }.sign(Signer::Relay(relay)))
 }
 
-/// What the relay signed of a room: as long as it is now, and the same so many days later.
+/// The relay's two signatures over a room: at its present length, and at the same so many days later.
 fn absence(chain: &Chain, relay: &RelayKeyPair, days: u64, log: LogId) -> Act {
     let length = chain.state().seq() + 1;
     let hash = chain.log_hash(length).unwrap_or_else(|| LogHash::begin(&log));

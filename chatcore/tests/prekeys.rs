@@ -68,7 +68,7 @@ fn a_certificate_is_renewed_after_90_days_and_prekeys_go_with_it() {
     }
 }
 
-/// Who has no session with us is not told of a new certificate: a prekey that names it says so.
+/// A peer without a session with us is not told of a new certificate: a prekey that names it says so.
 #[test]
 fn a_prekey_under_an_unknown_certificate_makes_one_ask() {
     let mut world = World::new(374, 2);

@@ -11,6 +11,8 @@
 mod altered;
 mod support;
 
+use std::collections::BTreeMap;
+
 use altered::{chain_of, order};
 use chatcore::engine::{Command, Event, RoomStanding};
 use chatcore::ids::{DAY, LogHash, LogId, RegisterId, RoomId, UserId};
@@ -264,6 +266,17 @@ fn what_follows_a_move_in_its_entry_counts_for_nothing() {
     }
 }
 
+/// The relay goes back to `lengths` for good, and bob, who saw nothing of the rest, is the first to act.
+fn lose_for_bob(world: &mut World, room: RoomId, lengths: &BTreeMap<RegisterId, usize>) {
+    world.peers.iter_mut().for_each(support::peer::Peer::die);
+    world.relay.rooms.set_back(lengths);
+    world.relay.rooms.keeps_its_losses = true;
+    world.connect(1);
+    act(world, 1, room, topic("of bob")).unwrap();
+    world.connect_all();
+    later(world);
+}
+
 /// A forked room: alice and carol hold what the relay does not show any more, bob was faster.
 fn forked(seed: u64) -> (World, RoomId) {
     let (mut world, room) = three(seed);
@@ -273,13 +286,7 @@ fn forked(seed: u64) -> (World, RoomId) {
     later(&mut world);
     act(&mut world, 0, room, topic("of alice, too")).unwrap();
     later(&mut world);
-    world.peers.iter_mut().for_each(support::peer::Peer::die);
-    world.relay.rooms.set_back(&lengths);
-    world.relay.rooms.keeps_its_losses = true;
-    world.connect(1);
-    act(&mut world, 1, room, topic("of bob")).unwrap();
-    world.connect_all();
-    later(&mut world);
+    lose_for_bob(&mut world, room, &lengths);
     (world, room)
 }
 
@@ -419,13 +426,7 @@ fn nothing_of_an_abandoned_branch_is_kept_or_done_again_that_has_no_sense_in_the
     act(&mut world, 0, room, topic("in new keys")).unwrap();
     invite(&mut world, 0, room, 2, Role::Member);
     later(&mut world);
-    world.peers.iter_mut().for_each(support::peer::Peer::die);
-    world.relay.rooms.set_back(&lengths);
-    world.relay.rooms.keeps_its_losses = true;
-    world.connect(1);
-    act(&mut world, 1, room, topic("of bob")).unwrap();
-    world.connect_all();
-    later(&mut world);
+    lose_for_bob(&mut world, room, &lengths);
     assert!(view(&world, 0, room).forked);
     let asked = Command::ResumeRoom { ticket: 3, room };
     assert!(world.peers[0].command(world.now, asked).is_ok());

@@ -162,7 +162,7 @@ pub enum ContactStanding {
 #[derive(Debug)]
 pub(crate) struct PeerDevice {
     pub(crate) id: DeviceId,
-    /// What it calls us by; the same for all sessions with it.
+    /// The tag by which it addresses us; the same for all sessions with it.
     pub(crate) incoming_tag: Option<DeliveryTag>,
     pub(crate) outgoing_tag: Option<DeliveryTag>,
     pub(crate) sessions: Vec<SessionId>,

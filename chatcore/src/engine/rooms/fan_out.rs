@@ -391,7 +391,7 @@ impl Engine {
     }
 }
 
-/// What becomes of a payload that waited for a session.
+/// The fate of a payload that waited for a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) enum Late {
     Goes,
