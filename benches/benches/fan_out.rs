@@ -9,7 +9,8 @@
     reason = "a suite that fails stops where it failed"
 )]
 
-#[path = "../../chatcore/tests/support/mod.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+#[path = "../../chatcore/tests/it/support/mod.rs"]
 mod support;
 
 use std::time::{Duration, Instant};

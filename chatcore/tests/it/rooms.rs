@@ -1,13 +1,4 @@
 //! Rooms with real engines and sessions: what members see, and what a hostile relay or member can't do.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
-
-mod support;
 
 use chatcore::engine::{Command, Event, RefusedBecause, RoomStanding, query};
 use chatcore::ids::{HOUR, MINUTE};
@@ -16,8 +7,9 @@ use chatcore::membership::{Act, Announcement, Role, RoomKind, Topic};
 use chatcore::wire::content::ReceiptKind;
 use chatcore::wire::relay::{Answer, RelayFrame};
 use rand::RngExt;
-use support::rooms::*;
-use support::world::World;
+
+use crate::support::rooms::*;
+use crate::support::world::World;
 
 #[test]
 fn a_private_room_from_the_invitation_to_the_kick() {

@@ -1,8 +1,5 @@
 //! Records of others that a relay, or they themselves, show: only what goes on from what is known is
 //! taken, by whatever way it comes; everything else is refused as a whole, and shown.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-mod support;
 
 use chatcore::engine::{Event, LookupError, query};
 use chatcore::ids::{DeviceId, UserId};
@@ -10,8 +7,9 @@ use chatcore::keys::{DeviceKeys, UserRecord};
 use chatcore::wire::content::Body;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use support::stranger::Stranger;
-use support::world::World;
+
+use crate::support::stranger::Stranger;
+use crate::support::world::World;
 
 fn show(world: &mut World, of: &Stranger, records: &[&UserRecord]) {
     let records = records.iter().map(|record| record.signed().clone()).collect();

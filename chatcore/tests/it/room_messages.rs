@@ -1,15 +1,4 @@
 //! Messages to rooms: who sends them, who is heard, and what is said of those who are not.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
-
-#[path = "support/altered.rs"]
-mod altered;
-mod support;
 
 use chatcore::crypto::kdf::sha256;
 use chatcore::engine::{Command, EngineError, Event};
@@ -20,9 +9,11 @@ use chatcore::wire::content::{
     Body, ChainPosition, Content, LogPoint, Receipt, ReceiptKind, RefusalReason, RoomContent,
     RoomUpdate, ShownLog,
 };
-use support::rooms::*;
-use support::stranger::Stranger;
-use support::world::World;
+
+use crate::altered;
+use crate::support::rooms::*;
+use crate::support::stranger::Stranger;
+use crate::support::world::World;
 
 /// alice's open room, and somebody in it whose client is written by hand.
 fn with_mallory(seed: u64) -> (World, RoomId, Stranger) {

@@ -1,10 +1,6 @@
 //! A profile signs each version of its own record once, whatever a relay says: a refusal is not
 //! signed, and a relay that refused may have kept what it was sent.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-mod support;
-
 use std::collections::BTreeMap;
 
 use chatcore::engine::{Command, Context, EngineError, Event, Lobby, NewProfile, Rejoin, query};
@@ -12,8 +8,9 @@ use chatcore::ids::{DAY, MINUTE};
 use chatcore::keys::{Nickname, UserRecord};
 use chatcore::store::{ApplyChanges, MemoryStore};
 use chatcore::wire::relay::{Answer, DeviceFrame, ErrorCode, RelayFrame, Request};
-use support::peer::Peer;
-use support::world::World;
+
+use crate::support::peer::Peer;
+use crate::support::world::World;
 
 fn nickname(text: &str) -> Nickname {
     Nickname::new(text).unwrap()

@@ -1,28 +1,19 @@
 //! The order of a room's events: what the relay signed is never undone, by nobody, and whoever tries
 //! leaves a proof.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
-
-#[path = "support/altered.rs"]
-mod altered;
-mod support;
 
 use std::collections::BTreeMap;
 
-use altered::order;
 use chatcore::engine::{Command, Event, RefusedBecause, RoomStanding, query};
 use chatcore::ids::{Conversation, DAY, LogHash, LogId, RegisterId, RoomId, SECOND};
 use chatcore::membership::{Act, Role, RoomKind, RoomVersion};
 use chatcore::room::RegisterSecret;
 use chatcore::store::{ApplyChanges, Changes, Direction, Key, Store, Table, Value};
 use prost::Message;
-use support::rooms::*;
-use support::world::World;
+
+use crate::altered::order;
+use crate::support::peer::Peer;
+use crate::support::rooms::*;
+use crate::support::world::World;
 
 /// Every row of a room in a profile, to be put back later by somebody whose client is altered.
 type Rows = Vec<(Key, Value)>;
@@ -129,7 +120,7 @@ fn filled(seed: u64, members: usize, kind: RoomKind) -> (World, RoomId) {
 
 /// Somebody more comes to the relay; returns their place among the peers.
 fn newcomer(world: &mut World, seed: u64) -> usize {
-    let peer = support::peer::Peer::new("dave", world.relay.public(), world.now, seed);
+    let peer = Peer::new("dave", world.relay.public(), world.now, seed);
     world.peers.push(peer);
     let place = world.peers.len() - 1;
     world.connect(place);
@@ -146,7 +137,7 @@ fn resume(world: &mut World, i: usize, room: RoomId) -> Result<RoomId, String> {
 /// The relay is set back; bob, who saw nothing of what is lost, acts first; alice resumes the room there,
 /// and carol follows. Everybody else is offline.
 fn lose_and_resume(world: &mut World, room: RoomId, lengths: &BTreeMap<RegisterId, usize>) {
-    world.peers.iter_mut().for_each(support::peer::Peer::die);
+    world.peers.iter_mut().for_each(Peer::die);
     world.relay.rooms.set_back(lengths);
     world.connect(1);
     act(world, 1, room, topic("of bob")).unwrap();
@@ -387,7 +378,7 @@ fn resume_of_what_is_no_fork_any_more_is_answered() {
     act(&mut world, 0, room, topic("lost for a while")).unwrap();
     later(&mut world);
     let whole = world.relay.rooms.registers.clone();
-    world.peers.iter_mut().for_each(support::peer::Peer::die);
+    world.peers.iter_mut().for_each(Peer::die);
     world.relay.rooms.set_back(&lengths);
     // Somebody with the secret puts junk there first.
     let register = *lengths.keys().next().unwrap();
@@ -458,7 +449,7 @@ fn no_resume_is_followed_in_a_version_that_is_not_known() {
     let log = proto::storage::Room::decode(row.as_slice()).unwrap().log.unwrap();
     let head = view(&world, 2, room).head;
     // The relay forgets the transfer, for alice, who owns the room no more.
-    world.peers.iter_mut().for_each(support::peer::Peer::die);
+    world.peers.iter_mut().for_each(Peer::die);
     world.relay.rooms.set_back(&lengths);
     world.relay.rooms.keeps_its_losses = true;
     put_back(&mut world, 0, room, before);

@@ -1,9 +1,4 @@
 //! First messages: what of them opens, how often, how long, and what they leave behind.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[path = "support/altered.rs"]
-mod altered;
-mod support;
 
 use bytes::Bytes;
 use chatcore::engine::{Command, ContactStanding, Event, query};
@@ -13,8 +8,10 @@ use chatcore::store::Table;
 use chatcore::wire::envelope::{Envelope, EnvelopeKind};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use support::stranger::Stranger;
-use support::world::World;
+
+use crate::altered;
+use crate::support::stranger::Stranger;
+use crate::support::world::World;
 
 fn texts(world: &World) -> usize {
     world.count(|e| matches!(e, Event::Text { .. }))

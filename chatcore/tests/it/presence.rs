@@ -1,13 +1,11 @@
 //! Who sees that somebody is here: contacts, nobody else, and nobody who was blocked.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-mod support;
 
 use chatcore::engine::{Command, Event, Visibility};
 use chatcore::ids::{HOUR, SECOND, UserId};
 use chatcore::membership::{Role, RoomKind};
-use support::rooms::{create, invite, join, later, say};
-use support::world::World;
+
+use crate::support::rooms::{create, invite, join, later, say};
+use crate::support::world::World;
 
 /// Alice, bob and carol: alice and bob have written to each other, carol only to alice.
 fn world() -> World {

@@ -2,23 +2,16 @@
 //! seeds; a failure prints its seed.
 //!
 //! `CHAT_SEED` plays one seed again; `CHAT_SEEDS` says how many are played.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
-
-mod support;
 
 use chatcore::engine::{Command, Event, RoomStanding, query};
 use chatcore::ids::{Conversation, HOUR, MINUTE, RoomId, SECOND};
 use chatcore::membership::{Act, Policy, Role, RoomKind, Topic};
 use chatcore::store::{Direction, Store, Table, Value};
 use rand::RngExt;
-use support::rooms::*;
-use support::world::World;
+
+use crate::support::peer::Peer;
+use crate::support::rooms::*;
+use crate::support::world::World;
 
 /// A room that is played, and the events that everybody has settled.
 struct Play {
@@ -153,7 +146,7 @@ impl Play {
         self.world.peers.iter_mut().for_each(|peer| peer.crashes = 0);
         for _ in 0..8 {
             // Nobody is woken by a checkpoint: everybody reads once more.
-            self.world.peers.iter_mut().for_each(support::peer::Peer::disconnect);
+            self.world.peers.iter_mut().for_each(Peer::disconnect);
             self.world.connect_all();
             self.world.run_until_quiet();
             self.world.now = self.world.now.plus(11 * MINUTE);

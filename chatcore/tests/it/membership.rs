@@ -1,5 +1,4 @@
 //! Chains with real signatures and without sessions: what counts where it stands, and what does not.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use chatcore::ids::{DAY, DeviceId, LogHash, LogId, RegisterId, RoomId, Timestamp, UserId};
 use chatcore::keys::{DeviceCert, DeviceKeys, IdentityKeyPair, RelayKeyPair};

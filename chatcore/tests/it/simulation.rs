@@ -1,10 +1,9 @@
 //! Users, crashes and a hostile relay, from a thousand seeds; a failure prints its seed.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-mod support;
 
 use chatcore::engine::Event;
-use support::world::World;
+
+use crate::support::peer::Peer;
+use crate::support::world::World;
 
 fn play(seed: u64, malice: u32, crashes: u32) -> World {
     play_with(seed, malice, crashes, |_| ())
@@ -110,7 +109,7 @@ fn machines_that_were_left_behind_are_heard_by_nobody_who_knows() {
         world.run_until_quiet();
         spoke += world.sent_by_left.len() - before;
         let is_late = |e: &Event| matches!(e, Event::Text { text, .. } if text == "too late");
-        let heard = |peer: &&support::peer::Peer| peer.events.iter().any(is_late);
+        let heard = |peer: &&Peer| peer.events.iter().any(is_late);
         assert!(world.peers.iter().find(heard).is_none(), "seed {seed}");
     }
     assert!(spoke > 50, "{spoke}");

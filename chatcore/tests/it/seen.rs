@@ -1,13 +1,4 @@
 //! What a person has seen, and what the program keeps for the person.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
-
-mod support;
 
 use chatcore::engine::{
     Command, Direction, EngineError, Event, MessageStatus, ProgramName, Reader, query,
@@ -16,9 +7,10 @@ use chatcore::ids::{Conversation, MessageId};
 use chatcore::membership::RoomKind;
 use chatcore::store::{ApplyChanges, Changes, Key, Store, Table};
 use chatcore::wire::content::ReceiptKind;
-use support::rooms::{create, join, say};
-use support::world::World;
 use zeroize::Zeroizing;
+
+use crate::support::rooms::{create, join, say};
+use crate::support::world::World;
 
 fn mark_read(world: &mut World, reader: usize, writer: usize, messages: Vec<MessageId>) {
     let from = world.peers[writer].address.user;

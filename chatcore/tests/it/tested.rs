@@ -1,9 +1,8 @@
 //! docs/TESTED.md names, for each rule of docs/PROTOCOL.md, a test that is there.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::path::Path;
 
-/// Returns the name of the test in the last column of a row: `binary::test`, or `src/file.rs::test`.
+/// Returns the name of the test in the last column of a row: `file::test` beside this one, or `src/file.rs::test`.
 fn named(row: &str) -> Option<&str> {
     let last = row.strip_prefix("| ")?.trim_end().strip_suffix('|')?.rsplit('|').next()?;
     last.trim().strip_prefix('`')?.strip_suffix('`').filter(|name| name.contains("::"))
@@ -19,7 +18,7 @@ fn every_test_that_is_named_is_there() {
         let (file, test) = name.rsplit_once("::").unwrap();
         let path = match file.ends_with(".rs") {
             true => crate_root.join(file),
-            false => crate_root.join("tests").join(file).with_extension("rs"),
+            false => crate_root.join("tests/it").join(file).with_extension("rs"),
         };
         let source =
             std::fs::read_to_string(&path).unwrap_or_else(|_| panic!("{name}: no {path:?}"));

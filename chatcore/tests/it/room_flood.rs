@@ -1,22 +1,13 @@
 //! Members who fill what a room has place for, and relays that show as little as they can.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
 
-#[path = "support/altered.rs"]
-mod altered;
-mod support;
-
-use altered::{chain_of, order};
 use chatcore::engine::{Command, Event, RoomStanding};
 use chatcore::ids::{DAY, RegisterId, RoomId, UserId};
 use chatcore::membership::{Act, Policy, Role, RoomKind};
-use support::rooms::*;
-use support::world::World;
+
+use crate::altered::{chain_of, order};
+use crate::support::peer::Peer;
+use crate::support::rooms::*;
+use crate::support::world::World;
 
 /// Entries of a register before its candidates (PROTOCOL.md section 15), on which all clients must agree.
 const MAX_ENTRIES: u64 = 1_024;
@@ -87,7 +78,7 @@ fn an_owner_with_a_spent_share_goes_on_behind_a_full_register() {
     let full = register(&world);
     let spent = 128 - u64::from(chain_of(&world, 0, room).state().counted() > 0) * 2;
     let many: Vec<Act> = (0..spent).map(|n| topic(&n.to_string())).collect();
-    world.peers.iter_mut().for_each(support::peer::Peer::die);
+    world.peers.iter_mut().for_each(Peer::die);
     order(&mut world, 0, room, &many);
     fill(&mut world, full, MAX_ENTRIES);
     world.connect(0);
@@ -136,7 +127,7 @@ fn what_is_no_candidate_comes_to_nothing() {
     let (mut world, room) = three(979);
     let (alice, carol) = (user(&world, 0), user(&world, 2));
     let full = register(&world);
-    world.peers.iter_mut().for_each(support::peer::Peer::die);
+    world.peers.iter_mut().for_each(Peer::die);
     fill(&mut world, full, MAX_ENTRIES);
     let next = Act::Move(RegisterId::from_bytes([7; 32]));
     let head = view(&world, 1, room).head;

@@ -1,15 +1,13 @@
 //! Whom a name means: pinned keys, alarms, and the person's decision.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-mod support;
 
 use chatcore::engine::{Command, ContactView, EngineError, Event, LookupError, query};
 use chatcore::ids::{MessageId, UserId};
 use chatcore::keys::Nickname;
 use chatcore::trust::Trust;
 use chatcore::wire::content::Body;
-use support::stranger::Stranger;
-use support::world::World;
+
+use crate::support::stranger::Stranger;
+use crate::support::world::World;
 
 fn contact(world: &World, i: usize, user: UserId) -> ContactView {
     let contacts = query::contacts(&world.peers[i].store).unwrap();

@@ -1,14 +1,12 @@
 //! Prekeys and certificates: made anew in time, by the time that is believed, and used while they are good.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-mod support;
 
 use chatcore::engine::{Command, Event, MessageStatus, Visibility};
 use chatcore::ids::{DAY, HOUR, MINUTE};
 use chatcore::keys::{PrekeyRecord, Signed, UserRecord};
 use chatcore::wire::relay::{Answer, DeviceFrame, ErrorCode, RelayFrame, Request};
-use support::stranger::Stranger;
-use support::world::World;
+
+use crate::support::stranger::Stranger;
+use crate::support::world::World;
 
 fn newest(world: &World, i: usize) -> UserRecord {
     world.relay.newest_record(&world.peers[i].address.user)

@@ -1,5 +1,4 @@
 //! Clients that do what no honest client does. Beside the others, since it takes stored rows apart.
-#![allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::collections::BTreeSet;
 
@@ -14,8 +13,8 @@ use chatcore::wire::directory::decode_signed;
 use chatcore::wire::room::encode_register_entry;
 use prost::Message;
 
-use super::support::rooms::view;
-use super::support::world::World;
+use crate::support::rooms::view;
+use crate::support::world::World;
 
 fn load(world: &World, i: usize, key: &Key) -> Value {
     world.peers[i].store.load(key).unwrap().unwrap()

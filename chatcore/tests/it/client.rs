@@ -1,8 +1,5 @@
 //! The client with its driver, over a socket: what is saved before it is sent, and files of which the
 //! relay has something else than was sent.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-mod support;
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -21,8 +18,9 @@ use chatcore::store::{
 };
 use chatcore::wire::content::Body;
 use chatcore::wire::relay::ErrorCode;
-use support::served::Served;
 use tokio::sync::watch;
+
+use crate::support::served::Served;
 
 const DISK: StoreError = StoreError::Io(ErrorKind::StorageFull);
 

@@ -1,14 +1,12 @@
 //! The numbers and hashes by which two devices notice what a relay drops, repeats or puts out of order.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-mod support;
 
 use chatcore::crypto::kdf::sha256;
 use chatcore::engine::{Command, Event, MessageStatus, query};
 use chatcore::ids::{Conversation, DAY, MessageId};
 use chatcore::wire::content::{Body, ChainPosition, Content, Receipt, ReceiptKind};
-use support::stranger::Stranger;
-use support::world::World;
+
+use crate::support::stranger::Stranger;
+use crate::support::world::World;
 
 /// What a person was told: texts, gaps and alarms.
 fn told(world: &World) -> (usize, Vec<u64>, usize) {

@@ -1,25 +1,17 @@
 //! Acts on their way to a register, the keys that follow them, and what a crash leaves of both.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
-
-#[path = "support/altered.rs"]
-mod altered;
-mod support;
 
 use std::collections::BTreeMap;
 
-use altered::{chain_of, order};
 use chatcore::engine::{Command, Event, RoomStanding};
 use chatcore::ids::{DAY, LogHash, LogId, RegisterId, RoomId, UserId};
 use chatcore::membership::{Act, Policy, Role, RoomKind, RoomName};
 use chatcore::wire::relay::Request;
-use support::rooms::*;
-use support::world::World;
+
+use crate::altered;
+use crate::altered::{chain_of, order};
+use crate::support::peer::Peer;
+use crate::support::rooms::*;
+use crate::support::world::World;
 
 /// How often the room has moved, by what somebody has settled.
 fn moves(world: &World, i: usize, room: RoomId) -> usize {
@@ -181,7 +173,7 @@ fn who_was_away_while_the_room_moved_finds_the_keys_waiting() {
 #[test]
 fn who_is_asked_in_is_told_of_what_happens_meanwhile() {
     let (mut world, room) = three(407);
-    let peer = support::peer::Peer::new("dave", world.relay.public(), world.now, 4_047);
+    let peer = Peer::new("dave", world.relay.public(), world.now, 4_047);
     world.peers.push(peer);
     world.connect(3);
     world.run_until_quiet();
@@ -268,7 +260,7 @@ fn what_follows_a_move_in_its_entry_counts_for_nothing() {
 
 /// The relay goes back to `lengths` for good, and bob, who saw nothing of the rest, is the first to act.
 fn lose_for_bob(world: &mut World, room: RoomId, lengths: &BTreeMap<RegisterId, usize>) {
-    world.peers.iter_mut().for_each(support::peer::Peer::die);
+    world.peers.iter_mut().for_each(Peer::die);
     world.relay.rooms.set_back(lengths);
     world.relay.rooms.keeps_its_losses = true;
     world.connect(1);
@@ -345,7 +337,7 @@ fn no_resume_is_signed_where_the_shown_branch_has_moved_on() {
     world.peers[1].die();
     act(&mut world, 0, room, topic("of alice")).unwrap();
     later(&mut world);
-    world.peers.iter_mut().for_each(support::peer::Peer::die);
+    world.peers.iter_mut().for_each(Peer::die);
     world.relay.rooms.set_back(&lengths);
     world.relay.rooms.keeps_its_losses = true;
     world.connect(1);
@@ -379,7 +371,7 @@ fn a_room_in_the_place_of_another_has_its_policy_and_asks_who_was_asked() {
 fn all_registers_that_a_relay_lost_are_given_back() {
     for with_new_epoch in [true, false] {
         let (mut world, room) = three(413);
-        let peer = support::peer::Peer::new("dave", world.relay.public(), world.now, 4_048);
+        let peer = Peer::new("dave", world.relay.public(), world.now, 4_048);
         world.peers.push(peer);
         world.connect(3);
         world.run_until_quiet();
@@ -449,7 +441,7 @@ fn who_gives_something_back_tells_the_others() {
     world.relay.rooms.frozen.insert(bob, lengths.clone());
     act(&mut world, 0, room, topic("lost and found")).unwrap();
     later(&mut world);
-    world.peers.iter_mut().for_each(support::peer::Peer::die);
+    world.peers.iter_mut().for_each(Peer::die);
     world.relay.rooms.set_back(&lengths);
     world.relay.rooms.frozen.clear();
     world.connect(1);

@@ -1,9 +1,4 @@
 //! The way of a message: when it goes again, in which session, and when it is given up.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[path = "support/altered.rs"]
-mod altered;
-mod support;
 
 use bytes::Bytes;
 use chatcore::engine::{Command, ContactStanding, EngineError, Event, MessageStatus, query};
@@ -12,9 +7,11 @@ use chatcore::keys::Nickname;
 use chatcore::store::Table;
 use chatcore::wire::content::{Body, Receipt, ReceiptKind};
 use chatcore::wire::envelope::{Envelope, EnvelopeKind};
-use support::rooms::{create, join};
-use support::stranger::Stranger;
-use support::world::World;
+
+use crate::altered;
+use crate::support::rooms::{create, join, say};
+use crate::support::stranger::Stranger;
+use crate::support::world::World;
 
 fn texts(world: &World, i: usize) -> Vec<&str> {
     fn text(event: &Event) -> Option<&str> {
@@ -373,7 +370,7 @@ fn who_speaks_in_a_common_room_is_a_member_and_who_writes_to_us_a_request() {
         let contacts = query::contacts(&world.peers[0].store).unwrap();
         contacts.iter().find(|c| c.user == bob).map(|c| c.standing)
     };
-    support::rooms::say(&mut world, 1, tea, "hello all");
+    say(&mut world, 1, tea, "hello all");
     world.run_until_quiet();
     assert_eq!(standing(&world), Some(ContactStanding::Member));
     world.send(1, 0, "hello you".to_owned());

@@ -1,19 +1,11 @@
 //! Members, and people who are none, whose clients say what no honest client says.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
-
-mod support;
 
 use chatcore::engine::{RefusedBecause, query};
 use chatcore::ids::{Conversation, HOUR, MessageId, RoomId, SECOND};
 use chatcore::membership::{Act, Role, RoomKind, Topic};
-use support::rooms::*;
-use support::world::World;
+
+use crate::support::rooms::*;
+use crate::support::world::World;
 
 /// Most messages of one who is no member that wait for an event that nobody knows.
 const HELD_OF_STRANGER: usize = 8;

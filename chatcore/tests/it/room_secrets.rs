@@ -1,15 +1,4 @@
 //! To whom the keys of a private room go, and what a room is that somebody says to ask us into.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
-
-#[path = "support/altered.rs"]
-mod altered;
-mod support;
 
 use chatcore::engine::{Command, Event, RoomStanding, query};
 use chatcore::ids::{RoomId, SECOND, UserId};
@@ -19,9 +8,11 @@ use chatcore::wire::content::{Body, RoomUpdate};
 use chatcore::wire::room::encode_register_entry;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use support::rooms::*;
-use support::stranger::Stranger;
-use support::world::World;
+
+use crate::altered;
+use crate::support::rooms::*;
+use crate::support::stranger::Stranger;
+use crate::support::world::World;
 
 /// A private room that somebody made by hand, and its register at the relay.
 struct HandMade {

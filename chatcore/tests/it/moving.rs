@@ -1,14 +1,5 @@
 //! People who move to another machine with a backup: what goes along, who is told, what never comes
 //! back.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
-
-mod support;
 
 use std::collections::BTreeSet;
 
@@ -22,8 +13,9 @@ use chatcore::membership::{Act, Role, RoomKind, Topic};
 use chatcore::store::{Changes, StoreError, Table, Value};
 use chatcore::wire::content::ReceiptKind;
 use chatcore::wire::relay::Request;
-use support::rooms::*;
-use support::world::World;
+
+use crate::support::rooms::*;
+use crate::support::world::World;
 
 /// What two said to each other, by what one of them has.
 fn said(world: &World, i: usize, with: usize) -> BTreeSet<String> {

@@ -5,8 +5,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     missing_docs,
-    dead_code,
-    reason = "test support, shared by several tests"
+    reason = "test support, shared with benches"
 )]
 
 pub(crate) mod blobs;

@@ -1,7 +1,4 @@
 //! Altered clients, a relay that lies, and clocks that are wrong; each test failed before its fix.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-mod support;
 
 use chatcore::engine::{Command, ContactStanding, Event, MessageStatus, query};
 use chatcore::ids::{DAY, HOUR, MINUTE, MessageId, Timestamp};
@@ -12,8 +9,9 @@ use chatcore::wire::envelope::EnvelopeKind;
 use chatcore::wire::relay::{Answer, ErrorCode, RelayFrame, Request};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use support::stranger::Stranger;
-use support::world::World;
+
+use crate::support::stranger::Stranger;
+use crate::support::world::World;
 
 #[test]
 fn other_keys_under_a_known_device_id_are_refused_and_shown() {

@@ -1,7 +1,4 @@
 //! Accidents that happened, or that a hostile reader showed us; each test failed before its fix.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-mod support;
 
 use chatcore::engine::{Command, Context, Engine, EngineError, Event, LookupError, Rejoin, query};
 use chatcore::ids::{DAY, HOUR, MINUTE, MessageId};
@@ -9,7 +6,9 @@ use chatcore::keys::Nickname;
 use chatcore::store::ApplyChanges;
 use chatcore::trust::Trust;
 use chatcore::wire::relay::{Answer, ErrorCode, RelayFrame, Request};
-use support::world::World;
+
+use crate::support::peer::Peer;
+use crate::support::world::World;
 
 fn nickname(name: &str) -> Nickname {
     Nickname::new(name).unwrap()
@@ -20,7 +19,7 @@ fn nickname(name: &str) -> Nickname {
 #[test]
 fn a_lost_answer_to_the_registration_does_no_harm() {
     let mut world = World::new(1, 1);
-    let mut peer = support::peer::Peer::new("newcomer", world.relay.public(), world.now, 77);
+    let mut peer = Peer::new("newcomer", world.relay.public(), world.now, 77);
     peer.connect(world.now);
     let request = peer.outgoing.pop().unwrap();
     assert!(matches!(request.request, Request::Register { .. }));
@@ -117,7 +116,7 @@ fn a_claimed_name_raises_no_alarm_unless_the_directory_confirms_it() {
         address: "relay:1".to_owned(),
         token: None,
     };
-    let mut impostor = support::peer::Peer::new("impostor", pretend.relay, world.now, 99);
+    let mut impostor = Peer::new("impostor", pretend.relay, world.now, 99);
     let mut context = Context { store: &impostor.store, now: world.now, rng: &mut impostor.rng };
     let step = pretend.apply(&mut context).unwrap();
     impostor.store.apply(&step.changes).unwrap();
@@ -320,7 +319,7 @@ fn old_requests_make_room_for_new_ones() {
         for n in first..first + count {
             let name = format!("stranger{n}");
             let seed = 5_000 + n as u64;
-            let peer = support::peer::Peer::new(&name, world.relay.public(), world.now, seed);
+            let peer = Peer::new(&name, world.relay.public(), world.now, seed);
             world.peers.push(peer);
             let stranger = world.peers.len() - 1;
             world.connect(stranger);

@@ -1,10 +1,6 @@
 //! What becomes of a message whose file can't be had: nothing is said to be delivered before the person
 //! can have it, nothing is forgotten at one answer of the relay, and both sides are told in the end.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-mod support;
-
 use chatcore::engine::query::WaitingFile;
 use chatcore::engine::{
     Command, Direction, Event, FetchFailure, MessageStatus, Reader, Upload, query,
@@ -13,7 +9,8 @@ use chatcore::file::{FileKey, Manifest, chunk_plan, message_plan};
 use chatcore::ids::{BlobId, Conversation, DAY, FileId, HOUR, MINUTE, MessageId, Timestamp};
 use chatcore::wire::content::{ReceiptKind, RefusalReason};
 use chatcore::wire::relay::WriteKey;
-use support::world::World;
+
+use crate::support::world::World;
 
 /// alice and bob, who know each other.
 fn acquainted(seed: u64) -> World {

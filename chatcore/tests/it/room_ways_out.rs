@@ -1,24 +1,15 @@
 //! What is left to people when a room can't go on: another room in its place, leaving it, a newer program.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
 
-#[path = "support/altered.rs"]
-mod altered;
-mod support;
-
-use altered::order;
 use chatcore::engine::{Command, Event, RoomStanding, query};
 use chatcore::ids::{DAY, RoomId};
 use chatcore::membership::{Act, Role, RoomKind, RoomName, RoomVersion, Topic};
 use chatcore::store::{ApplyChanges, Changes, Direction, Key, Store, Table};
 use prost::Message;
-use support::rooms::*;
-use support::world::World;
+
+use crate::altered;
+use crate::altered::order;
+use crate::support::rooms::*;
+use crate::support::world::World;
 
 fn rebuild(world: &mut World, i: usize, room: RoomId, name: Option<&str>) -> RoomId {
     let name = name.map(|name| RoomName::new(name).unwrap());
