@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, TimeNote};
 use crate::error::RelayError;
 use crate::identity::{KEY_FILE, TOKEN_FILE, sync_folder};
 use crate::server::{LOCK_FILE, lock_folder, store_error};
@@ -65,7 +65,8 @@ pub fn restore(from: &Path, folder: &Path) -> Result<(), RelayError> {
         let next = Epoch { number: epoch.number + 1, began: now };
         stores.registers.set_epoch(next).map_err(damaged)?;
         // Else the backup's age would look like a clock that jumped.
-        stores.retention.note_time(now).map_err(damaged)
+        let note = TimeNote { believed: now, doubted: None };
+        stores.retention.note_time(note).map_err(damaged)
     })
 }
 

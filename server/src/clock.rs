@@ -38,6 +38,29 @@ pub trait Clock: Send + Sync + 'static {
     fn latest(&self) -> Timestamp {
         self.now()
     }
+
+    /// Returns what the next start has to know of it.
+    fn note(&self) -> TimeNote {
+        TimeNote { believed: self.now(), doubted: None }
+    }
+}
+
+/// What is stored of a clock while the relay does not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeNote {
+    /// The time that was believed.
+    pub believed: Timestamp,
+    /// What the machine's clock showed instead.
+    pub doubted: Option<Doubted>,
+}
+
+/// A clock that jumped and has not stayed for long enough yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Doubted {
+    /// What it showed at last.
+    pub shown: Timestamp,
+    /// For how many milliseconds it has stayed, as far as the relay ran.
+    pub stayed: u64,
 }
 
 /// The machine's clock.
@@ -63,6 +86,8 @@ const MAX_JUMP: u64 = DAY;
 const CONFIRMED_AFTER: u64 = HOUR;
 /// By how much it may be corrected meanwhile.
 const STAYS_WITHIN: u64 = MINUTE;
+/// By how much it may be later when the relay starts again: for so long it did not run.
+const OFF_FOR: u64 = 30 * DAY;
 
 /// Whether the machine's clock is believed at the start, wherever it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -85,17 +110,36 @@ pub struct CarefulClock {
 struct State {
     /// The time that is believed, when it was last looked at, and the uptime then.
     known: (Timestamp, Uptime),
-    /// Where the other clock jumped to, and the uptime then.
-    jumped: Option<(Timestamp, Uptime)>,
+    jumped: Option<Jump>,
+}
+
+/// Where the other clock jumped to.
+#[derive(Debug, Clone, Copy)]
+struct Jump {
+    /// What it showed, and the uptime then.
+    at: (Timestamp, Uptime),
+    /// For how long it had stayed by then.
+    stayed: u64,
+}
+
+impl Jump {
+    const fn stayed(&self, now: Uptime) -> u64 {
+        self.stayed.saturating_add(now.since(self.at.1))
+    }
 }
 
 impl CarefulClock {
-    /// Makes a clock that last showed `last`, if it ever ran.
+    /// Makes a clock of which `last` was noted, if it ever ran.
     #[must_use]
-    pub fn new(inner: Arc<dyn Clock>, last: Option<Timestamp>, at_start: AtStart) -> Self {
+    pub fn new(inner: Arc<dyn Clock>, last: Option<TimeNote>, at_start: AtStart) -> Self {
         let last = last.filter(|_| at_start == AtStart::Doubt);
-        let known = (last.unwrap_or_else(|| inner.now()), inner.uptime());
-        Self { inner, state: Mutex::new(State { known, jumped: None }) }
+        let (shown, uptime) = (inner.now(), inner.uptime());
+        let known = (last.map_or(shown, |last| last.believed), uptime);
+        // Else a relay that never runs for an hour would doubt for ever.
+        let goes_on = |d: &Doubted| (d.shown..=d.shown.plus(OFF_FOR)).contains(&shown);
+        let doubted = last.and_then(|last| last.doubted).filter(goes_on);
+        let jumped = doubted.map(|d| Jump { at: (shown, uptime), stayed: d.stayed });
+        Self { inner, state: Mutex::new(State { known, jumped }) }
     }
 }
 
@@ -113,11 +157,9 @@ impl Clock for CarefulClock {
             (state.known, state.jumped) = ((shown, uptime), None);
             return shown;
         }
-        let stays = |jumped: &(Timestamp, Uptime)| {
-            shown.0.abs_diff(expected(*jumped, uptime).0) <= STAYS_WITHIN
-        };
+        let stays = |jump: &Jump| shown.0.abs_diff(expected(jump.at, uptime).0) <= STAYS_WITHIN;
         match state.jumped.filter(stays) {
-            Some((_, since)) if uptime.since(since) >= CONFIRMED_AFTER => {
+            Some(jump) if jump.stayed(uptime) >= CONFIRMED_AFTER => {
                 tracing::warn!(
                     now = shown.0,
                     "the clock stayed where it jumped to: it is believed"
@@ -133,7 +175,7 @@ impl Clock for CarefulClock {
                     "the machine's clock jumped by more than a day: for an hour nothing is deleted or refused by \
                      it; if it is right, wait, or start with: chat-server --accept-clock"
                 );
-                state.jumped = Some((shown, uptime));
+                state.jumped = Some(Jump { at: (shown, uptime), stayed: 0 });
             }
         }
         believed
@@ -145,6 +187,14 @@ impl Clock for CarefulClock {
 
     fn latest(&self) -> Timestamp {
         self.now().max(self.inner.now())
+    }
+
+    fn note(&self) -> TimeNote {
+        let believed = self.now();
+        let (shown, uptime) = (self.inner.now(), self.inner.uptime());
+        let jumped = lock(&self.state).jumped;
+        let doubted = jumped.map(|jump| Doubted { shown, stayed: jump.stayed(uptime) });
+        TimeNote { believed, doubted }
     }
 }
 
@@ -190,6 +240,7 @@ mod tests {
     }
 
     fn careful(machine: &Machine, last: Option<Timestamp>, at_start: AtStart) -> CarefulClock {
+        let last = last.map(|believed| TimeNote { believed, doubted: None });
         CarefulClock::new(Arc::new(machine.clone()), last, at_start)
     }
 
@@ -236,5 +287,26 @@ mod tests {
         assert_eq!(careful(&machine, Some(last), AtStart::Doubt).now(), START.plus(HOUR));
         let last = Timestamp(START.0 + 300 * DAY);
         assert_eq!(careful(&machine, Some(last), AtStart::Accept).now(), START.plus(HOUR));
+    }
+
+    #[test]
+    fn a_relay_that_never_runs_for_an_hour_believes_its_clock_in_the_end() {
+        let machine = Machine::new();
+        let start = |note| CarefulClock::new(Arc::new(machine.clone()), note, AtStart::Doubt);
+        let mut note = TimeNote { believed: Timestamp(START.0 - 3 * DAY), doubted: None };
+        for _ in 0..3 {
+            let clock = start(Some(note));
+            assert!(clock.now() < Timestamp(START.0 - 2 * DAY), "not yet");
+            machine.runs(HOUR / 3);
+            note = clock.note();
+            let off = machine.now().plus(2 * DAY);
+            machine.is_set(off);
+        }
+        assert_eq!(start(Some(note)).now(), machine.now());
+        // Not if it shows something else at each start.
+        for back in [Timestamp(machine.now().0 - 3 * DAY), machine.now().plus(OFF_FOR)] {
+            machine.is_set(back);
+            assert_eq!(start(Some(note)).now(), note.believed);
+        }
     }
 }

@@ -439,7 +439,7 @@ impl Relay {
         }
         let work = tokio::task::spawn_blocking(move || {
             checkpoint_all(&self.shared);
-            let _ = self.shared.stores.retention.note_time(self.shared.clock.now());
+            let _ = self.shared.stores.retention.note_time(self.shared.clock.note());
             self.stop_committer();
         });
         if tokio::time::timeout_at(until, work).await.is_err() {
@@ -494,7 +494,7 @@ fn sweep_all(shared: &Shared) {
     let oldest = Timestamp(now.0.saturating_sub(shared.limits.blob_life));
     let since = |life| Timestamp(now.0.saturating_sub(life));
     // Said in the log; the next sweep tries again.
-    let _ = shared.stores.retention.note_time(now);
+    let _ = shared.stores.retention.note_time(shared.clock.note());
     let _ = shared.stores.retention.sweep(now, oldest);
     let _ = shared.stores.registers.sweep(since(shared.limits.register_life));
     let _ = shared.stores.announcements.sweep(since(shared.limits.announcement_life));

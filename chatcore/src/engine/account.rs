@@ -312,7 +312,11 @@ impl Engine {
             _ => LastResort::Replace,
         };
         // A relay that keeps saying "none left" must not fill our disk with secrets.
-        let missing = if tx.prekeys()?.len() > MAX_PREKEY_SECRETS { 0 } else { missing };
+        let (missing, last_resort) = if tx.prekeys()?.len() > MAX_PREKEY_SECRETS {
+            (0, LastResort::Keep)
+        } else {
+            (missing, last_resort)
+        };
         if missing > 0 || last_resort == LastResort::Replace {
             self.publish(tx, profile, missing, last_resort)?;
         }

@@ -3,9 +3,10 @@
 use super::clock::is_due;
 use super::devices::named_devices;
 use super::event::{Acquaintance, LookupError, Sender};
+use super::inbound::has_more;
 use super::tx::Tx;
 use super::{Asker, Engine, EngineError, Event, Link, Pending};
-use crate::ids::{HOUR, MINUTE, UserId};
+use crate::ids::{DeviceAddress, HOUR, MINUTE, UserId};
 use crate::keys::{Nickname, RecordHistory, Signed, UserRecord};
 use crate::store::rows::{Contact, ContactStanding};
 use crate::trust::Trust;
@@ -28,18 +29,45 @@ fn known(tx: &Tx<'_, '_>, user: &UserId) -> Result<Contact, EngineError> {
     tx.contact(user)?.ok_or(EngineError::UnknownContact)
 }
 
-pub(super) fn verify(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), EngineError> {
+/// Devices of somebody who was a stranger and sent more than is kept of one.
+#[must_use]
+pub(super) struct LeftOut(Vec<DeviceAddress>);
+
+/// Makes a contact of somebody. What was left out of what they sent is to be asked for.
+pub(super) fn make_contact(tx: &mut Tx<'_, '_>, contact: &mut Contact) -> LeftOut {
+    if contact.standing == ContactStanding::Contact {
+        return LeftOut(Vec::new());
+    }
+    let is_full = contact.standing == ContactStanding::Request && has_more(contact);
+    (contact.standing, contact.kept) = (ContactStanding::Contact, 0);
+    tx.made_contact();
+    let user = contact.user();
+    let devices = if is_full { named_devices(contact) } else { Vec::new() };
+    LeftOut(devices.into_iter().map(|device| DeviceAddress { user, device }).collect())
+}
+
+impl Engine {
+    /// What was left out can't be opened again: in a new session they send it anew.
+    pub(super) fn ask_for(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        LeftOut(devices): LeftOut,
+    ) -> Result<(), EngineError> {
+        devices.into_iter().try_for_each(|device| self.reset(tx, device))
+    }
+}
+
+pub(super) fn verify(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<LeftOut, EngineError> {
     let mut contact = known(tx, user)?;
     if contact.trust == Trust::Changed {
         return Err(EngineError::IdentityChanged);
     }
     contact.trust = Trust::Verified;
-    if matches!(contact.standing, ContactStanding::Request | ContactStanding::Member) {
-        contact.standing = ContactStanding::Contact;
-        tx.made_contact();
-    }
+    // A block stays one: it says nothing about who somebody is.
+    let is_blocked = contact.standing == ContactStanding::Blocked;
+    let rest = if is_blocked { LeftOut(Vec::new()) } else { make_contact(tx, &mut contact) };
     tx.save_contact(&contact);
-    Ok(())
+    Ok(rest)
 }
 
 /// The person decided: the new holder of the name is who is meant from now on.
@@ -47,7 +75,7 @@ pub(super) fn accept_identity(
     tx: &mut Tx<'_, '_>,
     user: &UserId,
     new: &UserId,
-) -> Result<(), EngineError> {
+) -> Result<LeftOut, EngineError> {
     let mut contact = known(tx, user)?;
     match contact.replaced_by {
         Some(now) if now == *new => {}
@@ -56,12 +84,11 @@ pub(super) fn accept_identity(
         None => return Err(EngineError::UnknownContact),
     }
     let mut successor = known(tx, new)?;
-    successor.standing = ContactStanding::Contact;
-    tx.made_contact();
+    let rest = make_contact(tx, &mut successor);
     tx.save_contact(&successor);
     contact.standing = ContactStanding::Request;
     tx.save_contact(&contact);
-    Ok(())
+    Ok(rest)
 }
 
 /// The person decided: the contact is who was always meant.

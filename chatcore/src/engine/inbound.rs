@@ -625,6 +625,7 @@ fn take_shared_receipt(
 ) -> Result<(), EngineError> {
     let message = receipt.message_id;
     let is_refusal = matches!(receipt.kind, ReceiptKind::Refused(_));
+    let mut had_a_copy = false;
     for (number, entry) in tx.outbox(&from.user)? {
         if entry.message != message || entry.to != from {
             continue;
@@ -632,12 +633,16 @@ fn take_shared_receipt(
         if receipt.kind == ReceiptKind::Held {
             hold_entry(tx, number, entry);
         } else {
+            had_a_copy = true;
             let fate = if is_refusal { Fate::Lost } else { Fate::Delivered };
             shared_done(tx, &from.user, number, &entry, fate)?;
         }
     }
     let own = tx.profile()?.user();
-    if is_refusal && tx.message_index(&own, &message)?.is_some_and(|index| index.room.is_some()) {
+    if is_refusal
+        && had_a_copy
+        && tx.message_index(&own, &message)?.is_some_and(|index| index.room.is_some())
+    {
         tx.event(Event::Receipt { from: sender(contact), message, kind: receipt.kind });
     }
     Ok(())

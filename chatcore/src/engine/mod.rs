@@ -382,9 +382,13 @@ impl Engine {
             Command::FileSaved { from, message, path } => {
                 self.file_saved(&mut tx, &from, &message, path)?;
             }
-            Command::Verify(user) => contacts::verify(&mut tx, &user)?,
+            Command::Verify(user) => {
+                let rest = contacts::verify(&mut tx, &user)?;
+                self.ask_for(&mut tx, rest)?;
+            }
             Command::AcceptIdentity { known, new } => {
-                contacts::accept_identity(&mut tx, &known, &new)?;
+                let rest = contacts::accept_identity(&mut tx, &known, &new)?;
+                self.ask_for(&mut tx, rest)?;
             }
             Command::KeepIdentity(user) => contacts::keep_identity(&mut tx, &user)?,
             Command::Block(user) => self.block(&mut tx, &user)?,

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::inbound::has_more;
+use super::contacts::make_contact;
+use super::devices::named_devices;
 use super::rooms::{Fate, Late, shared_done};
 use super::sessions::{incoming_tag, sending_session};
 use super::tx::Tx;
@@ -132,14 +133,9 @@ impl Engine {
         if contact.standing == ContactStanding::Blocked {
             return Err(EngineError::Blocked);
         }
-        let was_full = contact.standing == ContactStanding::Request && has_more(&contact);
-        if contact.standing != ContactStanding::Contact {
-            // Whoever we write to is a contact from then on.
-            (contact.standing, contact.kept) = (ContactStanding::Contact, 0);
-            tx.made_contact();
-        }
-        let ids: Vec<DeviceId> =
-            contact.records.newest().devices().iter().map(|d| d.device_id()).collect();
+        // Whoever we write to is a contact from then on.
+        let rest = make_contact(tx, &mut contact);
+        let ids = named_devices(&contact);
         if ids.is_empty() {
             return Err(EngineError::AccountClosed);
         }
@@ -148,12 +144,7 @@ impl Engine {
         tx.event(Event::Queued { to: to_them, message, body });
         tx.save_contact(&contact);
         self.waiting.insert(to);
-        if was_full {
-            // What was not kept can't be opened again: in a new session they send it anew.
-            for device in ids {
-                self.reset(tx, DeviceAddress { user: to, device })?;
-            }
-        }
+        self.ask_for(tx, rest)?;
         self.drive_user(tx, &to)
     }
 

@@ -12,7 +12,8 @@ use crate::keys::{PrekeySecret, Signed};
 use crate::ratchet::Session;
 use crate::store::rows::{
     Contact, Download, HeldMessage, HistoryEntry, JournalEntry, LogEntry, MessageIndex,
-    OutboxEntry, Payload, PayloadCounts, PeerDevice, Profile, RoomRow, RoomSender, Seen, Transfer,
+    OutboxEntry, Payload, PayloadCounts, PeerDevice, Profile, RoomRow, RoomSender, Seen,
+    StatementRow, Transfer,
 };
 use crate::store::{Changes, Direction, Key, Store, StoreError, Table, Value};
 use crate::wire::relay::{DeviceFrame, Request};
@@ -436,13 +437,30 @@ impl<'c, 'a> Tx<'c, 'a> {
         self.delete_group(Table::RoomLogs, log.as_bytes(), from)
     }
 
+    /// Tells whether something was said in a room. Whoever names one may name a user's id.
+    pub(super) fn has_history(&self, room: &RoomId) -> Result<bool, EngineError> {
+        let conversation = Conversation::Room(*room);
+        let last = self.next_number(Table::History, conversation.as_bytes())?.saturating_sub(1);
+        let entry = self.history(conversation, last)?;
+        Ok(entry.is_some_and(|entry| entry.room == Some(*room)))
+    }
+
     pub(super) fn save_fork(&mut self, room: &RoomId, proof: Vec<u8>) {
         self.changes.put(Key::numbered(Table::RoomForks, room.as_bytes(), 0), Value::new(proof));
     }
 
-    pub(super) fn save_room_statement(&mut self, room: &RoomId, number: u64, statement: &Signed) {
+    pub(super) fn room_statement(
+        &self,
+        room: &RoomId,
+        number: u64,
+    ) -> Result<Option<StatementRow>, EngineError> {
         let key = Key::numbered(Table::RoomStatements, room.as_bytes(), number);
-        self.changes.put(key, storage::encode_room_statement(statement));
+        self.load_as(&key, storage::decode_room_statement)
+    }
+
+    pub(super) fn save_room_statement(&mut self, room: &RoomId, number: u64, row: &StatementRow) {
+        let key = Key::numbered(Table::RoomStatements, room.as_bytes(), number);
+        self.changes.put(key, storage::encode_room_statement(row));
     }
 
     pub(super) fn delete_room_statement(&mut self, room: &RoomId, number: u64) {

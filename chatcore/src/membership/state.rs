@@ -238,8 +238,13 @@ impl RoomState {
     /// Tells whether a join with this counter counts.
     #[must_use]
     pub fn admits(&self, user: &UserId, counter: u64) -> bool {
-        let barred = self.barred.get(user).copied().unwrap_or(0);
-        !self.banned.contains(user) && counter > barred
+        !self.banned.contains(user) && counter > self.barred(user)
+    }
+
+    /// Returns the counter up to which joins of a user do not count, 0 for none.
+    #[must_use]
+    pub fn barred(&self, user: &UserId) -> u64 {
+        self.barred.get(user).copied().unwrap_or(0)
     }
 
     /// Returns everybody who belongs to the room, with the role, by user id.
@@ -330,8 +335,7 @@ impl RoomState {
             }
             // In an open room everybody can be kicked, but not for nothing.
             Act::Kick { user, counter } if self.kind == RoomKind::Open => {
-                let barred = self.barred.get(user).copied().unwrap_or(0);
-                self.members.contains_key(user) || *counter > barred
+                self.members.contains_key(user) || *counter > self.barred(user)
             }
             Act::Ban { user, .. } => !self.banned.contains(user),
             Act::Unban(user) => self.banned.contains(user),

@@ -8,6 +8,7 @@
 //! The id names both keys, so nobody can hand on half a secret.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use rand::CryptoRng;
 use subtle::ConstantTimeEq;
@@ -33,28 +34,32 @@ pub enum EntryError {
 
 /// Opens and writes one register. Zeroized on drop; cloned only into messages to members.
 #[derive(Clone)]
-pub struct RegisterSecret([u8; 32]);
+pub struct RegisterSecret {
+    secret: [u8; 32],
+    /// Derived when it is first asked for: among many secrets it is looked for again and again.
+    id: OnceLock<RegisterId>,
+}
 
 impl RegisterSecret {
     /// Draws a new secret: 32 bytes of `rng`.
     pub fn generate(rng: &mut dyn CryptoRng) -> Self {
-        let mut secret = Self([0; 32]);
-        rng.fill_bytes(&mut secret.0);
+        let mut secret = Self::from_bytes(&[0; 32]);
+        rng.fill_bytes(&mut secret.secret);
         secret
     }
 
     /// Takes stored or received bytes.
     #[must_use]
     pub const fn from_bytes(bytes: &[u8; 32]) -> Self {
-        Self(*bytes)
+        Self { secret: *bytes, id: OnceLock::new() }
     }
 
     pub(crate) const fn expose(&self) -> &[u8; 32] {
-        &self.0
+        &self.secret
     }
 
     fn keys(&self) -> (Zeroizing<[u8; 32]>, SigningKey) {
-        let okm = hkdf::<64>(&[], &self.0, &[LABEL_REGISTER_KEYS]);
+        let okm = hkdf::<64>(&[], &self.secret, &[LABEL_REGISTER_KEYS]);
         let (mut seal, mut seed) = (Zeroizing::new([0; 32]), Zeroizing::new([0; 32]));
         seal.iter_mut().zip(okm.iter()).for_each(|(to, from)| *to = *from);
         seed.iter_mut().zip(okm.iter().skip(32)).for_each(|(to, from)| *to = *from);
@@ -64,7 +69,7 @@ impl RegisterSecret {
     /// Returns the register's id.
     #[must_use]
     pub fn id(&self) -> RegisterId {
-        register_id(&self.keys().1.public())
+        *self.id.get_or_init(|| register_id(&self.keys().1.public()))
     }
 
     /// Seals encoded events for a position; returns the write key, the entry and its proof. Draws the
@@ -118,7 +123,7 @@ fn associated_data(id: &RegisterId, position: u64) -> Vec<u8> {
 
 impl PartialEq for RegisterSecret {
     fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        self.secret.ct_eq(&other.secret).into()
     }
 }
 
@@ -126,13 +131,13 @@ impl Eq for RegisterSecret {}
 
 impl Drop for RegisterSecret {
     fn drop(&mut self) {
-        self.0.zeroize();
+        self.secret.zeroize();
     }
 }
 
 impl fmt::Debug for RegisterSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(_) = self;
+        let Self { secret: _, id: _ } = self;
         f.write_str("RegisterSecret")
     }
 }

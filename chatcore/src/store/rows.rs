@@ -8,12 +8,12 @@ use crate::engine::{FetchFailure, FileKind, Visibility};
 use crate::file::Manifest;
 use crate::ids::{
     BlobId, Conversation, DeliveryTag, DeviceAddress, DeviceId, EventHash, IdempotencyKey,
-    InviteToken, LogHash, MessageId, PrekeyId, RoomId, SessionId, Timestamp, UserId,
+    InviteToken, LogHash, MessageId, PrekeyId, RegisterId, RoomId, SessionId, Timestamp, UserId,
 };
 use crate::keys::{
     DeviceCert, DeviceKeys, IdentityKeyPair, Nickname, RecordHistory, RelayKey, Signed, UserRecord,
 };
-use crate::membership::{Act, Joined, RoomKind};
+use crate::membership::{Act, Event, Joined, RoomKind};
 use crate::room::RegisterSecret;
 use crate::trust::Trust;
 use crate::wire::content::{LogPoint, Receipt, RefusalReason};
@@ -541,6 +541,24 @@ pub(crate) struct Intent {
     pub(crate) act: Act,
 }
 
+impl Intent {
+    /// Tells whether it is this event that was wanted.
+    pub(crate) fn is(&self, event: &Event) -> bool {
+        match event.act() {
+            // It names the state where it stands.
+            Act::Checkpoint(_) => self.act.kind() == event.act().kind(),
+            act => self.act == *act,
+        }
+    }
+}
+
+/// Secrets of registers that somebody handed on, and that no event names yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HandedOn {
+    pub(crate) from: UserId,
+    pub(crate) secrets: Vec<RegisterSecret>,
+}
+
 /// Something of ours that waits for a fresh roster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Unsent {
@@ -558,8 +576,10 @@ pub(crate) struct RoomRow {
     pub(crate) standing: RoomStanding,
     /// As last known, for lists.
     pub(crate) name: String,
-    /// Of registers that the chain names, and a few that it may come to name.
+    /// Of registers that the chain names.
     pub(crate) secrets: Vec<RegisterSecret>,
+    /// Of some that it may come to name, the newest first.
+    pub(crate) handed_on: Vec<HandedOn>,
     /// Of a register that we would move to; no event names it yet.
     pub(crate) prepared: Option<RegisterSecret>,
     /// How far the current register, or the open room, was read.
@@ -597,6 +617,14 @@ pub(crate) struct RoomRow {
     pub(crate) next_statement_row: u64,
 }
 
+impl RoomRow {
+    /// Returns the secret of a register, if it came.
+    pub(crate) fn secret_of(&self, register: &RegisterId) -> Option<&RegisterSecret> {
+        let handed_on = self.handed_on.iter().flat_map(|handed_on| &handed_on.secrets);
+        self.secrets.iter().chain(handed_on).find(|secret| secret.id() == *register)
+    }
+}
+
 /// An entry of a log, as the relay has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogEntry {
@@ -615,6 +643,15 @@ pub(crate) struct RoomSender {
     pub(crate) seq: u64,
     pub(crate) hash: [u8; 32],
     pub(crate) missing: Vec<u64>,
+}
+
+/// What somebody says of themselves in an open room.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct StatementRow {
+    /// The newest that the relay showed.
+    pub(crate) shown: Option<Signed>,
+    /// A newer one that came from themselves.
+    pub(crate) hinted: Option<Signed>,
 }
 
 /// A message to a room that can't be judged yet.

@@ -50,7 +50,9 @@ fn room_row(world: &World, i: usize, room: RoomId) -> proto::storage::Room {
 
 /// Reads the secrets that a peer has for a room.
 pub(crate) fn secrets(world: &World, i: usize, room: RoomId) -> Vec<Vec<u8>> {
-    room_row(world, i, room).secrets
+    let row = room_row(world, i, room);
+    let handed_on = row.handed_on.into_iter().flat_map(|handed_on| handed_on.secrets);
+    row.secrets.into_iter().chain(handed_on).collect()
 }
 
 /// Reads of which logs a peer keeps entries.

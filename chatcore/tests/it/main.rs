@@ -20,6 +20,7 @@ mod own_record;
 mod prekeys;
 mod presence;
 mod regressions;
+mod room_attacks;
 mod room_flood;
 mod room_forgery;
 mod room_messages;

@@ -4,6 +4,7 @@ use chatcore::engine::{Command, Event, RefusedBecause, RoomStanding, query};
 use chatcore::ids::{HOUR, MINUTE};
 use chatcore::keys::RelayKeyPair;
 use chatcore::membership::{Act, Announcement, Role, RoomKind, Topic};
+use chatcore::store::Table;
 use chatcore::wire::content::ReceiptKind;
 use chatcore::wire::relay::{Answer, RelayFrame};
 use rand::RngExt;
@@ -168,6 +169,26 @@ fn what_nobody_can_explain_within_a_day_is_refused() {
     world.connect(1);
     world.run_until_quiet();
     assert_eq!(refused(&world, 1), [RefusedBecause::UnknownEvent]);
+    assert!(texts(&world, 1, room).is_empty());
+}
+
+/// Who is taken out keeps nothing of what was said meanwhile, and its sender does not wait for an answer.
+#[test]
+fn what_waits_is_refused_when_its_reader_is_taken_out() {
+    let (mut world, room) = three(5);
+    let bob = user(&world, 1);
+    world.relay.rooms.frozen.insert(bob, world.relay.rooms.lengths());
+    world.relay.lose_next.insert(bob, 1);
+    act(&mut world, 0, room, topic("news")).unwrap();
+    say(&mut world, 0, room, "after the news").unwrap();
+    world.run_until_quiet();
+    assert_eq!(world.rows(1, Table::Held), 1);
+    act(&mut world, 0, room, kick(bob)).unwrap();
+    world.relay.rooms.frozen.clear();
+    later(&mut world);
+    reconnect(&mut world, 0..3);
+    assert_eq!(view(&world, 1, room).standing, RoomStanding::Outside);
+    assert_eq!(world.rows(1, Table::Held), 0);
     assert!(texts(&world, 1, room).is_empty());
 }
 

@@ -1,7 +1,7 @@
 //! Altered clients, a relay that lies, and clocks that are wrong; each test failed before its fix.
 
 use chatcore::engine::{Command, ContactStanding, Event, MessageStatus, query};
-use chatcore::ids::{DAY, HOUR, MINUTE, MessageId, Timestamp};
+use chatcore::ids::{DAY, HOUR, MINUTE, MessageId, Timestamp, UserId};
 use chatcore::keys::{DeviceKeys, Signed};
 use chatcore::store::Table;
 use chatcore::wire::content::Body;
@@ -247,9 +247,9 @@ fn a_stranger_stores_only_so_much_until_there_is_an_answer() {
     assert_eq!(texts(&world), kept + 1);
 }
 
-#[test]
-fn what_a_stranger_sent_too_much_comes_when_there_is_an_answer() {
-    let mut world = World::new(213, 2);
+/// Alice writes sixty long texts to bob, who does not know her and keeps a MiB; what he does then has the rest come.
+fn the_rest_comes_after(seed: u64, decide: impl Fn(&mut World, UserId) -> Command) {
+    let mut world = World::new(seed, 2);
     let alice = world.peers[0].address.user;
     let sent: Vec<String> = (0..60).map(|n| format!("{n} {}", "x".repeat(20_000))).collect();
     for text in &sent {
@@ -265,14 +265,26 @@ fn what_a_stranger_sent_too_much_comes_when_there_is_an_answer() {
     };
     let kept = came(&world);
     assert!(kept.len() > 40 && kept.len() < 60 && sent.starts_with(&kept));
-    // With the answer, at once and in their order.
-    let (message, now) = (MessageId::generate(&mut world.rng), world.now);
-    let answer = Command::SendText { to: alice, message, text: "yes?".to_owned() };
-    assert!(world.peers[1].command(now, answer).is_ok());
+    // At once and in their order.
+    let (command, now) = (decide(&mut world, alice), world.now);
+    assert!(world.peers[1].command(now, command).is_ok());
     world.run_until_quiet();
     assert_eq!(came(&world), sent);
     let is_alarm = |e: &Event| matches!(e, Event::Gap { .. } | Event::OutOfOrder { .. });
     assert_eq!(world.count(is_alarm), 0);
+}
+
+#[test]
+fn what_a_stranger_sent_too_much_comes_when_there_is_an_answer() {
+    the_rest_comes_after(213, |world, alice| {
+        let message = MessageId::generate(&mut world.rng);
+        Command::SendText { to: alice, message, text: "yes?".to_owned() }
+    });
+}
+
+#[test]
+fn what_a_stranger_sent_too_much_comes_when_the_numbers_were_compared() {
+    the_rest_comes_after(214, |_, alice| Command::Verify(alice));
 }
 
 #[test]

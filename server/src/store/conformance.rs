@@ -11,6 +11,7 @@ use chatcore::wire::envelope::EnvelopeKind;
 use chatcore::wire::relay::BlobShape;
 
 use super::*;
+use crate::clock::Doubted;
 
 pub(super) const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -50,6 +51,19 @@ pub(super) fn on_both(test: impl Fn(&Stores)) {
     test(&Stores::in_memory());
     let folder = tempfile::tempdir().unwrap();
     test(&Stores::open(folder.path()).unwrap());
+}
+
+#[test]
+fn what_is_noted_of_the_clock_is_the_last_of_it() {
+    on_both(|stores| {
+        let retention = &stores.retention;
+        assert_eq!(retention.last_time().unwrap(), None);
+        let doubted = Some(Doubted { shown: Timestamp(9), stayed: 7 });
+        for note in [doubted, None].map(|doubted| TimeNote { believed: NOW, doubted }) {
+            retention.note_time(note).unwrap();
+            assert_eq!(retention.last_time().unwrap(), Some(note));
+        }
+    });
 }
 
 /// Puts a record as its first device would.

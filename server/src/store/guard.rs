@@ -23,6 +23,7 @@ use super::{
     RegisterQuota, RegisterUsage, Registers, Retention, Rights, Snapshot, StoreError,
     StoredAnnouncement, StoredPrekey, StoredRoom, StoredStatement, Stores,
 };
+use crate::clock::TimeNote;
 use crate::lock::lock;
 
 /// Time between two lines of the log that say the same.
@@ -589,12 +590,12 @@ impl Retention for Guarded {
         self.0.write(Kind::Removal, |s| s.retention.sweep(now, oldest))
     }
 
-    fn last_time(&self) -> Result<Option<Timestamp>, StoreError> {
+    fn last_time(&self) -> Result<Option<TimeNote>, StoreError> {
         self.0.run(|s| s.retention.last_time())
     }
 
-    fn note_time(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.0.write(Kind::Removal, |s| s.retention.note_time(now))
+    fn note_time(&self, note: TimeNote) -> Result<(), StoreError> {
+        self.0.write(Kind::Removal, |s| s.retention.note_time(note))
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
     Directory, MAX_ONE_TIME, Mailbox, MailboxBatch, PrekeyStatus, Prekeys, Put, Queued, Retention,
     StoreError, StoredPrekey, Stores,
 };
+use crate::clock::TimeNote;
 use crate::lock::lock;
 
 pub(super) fn open() -> Stores {
@@ -39,7 +40,7 @@ struct Memory {
     prekeys: Arc<Mutex<HashMap<DeviceAddress, DevicePrekeys>>>,
     mailbox: Arc<Mutex<BTreeMap<Arrival, (Queued, Body)>>>,
     blobs: Arc<Mutex<HashMap<BlobId, MemoryBlob>>>,
-    last_time: Arc<Mutex<Option<Timestamp>>>,
+    last_time: Arc<Mutex<Option<TimeNote>>>,
 }
 
 #[derive(Default)]
@@ -374,12 +375,12 @@ impl Retention for Memory {
         Ok(())
     }
 
-    fn last_time(&self) -> Result<Option<Timestamp>, StoreError> {
+    fn last_time(&self) -> Result<Option<TimeNote>, StoreError> {
         Ok(*lock(&self.last_time))
     }
 
-    fn note_time(&self, now: Timestamp) -> Result<(), StoreError> {
-        *lock(&self.last_time) = Some(now);
+    fn note_time(&self, note: TimeNote) -> Result<(), StoreError> {
+        *lock(&self.last_time) = Some(note);
         Ok(())
     }
 }

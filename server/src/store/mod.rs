@@ -15,6 +15,8 @@ use chatcore::keys::{PrekeyKind, Signed, UserRecord};
 use chatcore::wire::envelope::EnvelopeKind;
 use chatcore::wire::relay::BlobShape;
 
+use crate::clock::TimeNote;
+
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
@@ -438,17 +440,17 @@ pub trait Retention: Send + Sync {
     /// [`StoreError`].
     fn sweep(&self, now: Timestamp, oldest: Timestamp) -> Result<(), StoreError>;
 
-    /// Returns the time that was last noted.
+    /// Returns what was last noted of the clock.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn last_time(&self) -> Result<Option<Timestamp>, StoreError>;
+    fn last_time(&self) -> Result<Option<TimeNote>, StoreError>;
 
-    /// Notes what time it is.
+    /// Notes what time it is, and whether that is doubted.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn note_time(&self, now: Timestamp) -> Result<(), StoreError>;
+    fn note_time(&self, note: TimeNote) -> Result<(), StoreError>;
 }
 
 /// Copies of everything.

@@ -13,7 +13,6 @@ use crate::membership::{
     Signer, Topic,
 };
 use crate::room::RegisterSecret;
-use crate::store::Table;
 use crate::store::rows::{Intent, Lobby, Profile, RoomStanding, Unsent};
 use crate::wire::content::LogPoint;
 use crate::wire::limits::MAX_OPEN_ROOMS;
@@ -291,7 +290,7 @@ impl Engine {
         let standing = room.row.standing;
         if standing == RoomStanding::Invited {
             // Declined: nobody is told. What was said there while we were in before stays.
-            if tx.next_number(Table::History, id.as_bytes())? > 1 {
+            if tx.has_history(&id)? {
                 room.row.standing = RoomStanding::Outside;
                 self.put_room(tx, room);
             } else {
@@ -349,10 +348,37 @@ impl Engine {
         {
             return self.invite_to_open(tx, ticket, room, user);
         }
+        if let Act::Invite { user, .. } = &act
+            && room.state().is_some_and(|state| state.invited().contains_key(user))
+        {
+            // Asked in already: the way in is shown once more.
+            let (message, only) = (MessageId::generate(tx.rng), Some(*user));
+            room.row.unsent.push(Unsent::Update { message, keys: true, only });
+            self.put_room(tx, room);
+            tx.event(Event::RoomDone { ticket, result: Ok(id) });
+            self.rooms.touch(&id, Freshness::Same);
+            return self.drive_rooms(tx);
+        }
         let act = name_counter(act, &room);
+        if let Act::Kick { user, .. } = &act
+            && room.drop_hint(tx, user)?
+            && !room.is_member(user)
+        {
+            // In by their own word alone: the relay has nothing to order.
+            self.put_room(tx, room);
+            tx.event(Event::RoomDone { ticket, result: Ok(id) });
+            return Ok(());
+        }
         // Judged now by what is known, so that a person hears at once; and again when it is ordered.
         let refusal = match room.state() {
             None => Some(RoomFailure::Locked),
+            Some(state)
+                if room.row.standing == RoomStanding::Outside
+                    && state.kind() == RoomKind::Private =>
+            {
+                Some(RoomFailure::NotAMember)
+            }
+            Some(_) if room.is_locked() && act != Act::Join => Some(RoomFailure::Locked),
             Some(_) if room.row.intents.len() >= MAX_INTENTS => {
                 Some(RoomFailure::TooMany { max: MAX_INTENTS })
             }
@@ -368,6 +394,8 @@ impl Engine {
         let number = room.push_intent(act);
         self.rooms.tickets.insert((id, number), ticket);
         self.put_room(tx, room);
+        // What was refused before may be allowed now.
+        self.rooms.sync(&id).refused = false;
         self.rooms.touch(&id, Freshness::Same);
         self.drive_rooms(tx)
     }
@@ -555,9 +583,13 @@ impl Engine {
         let (Some(actor), Some(signer)) = (own_actor(&profile), signer(&profile)) else {
             return Err(EngineError::AccountClosed);
         };
+        if let Some(events) = room.attempted() {
+            return Ok(events);
+        }
         room.row.attempt.clear();
         let Some(chain) = &room.chain else { return Ok(Vec::new()) };
         let (mut after, mut head) = (chain.state().clone(), chain.head());
+        let registers = room.registers();
         let is_full = room.is_full();
         if is_full {
             // Behind the end of a register only removals count, and the move.
@@ -588,6 +620,12 @@ impl Engine {
             }
             let act = match intent.act {
                 Act::Checkpoint(_) => Act::Checkpoint(after.hash()),
+                Act::Move(register) if registers.contains(&register) => {
+                    // It was made, and something else of ours was noted as what made it.
+                    room.row.intents.remove(next);
+                    self.finish_ticket(tx, room.id(), intent.number, Ok(()));
+                    continue;
+                }
                 act => act,
             };
             let Err(error) = after.check_new(&actor, &act) else {
@@ -673,6 +711,25 @@ impl Room {
         self.row.standing == RoomStanding::Outside && self.row.intents.iter().any(leaves)
     }
 
+    /// Returns what was signed for what waits, and would be signed again. The relay may have stored it all the
+    /// same, its answer lost: the same bytes are known again when they are read.
+    fn attempted(&self) -> Option<Vec<RoomEvent>> {
+        let (chain, mut intents) = (self.chain.as_ref()?, self.row.intents.iter().peekable());
+        let signed = self.row.attempt.iter().cloned();
+        let events: Vec<_> = signed.map(RoomEvent::restore).collect::<Result<_, _>>().ok()?;
+        let (seq, head) = chain.head();
+        let follows = events.first()?.seq() == seq + 1 && events.first()?.prev() == Some(head);
+        for event in &events {
+            let is_intent = intents.next_if(|intent| intent.is(event)).is_some();
+            // These come along with others.
+            if !is_intent && !matches!(event.act(), Act::Checkpoint(_) | Act::Move(_)) {
+                return None;
+            }
+        }
+        let is_any = intents.len() < self.row.intents.len();
+        (follows && is_any && !self.is_full()).then_some(events)
+    }
+
     pub(super) fn push_intent(&mut self, act: Act) -> u64 {
         let number = self.row.next_intent;
         self.row.next_intent += 1;
@@ -681,11 +738,12 @@ impl Room {
     }
 }
 
-/// In open rooms a kick names the highest counter known, so that older joins do not count again.
+/// In open rooms a kick names the highest counter that the relay showed, so that older joins do not count again:
+/// the relay orders none that it does not know.
 fn name_counter(act: Act, room: &Room) -> Act {
     match act {
-        Act::Kick { user, .. } => Act::Kick { user, counter: room.statements.counter(&user) },
-        Act::Ban { user, .. } => Act::Ban { user, counter: room.statements.counter(&user) },
+        Act::Kick { user, .. } => Act::Kick { user, counter: room.shown_counter(&user) },
+        Act::Ban { user, .. } => Act::Ban { user, counter: room.shown_counter(&user) },
         act => act,
     }
 }

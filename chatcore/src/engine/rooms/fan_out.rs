@@ -24,10 +24,13 @@ use crate::trust::Trust;
 use crate::wire::content::{Body, ChainPosition, Content, LogPoint, RoomContent, RoomUpdate};
 use crate::wire::envelope::Envelope;
 use crate::wire::limits::{MAX_RECEIPTS, MAX_ROOM_INLINE};
-use crate::wire::relay::Answer;
+use crate::wire::relay::{Answer, ErrorCode};
 
 /// Most messages and news of ours that wait in one room.
 const MAX_UNSENT: usize = 1_000;
+
+/// Most secrets of registers in one message.
+pub(super) const MAX_SECRETS_AT_ONCE: usize = 200;
 
 /// Whose fate decided a copy of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +122,10 @@ impl Engine {
         room: &mut Room,
     ) -> Result<(), EngineError> {
         self.settle_roster(tx, room);
-        if room.row.unsent.is_empty() {
+        // Nothing goes out by what was known before: who was taken out meanwhile gets none of it.
+        let is_known =
+            room.row.standing != RoomStanding::Member || (self.is_read(room) && !room.is_locked());
+        if room.row.unsent.is_empty() || !is_known {
             return Ok(());
         }
         let only = |unsent: &Unsent| match unsent {
@@ -130,11 +136,15 @@ impl Engine {
         if self.ask_records(tx, room, more) > 0 {
             return Ok(());
         }
-        for unsent in std::mem::take(&mut room.row.unsent) {
+        let unsent = std::mem::take(&mut room.row.unsent);
+        let is_of_move =
+            |unsent: &&Unsent| matches!(unsent, Unsent::Update { keys: true, only: None, .. });
+        let moves = unsent.iter().filter(is_of_move).count();
+        for unsent in unsent {
             match unsent {
                 Unsent::Message(message) => self.fan_out_message(tx, room, message)?,
                 Unsent::Update { message, keys, only } => {
-                    self.fan_out_update(tx, room, (message, keys), only)?;
+                    self.fan_out_update(tx, room, (message, keys), (only, moves))?;
                 }
             }
         }
@@ -172,7 +182,7 @@ impl Engine {
         tx: &mut Tx<'_, '_>,
         room: &Room,
         (message, keys): (MessageId, bool),
-        only: Option<UserId>,
+        (only, moves): (Option<UserId>, usize),
     ) -> Result<(), EngineError> {
         let own = tx.profile()?.user();
         let Some(state) = room.state() else { return Ok(()) };
@@ -193,19 +203,27 @@ impl Engine {
             (false, _) => Vec::new(),
             // Who comes in reads from the beginning; the others have what came before.
             (true, Some(user)) if is_newcomer(&user) => room.secrets_to_hand_on(),
-            (true, _) => room.current_secret().into_iter().collect(),
+            (true, Some(_)) => room.current_secret().into_iter().collect(),
+            (true, None) => room.secrets_of_moves(&own, moves),
         };
         let create = room.chain.as_ref().and_then(|chain| chain.event(0));
         let create = create.filter(|_| room.row.kind == RoomKind::Open);
-        let update = RoomUpdate {
-            room: room.id(),
-            registers,
-            create: create.map(|event| event.signed().clone()),
-            statements: Vec::new(),
-            log: None,
-        };
-        let payload = save_payload(tx, room.id(), message, Body::RoomUpdate(update));
-        self.fan_out(tx, message, &payload, users)
+        let mut parts: Vec<_> = registers.chunks(MAX_SECRETS_AT_ONCE).map(<[_]>::to_vec).collect();
+        parts.resize_with(parts.len().max(1), Vec::new);
+        let mut message = message;
+        for registers in parts {
+            let update = RoomUpdate {
+                room: room.id(),
+                registers,
+                create: create.map(|event| event.signed().clone()),
+                statements: Vec::new(),
+                log: None,
+            };
+            let payload = save_payload(tx, room.id(), message, Body::RoomUpdate(update));
+            self.fan_out(tx, message, &payload, users.clone())?;
+            message = MessageId::generate(tx.rng);
+        }
+        Ok(())
     }
 
     /// Seals a payload for every device of some users, in one pass; those without a session wait for
@@ -372,6 +390,10 @@ impl Engine {
         sync.records.remove(&user);
         let chain = match answer {
             Answer::Records(records) => verify_chain(records).ok(),
+            Answer::Failure(failure) if failure.code != ErrorCode::UnknownUser => {
+                sync.read_failed(&failure, tx.now);
+                return Ok(());
+            }
             Answer::Failure(_) => None,
             _ => return Err(EngineError::RelayMisbehaved),
         };

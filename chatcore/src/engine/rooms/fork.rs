@@ -1,5 +1,7 @@
 //! Forks: another branch of a log is read as evidence, kept as a proof, and followed if the owner says so.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::super::query::damaged;
@@ -10,6 +12,7 @@ use super::loaded::Room;
 use super::log::{Page, Reader, end_of, entries_from, hash_at};
 use super::{Freshness, RoomAsk, RoomFailure};
 use crate::ids::{LogHash, LogId, RegisterId, RoomId, UserId};
+use crate::keys::Signed;
 use crate::membership::{
     Act, Branch, Chain, Event as RoomEvent, EventDraft, ForkProof, LogHead, Refusal, Role,
     RoomError, RoomKind,
@@ -28,11 +31,17 @@ const MAX_EVIDENCE: usize = 128 << 20;
 pub(super) struct Evidence {
     log: LogId,
     entries: Vec<Bytes>,
+    /// What the relay signed over the first so many of them.
+    heads: BTreeMap<usize, Signed>,
+    /// Hash of the log with all of them.
+    hash: LogHash,
+    size: usize,
 }
 
 impl Evidence {
-    pub(super) const fn of(log: LogId) -> Self {
-        Self { log, entries: Vec::new() }
+    pub(super) fn of(log: LogId) -> Self {
+        let hash = LogHash::begin(&log);
+        Self { log, entries: Vec::new(), heads: BTreeMap::new(), hash, size: 0 }
     }
 }
 
@@ -52,6 +61,23 @@ fn own_branch(store: &dyn Store, log: &LogId) -> Result<Option<Branch>, EngineEr
 pub fn fork_proof(store: &dyn Store, room: &RoomId) -> Result<Option<ForkProof>, EngineError> {
     let row = store.load(&Key::numbered(Table::RoomForks, room.as_bytes(), 0))?;
     row.map(|row| decode_fork_proof(&row).map_err(damaged)).transpose()
+}
+
+/// Returns the end of the branch that others hold, by the proof that is kept, if we are in the one that the
+/// relay goes on with.
+fn left_branch(
+    tx: &Tx<'_, '_>,
+    room: &RoomId,
+    log: LogId,
+) -> Result<Option<LogPoint>, EngineError> {
+    let Some(proof) = fork_proof(tx.store(), room)? else { return Ok(None) };
+    for branch in [&proof.theirs, &proof.ours] {
+        let Ok(end) = branch.check(&proof.relay) else { continue };
+        if end.log == log && hash_at(tx.store(), &end.log, end.length)? != Some(end.hash) {
+            return Ok(Some(LogPoint { id: end.log, length: end.length, hash: end.hash }));
+        }
+    }
+    Ok(None)
 }
 
 /// The place where the relay's branch of a log parts from ours.
@@ -157,8 +183,10 @@ impl Parting {
         if room.row.kind == RoomKind::Open {
             return Ok(Request::AppendRoom(event.signed().clone()));
         }
-        let secret = room.row.secrets.iter().find(|secret| LogId::from(secret.id()) == log);
-        let secret = secret.ok_or(RoomFailure::Locked)?;
+        let secret = room
+            .row
+            .secret_of(&RegisterId::from_bytes(*log.as_bytes()))
+            .ok_or(RoomFailure::Locked)?;
         let position = branch.entries.len() as u64;
         let events = encode_register_entry(&[event.signed()]);
         let (write_key, entry, proof) =
@@ -222,16 +250,20 @@ impl Engine {
         let id = room.id();
         let Some(mut evidence) = self.rooms.sync(&id).evidence.take() else { return Ok(()) };
         let is_empty = page.entries.is_empty();
-        evidence.entries.extend(page.entries);
-        let branch = Branch { head: page.head, entries: evidence.entries.clone() };
+        for entry in page.entries {
+            evidence.hash = evidence.hash.then(&entry);
+            evidence.size += entry.len();
+            evidence.entries.push(entry);
+        }
         let relay = tx.profile()?.relay;
+        let head = LogHead::verify(&page.head, &relay).map_err(|_| EngineError::RelayMisbehaved)?;
         // A head without the entries that lead to it is no log.
-        let head = branch.check(&relay).map_err(|_| EngineError::RelayMisbehaved)?;
-        if head.log != evidence.log {
+        let length = evidence.entries.len() as u64;
+        if (head.log, head.length, head.hash) != (evidence.log, length, evidence.hash) {
             return Err(EngineError::RelayMisbehaved);
         }
-        let size: usize = evidence.entries.iter().map(Bytes::len).sum();
-        if page.length > branch.entries.len() as u64 && size < MAX_EVIDENCE {
+        evidence.heads.insert(evidence.entries.len(), page.head.clone());
+        if page.length > length && evidence.size < MAX_EVIDENCE {
             if is_empty {
                 return Err(EngineError::RelayMisbehaved);
             }
@@ -242,12 +274,17 @@ impl Engine {
             self.finish_resume(tx, room, Err(RoomFailure::NotForked));
             return Ok(());
         };
-        let proof = ForkProof { relay, ours, theirs: branch };
+        let theirs = Branch { head: page.head, entries: evidence.entries };
+        let (proof, log) = (ForkProof { relay, ours, theirs }, evidence.log);
         match proof.check() {
-            Ok((log, shared)) => self.forked(tx, room, &proof, (log, shared)),
+            Ok((log, shared)) => self.forked(tx, room, (&proof, &evidence.heads), (log, shared)),
             Err(_) => {
                 // It goes on from ours by now, or is a beginning of it.
                 self.rooms.sync(&id).fresh = false;
+                if let Some(left) = left_branch(tx, &id, log)? {
+                    self.resume_here(tx, room, left);
+                    return Ok(());
+                }
                 self.finish_resume(tx, room, Err(RoomFailure::NotForked));
                 Ok(())
             }
@@ -259,7 +296,7 @@ impl Engine {
         &mut self,
         tx: &mut Tx<'_, '_>,
         room: &mut Room,
-        proof: &ForkProof,
+        (proof, heads): (&ForkProof, &BTreeMap<usize, Signed>),
         (log, shared): (LogId, u64),
     ) -> Result<(), EngineError> {
         let id = room.id();
@@ -270,7 +307,7 @@ impl Engine {
             return Ok(());
         };
         if parting.is_resumed(tx, room)? {
-            self.switch_to(tx, room, &proof.theirs, parting)
+            self.switch_to(tx, room, (&proof.theirs, heads), parting)
         } else if self.rooms.sync(&id).resumes.is_some() {
             self.sign_resume(tx, room, &proof.theirs, &parting)
         } else {
@@ -289,7 +326,7 @@ impl Engine {
         &mut self,
         tx: &mut Tx<'_, '_>,
         room: &mut Room,
-        branch: &Branch,
+        (branch, heads): (&Branch, &BTreeMap<usize, Signed>),
         parting: Parting,
     ) -> Result<(), EngineError> {
         let Parting { log, shared, chain, ancestor, of_ours } = parting;
@@ -299,11 +336,10 @@ impl Engine {
         }
         tx.delete_log(&log, shared)?;
         let mut hash = LogHash::begin(&log);
-        let last = branch.entries.len().saturating_sub(1);
         for (place, (number, entry)) in (0..).zip(&branch.entries).enumerate() {
             hash = hash.then(entry);
             if number >= shared {
-                let head = (place == last).then(|| branch.head.clone());
+                let head = heads.get(&(place + 1)).cloned();
                 tx.save_log_entry(&log, number, &LogEntry { entry: entry.clone(), hash, head });
             }
         }
@@ -325,7 +361,7 @@ impl Engine {
             }
         }
         tx.event(Event::RoomResumed { room: room.reference(), lost });
-        Self::settle_standing(room, &own);
+        self.settle_standing(tx, room, &own);
         let sync = self.rooms.sync(&room.id());
         (sync.fresh, sync.refused, sync.last_conflict) = (false, false, None);
         sync.looks.clear();
@@ -375,6 +411,20 @@ impl Engine {
             }
             _ => Err(EngineError::RelayMisbehaved),
         }
+    }
+
+    /// The room goes on where we are, and others hold a branch that the relay lost: they are led back.
+    fn resume_here(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room, left: LogPoint) {
+        let Some(ticket) = self.rooms.sync(&room.id()).resumes.take() else { return };
+        if room.current_log() != Some(left.id) {
+            let result = Err(RoomFailure::MovedOn);
+            tx.event(Event::RoomDone { ticket, result });
+            return;
+        }
+        let LogPoint { id: log, length, hash } = left;
+        let number = room.push_intent(Act::Resume { log, length, hash });
+        self.rooms.tickets.insert((room.id(), number), ticket);
+        self.rooms.sync(&room.id()).refused = false;
     }
 
     fn finish_resume(&mut self, tx: &mut Tx<'_, '_>, room: &Room, result: Result<(), RoomFailure>) {

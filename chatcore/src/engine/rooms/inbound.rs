@@ -1,5 +1,7 @@
 //! What members send: messages, news of the room, and questions.
 
+use std::collections::BTreeMap;
+
 use super::super::clock::{Timer, is_due};
 use super::super::contacts::sender;
 use super::super::files::receipt_of;
@@ -7,12 +9,13 @@ use super::super::inbound::MAX_AHEAD;
 use super::super::outbound::{envelope, seal_unkept};
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, FileKind, QUERY_EVERY, Sent};
-use super::fan_out::is_only_member;
+use super::fan_out::{MAX_SECRETS_AT_ONCE, is_only_member};
 use super::loaded::Room;
 use super::senders::{follow_sender, is_ahead};
 use super::{ASK_EVERY, Freshness};
 use crate::ids::{Conversation, DAY, DeviceAddress, LogId, MessageId, RoomId, SECOND, UserId};
-use crate::membership::{Act, Event as RoomEvent, Role, RoomKind, Statement};
+use crate::membership::{Act, Event as RoomEvent, Joined, Role, RoomKind, Statement};
+use crate::room::RegisterSecret;
 use crate::store::Table;
 use crate::store::rows::{
     Contact, ContactStanding, Direction, Download, HeldMessage, HistoryEntry, MessageIndex,
@@ -32,6 +35,8 @@ const MAX_HELD_OF_STRANGERS: usize = 64;
 pub(in crate::engine) const HOLD_FOR: u64 = DAY;
 /// Most invitations that wait for an answer.
 const MAX_INVITATIONS: usize = 50;
+/// Most of them from one who is no contact.
+const MAX_INVITATIONS_OF_ONE: usize = 5;
 /// Milliseconds between two answers to the same device about rooms.
 const ANSWER_EVERY: u64 = 10 * SECOND;
 /// Entries before the end from which a member is asked to show a log.
@@ -45,6 +50,15 @@ enum Verdict {
     Show,
     Hold,
     Refuse(RefusedBecause),
+}
+
+/// How much of a room was read on this connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    NotYet,
+    /// To its end, and the relay has told of something since.
+    Stale,
+    Fresh,
 }
 
 /// Why a message to a room was refused.
@@ -115,7 +129,7 @@ impl Engine {
             return receipted(kind);
         };
         let verdict = if content.message_id == outer {
-            judge(&room, &from, &content, self.is_read(&room))
+            judge(&room, &from, &content, self.reading(&room))
         } else {
             Verdict::Refuse(RefusedBecause::Contradiction)
         };
@@ -137,8 +151,17 @@ impl Engine {
     }
 
     /// Tells whether a room was read to its end on this connection.
-    fn is_read(&mut self, room: &Room) -> bool {
+    pub(super) fn is_read(&mut self, room: &Room) -> bool {
         self.rooms.sync(&room.id()).was_read
+    }
+
+    fn reading(&mut self, room: &Room) -> Reading {
+        let sync = self.rooms.sync(&room.id());
+        match (sync.was_read, sync.fresh) {
+            (false, _) => Reading::NotYet,
+            (true, false) => Reading::Stale,
+            (true, true) => Reading::Fresh,
+        }
     }
 
     /// What another device of the sender has sent already still counts in the chain of this one.
@@ -151,7 +174,7 @@ impl Engine {
         bytes: &[u8],
     ) -> Result<(), EngineError> {
         let Some(room) = self.take_room(tx, &content.room)? else { return Ok(()) };
-        match judge(&room, &from, content, self.is_read(&room)) {
+        match judge(&room, &from, content, self.reading(&room)) {
             Verdict::Show => follow_sender(tx, &room, contact, from, content, bytes)?,
             // Those before it may be held as well.
             Verdict::Hold => {
@@ -225,7 +248,7 @@ impl Engine {
         room: &mut Room,
     ) -> Result<(), EngineError> {
         let id = room.id();
-        let is_read = self.rooms.sync(&id).was_read;
+        let reading = self.reading(room);
         let mut still_held = false;
         for (number, held) in tx.held(&id)? {
             let (Ok(content), Some(mut contact)) =
@@ -239,7 +262,7 @@ impl Engine {
                 continue;
             }
             let is_over = tx.settled.since(held.came_at) >= HOLD_FOR;
-            match judge(room, &held.from, &content, is_read) {
+            match judge(room, &held.from, &content, reading) {
                 Verdict::Show => {
                     tx.delete_held(&id, number);
                     let bytes = &held.content;
@@ -350,7 +373,7 @@ impl Engine {
                 && statement.device() == from
                 && room.row.standing == RoomStanding::Member
             {
-                room.take_statement(tx, &statement, &own);
+                room.take_hint(tx, &statement, &own)?;
             }
         }
         let is_invited = room.state().is_some_and(|state| state.invited().contains_key(&from.user));
@@ -368,7 +391,11 @@ impl Engine {
             self.put_room(tx, room);
             return Ok(());
         }
-        update.registers.into_iter().for_each(|secret| room.add_secret(secret));
+        if has_keys {
+            let ranks = ranks_of(tx, &room, from.user)?;
+            let rank = |user: &UserId| ranks.get(user).copied().unwrap_or(0);
+            room.take_secrets(from.user, update.registers, rank);
+        }
         if room.row.standing == RoomStanding::Outside {
             self.rooms.sync(&id).hinted = true;
         }
@@ -398,13 +425,21 @@ impl Engine {
             (true, true) => RoomKind::Open,
             (true, false) => return Ok(None),
         };
-        let mut waiting = 0;
-        let all = tx.room_ids()?;
-        for other in &all {
-            let standing = self.look_room(tx, other, |room| room.row.standing)?;
-            waiting += usize::from(standing == Some(RoomStanding::Invited));
+        let own = tx.profile()?.user();
+        let (mut waiting, mut of_theirs) = (0, 0);
+        for other in &tx.room_ids()? {
+            let look = |room: &Room| {
+                let is_invited = room.row.standing == RoomStanding::Invited;
+                is_invited.then(|| room.inviter(&own).or(room.row.invited_by))
+            };
+            let Some(by) = self.look_room(tx, other, look)?.flatten() else { continue };
+            waiting += 1;
+            of_theirs += usize::from(by == Some(from.user));
         }
-        if waiting >= MAX_INVITATIONS || self.is_full_of_rooms(tx)? {
+        let contact = tx.contact(&from.user)?;
+        let is_contact = contact.is_some_and(|c| c.standing == ContactStanding::Contact);
+        let is_over = of_theirs >= MAX_INVITATIONS_OF_ONE || waiting >= MAX_INVITATIONS;
+        if (is_over && !is_contact) || self.is_full_of_rooms(tx)? {
             return Ok(None);
         }
         let mut room = Room::unread(update.room, kind, RoomStanding::Invited);
@@ -432,7 +467,7 @@ impl Engine {
                 continue;
             }
             let Some(room) = self.take_room(tx, &id)? else { continue };
-            let mut update = answer_for(&room, &to);
+            let mut update = answer_for(&room, &to, &log);
             if let Some(update) = &mut update {
                 update.log = Self::log_to_show(tx, &room, &log, first)?;
             }
@@ -479,8 +514,11 @@ impl Engine {
         let Some(state) = room.state() else { return Ok(()) };
         let mut roster = state.roster(&room.statements);
         roster.sort_by_key(|(user, role)| (std::cmp::Reverse(*role), *user));
-        let others = roster.into_iter().filter(|(user, _)| *user != own);
-        for (user, _) in others.take(MAX_ASKED).collect::<Vec<(_, Role)>>() {
+        // Whoever moved the room has its new secret.
+        let mover = room.last_move().and_then(|event| event.actor().user());
+        let others = roster.into_iter().map(|(user, _)| user).filter(|user| Some(*user) != mover);
+        let asked = mover.into_iter().chain(others).filter(|user| *user != own);
+        for user in asked.take(MAX_ASKED).collect::<Vec<UserId>>() {
             let Some(mut contact) = tx.contact(&user)? else { continue };
             let devices: Vec<_> = contact.devices.iter().map(|d| d.id).collect();
             for device in devices {
@@ -549,10 +587,17 @@ impl Engine {
 
 /// Decides by what is known now. Nothing is decided before the room was read to its end on this
 /// connection: who was taken out while we were away has no say.
-fn judge(room: &Room, from: &DeviceAddress, content: &RoomContent, is_read: bool) -> Verdict {
+fn judge(room: &Room, from: &DeviceAddress, content: &RoomContent, reading: Reading) -> Verdict {
+    let is_read = reading != Reading::NotYet;
     let (Some(chain), Some(state)) = (&room.chain, room.state()) else { return Verdict::Hold };
     if room.row.standing != RoomStanding::Member {
-        return Verdict::Refuse(RefusedBecause::UnknownRoom);
+        // Our own join may be there already, its answer lost.
+        let may_be_in =
+            room.row.standing == RoomStanding::Invited || room.row.wanted == Some(Joined::Yes);
+        return match may_be_in && !is_read {
+            true => Verdict::Hold,
+            false => Verdict::Refuse(RefusedBecause::UnknownRoom),
+        };
     }
     if !is_read || !chain.knows(&content.head) || !state.version().is_known() {
         return Verdict::Hold;
@@ -564,16 +609,48 @@ fn judge(room: &Room, from: &DeviceAddress, content: &RoomContent, is_read: bool
             Verdict::Show
         };
     }
-    // Who joined just now: the statement is on its way to us.
+    // Who joined just now: the statement is on its way to us. Who had left may have come back, if there is news.
+    let is_new = room.statements.counter(&from.user) == 0;
+    let may_be_back = reading == Reading::Stale && room.statements.join_of(&from.user).is_none();
     let is_open = state.kind() == RoomKind::Open;
-    if is_open && room.statements.counter(&from.user) == 0 && !state.is_banned(&from.user) {
+    if is_open && (is_new || may_be_back) && !state.is_banned(&from.user) {
         return Verdict::Hold;
     }
     Verdict::Refuse(RefusedBecause::NotAMember)
 }
 
+/// Whose secrets are worth more than whose: by role where that is known, and else by who is a contact.
+fn ranks_of(
+    tx: &Tx<'_, '_>,
+    room: &Room,
+    from: UserId,
+) -> Result<BTreeMap<UserId, u8>, EngineError> {
+    let mut ranks = BTreeMap::new();
+    for user in room.row.handed_on.iter().map(|handed_on| handed_on.from).chain([from]) {
+        let rank = match room.state() {
+            // Only who may move the room has secrets that nobody else has.
+            Some(state) => {
+                state.role(&user).map_or(0, |role| 1 + u8::from(role >= Role::Moderator))
+            }
+            None => {
+                let contact = tx.contact(&user)?;
+                u8::from(contact.is_some_and(|c| c.standing == ContactStanding::Contact))
+            }
+        };
+        ranks.insert(user, rank);
+    }
+    Ok(ranks)
+}
+
+/// Returns the secrets of the register that somebody reads and of those that follow it, as many as fit.
+fn secrets_behind(room: &Room, log: &LogId) -> Vec<RegisterSecret> {
+    let secrets = room.secrets_to_hand_on();
+    let at = secrets.iter().position(|secret| LogId::from(secret.id()) == *log).unwrap_or(0);
+    secrets.into_iter().skip(at).take(MAX_SECRETS_AT_ONCE).collect()
+}
+
 /// What a member may be told.
-fn answer_for(room: &Room, to: &DeviceAddress) -> Option<RoomUpdate> {
+fn answer_for(room: &Room, to: &DeviceAddress, log: &LogId) -> Option<RoomUpdate> {
     let state = room.state()?;
     let is_private = state.kind() == RoomKind::Private;
     if is_private && state.role(&to.user).is_none() && !state.invited().contains_key(&to.user) {
@@ -582,7 +659,7 @@ fn answer_for(room: &Room, to: &DeviceAddress) -> Option<RoomUpdate> {
     let create = room.chain.as_ref().and_then(|chain| chain.event(0)).filter(|_| !is_private);
     Some(RoomUpdate {
         room: room.id(),
-        registers: if is_private { room.secrets_to_hand_on() } else { Vec::new() },
+        registers: if is_private { secrets_behind(room, log) } else { Vec::new() },
         create: create.map(|event| event.signed().clone()),
         statements: Vec::new(),
         log: None,

@@ -35,6 +35,8 @@ use crate::wire::storage;
 const MAX_LOG: u64 = 2 + 2 * MAX_EVENTS;
 /// Most bytes of entries given back to the relay at a time.
 const MAX_GIVEN_BACK: usize = 768 * 1_024;
+/// Most entries that are looked at to show them to a member.
+const MAX_SHOWN: u64 = 64;
 
 /// A page of a log, as the relay answers.
 pub(super) struct Page {
@@ -115,7 +117,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(store: &dyn Store, room: &RoomRow, log: LogId) -> Result<Self, EngineError> {
-        let secret = room.secrets.iter().find(|secret| LogId::from(secret.id()) == log).cloned();
+        let secret = room.secret_of(&RegisterId::from_bytes(*log.as_bytes())).cloned();
         let profile = profile(store)?;
         let (own, relay) = (profile.user, profile.relay);
         Ok(Self { own, relay, room: room.id, kind: room.kind, log, secret })
@@ -152,20 +154,22 @@ impl Reader {
                 break;
             }
             let events = self.events(position, entry);
-            let is_ours = events.first().is_some_and(|e| e.actor().user() == Some(self.own));
-            of_ours += u32::from(is_ours && position < MAX_ENTRIES);
             if self.kind == RoomKind::Private && position >= MAX_ENTRIES {
                 if let Some(chain) = chain.as_mut().filter(|_| is_candidate(&events)) {
                     let _counts = chain.append_all(events);
                 }
                 continue;
             }
+            // Anybody can put acts of others into an entry: again they do not count.
+            let mut is_ours = false;
             for event in events {
-                let _counts = self.append(chain, event);
+                let of_us = event.actor().user() == Some(self.own);
+                is_ours |= self.append(chain, event).is_ok() && of_us;
                 if !self.is_current(chain.as_ref()) {
                     break;
                 }
             }
+            of_ours += u32::from(is_ours);
         }
         of_ours
     }
@@ -314,7 +318,8 @@ impl Engine {
             self.rooms.sync(&room.id()).looking = false;
             return Ok(());
         }
-        room.row.statements_cursor = 0;
+        // All of them; to who asks from 0 on no leaves are shown.
+        room.row.statements_cursor = room.row.statements_cursor.min(1);
         let own = tx.profile()?.user();
         if room.row.standing == RoomStanding::Member
             && room.row.wanted.is_none()
@@ -384,7 +389,7 @@ impl Engine {
         for row in entries_from(tx.store(), &log, from)? {
             size += row.entry.len();
             let is_much = size > MAX_GIVEN_BACK || entries.len() as u64 >= MAX_ENTRIES;
-            if is_much && found.is_some() {
+            if is_much {
                 break;
             }
             entries.push(row.entry);
@@ -438,6 +443,9 @@ impl Engine {
         };
         if own.id != *log || from > own.length {
             return Ok(None);
+        }
+        if own.length - from > MAX_SHOWN {
+            return Ok(Some(ShownLog { head, from, entries: Vec::new() }));
         }
         let entries: Vec<Bytes> =
             entries_from(tx.store(), log, from)?.into_iter().map(|entry| entry.entry).collect();

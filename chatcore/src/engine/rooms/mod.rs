@@ -38,14 +38,20 @@ use bytes::Bytes;
 use super::clock::Timer;
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Link};
-use crate::ids::{DeviceAddress, LogId, MINUTE, RegisterId, RoomId, SECOND, Timestamp, UserId};
+use crate::ids::{
+    DAY, DeviceAddress, LogId, MINUTE, RegisterId, RoomId, SECOND, Timestamp, UserId,
+};
 use crate::membership::{RoomKind, RoomName};
 use crate::store::rows::RoomStanding;
 use crate::wire::content::LogPoint;
-use crate::wire::relay::{Answer, RoomSummary};
+use crate::wire::relay::{Answer, Failure, RoomSummary};
 
 /// Milliseconds between two questions to the same member about a room.
 const ASK_EVERY: u64 = MINUTE;
+/// Milliseconds after which a room is read again that the relay could not show, unless it names more.
+const READ_AGAIN: u64 = MINUTE;
+/// Most milliseconds after which something is tried again, whatever the relay says.
+const MAX_RETRY: u64 = DAY;
 /// Milliseconds that each next one of those who may move a room waits longer.
 const MOVE_PATIENCE: u64 = 30 * SECOND;
 
@@ -129,8 +135,12 @@ pub(super) struct Sync {
     resumes: Option<u64>,
     /// Where the relay last had something else than it showed.
     last_conflict: Option<u64>,
+    /// Somebody was told that our statement was not taken, and it may have been.
+    told_failed: bool,
     /// The relay named a newer counter of ours.
     recounted: bool,
+    /// Registers in which the room did not begin.
+    tried: usize,
     /// Since when the room is to be moved.
     move_due: Option<Timestamp>,
     /// When we are to move it, if nobody did before.
@@ -139,6 +149,8 @@ pub(super) struct Sync {
     acts_at: Option<Timer>,
     /// Until when what is new in an open room is gathered.
     read_at: Option<Timer>,
+    /// Until when nothing is read: the relay could not.
+    read_again: Option<Timer>,
     /// When members were last asked.
     asked: BTreeMap<UserId, Timestamp>,
 }
@@ -156,6 +168,13 @@ impl Sync {
             self.evidence = Some(fork::Evidence::of(log));
         }
         self.fresh = true;
+    }
+
+    /// The relay could not show what it has: asked again later, and until then nothing is sent by what was known
+    /// before.
+    fn read_failed(&mut self, failure: &Failure, now: Timestamp) {
+        let wait = failure.retry_after_ms.clamp(READ_AGAIN, MAX_RETRY);
+        self.read_again = Some(Timer::after(wait, now));
     }
 
     /// Somebody wrote at this place before us: read, judge anew, sign anew. A second time at the same
@@ -218,7 +237,8 @@ impl Rooms {
 
     /// Returns what is to be done later.
     pub(super) fn timers(&self) -> impl Iterator<Item = Timer> {
-        self.sync.values().flat_map(|sync| [sync.move_at, sync.acts_at, sync.read_at]).flatten()
+        let of = |sync: &Sync| [sync.move_at, sync.acts_at, sync.read_at, sync.read_again];
+        self.sync.values().flat_map(of).flatten()
     }
 
     fn sync(&mut self, room: &RoomId) -> &mut Sync {
@@ -314,6 +334,7 @@ impl Engine {
             RoomStanding::Invited | RoomStanding::Member => false,
         };
         if is_over && room.row.wanted.is_none() && room.row.intents.is_empty() {
+            self.judge_held(tx, &mut room)?;
             self.give_up_unsent(tx, &mut room)?;
             // Our own leave is still told.
             self.drive_unsent(tx, &mut room)?;
@@ -326,7 +347,7 @@ impl Engine {
         };
         result?;
         let is_known = room.row.standing != RoomStanding::Outside || room.chain.is_some();
-        let has_history = tx.next_number(crate::store::Table::History, id.as_bytes())? > 1;
+        let has_history = tx.has_history(id)?;
         if is_known || room.row.wanted.is_some() || has_history {
             self.put_room(tx, room);
         } else {
@@ -342,10 +363,11 @@ impl Engine {
             let is_move_due = sync.move_at.take_if(|timer| timer.is_due(now)).is_some();
             let is_act_due = sync.acts_at.take_if(|timer| timer.is_due(now)).is_some();
             let is_read_due = sync.read_at.take_if(|timer| timer.is_due(now)).is_some();
+            let is_due_again = sync.read_again.take_if(|timer| timer.is_due(now)).is_some();
             if is_read_due {
                 sync.grow_stale();
             }
-            if is_move_due || is_act_due || is_read_due {
+            if is_move_due || is_act_due || is_read_due || is_due_again {
                 self.rooms.due.insert(*id);
             }
         }

@@ -6,7 +6,7 @@ use super::super::{Engine, EngineError, Event};
 use super::acts::RoomFailure;
 use super::loaded::Room;
 use super::log::{Page, Read};
-use super::{Freshness, RoomAsk, STATEMENT};
+use super::{Freshness, READ_AGAIN, RoomAsk, STATEMENT};
 use crate::ids::{LogId, RoomId, SECOND, UserId};
 use crate::membership::{Joined, MAX_MEMBERS, RoomKind, Statement, StatementFields};
 use crate::store::rows::{Lobby, RoomStanding};
@@ -24,7 +24,8 @@ pub(super) fn own_join(tx: &Tx<'_, '_>, room: &Room) -> Result<Option<Statement>
     if room.row.kind != RoomKind::Open || !is_in {
         return Ok(None);
     }
-    own_statement(tx, room, Joined::Yes).map(Some)
+    // As the relay has it, and never signed anew: nobody says two things by one counter.
+    room.shown_join(tx, &tx.profile()?.user())
 }
 
 fn own_statement(tx: &Tx<'_, '_>, room: &Room, joined: Joined) -> Result<Statement, EngineError> {
@@ -56,7 +57,7 @@ impl Engine {
             return Ok(());
         }
         if !self.rooms.sync(&id).fresh {
-            if self.gathers(tx, room)? {
+            if self.rooms.sync(&id).read_again.is_some() || self.gathers(tx, room)? {
                 return Ok(());
             }
             let from_seq = room.row.log.map_or(0, |log| log.length);
@@ -81,6 +82,11 @@ impl Engine {
             {
                 // It was taken, only the answer was lost.
                 return self.statement_stands(tx, room, joined);
+            }
+            if std::mem::take(&mut self.rooms.sync(&id).told_failed) {
+                // It was not, and the person knows.
+                room.row.wanted = None;
+                return self.drive_open(tx, room);
             }
             let statement = own_statement(tx, room, joined)?;
             let request = Request::PutStatement(statement.signed().clone());
@@ -136,11 +142,11 @@ impl Engine {
                 for (n, signed) in statements {
                     room.row.statements_cursor = room.row.statements_cursor.max(n);
                     if let Ok(statement) = Statement::verify(signed) {
-                        room.take_statement(tx, &statement, &own);
+                        room.take_statement(tx, &statement, &own)?;
                     }
                 }
                 room.row.own_counter = room.row.own_counter.max(room.statements.counter(&own));
-                Self::settle_standing(room, &own);
+                self.settle_standing(tx, room, &own);
                 let is_news = has_events || room.row.statements_cursor != cursor;
                 let sync = self.rooms.sync(&id);
                 sync.fresh = is_read && !(has_more && is_news) && sync.evidence.is_none();
@@ -151,14 +157,21 @@ impl Engine {
                     && self.rooms.sync(&id).gave_back.is_empty() =>
             {
                 // It lost the room, unless its operator took it away.
-                self.rooms.sync(&id).fresh = true;
+                let sync = self.rooms.sync(&id);
+                (sync.fresh, sync.was_read) = (true, true);
                 self.give_back(tx, room, LogId::from(id), 0)
+            }
+            Answer::Failure(failure) if failure.code != ErrorCode::UnknownRoom => {
+                self.rooms.sync(&id).read_failed(&failure, tx.now);
+                if room.row.wanted.is_some() {
+                    self.not_joined(tx, room, failure.code)?;
+                }
+                Ok(())
             }
             Answer::Failure(Failure { code, .. }) => {
                 let sync = self.rooms.sync(&id);
-                (sync.fresh, sync.refused) = (true, true);
-                if code == ErrorCode::UnknownRoom
-                    && room.row.standing == RoomStanding::Member
+                (sync.fresh, sync.was_read, sync.refused) = (true, true, true);
+                if room.row.standing == RoomStanding::Member
                     && !std::mem::replace(&mut room.row.gone, true)
                 {
                     // Its word, without a signature: nothing is forgotten, the room may come back.
@@ -231,7 +244,7 @@ impl Engine {
             Answer::Done => {
                 let Some(joined) = room.row.wanted else { return Ok(()) };
                 let statement = own_statement(tx, room, joined)?;
-                room.take_statement(tx, &statement, &statement.user());
+                room.take_statement(tx, &statement, &statement.user())?;
                 self.statement_stands(tx, room, joined)
             }
             Answer::Failure(Failure { code: ErrorCode::Conflict, limit, .. })
@@ -295,11 +308,21 @@ impl Engine {
         if code == ErrorCode::UnknownRoom && room.row.wanted == Some(Joined::No) {
             // Nobody is there to be told, and who wants to be out is out.
             let statement = own_statement(tx, room, Joined::No)?;
-            room.take_statement(tx, &statement, &statement.user());
+            room.take_statement(tx, &statement, &statement.user())?;
             return self.statement_stands(tx, room, Joined::No);
         }
-        room.row.wanted = None;
         let is_asked_for = self.rooms.tickets.contains_key(&(id, STATEMENT));
+        let is_verdict =
+            !matches!(code, ErrorCode::Internal | ErrorCode::DiskFull | ErrorCode::RateLimited);
+        if !is_verdict {
+            // It may have been stored all the same: that shows when the room is read.
+            let sync = self.rooms.sync(&id);
+            (sync.fresh, sync.told_failed) = (false, is_asked_for);
+            sync.read_again = Some(Timer::after(READ_AGAIN, tx.now));
+            self.finish_ticket(tx, id, STATEMENT, Err(RoomFailure::Refused(code)));
+            return Ok(());
+        }
+        room.row.wanted = None;
         if !is_asked_for && code == ErrorCode::RoomFull {
             // Others were faster. The next login names a lobby that has a place.
             tx.event(Event::LobbyFull);
@@ -349,6 +372,10 @@ impl Engine {
             let is_known = Some(user) == own || matches!(tx.contact(&user), Ok(Some(_)));
             if is_asked || is_known {
                 continue;
+            }
+            if sync.read_again.is_some() {
+                // The relay could not show somebody's just now.
+                return 1;
             }
             sync.records.insert(user);
             let who = Who::User(user);

@@ -8,23 +8,23 @@ use super::super::{Engine, EngineError, Event, Pending};
 use super::loaded::Room;
 use super::log::{Page, Read, end_of};
 use super::query::said_to_replace;
-use super::{RoomAsk, RoomFailure};
+use super::{MAX_RETRY, RoomAsk, RoomFailure};
 use crate::ids::{DAY, LogId, MessageId, RegisterId, SECOND, UserId};
 use crate::keys::Signed;
 use crate::membership::{Act, Event as RoomEvent, Joined, MANY_EVENTS, Role, RoomKind, RoomState};
 use crate::room::RegisterSecret;
-use crate::store::rows::{RoomStanding, Unsent};
+use crate::store::rows::{Intent, RoomStanding, Unsent};
 use crate::wire::content::LogPoint;
 use crate::wire::relay::{Answer, ErrorCode, Failure, Request};
 use crate::wire::room::encode_register_entry;
 
 /// Milliseconds for which a person waits for an act that the relay takes later.
 const PATIENCE: u64 = 30 * SECOND;
-/// Most milliseconds after which it is tried again, whatever the relay says.
-const MAX_RETRY: u64 = DAY;
 /// Milliseconds after which the registers that a room has left are read again. The relay deletes what
 /// nobody reads for 180 days.
 const KEEP_EVERY: u64 = 7 * DAY;
+/// Most registers that are read on a connection until a room begins in one, but for one with each hint.
+const MAX_TRIED: usize = 64;
 
 impl Engine {
     /// Does the next thing in a private room: read, order, move, fan out.
@@ -40,9 +40,10 @@ impl Engine {
         let is_invited = room.state().is_some_and(|state| state.invited().contains_key(&own));
         let Some(secret) = room.current_secret() else {
             if room.row.standing == RoomStanding::Invited && !is_invited {
-                return Self::drop_invitation(tx, room);
+                return self.drop_invitation(tx, room);
             }
             // Nobody skips a register: here the room stays until its secret comes.
+            self.judge_held(tx, room)?;
             self.ask_members(tx, room)?;
             return self.drive_unsent(tx, room);
         };
@@ -51,20 +52,25 @@ impl Engine {
             return Ok(());
         }
         if !self.rooms.sync(&id).fresh {
+            if self.rooms.sync(&id).read_again.is_some() {
+                return Ok(());
+            }
             let from = room.row.log.map_or(0, |log| log.length);
             let ask = RoomAsk::Read { register };
             self.ask_room(tx, id, Request::ReadRegister { register, from }, ask);
             return Ok(());
         }
-        if room.chain.is_none() && room.row.secrets.len() > 1 {
+        if room.chain.is_none() && room.has_more_to_try() {
             // No room begins in this one: whoever handed its secret on was wrong, or lied.
             tx.delete_log(&LogId::from(register), 0)?;
-            room.row.secrets.remove(0);
+            room.try_next();
             room.row.log = None;
-            return self.drive_private(tx, room);
+            let tried = &mut self.rooms.sync(&id).tried;
+            *tried += 1;
+            return if *tried < MAX_TRIED { self.drive_private(tx, room) } else { Ok(()) };
         }
         if room.row.standing == RoomStanding::Invited && !is_invited {
-            return Self::drop_invitation(tx, room);
+            return self.drop_invitation(tx, room);
         }
         self.judge_held(tx, room)?;
         if self.look_back(tx, room)? {
@@ -148,9 +154,10 @@ impl Engine {
     }
 
     /// An invitation that was taken back, or never true. What was said in the room before stays.
-    fn drop_invitation(tx: &mut Tx<'_, '_>, room: &mut Room) -> Result<(), EngineError> {
+    fn drop_invitation(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room) -> Result<(), EngineError> {
         room.row.standing = RoomStanding::Outside;
-        if tx.next_number(crate::store::Table::History, room.id().as_bytes())? == 1 {
+        self.forget_intents(tx, room);
+        if !tx.has_history(&room.id())? {
             for log in room.logs() {
                 tx.delete_log(&log, 0)?;
             }
@@ -212,10 +219,8 @@ impl Engine {
                 }
                 Ok(())
             }
-            Answer::Failure(_) => {
-                // Tried again when something else happens in the room.
-                let sync = self.rooms.sync(&id);
-                (sync.fresh, sync.refused) = (true, true);
+            Answer::Failure(failure) => {
+                self.rooms.sync(&id).read_failed(&failure, tx.now);
                 Ok(())
             }
             _ => Err(EngineError::RelayMisbehaved),
@@ -239,6 +244,10 @@ impl Engine {
                 if self.take_page(tx, room, &page)? != Read::Extends {
                     // It stands somewhere else than we said: what is there is read.
                     self.rooms.sync(&id).fresh = false;
+                } else if !room.knows_attempt() {
+                    // Ordered, and not all of it counted: signed anew it would not either.
+                    room.row.attempt.clear();
+                    self.give_up_intents(tx, room, ErrorCode::Conflict);
                 }
                 Ok(())
             }
@@ -282,6 +291,14 @@ impl Engine {
         self.give_up_intents(tx, room, failure.code);
     }
 
+    /// Who is out does nothing there any more, whenever they come in again.
+    fn forget_intents(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room) {
+        if !room.is_leaving() {
+            self.release_tickets(tx, room, RoomFailure::NotAMember);
+            room.row.intents.clear();
+        }
+    }
+
     /// Tells those who wait for acts that these will be done later.
     fn release_tickets(&mut self, tx: &mut Tx<'_, '_>, room: &Room, because: RoomFailure) {
         let numbers: Vec<u64> = room.row.intents.iter().map(|intent| intent.number).collect();
@@ -304,8 +321,34 @@ impl Engine {
         // What others did in a version that we do not know may not be so.
         let is_known = chain.state().version().is_known();
         for event in &news {
-            if let Act::Move(register) = event.act() {
-                room.take_prepared(*register);
+            match event.act() {
+                Act::Create(_) => room.settle_secrets(),
+                Act::Move(register) => {
+                    room.take_prepared(*register);
+                    room.settle_secrets();
+                    // It is done, whoever did it.
+                    let (moves, rest) = std::mem::take(&mut room.row.intents)
+                        .into_iter()
+                        .partition(|intent| matches!(intent.act, Act::Move(_)));
+                    room.row.intents = rest;
+                    let moves: Vec<Intent> = moves;
+                    for intent in moves {
+                        self.finish_ticket(tx, room.id(), intent.number, Ok(()));
+                    }
+                }
+                // The owner has led everybody back to where we are.
+                Act::Resume { log, .. } if room.row.log.is_some_and(|own| own.id == *log) => {
+                    room.row.forked = false;
+                }
+                Act::Retire(users) => {
+                    for (user, _) in users {
+                        let _had = room.drop_hint(tx, user)?;
+                    }
+                }
+                Act::Kick { user, .. } | Act::Ban { user, .. } => {
+                    let _had = room.drop_hint(tx, user)?;
+                }
+                _ => {}
             }
             if let Act::Retire(users) = event.act()
                 && was == RoomStanding::Member
@@ -316,13 +359,16 @@ impl Engine {
                 // We did not come for long, and here we are.
                 let _counts = room.want(Joined::Yes);
             }
-            if room.row.attempt.contains(event.signed()) {
+            // Also what another machine of ours did, of which a backup was made while it waited to be done.
+            let is_wanted =
+                event.actor().user() == Some(own) && room.row.intents.iter().any(|i| i.is(event));
+            if is_wanted || room.row.attempt.contains(event.signed()) {
                 self.confirmed(tx, room, event);
             } else if was == RoomStanding::Member && is_known && event.actor().user() != Some(own) {
                 self.tell_news(tx, room, event);
             }
         }
-        Self::settle_standing(room, &own);
+        self.settle_standing(tx, room, &own);
         let has_many = room.state().is_some_and(|state| state.counted() >= MANY_EVENTS);
         if has_many
             && room.role(&own) == Some(Role::Owner)
@@ -348,9 +394,8 @@ impl Engine {
     fn confirmed(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room, event: &RoomEvent) {
         room.row.attempt.retain(|signed| signed != event.signed());
         // A move that came along has no intent of its own.
-        let intent = room.row.intents.first();
-        if intent.is_some_and(|intent| intent.act.kind() == event.act().kind()) {
-            let intent = room.row.intents.remove(0);
+        if let Some(at) = room.row.intents.iter().position(|intent| intent.is(event)) {
+            let intent = room.row.intents.remove(at);
             self.finish_ticket(tx, room.id(), intent.number, Ok(()));
         }
         if room.row.kind == RoomKind::Open {
@@ -390,7 +435,7 @@ impl Engine {
     }
 
     /// Notes how we stand to the room after its newest event.
-    pub(super) fn settle_standing(room: &mut Room, own: &UserId) {
+    pub(super) fn settle_standing(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room, own: &UserId) {
         let Some(state) = room.state() else { return };
         let was = room.row.standing;
         let invited = state.invited().get(own).copied();
@@ -404,16 +449,12 @@ impl Engine {
             RoomStanding::Outside if invited.is_some() => RoomStanding::Invited,
             was => was,
         };
-        if room.row.standing == RoomStanding::Outside && was == RoomStanding::Member {
-            room.row.intents.clear();
+        if room.row.standing == RoomStanding::Outside && was != RoomStanding::Outside {
+            self.forget_intents(tx, room);
         }
         if room.row.standing == RoomStanding::Invited && was == RoomStanding::Outside {
             // Asked in again: by whom says the chain.
-            let invites =
-                |event: &&RoomEvent| matches!(event.act(), Act::Invite { user, .. } if user == own);
-            let events: Vec<_> = room.chain.iter().flat_map(|chain| chain.events_from(0)).collect();
-            let by = events.iter().rev().copied().find(|e| invites(e));
-            room.row.invited_by = by.and_then(|event| event.actor().user());
+            room.row.invited_by = room.inviter(own);
         }
     }
 
@@ -423,15 +464,16 @@ impl Engine {
         tx: &mut Tx<'_, '_>,
         room: &mut Room,
     ) -> Result<(), EngineError> {
-        let own = tx.profile().map(|profile| profile.user()).ok();
+        let own = tx.profile()?.user();
         let invites = |state: &RoomState| {
-            state.kind() == RoomKind::Open
-                || own.is_some_and(|own| state.invited().contains_key(&own))
+            state.kind() == RoomKind::Open || state.invited().contains_key(&own)
         };
         if room.row.standing != RoomStanding::Invited || !room.state().is_some_and(invites) {
             return Ok(());
         }
-        let Some(by) = room.row.invited_by.take() else { return Ok(()) };
+        let Some(told_by) = room.row.invited_by.take() else { return Ok(()) };
+        // Whoever handed the secrets on may be anybody.
+        let by = room.inviter(&own).unwrap_or(told_by);
         let replaces = match said_to_replace(room) {
             Some(old) => self.look_room(tx, &old, |old| {
                 let is_ours = old.row.standing == RoomStanding::Member && old.is_member(&by);
@@ -456,6 +498,13 @@ impl Engine {
 }
 
 impl Room {
+    /// Returns who asked a user in last, as the chain has it.
+    pub(super) fn inviter(&self, user: &UserId) -> Option<UserId> {
+        let invites = |event: &&RoomEvent| matches!(event.act(), Act::Invite { user: asked, .. } if asked == user);
+        let events = self.chain.iter().flat_map(|chain| chain.events_from(0));
+        events.filter(invites).last().and_then(|event| event.actor().user())
+    }
+
     /// Returns the register to move to: one secret is drawn, and kept until a move to it is settled.
     pub(super) fn prepare_move(&mut self, tx: &mut Tx<'_, '_>) -> RegisterId {
         self.row.prepared.get_or_insert_with(|| RegisterSecret::generate(tx.rng)).id()
@@ -464,7 +513,7 @@ impl Room {
     /// A move is settled: if it is to the register we prepared, its secret is the room's.
     fn take_prepared(&mut self, register: RegisterId) {
         if let Some(secret) = self.row.prepared.take_if(|secret| secret.id() == register) {
-            self.add_secret(secret);
+            self.row.secrets.push(secret);
         }
     }
 }

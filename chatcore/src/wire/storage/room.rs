@@ -8,12 +8,13 @@ use super::super::directory::{signed_from, signed_into};
 use super::super::room::{decode_act, encode_act};
 use super::super::{WireError, array};
 use super::{address_from, address_into, encode, present, room_from, user};
-use crate::ids::{LogHash, LogId, MessageId, Timestamp};
+use crate::ids::{LogHash, LogId, MessageId, Timestamp, UserId};
 use crate::keys::Signed;
 use crate::membership::{Joined, RoomKind};
 use crate::room::RegisterSecret;
 use crate::store::rows::{
-    HeldMessage, Intent, LogEntry, RoomRow, RoomSender, RoomStanding, Unsent,
+    HandedOn, HeldMessage, Intent, LogEntry, RoomRow, RoomSender, RoomStanding, StatementRow,
+    Unsent,
 };
 use crate::wire::content::LogPoint;
 
@@ -30,6 +31,7 @@ pub(crate) fn encode_room(room: &RoomRow) -> Zeroizing<Vec<u8>> {
         },
         name: room.name.clone(),
         secrets: room.secrets.iter().map(|s| s.expose().to_vec()).collect(),
+        handed_on: room.handed_on.iter().map(handed_on_into).collect(),
         prepared: room.prepared.as_ref().map_or_else(Vec::new, |s| s.expose().to_vec()),
         log: room.log.as_ref().map(|log| pb::LogPoint {
             id: log.id.as_bytes().to_vec(),
@@ -74,7 +76,8 @@ pub(crate) fn decode_room(bytes: &[u8]) -> Result<RoomRow, WireError> {
 }
 
 fn wipe(pb: &mut pb::Room) {
-    pb.secrets.iter_mut().for_each(Zeroize::zeroize);
+    let handed_on = pb.handed_on.iter_mut().flat_map(|handed_on| &mut handed_on.secrets);
+    pb.secrets.iter_mut().chain(handed_on).for_each(Zeroize::zeroize);
     pb.prepared.zeroize();
 }
 
@@ -86,9 +89,20 @@ fn point(pb: &pb::LogPoint) -> Result<LogPoint, WireError> {
     })
 }
 
+fn handed_on_into(handed_on: &HandedOn) -> pb::HandedOn {
+    pb::HandedOn {
+        from: handed_on.from.as_bytes().to_vec(),
+        secrets: handed_on.secrets.iter().map(|s| s.expose().to_vec()).collect(),
+    }
+}
+
 fn room_row(pb: &pb::Room) -> Result<RoomRow, WireError> {
     let secret = |bytes: &Vec<u8>| -> Result<_, WireError> {
         Ok(RegisterSecret::from_bytes(&Zeroizing::new(array(bytes, "secret")?)))
+    };
+    let handed_on = |pb: &pb::HandedOn| -> Result<_, WireError> {
+        let secrets = pb.secrets.iter().map(secret).collect::<Result<_, _>>()?;
+        Ok(HandedOn { from: UserId::from_bytes(array(&pb.from, "from")?), secrets })
     };
     let intent = |i: &pb::RoomIntent| -> Result<_, WireError> {
         Ok(Intent { number: i.counter, act: decode_act(&i.act)? })
@@ -105,6 +119,7 @@ fn room_row(pb: &pb::Room) -> Result<RoomRow, WireError> {
         },
         name: pb.name.clone(),
         secrets: pb.secrets.iter().map(secret).collect::<Result<_, _>>()?,
+        handed_on: pb.handed_on.iter().map(handed_on).collect::<Result<_, _>>()?,
         prepared: (!pb.prepared.is_empty()).then(|| secret(&pb.prepared)).transpose()?,
         log: pb.log.as_ref().map(point).transpose()?,
         head: pb.head.clone().map(signed_from).transpose()?,
@@ -187,13 +202,19 @@ pub(crate) fn decode_log_entry(bytes: &[u8]) -> Result<LogEntry, WireError> {
     })
 }
 
-pub(crate) fn encode_room_statement(statement: &Signed) -> Zeroizing<Vec<u8>> {
-    encode(&pb::RoomStatementRow { statement: Some(signed_into(statement)) })
+pub(crate) fn encode_room_statement(row: &StatementRow) -> Zeroizing<Vec<u8>> {
+    encode(&pb::RoomStatementRow {
+        statement: row.shown.as_ref().map(signed_into),
+        hinted: row.hinted.as_ref().map(signed_into),
+    })
 }
 
-pub(crate) fn decode_room_statement(bytes: &[u8]) -> Result<Signed, WireError> {
+pub(crate) fn decode_room_statement(bytes: &[u8]) -> Result<StatementRow, WireError> {
     let pb = pb::RoomStatementRow::decode(bytes)?;
-    signed_from(pb.statement.ok_or(WireError::Missing("statement"))?)
+    Ok(StatementRow {
+        shown: pb.statement.map(signed_from).transpose()?,
+        hinted: pb.hinted.map(signed_from).transpose()?,
+    })
 }
 
 pub(crate) fn encode_room_sender(sender: &RoomSender) -> Zeroizing<Vec<u8>> {

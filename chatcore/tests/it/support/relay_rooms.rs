@@ -277,7 +277,16 @@ impl RelayRooms {
                 let events = room.chain.events_from(from_seq).map(|e| e.signed().clone());
                 let events: Vec<_> = events.collect();
                 let is_shown = !self.hidden_from.contains(&from.user);
-                let fresh = |(n, _): &&(u64, Signed)| *n > after_statement && (is_shown || *n == 1);
+                // As server/src/rooms/state.rs: who reads for the first time is shown no leaves.
+                let has_left = |signed: &Signed| {
+                    let user = Statement::verify(signed.clone()).unwrap().user();
+                    room.statements.join_of(&user).is_none()
+                };
+                let fresh = |(n, signed): &&(u64, Signed)| {
+                    *n > after_statement
+                        && (is_shown || *n == 1)
+                        && !(after_statement == 0 && has_left(signed))
+                };
                 let fresh = room.numbered.iter().filter(fresh);
                 let statements: Vec<_> = fresh.take(self.page).cloned().collect();
                 let more = if statements.len() == self.page { More::Yes } else { More::No };
@@ -297,6 +306,12 @@ impl RelayRooms {
                 }
                 if self.is_recovering {
                     return Err(ErrorCode::Recovering);
+                }
+                // As server/src/rooms/state.rs: names_known_counter.
+                if let Act::Kick { user, counter } | Act::Ban { user, counter } = event.act()
+                    && *counter > room.statements.counter(user)
+                {
+                    return Err(ErrorCode::Forbidden);
                 }
                 room.chain.append(event).map_err(|_| ErrorCode::Forbidden)?;
                 let entries = Self::entries_of(room);

@@ -21,6 +21,7 @@ use super::super::rules::{NicknameRow, Rename};
 use super::super::{Arrival, BlobRecord, Body, Mailbox, MailboxBatch, Queued, SCHEMA, StoreError};
 use super::group::Group;
 use super::{failed, is_no_space, registers, rooms};
+use crate::clock::{Doubted, TimeNote};
 use crate::lock::lock;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
@@ -35,6 +36,8 @@ const NICKNAME_ROW: usize = 32 + 8;
 const BLOB_ROW: usize = 32 + 4 + 4 + 32 + 8 + 1;
 const BODY_HEAD: usize = 16 + 1;
 const LAST_TIME: &str = "last_time";
+const DOUBTED_TIME: &str = "doubted_time";
+const DOUBTED_STAYED: &str = "doubted_stayed";
 const CACHE: usize = 24 << 20;
 
 type Job = Box<dyn FnOnce(&WriteTransaction) -> Result<(), redb::Error> + Send>;
@@ -200,15 +203,29 @@ impl MainDb {
         })
     }
 
-    pub(super) fn last_time(&self) -> Result<Option<Timestamp>, StoreError> {
+    pub(super) fn last_time(&self) -> Result<Option<TimeNote>, StoreError> {
         self.read_with(|tx| {
-            Ok(tx.open_table(rooms::NUMBERS)?.get(LAST_TIME)?.map(|at| Timestamp(at.value())))
+            let table = tx.open_table(rooms::NUMBERS)?;
+            let number = |key| Ok::<_, redb::Error>(table.get(key)?.map(|value| value.value()));
+            let Some(believed) = number(LAST_TIME)?.map(Timestamp) else { return Ok(None) };
+            let (shown, stayed) = (number(DOUBTED_TIME)?, number(DOUBTED_STAYED)?);
+            let doubted = shown.zip(stayed);
+            let doubted =
+                doubted.map(|(shown, stayed)| Doubted { shown: Timestamp(shown), stayed });
+            Ok(Some(TimeNote { believed, doubted }))
         })
     }
 
-    pub(super) fn note_time(self: &Arc<Self>, now: Timestamp) -> Result<(), StoreError> {
+    pub(super) fn note_time(self: &Arc<Self>, note: TimeNote) -> Result<(), StoreError> {
         self.write(move |tx| {
-            tx.open_table(rooms::NUMBERS)?.insert(LAST_TIME, now.0)?;
+            let mut table = tx.open_table(rooms::NUMBERS)?;
+            table.insert(LAST_TIME, note.believed.0)?;
+            table.remove(DOUBTED_TIME)?;
+            table.remove(DOUBTED_STAYED)?;
+            if let Some(doubted) = note.doubted {
+                table.insert(DOUBTED_TIME, doubted.shown.0)?;
+                table.insert(DOUBTED_STAYED, doubted.stayed)?;
+            }
             Ok(())
         })
     }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use chatcore::ids::Timestamp;
 
 use super::{Retention, StoreError, Stores};
+use crate::clock::TimeNote;
 use blobs::DiskBlobs;
 use directory::DiskDirectory;
 use keys::KeysDb;
@@ -82,12 +83,12 @@ impl Retention for DiskRetention {
         self.blobs.remove_older_than(oldest)
     }
 
-    fn last_time(&self) -> Result<Option<Timestamp>, StoreError> {
+    fn last_time(&self) -> Result<Option<TimeNote>, StoreError> {
         self.main.last_time()
     }
 
-    fn note_time(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.main.note_time(now)
+    fn note_time(&self, note: TimeNote) -> Result<(), StoreError> {
+        self.main.note_time(note)
     }
 }
 
