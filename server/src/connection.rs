@@ -106,9 +106,14 @@ impl Link {
         self.heard.elapsed()
     }
 
+    /// Returns the bytes of the message that is being read.
+    pub(crate) fn partial(&self) -> usize {
+        self.transport.partial()
+    }
+
     /// Tells whether the message that is being read is a large one.
     pub(crate) fn is_reading_large(&self) -> bool {
-        self.transport.partial() > LARGE
+        self.partial() > LARGE
     }
 
     /// Returns the bytes that wait to be written.

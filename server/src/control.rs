@@ -21,8 +21,8 @@ use crate::operator::{Command, Operator, Said};
 
 /// Name of the socket in the data folder.
 const SOCKET: &str = "control.sock";
-/// Most bytes of a command.
-const MAX_LINE: u64 = 8_192;
+/// Most bytes of a command: the longest announcement, each byte of which may be six in JSON.
+const MAX_LINE: u64 = 32 * 1_024;
 /// Time a command may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Commands at a time.
@@ -133,7 +133,11 @@ pub fn ask(folder: &Path, command: &str, form: AnswerForm) -> io::Result<(u8, St
     use std::io::{Read, Write};
     let mut stream = StdStream::connect(folder.join(SOCKET))?;
     let asked = Asked { line: command.to_owned(), json: form == AnswerForm::Json };
-    writeln!(stream, "{}", serde_json::to_string(&asked)?)?;
+    let line = serde_json::to_string(&asked)?;
+    if line.len() as u64 >= MAX_LINE {
+        return Ok((2, format!("the command is too long: at most {MAX_LINE} bytes")));
+    }
+    writeln!(stream, "{line}")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (code, text) = answer.split_once('\n').ok_or(io::ErrorKind::UnexpectedEof)?;

@@ -33,6 +33,8 @@ pub struct Limits {
     pub sends: Rate,
     /// Logins of one user.
     pub logins: Rate,
+    /// Records and returned entries of one user that are verified, whatever comes of it.
+    pub verifications: Rate,
     /// Prekeys of one device claimed by one user.
     pub claims: Rate,
     /// Prekeys claimed by one user, of whomever.
@@ -96,6 +98,8 @@ impl Default for Limits {
             sends: Rate::per_second(10_000, 1_000),
             // A script that calls the program for each of its messages is let in.
             logins: Rate::per_second(200, 2),
+            // A restored relay is given back all rooms of a member.
+            verifications: Rate::per_second(600, 2),
             claims: Rate { burst: 6, interval_us: 10 * MINUTE * 1_000 },
             // A room of a thousand in which one speaks for the first time, twice.
             claims_in_all: Rate { burst: 2_000, interval_us: 5 * 1_000_000 },

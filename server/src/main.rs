@@ -97,6 +97,7 @@ fn run(flags: Flags) -> Result<(), RelayError> {
         #[cfg(unix)]
         Some(Command::Ctl { json, command }) => {
             let form = if json { AnswerForm::Json } else { AnswerForm::Words };
+            let command = from_here(command)?;
             ask(&settings.data_folder(home_data())?, &command.join(" "), form)
         }
         Some(Command::Restore { dir }) => {
@@ -105,6 +106,19 @@ fn run(flags: Flags) -> Result<(), RelayError> {
             say(format_args!("restored to {}", folder.display()))
         }
     }
+}
+
+/// A backup goes where it was asked for, not where the relay runs.
+#[cfg(unix)]
+fn from_here(mut command: Vec<String>) -> Result<Vec<String>, RelayError> {
+    if let [name, rest @ ..] = command.as_mut_slice()
+        && matches!(name.as_str(), "backup" | "!backup")
+        && let [folder, ..] = rest
+    {
+        let here = std::path::absolute(&*folder).map_err(RelayError::System)?;
+        *folder = here.display().to_string();
+    }
+    Ok(command)
 }
 
 async fn serve(settings: Settings) -> Result<(), RelayError> {

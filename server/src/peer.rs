@@ -33,12 +33,22 @@ const MAX_UNWRITTEN: usize = 256 << 10;
 const MAX_BEFORE_LARGE: usize = 16 << 10;
 /// Time for the rest of a large message, when others wait for its place.
 const LARGE_TIME: Duration = Duration::from_secs(10);
+/// Time after which it is looked whether it goes on.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// Bytes of it that have to come in a second, when others wait for its place.
+const LARGE_A_SECOND: usize = 64 << 10;
+/// Logins that somebody pays for who was cut since they were slow.
+const LOGINS_OF_SLOW: usize = 10;
+/// Time for what is under way on a connection that is to end.
+const ENDING_TIME: Duration = Duration::from_secs(2);
 /// Bytes of one pushed frame's envelopes.
 const MAX_DELIVER: usize = 256 << 10;
 /// Requests under way above which nothing more is read.
 const MAX_UNDER_WAY: usize = 256;
 /// Bytes that requests under way may hold or bring.
 const MAX_LANE_COST: usize = 1 << 20;
+/// Requests of one connection that are carried out before others have their turn: each may wait for the disk.
+const MAX_LANE_ITEMS: usize = 16;
 /// Bytes that an envelope takes besides its blob.
 const ENVELOPE_COST: usize = 256;
 
@@ -58,6 +68,9 @@ pub(crate) struct Peer {
     large: Large,
     /// Until when memory is held for what can't begin yet.
     holds_until: Option<Instant>,
+    /// Bytes of the large message when its progress was last looked at.
+    large_read: usize,
+    ends_at: Option<Instant>,
     lane: Lane,
     is_fetching: bool,
 }
@@ -138,6 +151,8 @@ impl Peer {
             share: Share::default(),
             large: Large::None,
             holds_until: None,
+            large_read: 0,
+            ends_at: None,
             lane: Lane::default(),
             is_fetching: false,
         }
@@ -146,8 +161,8 @@ impl Peer {
     /// Serves the device until one side ends it.
     pub(crate) async fn run(mut self) {
         let end = self.serve().await;
-        let Self { mut link, seat, .. } = self;
-        drop(seat);
+        // Nothing is kept from others while the last bytes go.
+        let mut link = self.into_link();
         match end {
             End::Link(LinkError::Ended(_)) => {}
             End::Link(error) => tracing::warn!(%error, "a device broke the link"),
@@ -166,6 +181,23 @@ impl Peer {
                 }
             }
         }
+    }
+
+    fn into_link(self) -> Link {
+        let Self { link, seat, .. } = self;
+        drop(seat);
+        link
+    }
+
+    /// Returns until when what is under way may come to its end, once the connection is to be closed.
+    fn ends_at(&mut self) -> Option<(Instant, CloseReason)> {
+        let reason = self.handle.close_reason()?;
+        if reason == CloseReason::Shutdown {
+            // All of them have the same time, and what is accepted is answered.
+            return None;
+        }
+        let ends_at = self.ends_at.get_or_insert_with(|| Instant::now() + ENDING_TIME);
+        Some((*ends_at, reason))
     }
 
     async fn serve(&mut self) -> End {
@@ -190,15 +222,29 @@ impl Peer {
             }
             let reading = self.reading();
             let (is_slow, until) = self.must_go_on();
+            let ending = self.ends_at();
+            let ends_at = ending.map_or_else(Instant::now, |(at, _)| at);
             let result = tokio::select! {
+                () = tokio::time::sleep_until(ends_at), if ending.is_some() => {
+                    return ending.map_or(End::Silent, |(_, reason)| End::Asked(reason));
+                }
                 () = tokio::time::sleep_until(until), if is_slow => {
                     let is_theirs = reading == Reading::On || self.link.unwritten() > 0;
-                    if is_theirs && self.shared.memory.is_scarce() {
+                    let read = self.link.partial();
+                    let goes_on = read.saturating_sub(self.large_read) >= LARGE_A_SECOND
+                        && self.holds_until.is_none_or(|until| until > Instant::now());
+                    self.large_read = read;
+                    if is_theirs && !goes_on && self.shared.memory.is_scarce() {
+                        // Who was slow comes back a little later.
+                        for _ in 0..LOGINS_OF_SLOW {
+                            let uptime = self.shared.clock.uptime();
+                            let _ = self.shared.logins.pay(self.caller.address.user, uptime);
+                        }
                         return End::Slow;
                     }
                     let more = Instant::now() + Duration::from_secs(1);
                     self.large.give(more);
-                    self.holds_until = self.holds_until.map(|_| more);
+                    self.holds_until = self.holds_until.map(|until| until.max(more));
                     Ok(())
                 }
                 () = self.handle.woken() => Ok(()),
@@ -236,7 +282,8 @@ impl Peer {
                     self.send_held();
                 }
                 Completion::LargeMessage(memory) => {
-                    self.large = Large::Reading { memory, until: Instant::now() + LARGE_TIME };
+                    self.large = Large::Reading { memory, until: Instant::now() + FIRST_LOOK };
+                    self.large_read = self.link.partial();
                 }
                 Completion::LargeAnswer(memory) => {
                     self.lane.memory = Some(memory);
@@ -328,7 +375,8 @@ impl Peer {
             Large::None if self.link.is_reading_large() => {
                 let memory = &self.shared.memory;
                 if let Some(memory) = memory.try_take_large() {
-                    self.large = Large::Reading { memory, until: Instant::now() + LARGE_TIME };
+                    self.large = Large::Reading { memory, until: Instant::now() + FIRST_LOOK };
+                    self.large_read = self.link.partial();
                     return Reading::On;
                 }
                 self.large = Large::Waiting;
@@ -558,6 +606,7 @@ impl Lane {
         let (mut items, mut cost) = (Vec::new(), 0);
         while let Some((next, _)) = self.waiting.front()
             && (items.is_empty() || cost + next.cost() <= MAX_LANE_COST)
+            && items.len() < MAX_LANE_ITEMS
         {
             cost += next.cost();
             if let Some((item, memory)) = self.waiting.pop_front() {

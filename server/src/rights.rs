@@ -87,6 +87,11 @@ impl RightsTable {
         Ok(true)
     }
 
+    /// Tells whether a token is that of an invitation.
+    pub(crate) fn has_invite(&self, token: &InviteToken) -> bool {
+        lock(&self.invites).iter().any(|invite| invite.token == *token)
+    }
+
     /// Finds the invitation of a token and takes one use of it, which comes back unless somebody comes in by it.
     pub(crate) fn invited(&self, token: &InviteToken, now: Timestamp) -> Option<Invited<'_>> {
         // Before it is taken, so that nobody finds it over.

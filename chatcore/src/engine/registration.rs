@@ -28,7 +28,8 @@ impl Engine {
         if !profile.is_named_in(&profile.record) {
             return Err(EngineError::Revoked);
         }
-        let (request, pending) = if profile.admission.was_admitted() {
+        let registers_anew = std::mem::take(&mut self.registers_anew);
+        let (request, pending) = if profile.admission.was_admitted() && !registers_anew {
             (Request::Login { newest_head: newest_head(tx.store())? }, Pending::Login)
         } else {
             if profile.admission == Admission::New {

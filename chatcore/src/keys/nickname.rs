@@ -16,8 +16,8 @@ pub enum NicknameError {
     /// More than 32 characters.
     #[error("a nickname has at most {MAX_NICKNAME_CHARS} characters")]
     TooLong,
-    /// Begins with `#` (rooms) or `!` (commands).
-    #[error("a nickname can't begin with # or !")]
+    /// Begins with `#` (rooms), `!` (commands) or `@` (people), or names a room behind a space.
+    #[error("a nickname can't begin with #, ! or @, nor hold a # behind a space")]
     ReservedStart,
     /// Holds a control, formatting or invisible character, or stray white space.
     #[error("a nickname can't hold control, invisible or stray white-space characters")]
@@ -38,6 +38,10 @@ impl Nickname {
     /// [`NicknameError`] says which rule is broken.
     pub fn new(text: &str) -> Result<Self, NicknameError> {
         check(text, MAX_NICKNAME_CHARS)?;
+        // Where a person is named in a line, a room may follow: `@bob #tea`.
+        if text.starts_with('@') || text.contains(" #") {
+            return Err(NicknameError::ReservedStart);
+        }
         Ok(Self(text.to_owned()))
     }
 

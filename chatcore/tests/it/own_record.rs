@@ -230,3 +230,29 @@ fn another_address_leaves_the_token() {
     let Request::Register { token, .. } = first.request else { panic!("no registration") };
     assert_eq!(token, chatcore::ids::InviteToken::from_slice(&[7; 16]));
 }
+
+/// Somebody named our link key while the relay did not know us, and it takes us for them.
+#[test]
+fn who_is_taken_for_somebody_else_registers_on_the_next_connection() {
+    let mut world = World::acquainted(803);
+    let first = |world: &mut World| {
+        world.peers[0].disconnect();
+        world.connect(0);
+        std::mem::take(&mut world.peers[0].outgoing).remove(0)
+    };
+    let login = first(&mut world);
+    assert!(matches!(login.request, Request::Login { .. }));
+    let (now, bob) = (world.now, world.peers[1].address);
+    for answer in world.relay.handle(bob, login) {
+        world.peers[0].frame(now, answer);
+    }
+    assert!(!world.peers[0].online);
+    let register = first(&mut world);
+    assert!(matches!(register.request, Request::Register { .. }));
+    let alice = world.peers[0].address;
+    for answer in world.relay.handle(alice, register) {
+        world.peers[0].frame(now, answer);
+    }
+    assert!(world.peers[0].online);
+    assert!(matches!(first(&mut world).request, Request::Login { .. }));
+}

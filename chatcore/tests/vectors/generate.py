@@ -121,7 +121,7 @@ def user_record():
         refuse(name, sub(1, a.change(identity=key, devices=[cert])) + weak_signature, user_id(key))
     refuse("identity key of 31 bytes", a.signed(a.change(identity=a.key[:31])), user_id(a.key[:31]))
     for name, nick in {"empty": "", "of 33 characters": "n" * 33, "not NFC": "Zoe\u0308", "bidi override": "evil\u202etxt",
-                       "leading #": "#zoe", "leading !": "!zoe", "control character": "zo\u0007e", "zero-width joiner": "zo\u200de",
+                       "leading #": "#zoe", "leading !": "!zoe", "leading @": "@zoe", "# behind a space": "zoe #m", "control character": "zo\u0007e", "zero-width joiner": "zo\u200de",
                        "private use": "zo\ue000e", "no-break space": "zoe\u00a0m", "two spaces": "zoe  m", "leading space": " zoe",
                        "trailing space": "zoe ", "line separator": "zoe\u2028m"}.items():
         changed("nickname: " + name, nickname=nick.encode())

@@ -162,7 +162,7 @@ def record_body(identity, nickname, version, prev, devices):
 
 
 def check_nickname(nick):
-    need(1 <= len(nick) <= 32 and unicodedata.is_normalized("NFC", nick) and nick[0] not in "#!", "nickname")
+    need(1 <= len(nick) <= 32 and unicodedata.is_normalized("NFC", nick) and nick[0] not in "#!@" and " #" not in nick, "nickname")
     for before, c in zip(" " + nick, nick):
         need(unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"), "nickname: character")
         need(not c.isspace() or c == " " and before != " ", "nickname: space")

@@ -110,6 +110,12 @@ pub(crate) fn register(
         invited.store(privileges).map_err(internal)?;
     }
     let stored = directory.put(&record, link_key, now);
+    if let (Ok(Put::Stored), None, Some(rates), Some(token)) =
+        (&stored, &former, &shared.invited, token)
+    {
+        // Only who came in counts.
+        let _ = rates.pay(key_of(token), shared.clock.uptime());
+    }
     match (&stored, invited) {
         (Ok(Put::Stored), Some(mut invited)) => invited.used(),
         (_, Some(invited)) => invited.give_back(privileges),
@@ -132,9 +138,12 @@ pub(crate) fn register(
 /// Tells whether a link may let somebody in now. One that lets nobody in is refused for that.
 fn is_in_time(shared: &Shared, token: Option<&InviteToken>) -> bool {
     let (Some(rates), Some(token)) = (&shared.invited, token) else { return true };
-    let now = shared.clock.now();
-    let is_ours = *token == shared.identity.token() || shared.rights.invited(token, now).is_some();
-    !is_ours || rates.pay(sha256(&[token.as_bytes()]), shared.clock.uptime()).is_ok()
+    let is_ours = *token == shared.identity.token() || shared.rights.has_invite(token);
+    !is_ours || rates.available(&key_of(token), shared.clock.uptime()) > 0
+}
+
+fn key_of(token: &InviteToken) -> [u8; 32] {
+    sha256(&[token.as_bytes()])
 }
 
 /// Replaces the caller's record by its next version.
@@ -143,6 +152,7 @@ pub(super) fn update(
     caller: &Caller,
     record: Signed,
 ) -> Result<Answer, Failure> {
+    shared.verifications.pay(caller.address.user, shared.clock.uptime())?;
     let record = UserRecord::verify(record).map_err(|_| ErrorCode::BadRecord)?;
     let own = record.device(caller.address.device);
     let is_kept = own.is_some_and(|d| *d.link_key().as_bytes() == caller.link_key);
@@ -158,6 +168,7 @@ pub(super) fn close(
     caller: &Caller,
     record: Signed,
 ) -> Result<Answer, Failure> {
+    shared.verifications.pay(caller.address.user, shared.clock.uptime())?;
     let record = UserRecord::verify(record).map_err(|_| ErrorCode::BadRecord)?;
     if !record.devices().is_empty() {
         return Err(ErrorCode::BadRecord.into());

@@ -102,6 +102,7 @@ pub(super) fn recover(
 ) -> Result<Answer, Failure> {
     let (user, now) = (caller.address.user, shared.clock.now());
     shared.register_appends.pay(user, shared.clock.uptime())?;
+    shared.verifications.pay(user, shared.clock.uptime())?;
     if entries.is_empty() {
         return Err(ErrorCode::Forbidden.into());
     }

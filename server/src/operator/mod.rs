@@ -161,7 +161,7 @@ impl Task<'_> {
 
     /// Finds a user by nickname, or by the whole id.
     fn find(&self, name: &str) -> Result<UserId, RelayError> {
-        let name = name.strip_prefix('@').unwrap_or(name);
+        let name = bare(name);
         let owner = match Nickname::from_input(name) {
             Ok(nickname) => self.stored(self.shared.stores.directory.owner(&nickname.fold()))?,
             Err(_) => None,
@@ -462,7 +462,8 @@ impl Task<'_> {
 
     fn release(&self, nick: &str) -> Result<Said, RelayError> {
         let user = self.find_below(nick)?;
-        let nickname = Nickname::from_input(nick).map_err(|error| usage(error.to_string()))?;
+        let nickname =
+            Nickname::from_input(bare(nick)).map_err(|error| usage(error.to_string()))?;
         self.stored(self.shared.stores.directory.release(&nickname.fold()))?;
         let text = "free; whoever registers it next is somebody else, and contacts are warned";
         Ok(Said::new(text, json!({"nickname": nickname.as_str(), "was": user.to_hex()})))
@@ -560,6 +561,11 @@ fn help(about: Option<&str>, by: By) -> Result<Said, RelayError> {
         return Err(not_found("no such command; !help lists them".to_owned()));
     }
     Ok(Said::new(lines.join("\n"), json!({"commands": list})))
+}
+
+/// Returns a name as people have it: `@bob` is bob.
+fn bare(name: &str) -> &str {
+    name.strip_prefix('@').unwrap_or(name)
 }
 
 /// `Lobby (3 members, 2 online)`.

@@ -116,6 +116,11 @@ impl Directory for Memory {
         let newest = tables.newest(&user).cloned();
         let judgement = judge(record, newest.as_ref());
         if let Judgement::Answer(put) = judgement {
+            let own = record.devices().iter().find(|d| d.link_key().as_bytes() == proven);
+            if let Some(own) = own.filter(|_| put == Put::Same) {
+                let address = DeviceAddress { user, device: own.device_id() };
+                tables.links.insert(*proven, address);
+            }
             return Ok(put);
         }
         let foreign = record.devices().iter().any(|d| {
@@ -134,12 +139,18 @@ impl Directory for Memory {
             }
             tables.nicknames.insert(new, NicknameRow::live(user));
         }
-        if let Some(former) = rename.former {
+        let has_it = |name: &String| tables.nicknames.get(name).is_some_and(|row| row.is_of(&user));
+        if let Some(former) = rename.former.filter(has_it) {
             let row = NicknameRow::given_up(user, now);
             tables.nicknames.insert(former, row);
         }
         for device in newest.iter().flat_map(|n| n.devices()) {
-            tables.links.remove(device.link_key().as_bytes());
+            let address = DeviceAddress { user, device: device.device_id() };
+            let link = device.link_key().as_bytes();
+            // Whoever holds the key may have it by now.
+            if tables.links.get(link) == Some(&address) {
+                tables.links.remove(link);
+            }
         }
         for device in record.devices() {
             let address = DeviceAddress { user, device: device.device_id() };
@@ -361,7 +372,7 @@ impl Blobs for Memory {
         for blob in lock(&self.blobs).values() {
             let usage = all.entry(blob.record.owner).or_default();
             usage.open += u32::from(!blob.complete);
-            usage.bytes += blob.record.shape.total();
+            usage.bytes += blob.record.cost();
             usage.uploaded += blob.chunks.values().map(|chunk| chunk.len() as u64).sum::<u64>();
         }
         all.into_iter().collect()

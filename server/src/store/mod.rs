@@ -294,6 +294,15 @@ pub struct BlobRecord {
 }
 
 impl BlobRecord {
+    /// Returns the bytes that it takes of what its owner may store. However small, it takes a file, and some memory.
+    #[must_use]
+    pub const fn cost(&self) -> u64 {
+        let total = self.shape.total();
+        if total < MIN_BLOB_COST { MIN_BLOB_COST } else { total }
+    }
+}
+
+impl BlobRecord {
     /// Tells whether this is another attempt at creating `earlier`.
     #[must_use]
     pub fn is_retry_of(&self, earlier: &Self) -> bool {
@@ -313,6 +322,9 @@ pub struct BlobState {
     /// Bit i, least significant first: chunk i is stored.
     pub stored: Bytes,
 }
+
+/// Bytes that a blob counts at least.
+pub const MIN_BLOB_COST: u64 = 64 * 1_024;
 
 /// What a user has stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -340,7 +352,7 @@ impl BlobUsage {
     #[must_use]
     pub fn is_over(&self, quota: &BlobQuota, more: &BlobRecord, free: Option<u64>) -> bool {
         let share = free.map_or(u64::MAX, |free| free.saturating_add(self.uploaded) / 2);
-        let bytes = self.bytes.saturating_add(more.shape.total());
+        let bytes = self.bytes.saturating_add(more.cost());
         self.open >= quota.open || bytes > quota.bytes.min(share)
     }
 }
@@ -521,24 +533,28 @@ mod tests {
 
     #[test]
     fn nobodys_files_take_more_than_half_of_the_disk() {
+        const U: u64 = 4_096;
         let more = |chunks| BlobRecord {
             owner: UserId::from_bytes([1; 32]),
-            shape: BlobShape { chunk_size: 1, chunk_count: chunks },
+            shape: BlobShape { chunk_size: 4_096, chunk_count: chunks },
             write_hash: [0; 32],
             since: Timestamp(0),
         };
-        let quota = BlobQuota { open: 2, bytes: 1_000 };
+        let quota = BlobQuota { open: 2, bytes: 1_000 * U };
         let none = BlobUsage::default();
         assert!(!none.is_over(&quota, &more(1_000), None));
         assert!(none.is_over(&quota, &more(1_001), None));
-        assert!(!none.is_over(&quota, &more(50), Some(100)));
-        assert!(none.is_over(&quota, &more(51), Some(100)));
+        assert!(!none.is_over(&quota, &more(50), Some(100 * U)));
+        assert!(none.is_over(&quota, &more(51), Some(100 * U)));
+        // However small, each counts.
+        let small = BlobQuota { open: 2, bytes: MIN_BLOB_COST - 1 };
+        assert!(none.is_over(&small, &more(1), None));
         // What is announced counts before it is there, and what is there counts once.
-        let announced = BlobUsage { open: 1, bytes: 50, uploaded: 0 };
-        assert!(announced.is_over(&quota, &more(1), Some(100)));
-        let uploaded = BlobUsage { open: 0, bytes: 50, uploaded: 50 };
-        assert!(uploaded.is_over(&quota, &more(1), Some(50)));
-        assert!(!uploaded.is_over(&quota, &more(1), Some(52)));
+        let announced = BlobUsage { open: 1, bytes: 50 * U, uploaded: 0 };
+        assert!(announced.is_over(&quota, &more(1), Some(100 * U)));
+        let uploaded = BlobUsage { open: 0, bytes: 50 * U, uploaded: 50 * U };
+        assert!(uploaded.is_over(&quota, &more(1), Some(50 * U)));
+        assert!(!uploaded.is_over(&quota, &more(1), Some(84 * U)));
         let open = BlobUsage { open: 2, ..none };
         assert!(open.is_over(&quota, &more(1), None));
     }

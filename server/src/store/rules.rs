@@ -65,6 +65,11 @@ impl NicknameRow {
         self.until.is_some_and(|until| until <= now)
     }
 
+    /// Tells whether a user has it now. One that the operator freed may be somebody else's by now.
+    pub(super) fn is_of(&self, user: &UserId) -> bool {
+        self.owner == *user && self.until.is_none()
+    }
+
     pub(super) fn refuses(&self, user: &UserId, now: Timestamp) -> bool {
         self.owner != *user && !self.is_over(now)
     }

@@ -198,7 +198,17 @@ impl Device {
         link: &DhSecret,
         first: Request,
     ) -> (Self, Answer) {
-        let mut stream = TcpStream::connect(address).await.unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        Self::over(stream, relay, link, first).await
+    }
+
+    /// The same over a connection that is there.
+    pub async fn over(
+        mut stream: TcpStream,
+        relay: &RelayKey,
+        link: &DhSecret,
+        first: Request,
+    ) -> (Self, Answer) {
         stream.set_nodelay(true).unwrap();
         let (one, state) = ClientHandshake::start(relay, link, &mut rand::rng()).unwrap();
         stream.write_all(&frame_record(&one)).await.unwrap();
@@ -229,6 +239,14 @@ impl Device {
         let mut out = Vec::new();
         self.transport.seal(message, &mut out).unwrap();
         self.stream.write_all(&out).await.unwrap();
+    }
+
+    /// Sends the beginning of a message that is long, and not its end.
+    pub async fn send_most(&mut self, len: usize) {
+        let mut out = Vec::new();
+        self.transport.seal(&vec![0; len], &mut out).unwrap();
+        let most = out.len() - 1;
+        let _ = self.stream.write_all(&out[..most]).await;
     }
 
     /// Sends a request without waiting; returns its number.

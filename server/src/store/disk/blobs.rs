@@ -176,7 +176,7 @@ impl DiskBlobs {
             };
             let of_owner = usage.entry(record.owner).or_default();
             of_owner.open += u32::from(!complete);
-            of_owner.bytes += record.shape.total();
+            of_owner.bytes += record.cost();
             of_owner.uploaded += u64::from(stored.count()) * u64::from(record.shape.chunk_size);
             let progress = Mutex::new(Progress {
                 stored,
@@ -251,7 +251,7 @@ impl DiskBlobs {
             let uploaded = u64::from(chunks) * u64::from(shape.chunk_size);
             self.change_usage(&blob.record.owner, |usage| {
                 usage.open = usage.open.saturating_sub(u32::from(!complete));
-                usage.bytes = usage.bytes.saturating_sub(shape.total());
+                usage.bytes = usage.bytes.saturating_sub(blob.record.cost());
                 usage.uploaded = usage.uploaded.saturating_sub(uploaded);
             });
             gone.push(*id);
@@ -377,7 +377,7 @@ impl Blobs for Arc<DiskBlobs> {
                 CreateOutcome::Exists
             });
         }
-        let total = record.shape.total();
+        let total = record.cost();
         if self.usage(&record.owner).is_over(quota, record, Some(free)) {
             return Ok(CreateOutcome::OverQuota);
         }
@@ -420,11 +420,13 @@ impl Blobs for Arc<DiskBlobs> {
             return match blob.read(&path, index) {
                 Ok(stored) if stored == chunk => Ok(ChunkOutcome::Same),
                 Ok(_) => Ok(ChunkOutcome::Differs),
-                Err(error) if is_lost(&error) => {
+                Err(error) => {
+                    if !is_lost(&error) {
+                        tracing::error!(blob = %id.to_hex(), %error, "a file can't be read");
+                    }
                     progress.is_broken = true;
                     Ok(ChunkOutcome::Unknown)
                 }
-                Err(error) => Err(failed(&error)),
             };
         }
         blob.write(&path, index, chunk).map_err(|e| failed(&e))?;
@@ -450,7 +452,12 @@ impl Blobs for Arc<DiskBlobs> {
             Ok(chunk) => Ok(Some(chunk.into())),
             // Deleted between: as if it had been asked for later.
             Err(e) if is_lost(&e) => Ok(None),
-            Err(e) => Err(failed(&e)),
+            Err(e) => {
+                // A bad place on the disk concerns this file, and puts nothing else in doubt.
+                tracing::error!(blob = %id.to_hex(), error = %e, "a file can't be read");
+                lock(&blob.progress).is_broken = true;
+                Ok(None)
+            }
         }
     }
 

@@ -38,6 +38,25 @@ impl DiskDirectory {
         Ok(false)
     }
 
+    /// Has a link key, which was proven, lead to the device that it belongs to.
+    fn link(&self, address: &DeviceAddress, proven: &[u8; 32]) -> Result<(), StoreError> {
+        if self.device(proven)? == Some(*address) {
+            return Ok(());
+        }
+        let address = address_key(address);
+        let KeysDb { links, devices, .. } = self.keys.as_ref();
+        (links, devices)
+            .transaction(|(links, devices)| {
+                if let Some(holder) = links.insert(proven.as_slice(), address.as_slice())? {
+                    devices.remove(holder)?;
+                }
+                devices.insert(address.as_slice(), proven.as_slice())?;
+                Ok::<_, ConflictableTransactionError<Infallible>>(())
+            })
+            .map_err(|e| failed(&e))?;
+        self.keys.flush()
+    }
+
     fn store(
         &self,
         record: &UserRecord,
@@ -64,7 +83,10 @@ impl DiskDirectory {
         (records, links, devices)
             .transaction(|(records, links, devices)| {
                 for (address, link) in &gone {
-                    links.remove(link.as_slice())?;
+                    // Whoever holds the key may have it by now.
+                    if links.get(link.as_slice())?.is_some_and(|h| h == address.as_slice()) {
+                        links.remove(link.as_slice())?;
+                    }
                     devices.remove(address.as_slice())?;
                 }
                 for key in &replaced {
@@ -143,6 +165,10 @@ impl Directory for DiskDirectory {
         let newest = verified(self.newest(&user)?)?;
         let judgement = judge(record, newest.as_ref());
         if let Judgement::Answer(put) = judgement {
+            let own = record.devices().iter().find(|d| d.link_key().as_bytes() == proven);
+            if let Some(own) = own.filter(|_| put == Put::Same) {
+                self.link(&DeviceAddress { user, device: own.device_id() }, proven)?;
+            }
             return Ok(put);
         }
         if self.is_foreign(record, proven)? {

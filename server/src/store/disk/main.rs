@@ -167,9 +167,16 @@ impl MainDb {
                 let row = encode_nickname(&NicknameRow::live(rename.user));
                 table.insert(new.as_str(), &row)?;
             }
-            if let Some(former) = &rename.former {
+            let former = rename.former.as_deref();
+            let has_it = |name: &str| -> Result<bool, redb::Error> {
+                let row = table.get(name)?.map(|v| decode_nickname(v.value()));
+                Ok(row.is_some_and(|row| row.is_of(&rename.user)))
+            };
+            if let Some(former) = former
+                && has_it(former)?
+            {
                 let row = encode_nickname(&NicknameRow::given_up(rename.user, rename.now));
-                table.insert(former.as_str(), &row)?;
+                table.insert(former, &row)?;
             }
             Ok(true)
         })
