@@ -107,6 +107,7 @@ impl Engine {
                 // Anybody may send it, and there is nobody to block: it leaves nothing behind.
                 return Ok(());
             }
+            Opened::Failed { from: Some(from) } if is_request(tx, &from)? => return Ok(()),
             Opened::Failed { from } => {
                 seen.from = from;
                 tx.event(Event::Undecryptable { from: from.map(|f| f.user) });
@@ -123,6 +124,10 @@ impl Engine {
                         session: Some(first.session),
                     };
                     tx.save_seen(&seen);
+                }
+                if receipt.is_none() && is_request(tx, &from)? {
+                    // Nothing is to be said when it comes again, and a stranger has a place for few.
+                    return Ok(());
                 }
             }
         }
@@ -499,6 +504,11 @@ fn holds_enough(contact: &mut Contact, more: usize) -> bool {
     // Once something did not fit nothing more does, so that nothing comes out of its order.
     contact.kept = contact.kept.saturating_add(more as u64 + MESSAGE_COST);
     has_more(contact)
+}
+
+fn is_request(tx: &Tx<'_, '_>, from: &DeviceAddress) -> Result<bool, EngineError> {
+    let contact = tx.contact(&from.user)?;
+    Ok(contact.is_some_and(|contact| contact.standing == ContactStanding::Request))
 }
 
 /// Tells whether a stranger sent more than was kept.

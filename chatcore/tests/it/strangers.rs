@@ -224,6 +224,36 @@ fn what_nobody_can_open_leaves_nothing_behind() {
     assert_eq!((world.rows(0, Table::Seen), world.rows(0, Table::Journal)), (seen, journal));
 }
 
+/// What a stranger sends leaves no more rows than messages that are shown.
+#[test]
+fn what_a_stranger_sends_and_is_not_shown_leaves_nothing() {
+    let mut world = World::new(215, 1);
+    let mut mallory = Stranger::new(&mut world, "mallory", 10);
+    mallory.start(&mut world, 0, 0);
+    let rows = |world: &World| (world.rows(0, Table::Seen), world.rows(0, Table::Journal));
+    let first = mallory.seal(&world, 0, Body::Empty, Vec::new());
+    mallory.put(&mut world, first);
+    world.run_until_quiet();
+    let before = rows(&world);
+    for n in 0..20 {
+        let mut envelope = mallory.seal(&world, 0, Body::Empty, Vec::new());
+        if n % 2 == 0 {
+            let mut blob = envelope.blob.to_vec();
+            *blob.last_mut().unwrap() ^= 1;
+            envelope.blob = blob.into();
+        }
+        mallory.put(&mut world, envelope.clone());
+        mallory.put(&mut world, envelope);
+    }
+    world.run_until_quiet();
+    assert_eq!(rows(&world), before);
+    // A text has its place, and gets its receipt again.
+    let text = mallory.seal(&world, 0, Body::Text("hello".to_owned()), Vec::new());
+    mallory.put(&mut world, text);
+    world.run_until_quiet();
+    assert_eq!(world.rows(0, Table::Seen), before.0 + 1);
+}
+
 #[test]
 fn a_stranger_stores_only_so_much_until_there_is_an_answer() {
     let mut world = World::new(208, 1);

@@ -13,13 +13,16 @@ mod announce;
 mod duties;
 mod fan_out;
 mod fork;
+mod hints;
 mod inbound;
 mod loaded;
 mod log;
 mod open;
 mod query;
 mod register;
+mod secrets;
 mod senders;
+mod statements;
 
 pub use acts::{NewRoom, RoomFailure};
 pub(super) use fan_out::{Fate, Late, room_content, shared_answered, shared_done};
