@@ -327,13 +327,10 @@ impl Engine {
                     room.take_prepared(*register);
                     room.settle_secrets();
                     // It is done, whoever did it.
-                    let (moves, rest) = std::mem::take(&mut room.row.intents)
-                        .into_iter()
-                        .partition(|intent| matches!(intent.act, Act::Move(_)));
-                    room.row.intents = rest;
-                    let moves: Vec<Intent> = moves;
-                    for intent in moves {
-                        self.finish_ticket(tx, room.id(), intent.number, Ok(()));
+                    let id = room.id();
+                    let moves = |intent: &mut Intent| matches!(intent.act, Act::Move(_));
+                    for intent in room.row.intents.extract_if(.., moves) {
+                        self.finish_ticket(tx, id, intent.number, Ok(()));
                     }
                 }
                 // The owner has led everybody back to where we are.
