@@ -1,110 +1,34 @@
-//! What a hostile reading of the relay found, each seen once against the code before.
+//! Attacks on the relay, each red before.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chatcore::ids::{BlobId, RegisterId};
+use chatcore::ids::BlobId;
 use chatcore::invite::InviteLink;
-use chatcore::room::RegisterSecret;
 use chatcore::wire::relay::{Answer, BlobShape, ErrorCode, Request, Who, WriteKey};
 use server::Config;
-use support::{Device, TestRelay, User, both};
+use server::limits::Rate;
+use support::process::Process;
+use support::{Device, ManualClock, TestRelay, User, both, logged_in};
 
-struct Process {
-    child: Child,
-    link: InviteLink,
-}
-
-impl Process {
-    fn start(data: &Path, flags: &[&str]) -> Self {
-        let log = std::fs::File::create(data.with_extension("log")).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_chat-server"))
-            .args(["--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let link = lines.find_map(|line| line.trim().parse().ok()).unwrap();
-        Self { child, link }
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.link.address().parse().unwrap()
-    }
-
-    async fn join(&self, nick: &str) -> (User, Device) {
-        let user = User::new(nick);
-        let record = user.record.signed().clone();
-        let register = Request::Register { token: self.link.token.clone(), record };
-        let (device, answer) =
-            Device::connect(self.address(), &self.link.relay, &user.keys.link, register).await;
-        assert!(matches!(answer, Answer::LoggedIn(_)), "{answer:?}");
-        (user, device)
-    }
-
-    async fn login(&self, user: &User) -> Device {
-        let login = Request::Login { newest_head: None };
-        let (device, answer) =
-            Device::connect(self.address(), &self.link.relay, &user.keys.link, login).await;
-        assert!(matches!(answer, Answer::LoggedIn(_)), "{answer:?}");
-        device
-    }
-
-    fn status(&self, what: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with(what)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-    }
-
-    fn peak(&self) -> u64 {
-        self.status("VmHWM:") / 1_024
-    }
-
-    fn now(&self) -> u64 {
-        self.status("VmRSS:") / 1_024
+/// Has some traffic pass.
+async fn pass(device: &mut Device, times: usize) {
+    for _ in 0..times {
+        assert_eq!(device.request(Request::Ping).await, Answer::Pong);
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Waits until something is so.
-async fn settles(is_so: impl Fn() -> bool) {
+/// Waits until something is so, while somebody else uses the relay.
+async fn settles(device: &mut Device, is_so: impl Fn() -> bool) {
     let until = Instant::now() + Duration::from_secs(20);
     while !is_so() {
         assert!(Instant::now() < until, "it is not so after 20 s");
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        pass(device, 50).await;
     }
-}
-
-async fn filled_register(device: &mut Device) -> RegisterSecret {
-    filled_register_of(device, &[120_000; 8]).await
-}
-
-async fn filled_register_of(device: &mut Device, sizes: &[usize]) -> RegisterSecret {
-    let secret = RegisterSecret::generate(&mut rand::rng());
-    for (position, size) in (0..).zip(sizes) {
-        let (write_key, entry, proof) =
-            secret.seal(position, &vec![7; *size], &mut rand::rng()).unwrap();
-        let append = Request::AppendRegister { write_key, position, entry: entry.into(), proof };
-        assert!(matches!(device.request(append).await, Answer::Appended(_)));
-    }
-    secret
 }
 
 /// A name that the operator freed, and somebody else has now, is taken from them by who had it.
@@ -144,7 +68,6 @@ async fn a_release_frees_what_it_says() {
     let said = relay.operator("release @alice").unwrap();
     let user = User::new("alice");
     let (_, answer) = relay.register(&user).await;
-    eprintln!("said: {said}; then: {answer:?}");
     assert!(matches!(answer, Answer::LoggedIn(_)), "{said}: not so");
     relay.stop().await;
 }
@@ -153,7 +76,7 @@ async fn a_release_frees_what_it_says() {
 #[tokio::test]
 async fn attempts_that_bring_nobody_in_use_up_no_invitation() {
     let mut config = Config::ephemeral();
-    config.limits.invites = Some(server::limits::Rate { burst: 3, interval_us: 1_200_000_000 });
+    config.limits.invites = Some(Rate { burst: 3, interval_us: 1_200_000_000 });
     let relay = TestRelay::start(config).await;
     let (_, _device) = relay.join("alice").await;
     for _ in 0..2 {
@@ -184,9 +107,7 @@ async fn nobody_is_kept_out_by_who_named_their_link_key_before() {
         second.link = DhSecret::from_bytes(&bob.keys.link.to_bytes());
         let foreign = second.certify(&alice.identity, chatcore::ids::Timestamp(1_800_000_000_000));
         let with = alice.next("alice", vec![alice.cert.clone(), foreign]);
-        let named = alices.request(Request::UpdateRecord(with.signed().clone())).await;
-        let (_, answer) = relay.try_login(&bob).await;
-        eprintln!("alice names bob's key: {named:?}; bob's login: {answer:?}");
+        alices.request(Request::UpdateRecord(with.signed().clone())).await;
         let (device, answer) = relay.register(&bob).await;
         assert!(matches!(answer, Answer::LoggedIn(_)), "{answer:?}");
         drop(device);
@@ -194,12 +115,8 @@ async fn nobody_is_kept_out_by_who_named_their_link_key_before() {
         // Now alice takes the device out again.
         let without =
             with.next(&alice.identity, alice.record.nickname().clone(), vec![alice.cert.clone()]);
-        let out = alices.request(Request::UpdateRecord(without.signed().clone())).await;
+        alices.request(Request::UpdateRecord(without.signed().clone())).await;
         let (_, answer) = relay.try_login(&bob).await;
-        let (_, again) = relay.register(&bob).await;
-        eprintln!(
-            "alice takes it out: {out:?}; bob's login: {answer:?}; registers again: {again:?}"
-        );
         assert!(matches!(answer, Answer::LoggedIn(_)), "{answer:?}");
         relay.stop().await;
     }
@@ -211,7 +128,7 @@ async fn a_relay_that_runs_now_and_then_knows_the_time() {
     use server::clock::Clock;
     let folder = tempfile::tempdir().unwrap();
     let config = Config::in_folder(folder.path().join("data"));
-    let clock = support::ManualClock::new();
+    let clock = ManualClock::new();
     let relay = TestRelay::start_with_clock(config.clone(), clock.clone()).await;
     let link: InviteLink = relay.operator("invite --days 1").unwrap().parse().unwrap();
     let (alice, _) = relay.join("alice").await;
@@ -226,14 +143,12 @@ async fn a_relay_that_runs_now_and_then_knows_the_time() {
     clock.set(clock.now().plus(3 * chatcore::ids::DAY));
     let mut relay = TestRelay::start_with_clock(config.clone(), clock.clone()).await;
     let (_, answer) = relay.try_login(&alice).await;
-    let days = (clock.now().0 - support::logged_in(&answer).time.0) / chatcore::ids::DAY;
+    let days = (clock.now().0 - logged_in(&answer).time.0) / chatcore::ids::DAY;
     relay.token = link.token;
     let (_, answer) = relay.register(&User::new("late")).await;
-    eprintln!(
-        "the relay's clock is {days} days behind; with a link of one day, 63 days later: {answer:?}"
-    );
     relay.stop().await;
-    assert!(!matches!(answer, Answer::LoggedIn(_)));
+    assert!(days < 10, "{days} days behind, after two months");
+    assert!(!matches!(answer, Answer::LoggedIn(_)), "by a link of one day");
 }
 
 /// One file that can't be read ends the relay whenever somebody asks for it.
@@ -241,7 +156,7 @@ async fn a_relay_that_runs_now_and_then_knows_the_time() {
 async fn one_file_that_cannot_be_read_does_not_end_the_relay() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let mut relay = Process::start(&data, &[]);
+    let mut relay = Process::start(&data);
     let (_, mut device) = relay.join("alice").await;
     let blob = BlobId::generate(&mut rand::rng());
     let write_key = WriteKey([7; 32]);
@@ -264,7 +179,7 @@ async fn one_file_that_cannot_be_read_does_not_end_the_relay() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_message_takes_no_more_than_it_has_bytes() {
     let folder = tempfile::tempdir().unwrap();
-    let relay = Process::start(&folder.path().join("data"), &[]);
+    let relay = Process::start(folder.path());
     for (name, field) in [("SendMany", 8_u8), ("UploadPrekeys", 6), ("QueryPresence", 20)] {
         let mut devices = Vec::new();
         for n in 0..4 {
@@ -288,7 +203,7 @@ async fn a_message_takes_no_more_than_it_has_bytes() {
             task.await.unwrap();
         }
     }
-    assert!(relay.peak() < 150, "{} MiB", relay.peak());
+    assert!(relay.peak() < 80, "{} MiB", relay.peak());
 }
 
 fn prost_varint(mut value: u64, out: &mut Vec<u8>) {
@@ -299,86 +214,11 @@ fn prost_varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value.to_le_bytes()[0]);
 }
 
-/// Dying connections keep the place for large answers.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn who_breaks_the_protocol_keeps_no_large_answer_from_others() {
-    let folder = tempfile::tempdir().unwrap();
-    let relay = Process::start(&folder.path().join("data"), &[]);
-    let (_, mut honest) = relay.join("alice").await;
-    let secret = filled_register(&mut honest).await;
-    let read = Request::ReadRegister { register: secret.id(), from: 0 };
-    let measure = async |honest: &mut Device, times: u32| {
-        let mut all = Vec::new();
-        for _ in 0..times {
-            let begin = Instant::now();
-            let answer = honest.request(read.clone()).await;
-            assert!(matches!(answer, Answer::RegisterEntries { .. }));
-            all.push(begin.elapsed());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        all.sort();
-        (all[all.len() / 2], *all.last().unwrap())
-    };
-    // Two that read much keep the place busy, so that the next one has to wait for it.
-    let busy: Vec<_> = {
-        let mut all = Vec::new();
-        for n in 0..2 {
-            let (_, mut device) = relay.join(&format!("busy {n}")).await;
-            let read = read.clone();
-            all.push(tokio::spawn(async move {
-                loop {
-                    let mut asked = Vec::new();
-                    for _ in 0..16 {
-                        asked.push(device.send(read.clone()).await);
-                    }
-                    for id in asked {
-                        device.answer(id).await;
-                    }
-                }
-            }));
-        }
-        all
-    };
-    let mut attacks = Vec::new();
-    for n in 0..16 {
-        let user = relay.join(&format!("attacker {n}")).await.0;
-        let (address, key) = (relay.address(), relay.link.relay);
-        attacks.push(tokio::spawn(async move {
-            let mut dying = Vec::new();
-            loop {
-                let login = Request::Login { newest_head: None };
-                let (mut device, answer) =
-                    Device::connect(address, &key, &user.keys.link, login).await;
-                if !matches!(answer, Answer::LoggedIn(_)) {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-                for _ in 0..4 {
-                    let register = RegisterId::from_bytes(rand::random());
-                    device.send(Request::ReadRegister { register, from: 0 }).await;
-                }
-                tokio::time::sleep(Duration::from_millis(1)).await;
-                // Field 1, request id 5, and an unknown body.
-                device.send_raw(&[0x08, 5]).await;
-                dying.push(device);
-                tokio::time::sleep(Duration::from_millis(70)).await;
-                if dying.len() > 16 {
-                    dying.remove(0);
-                }
-            }
-        }));
-    }
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let attacked = measure(&mut honest, 30).await;
-    attacks.iter().chain(&busy).for_each(|attack: &tokio::task::JoinHandle<()>| attack.abort());
-    assert!(attacked.0 < Duration::from_millis(100), "{attacked:?}");
-}
-
 /// Large messages that stall.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn uploads_that_stall_hold_up_nobody() {
     let folder = tempfile::tempdir().unwrap();
-    let relay = Process::start(&folder.path().join("data"), &[]);
+    let relay = Process::start(folder.path());
     let (_, mut honest) = relay.join("alice").await;
     let blob = BlobId::generate(&mut rand::rng());
     let write_key = WriteKey([7; 32]);
@@ -397,7 +237,7 @@ async fn uploads_that_stall_hold_up_nobody() {
     }
     let (address, key) = (relay.address(), relay.link.relay);
     let mut attacks = Vec::new();
-    for n in 0..16 {
+    for n in 0..32 {
         let (user, mut device) = relay.join(&format!("attacker {n}")).await;
         attacks.push(tokio::spawn(async move {
             loop {
@@ -409,23 +249,13 @@ async fn uploads_that_stall_hold_up_nobody() {
             }
         }));
     }
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    pass(&mut honest, 200).await;
     let begin = Instant::now();
-    let mut done = 0;
     for index in 5..10 {
-        let left = Duration::from_secs(120).saturating_sub(begin.elapsed());
-        match tokio::time::timeout(left, honest.request(put(index))).await {
-            Ok(answer) => assert_eq!(answer, Answer::Done),
-            Err(_) => break,
-        }
-        done += 1;
+        assert_eq!(honest.request(put(index)).await, Answer::Done);
     }
     attacks.iter().for_each(|attack: &tokio::task::JoinHandle<()>| attack.abort());
-    assert!(
-        done == 5 && begin.elapsed() < Duration::from_secs(10),
-        "{done} in {:?}",
-        begin.elapsed()
-    );
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
 }
 
 /// Who was banned is out, also if they read nothing.
@@ -433,7 +263,7 @@ async fn uploads_that_stall_hold_up_nobody() {
 async fn who_is_banned_is_cut_though_they_read_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let mut relay = Process::start(&data, &[]);
+    let mut relay = Process::start(&data);
     let (_, mut device) = relay.join("attacker").await;
     let blob = BlobId::generate(&mut rand::rng());
     let write_key = WriteKey([7; 32]);
@@ -444,7 +274,8 @@ async fn who_is_banned_is_cut_though_they_read_nothing() {
     for _ in 0..12 {
         device.send(Request::GetChunk { blob, index: 0 }).await;
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (_, mut honest) = relay.join("alice").await;
+    pass(&mut honest, 200).await;
     let ctl = |line: &str| {
         let out = Command::new(env!("CARGO_BIN_EXE_chat-server"))
             .args(["ctl", "--data"])
@@ -454,20 +285,25 @@ async fn who_is_banned_is_cut_though_they_read_nothing() {
             .unwrap();
         String::from_utf8_lossy(&out.stdout).into_owned()
     };
-    assert!(ctl("users").contains("connected"));
+    let is_there = |ctl: &dyn Fn(&str) -> String| {
+        let users = ctl("users");
+        users.lines().any(|line| line.starts_with("attacker") && line.contains("connected"))
+    };
+    assert!(is_there(&ctl));
     ctl("ban attacker");
-    settles(|| !ctl("users").contains("connected")).await;
+    settles(&mut honest, || !is_there(&ctl)).await;
+    drop(honest);
     let begin = Instant::now();
     Command::new("kill").arg(relay.child.id().to_string()).status().unwrap();
     assert!(relay.child.wait().unwrap().success());
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
 }
 
 /// One account, many connections one after the other, none of which reads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_account_that_comes_again_and_again_takes_little() {
     let folder = tempfile::tempdir().unwrap();
-    let relay = Process::start(&folder.path().join("data"), &[]);
+    let relay = Process::start(folder.path());
     let (user, mut device) = relay.join("attacker").await;
     let blob = BlobId::generate(&mut rand::rng());
     let write_key = WriteKey([7; 32]);
@@ -477,15 +313,16 @@ async fn one_account_that_comes_again_and_again_takes_little() {
     let chunk = Bytes::from(vec![7; 1_048_608]);
     let put = Request::PutChunk { blob, write_key, index: 0, chunk };
     assert_eq!(device.request(put).await, Answer::Done);
+    let (_, mut honest) = relay.join("alice").await;
     let mut all = vec![device];
     for _ in 0..190 {
         let mut device = relay.login(&user).await;
         for _ in 0..8 {
             device.send(Request::GetChunk { blob, index: 0 }).await;
         }
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        pass(&mut honest, 20).await;
         all.push(device);
     }
-    settles(|| relay.now() < 100).await;
+    settles(&mut honest, || relay.now() < 100).await;
     drop(all);
 }

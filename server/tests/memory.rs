@@ -4,64 +4,15 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use chatcore::invite::InviteLink;
 use chatcore::room::RegisterSecret;
 use chatcore::wire::relay::{Answer, Request};
+use support::process::Process;
 use support::{Device, User, sized_envelope};
 
 /// MiB that a relay may have taken at most under each attack.
 const MOST: u64 = 150;
-
-struct Process {
-    child: Child,
-    link: InviteLink,
-}
-
-impl Process {
-    fn start(data: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_chat-server"))
-            .args(["--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let link = lines.find_map(|line| line.trim().parse().ok()).unwrap();
-        Self { child, link }
-    }
-
-    async fn join(&self, nick: &str) -> (User, Device) {
-        let user = User::new(nick);
-        let address = self.link.address().parse().unwrap();
-        let record = user.record.signed().clone();
-        let register = Request::Register { token: self.link.token.clone(), record };
-        let (device, answer) =
-            Device::connect(address, &self.link.relay, &user.keys.link, register).await;
-        assert!(matches!(answer, Answer::LoggedIn(_)), "{answer:?}");
-        (user, device)
-    }
-
-    /// Returns the most memory that it ever had, in MiB.
-    fn peak(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1_024
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Asks until the relay stops reading: nothing of what it answers is taken off the line.
 async fn ask_without_reading(device: &mut Device, request: &Request) {

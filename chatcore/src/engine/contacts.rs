@@ -47,7 +47,7 @@ pub(super) fn make_contact(tx: &mut Tx<'_, '_>, contact: &mut Contact) -> LeftOu
 }
 
 impl Engine {
-    /// What was left out can't be opened again: in a new session they send it anew.
+    /// Asks for what was left out. It can't be opened again: in a new session they send it anew.
     pub(super) fn ask_for(
         &mut self,
         tx: &mut Tx<'_, '_>,

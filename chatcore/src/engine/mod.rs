@@ -235,8 +235,6 @@ pub struct Engine {
     /// Those of them who were tried since the outbox was last gone through.
     profiles_tried: BTreeSet<(DeviceAddress, devices::Tried)>,
     next_query: Timer,
-    /// The relay took us for somebody else by our link key.
-    registers_anew: bool,
     looked_up: BTreeMap<UserId, Timestamp>,
     unknown_tags: u64,
     /// Prekeys that the relay did not take now.
@@ -283,7 +281,6 @@ impl Engine {
             profiles_owed,
             profiles_tried: BTreeSet::new(),
             next_query: Timer::after(0, tx.now),
-            registers_anew: false,
             looked_up: BTreeMap::new(),
             unknown_tags: 0,
             refused_prekeys: Vec::new(),
@@ -458,16 +455,14 @@ impl Engine {
         answer: Answer,
     ) -> Result<(), EngineError> {
         match (pending, answer) {
-            (Pending::Login, Answer::LoggedIn(login))
-                if login.address != tx.profile()?.own_address() =>
-            {
-                // Somebody named our link key while the relay did not know us: whoever registers with it has it.
-                self.registers_anew = true;
-                Err(EngineError::RelayMisbehaved)
+            (Pending::Login, Answer::LoggedIn(login)) => {
+                if login.address == tx.profile()?.own_address() {
+                    self.logged_in(tx, &login)
+                } else {
+                    registration::mistaken(tx)
+                }
             }
-            (Pending::Login | Pending::Register, Answer::LoggedIn(login)) => {
-                self.logged_in(tx, &login)
-            }
+            (Pending::Register, Answer::LoggedIn(login)) => self.logged_in(tx, &login),
             (Pending::Register, Answer::Records(records)) => self.superseded(tx, records),
             (Pending::Register, Answer::Failure(failure)) => {
                 // Its word alone: it changes nothing of what we signed.

@@ -113,7 +113,7 @@ pub fn profile(store: &dyn Store) -> Result<ProfileView, EngineError> {
         registration: match profile.admission {
             _ if !profile.is_named_in(&profile.record) => Registration::Revoked,
             Admission::Admitted => Registration::Done,
-            Admission::Forgotten => Registration::Forgotten,
+            Admission::Forgotten | Admission::Mistaken => Registration::Forgotten,
             Admission::New | Admission::Sent | Admission::Restoring => Registration::Pending,
         },
     })

@@ -28,8 +28,8 @@ impl Engine {
         if !profile.is_named_in(&profile.record) {
             return Err(EngineError::Revoked);
         }
-        let registers_anew = std::mem::take(&mut self.registers_anew);
-        let (request, pending) = if profile.admission.was_admitted() && !registers_anew {
+        let logs_in = profile.admission.was_admitted() && profile.admission != Admission::Mistaken;
+        let (request, pending) = if logs_in {
             (Request::Login { newest_head: newest_head(tx.store())? }, Pending::Login)
         } else {
             if profile.admission == Admission::New {
@@ -167,4 +167,14 @@ pub(super) fn new_device_id(record: &UserRecord, rng: &mut dyn CryptoRng) -> Dev
             return id;
         }
     }
+}
+
+/// The relay took this device for another one: somebody named its link key while the relay did not know it. Whoever
+/// registers with the key has it, as the first thing on a connection.
+pub(super) fn mistaken(tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+    let mut profile = tx.profile()?;
+    profile.admission = Admission::Mistaken;
+    tx.save_profile(&profile);
+    tx.event(Event::Refused(ErrorCode::NotRegistered.into()));
+    Ok(())
 }

@@ -83,6 +83,8 @@ pub(crate) enum Admission {
     Restoring,
     /// The relay said, last, that it does not know a device that it had let in.
     Forgotten,
+    /// The relay took a device that it had let in for another one by its link key.
+    Mistaken,
     /// The relay has let this device in.
     Admitted,
 }
@@ -90,7 +92,7 @@ pub(crate) enum Admission {
 impl Admission {
     /// Tells whether the relay ever let this device in.
     pub(crate) const fn was_admitted(self) -> bool {
-        matches!(self, Self::Forgotten | Self::Admitted)
+        matches!(self, Self::Forgotten | Self::Mistaken | Self::Admitted)
     }
 }
 
@@ -645,7 +647,7 @@ pub(crate) struct RoomSender {
     pub(crate) missing: Vec<u64>,
 }
 
-/// What somebody says of themselves in an open room.
+/// The join or leave of a user of an open room.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct StatementRow {
     /// The newest that the relay showed.

@@ -1,4 +1,4 @@
-//! What `chatcore` does as others link it, one file a subject: engines that talk through a simulated relay, the client
+//! The library as others link it, one file a subject: engines that talk through a simulated relay, the client
 //! over a socket, rooms as signed chains. One binary, since each would compile and link all of `support` anew.
 #![allow(
     clippy::unwrap_used,
@@ -23,6 +23,7 @@ mod regressions;
 mod room_attacks;
 mod room_flood;
 mod room_forgery;
+mod room_hints;
 mod room_messages;
 mod room_moves;
 mod room_order;

@@ -1,6 +1,8 @@
 //! A relay on a free port, and a device that speaks to it.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod process;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;

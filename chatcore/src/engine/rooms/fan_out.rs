@@ -210,8 +210,8 @@ impl Engine {
         let create = create.filter(|_| room.row.kind == RoomKind::Open);
         let mut parts: Vec<_> = registers.chunks(MAX_SECRETS_AT_ONCE).map(<[_]>::to_vec).collect();
         parts.resize_with(parts.len().max(1), Vec::new);
-        let mut message = message;
-        for registers in parts {
+        for (part, registers) in parts.into_iter().enumerate() {
+            let message = if part == 0 { message } else { MessageId::generate(tx.rng) };
             let update = RoomUpdate {
                 room: room.id(),
                 registers,
@@ -221,7 +221,6 @@ impl Engine {
             };
             let payload = save_payload(tx, room.id(), message, Body::RoomUpdate(update));
             self.fan_out(tx, message, &payload, users.clone())?;
-            message = MessageId::generate(tx.rng);
         }
         Ok(())
     }

@@ -31,7 +31,7 @@ const MAX_EVIDENCE: usize = 128 << 20;
 pub(super) struct Evidence {
     log: LogId,
     entries: Vec<Bytes>,
-    /// What the relay signed over the first so many of them.
+    /// Heads of the relay over the first so many of them.
     heads: BTreeMap<usize, Signed>,
     /// Hash of the log with all of them.
     hash: LogHash,

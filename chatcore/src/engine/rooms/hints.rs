@@ -1,5 +1,5 @@
-//! What members tell each other of a room: wake-ups, invitations, keys, and questions for them. None of it changes what
-//! is settled.
+//! Hints between members of a room: wake-ups, invitations, keys, and questions for them. None of it changes what is
+//! settled.
 
 use std::collections::BTreeMap;
 
@@ -70,8 +70,7 @@ impl Engine {
         }
         if has_keys {
             let ranks = ranks_of(tx, &room, from.user)?;
-            let rank = |user: &UserId| ranks.get(user).copied().unwrap_or(0);
-            room.take_secrets(from.user, update.registers, rank);
+            room.take_secrets(from.user, update.registers, &ranks);
         }
         if room.row.standing == RoomStanding::Outside {
             self.rooms.sync(&id).hinted = true;
@@ -227,7 +226,7 @@ impl Engine {
     }
 }
 
-/// Whose secrets are worth more than whose: by role where that is known, and else by who is a contact.
+/// Returns whose secrets are worth more than whose: by role where that is known, and else by who is a contact.
 fn ranks_of(
     tx: &Tx<'_, '_>,
     room: &Room,
@@ -257,7 +256,7 @@ fn secrets_behind(room: &Room, log: &LogId) -> Vec<RegisterSecret> {
     secrets.into_iter().skip(at).take(MAX_SECRETS_AT_ONCE).collect()
 }
 
-/// What a member may be told.
+/// Returns an answer to the question of a user, if they may have one.
 fn answer_for(room: &Room, to: &DeviceAddress, log: &LogId) -> Option<RoomUpdate> {
     let state = room.state()?;
     let is_private = state.kind() == RoomKind::Private;

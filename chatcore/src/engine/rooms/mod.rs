@@ -22,6 +22,7 @@ mod query;
 mod register;
 mod secrets;
 mod senders;
+mod signing;
 mod statements;
 
 pub use acts::{NewRoom, RoomFailure};

@@ -291,7 +291,7 @@ impl Engine {
         self.give_up_intents(tx, room, failure.code);
     }
 
-    /// Who is out does nothing there any more, whenever they come in again.
+    /// Forgets what waits to be done by somebody who is out: coming in again, they do none of it.
     fn forget_intents(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room) {
         if !room.is_leaving() {
             self.release_tickets(tx, room, RoomFailure::NotAMember);

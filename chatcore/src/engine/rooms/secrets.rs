@@ -1,6 +1,6 @@
 //! Secrets of a private room's registers: those that its chain names, and those that members handed on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::loaded::Room;
 use crate::ids::UserId;
@@ -12,8 +12,10 @@ use crate::store::rows::{HandedOn, RoomStanding};
 const MAX_SPARE_SECRETS: usize = 8;
 /// Most secrets that one hands on of a room that was not read yet.
 const MAX_HANDED_ON: usize = 2_048;
-/// Most who may have handed some on, for a room that is known and for one that was not read yet.
-const MAX_SENDERS: (usize, usize) = (64, 16);
+/// Most users who may have handed some on.
+const MAX_SENDERS: usize = 64;
+/// The same for a room that was not read yet.
+const MAX_SENDERS_UNREAD: usize = 16;
 
 impl Room {
     /// Returns what opens the current register, if it came.
@@ -29,13 +31,13 @@ impl Room {
             && self.current_secret().is_none()
     }
 
-    /// Keeps secrets that somebody handed on. `rank` tells who goes first when there are too many who did; nobody
-    /// takes the place of what somebody else did.
+    /// Keeps secrets that somebody handed on, each user in a place of their own. When there are too many users, those
+    /// of the lowest rank give way, the newest first.
     pub(super) fn take_secrets(
         &mut self,
         from: UserId,
         secrets: Vec<RegisterSecret>,
-        rank: impl Fn(&UserId) -> u8,
+        ranks: &BTreeMap<UserId, u8>,
     ) {
         let mut kept: BTreeSet<_> = self.row.secrets.iter().map(RegisterSecret::id).collect();
         let former = self.row.handed_on.iter().position(|handed_on| handed_on.from == from);
@@ -47,10 +49,9 @@ impl Room {
         self.row.handed_on.insert(0, HandedOn { from, secrets: group });
         self.settle_secrets();
         let is_read = self.chain.is_some() && self.row.standing != RoomStanding::Invited;
-        let most = if is_read { MAX_SENDERS.0 } else { MAX_SENDERS.1 };
+        let most = if is_read { MAX_SENDERS } else { MAX_SENDERS_UNREAD };
         if self.row.handed_on.len() > most {
-            // Of the lowest rank the newest.
-            let ranks = self.row.handed_on.iter().map(|handed_on| rank(&handed_on.from));
+            let ranks = self.row.handed_on.iter().map(|handed_on| ranks.get(&handed_on.from));
             if let Some((_, at)) = ranks.zip(0..).min() {
                 self.row.handed_on.remove(at);
             }

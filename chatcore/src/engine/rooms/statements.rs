@@ -1,4 +1,4 @@
-//! Who says to be in an open room: what the relay showed of everybody, and what somebody showed of themselves.
+//! Joins and leaves of an open room: those that the relay showed, and those that somebody showed of themselves.
 
 use super::super::EngineError;
 use super::super::tx::Tx;
@@ -13,7 +13,7 @@ const MAX_STATEMENTS: usize = 16_384;
 const MAX_HINTED: u64 = 16;
 
 /// Where the statement of a user is stored.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct StatementPlace {
     number: u64,
     /// The newest counter that the relay showed, 0 for none.

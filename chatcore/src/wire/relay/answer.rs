@@ -8,6 +8,7 @@ use super::super::limits::{
     ENTRY_SIZES, MAX_ADMIN_ANSWER, MAX_ANNOUNCEMENTS, MAX_CLAIMS, MAX_ENTRIES, MAX_ENVELOPES,
     MAX_LISTED_ROOMS, MAX_PRESENCE, MAX_QUERY, MAX_RECORD, MAX_RECORDS, MAX_ROOM_ITEMS,
 };
+use super::elements::check_elements;
 use super::{
     BlobShape, ErrorCode, RequestId, WireError, address, append, at_most, bitmap_len, claimed_from,
     claimed_into, copy, delivery_from, list, prekey_id, result_from, room_id, room_item, shape,
@@ -218,6 +219,7 @@ impl RelayFrame {
     /// [`WireError`].
     pub fn decode(bytes: Bytes) -> Result<Self, WireError> {
         use pb::relay_frame::Body as Pb;
+        check_elements(&bytes)?;
         let frame = pb::RelayFrame::decode(bytes)?;
         let answer = match frame.body.ok_or(WireError::Missing("body"))? {
             Pb::Failure(f) => Answer::Failure(Failure {

@@ -17,6 +17,7 @@ use crate::ids::{
 use crate::keys::Signed;
 
 mod answer;
+mod elements;
 mod error_code;
 
 mod request;

@@ -8,6 +8,7 @@ use super::super::limits::{
     ENTRY_SIZES, MAX_ADMIN_LINE, MAX_CLAIMS, MAX_ENTRIES, MAX_ENVELOPES, MAX_LOG_ENTRY, MAX_PREKEY,
     MAX_PREKEYS, MAX_PRESENCE, MAX_QUERY,
 };
+use super::elements::check_elements;
 use super::{
     BlobShape, RequestId, Who, WireError, WriteKey, address, append, array, at_most, blob_id, copy,
     envelope_from, envelope_into, idempotency_key, list, record_from, register_id, room_id,
@@ -205,39 +206,6 @@ pub struct DeviceFrame {
     pub request: Request,
 }
 
-/// Most elements of a list in a frame, before it is looked at which list it is.
-const MAX_ELEMENTS: usize = 16_384;
-
-/// Returns how many fields the fullest message right inside of an encoded one has. Each may become an object of many
-/// more bytes than it has here: too many are refused before any is made.
-fn most_elements(bytes: &[u8]) -> usize {
-    let mut most = 0;
-    for_each_field(bytes, |body| {
-        let mut count = 0;
-        for_each_field(body, |_| count += 1);
-        most = most.max(count);
-    });
-    most
-}
-
-/// Calls something with each field that has a length, as far as the bytes can be understood.
-fn for_each_field(mut bytes: &[u8], mut call: impl FnMut(&[u8])) {
-    use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
-    while !bytes.is_empty() {
-        let Ok((field, wire_type)) = decode_key(&mut bytes) else { return };
-        if wire_type == WireType::LengthDelimited {
-            let length = decode_varint(&mut bytes).ok().and_then(|n| usize::try_from(n).ok());
-            let Some((inside, rest)) = length.and_then(|n| bytes.split_at_checked(n)) else {
-                return;
-            };
-            call(inside);
-            bytes = rest;
-        } else if skip_field(wire_type, field, &mut bytes, DecodeContext::default()).is_err() {
-            return;
-        }
-    }
-}
-
 impl DeviceFrame {
     /// Returns the request id of a frame that [`Self::decode`] refused, 0 when there is none.
     #[must_use]
@@ -255,7 +223,7 @@ impl DeviceFrame {
     /// [`WireError`].
     pub fn decode(bytes: Bytes) -> Result<Self, WireError> {
         use pb::device_frame::Body as Pb;
-        at_most(most_elements(&bytes), MAX_ELEMENTS, "elements")?;
+        check_elements(&bytes)?;
         let frame = pb::DeviceFrame::decode(bytes)?;
         let request = match frame.body.ok_or(WireError::Missing("body"))? {
             Pb::Login(login) => Request::Login {

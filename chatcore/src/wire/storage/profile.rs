@@ -103,6 +103,7 @@ const fn admission_into(admission: Admission) -> u32 {
         Admission::Restoring => 3,
         Admission::Forgotten => 4,
         Admission::Admitted => 5,
+        Admission::Mistaken => 6,
     }
 }
 
@@ -113,6 +114,7 @@ const fn admission_from(number: u32) -> Result<Admission, WireError> {
         3 => Admission::Restoring,
         4 => Admission::Forgotten,
         5 => Admission::Admitted,
+        6 => Admission::Mistaken,
         _ => return Err(WireError::BadValue("admission")),
     })
 }

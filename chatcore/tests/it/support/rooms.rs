@@ -156,3 +156,20 @@ pub(crate) fn reconnect(world: &mut World, peers: std::ops::Range<usize>) {
     }
     later(world);
 }
+
+/// Asks a peer for something; the answer comes later.
+pub(crate) fn ask(world: &mut World, i: usize, command: Command) {
+    assert!(world.peers[i].command(world.now, command).is_ok());
+}
+
+/// The answer that a peer got, if one came.
+pub(crate) fn told(world: &World, i: usize, number: u64) -> Option<bool> {
+    world.peers[i].events.iter().find_map(|event| match event {
+        Event::RoomDone { ticket, result } if *ticket == number => Some(result.is_ok()),
+        _ => None,
+    })
+}
+
+pub(crate) fn is_in(world: &World, i: usize, room: RoomId, who: UserId) -> bool {
+    view(world, i, room).roster.iter().any(|m| m.user == who)
+}
