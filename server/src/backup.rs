@@ -112,6 +112,7 @@ fn write_whole(
     if let Some(parent) = to.parent().filter(|p| !p.as_os_str().is_empty()) {
         fs::create_dir_all(parent).map_err(|e| file_error(parent, e))?;
     }
+    warn_of_leftovers(&partial);
     // It is ours from here on, or there is one already.
     make_folder(&partial)?;
     let written = write(&partial).and_then(|()| finish(&partial, to));
@@ -122,6 +123,20 @@ fn write_whole(
     written?;
     let parent = to.parent().unwrap_or_else(|| Path::new("."));
     sync_folder(parent).map_err(|e| file_error(to, e))
+}
+
+/// Names what backups left that were killed: deleted is only what this one made.
+fn warn_of_leftovers(partial: &Path) {
+    let stem = partial.file_stem().unwrap_or_default();
+    let beside = partial.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for entry in fs::read_dir(beside).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let extension = path.extension().unwrap_or_default().to_string_lossy();
+        if path.file_stem() == Some(stem) && extension.starts_with("partial-") {
+            let path = path.display();
+            tracing::warn!(%path, "left by a backup that was broken off; it can be deleted");
+        }
+    }
 }
 
 /// Checks what was written, and gives it its name.

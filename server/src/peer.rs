@@ -130,6 +130,16 @@ enum End {
     Store(StoreError),
 }
 
+impl End {
+    const fn is_their_fault(&self) -> bool {
+        match self {
+            Self::Malformed(_) => true,
+            Self::Link(error) => !matches!(error, LinkError::Ended(_)),
+            _ => false,
+        }
+    }
+}
+
 impl From<LinkError> for End {
     fn from(error: LinkError) -> Self {
         Self::Link(error)
@@ -161,18 +171,27 @@ impl Peer {
     /// Serves the device until one side ends it.
     pub(crate) async fn run(mut self) {
         let end = self.serve().await;
+        // Nobody fills the log.
+        let is_said = end.is_their_fault() && {
+            let (complaints, now) = (&self.shared.complaints, self.shared.clock.uptime());
+            complaints.pay(self.caller.address.user, now).is_ok()
+        };
         // Nothing is kept from others while the last bytes go.
         let mut link = self.into_link();
         match end {
             End::Link(LinkError::Ended(_)) => {}
-            End::Link(error) => tracing::warn!(%error, "a device broke the link"),
+            End::Link(error) if is_said => tracing::warn!(%error, "a device broke the link"),
+            End::Link(_) => {}
             End::Store(error) => tracing::error!(%error, "envelopes could not be read"),
             End::Slow => tracing::debug!("a device was slow while others waited"),
             End::Silent => tracing::debug!("a device was silent for too long"),
             End::Malformed(message) => {
-                tracing::warn!("a device sent a request that is not understood");
+                if is_said {
+                    tracing::warn!("a device sent a request that is not understood");
+                }
                 let _ = login::refuse(link, &message).await;
             }
+            End::Asked(reason) if is_left_unread(&link, reason) => {}
             End::Asked(reason) => {
                 let answer = Answer::Closing(reason);
                 let request_id = 0;
@@ -195,6 +214,9 @@ impl Peer {
         if reason == CloseReason::Shutdown {
             // All of them have the same time, and what is accepted is answered.
             return None;
+        }
+        if is_left_unread(&self.link, reason) {
+            return Some((Instant::now(), reason));
         }
         let ends_at = self.ends_at.get_or_insert_with(|| Instant::now() + ENDING_TIME);
         Some((*ends_at, reason))
@@ -554,6 +576,12 @@ impl Peer {
         }
         Ok(())
     }
+}
+
+/// Tells whether a device came again and left much unread: nobody waits for that any more, and who comes again and
+/// again would have the relay keep it all.
+fn is_left_unread(link: &Link, reason: CloseReason) -> bool {
+    reason == CloseReason::Replaced && link.unwritten() > MAX_BEFORE_LARGE
 }
 
 /// Returns the bytes of memory that envelopes take until they are stored.

@@ -26,7 +26,7 @@ use crate::control::Control;
 use crate::error::RelayError;
 use crate::half_open::HalfOpenTable;
 use crate::identity::Identity;
-use crate::limits::{Limits, RateTable, address_key};
+use crate::limits::{Limits, Rate, RateTable, address_key};
 use crate::lock::lock;
 use crate::login;
 use crate::mailboxes::Mailboxes;
@@ -49,6 +49,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 /// Most clients that are told at a time that they are to come again.
 const MAX_REFUSALS: usize = 64;
+/// Lines of the log about what one user breaks.
+const COMPLAINTS: Rate = Rate { burst: 3, interval_us: 600 * 1_000_000 };
 /// Pause when the system has no more sockets.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of a user's files that a relay without a disk keeps.
@@ -73,6 +75,7 @@ pub(crate) struct Shared {
     pub(crate) half_open: Arc<HalfOpenTable>,
     pub(crate) sends: RateTable<UserId>,
     pub(crate) logins: RateTable<UserId>,
+    pub(crate) complaints: RateTable<UserId>,
     pub(crate) verifications: RateTable<UserId>,
     pub(crate) claims: RateTable<(UserId, DeviceAddress)>,
     pub(crate) claims_in_all: RateTable<UserId>,
@@ -259,6 +262,7 @@ impl Relay {
             half_open: Arc::new(HalfOpenTable::new(limits.connections)),
             sends: RateTable::new(limits.sends),
             logins: RateTable::new(limits.logins),
+            complaints: RateTable::new(COMPLAINTS),
             verifications: RateTable::new(limits.verifications),
             claims: RateTable::new(limits.claims),
             claims_in_all: RateTable::new(limits.claims_in_all),

@@ -34,7 +34,8 @@ pub enum RoomNameError {
 pub struct RoomName(String);
 
 impl RoomName {
-    /// Checks a name from the wire.
+    /// Checks a name from the wire. Its normal form is the sender's matter: members whose tables of Unicode differ
+    /// have to agree on what counts.
     ///
     /// # Errors
     /// [`RoomNameError`].
@@ -132,11 +133,13 @@ mod tests {
         assert!(RoomName::new(&"n".repeat(64)).is_ok());
         assert_eq!(RoomName::new(&"n".repeat(65)), Err(RoomNameError::Length));
         assert_eq!(RoomName::new(""), Err(RoomNameError::Length));
-        for bad in ["#a", "!a", "a\u{202e}", " a", "a\n", "e\u{301}"] {
+        for bad in ["#a", "!a", "a\u{202e}", " a", "a\n"] {
             assert_eq!(RoomName::new(bad), Err(RoomNameError::BadCharacter), "{bad:?}");
         }
         assert_eq!(RoomName::from_input(" #Tea time ").unwrap().as_str(), "Tea time");
         assert_eq!(RoomName::from_input("ＴＥＡ").unwrap().fold(), "tea");
+        assert_eq!(RoomName::new("Te\u{301}").unwrap().fold(), RoomName::new("Té").unwrap().fold());
+        assert_eq!(RoomName::from_input("Te\u{301}").unwrap().as_str(), "Té");
     }
 
     #[test]

@@ -735,7 +735,7 @@ def room():
     # A private room with everything that can be done there.
     private, register = Chain(), [rnd(f"room/register {i}") for i in range(3)]
     next_ids = [register_id(ed_public(register_keys(s)[1])) for s in register]
-    private.add(alice, "create", create("Küche 🍳", "wer kocht?", rnd("room/nonce", 16), next_ids[0]))
+    private.add(alice, "create", create("Küche 🍳", "wer kocht was im Februa\u0308r?", rnd("room/nonce", 16), next_ids[0]))
     private.add(alice, "invite", grant(bob.id, ADMIN)).add(bob, "join")
     private.add(bob, "invite", grant(carol.id, MODERATOR)).add(carol, "join")
     private.add(carol, "invite", grant(dave.id, MEMBER)).add(dave, "join")
@@ -752,7 +752,7 @@ def room():
     private.add(alice, "checkpoint", data(1, private.room.state_hash()))
     private.add(bob, "unban", target(dave.id))
     private.add(alice, "resume", resume(next_ids[1], 5, rnd("room/abandoned head")))
-    private.add(alice, "rename", text_field("Küche 2"))
+    private.add(alice, "rename", text_field("Ku\u0308che 2"))
     private.add(alice, "transfer", target(bob.id))
     private.add(alice, "move", data(1, next_ids[2]))
     private.add(bob, "set_role", grant(carol.id, MEMBER))
@@ -915,7 +915,7 @@ def room():
     for name, encoded in {"nonce of 15 bytes": create("name", "", nonce[:15], register_one), "nonce missing": create("name", "", b"", register_one),
                           "kind 0": create_fields(0, b"name", b"", nonce, register_one), "kind 3": create_fields(3, b"name", b"", nonce, register_one),
                           "name empty": create("", "", nonce, register_one), "name of 65 characters": create("n" * 65, "", nonce, register_one),
-                          "name with a control character": create("na\u0007me", "", nonce, register_one), "name not NFC": create("e\u0301", "", nonce, register_one),
+                          "name with a control character": create("na\u0007me", "", nonce, register_one),
                           "name with a leading #": create("#name", "", nonce, register_one), "name with a space at the end": create("name ", "", nonce, register_one),
                           "name with a bidi override": create("na\u202eme", "", nonce, register_one), "name not UTF-8": create_fields(PRIVATE, b"\xff", b"", nonce, register_one),
                           "register of 31 bytes": create("name", "", nonce, register_one[:31]), "topic of 257 characters": create("name", "t" * 257, nonce, register_one),

@@ -126,7 +126,10 @@ pub(crate) fn register(
             forget_former(shared, &record, former.as_ref())?;
             welcome(shared, link_key, address).map(Registered::Welcome)
         }
-        Put::Same => welcome(shared, link_key, address).map(Registered::Welcome),
+        Put::Same => {
+            forget_again(shared, &record)?;
+            welcome(shared, link_key, address).map(Registered::Welcome)
+        }
         Put::NicknameTaken => Err(ErrorCode::NicknameTaken.into()),
         Put::Refused if former.is_some() => {
             records(shared, &Who::User(address.user), 0).map(Registered::Superseded)
@@ -216,7 +219,7 @@ fn put(
     let (directory, now) = (&shared.stores.directory, shared.clock.now());
     match directory.put(record, &caller.link_key, now).map_err(internal)? {
         Put::Stored => forget_former(shared, record, Some(former))?,
-        Put::Same => {}
+        Put::Same => forget_again(shared, record)?,
         Put::NicknameTaken => return Err(ErrorCode::NicknameTaken.into()),
         Put::Refused => return Err(ErrorCode::BadRecord.into()),
     }
@@ -260,6 +263,15 @@ fn forget_former(
         }
     }
     Ok(())
+}
+
+/// Does the same for a record that was stored before: what was to be dropped may still be there.
+fn forget_again(shared: &Shared, record: &UserRecord) -> Result<(), Failure> {
+    let Some(before) = record.version().checked_sub(2) else { return Ok(()) };
+    let directory = &shared.stores.directory;
+    let before = directory.records(&record.user_id(), before, 1).map_err(internal)?;
+    let former = before.into_iter().next().map(UserRecord::verify).transpose();
+    forget_former(shared, record, former.map_err(|_| ErrorCode::Internal)?.as_ref())
 }
 
 /// Tells whether two devices of a record share a link key.

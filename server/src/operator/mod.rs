@@ -398,7 +398,9 @@ impl Task<'_> {
                 connections.len()
             }
         };
-        let text = format!("announced; {told} connected now, the others see it when they come");
+        let to = room.and_then(|id| self.shared.rooms.detail(&id));
+        let to = to.map(|room| format!(" in #{}", room.name)).unwrap_or_default();
+        let text = format!("announced{to}; {told} connected now, the others see it when they come");
         Ok(Said::new(text, json!({"seq": seq, "told": told})))
     }
 

@@ -24,6 +24,9 @@ use crate::store::{OpenRooms, Recovering, StoreError, StoredStatement};
 
 /// Open rooms that only the relay itself makes: no users take the places of its operator, nor of another Lobby.
 const PLACES_OF_RELAY: usize = 32;
+/// Users for whom as many places as somebody has rooms must be left, before he makes another one. The first room may
+/// take the last place.
+const SHARERS: usize = 16;
 /// How often the relay signs an act anew when somebody else was faster.
 const MAX_TRIES: usize = 16;
 /// Name of the room that everybody comes into.
@@ -361,9 +364,9 @@ impl Rooms {
         if let Some(owner) = owner {
             // By who made them: passing a room on to somebody makes no place for another one.
             let is_owners = |room: &&Arc<Room>| room.look(|room| room.creator() == Some(owner));
-            if live.iter().filter(is_owners).count() >= most
-                || live.len() >= MAX_OPEN_ROOMS - PLACES_OF_RELAY
-            {
+            let own = live.iter().filter(is_owners).count();
+            let free = (MAX_OPEN_ROOMS - PLACES_OF_RELAY).saturating_sub(live.len());
+            if own >= most || free == 0 || own > free / SHARERS {
                 return Err(ErrorCode::RoomQuota);
             }
         }
@@ -445,6 +448,11 @@ impl Rooms {
             Ok(Appended { end: now.end(), told })
         });
         appended.map_err(|failure| failure.code)
+    }
+
+    /// Returns how many events there are of a room.
+    pub(crate) fn length(&self, id: &RoomId) -> u64 {
+        self.get(id).map_or(0, |room| room.look(OpenRoom::length))
     }
 
     /// Returns for how many milliseconds more a room waits for what the relay may have lost of it.

@@ -63,11 +63,6 @@ impl Process {
     pub fn peak(&self) -> u64 {
         self.status("VmHWM:") / 1_024
     }
-
-    /// Returns the memory that it has, in MiB.
-    pub fn now(&self) -> u64 {
-        self.status("VmRSS:") / 1_024
-    }
 }
 
 impl Drop for Process {

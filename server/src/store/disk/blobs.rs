@@ -25,6 +25,8 @@ use crate::lock::lock;
 
 /// Chunks of one blob after which they are synced and its map is written.
 const CHECKPOINT_EVERY: u32 = 64;
+/// Blobs that are removed in one transaction.
+const REMOVED_AT_ONCE: usize = 256;
 
 /// The folder of blobs.
 pub(super) struct DiskBlobs {
@@ -229,7 +231,8 @@ impl DiskBlobs {
         let blobs: Vec<_> = lock(&self.blobs).values().cloned().collect();
         let unwanted = blobs.iter().filter(|blob| is_unwanted(blob));
         let ids: Vec<_> = unwanted.map(|b| b.id).collect();
-        self.remove_all(&ids)
+        // Others write in between.
+        ids.chunks(REMOVED_AT_ONCE).try_for_each(|some| self.remove_all(some))
     }
 
     fn remove_all(&self, ids: &[BlobId]) -> Result<(), StoreError> {
