@@ -135,6 +135,7 @@ mod tests {
             assert_eq!(Nickname::new(bad), Err(NicknameError::BadCharacter), "{bad:?}");
         }
         assert_eq!(Nickname::from_input(" e\u{301}lan vital ").unwrap().as_str(), "élan vital");
+        assert_eq!(Nickname::new("élan").unwrap().to_string(), "élan");
         assert_eq!(Nickname::new("ＢＯＢ").unwrap().fold(), "bob");
     }
 

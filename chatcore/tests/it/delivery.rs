@@ -273,6 +273,8 @@ fn two_who_write_first_at_once_go_on_in_a_session_that_both_have() {
     world.send(0, 1, "hello".to_owned());
     world.send(1, 0, "hi".to_owned());
     world.run_until_quiet();
+    // What the other's first message opened is confirmed: the receipts go there, with no block in front.
+    assert_eq!(world.relay.seen.iter().filter(|e| e.kind == EnvelopeKind::First).count(), 2);
     let (sent, [alice, bob]) =
         (world.relay.seen.len(), [0, 1].map(|i| world.peers[i].address.user));
     for n in 0..3 {

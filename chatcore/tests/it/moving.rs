@@ -105,9 +105,10 @@ fn what_has_no_receipt_goes_out_of_the_new_device_and_comes_to_it() {
 
 #[test]
 fn who_moved_is_told_to_all_contacts_without_a_word() {
-    let mut world = World::new(2, 3);
+    let mut world = World::new(2, 4);
     send(&mut world, 0, 1, "before");
     send(&mut world, 1, 0, "answered");
+    send(&mut world, 3, 0, "who are you?");
     settle(&mut world);
     world.move_out(0);
     settle(&mut world);
@@ -120,6 +121,23 @@ fn who_moved_is_told_to_all_contacts_without_a_word() {
     assert_eq!(world.relay.claims, claims, "the session came with the news");
     assert_eq!(said(&world, 0, 1), set(["before", "answered", "I know where you live now"]));
     assert_eq!(new_devices(&world, 2), 0, "no contact");
+    assert_eq!(new_devices(&world, 3), 0, "was not answered");
+}
+
+#[test]
+fn who_moved_is_told_to_members_of_private_rooms_too() {
+    let (mut world, room) = three(12);
+    world.now = world.now.plus(MINUTE);
+    settle(&mut world);
+    assert_eq!(waiting(&world, 2), 0);
+    // carol and bob share the room, and nothing else.
+    world.move_out(2);
+    settle(&mut world);
+    let claims = world.relay.claims;
+    say(&mut world, 1, room, "there you are").unwrap();
+    settle(&mut world);
+    assert_eq!(world.relay.claims, claims, "the session came with the news");
+    assert_eq!(said_in(&world, 2, room), set(["there you are"]));
 }
 
 #[test]

@@ -93,6 +93,18 @@ fn a_false_hash_a_gap_and_a_repeated_number_are_shown() {
 }
 
 #[test]
+fn what_a_device_said_before_the_first_message_that_is_seen_is_not_missing() {
+    let (mut world, tea, mut mallory) = with_mallory(2);
+    let mut fifth = next(&world, tea, None, "the fifth");
+    fifth.position = ChainPosition { seq: 5, previous: [7; 32] };
+    speak(&mut world, &mut mallory, &fifth);
+    let sixth = next(&world, tea, Some(&fifth), "the sixth");
+    speak(&mut world, &mut mallory, &sixth);
+    assert_eq!(alarms_in_room(&world), (0, 0));
+    assert_eq!(texts(&world, 0, tea), ["the fifth", "the sixth"]);
+}
+
+#[test]
 fn a_message_after_an_unknown_event_is_held_and_in_the_end_expired() {
     let (mut world, tea, mut mallory) = with_mallory(382);
     let mut one = next(&world, tea, None, "when?");
