@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use chatcore::engine::{ContactView, HistoryView, ProfileView, RoomView, query};
+use chatcore::engine::query::{self, WaitingFile};
+use chatcore::engine::{ContactView, HistoryView, ProfileView, RoomView};
 use chatcore::ids::{Conversation, RoomId};
 use chatcore::membership::ForkProof;
 use chatcore::net::Client;
@@ -81,6 +82,13 @@ impl Known {
         match self {
             Self::Store(store) => Ok(query::rooms(&**store)?),
             Self::Client(client) => Ok(client.rooms().await?),
+        }
+    }
+
+    pub(crate) async fn waiting_files(&self) -> Result<Vec<WaitingFile>, CommandError> {
+        match self {
+            Self::Store(store) => Ok(query::waiting_files(&**store)?),
+            Self::Client(client) => Ok(client.waiting_files().await?),
         }
     }
 

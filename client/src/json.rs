@@ -64,6 +64,66 @@ pub enum Line<'a> {
         #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_room_hex")]
         room_id: Option<RoomId>,
     },
+    /// A file arrived that is not fetched yet.
+    FileOffered {
+        /// The message's id.
+        #[serde(serialize_with = "message_hex")]
+        id: MessageId,
+        /// The sender's nickname.
+        from: &'a str,
+        /// The sender's id.
+        #[serde(serialize_with = "user_hex")]
+        user_id: UserId,
+        /// Whether the safety numbers were compared.
+        verified: bool,
+        /// Its name, as the sender says.
+        name: &'a str,
+        /// Its length in bytes.
+        size: u64,
+        /// The room's name; only of what was said in a room.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        room: Option<&'a str>,
+        /// The room's id.
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_room_hex")]
+        room_id: Option<RoomId>,
+    },
+    /// A file that is not saved yet, in the list of them.
+    FileWaiting {
+        /// The message's id.
+        #[serde(serialize_with = "message_hex")]
+        id: MessageId,
+        /// The sender's nickname.
+        from: &'a str,
+        /// The sender's id.
+        #[serde(serialize_with = "user_hex")]
+        user_id: UserId,
+        /// Whether the safety numbers were compared.
+        verified: bool,
+        /// Its name, as the sender says.
+        name: &'a str,
+        /// Its length in bytes.
+        size: u64,
+        /// When it arrived here.
+        #[serde(serialize_with = "time")]
+        received_at: Timestamp,
+        /// Why it can't be had; only of what was given up.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'a str>,
+        /// The room's name; only of what was said in a room.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        room: Option<&'a str>,
+        /// The room's id.
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_room_hex")]
+        room_id: Option<RoomId>,
+    },
+    /// A file was saved by `save`.
+    Saved {
+        /// The message's id.
+        #[serde(serialize_with = "message_hex")]
+        id: MessageId,
+        /// Where it is.
+        path: &'a str,
+    },
     /// A message of ours arrived at the other side.
     Receipt {
         /// The message's id.

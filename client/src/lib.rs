@@ -30,3 +30,4 @@ mod session;
 mod show;
 pub mod store;
 mod talk;
+mod wanted;

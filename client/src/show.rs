@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use chatcore::engine::{Acquaintance, Event, FetchFailure, RoomRef, Sender};
-use chatcore::ids::UserId;
+use chatcore::engine::{Acquaintance, Event, FetchFailure, FileKind, RoomRef, Sender};
+use chatcore::ids::{MessageId, UserId};
 use chatcore::membership::{Act, Event as RoomEvent, Role};
 use chatcore::net::{self, ClientError};
 use chatcore::trust::Trust;
@@ -17,6 +17,9 @@ use crate::json::Line;
 use crate::names::Names;
 use crate::output::OutputMode;
 use crate::render;
+
+/// Digits of a message's id that a person is shown.
+const SHORT: usize = 8;
 
 /// Shows an event of the journal.
 ///
@@ -52,6 +55,18 @@ pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
             sent_at: *sent_at,
             received_at: *received_at,
         }),
+        Event::File { from, room, message, manifest, kind: FileKind::File, .. } => {
+            Some(Line::FileOffered {
+                room: name(room),
+                room_id: id_of(room),
+                id: *message,
+                from: from.nickname.as_str(),
+                user_id: from.user,
+                verified: verified(from),
+                name: &manifest.name,
+                size: manifest.size,
+            })
+        }
         Event::FileSaved { from, room, message, name: file, size, path } => Some(Line::File {
             room: name(room),
             room_id: id_of(room),
@@ -188,8 +203,22 @@ fn refused(who: &str, reason: RefusalReason) -> String {
     }
 }
 
+/// Says how far somebody is known, behind the name.
+const fn mark(from: &Sender) -> &'static str {
+    match (from.trust, from.acquaintance) {
+        (Trust::Verified, _) => " ✓",
+        (_, Acquaintance::Stranger) => " (new to you)",
+        _ => "",
+    }
+}
+
+/// Returns the beginning of a message's id, enough to name it by.
+pub(crate) fn short(message: &MessageId) -> String {
+    message.to_hex().chars().take(SHORT).collect()
+}
+
 /// Says why a file can't be had.
-const fn no_file(reason: FetchFailure) -> &'static str {
+pub(crate) const fn no_file(reason: FetchFailure) -> &'static str {
     match reason {
         FetchFailure::Unavailable => "the relay does not have it",
         FetchFailure::Damaged => "it was damaged, and is not fetched again",
@@ -255,11 +284,7 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
     let quiet = |words: String| Some(paint.dim(&words));
     match event {
         Event::Text { from, room, text, sent_at, .. } => {
-            let mark = match (from.trust, from.acquaintance) {
-                (Trust::Verified, _) => " ✓",
-                (_, Acquaintance::Stranger) => " (new to you)",
-                _ => "",
-            };
+            let mark = mark(from);
             let place = room
                 .as_ref()
                 .map_or_else(String::new, |room| format!(" #{}", render::name(&room.name)));
@@ -267,9 +292,19 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
             let time = render::time(*sent_at, net::now());
             Some(render::message(paint, &time, &who, &from.user, text))
         }
-        Event::FileSaved { from, room, name: file, size, path, .. } => Some(format!(
-            "{}{} sent {} ({}), saved as {}",
+        Event::File { from, room, message, manifest, kind: FileKind::File, .. } => Some(format!(
+            "{}{}{} offers {} ({}): chat save {}",
             name(from),
+            mark(from),
+            in_room(room),
+            render::name(&manifest.name),
+            render::size(manifest.size),
+            short(message)
+        )),
+        Event::FileSaved { from, room, name: file, size, path, .. } => Some(format!(
+            "{}{}{} sent {} ({}), saved as {}",
+            name(from),
+            mark(from),
             in_room(room),
             render::name(file),
             render::size(*size),

@@ -11,7 +11,7 @@ use support::World;
 
 #[test]
 fn a_text_and_a_picture_reach_somebody_who_was_away() {
-    let world = World::with(&["alice", "bob"]);
+    let world = World::friends(&["alice", "bob"]);
     let picture: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
     let path = world.file("photo.png", &picture);
     world.ok("alice", &["send", "bob", "hello bob"]);
@@ -76,7 +76,7 @@ fn a_client_killed_while_receiving_loses_nothing() {
 
 #[test]
 fn a_large_file_goes_on_after_two_breaks_on_each_side() {
-    let world = World::with(&["alice", "bob"]);
+    let world = World::friends(&["alice", "bob"]);
     let mut block = vec![0; 1 << 20];
     let mut state = 1_u64;
     let mut bytes = Vec::with_capacity(200 << 20);
@@ -106,7 +106,7 @@ fn a_large_file_goes_on_after_two_breaks_on_each_side() {
 
 #[test]
 fn a_file_that_changed_after_a_break_is_sent_anew() {
-    let world = World::with(&["alice", "bob"]);
+    let world = World::friends(&["alice", "bob"]);
     let path = world.file("big.bin", &vec![1; 30 << 20]);
     world.kill_at("alice", &["send-file", "bob", &path], "20%");
     let path = world.file("big.bin", &vec![2; 20 << 20]);
@@ -247,7 +247,7 @@ fn the_demo_holds_what_it_shows() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_leaves_no_half_file_and_the_transfer_goes_on_with_more_room() {
-    let world = World::with(&["alice", "bob"]);
+    let world = World::friends(&["alice", "bob"]);
     let small = world.inbox("small disk");
     let target = small.to_str().unwrap();
     let mount = |size: &str, flags: &str| {

@@ -66,7 +66,7 @@ fn chunks_at_the_relay(world: &World) -> PathBuf {
 
 #[test]
 fn file_that_is_not_what_was_announced_is_fetched_once_and_after_what_can_be_shown() {
-    let world = World::with(&["alice", "bob"]);
+    let world = World::friends(&["alice", "bob"]);
     let size = 40 << 20;
     let path = world.file("photo.png", &vec![7; size]);
     world.ok("alice", &["send-file", "bob", &path]);
@@ -98,13 +98,14 @@ fn file_that_is_not_what_was_announced_is_fetched_once_and_after_what_can_be_sho
 
 #[test]
 fn file_that_was_damaged_at_the_relay_is_given_up_with_everything_that_was_fetched() {
-    let world = World::with(&["alice", "bob"]);
+    let world = World::friends(&["alice", "bob"]);
     let path = world.file("big.bin", &vec![7; 5 << 20]);
     world.ok("alice", &["send-file", "bob", &path]);
     let blob = chunks_at_the_relay(&world);
-    let mut bytes = fs::read(&blob).unwrap();
-    bytes[3 << 20] ^= 1;
-    fs::write(&blob, bytes).unwrap();
+    let whole = fs::read(&blob).unwrap();
+    let mut bent = whole.clone();
+    bent[3 << 20] ^= 1;
+    fs::write(&blob, bent).unwrap();
     let (lines, code, said) = receive(&world, "bob");
     assert_eq!((lines.len(), code), (1, 9), "{said}");
     assert_eq!(
@@ -113,6 +114,65 @@ fn file_that_was_damaged_at_the_relay_is_given_up_with_everything_that_was_fetch
     );
     assert!(leftovers(&world, "bob").is_empty(), "half a file stays for nothing");
     assert_eq!(receive(&world, "bob").1, 0);
+    // It is there again, and fetched when somebody asks for it twice.
+    fs::write(&blob, whole).unwrap();
+    let listed = &world.lines("bob", &["files"])[0];
+    assert_eq!((&listed["id"], &listed["reason"]), (&lines[0]["id"], &"damaged".into()));
+    let (id, inbox) = (listed["id"].as_str().unwrap(), world.inbox("bob"));
+    let to = ["--to", inbox.to_str().unwrap()];
+    let said = world.fails("bob", &[&["save", id], &to[..]].concat(), 9);
+    assert!(said.contains("big.bin from alice: it was damaged"), "{said}");
+    assert!(said.contains("--retry"), "{said}");
+    world.ok("bob", &[&["save", id, "--retry"], &to[..]].concat());
+    assert_eq!(fs::read(inbox.join("big.bin")).unwrap(), vec![7; 5 << 20]);
+}
+
+#[test]
+fn file_of_a_stranger_waits_until_it_is_asked_for() {
+    let world = World::with(&["alice", "bob"]);
+    let path = world.file("cat.png", b"a cat");
+    world.ok("alice", &["send-file", "bob", &path]);
+    let (lines, code, said) = receive(&world, "bob");
+    assert_eq!((lines.len(), code), (1, 0), "{said}");
+    let offered = &lines[0];
+    assert_eq!((&offered["type"], &offered["name"]), (&"file_offered".into(), &"cat.png".into()));
+    assert_eq!((&offered["size"], &offered["verified"]), (&5.into(), &false.into()));
+    assert_eq!(receive(&world, "bob"), (vec![], 0, String::new()), "announced twice");
+    assert!(leftovers(&world, "bob").is_empty());
+
+    let id = offered["id"].as_str().unwrap();
+    let short = id.split_at(8).0;
+    let listed = world.ok("bob", &["files"]);
+    let line = format!("{short}  cat.png (5 B) from alice: chat save {short}\n");
+    assert_eq!(listed, line);
+    world.fails("bob", &["save", "0000000000"], 5);
+    world.fails("bob", &["save", id.split_at(3).0], 5);
+    let inbox = world.inbox("bob");
+    let said = world.ok("bob", &["save", short, "--to", inbox.to_str().unwrap()]);
+    assert!(said.starts_with("cat.png saved as /"), "{said}");
+    assert_eq!(fs::read(inbox.join("cat.png")).unwrap(), b"a cat");
+    let (lines, code, _) = receive(&world, "bob");
+    assert_eq!((&lines[0]["type"], &lines[0]["id"], code), (&"file".into(), &offered["id"], 0));
+    assert_eq!(world.ok("bob", &["files"]), "Nobody sent a file that is not saved.\n");
+}
+
+#[test]
+fn whose_files_are_saved_at_once_and_how_large_the_person_says() {
+    let world = World::friends(&["alice", "bob"]);
+    let path = world.file("notes.txt", &[7; 2_000]);
+    let kinds = |flags: &[&str]| {
+        world.ok("alice", &["send-file", "bob", &path]);
+        let lines = world.receive_with("bob", flags);
+        lines.iter().map(|line| line["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&["--max-size", "1k"]), ["file_offered"]);
+    assert_eq!(kinds(&["--accept", "verified"]), ["file_offered"]);
+    // What waited is taken with what is new.
+    assert_eq!(kinds(&["--max-size", "2k"]), ["file", "file", "file"]);
+    world.ok("bob", &["verify", "alice", "--yes"]);
+    assert_eq!(kinds(&["--accept", "verified"]), ["file"]);
+    world.fails("bob", &["receive", "--max-size", "much"], 2);
+    world.fails("bob", &["receive", "--accept", "none"], 2);
 }
 
 /// One answer of the relay's is not the last word: the offer stays, and the sender hears nothing yet.

@@ -269,7 +269,7 @@ fn events_are_repeated_until_they_are_acknowledged() {
 
 #[test]
 fn a_program_is_told_of_files_and_long_texts_and_of_nothing_too_soon() {
-    let world = World::with(&["alice", "bob"]);
+    let world = World::friends(&["alice", "bob"]);
     let mut bot = Program::start(&world, "bob");
     bot.ok("subscribe", json!({"name": "bot"}));
     let path = world.file("note.txt", b"a note");
@@ -292,6 +292,26 @@ fn a_program_is_told_of_files_and_long_texts_and_of_nothing_too_soon() {
     let mut bot = Program::start(&world, "bob");
     let waiting = bot.ok("events", json!({"name": "bot"}));
     assert_eq!(waiting[0]["event"]["text"], "later", "{waiting}");
+    bot.end();
+}
+
+#[test]
+fn a_program_is_told_of_a_strangers_file_and_has_it_saved() {
+    let world = World::with(&["alice", "bob"]);
+    let mut bot = Program::start(&world, "bob");
+    bot.ok("subscribe", json!({"name": "bot"}));
+    let path = world.file("cat.png", b"a cat");
+    world.ok("alice", &["send-file", "bob", &path]);
+    let offered = bot.hear()["params"]["event"].clone();
+    assert_eq!((&offered["type"], &offered["name"]), (&json!("file_offered"), &json!("cat.png")));
+    let listed = bot.ok("files", json!({}));
+    assert_eq!((&listed[0]["id"], listed[0]["size"].as_u64()), (&offered["id"], Some(5)));
+    let folder = world.inbox("bob");
+    let saved = bot.ok("save", json!({"id": offered["id"], "folder": folder}));
+    assert_eq!(saved["path"].as_str(), folder.join("cat.png").to_str());
+    assert_eq!(fs::read(folder.join("cat.png")).unwrap(), b"a cat");
+    assert_eq!(bot.code("save", json!({"id": offered["id"], "folder": folder})), 5);
+    assert_eq!(bot.code("save", json!({"id": offered["id"], "folder": "here"})), -32602);
     bot.end();
 }
 

@@ -2,7 +2,7 @@
 
 use super::clock::is_due;
 use super::devices::named_devices;
-use super::event::{Acquaintance, LookupError, Sender};
+use super::event::{LookupError, Sender};
 use super::inbound::has_more;
 use super::tx::Tx;
 use super::{Asker, Engine, EngineError, Event, Link, Pending};
@@ -17,11 +17,7 @@ pub(super) fn sender(contact: &Contact) -> Sender {
         user: contact.user(),
         nickname: contact.nickname().clone(),
         trust: contact.trust,
-        acquaintance: match contact.standing {
-            ContactStanding::Request => Acquaintance::Stranger,
-            ContactStanding::Member => Acquaintance::Member,
-            ContactStanding::Contact | ContactStanding::Blocked => Acquaintance::Contact,
-        },
+        acquaintance: contact.standing.into(),
     }
 }
 

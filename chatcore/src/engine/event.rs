@@ -7,6 +7,7 @@ use crate::ids::{Conversation, MessageId, RoomId, Timestamp, UserId};
 use crate::keys::Nickname;
 use crate::keys::Signed;
 use crate::membership::Event as RoomEvent;
+use crate::store::rows::ContactStanding;
 use crate::trust::Trust;
 use crate::wire::content::{Body, ReceiptKind};
 use crate::wire::relay::{CloseReason, ErrorCode, Failure, RoomSummary};
@@ -33,6 +34,16 @@ pub enum Acquaintance {
     Stranger,
     /// We only share a room.
     Member,
+}
+
+impl From<ContactStanding> for Acquaintance {
+    fn from(standing: ContactStanding) -> Self {
+        match standing {
+            ContactStanding::Request => Self::Stranger,
+            ContactStanding::Member => Self::Member,
+            ContactStanding::Contact | ContactStanding::Blocked => Self::Contact,
+        }
+    }
 }
 
 /// Why a name could not be turned into a user.

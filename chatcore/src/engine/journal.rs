@@ -6,7 +6,7 @@ use super::files::body_of;
 use super::query::damaged;
 use super::readers::Reader;
 use super::rooms::{RefusedBecause, reference, replaced, room_news};
-use super::{EngineError, Event};
+use super::{EngineError, Event, FileKind};
 use crate::ids::{Conversation, MessageId, UserId};
 use crate::keys::Nickname;
 use crate::membership::{Announcement, Event as RoomEvent};
@@ -19,6 +19,9 @@ pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
     let mut about = None;
     let (peer, kind) = match event {
         Event::Text { from, message, .. } => (from.user, JournalKind::Text(*message)),
+        Event::File { from, message, kind: FileKind::File, .. } => {
+            (from.user, JournalKind::FileOffered(*message))
+        }
         Event::FileSaved { from, message, .. } => (from.user, JournalKind::FileSaved(*message)),
         Event::FileFailed { from, message, reason, .. } => {
             (from.user, JournalKind::FileFailed(*message, *reason))
@@ -187,7 +190,10 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
     let from = sender(&contact);
     let receipt = |message, kind| Event::Receipt { from: sender(&contact), message, kind };
     Ok(Some(match entry.kind {
-        JournalKind::Text(message) | JournalKind::FileSaved(message) => {
+        JournalKind::Text(message)
+        | JournalKind::FileOffered(message)
+        | JournalKind::FileSaved(message) => {
+            let is_offer = matches!(entry.kind, JournalKind::FileOffered(_));
             let Some(entry) = history(store, &entry.peer, &message)? else {
                 return Ok(None);
             };
@@ -195,10 +201,12 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
                 Some(room) => reference(store, room)?,
                 None => None,
             };
+            let (sent_at, received_at) = (entry.sent_at, entry.received_at);
             match body_of(&entry).unwrap_or(Body::Unknown) {
-                Body::Text(text) => {
-                    let (sent_at, received_at) = (entry.sent_at, entry.received_at);
-                    Event::Text { from, room, message, text, sent_at, received_at }
+                Body::Text(text) => Event::Text { from, room, message, text, sent_at, received_at },
+                Body::File(manifest) if is_offer => {
+                    let kind = FileKind::File;
+                    Event::File { from, room, message, manifest, kind, sent_at, received_at }
                 }
                 Body::File(m) => {
                     let path = entry.file_path;

@@ -488,6 +488,7 @@ impl Transfer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum JournalKind {
     Text(MessageId),
+    FileOffered(MessageId),
     FileSaved(MessageId),
     Unknown(MessageId),
     Delivered(MessageId),

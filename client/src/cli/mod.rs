@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::paths::ProfileName;
+use crate::wanted::{Accept, MAX_SIZE, Wanted, size_flag};
 
 pub use room::{
     CheckProofArgs, ProofArgs, RebuildArgs, RoleArg, RoomArgs, RoomCommand, RoomCreateArgs,
@@ -151,6 +152,13 @@ pub enum Command {
         after_help = "Example:\n  echo '{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"whoami\"}' | chat rpc"
     )]
     Rpc(RpcArgs),
+    /// List the files that others sent and that are not saved yet
+    #[command(after_help = "Example:\n  chat files")]
+    Files,
+    /// Save files that others sent
+    #[command(after_help = "Examples:\n  chat save 1a2b3c4d\n  \
+            chat save 1a2b3c4d --retry   once more, though it could not be had")]
+    Save(SaveArgs),
     /// Show earlier messages with somebody, or in a room
     #[command(after_help = "Examples:\n  chat history bob --limit 20\n  chat history '#tea'")]
     History(HistoryArgs),
@@ -287,6 +295,49 @@ pub struct ReceiveArgs {
     /// message is kept and given to it again
     #[arg(long, value_name = "COMMAND")]
     pub exec: Option<String>,
+    /// Which files are saved at once.
+    #[command(flatten)]
+    pub wanted: WantedArgs,
+}
+
+/// Which files are saved without being asked for.
+#[derive(Debug, Args)]
+pub struct WantedArgs {
+    /// Whose files are saved at once; others are announced, and wait for 'chat save' [default: contacts]
+    #[arg(long, value_name = "WHOSE", value_enum)]
+    pub accept: Option<Accept>,
+    /// Save only files up to SIZE at once: 500k, 20M, 2G [default: 1G]
+    #[arg(long, value_name = "SIZE", value_parser = size_flag)]
+    pub max_size: Option<u64>,
+}
+
+impl WantedArgs {
+    /// Returns what was asked for, or what is usual.
+    pub(crate) fn wanted(&self) -> Wanted {
+        Wanted {
+            accept: self.accept.unwrap_or_default(),
+            max_size: self.max_size.unwrap_or(MAX_SIZE),
+        }
+    }
+
+    /// Tells whether anything was asked for.
+    pub(crate) const fn is_given(&self) -> bool {
+        self.accept.is_some() || self.max_size.is_some()
+    }
+}
+
+/// What `save` takes.
+#[derive(Debug, Args)]
+pub struct SaveArgs {
+    /// Which files: their ids, as far as they are needed ('chat files' lists them)
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Save them in this folder [default: the current one]
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+    /// Try again what could not be had
+    #[arg(long)]
+    pub retry: bool,
 }
 
 /// What `rpc` takes.
@@ -295,6 +346,9 @@ pub struct RpcArgs {
     /// Save files in this folder [default: the current one]
     #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,
+    /// Which files are saved at once.
+    #[command(flatten)]
+    pub wanted: WantedArgs,
 }
 
 /// What `history` takes.

@@ -225,7 +225,7 @@ async fn send_picture(
     let received = fs::read(&saved).map_err(file_error(&saved))?;
     ensure(received == picture, "bob's picture is alice's, byte for byte")?;
     context.output.say(&format!(
-        "bob saved it as {}: the same {} bytes.",
+        "bob has it saved, as 'chat save' does: {}, the same {} bytes.",
         saved.file_name().unwrap_or_default().to_string_lossy(),
         received.len()
     ))?;

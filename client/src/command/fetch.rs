@@ -7,7 +7,7 @@ use std::time::Duration;
 use chatcore::engine::FileKind;
 use chatcore::engine::query::WaitingFile;
 use chatcore::ids::MessageId;
-use chatcore::net::{self, Client, ClientError};
+use chatcore::net::{self, Client, ClientError, Fetched};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -16,6 +16,7 @@ use crate::error::CommandError;
 use crate::progress::Progress;
 use crate::render;
 use crate::show;
+use crate::wanted::Wanted;
 
 /// Time until a file is tried again that this computer could not take: its disk is full, its folder gone.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
@@ -25,16 +26,22 @@ pub(super) struct Fetching<'a> {
     context: &'a Context,
     client: &'a Client,
     folder: &'a Path,
+    wanted: Wanted,
     /// Files that this computer could not take, and when they are tried again.
     put_off: BTreeMap<MessageId, Instant>,
 }
 
 impl<'a> Fetching<'a> {
-    pub(super) const fn new(context: &'a Context, client: &'a Client, folder: &'a Path) -> Self {
-        Self { context, client, folder, put_off: BTreeMap::new() }
+    pub(super) const fn new(
+        context: &'a Context,
+        client: &'a Client,
+        folder: &'a Path,
+        wanted: Wanted,
+    ) -> Self {
+        Self { context, client, folder, wanted, put_off: BTreeMap::new() }
     }
 
-    /// Fetches everything that is due; returns what became of the last file that could not be had.
+    /// Fetches everything that is due and wanted; returns what became of the last file that could not be had.
     ///
     /// # Errors
     /// The relay's, or the store's: nothing more can be fetched now.
@@ -43,11 +50,11 @@ impl<'a> Fetching<'a> {
         for waiting in self.client.waiting_files().await? {
             let is_put_off =
                 self.put_off.get(&waiting.message).is_some_and(|until| *until > Instant::now());
-            if is_put_off || !waiting.is_due(net::now()) {
+            if is_put_off || !self.wanted.takes_waiting(&waiting) || !waiting.is_due(net::now()) {
                 continue;
             }
-            match self.fetch(&waiting).await {
-                Ok(()) => {}
+            match fetch(self.context, self.client, self.folder, &waiting).await {
+                Ok(_) => {}
                 Err(error @ (ClientError::File(_) | ClientError::Refused(_))) => {
                     self.put_off.insert(waiting.message, Instant::now() + TRY_AGAIN);
                     failed = Some(CommandError::from(error).about(what(&waiting)));
@@ -88,24 +95,35 @@ impl<'a> Fetching<'a> {
     async fn next_due(&self) -> Result<Option<Instant>, ClientError> {
         let (now, clock) = (Instant::now(), net::now());
         let waiting = self.client.waiting_files().await?;
-        let due = waiting.iter().filter(|file| file.given_up.is_none()).map(|file| {
+        let is_expected =
+            |file: &&WaitingFile| file.given_up.is_none() && self.wanted.takes_waiting(file);
+        let due = waiting.iter().filter(is_expected).map(|file| {
             let at_relay = now + Duration::from_millis(file.wait(clock));
             self.put_off.get(&file.message).map_or(at_relay, |until| at_relay.max(*until))
         });
         Ok(due.min())
     }
+}
 
-    async fn fetch(&self, waiting: &WaitingFile) -> Result<(), ClientError> {
-        let label = match waiting.kind {
-            FileKind::File => waiting.manifest.name.clone(),
-            FileKind::LongText => "a long text".to_owned(),
-        };
-        let mut progress = Progress::new(&self.context.output, &label, waiting.manifest.size);
-        let advance = &mut |bytes| progress.advance(bytes);
-        self.client.fetch_file(waiting, self.folder, advance).await?;
-        progress.finish();
-        Ok(())
-    }
+/// Fetches one file, whether it is wanted or not.
+///
+/// # Errors
+/// [`ClientError`].
+pub(super) async fn fetch(
+    context: &Context,
+    client: &Client,
+    folder: &Path,
+    waiting: &WaitingFile,
+) -> Result<Fetched, ClientError> {
+    let label = match waiting.kind {
+        FileKind::File => waiting.manifest.name.clone(),
+        FileKind::LongText => "a long text".to_owned(),
+    };
+    let mut progress = Progress::new(&context.output, &label, waiting.manifest.size);
+    let advance = &mut |bytes| progress.advance(bytes);
+    let fetched = client.fetch_file(waiting, folder, advance).await?;
+    progress.finish();
+    Ok(fetched)
 }
 
 /// Names a file and its sender.

@@ -7,6 +7,7 @@ mod completions;
 mod demo;
 mod exec;
 pub(crate) mod fetch;
+mod files;
 pub(crate) mod host;
 pub(crate) mod join;
 mod man;
@@ -96,6 +97,8 @@ pub(crate) async fn shared(context: &Context, command: &Command) -> Result<(), C
         Command::Contacts(_) => people::contacts(context).await,
         Command::Presence(args) => people::presence(context, args).await,
         Command::History(args) => people::history(context, args).await,
+        Command::Files => files::list(context).await,
+        Command::Save(args) => files::save(context, args).await,
         Command::Send(args) => send::text(context, args).await,
         Command::SendFile(args) => send::files(context, args).await,
         Command::Room(command) => room::run(context, command).await,

@@ -55,7 +55,8 @@ async fn drain(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<(
         // What is here is shown before anything is fetched, which may take long.
         let printed = print_journal(context, &client, args).await?;
         // Receipts for fetched files are due only after fetching.
-        let failed = Fetching::new(context, &client, folder).once().await?;
+        let wanted = args.wanted.wanted();
+        let failed = Fetching::new(context, &client, folder, wanted).once().await?;
         Ok::<_, CommandError>((printed, failed))
     };
     let listen = async { while !matches!(told.recv().await, Err(RecvError::Closed)) {} };
@@ -95,7 +96,8 @@ async fn follow(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<
     begin(&client, args).await?;
     let something_came = Notify::new();
     // Beside what is shown: a large file holds nothing up.
-    let fetching = Fetching::new(context, &client, folder).go_on(&something_came);
+    let wanted = args.wanted.wanted();
+    let fetching = Fetching::new(context, &client, folder, wanted).go_on(&something_came);
     tokio::pin!(fetching);
     let mut again = shown(context, &client, args).await?;
     let mut is_offline = false;
@@ -203,11 +205,18 @@ async fn print_journal(
                     }
                     has(client, args.reader.as_ref(), *number).await?;
                 }
+                _ if is_fetched_at_once(args, event) => {}
                 _ => show::event(context, &names, event)?,
             }
         }
         has(client, args.reader.as_ref(), last).await?;
     }
+}
+
+/// Tells whether nobody need hear of an offer, since the file itself follows.
+fn is_fetched_at_once(args: &ReceiveArgs, event: &Event) -> bool {
+    let Event::File { from, manifest, .. } = event else { return false };
+    args.wanted.wanted().takes(from.acquaintance, from.trust, manifest.size)
 }
 
 async fn has(

@@ -6,7 +6,6 @@ use std::sync::Arc;
 #[cfg(unix)]
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use std::path::Path;
 use std::time::Duration;
 
 #[cfg(unix)]
@@ -54,7 +53,8 @@ pub(super) async fn run(context: &Context, args: &RpcArgs) -> Result<(), Command
     let client = Arc::new(client);
     let mut notices = Notices::Own(events);
     let session = Session::new(client.clone());
-    let result = talk(context, &session, &mut notices, &folder).await;
+    let fetching = Fetching::new(context, &client, &folder, args.wanted.wanted());
+    let result = talk(context, &session, &mut notices, fetching).await;
     if session.is_online() {
         let _late = tokio::time::timeout(LEAVING, client.settle()).await;
     }
@@ -67,14 +67,14 @@ async fn talk(
     context: &Context,
     session: &Session,
     notices: &mut Notices,
-    folder: &Path,
+    fetching: Fetching<'_>,
 ) -> Result<(), CommandError> {
     let serving = Serving::new(context, session);
     let context = Context { session: Some(session.clone()), ..context.clone() };
     let input = tokio::io::BufReader::new(tokio::io::stdin());
     let (_serves, ending) = watch::channel(Phase::Serves);
     let talk = rpc::serve(&context, session, input, tokio::io::stdout(), ending);
-    let fetch = fetch_what_comes(&context, session, folder);
+    let fetch = fetch_what_comes(session, fetching);
     tokio::pin!(talk, fetch);
     let result = loop {
         tokio::select! {
@@ -103,7 +103,7 @@ async fn talk(
 }
 
 /// Saves files, and gets long texts: only then programs are told of them.
-async fn fetch_what_comes(context: &Context, session: &Session, folder: &Path) -> ClientError {
+async fn fetch_what_comes(session: &Session, fetching: Fetching<'_>) -> ClientError {
     let mut told = session.listen();
     let something_came = Notify::new();
     let listen = async {
@@ -117,10 +117,9 @@ async fn fetch_what_comes(context: &Context, session: &Session, folder: &Path) -
             }
         }
     };
-    let fetching = Fetching::new(context, &session.client, folder).go_on(&something_came);
     tokio::select! {
         error = listen => error,
-        error = fetching => error,
+        error = fetching.go_on(&something_came) => error,
     }
 }
 
@@ -142,9 +141,10 @@ pub(super) fn receive(
     remote: Remote<Socket>,
 ) -> Result<(), CommandError> {
     let Some(name) = &args.reader else { return Err(in_use()) };
-    if args.to.is_some() {
-        let what = "another `chat` has the profile open, and saves files where it was told";
-        return Err(CommandError::new(ExitCode::Usage, what).hint("leave --to out"));
+    if args.to.is_some() || args.wanted.is_given() {
+        let what = "another `chat` has the profile open, and saves files as it was told";
+        let hint = "leave --to, --accept and --max-size out";
+        return Err(CommandError::new(ExitCode::Usage, what).hint(hint));
     }
     let name = json!({"name": name.as_str()});
     if args.follow {

@@ -94,6 +94,15 @@ struct SendFileParams {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct SaveParams {
+    id: String,
+    folder: PathBuf,
+    #[serde(default)]
+    retry: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct HistoryParams {
     with: String,
     #[serde(default = "fifty")]
@@ -327,6 +336,17 @@ impl Connection {
                 let HistoryParams { with, limit } = params(given)?;
                 let args = ["history", "--limit", &limit.to_string(), "--", &with];
                 self.lines(args, Asker::default()).await.map(Value::Array)
+            }
+            "files" => self.lines(["files"], Asker::default()).await.map(Value::Array),
+            "save" => {
+                let SaveParams { id, folder, retry } = params(given)?;
+                if folder.is_relative() {
+                    return Err(Failure::new(INVALID_PARAMS, "the folder must begin at the root"));
+                }
+                let folder = folder.to_string_lossy();
+                let flag = retry.then_some("--retry");
+                let args = ["save"].into_iter().chain(flag).chain(["--to", &folder, "--", &id]);
+                one(self.lines(args, Asker::default()).await?)
             }
             "contacts" => self.lines(["contacts"], Asker::default()).await.map(Value::Array),
             "rooms" => self.lines(["room", "list"], Asker::default()).await.map(Value::Array),

@@ -134,6 +134,8 @@ impl Talk {
             Event::Receipt { message, .. }
             | Event::NotDelivered { message, .. }
             | Event::NotSentToRoom { message, .. } => self.flight.lost(*message),
+            // It has a number here.
+            Event::File { .. } => return,
             _ => {}
         }
         let Some(words) = show::words(&self.context, names, event) else { return };

@@ -164,10 +164,10 @@ impl Talk {
         self.fetch_what_is_wanted(Attempt::First)
     }
 
-    /// Files of verified people are wanted up to the size that the person set.
+    /// Tells whether a file is saved at once.
     pub(super) fn is_wanted(&self, offered: &Offered) -> bool {
-        let file = &offered.waiting;
-        file.from.trust == Trust::Verified && file.manifest.size <= self.settings.autosave
+        // Nothing is saved unless a size was set.
+        self.settings.autosave > 0 && self.settings.wanted().takes_waiting(&offered.waiting)
     }
 
     pub(super) fn fetch_what_is_wanted(&mut self, attempt: Attempt) -> Result<(), CommandError> {

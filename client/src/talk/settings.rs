@@ -6,15 +6,18 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::render;
+use crate::wanted::{Accept, Wanted, size};
 
 /// What [`Settings::set`] knows.
-pub(super) const NAMES: [&str; 4] = ["autosave", "folder", "notify", "receipts"];
+pub(super) const NAMES: [&str; 5] = ["accept", "autosave", "folder", "notify", "receipts"];
 
 /// The person's choices.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Settings {
-    /// Bytes up to which files of verified contacts are saved at once; 0: none are.
+    /// Whose files are saved at once.
+    pub(super) accept: Accept,
+    /// Bytes up to which they are; 0: none are.
     pub(super) autosave: u64,
     /// Where files are saved; `None`: the current folder.
     pub(super) folder: Option<PathBuf>,
@@ -60,6 +63,7 @@ pub(super) enum Receipts {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            accept: Accept::default(),
             autosave: 0,
             folder: None,
             notify: Notify::Off,
@@ -80,11 +84,21 @@ impl Settings {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
+    /// Returns which files are saved at once.
+    pub(super) const fn wanted(&self) -> Wanted {
+        Wanted { accept: self.accept, max_size: self.autosave }
+    }
+
     /// Shows all, a line each.
     pub(super) fn shown(&self) -> String {
         let autosave = match self.autosave {
             0 => "off".to_owned(),
             bytes => render::size(bytes),
+        };
+        let accept = match self.accept {
+            Accept::Verified => "verified",
+            Accept::Contacts => "contacts",
+            Accept::All => "all",
         };
         let folder = match &self.folder {
             Some(folder) => render::line(&folder.to_string_lossy()),
@@ -100,7 +114,8 @@ impl Settings {
             Receipts::Off => "off",
         };
         format!(
-            "autosave {autosave:<16} files of verified contacts up to this size: off, 500k, 20M\n\
+            "autosave {autosave:<16} files up to this size are saved at once: off, 500k, 20M\n\
+             accept   {accept:<16} whose: verified, contacts, all\n\
              folder   {folder:<16} where files are saved\n\
              notify   {notify:<16} when a message comes: off, bell, desktop\n\
              receipts {receipts:<16} whether contacts see that you read: on, off"
@@ -114,6 +129,14 @@ impl Settings {
     pub(super) fn set(&mut self, what: &str, value: &str) -> Result<(), String> {
         let wrong = |values: &str| format!("{what} is one of: {values}");
         match what {
+            "accept" => {
+                self.accept = match value {
+                    "verified" => Accept::Verified,
+                    "contacts" => Accept::Contacts,
+                    "all" => Accept::All,
+                    _ => return Err(wrong("verified, contacts, all")),
+                }
+            }
             "autosave" => self.autosave = size(value).ok_or_else(|| wrong("off, 500k, 20M"))?,
             "folder" => {
                 let folder = std::fs::canonicalize(value)
@@ -144,21 +167,6 @@ impl Settings {
     }
 }
 
-/// Reads `off`, bytes, or a number with k, M or G.
-fn size(text: &str) -> Option<u64> {
-    if text == "off" {
-        return Some(0);
-    }
-    let lower = text.to_lowercase();
-    let (digits, unit) = match lower.trim_end_matches('b').trim_end_matches('i') {
-        number if number.ends_with('k') => (number.trim_end_matches('k'), 1 << 10),
-        number if number.ends_with('m') => (number.trim_end_matches('m'), 1 << 20),
-        number if number.ends_with('g') => (number.trim_end_matches('g'), 1 << 30),
-        number => (number, 1),
-    };
-    digits.trim().parse::<u64>().ok()?.checked_mul(unit)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,29 +175,13 @@ mod tests {
     fn settings_survive_being_kept() {
         let mut settings = Settings::default();
         settings.set("autosave", "20M").unwrap();
+        settings.set("accept", "verified").unwrap();
         settings.set("notify", "bell").unwrap();
         settings.set("receipts", "off").unwrap();
         settings.set("folder", "/").unwrap();
         assert_eq!(Settings::decode(&settings.encode()), settings);
         assert_eq!(Settings::decode(b"{\"autosave\":5,\"new\":1}").autosave, 5);
         assert_eq!(Settings::decode(b"not json"), Settings::default());
-    }
-
-    #[test]
-    fn sizes_are_read_as_people_write_them() {
-        for (text, bytes) in [
-            ("off", Some(0)),
-            ("0", Some(0)),
-            ("500", Some(500)),
-            ("500k", Some(500 << 10)),
-            ("20MiB", Some(20 << 20)),
-            ("2 G", Some(2 << 30)),
-            ("much", None),
-            ("-1", None),
-            ("99999999999999999999G", None),
-        ] {
-            assert_eq!(size(text), bytes, "{text}");
-        }
     }
 
     #[test]

@@ -77,6 +77,20 @@ impl World {
         world
     }
 
+    /// As [`with`](Self::with); everybody has written to everybody, and read it.
+    pub(crate) fn friends(names: &[&str]) -> Self {
+        let world = Self::with(names);
+        for name in names {
+            for other in names.iter().filter(|other| *other != name) {
+                world.ok(name, &["send", other, "hi"]);
+            }
+        }
+        for _ in 0..2 {
+            names.iter().for_each(|name| drop(world.receive(name)));
+        }
+        world
+    }
+
     /// Gives the relay a command as its operator; returns the exit code and what it said.
     pub(crate) fn ctl(&self, line: &str) -> String {
         let mut stream = UnixStream::connect(self.relay.folder.join("control.sock")).unwrap();
@@ -122,8 +136,19 @@ impl World {
 
     /// The JSON lines of one `receive`.
     pub(crate) fn receive(&self, who: &str) -> Vec<Value> {
+        self.receive_with(who, &[])
+    }
+
+    /// As [`receive`](Self::receive), with more flags.
+    pub(crate) fn receive_with(&self, who: &str, flags: &[&str]) -> Vec<Value> {
         let inbox = self.inbox(who);
-        let out = self.ok(who, &["receive", "--json", "--to", inbox.to_str().unwrap()]);
+        let args = ["receive", "--to", inbox.to_str().unwrap()];
+        self.lines(who, &[&args, flags].concat())
+    }
+
+    /// The JSON lines of a command that must succeed.
+    pub(crate) fn lines(&self, who: &str, args: &[&str]) -> Vec<Value> {
+        let out = self.ok(who, &[&["--json"], args].concat());
         out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 

@@ -60,6 +60,7 @@ pub(crate) fn encode_journal(entry: &JournalEntry) -> Zeroizing<Vec<u8>> {
             pb.reason = failure_into(*failure);
         }
         JournalKind::Text(message) => about(1, message),
+        JournalKind::FileOffered(message) => about(28, message),
         JournalKind::FileSaved(message) => about(2, message),
         JournalKind::Unknown(message) => about(3, message),
         JournalKind::Delivered(message) => about(4, message),
@@ -117,6 +118,7 @@ pub(crate) fn decode_journal(bytes: &[u8]) -> Result<JournalEntry, WireError> {
     let kind = match pb.kind {
         1 => JournalKind::Text(message()?),
         2 => JournalKind::FileSaved(message()?),
+        28 => JournalKind::FileOffered(message()?),
         3 => JournalKind::Unknown(message()?),
         4 => JournalKind::Delivered(message()?),
         5 => JournalKind::Read(message()?),
