@@ -1,8 +1,10 @@
 //! Prekeys and certificates: made anew in time, by the time that is believed, and used while they are good.
 
+use bytes::Bytes;
 use chatcore::engine::{Command, Event, MessageStatus, Visibility};
 use chatcore::ids::{DAY, HOUR, MINUTE};
 use chatcore::keys::{PrekeyRecord, Signed, UserRecord};
+use chatcore::wire::directory::encode_signed;
 use chatcore::wire::relay::{Answer, DeviceFrame, ErrorCode, RelayFrame, Request};
 
 use crate::support::stranger::Stranger;
@@ -251,4 +253,20 @@ fn a_certificate_is_renewed_by_the_time_of_before_the_clock_jumped() {
     assert_eq!(record.version(), 2);
     let issued_at = record.devices()[0].issued_at();
     assert!(issued_at <= world.now && world.now.since(issued_at) < DAY, "by the right time");
+}
+
+#[test]
+fn a_prekey_has_2048_bytes_and_not_one_more() {
+    for (body, over) in [(1_979, 0), (1_980, 1)] {
+        let prekey = Signed { body: vec![1; body], signature: [0; 64] };
+        assert_eq!(encode_signed(&prekey).len(), 2_048 + over);
+        let (mut asked, mut answered) = (Vec::new(), Vec::new());
+        let request = Request::UploadPrekeys(vec![prekey.clone()]);
+        DeviceFrame { request_id: 1, request }.encode(&mut asked);
+        let answer = Answer::ClaimedPrekeys(vec![Ok(prekey)]);
+        RelayFrame { request_id: 1, answer }.encode(&mut answered);
+        let is_taken = over == 0;
+        assert_eq!(DeviceFrame::decode(Bytes::from(asked)).is_ok(), is_taken, "{over}");
+        assert_eq!(RelayFrame::decode(Bytes::from(answered)).is_ok(), is_taken, "{over}");
+    }
 }

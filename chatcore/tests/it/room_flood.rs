@@ -93,6 +93,44 @@ fn an_owner_with_a_spent_share_goes_on_behind_a_full_register() {
     act(&mut world, 0, room, topic("on")).unwrap();
 }
 
+/// What is to be done is not refused for want of a place that a checkpoint makes.
+#[test]
+fn who_finds_no_place_for_want_of_a_checkpoint_writes_it_first() {
+    let (mut world, room) = three(983);
+    world.peers.iter_mut().for_each(Peer::die);
+    let many: Vec<Act> = (0..128).map(|n| topic(&n.to_string())).collect();
+    order(&mut world, 0, room, &many);
+    world.connect(0);
+    // Before alice has read that the share is spent.
+    act(&mut world, 0, room, topic("on")).unwrap();
+    let chain = chain_of(&world, 0, room);
+    let (last, _) = chain.head();
+    assert_eq!(*chain.event(last).unwrap().act(), topic("on"));
+    assert!(matches!(chain.event(last - 1).unwrap().act(), Act::Checkpoint(_)));
+}
+
+/// More removals than a candidate has place for: the others follow in the next register.
+#[test]
+fn a_candidate_is_no_longer_than_the_relay_takes() {
+    let (mut world, room) = three(984);
+    let (full, ids) = (register(&world), 10..30_u8);
+    let guests: Vec<UserId> = ids.map(|n| UserId::from_bytes([n; 32])).collect();
+    let invite = |user: &UserId| Act::Invite { user: *user, role: Role::Member };
+    order(&mut world, 0, room, &guests.iter().map(invite).collect::<Vec<_>>());
+    reconnect(&mut world, 0..1);
+    world.peers.iter_mut().for_each(Peer::die);
+    assert_eq!(view(&world, 0, room).invited.len(), 20);
+    fill(&mut world, full, MAX_ENTRIES);
+    world.connect(0);
+    for guest in guests {
+        ask(&mut world, 0, Command::ActInRoom { ticket: 1, room, act: kick(guest) });
+    }
+    later(&mut world);
+    assert!(view(&world, 0, room).invited.is_empty());
+    reconnect(&mut world, 1..2);
+    assert_eq!(view(&world, 1, room).head, view(&world, 0, room).head);
+}
+
 /// Entries of one's own count, however one learns that they stand: before the relay takes no more of them the
 /// room goes on in another register.
 #[test]
@@ -198,6 +236,20 @@ fn what_waits_in_a_full_register_is_done_in_the_next() {
     later(&mut world);
     let carol = user(&world, 2);
     assert!(!roster(&world, 0, room).contains(&carol), "and it is ordered then");
+}
+
+/// Also of who may move the room, while it is another's turn.
+#[test]
+fn behind_a_full_register_all_waits_but_removals_and_the_move() {
+    let (mut world, room) = three(985);
+    let full = register(&world);
+    world.peers.iter_mut().for_each(Peer::die);
+    fill(&mut world, full, MAX_ENTRIES);
+    world.connect(1);
+    let refused = act(&mut world, 1, room, topic("of bob")).unwrap_err();
+    assert!(refused.contains("full of entries"), "{refused}");
+    later(&mut world);
+    assert_eq!(view(&world, 1, room).topic, "of bob");
 }
 
 /// Several are taken out in one entry, with one move behind them: none of them has a say in between.

@@ -163,6 +163,22 @@ fn a_log_point_that_contradicts_ones_own_makes_one_ask() {
     }
 }
 
+#[test]
+fn a_message_names_how_far_its_sender_has_read_the_log() {
+    let (mut world, tea, mut mallory) = with_mallory(399);
+    act(&mut world, 0, tea, topic("black")).unwrap();
+    later(&mut world);
+    say(&mut world, 0, tea, "how far?").unwrap();
+    later(&mut world);
+    let said = mallory.receive(&mut world).into_iter().find_map(|content| match content.body {
+        Body::RoomMessage(bytes) => Some(RoomContent::decode(&bytes).unwrap()),
+        _ => None,
+    });
+    let read = altered::log_point(&world, 0, tea);
+    assert!(read.length > 1);
+    assert_eq!(said.unwrap().log, read);
+}
+
 /// Sends it to alice; returns how often she asks.
 fn speak_and_listen(world: &mut World, mallory: &mut Stranger, said: &RoomContent) -> usize {
     send(world, mallory, said);

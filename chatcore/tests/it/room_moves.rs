@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use chatcore::engine::{Command, Event, RoomStanding};
 use chatcore::ids::{DAY, LogHash, LogId, RegisterId, RoomId, UserId};
-use chatcore::membership::{Act, Policy, Role, RoomKind, RoomName};
-use chatcore::wire::relay::Request;
+use chatcore::membership::{Act, LogHead, Policy, Role, RoomKind, RoomName};
+use chatcore::wire::relay::{Answer, Request};
 
 use crate::altered;
 use crate::altered::{chain_of, order};
+use crate::support::carry::carry_with;
 use crate::support::peer::Peer;
 use crate::support::rooms::*;
 use crate::support::world::World;
@@ -405,6 +406,28 @@ fn all_registers_that_a_relay_lost_are_given_back() {
     }
 }
 
+/// What was read in pages has a head over the end of each.
+#[test]
+fn what_is_given_back_ends_where_a_head_was_stored() {
+    let (mut world, room) = three(422);
+    let lengths = world.relay.rooms.lengths();
+    world.relay.rooms.entries_page = 4;
+    // Six of these fit a request.
+    for sides in world.relay.rooms.registers.values_mut() {
+        for side in sides {
+            side.extend((0..10).map(|n| vec![n; 131_072].into()));
+        }
+    }
+    let filled = world.relay.rooms.lengths();
+    reconnect(&mut world, 0..3);
+    world.peers.iter_mut().for_each(Peer::die);
+    world.relay.rooms.set_back(&lengths);
+    world.connect(0);
+    later(&mut world);
+    assert_eq!(world.relay.rooms.lengths(), filled);
+    act(&mut world, 0, room, topic("on")).unwrap();
+}
+
 /// In the branch that the owner goes on without, the room had moved: those keys are of no use, and neither
 /// is a leave of somebody who has come in again.
 #[test]
@@ -467,6 +490,32 @@ fn epochs_that_fall_and_heads_of_another_time_change_nothing() {
             assert_eq!(view(&world, i, room).topic, name, "peer {i}");
             assert!(!view(&world, i, room).forked && world.peers[i].online);
         }
+    }
+}
+
+/// The relay says that an act is ordered, under a head that does not go on from what was read: what it has is read.
+#[test]
+fn who_is_answered_with_a_head_that_does_not_follow_reads() {
+    for kind in [RoomKind::Private, RoomKind::Open] {
+        let mut world = World::new(423, 1);
+        let room = create(&mut world, 0, "plans", kind);
+        ask(&mut world, 0, Command::ActInRoom { ticket: 2, room, act: topic("new") });
+        let (address, mut asked) = (world.peers[0].address, Vec::new());
+        carry_with(&mut world, 0, 10, |relay, frame| {
+            asked.extend(match &frame.request {
+                Request::AppendRegister { .. } | Request::AppendRoom(_) => Some("append"),
+                Request::ReadRegister { .. } | Request::GetRoom { .. } => Some("read"),
+                _ => None,
+            });
+            let mut answers = relay.handle(address, frame);
+            if let Answer::Appended(head) = &mut answers[0].answer {
+                let is = LogHead::verify(head, &relay.public()).unwrap();
+                *head = LogHead { length: is.length + 1, ..is }.sign(&relay.keys);
+            }
+            answers
+        });
+        assert_eq!(asked, ["append", "read"], "{kind:?}");
+        assert_eq!(told(&world, 0, 2), Some(true), "{kind:?}");
     }
 }
 

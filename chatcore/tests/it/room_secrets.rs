@@ -4,7 +4,7 @@ use chatcore::engine::{Command, Event, RoomStanding, query};
 use chatcore::ids::{RoomId, SECOND, UserId};
 use chatcore::membership::{Act, Creation, EventDraft, Role, RoomKind, RoomName, Signer, Topic};
 use chatcore::room::RegisterSecret;
-use chatcore::wire::content::{Body, RoomUpdate};
+use chatcore::wire::content::{Body, LogPoint, RoomUpdate};
 use chatcore::wire::room::encode_register_entry;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -229,4 +229,48 @@ fn hints_of_who_does_not_belong_to_the_room_are_not_read() {
     let junk = vec![RegisterSecret::generate(&mut StdRng::seed_from_u64(9))];
     mallory.send(&mut world, 0, update(room, junk));
     assert_eq!(altered::secrets(&world, 0, room), before);
+}
+
+/// Anybody could have who is out read for ever.
+#[test]
+fn who_is_out_of_a_room_reads_hints_only_together_with_secrets() {
+    let (mut world, room) = three(399);
+    leave(&mut world, 2, room);
+    later(&mut world);
+    world.peers[0].die();
+    world.peers[1].die();
+    let mut mallory = Stranger::new(&mut world, "mallory", 11);
+    mallory.start(&mut world, 2, 0);
+    let junk = RegisterSecret::generate(&mut StdRng::seed_from_u64(12));
+    for secrets in [Vec::new(), vec![junk]] {
+        let (before, is_read) = (world.relay.rooms.read_at.clone(), !secrets.is_empty());
+        mallory.send(&mut world, 2, update(room, secrets));
+        assert_eq!(world.relay.rooms.read_at != before, is_read);
+    }
+}
+
+#[test]
+fn entries_are_shown_if_they_are_no_more_than_16384_bytes_together() {
+    let (mut world, room) = three(400);
+    let mut mallory = Stranger::acquainted(&mut world, 13);
+    act(&mut world, 0, room, Act::Invite { user: mallory.user(), role: Role::Member }).unwrap();
+    later(&mut world);
+    for sides in world.relay.rooms.registers.values_mut() {
+        for side in sides {
+            side.extend((0..17).map(|n| vec![n; 1_024].into()));
+        }
+    }
+    reconnect(&mut world, 0..1);
+    let LogPoint { id: log, length, .. } = altered::log_point(&world, 0, room);
+    for count in [16, 17] {
+        mallory.receive(&mut world);
+        mallory.send(&mut world, 0, Body::RoomQuery { room, log, from: length - count });
+        let contents = mallory.receive(&mut world);
+        let shown = contents.into_iter().find_map(|content| match content.body {
+            Body::RoomUpdate(update) => update.log,
+            _ => None,
+        });
+        assert_eq!(shown.unwrap().entries.len(), if count == 16 { 16 } else { 0 });
+        world.wait(1, 11 * SECOND);
+    }
 }

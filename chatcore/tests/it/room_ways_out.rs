@@ -171,6 +171,7 @@ fn a_room_whose_keys_do_not_come_can_be_left() {
     let carol = user(&world, 2);
     world.relay.deaf.insert(carol);
     act(&mut world, 0, room, Act::Kick { user: bob, counter: 0 }).unwrap();
+    act(&mut world, 0, room, topic("to be read once the keys came")).unwrap();
     later(&mut world);
     world.peers[0].die();
     world.peers[2].die();

@@ -9,6 +9,7 @@ use chatcore::wire::content::ReceiptKind;
 use chatcore::wire::relay::{Answer, RelayFrame};
 use rand::RngExt;
 
+use crate::altered;
 use crate::support::rooms::*;
 use crate::support::world::World;
 
@@ -492,6 +493,28 @@ fn an_invitation_that_is_taken_back_leaves_nothing_behind() {
     assert!(join(&mut world, 2, room).is_err());
 }
 
+/// Whoever asks somebody in and takes it back takes nothing along that was said in the room before.
+#[test]
+fn an_invitation_that_is_taken_back_takes_nothing_along_that_was_said() {
+    let (mut world, room) = three(22);
+    let carol = user(&world, 2);
+    say(&mut world, 0, room, "hello").unwrap();
+    later(&mut world);
+    leave(&mut world, 2, room);
+    later(&mut world);
+    act(&mut world, 0, room, Act::Invite { user: carol, role: Role::Member }).unwrap();
+    later(&mut world);
+    assert_eq!(view(&world, 2, room).standing, RoomStanding::Invited);
+    let (before, logs) = (view(&world, 2, room), altered::logs(&world, 2));
+    act(&mut world, 0, room, kick(carol)).unwrap();
+    later(&mut world);
+    let seen = view(&world, 2, room);
+    assert_eq!(seen.standing, RoomStanding::Outside);
+    assert!(seen.head.map(|head| head.0) > before.head.map(|head| head.0));
+    assert!(!logs.is_empty() && altered::logs(&world, 2).is_superset(&logs));
+    assert_eq!(texts(&world, 2, room), ["hello"]);
+}
+
 #[test]
 fn a_full_lobby_is_told_and_nothing_else_fails() {
     let mut world = World::new(15, 2);
@@ -563,6 +586,22 @@ fn who_was_let_go_for_not_coming_comes_back_by_coming() {
     world.relay.rooms.act(&keys, lobby, Act::Retire(vec![(bob, 9)]), now);
     reconnect(&mut world, 1..2);
     assert_eq!(view(&world, 1, lobby).standing, RoomStanding::Outside);
+}
+
+/// Only who was in is brought back, not who is asked in.
+#[test]
+fn who_is_let_go_without_having_been_in_is_not_brought_in() {
+    let mut world = World::new(21, 2);
+    let lobby = world.relay.create_lobby();
+    reconnect(&mut world, 0..1);
+    let (bob, now) = (user(&world, 1), world.now);
+    let keys = RelayKeyPair::from_bytes(&world.relay.keys.to_bytes());
+    world.relay.rooms.act(&keys, lobby, Act::Retire(vec![(bob, 9)]), now);
+    world.look_up(0, "bob").unwrap();
+    act(&mut world, 0, lobby, Act::Invite { user: bob, role: Role::Member }).unwrap();
+    later(&mut world);
+    assert_eq!(view(&world, 1, lobby).standing, RoomStanding::Invited);
+    assert!(!is_in(&world, 0, lobby, bob));
 }
 
 #[test]

@@ -110,6 +110,22 @@ fn a_claimed_name_makes_the_client_ask_whose_it_is() {
     assert_eq!(write(&mut world, bob), Err(EngineError::IdentityChanged));
 }
 
+/// As long as the directory gives the name to who had it.
+#[test]
+fn a_name_that_is_claimed_in_a_first_message_changes_nothing() {
+    let mut world = World::new(317, 2);
+    world.send(0, 1, "hello bob".to_owned());
+    world.run_until_quiet();
+    let bob = world.peers[1].address.user;
+    let mut impostor = Stranger::new(&mut world, "bob", 3);
+    world.relay.pretend("bob", bob);
+    impostor.start(&mut world, 0, 0);
+    impostor.send(&mut world, 0, Body::Text("it is me, bob".to_owned()));
+    assert_eq!((contact(&world, 0, bob).trust, alarms(&world)), (Trust::Pinned, 0));
+    assert_eq!(world.look_up(0, "bob"), Ok(bob));
+    assert_eq!(write(&mut world, bob), Ok(()));
+}
+
 #[test]
 fn a_stranger_is_not_found_by_the_name_that_they_claim() {
     let mut world = World::new(316, 3);

@@ -98,3 +98,59 @@ fn turn_of(state: &RoomState, own: &UserId) -> u64 {
     });
     before.count() as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{DeviceId, RegisterId, RoomId};
+    use crate::keys::{DeviceKeys, IdentityKeyPair};
+    use crate::membership::{Creation, EventDraft, RoomName, Signer, Topic};
+    use crate::store::rows::RoomStanding;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+    fn topic(n: usize) -> Topic {
+        Topic::new(&n.to_string()).unwrap()
+    }
+
+    fn append(room: &mut Room, keys: &DeviceKeys, user: &IdentityKeyPair, act: Act) -> u64 {
+        let (identity, cert) = (user.public(), keys.certify(user, NOW));
+        let chain = room.chain.as_mut();
+        let after = chain.as_ref().map(|chain| (chain.room(), chain.head().0, chain.head().1));
+        let signer = Signer::Device { identity: &identity, cert: &cert, keys };
+        let event = EventDraft { after, at: NOW, act }.sign(signer);
+        match chain {
+            Some(chain) => chain.append(event).unwrap(),
+            None => room.chain = Some(Chain::create(event).unwrap()),
+        }
+        room.state().unwrap().since_checkpoint()
+    }
+
+    /// However many there are, it is written before places are short.
+    #[test]
+    fn nobody_waits_for_more_than_15_others_with_a_checkpoint() {
+        let rng = &mut crate::testing::rng();
+        let keys = DeviceKeys::generate(DeviceId::FIRST, rng);
+        let mut users: Vec<_> = (0..18).map(|_| IdentityKeyPair::generate(rng)).collect();
+        users[1..].sort_by_key(|user| user.public().user_id());
+        let (name, register) = (RoomName::new("room").unwrap(), RegisterId::from_bytes([7; 32]));
+        let made = Creation::new(RoomKind::Private, name, topic(0), [1; 16], Some(register));
+        let id = RoomId::from_bytes([1; 32]);
+        let mut room = Room::unread(id, RoomKind::Private, RoomStanding::Member);
+        append(&mut room, &keys, &users[0], Act::Create(made));
+        for user in &users[1..] {
+            let invite = Act::Invite { user: user.public().user_id(), role: Role::Admin };
+            append(&mut room, &keys, &users[0], invite);
+            append(&mut room, &keys, user, Act::Join);
+        }
+        for n in (1..18).cycle() {
+            assert!(room.row.intents.is_empty());
+            let since = append(&mut room, &keys, &users[n], Act::SetTopic(topic(n)));
+            room.add_checkpoint(&users[17].public().user_id(), NOW);
+            if since == 16 * CHECKPOINT_EVERY {
+                break;
+            }
+        }
+        assert_eq!(room.row.intents.len(), 1);
+    }
+}
