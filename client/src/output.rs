@@ -9,6 +9,7 @@ use serde::Serialize;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::error::{CommandError, ExitCode};
+use crate::json::to_line;
 use crate::render::Paint;
 
 /// Who reads standard output.
@@ -153,11 +154,10 @@ impl Output {
         if self.mode == OutputMode::People {
             return Ok(());
         }
-        let mut line = serde_json::to_vec(value).map_err(|error| {
+        let line = to_line(value).map_err(|error| {
             CommandError::new(ExitCode::Other, format_args!("no JSON for it: {error}"))
         })?;
-        line.push(b'\n');
-        self.raw(&line)
+        self.raw(format!("{line}\n").as_bytes())
     }
 
     /// Prints bytes as they are, in both modes.

@@ -186,6 +186,16 @@ fn a_program_asks_in_json_and_is_answered() {
     );
     let batch = alice.hear();
     assert_eq!((batch.as_array().unwrap().len(), &batch[0]["id"]), (1, &json!("a")));
+    // An id comes back as it was written.
+    for id in ["1.0", "12345678901234567890123", "-0", "1e2", r#""\u0041""#, "null"] {
+        alice.line(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"whoami"}}"#));
+        let answer = alice.answers.next().unwrap().unwrap();
+        assert!(answer.contains(&format!(r#""id":{id},"result""#)), "{answer}");
+    }
+    for id in ["{}", "[1]", "true"] {
+        alice.line(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"whoami"}}"#));
+        assert_eq!(alice.hear()["error"]["code"], -32600, "{id}");
+    }
     // Others use it meanwhile, and it ends with its input.
     world.ok("alice", &["send", "bob", "from beside"]);
     let mut second = Program::start(&world, "alice");
@@ -216,17 +226,21 @@ fn a_relay_that_is_back_is_used_at_once() {
 }
 
 #[test]
-fn a_request_that_is_too_long_ends_that_program_only() {
+fn a_request_that_is_too_long_is_refused_and_the_next_is_answered() {
     let world = World::with(&["alice"]);
     let mut first = Program::start(&world, "alice");
     first.ok("whoami", json!({}));
+    // Through the one that has the profile open, and in that one itself.
     let mut second = Program::start(&world, "alice");
-    let long = "x".repeat(600 * 1024);
-    // It may hang up before it has read everything.
-    let _written = writeln!(second.requests.as_mut().unwrap(), "{long}");
-    assert_eq!(second.hear()["error"]["code"], -32600);
-    assert!(second.answers.next().is_none());
-    first.ok("whoami", json!({}));
+    for program in [&mut second, &mut first] {
+        for length in [512 * 1024, 512 * 1024 + 1, 3 << 20] {
+            program.line(&"x".repeat(length));
+            let code = if length > 512 * 1024 { -32600 } else { -32700 };
+            assert_eq!(program.hear()["error"]["code"], code, "{length}");
+            program.ok("whoami", json!({}));
+        }
+    }
+    second.end();
     first.end();
 }
 

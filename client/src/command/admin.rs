@@ -2,10 +2,12 @@
 
 use chatcore::net::{Client, Reconnect};
 use chatcore::wire::relay::{AnswerForm, ErrorCode};
+use serde_json::Value;
 
 use crate::cli::AdminArgs;
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
+use crate::json::of_value;
 use crate::online::Online;
 use crate::output::OutputMode;
 use crate::render;
@@ -53,5 +55,6 @@ pub(crate) async fn act(
 
 /// JSON lines stay lines, whatever a relay sends.
 fn one_line(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
+    let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
+    of_value(&value)
 }

@@ -7,6 +7,7 @@ use chatcore::engine::Event;
 use serde::Serialize;
 
 use crate::error::{CommandError, ExitCode};
+use crate::json::to_line;
 
 /// Tells whether an event is something that somebody says.
 pub(super) const fn is_message(event: &Event) -> bool {
@@ -18,7 +19,7 @@ pub(super) const fn is_message(event: &Event) -> bool {
 /// # Errors
 /// [`ExitCode::Other`] unless it ends with 0.
 pub(super) async fn exec(command: &str, line: &impl Serialize) -> Result<(), CommandError> {
-    let json = serde_json::to_string(line)
+    let json = to_line(line)
         .map_err(|error| CommandError::new(ExitCode::Other, format_args!("no JSON: {error}")))?;
     let command = command.to_owned();
     let ended = tokio::task::spawn_blocking(move || run(&command, &json)).await;

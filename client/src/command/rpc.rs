@@ -27,6 +27,8 @@ use crate::context::Context;
 use crate::error::CommandError;
 #[cfg(unix)]
 use crate::error::ExitCode;
+#[cfg(unix)]
+use crate::json::of_value;
 use crate::online::{Notices, Online};
 use crate::paths::download_folder;
 #[cfg(unix)]
@@ -241,14 +243,14 @@ fn executable<'a>(args: &'a ReceiveArgs, event: &Value) -> Option<(&'a str, Stri
     let line = event.get("event")?;
     let kind = line.get("type").and_then(Value::as_str)?;
     let command = args.exec.as_deref()?;
-    matches!(kind, "text" | "file" | "announcement").then(|| (command, line.to_string()))
+    matches!(kind, "text" | "file" | "announcement").then(|| (command, of_value(line)))
 }
 
 /// Without the profile there are no words for a person: JSON it is.
 #[cfg(unix)]
 fn print(context: &Context, event: &Value) -> Result<(), CommandError> {
     let line = event.get("event").unwrap_or(&Value::Null);
-    context.output.raw(format!("{line}\n").as_bytes())
+    context.output.raw(format!("{}\n", of_value(line)).as_bytes())
 }
 
 /// Passes standard input on to the process that has the profile open, and its answers back.

@@ -1,11 +1,15 @@
 //! One JSON object per line, for programs; fields are promised in docs/CLI.md.
 //!
 //! A field is never renamed or removed; new ones may appear at the end. Texts and names are as they
-//! were sent: a program that shows them strips control characters itself.
+//! were sent: a program that shows them strips control characters itself. On the line these are escaped.
+
+mod encode;
 
 use chatcore::ids::{MessageId, RoomId, Timestamp, UserId};
 use serde::{Serialize, Serializer};
 
+use self::encode::number;
+pub(crate) use self::encode::{of_value, to_line};
 use crate::render;
 
 /// A line that `receive` prints.
@@ -310,6 +314,7 @@ pub enum Line<'a> {
         /// The text.
         text: &'a str,
         /// Ascending; each is shown once.
+        #[serde(serialize_with = "number")]
         seq: u64,
         /// When, by the relay's clock.
         #[serde(serialize_with = "time")]
@@ -385,6 +390,7 @@ pub enum Line<'a> {
         /// The lowest role that may invite.
         may_invite: &'a str,
         /// Number of the newest event.
+        #[serde(serialize_with = "number")]
         seq: u64,
         /// Its hash: the same for everybody who was shown the same room.
         head: String,
@@ -501,6 +507,7 @@ pub enum Line<'a> {
         /// The sender's nickname.
         from: &'a str,
         /// How many are missing.
+        #[serde(serialize_with = "number")]
         missing: u64,
         /// The room's name; only of what was said in a room.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -545,10 +552,12 @@ pub struct Person {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SignedHead {
     /// Entries.
+    #[serde(serialize_with = "number")]
     pub length: u64,
     /// The hash over all of them, in hexadecimal.
     pub hash: String,
     /// How often the relay was set back to a backup.
+    #[serde(serialize_with = "number")]
     pub epoch: u64,
     /// When, by the relay's clock.
     #[serde(serialize_with = "time")]

@@ -11,7 +11,8 @@ use chatcore::engine::{Command as EngineCommand, EngineError, ProgramName};
 use chatcore::net::ClientError;
 use clap::Parser;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::broadcast::error::RecvError;
@@ -24,6 +25,7 @@ use crate::cli::Cli;
 use crate::command;
 use crate::context::{Asker, Context};
 use crate::error::{CommandError, ExitCode};
+use crate::json::{of_value, to_line};
 use crate::names::Names;
 use crate::output::{Output, OutputMode, Said};
 use crate::prompt::Prompt;
@@ -171,12 +173,13 @@ pub(crate) async fn serve(
             };
             match read {
                 Ok(0) | Err(_) => return,
-                Ok(_) if line.len() > MAX_REQUEST => {
+                Ok(_) if line.len() > MAX_REQUEST && !line.ends_with(b"\n") => {
                     let what = format!("a request has at most {MAX_REQUEST} bytes");
-                    let _gone = connection
-                        .tell(&failed(&Value::Null, &Failure::new(INVALID_REQUEST, what)))
-                        .await;
-                    return;
+                    let told = connection.tell(failed(RawValue::NULL, INVALID_REQUEST, what)).await;
+                    // The next line is another request.
+                    if told.is_err() || skip_line(&mut reader).await.is_err() {
+                        return;
+                    }
                 }
                 Ok(_) if line.trim_ascii().is_empty() => {}
                 Ok(_) => {
@@ -196,11 +199,27 @@ pub(crate) async fn serve(
     write.await;
 }
 
+/// Reads to the end of a line and keeps nothing of it.
+async fn skip_line(reader: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<()> {
+    loop {
+        let bytes = reader.fill_buf().await?;
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let read = end.map_or(bytes.len(), |at| at + 1);
+        if read == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        reader.consume(read);
+        if end.is_some() {
+            return Ok(());
+        }
+    }
+}
+
 /// Returns what a program is told that finds no place.
 pub(crate) fn too_many() -> String {
     let what = "too many programs use this profile at a time";
     let failure = Failure::from(CommandError::new(ExitCode::Limit, what));
-    format!("{}\n", failed(&Value::Null, &failure))
+    answer_line(RawValue::NULL, Err(failure)) + "\n"
 }
 
 /// The other side hung up.
@@ -227,12 +246,46 @@ impl Drop for Following {
     }
 }
 
-fn answered(id: &Value, result: &Value) -> Value {
-    json!({"jsonrpc": "2.0", "id": id, "result": result})
+/// A request as it came; its id goes back byte for byte.
+#[derive(Debug, Deserialize)]
+struct Request<'r> {
+    #[serde(default)]
+    jsonrpc: Value,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'r RawValue>,
+    #[serde(default)]
+    method: Value,
+    #[serde(default)]
+    params: Value,
 }
 
-fn failed(id: &Value, failure: &Failure) -> Value {
-    json!({"jsonrpc": "2.0", "id": id, "error": failure})
+/// An id that is null is there all the same.
+fn present<'r, D: Deserializer<'r>>(deserializer: D) -> Result<Option<&'r RawValue>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
+}
+
+#[derive(Debug, Serialize)]
+struct Answer<'r> {
+    jsonrpc: &'static str,
+    id: &'r RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Failure>,
+}
+
+/// Returns the line that answers a request.
+fn answer_line(id: &RawValue, result: Result<Value, Failure>) -> String {
+    let (result, error) = match result {
+        Ok(result) => (Some(result), None),
+        Err(failure) => (None, Some(failure)),
+    };
+    // It always has JSON: maps with names, and numbers that came as JSON.
+    to_line(&Answer { jsonrpc: "2.0", id, result, error }).unwrap_or_default()
+}
+
+fn failed(id: &RawValue, code: i64, what: impl std::fmt::Display) -> String {
+    answer_line(id, Err(Failure::new(code, what)))
 }
 
 fn notification(method: &str, params: &Value) -> Value {
@@ -245,63 +298,57 @@ fn params<T: DeserializeOwned>(params: Value) -> Result<T, Failure> {
 }
 
 impl Connection {
-    async fn tell(&self, value: &Value) -> Result<(), HungUp> {
-        self.out.send(value.to_string()).await.map_err(|_| HungUp)
+    async fn tell(&self, line: String) -> Result<(), HungUp> {
+        self.out.send(line).await.map_err(|_| HungUp)
     }
 
     /// Answers a line: a request, or several.
     async fn take(&mut self, line: &[u8]) -> Result<(), HungUp> {
-        let value = match serde_json::from_slice::<Value>(line) {
-            Ok(value) => value,
-            Err(error) => {
-                return self.tell(&failed(&Value::Null, &Failure::new(PARSE_ERROR, error))).await;
-            }
+        let request = match serde_json::from_slice::<&RawValue>(line) {
+            Ok(request) => request,
+            Err(error) => return self.tell(failed(RawValue::NULL, PARSE_ERROR, error)).await,
         };
-        let Value::Array(requests) = value else {
-            return match self.answer(value).await? {
-                Some(answer) => self.tell(&answer).await,
+        let Ok(requests) = serde_json::from_str::<Vec<&RawValue>>(request.get()) else {
+            return match self.answer(request).await? {
+                Some(answer) => self.tell(answer).await,
                 None => Ok(()),
             };
         };
         if requests.is_empty() || requests.len() > MAX_BATCH {
-            let failure = Failure::new(INVALID_REQUEST, "a batch has 1 to 100 requests");
-            return self.tell(&failed(&Value::Null, &failure)).await;
+            let what = format!("a batch has 1 to {MAX_BATCH} requests");
+            return self.tell(failed(RawValue::NULL, INVALID_REQUEST, what)).await;
         }
         let mut answers = Vec::new();
         for request in requests {
             answers.extend(self.answer(request).await?);
         }
-        if answers.is_empty() { Ok(()) } else { self.tell(&Value::Array(answers)).await }
+        if answers.is_empty() {
+            Ok(())
+        } else {
+            self.tell(format!("[{}]", answers.join(","))).await
+        }
     }
 
     /// Answers a request; `None` for one that wants no answer.
-    async fn answer(&mut self, request: Value) -> Result<Option<Value>, HungUp> {
-        let Value::Object(mut request) = request else {
-            let failure = Failure::new(INVALID_REQUEST, "a request is an object");
-            return Ok(Some(failed(&Value::Null, &failure)));
+    async fn answer(&mut self, request: &RawValue) -> Result<Option<String>, HungUp> {
+        let invalid = |id, what: &str| Ok(Some(failed(id, INVALID_REQUEST, what)));
+        let Ok(Request { jsonrpc, id, method, params }) = serde_json::from_str(request.get())
+        else {
+            return invalid(RawValue::NULL, "a request is an object");
         };
-        let id = request.remove("id");
-        if !matches!(id, None | Some(Value::Null | Value::String(_) | Value::Number(_))) {
-            let failure = Failure::new(INVALID_REQUEST, "an id is a string or a number");
-            return Ok(Some(failed(&Value::Null, &failure)));
+        let begins_wrong = |id: &RawValue| id.get().starts_with(['{', '[', 't', 'f']);
+        if id.is_some_and(begins_wrong) {
+            return invalid(RawValue::NULL, "an id is a string or a number");
         }
-        let shown = id.clone().unwrap_or(Value::Null);
-        let is_version = request.get("jsonrpc") == Some(&json!("2.0"));
-        let method = request.remove("method");
-        let (true, Some(Value::String(method))) = (is_version, method) else {
+        let (true, Value::String(method)) = (jsonrpc == "2.0", method) else {
             let what = "a request has jsonrpc 2.0 and a method";
-            return Ok(Some(failed(&shown, &Failure::new(INVALID_REQUEST, what))));
+            return invalid(id.unwrap_or(RawValue::NULL), what);
         };
-        let given = request.remove("params").unwrap_or(Value::Null);
-        if !matches!(given, Value::Null | Value::Object(_)) {
-            let failure = Failure::new(INVALID_PARAMS, "parameters are an object");
-            return Ok(id.map(|id| failed(&id, &failure)));
+        if !matches!(params, Value::Null | Value::Object(_)) {
+            return Ok(id.map(|id| failed(id, INVALID_PARAMS, "parameters are an object")));
         }
-        let result = self.call(&method, given).await?;
-        Ok(id.map(|id| match result {
-            Ok(result) => answered(&id, &result),
-            Err(failure) => failed(&id, &failure),
-        }))
+        let result = self.call(&method, params).await?;
+        Ok(id.map(|id| answer_line(id, result)))
     }
 
     async fn call(&mut self, method: &str, given: Value) -> Result<Result<Value, Failure>, HungUp> {
@@ -407,12 +454,12 @@ impl Connection {
         tokio::pin!(work);
         let result = loop {
             tokio::select! {
-                Some(said) = heard.recv() => self.tell(&output(said)).await?,
+                Some(said) = heard.recv() => self.tell(of_value(&output(said))).await?,
                 result = &mut work => break result,
             }
         };
         while let Ok(said) = heard.try_recv() {
-            self.tell(&output(said)).await?;
+            self.tell(of_value(&output(said))).await?;
         }
         Ok(result.map(|()| json!({})).map_err(Failure::from))
     }
@@ -526,7 +573,7 @@ async fn tell_events(
             Ok(events) => events,
             Err(ClientError::Engine(EngineError::NotFollowing)) => {
                 let gone = notification("forgotten", &json!({"name": program.as_str()}));
-                let _gone = out.send(gone.to_string()).await;
+                let _gone = out.send(of_value(&gone)).await;
                 return;
             }
             Err(_) => return,
@@ -540,7 +587,7 @@ async fn tell_events(
         let before = sent;
         for (number, event) in events.iter().filter(|(number, _)| *number > before) {
             let line = notification("event", &told(*number, event));
-            if out.send(line.to_string()).await.is_err() {
+            if out.send(of_value(&line)).await.is_err() {
                 return;
             }
             sent = *number;

@@ -198,7 +198,7 @@ fn split(command: &str) -> Result<Vec<String>, String> {
     let (name, mut rest) = first_word(command);
     let name = name.to_lowercase();
     let Some(words) = words_before_text(&name) else {
-        let words = shlex::split(rest).ok_or("a quote is not closed")?;
+        let words = split_words(rest).ok_or("a quote is not closed")?;
         return Ok(std::iter::once(name).chain(words).collect());
     };
     let mut args = vec![name];
@@ -214,6 +214,14 @@ fn split(command: &str) -> Result<Vec<String>, String> {
         args.extend(["--".to_owned(), rest.to_owned()]);
     }
     Ok(args)
+}
+
+/// Splits words as a shell does, with quotes and backslashes; `None`: a quote is not closed. `#` begins a room, no
+/// comment.
+pub(super) fn split_words(text: &str) -> Option<Vec<String>> {
+    // No line holds a NUL.
+    let words = shlex::split(&text.replace('\0', "").replace('#', "\0"))?;
+    Some(words.into_iter().map(|word| word.replace('\0', "#")).collect())
 }
 
 /// Splits the first word off, which may stand in quotes.
@@ -378,6 +386,16 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert_eq!(parse("!file 'open").unwrap_err(), "a quote is not closed");
+        match command("!file n #2.txt '#3 #4'\\ #5") {
+            Typable::File { paths } => {
+                assert_eq!(paths, ["n", "#2.txt", "#3 #4 #5"].map(PathBuf::from));
+            }
+            other => panic!("{other:?}"),
+        }
+        match command("!leave #tea") {
+            Typable::Leave { room } => assert_eq!(room.as_deref(), Some("#tea")),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(super) enum Asked {
     Nothing,
     /// The line is done; it is empty now.
     Submit(String),
+    /// Enter, and letters had found no place: what would go is not what was typed.
+    Refuse(TooLong),
     /// The word before the cursor is to be completed.
     Complete,
     /// Ctrl-C.
@@ -45,6 +47,8 @@ struct Search {
 /// The line and what was typed before it.
 pub(super) struct Line {
     buffer: LineBuffer,
+    /// Something that was typed since it is full is not in it.
+    is_cut: bool,
     undo: Vec<(String, usize)>,
     killed: Killed,
     /// Oldest first.
@@ -70,6 +74,10 @@ impl ChangeListener for Killed {
     fn replace(&mut self, _at: usize, _old: &str, _new: &str) {}
 }
 
+/// More was pasted than a text can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TooLong;
+
 /// Changes that are not to be pasted again.
 struct Uncut;
 
@@ -87,6 +95,7 @@ impl Line {
     pub(super) fn new(typed: impl IntoIterator<Item = String>) -> Self {
         Self {
             buffer: LineBuffer::with_capacity(MAX_TEXT),
+            is_cut: false,
             undo: Vec::new(),
             killed: Killed::default(),
             typed: typed.into_iter().collect(),
@@ -122,23 +131,25 @@ impl Line {
     }
 
     /// Takes pasted text in, with its line breaks and without what a terminal would obey.
-    pub(super) fn paste(&mut self, text: &str) {
+    ///
+    /// # Errors
+    /// [`TooLong`]: it does not fit, and the line is as before. A part of it would be something else.
+    pub(super) fn paste(&mut self, text: &str) -> Result<(), TooLong> {
         self.accept_found();
         self.remember();
         let text = crate::render::text(&text.replace("\r\n", "\n").replace('\r', "\n"));
-        let mut room = MAX_TEXT.saturating_sub(self.buffer.len());
-        while !text.is_char_boundary(room.min(text.len())) {
-            room -= 1;
+        if text.len() > MAX_TEXT.saturating_sub(self.buffer.len()) {
+            return Err(TooLong);
         }
-        if let Some(fitting) = text.get(..room.min(text.len())) {
-            // It says no to what does not fit, and this does.
-            let _fits = self.buffer.yank(fitting, 1, &mut Uncut);
-        }
+        // It says no to what does not fit, and this does.
+        let _fits = self.buffer.yank(&text, 1, &mut Uncut);
+        Ok(())
     }
 
     /// Throws the line away.
     pub(super) fn clear(&mut self) {
         self.remember();
+        self.is_cut = false;
         self.set(String::new(), 0);
         self.recalled = None;
         self.search = None;
@@ -310,7 +321,7 @@ impl Line {
             self.remember();
         }
         self.recalled = None;
-        let _fits = self.buffer.insert(c, 1, &mut Uncut);
+        self.is_cut |= self.buffer.insert(c, 1, &mut Uncut).is_none();
     }
 
     fn change(&mut self, change: impl FnOnce(&mut LineBuffer)) {
@@ -326,6 +337,9 @@ impl Line {
     }
 
     fn submit(&mut self) -> Asked {
+        if std::mem::take(&mut self.is_cut) {
+            return Asked::Refuse(TooLong);
+        }
         let text = self.text().to_owned();
         self.set(String::new(), 0);
         self.undo.clear();
@@ -467,7 +481,7 @@ mod tests {
     #[test]
     fn a_combined_character_is_one() {
         let mut line = line(&[]);
-        line.paste("ae\u{301}👩\u{200d}👩\u{200d}👧");
+        line.paste("ae\u{301}👩\u{200d}👩\u{200d}👧").unwrap();
         press(&mut line, KeyCode::Backspace);
         assert_eq!(line.text(), "ae\u{301}");
         press(&mut line, KeyCode::Left);
@@ -479,15 +493,20 @@ mod tests {
     #[test]
     fn what_is_pasted_keeps_its_lines_and_loses_what_a_terminal_obeys() {
         let mut line = line(&[]);
-        line.paste("one\r\ntwo\rthree\x1b[2J\u{202e}");
+        line.paste("one\r\ntwo\rthree\x1b[2J\u{202e}").unwrap();
         assert_eq!(line.text(), "one\ntwo\nthree[2J");
         assert_eq!(
             press(&mut line, KeyCode::Enter),
             Asked::Submit("one\ntwo\nthree[2J".to_owned())
         );
-        line.paste(&"é".repeat(MAX_TEXT));
+        keys(&mut line, "x");
+        assert_eq!(line.paste(&"é".repeat(MAX_TEXT / 2)), Err(TooLong));
+        assert_eq!(line.text(), "x", "not a part of it");
+        press(&mut line, KeyCode::Backspace);
+        line.paste(&"é".repeat(MAX_TEXT / 2)).unwrap();
         assert_eq!(line.text().len(), MAX_TEXT);
         keys(&mut line, "more");
+        assert_eq!(press(&mut line, KeyCode::Enter), Asked::Refuse(TooLong), "without its end");
         assert_eq!(line.text().len(), MAX_TEXT);
     }
 

@@ -38,6 +38,7 @@ use chatcore::engine::{Command, Lobby, ProfileView, RoomStanding, query};
 use chatcore::ids::{Conversation, MessageId, UserId};
 use chatcore::membership::RoomKind;
 use chatcore::net::{Client, ClientError, Events, Notice, Options, Reconnect};
+use chatcore::wire::limits::MAX_TEXT;
 use crossterm::event::{Event as TerminalEvent, EventStream, KeyEventKind};
 use crossterm::terminal::size;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -47,7 +48,7 @@ use zeroize::Zeroizing;
 
 use crate::command::host::stopped;
 use crate::context::Context;
-use crate::error::CommandError;
+use crate::error::{CommandError, ExitCode};
 use crate::hosting::{Hosting, show_link};
 use crate::online::Notices;
 use crate::output::Output;
@@ -55,7 +56,7 @@ use crate::prompt::Prompt;
 use crate::render;
 use crate::session::{Serving, Session};
 use flight::Flight;
-use line::{Asked, Line, MAX_TYPED};
+use line::{Asked, Line, MAX_TYPED, TooLong};
 use question::Question;
 use screen::{Bottom, Screen};
 use server::RelayError;
@@ -351,6 +352,7 @@ impl Talk {
                 match asked {
                     Asked::Nothing => {}
                     Asked::Submit(text) => self.submit(text).await?,
+                    Asked::Refuse(TooLong) => self.say_too_long()?,
                     Asked::Complete => self.complete().await?,
                     Asked::Interrupt => self.interrupt(),
                     Asked::Leave => self.ask_to_leave(),
@@ -363,7 +365,10 @@ impl Talk {
             }
             TerminalEvent::Paste(text) => match self.dropped_path(&text) {
                 Some(command) => self.line.put(command),
-                None => self.line.paste(&text),
+                None => match self.line.paste(&text) {
+                    Ok(()) => {}
+                    Err(TooLong) => self.say_too_long()?,
+                },
             },
             TerminalEvent::Resize(width, height) => {
                 self.shown = self.bottom();
@@ -400,6 +405,13 @@ impl Talk {
         }
     }
 
+    fn say_too_long(&mut self) -> Result<(), CommandError> {
+        let what =
+            format_args!("that is more than a text can have, {}", render::size(MAX_TEXT as u64));
+        let error = CommandError::new(ExitCode::Limit, what);
+        self.say_error(&error.hint("nothing was sent; put it into a file: !file PATH"))
+    }
+
     /// A file that is dropped into the terminal arrives as its path.
     fn dropped_path(&self, text: &str) -> Option<String> {
         if !self.line.text().is_empty() {
@@ -408,7 +420,7 @@ impl Talk {
         let text = text.trim();
         let path = match text.strip_prefix("file://") {
             Some(path) => path.to_owned(),
-            None => match shlex::split(text)?.as_slice() {
+            None => match command::split_words(text)?.as_slice() {
                 [one] => one.clone(),
                 _ => text.to_owned(),
             },
