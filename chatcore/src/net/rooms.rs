@@ -34,6 +34,23 @@ fn pick(name: &str, rooms: impl Iterator<Item = (RoomId, String)>) -> Result<Roo
     }
 }
 
+/// Finds one of our rooms: one that we are in before one that we are invited to, and these before the others.
+fn find(name: &str, rooms: &[RoomView]) -> Result<RoomId, ClientError> {
+    let is = |standing| move |room: &&RoomView| room.standing == standing;
+    let members = || rooms.iter().filter(is(RoomStanding::Member));
+    // Who went along to the room in the place of another means that one by the name of both.
+    let replaced: BTreeSet<RoomId> = members().filter_map(|room| room.replaces).collect();
+    let newest = members().filter(|room| !replaced.contains(&room.room)).collect();
+    let invited = rooms.iter().filter(is(RoomStanding::Invited)).collect();
+    for some in [newest, members().collect::<Vec<_>>(), invited] {
+        match pick(name, some.into_iter().map(|room| (room.room, room.name.clone()))) {
+            Err(ClientError::Engine(_)) => {}
+            found => return found,
+        }
+    }
+    pick(name, rooms.iter().map(|room| (room.room, room.name.clone())))
+}
+
 impl Client {
     async fn ask_room(
         &self,
@@ -182,24 +199,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Lookup`] when two have the name.
     pub async fn find_room(&self, name: &str) -> Result<RoomId, ClientError> {
-        let rooms = self.rooms().await?;
-        let orders = [RoomStanding::Member, RoomStanding::Invited];
-        let members = || rooms.iter().filter(|room| room.standing == RoomStanding::Member);
-        // Who went along to the room in the place of another means that one by the name of both.
-        let replaced: BTreeSet<RoomId> = members().filter_map(|room| room.replaces).collect();
-        let newest = members().filter(|room| !replaced.contains(&room.room));
-        match pick(name, newest.map(|room| (room.room, room.name.clone()))) {
-            Err(ClientError::Engine(_)) => {}
-            found => return found,
-        }
-        for standing in orders {
-            let some = rooms.iter().filter(|room| room.standing == standing);
-            match pick(name, some.map(|room| (room.room, room.name.clone()))) {
-                Err(ClientError::Engine(_)) => {}
-                found => return found,
-            }
-        }
-        pick(name, rooms.into_iter().map(|room| (room.room, room.name)))
+        find(name, &self.rooms().await?)
     }
 
     /// Finds a room to join: one that we are invited to, or an open one of the relay.
@@ -245,5 +245,69 @@ impl Client {
             return Ok(Conversation::Room(self.find_room(who).await?));
         }
         Ok(Conversation::User(self.lookup(who).await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::membership::RoomKind;
+
+    fn room(first: u8, name: &str, standing: RoomStanding) -> RoomView {
+        RoomView {
+            room: RoomId::from_bytes([first; 32]),
+            name: name.to_owned(),
+            topic: String::new(),
+            kind: RoomKind::Private,
+            standing,
+            role: None,
+            members: 0,
+            roster: Vec::new(),
+            invited: Vec::new(),
+            banned: Vec::new(),
+            may_invite: None,
+            head: None,
+            forked: false,
+            gone: false,
+            locked: false,
+            replaces: None,
+            outdated: false,
+        }
+    }
+
+    #[test]
+    fn a_room_is_found_by_its_name_or_the_beginning_of_its_id() {
+        let rooms =
+            [room(0xab, "Tea", RoomStanding::Member), room(0xcd, "tea 2", RoomStanding::Member)];
+        for (name, found) in
+            [("tea", 0), ("#TEA", 0), ("#tea 2", 1), ("CDCDCDCD", 1), ("abababab", 0)]
+        {
+            assert_eq!(find(name, &rooms).unwrap(), rooms[found].room, "{name}");
+        }
+        for name in ["cdcdcdc", "te", "", "cdcdcdcdce"] {
+            assert!(matches!(find(name, &rooms), Err(ClientError::Engine(_))), "{name}");
+        }
+        let twice = [room(1, "tea", RoomStanding::Outside), room(2, "tea", RoomStanding::Outside)];
+        let found = find("tea", &twice);
+        assert!(matches!(found, Err(ClientError::Lookup(LookupError::AmbiguousRoom))), "{found:?}");
+    }
+
+    #[test]
+    fn the_room_that_one_is_in_is_meant_and_of_two_the_one_in_the_place_of_the_other() {
+        let [member, invited, outside] =
+            [RoomStanding::Member, RoomStanding::Invited, RoomStanding::Outside];
+        let mut rooms =
+            vec![room(3, "tea", outside), room(2, "tea", invited), room(1, "tea", member)];
+        for n in [1, 2, 3] {
+            assert_eq!(find("tea", &rooms).unwrap(), RoomId::from_bytes([n; 32]));
+            rooms.pop();
+        }
+        let old = room(1, "tea", member);
+        let new = RoomView { replaces: Some(old.room), ..room(2, "tea", member) };
+        assert_eq!(find("tea", &[old.clone(), new.clone()]).unwrap(), new.room);
+        // By its own name or id it is still to be had.
+        let renamed = RoomView { name: "coffee".to_owned(), ..new };
+        assert_eq!(find("tea", &[old.clone(), renamed.clone()]).unwrap(), old.room);
+        assert_eq!(find("01010101", &[old.clone(), renamed]).unwrap(), old.room);
     }
 }

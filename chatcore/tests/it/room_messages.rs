@@ -145,6 +145,10 @@ fn who_may_not_speak_is_told_so_and_in_an_unknown_room_as_well() {
     let four = next(&world, tea, Some(&three), "back");
     assert_eq!(speak(&mut world, &mut mallory, &four), [ReceiptKind::Delivered]);
     assert_eq!(texts(&world, 0, tea), ["back"]);
+    // Also to who has left.
+    leave(&mut world, 0, tea);
+    let five = next(&world, tea, Some(&four), "are you there?");
+    assert_eq!(speak(&mut world, &mut mallory, &five), refused);
 }
 
 /// Where the newest event is the same and the log is not, only the log point tells.

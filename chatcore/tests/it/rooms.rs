@@ -52,6 +52,17 @@ fn a_private_room_from_the_invitation_to_the_kick() {
 }
 
 #[test]
+fn the_others_hear_of_what_somebody_does_in_a_room() {
+    let (mut world, room) = three(31);
+    world.peers.iter_mut().for_each(|peer| peer.events.clear());
+    act(&mut world, 1, room, Act::SetTopic(Topic::new("green").unwrap())).unwrap();
+    world.run_until_quiet();
+    let is_news = |event: &&Event| matches!(event, Event::RoomNews { .. });
+    let news = [0, 1, 2].map(|i| world.peers[i].events.iter().filter(is_news).count());
+    assert_eq!(news, [1, 0, 1]);
+}
+
+#[test]
 fn an_open_room_is_joined_without_sessions_and_spoken_in_by_all() {
     let mut world = World::new(2, 4);
     let room = create(&mut world, 0, "tea", RoomKind::Open);

@@ -360,3 +360,16 @@ impl Client {
         Ok(message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_the_last_part_of_the_path_as_far_as_it_fits() {
+        assert_eq!(wire_name(Path::new("/home/alice/photo.png")), "photo.png");
+        assert_eq!(wire_name(Path::new("/")), "");
+        let long = "é".repeat(MAX_FILE_NAME);
+        assert_eq!(wire_name(Path::new(&long)), "é".repeat(MAX_FILE_NAME / 2));
+    }
+}
