@@ -532,3 +532,22 @@ fn a_page_under_a_head_of_another_length_is_not_taken() {
     assert_eq!(altered::log_point(&world, 1, room), before);
     assert_eq!(view(&world, 1, room).topic, "");
 }
+
+#[test]
+fn who_moved_a_room_once_waits_for_its_turn_the_next_time() {
+    let (mut world, room) = three(990);
+    let carol = user(&world, 2);
+    act(&mut world, 1, room, Act::Kick { user: carol, counter: 0 }).unwrap();
+    later(&mut world);
+    invite(&mut world, 0, room, 2, Role::Member);
+    later(&mut world);
+    let seq = |world: &World| view(world, 1, room).head.unwrap().0;
+    let before = seq(&world);
+    // The owner comes first, and is away.
+    world.peers[0].disconnect();
+    leave(&mut world, 2, room);
+    world.run_until_quiet();
+    assert_eq!(seq(&world), before + 1, "carol's leaving");
+    later(&mut world);
+    assert_eq!(seq(&world), before + 2, "and the move");
+}
