@@ -38,7 +38,8 @@ impl Wanted {
             Accept::Contacts => from == Acquaintance::Contact && trust != Trust::Changed,
             Accept::Verified => trust == Trust::Verified,
         };
-        is_accepted && size <= self.max_size
+        // Also no empty one, if none are wanted.
+        is_accepted && self.max_size > 0 && size <= self.max_size
     }
 
     /// Tells whether what waits is fetched at once. A long text is no file, but what somebody says.
@@ -67,7 +68,7 @@ pub(crate) fn size(text: &str) -> Option<u64> {
 /// As [`size`], for a flag.
 ///
 /// # Errors
-/// What is wrong, for the person.
+/// How a size is written, for the person.
 pub(crate) fn size_flag(text: &str) -> Result<u64, String> {
     size(text).ok_or_else(|| "a size is written as 500k, 20M or 2G; off: none".to_owned())
 }
@@ -90,6 +91,8 @@ mod tests {
             assert!(!takes(Accept::Verified, from, Pinned, 10));
         }
         assert!(!takes(Accept::Contacts, Contact, Changed, 1), "somebody else may be behind it");
+        let off = Wanted { accept: Accept::All, max_size: 0 };
+        assert!(!off.takes(Contact, Verified, 0));
     }
 
     #[test]

@@ -151,7 +151,7 @@ async fn a_relay_that_runs_now_and_then_knows_the_time() {
     assert!(!matches!(answer, Answer::LoggedIn(_)), "by a link of one day");
 }
 
-/// What is sent to be verified costs the relay more than its sender, whatever comes of it.
+/// Verifying costs the relay more than it costs the sender, whatever comes of it.
 #[tokio::test]
 async fn one_user_has_so_much_verified() {
     let mut config = Config::ephemeral();

@@ -93,7 +93,7 @@ fn an_owner_with_a_spent_share_goes_on_behind_a_full_register() {
     act(&mut world, 0, room, topic("on")).unwrap();
 }
 
-/// What is to be done is not refused for want of a place that a checkpoint makes.
+/// Nothing is refused for want of a place that a checkpoint makes.
 #[test]
 fn who_finds_no_place_for_want_of_a_checkpoint_writes_it_first() {
     let (mut world, room) = three(983);

@@ -406,7 +406,7 @@ fn all_registers_that_a_relay_lost_are_given_back() {
     }
 }
 
-/// What was read in pages has a head over the end of each.
+/// Each page that was read has a head over its end.
 #[test]
 fn what_is_given_back_ends_where_a_head_was_stored() {
     let (mut world, room) = three(422);

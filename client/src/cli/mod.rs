@@ -326,7 +326,7 @@ impl WantedArgs {
     }
 }
 
-/// What `save` takes.
+/// Arguments of `save`.
 #[derive(Debug, Args)]
 pub struct SaveArgs {
     /// Which files: their ids, as far as they are needed ('chat files' lists them)

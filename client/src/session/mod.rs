@@ -1,6 +1,7 @@
 //! A client that several share: the prompt or another program that stays, and what other processes
 //! ask of it through its socket.
 
+mod json_rpc;
 pub(crate) mod remote;
 pub(crate) mod rpc;
 #[cfg(unix)]

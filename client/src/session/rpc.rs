@@ -10,8 +10,7 @@ use std::time::Duration;
 use chatcore::engine::{Command as EngineCommand, EngineError, ProgramName};
 use chatcore::net::ClientError;
 use clap::Parser;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -20,12 +19,16 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
+use super::json_rpc::{
+    Failure, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, Request, answer_line,
+    failed, notification, params, skip_line,
+};
 use super::{Phase, Session};
 use crate::cli::Cli;
 use crate::command;
 use crate::context::{Asker, Context};
 use crate::error::{CommandError, ExitCode};
-use crate::json::{of_value, to_line};
+use crate::json::of_value;
 use crate::names::Names;
 use crate::output::{Output, OutputMode, Said};
 use crate::prompt::Prompt;
@@ -41,40 +44,6 @@ const MAX_WAITING: usize = 64;
 const WINDOW: usize = 256;
 /// Time after which what a program does not say that it has is told again.
 const REPEAT_AFTER: Duration = Duration::from_secs(60);
-
-/// Codes that the specification gives; all others are exit codes of docs/CLI.md.
-const PARSE_ERROR: i64 = -32700;
-const INVALID_REQUEST: i64 = -32600;
-const METHOD_NOT_FOUND: i64 = -32601;
-const INVALID_PARAMS: i64 = -32602;
-
-/// Why a request failed.
-#[derive(Debug, Serialize)]
-struct Failure {
-    code: i64,
-    message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Value>,
-}
-
-impl Failure {
-    fn new(code: i64, message: impl std::fmt::Display) -> Self {
-        Self { code, message: message.to_string(), data: None }
-    }
-}
-
-impl From<CommandError> for Failure {
-    fn from(error: CommandError) -> Self {
-        let data = error.advice().map(|hint| json!({ "hint": hint }));
-        Self { code: i64::from(error.code() as u8), message: error.to_string(), data }
-    }
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        CommandError::from(error).into()
-    }
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -199,22 +168,6 @@ pub(crate) async fn serve(
     write.await;
 }
 
-/// Reads to the end of a line and keeps nothing of it.
-async fn skip_line(reader: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<()> {
-    loop {
-        let bytes = reader.fill_buf().await?;
-        let end = bytes.iter().position(|byte| *byte == b'\n');
-        let read = end.map_or(bytes.len(), |at| at + 1);
-        if read == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        reader.consume(read);
-        if end.is_some() {
-            return Ok(());
-        }
-    }
-}
-
 /// Returns what a program is told that finds no place.
 pub(crate) fn too_many() -> String {
     let what = "too many programs use this profile at a time";
@@ -244,57 +197,6 @@ impl Drop for Following {
     fn drop(&mut self) {
         self.telling.abort();
     }
-}
-
-/// A request as it came; its id goes back byte for byte.
-#[derive(Debug, Deserialize)]
-struct Request<'r> {
-    #[serde(default)]
-    jsonrpc: Value,
-    #[serde(borrow, default, deserialize_with = "present")]
-    id: Option<&'r RawValue>,
-    #[serde(default)]
-    method: Value,
-    #[serde(default)]
-    params: Value,
-}
-
-/// An id that is null is there all the same.
-fn present<'r, D: Deserializer<'r>>(deserializer: D) -> Result<Option<&'r RawValue>, D::Error> {
-    Deserialize::deserialize(deserializer).map(Some)
-}
-
-#[derive(Debug, Serialize)]
-struct Answer<'r> {
-    jsonrpc: &'static str,
-    id: &'r RawValue,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Failure>,
-}
-
-/// Returns the line that answers a request.
-fn answer_line(id: &RawValue, result: Result<Value, Failure>) -> String {
-    let (result, error) = match result {
-        Ok(result) => (Some(result), None),
-        Err(failure) => (None, Some(failure)),
-    };
-    // It always has JSON: maps with names, and numbers that came as JSON.
-    to_line(&Answer { jsonrpc: "2.0", id, result, error }).unwrap_or_default()
-}
-
-fn failed(id: &RawValue, code: i64, what: impl std::fmt::Display) -> String {
-    answer_line(id, Err(Failure::new(code, what)))
-}
-
-fn notification(method: &str, params: &Value) -> Value {
-    json!({"jsonrpc": "2.0", "method": method, "params": params})
-}
-
-fn params<T: DeserializeOwned>(params: Value) -> Result<T, Failure> {
-    let params = if params.is_null() { json!({}) } else { params };
-    serde_json::from_value(params).map_err(|error| Failure::new(INVALID_PARAMS, error))
 }
 
 impl Connection {

@@ -166,8 +166,7 @@ impl Talk {
 
     /// Tells whether a file is saved at once.
     pub(super) fn is_wanted(&self, offered: &Offered) -> bool {
-        // Nothing is saved unless a size was set.
-        self.settings.autosave > 0 && self.settings.wanted().takes_waiting(&offered.waiting)
+        self.settings.wanted().takes_waiting(&offered.waiting)
     }
 
     pub(super) fn fetch_what_is_wanted(&mut self, attempt: Attempt) -> Result<(), CommandError> {

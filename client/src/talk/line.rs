@@ -74,7 +74,7 @@ impl ChangeListener for Killed {
     fn replace(&mut self, _at: usize, _old: &str, _new: &str) {}
 }
 
-/// More was pasted than a text can have.
+/// More was pasted or typed than a text can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooLong;
 
