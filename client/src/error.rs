@@ -314,6 +314,9 @@ impl From<RoomFailure> for CommandError {
             RoomFailure::NotAMember => {
                 say(ExitCode::Refused, "join it, or be asked in: chat room join ROOM")
             }
+            RoomFailure::NotInvited => {
+                say(ExitCode::Refused, "ask whoever invited you to do it once more")
+            }
             RoomFailure::AlreadyMember => {
                 say(ExitCode::Usage, "write to it: chat send '#ROOM' TEXT")
             }

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use chatcore::ids::{BlobId, DeviceAddress, Timestamp, UserId};
-use chatcore::keys::{Signed, UserRecord};
+use chatcore::keys::{PrekeyKind, Signed, UserRecord};
 use chatcore::wire::relay::{Answer, BlobShape, ErrorCode, Request, WriteKey};
-use server::clock::SystemClock;
+use server::clock::{Clock, SystemClock};
 use server::store::{
-    Arrival, Body, Directory, Mailbox, MailboxBatch, Put, Queued, StoreError, Stores,
+    Arrival, Body, Directory, Mailbox, MailboxBatch, PrekeyStatus, Prekeys, Put, Queued,
+    StoreError, StoredPrekey, Stores,
 };
 use server::{Config, Relay, RelayError};
 use support::{Device, TestRelay, User, envelope};
@@ -187,4 +188,71 @@ async fn closing_an_account_can_be_repeated_when_the_relay_ends_in_between() {
     assert_eq!(device.request(close).await, Answer::Done);
     let (_, answer) = relay.try_login(&alice).await;
     assert_eq!(answer, Answer::Failure(ErrorCode::NotRegistered.into()));
+}
+
+/// Prekeys that can't be deleted.
+struct Undeletable(Box<dyn Prekeys>);
+
+impl Prekeys for Undeletable {
+    fn status(&self, device: &DeviceAddress, now: Timestamp) -> Result<PrekeyStatus, StoreError> {
+        self.0.status(device, now)
+    }
+
+    fn upload(
+        &self,
+        device: &DeviceAddress,
+        prekeys: &[StoredPrekey],
+        now: Timestamp,
+    ) -> Result<PrekeyStatus, StoreError> {
+        self.0.upload(device, prekeys, now)
+    }
+
+    fn claim(
+        &self,
+        devices: &[DeviceAddress],
+        now: Timestamp,
+    ) -> Result<Vec<Option<Signed>>, StoreError> {
+        self.0.claim(devices, now)
+    }
+
+    fn retain(&self, _: &DeviceAddress, _: Option<&[u8; 32]>) -> Result<(), StoreError> {
+        Err(StoreError::Failed)
+    }
+}
+
+/// The record was stored, and the relay ended before it forgot what the record leaves out: that is made
+/// good when the device, which had no answer, says the same again.
+#[tokio::test]
+async fn a_record_that_is_repeated_ends_what_it_leaves_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let config = Config::in_folder(&data);
+    let wrap = |mut stores: Stores| {
+        stores.prekeys = Box::new(Undeletable(stores.prekeys));
+        stores
+    };
+    let relay = Relay::open_with(config.clone(), Arc::new(SystemClock), wrap).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (key, token) = (relay.key(), relay.invite_link(address).token);
+    let serving = tokio::spawn(relay.serve(listener, std::future::pending()));
+    let alice = User::new("alice");
+    let register = Request::Register { token, record: alice.record.signed().clone() };
+    let (mut device, _) = Device::connect(address, &key, &alice.keys.link, register).await;
+    let upload = Request::UploadPrekeys(vec![alice.prekey(&key, 1, PrekeyKind::OneTime)]);
+    assert!(matches!(device.request(upload).await, Answer::PrekeyStatus { .. }));
+    // A certificate of today for the same keys: what was signed under the old one is of no use.
+    let cert = alice.keys.certify(&alice.identity, SystemClock.now().plus(1));
+    let update = Request::UpdateRecord(alice.next("alice", vec![cert]).signed().clone());
+    device.send(update.clone()).await;
+    assert!(serving.await.unwrap().is_err(), "the store failed");
+    let relay = TestRelay::start(config).await;
+    let left = |(_, answer): (Device, Answer)| match answer {
+        Answer::LoggedIn(logged_in) => logged_in.one_time_prekeys,
+        answer => panic!("{answer:?}"),
+    };
+    assert_eq!(left(relay.try_login(&alice).await), 1);
+    let mut device = relay.login(&alice).await;
+    assert_eq!(device.request(update).await, Answer::Done);
+    assert_eq!(left(relay.try_login(&alice).await), 0);
 }

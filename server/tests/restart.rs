@@ -182,6 +182,14 @@ async fn the_program_says_what_is_wrong_and_exits_accordingly() {
     assert_eq!(inside.status.code(), Some(2));
     process.child.kill().unwrap();
     process.child.wait().unwrap();
+    // What a killed backup left is named, and deleted by nobody but its owner.
+    let leftover = folder.path().join("later.partial-0badcafe");
+    fs::create_dir(&leftover).unwrap();
+    let later = run(&["backup", folder.path().join("later").to_str().unwrap(), "--data", path]);
+    assert!(later.status.success() && leftover.exists(), "{later:?}");
+    let said = String::from_utf8_lossy(&later.stderr);
+    assert!(said.contains("later.partial-0badcafe") && said.contains("can be deleted"), "{said}");
+    assert!(!String::from_utf8_lossy(&early.stderr).contains("can be deleted"), "{early:?}");
     assert_eq!(run(&["--nonsense"]).status.code(), Some(2));
     let bad = ["--ephemeral", "--listen", "127.0.0.1:0", "--public-address", "x"];
     assert_eq!(run(&bad).status.code(), Some(2));

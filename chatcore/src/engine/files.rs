@@ -50,6 +50,8 @@ impl FetchFailure {
 const PATIENCE: [u64; 5] = [MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, LONGEST_PATIENCE];
 /// The longest of them.
 pub(super) const LONGEST_PATIENCE: u64 = DAY;
+/// Most bytes of long texts of somebody who is no contact that are fetched unasked on one day.
+pub(super) const MAX_UNASKED: u64 = 4 << 20;
 /// Milliseconds after which the life of a blob begins anew when another envelope names it.
 const RENEW_AFTER: u64 = DAY;
 
@@ -178,6 +180,9 @@ impl Engine {
             Some(Body::File(manifest)) => manifest.name,
             _ => String::new(),
         };
+        if let Some(Body::LongText(manifest)) = body_of(&entry) {
+            contact.fetched.add(tx.now, manifest.size);
+        }
         let (from, room, message) = (sender(&contact), room_of(tx, &entry)?, *message);
         tx.event(Event::FileFailed { from, room, message, name, reason: failure });
         self.owe_all(tx, &mut contact, message, ReceiptKind::Refused(failure.refusal()));
@@ -297,7 +302,9 @@ impl Engine {
         let (sent_at, received_at) = (entry.sent_at, entry.received_at);
         tx.save_history(number, &entry);
         self.fetched(tx, user, message)?;
-        if let Some(contact) = tx.contact(user)? {
+        if let Some(mut contact) = tx.contact(user)? {
+            contact.fetched.add(tx.now, text.len() as u64);
+            tx.save_contact(&contact);
             let (from, room, message) = (sender(&contact), room_of(tx, &entry)?, *message);
             tx.event(Event::Text { from, room, message, text, sent_at, received_at });
         }

@@ -417,7 +417,7 @@ impl Engine {
             }
             Body::RoomUpdate(update) => {
                 let id = content.message_id;
-                self.take_room_update(tx, from, update.clone())?;
+                self.take_room_update(tx, from, update.as_ref().clone())?;
                 let kind = ReceiptKind::Delivered;
                 self.owe_receipt(tx, contact, from, id, kind);
                 Ok(Some(Receipt { message_id: id, kind }))

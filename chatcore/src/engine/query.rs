@@ -1,12 +1,14 @@
 //! Looking at a profile without changing it.
 
-use super::files::{LONGEST_PATIENCE, body_of};
+use std::collections::BTreeMap;
+
+use super::files::{LONGEST_PATIENCE, MAX_UNASKED, body_of};
 use super::rooms::{RoomRef, reference};
 use super::{ContactStanding, Direction, EngineError, FetchFailure, FileKind, Upload};
 use crate::file::Manifest;
-use crate::ids::{Conversation, MessageId, Timestamp, UserId};
+use crate::ids::{Conversation, DAY, MessageId, Timestamp, UserId};
 use crate::keys::{IdentityKey, Nickname, RelayKey};
-use crate::store::rows::{Admission, Contact, Download, Transfer};
+use crate::store::rows::{Admission, Contact, Download, Fetched, Transfer};
 use crate::store::{Direction as Order, Key, Store, StoreError, Table, Value};
 use crate::trust::{SafetyNumber, Trust};
 use crate::wire::content::Body;
@@ -203,6 +205,8 @@ pub struct WaitingFile {
     pub received_at: Timestamp,
     /// The next attempt is due then: the relay did not have it at the last one.
     not_before: Timestamp,
+    /// Of a long text that nobody asked for: what its sender had us fetch already, and what waits before it.
+    unasked: Option<(Fetched, u64)>,
     /// Why it is not fetched any more, unless a person asks for it.
     pub given_up: Option<FetchFailure>,
 }
@@ -219,7 +223,12 @@ impl WaitingFile {
     pub fn wait(&self, now: Timestamp) -> u64 {
         let wait = self.not_before.since(now);
         // Further ahead than any attempt is put off: by a clock that has been put back since.
-        if wait > LONGEST_PATIENCE { 0 } else { wait }
+        let wait = if wait > LONGEST_PATIENCE { 0 } else { wait };
+        let before = |(fetched, waiting): (Fetched, u64)| fetched.on(now).saturating_add(waiting);
+        let is_much = self.unasked.is_some_and(|unasked| {
+            before(unasked).saturating_add(self.manifest.size) > MAX_UNASKED
+        });
+        if is_much { wait.max(DAY - now.0 % DAY) } else { wait }
     }
 }
 
@@ -236,6 +245,13 @@ pub fn waiting_files(store: &dyn Store) -> Result<Vec<WaitingFile>, EngineError>
         }
     }
     waiting.sort_by_key(|file| (file.received_at, file.message));
+    let mut before: BTreeMap<UserId, u64> = BTreeMap::new();
+    for file in &mut waiting {
+        let Some((_, bytes)) = &mut file.unasked else { continue };
+        let of_theirs = before.entry(file.from.user).or_default();
+        *bytes = *of_theirs;
+        *of_theirs = of_theirs.saturating_add(file.manifest.size);
+    }
     Ok(waiting)
 }
 
@@ -272,6 +288,10 @@ fn waiting_file(
         None => None,
     };
     let (sent_at, received_at) = (entry.sent_at, entry.received_at);
+    let is_unasked = kind == FileKind::LongText
+        && contact.standing != ContactStanding::Contact
+        && given_up.is_none();
+    let unasked = is_unasked.then_some((contact.fetched, 0));
     let from = view(&contact);
     Ok(Some(WaitingFile {
         from,
@@ -282,6 +302,7 @@ fn waiting_file(
         sent_at,
         received_at,
         not_before,
+        unasked,
         given_up,
     }))
 }

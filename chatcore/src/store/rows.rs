@@ -7,7 +7,7 @@ use crate::engine::Clock;
 use crate::engine::{FetchFailure, FileKind, Visibility};
 use crate::file::Manifest;
 use crate::ids::{
-    BlobId, Conversation, DeliveryTag, DeviceAddress, DeviceId, EventHash, IdempotencyKey,
+    BlobId, Conversation, DAY, DeliveryTag, DeviceAddress, DeviceId, EventHash, IdempotencyKey,
     InviteToken, LogHash, MessageId, PrekeyId, RegisterId, RoomId, SessionId, Timestamp, UserId,
 };
 use crate::keys::{
@@ -219,12 +219,32 @@ pub(crate) struct Contact {
     pub(crate) standing_before: ContactStanding,
     /// Bytes of messages that were kept while this was a request.
     pub(crate) kept: u64,
+    pub(crate) fetched: Fetched,
     pub(crate) trust: Trust,
     /// What it was when the name changed hands.
     pub(crate) trust_before: Trust,
     /// Who has the name now, while the person has not decided.
     pub(crate) replaced_by: Option<UserId>,
     pub(crate) devices: Vec<PeerDevice>,
+}
+
+/// What somebody had us fetch without being asked for it, on one day.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Fetched {
+    /// Days since the epoch.
+    pub(crate) day: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Fetched {
+    /// Returns the bytes that were fetched on the day of `now`.
+    pub(crate) const fn on(self, now: Timestamp) -> u64 {
+        if self.day == now.0 / DAY { self.bytes } else { 0 }
+    }
+
+    pub(crate) const fn add(&mut self, now: Timestamp, bytes: u64) {
+        *self = Self { day: now.0 / DAY, bytes: self.on(now).saturating_add(bytes) };
+    }
 }
 
 impl Contact {
@@ -234,6 +254,7 @@ impl Contact {
             standing,
             standing_before: standing,
             kept: 0,
+            fetched: Fetched { day: 0, bytes: 0 },
             trust: Trust::Pinned,
             trust_before: Trust::Pinned,
             replaced_by: None,
@@ -571,6 +592,27 @@ pub(crate) enum Unsent {
     Update { message: MessageId, keys: bool, only: Option<UserId> },
 }
 
+/// How we were asked into a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Invitation {
+    /// Whose word it is.
+    pub(crate) by: UserId,
+    /// Who showed it to us.
+    pub(crate) shown_by: UserId,
+    /// Number of the event that asks us in; 0 in an open room.
+    pub(crate) seq: u64,
+    /// The room's name, as the one who showed it said; empty: the one that it began with.
+    pub(crate) name: String,
+    /// It is out of a backup: another machine of ours may have taken it up, so the room is read once.
+    pub(crate) is_restored: bool,
+}
+
+impl Invitation {
+    pub(crate) const fn new(by: UserId, shown_by: UserId, seq: u64) -> Self {
+        Self { by, shown_by, seq, name: String::new(), is_restored: false }
+    }
+}
+
 /// A room we know.
 #[derive(Debug, Clone)]
 pub(crate) struct RoomRow {
@@ -616,7 +658,7 @@ pub(crate) struct RoomRow {
     pub(crate) sent_seq: u64,
     pub(crate) sent_hash: [u8; 32],
     pub(crate) unsent: Vec<Unsent>,
-    pub(crate) invited_by: Option<UserId>,
+    pub(crate) invitation: Option<Invitation>,
     pub(crate) next_statement_row: u64,
 }
 

@@ -15,6 +15,7 @@ use crate::engine::FileKind;
 use crate::file::Manifest;
 use crate::ids::{BlobId, DeliveryTag, EventHash, LogHash, LogId, MessageId, RoomId, Timestamp};
 use crate::keys::Signed;
+use crate::membership::RoomName;
 use crate::room::RegisterSecret;
 
 /// What a device tells of a message it got.
@@ -138,7 +139,7 @@ pub enum Body {
     /// A message to a room: an encoded [`RoomContent`], the same bytes for every member.
     RoomMessage(Vec<u8>),
     /// News of a room.
-    RoomUpdate(RoomUpdate),
+    RoomUpdate(Box<RoomUpdate>),
     /// A question for news of a room.
     RoomQuery {
         /// Which room.
@@ -180,12 +181,32 @@ pub struct RoomUpdate {
     pub room: RoomId,
     /// Open registers of the room.
     pub registers: Vec<RegisterSecret>,
-    /// First event of an open room, not yet verified.
+    /// First event of an open room, or of one that the recipient is asked into; not yet verified.
     pub create: Option<Signed>,
+    /// What asks the recipient in, or takes that back; not yet verified.
+    pub act: Option<Signed>,
+    /// The room's name as the sender knows it.
+    pub name: Option<RoomName>,
     /// Joins and leaves of an open room, not yet verified.
     pub statements: Vec<Signed>,
     /// How a log of the room goes on, as the sender knows it.
     pub log: Option<ShownLog>,
+}
+
+impl RoomUpdate {
+    /// A bare wake-up.
+    #[must_use]
+    pub const fn about(room: RoomId) -> Self {
+        Self {
+            room,
+            registers: Vec::new(),
+            create: None,
+            act: None,
+            name: None,
+            statements: Vec::new(),
+            log: None,
+        }
+    }
 }
 
 /// Part of a log that a member shows another; nothing of it is verified.
@@ -404,7 +425,7 @@ fn body_from(body: Option<pb::content::Body>) -> Result<Body, WireError> {
         }),
         Some(Pb::Reset(pb::Reset {})) => Body::Reset,
         Some(Pb::RoomMessage(message)) => Body::RoomMessage(message.content),
-        Some(Pb::RoomUpdate(update)) => Body::RoomUpdate(update_from(update)?),
+        Some(Pb::RoomUpdate(update)) => Body::RoomUpdate(Box::new(update_from(update)?)),
         Some(Pb::RoomQuery(query)) => Body::RoomQuery {
             room: RoomId::from_bytes(array(&query.room_id, "room_id")?),
             log: LogId::from_bytes(array(&query.log_id, "log_id")?),
@@ -424,11 +445,15 @@ fn update_from(update: pb::RoomUpdate) -> Result<RoomUpdate, WireError> {
         Ok(RegisterSecret::from_bytes(&secret))
     };
     let (from, entries) = (update.from, update.entries);
+    let name = (!update.name.is_empty())
+        .then(|| RoomName::new(&update.name).map_err(|_| WireError::BadValue("name")));
     let shown = |head| ShownLog { head, from, entries };
     Ok(RoomUpdate {
         room: RoomId::from_bytes(array(&update.room_id, "room_id")?),
         registers: secrets.iter().map(secret).collect::<Result<_, _>>()?,
         create: update.create.map(signed_from).transpose()?,
+        act: update.act.map(signed_from).transpose()?,
+        name: name.transpose()?,
         statements: update.statements.into_iter().map(signed_from).collect::<Result<_, _>>()?,
         log: update.head.map(signed_from).transpose()?.map(shown),
     })
@@ -439,6 +464,8 @@ fn update_into(update: &RoomUpdate) -> pb::RoomUpdate {
         room_id: update.room.as_bytes().to_vec(),
         register_secrets: update.registers.iter().map(|s| s.expose().to_vec()).collect(),
         create: update.create.as_ref().map(signed_into),
+        act: update.act.as_ref().map(signed_into),
+        name: update.name.as_ref().map_or_else(String::new, |name| name.as_str().to_owned()),
         statements: update.statements.iter().map(signed_into).collect(),
         head: update.log.as_ref().map(|log| signed_into(&log.head)),
         from: update.log.as_ref().map_or(0, |log| log.from),

@@ -307,6 +307,34 @@ fn a_wrong_root_gives_a_file_or_a_long_text_up_and_nothing_of_it_is_shown() {
     });
 }
 
+/// What is there of a file stays when the rest can't be had now, also while another one was given up.
+#[test]
+fn half_a_file_goes_on_where_it_was_though_another_was_given_up() {
+    run(async {
+        let served = Served::start(437);
+        let (alice, mut bob, user) = acquainted(&served).await;
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), &[7; 300_000]);
+        let inbox = tempfile::tempdir().unwrap();
+        let bend = |manifest: &mut Manifest| manifest.root[0] ^= 1;
+        let message = send_bent(&alice, user, &path, bend, false).await;
+        let bent = offered_as(&mut bob, message).await;
+        assert!(bob.client.fetch_file(&bent, inbox.path(), &mut |_| {}).await.is_err());
+        let is_good = |file: &WaitingFile| file.message != message;
+        let waiting = bob.client.waiting_files().await.unwrap();
+        let good = waiting.into_iter().find(is_good).unwrap();
+        served.relay().blobs.lost.insert(3);
+        let fetched = bob.client.fetch_file(&good, inbox.path(), &mut |_| {}).await;
+        assert_eq!(fetched, Err(ClientError::File(FileError::Refused(ErrorCode::BlobIncomplete))));
+        served.relay().blobs.lost.clear();
+        served.relay().blobs.asked.clear();
+        let fetched = bob.client.fetch_file(&good, inbox.path(), &mut |_| {}).await;
+        let Ok(Fetched::Saved(path)) = fetched else { panic!("{fetched:?}") };
+        assert_eq!(std::fs::read(path).unwrap(), vec![7; 300_000]);
+        assert_eq!(served.relay().blobs.asked, [3, 4]);
+    });
+}
+
 #[test]
 fn a_long_text_that_is_no_text_is_given_up() {
     run(async {

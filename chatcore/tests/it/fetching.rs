@@ -7,9 +7,10 @@ use chatcore::engine::{
 };
 use chatcore::file::{FileKey, Manifest, chunk_plan, message_plan};
 use chatcore::ids::{BlobId, Conversation, DAY, FileId, HOUR, MINUTE, MessageId, Timestamp};
-use chatcore::wire::content::{ReceiptKind, RefusalReason};
+use chatcore::wire::content::{Body, ReceiptKind, RefusalReason};
 use chatcore::wire::relay::WriteKey;
 
+use crate::support::stranger::Stranger;
 use crate::support::world::World;
 
 /// alice and bob, who know each other.
@@ -286,4 +287,51 @@ fn blob_lives_as_long_as_the_last_envelope_that_names_it() {
     later(&mut world, 2 * DAY);
     assert_eq!(world.relay.renewed.get(&blob), Some(&3), "the same bytes again");
     assert_eq!(status(&world, message), MessageStatus::Delivered);
+}
+
+/// Whoever nobody answered could have 64 KiB fetched with every envelope.
+#[test]
+fn of_a_stranger_few_long_texts_are_fetched_unasked_on_a_day() {
+    let mut world = World::acquainted(709);
+    let mut mallory = Stranger::new(&mut world, "mallory", 709);
+    mallory.start(&mut world, 0, 0);
+    for _ in 0..70 {
+        let manifest = manifest(&mut world, 65_536, true);
+        mallory.send(&mut world, 0, Body::LongText(manifest));
+    }
+    let text = "long".repeat(65_536 / 4);
+    let take_due = |world: &mut World| {
+        let mut taken = 0;
+        loop {
+            let waiting = query::waiting_files(&world.peers[0].store).unwrap();
+            let Some(file) = waiting.into_iter().find(|file| file.is_due(world.now)) else {
+                return taken;
+            };
+            let (from, message, text) = (file.from.user, file.message, text.clone());
+            // One that fails was fetched as well.
+            let fetched = match taken % 2 {
+                0 => Command::LongTextFetched { from, message, text },
+                _ => Command::FetchFailed { from, message, failure: FetchFailure::Mismatch },
+            };
+            assert!(world.peers[0].command(world.now, fetched).is_ok());
+            taken += 1;
+        }
+    };
+    assert_eq!(take_due(&mut world), 64);
+    let waiting = query::waiting_files(&world.peers[0].store).unwrap();
+    let wait = waiting.iter().filter(|file| file.given_up.is_none()).map(|f| f.wait(world.now));
+    let wait: Vec<_> = wait.collect();
+    assert!(wait.len() == 6 && wait.iter().all(|wait| *wait > 0 && *wait <= DAY), "{wait:?}");
+    world.now = world.now.plus(wait[0]);
+    assert_eq!(take_due(&mut world), 6);
+    // A contact is asked for nothing.
+    for _ in 0..70 {
+        let (message, text) = (MessageId::generate(&mut world.rng), String::new());
+        let manifest = manifest(&mut world, 65_536, true);
+        let to = Conversation::User(world.peers[0].address.user);
+        let send = Command::SendLongText { to, message, manifest, text };
+        assert!(world.peers[1].command(world.now, send).is_ok());
+    }
+    world.run_until_quiet();
+    assert_eq!(take_due(&mut world), 70);
 }

@@ -108,6 +108,7 @@ fn who_moved_is_told_to_all_contacts_without_a_word() {
     let mut world = World::new(2, 3);
     send(&mut world, 0, 1, "before");
     send(&mut world, 1, 0, "answered");
+    send(&mut world, 2, 0, "never answered");
     settle(&mut world);
     world.move_out(0);
     settle(&mut world);
@@ -119,7 +120,7 @@ fn who_moved_is_told_to_all_contacts_without_a_word() {
     settle(&mut world);
     assert_eq!(world.relay.claims, claims, "the session came with the news");
     assert_eq!(said(&world, 0, 1), set(["before", "answered", "I know where you live now"]));
-    assert_eq!(new_devices(&world, 2), 0, "no contact");
+    assert_eq!(new_devices(&world, 2), 0, "who was never answered learns nothing");
 }
 
 #[test]

@@ -24,8 +24,17 @@ use crate::support::stranger::Stranger;
 use crate::support::world::World;
 
 fn update(room: RoomId, registers: Vec<RegisterSecret>, statements: Vec<Signed>) -> Body {
-    let (create, log) = (None, None);
-    Body::RoomUpdate(RoomUpdate { room, registers, create, statements, log })
+    Body::RoomUpdate(Box::new(RoomUpdate { registers, statements, ..RoomUpdate::about(room) }))
+}
+
+/// As [`update`], with what asks the recipient in.
+fn asks_in(create: &RoomEvent, invite: &RoomEvent, registers: Vec<RegisterSecret>) -> Body {
+    Body::RoomUpdate(Box::new(RoomUpdate {
+        registers,
+        create: Some(create.signed().clone()),
+        act: Some(invite.signed().clone()),
+        ..RoomUpdate::about(create.room())
+    }))
 }
 
 /// Puts one entry into a register, as its maker would.
@@ -34,6 +43,19 @@ fn write(world: &mut World, secret: &RegisterSecret, events: &[RoomEvent]) {
     let (_, entry, _) = secret.seal(0, &encode_register_entry(&signed), &mut world.rng).unwrap();
     let entry = Bytes::from(entry);
     world.relay.rooms.registers.insert(secret.id(), [vec![entry.clone()], vec![entry]]);
+}
+
+/// A private room of somebody's, and what asks alice into it.
+fn own_room(mallory: &Stranger, world: &World, nonce: u8) -> (RoomEvent, RoomEvent) {
+    let secret = RegisterSecret::generate(&mut StdRng::seed_from_u64(nonce.into()));
+    let (name, register) = (RoomName::new("mine").unwrap(), Some(secret.id()));
+    let creation = Creation::new(RoomKind::Private, name, Topic::default(), [nonce; 16], register);
+    let act = Act::Create(creation);
+    let create = mallory.sign(EventDraft { after: None, at: world.now, act });
+    let after = Some((create.room(), 0, create.hash()));
+    let act = Act::Invite { user: user(world, 0), role: Role::Member };
+    let invite = mallory.sign(EventDraft { after, at: world.now, act });
+    (create, invite)
 }
 
 /// A member of an open room sends the owner his own join with a counter that the relay does not know.
@@ -81,10 +103,11 @@ fn secrets_of_a_stranger_cost_little() {
     let mut world = World::new(503, 1);
     let mut mallory = Stranger::acquainted(&mut world, 503);
     let mut rng = StdRng::seed_from_u64(5);
+    let (create, invite) = own_room(&mallory, &world, 1);
     let mut envelopes = Vec::new();
     for _ in 0..4 {
         let junk = (0..512).map(|_| RegisterSecret::generate(&mut rng)).collect();
-        let body = update(RoomId::from_bytes([9; 32]), junk, Vec::new());
+        let body = asks_in(&create, &invite, junk);
         envelopes.push(mallory.seal(&world, 0, body, Vec::new()));
     }
     world.relay.hold_back = true;
@@ -99,6 +122,7 @@ fn secrets_of_a_stranger_cost_little() {
         took.as_secs() < 10,
         "4 messages cost {took:?}: more than a minute, each looked at anew"
     );
+    assert_eq!(altered::secrets(&world, 0, create.room()).len(), 2_048);
 }
 
 /// Two removals one after the other.
@@ -253,27 +277,11 @@ fn a_stranger_asks_into_few_rooms_and_keeps_nobody_elses_invitation_away() {
     let alice = user(&world, 0);
     let mut mallory = Stranger::new(&mut world, "mallory", 527);
     mallory.start(&mut world, 0, 0);
-    let mut rng = StdRng::seed_from_u64(3);
     let mut rooms = Vec::new();
     for nonce in 0..50 {
-        let secret = RegisterSecret::generate(&mut rng);
-        let name = RoomName::new("mine").unwrap();
-        let creation = Creation::new(
-            RoomKind::Private,
-            name,
-            Topic::default(),
-            [nonce; 16],
-            Some(secret.id()),
-        );
-        let first =
-            mallory.sign(EventDraft { after: None, at: world.now, act: Act::Create(creation) });
-        let room = first.room();
-        let act = Act::Invite { user: alice, role: Role::Member };
-        let second =
-            mallory.sign(EventDraft { after: Some((room, 0, first.hash())), at: world.now, act });
-        write(&mut world, &secret, &[first, second]);
-        mallory.send(&mut world, 0, update(room, vec![secret], Vec::new()));
-        rooms.push(room);
+        let (create, invite) = own_room(&mallory, &world, nonce);
+        mallory.send(&mut world, 0, asks_in(&create, &invite, Vec::new()));
+        rooms.push(create.room());
     }
     later(&mut world);
     let room = create(&mut world, 1, "plans", RoomKind::Private);
@@ -300,6 +308,7 @@ fn a_room_that_has_moved_often_takes_people_in() {
     let first = mallory.sign(EventDraft { after: None, at: world.now, act: Act::Create(creation) });
     let room = first.room();
     let mut chain = Chain::create(first.clone()).unwrap();
+    let mut last = first.clone();
     for n in 0..many {
         let mut acts = Vec::new();
         let mut events = if n == 0 { vec![first.clone()] } else { Vec::new() };
@@ -315,12 +324,14 @@ fn a_room_that_has_moved_often_takes_people_in() {
             let event =
                 mallory.sign(EventDraft { after: Some((room, seq, head)), at: world.now, act });
             chain.append(event.clone()).unwrap();
+            last = event.clone();
             events.push(event);
         }
         write(&mut world, &secrets[n], &events);
     }
     for part in secrets.chunks(500) {
-        let envelope = mallory.seal(&world, 0, update(room, part.to_vec(), Vec::new()), Vec::new());
+        let body = asks_in(&first, &last, part.to_vec());
+        let envelope = mallory.seal(&world, 0, body, Vec::new());
         mallory.put(&mut world, envelope);
     }
     let carry = |world: &mut World| {

@@ -1,10 +1,10 @@
 //! Messages to rooms: who sends them, who is heard, and what is said of those who are not.
 
 use chatcore::crypto::kdf::sha256;
-use chatcore::engine::{Command, EngineError, Event};
+use chatcore::engine::{Command, EngineError, Event, RoomStanding};
 use chatcore::ids::{EventHash, HOUR, LogHash, MessageId, RoomId};
 use chatcore::keys::{RelayKeyPair, Signed};
-use chatcore::membership::{Act, Joined, LogHead, RoomKind};
+use chatcore::membership::{Act, Joined, LogHead, Role, RoomKind};
 use chatcore::wire::content::{
     Body, ChainPosition, Content, LogPoint, Receipt, ReceiptKind, RefusalReason, RoomContent,
     RoomUpdate, ShownLog,
@@ -63,6 +63,31 @@ fn speak(world: &mut World, mallory: &mut Stranger, said: &RoomContent) -> Vec<R
     let is_it = |receipt: &Receipt| receipt.message_id == said.message_id;
     let contents = mallory.receive(world);
     contents.iter().flat_map(|c| &c.receipts).filter(|r| is_it(r)).map(|r| r.kind).collect()
+}
+
+/// Who is asked in and did not come hears nothing of what is said there, and holds nothing of it.
+#[test]
+fn a_message_to_a_room_that_one_is_only_asked_into_is_refused() {
+    let mut world = World::acquainted(391);
+    let alice = user(&world, 0);
+    let room = create(&mut world, 1, "plans", RoomKind::Private);
+    act(&mut world, 1, room, Act::Invite { user: alice, role: Role::Member }).unwrap();
+    later(&mut world);
+    assert_eq!(view(&world, 0, room).standing, RoomStanding::Invited);
+    let mut mallory = Stranger::acquainted(&mut world, 391);
+    let (seq, head) = view(&world, 1, room).head.unwrap();
+    let said = RoomContent {
+        message_id: MessageId::from_bytes([1; 16]),
+        room,
+        seq,
+        head,
+        log: altered::log_point(&world, 1, room),
+        position: ChainPosition { seq: 1, previous: [0; 32] },
+        sent_at: world.now,
+        body: Body::Text("hello".to_owned()),
+    };
+    let refused = ReceiptKind::Refused(RefusalReason::NotAllowed);
+    assert_eq!(speak(&mut world, &mut mallory, &said), [refused]);
 }
 
 /// Gaps and alarms of the room.
@@ -217,8 +242,7 @@ fn shown(world: &World, tea: RoomId, signer: &RelayKeyPair, statements: Vec<Sign
     let hash = LogHash::from_bytes([9; 32]);
     let head = LogHead { log, epoch: 1, length, hash, at: world.now }.sign(signer);
     let log = Some(ShownLog { head, from: length, entries: Vec::new() });
-    let (registers, create) = (Vec::new(), None);
-    Body::RoomUpdate(RoomUpdate { room: tea, registers, create, statements, log })
+    Body::RoomUpdate(Box::new(RoomUpdate { statements, log, ..RoomUpdate::about(tea) }))
 }
 
 #[test]
@@ -243,8 +267,7 @@ fn of_the_statements_in_a_hint_only_those_of_the_sender_count() {
     let dave = Stranger::new(&mut world, "dave", 3);
     let before = view(&world, 0, tea).members;
     let update = |statements| {
-        let (registers, create, log) = (Vec::new(), None, None);
-        Body::RoomUpdate(RoomUpdate { room: tea, registers, create, statements, log })
+        Body::RoomUpdate(Box::new(RoomUpdate { statements, ..RoomUpdate::about(tea) }))
     };
     mallory.send(&mut world, 0, update(vec![dave.statement(tea, 1, Joined::Yes)]));
     assert_eq!(view(&world, 0, tea).members, before);
@@ -347,7 +370,7 @@ fn who_comes_in_anew_begins_everybodys_chain_anew() {
         later(&mut world);
         match kind {
             RoomKind::Private => {
-                invite(&mut world, 0, room, 2, chatcore::membership::Role::Member);
+                invite(&mut world, 0, room, 2, Role::Member);
             }
             RoomKind::Open => drop(join(&mut world, 2, room).unwrap()),
         }

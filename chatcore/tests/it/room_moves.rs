@@ -172,7 +172,7 @@ fn who_was_away_while_the_room_moved_finds_the_keys_waiting() {
 }
 
 #[test]
-fn who_is_asked_in_is_told_of_what_happens_meanwhile() {
+fn who_comes_in_has_what_happened_since_they_were_asked() {
     let (mut world, room) = three(407);
     let peer = Peer::new("dave", world.relay.public(), world.now, 4_047);
     world.peers.push(peer);
@@ -187,6 +187,8 @@ fn who_is_asked_in_is_told_of_what_happens_meanwhile() {
     act(&mut world, 0, room, topic("come in")).unwrap();
     later(&mut world);
     assert_eq!(view(&world, 3, room).standing, RoomStanding::Invited);
+    assert_eq!(view(&world, 3, room).topic, "", "nothing is read before");
+    join(&mut world, 3, room).unwrap();
     assert_eq!(view(&world, 3, room).topic, "come in");
 }
 

@@ -403,6 +403,8 @@ fn line(
 fn counted(name: &str, members: usize, online: Option<usize>) -> String {
     let plural = if members == 1 { "member" } else { "members" };
     match online {
+        // Of an invitation: the room is read when the person comes in.
+        None if members == 0 => name.to_owned(),
         Some(online) => format!("{name} ({members} {plural}, {online} online)"),
         None => format!("{name} ({members} {plural})"),
     }

@@ -165,6 +165,14 @@ impl Restore {
             announced: saved.announced,
             lobby: saved.lobby,
         });
+        for id in tx.room_ids()? {
+            if let Some(mut room) = load(tx.store(), &id)?
+                && let Some(invitation) = &mut room.row.invitation
+            {
+                invitation.is_restored = room.row.kind == RoomKind::Private;
+                tx.save_room(&room.row);
+            }
+        }
         let companions = companions(&tx, &own)?;
         for mut contact in tx.contacts_on_disk()? {
             let waits = send_anew(&mut tx, &mut contact)?;

@@ -38,6 +38,9 @@ pub enum RoomFailure {
     /// We do not belong to it.
     #[error("you are no member of the room")]
     NotAMember,
+    /// Nobody asks us in, or not any more.
+    #[error("the invitation was taken back, or does not hold")]
+    NotInvited,
     /// We belong to it already.
     #[error("you are a member of the room already")]
     AlreadyMember,
@@ -284,13 +287,10 @@ impl Engine {
         };
         let standing = room.row.standing;
         if standing == RoomStanding::Invited {
-            // Declined: nobody is told. What was said there while we were in before stays.
-            if tx.has_history(&id)? {
-                room.row.standing = RoomStanding::Outside;
-                self.put_room(tx, room);
-            } else {
-                tx.delete_room(&id, &room.logs())?;
-            }
+            // Nobody is told.
+            self.drop_invitation(tx, &mut room)?;
+            self.judge_held(tx, &mut room)?;
+            self.put_or_forget(tx, room)?;
             tx.event(Event::RoomDone { ticket, result: Ok(id) });
             return Ok(());
         }
@@ -376,6 +376,10 @@ impl Engine {
             Some(_) if room.is_locked() && act != Act::Join => Some(RoomFailure::Locked),
             Some(_) if room.row.intents.len() >= MAX_INTENTS => {
                 Some(RoomFailure::TooMany { max: MAX_INTENTS })
+            }
+            // The room is read first.
+            Some(_) if room.row.standing == RoomStanding::Invited => {
+                (act != Act::Join).then_some(RoomFailure::NotAMember)
             }
             Some(state) if room.row.intents.is_empty() => {
                 state.check_new(&actor, &act).err().map(RoomFailure::NotAllowed)
@@ -568,6 +572,15 @@ impl Engine {
 }
 
 impl Room {
+    /// Tells whether we may belong to a room of which that is not known: our own join may be there already, its
+    /// answer lost, or another machine's of ours.
+    pub(super) fn may_be_in(&self) -> bool {
+        let joins = |intent: &Intent| intent.act == Act::Join;
+        self.row.wanted == Some(Joined::Yes)
+            || self.row.intents.iter().any(joins)
+            || self.row.invitation.as_ref().is_some_and(|invitation| invitation.is_restored)
+    }
+
     /// Tells whether we are out already, and the others are still to be told in the order of the room.
     pub(super) fn is_leaving(&self) -> bool {
         let leaves = |intent: &Intent| intent.act == Act::Leave;

@@ -9,6 +9,7 @@ use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, Sent};
 use super::Freshness;
 use super::acts::RoomFailure;
+use super::hints::{invites, removes};
 use super::loaded::Room;
 use crate::crypto::kdf::sha256;
 use crate::file::Manifest;
@@ -206,20 +207,26 @@ impl Engine {
             (true, Some(_)) => room.current_secret().into_iter().collect(),
             (true, None) => room.secrets_of_moves(&own, moves),
         };
+        // Whoever is asked in, or not any more, sees that without reading the room.
+        let is_open = room.row.kind == RoomKind::Open;
+        let outsider = only.filter(|user| !is_open && state.role(user).is_none());
+        let act =
+            outsider.and_then(|user| room.newest(|act| invites(act, &user) || removes(act, &user)));
         let create = room.chain.as_ref().and_then(|chain| chain.event(0));
-        let create = create.filter(|_| room.row.kind == RoomKind::Open);
+        let create = create.filter(|_| is_open || act.is_some());
+        let name = create.is_some().then(|| state.name().clone());
         let mut parts: Vec<_> = registers.chunks(MAX_SECRETS_AT_ONCE).map(<[_]>::to_vec).collect();
         parts.resize_with(parts.len().max(1), Vec::new);
         for (part, registers) in parts.into_iter().enumerate() {
             let message = if part == 0 { message } else { MessageId::generate(tx.rng) };
             let update = RoomUpdate {
-                room: room.id(),
                 registers,
                 create: create.map(|event| event.signed().clone()),
-                statements: Vec::new(),
-                log: None,
+                act: act.map(|event| event.signed().clone()),
+                name: name.clone(),
+                ..RoomUpdate::about(room.id())
             };
-            let payload = save_payload(tx, room.id(), message, Body::RoomUpdate(update));
+            let payload = save_payload(tx, room.id(), message, Body::RoomUpdate(Box::new(update)));
             self.fan_out(tx, message, &payload, users.clone())?;
         }
         Ok(())

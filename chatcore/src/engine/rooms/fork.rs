@@ -361,7 +361,7 @@ impl Engine {
             }
         }
         tx.event(Event::RoomResumed { room: room.reference(), lost });
-        self.settle_standing(tx, room, &own);
+        self.settle_standing(tx, room, &own)?;
         let sync = self.rooms.sync(&room.id());
         (sync.fresh, sync.refused, sync.last_conflict) = (false, false, None);
         sync.looks.clear();

@@ -6,15 +6,17 @@ use std::collections::BTreeMap;
 use super::super::clock::is_due;
 use super::super::outbound::{envelope, seal_unkept};
 use super::super::tx::Tx;
-use super::super::{Engine, EngineError, Sent};
+use super::super::{Engine, EngineError, Event, Sent};
 use super::fan_out::MAX_SECRETS_AT_ONCE;
 use super::inbound::MAX_HELD;
 use super::loaded::Room;
-use super::{ASK_EVERY, Freshness};
+use super::query::said_to_replace;
+use super::{ASK_EVERY, Freshness, name_of};
 use crate::ids::{DeviceAddress, LogId, MessageId, RoomId, SECOND, UserId};
+use crate::keys::{RelayKey, Signed};
 use crate::membership::{Act, Event as RoomEvent, Role, RoomKind, Statement};
 use crate::room::RegisterSecret;
-use crate::store::rows::{Contact, ContactStanding, RoomStanding};
+use crate::store::rows::{Contact, ContactStanding, Invitation, RoomStanding};
 use crate::wire::content::{Body, RoomUpdate};
 
 /// Most invitations that wait for an answer.
@@ -29,8 +31,8 @@ const SHOWN_BEFORE_END: u64 = 12;
 const MAX_ASKED: usize = 8;
 
 impl Engine {
-    /// Takes news of a room in: a wake-up, an invitation, or keys. None of it changes what is settled:
-    /// it only has us read.
+    /// Takes news of a room in: a wake-up, an invitation, or keys. None of it changes what is settled: it has us
+    /// read a room that we belong to, and shows an invitation as it stands there.
     pub(in crate::engine) fn take_room_update(
         &mut self,
         tx: &mut Tx<'_, '_>,
@@ -38,12 +40,28 @@ impl Engine {
         update: RoomUpdate,
     ) -> Result<(), EngineError> {
         let id = update.room;
-        let room = match self.take_room(tx, &id)? {
-            Some(room) => Some(room),
-            None => self.invitation(tx, from, &update)?,
-        };
-        let Some(mut room) = room else { return Ok(()) };
         let own = tx.profile()?.user();
+        let shown = Shown::of(&update, &own, &tx.profile()?.relay);
+        let known = self.take_room(tx, &id)?;
+        let is_out = known.as_ref().is_none_or(|room| room.row.standing == RoomStanding::Outside);
+        let known = match (known, shown) {
+            (known, Some(Shown::Asked(asked))) if is_out => {
+                self.take_invitation(tx, from.user, known, &asked)?
+            }
+            (Some(mut room), Some(Shown::Asked(asked))) => {
+                room.take_newer_invitation(from.user, &asked);
+                Some(room)
+            }
+            (Some(mut room), Some(Shown::TakenBack { by, seq })) => {
+                if room.is_taken_back(by, seq) {
+                    self.drop_invitation(tx, &mut room)?;
+                    return self.put_or_forget(tx, room);
+                }
+                Some(room)
+            }
+            (known, _) => known,
+        };
+        let Some(mut room) = known else { return Ok(()) };
         for signed in update.statements {
             // Only of themselves: nobody fills our roster with others.
             if let Ok(statement) = Statement::verify(signed)
@@ -55,72 +73,89 @@ impl Engine {
         }
         let is_invited = room.state().is_some_and(|state| state.invited().contains_key(&from.user));
         // Who was asked in may just have come.
-        let is_member = room.is_member(&from.user) || is_invited;
-        let has_keys = !update.registers.is_empty();
-        let is_heard = match (room.row.standing, room.row.kind) {
-            (RoomStanding::Closed, _) => false,
-            (RoomStanding::Member, _) | (RoomStanding::Outside, RoomKind::Open) => is_member,
-            // Who asks us in again may have come after us: what counts is what the chain says.
-            (RoomStanding::Outside, RoomKind::Private) => has_keys,
-            (RoomStanding::Invited, _) => true,
+        let is_of_room = room.is_member(&from.user) || is_invited;
+        let is_heard = match room.row.standing {
+            RoomStanding::Closed => false,
+            RoomStanding::Outside => is_of_room && room.is_leaving(),
+            RoomStanding::Member => is_of_room,
+            RoomStanding::Invited => true,
         };
-        if !is_heard {
-            self.put_room(tx, room);
-            return Ok(());
-        }
-        if has_keys {
+        if is_heard && !update.registers.is_empty() {
             let ranks = ranks_of(tx, &room, from.user)?;
             room.take_secrets(from.user, update.registers, &ranks);
         }
-        if room.row.standing == RoomStanding::Outside {
-            self.rooms.sync(&id).hinted = true;
-        }
-        if let Some(shown) = update.log.filter(|_| is_member) {
-            self.take_shown_log(tx, &mut room, shown)?;
+        // Of a room that we are only asked into nothing is read: else anybody could have us read what they like.
+        let is_read = room.row.standing != RoomStanding::Invited || room.may_be_in();
+        if is_heard && is_read {
+            if let Some(shown) = update.log.filter(|_| is_of_room) {
+                self.take_shown_log(tx, &mut room, shown)?;
+            }
+            self.rooms.touch(&id, Freshness::Stale);
         }
         self.put_room(tx, room);
-        self.rooms.touch(&id, Freshness::Stale);
         Ok(())
     }
 
-    /// Makes a place for a room that somebody asks us into.
-    fn invitation(
+    /// Makes a place for a room that somebody asks us into, and tells the person.
+    fn take_invitation(
         &mut self,
-        tx: &Tx<'_, '_>,
-        from: DeviceAddress,
-        update: &RoomUpdate,
+        tx: &mut Tx<'_, '_>,
+        from: UserId,
+        known: Option<Room>,
+        asked: &Asked,
     ) -> Result<Option<Room>, EngineError> {
-        let relay = tx.profile()?.relay;
-        let create = update.create.clone().and_then(|s| RoomEvent::verify(s, &relay).ok());
-        let is_open = create.is_some_and(|event| {
-            event.room() == update.room
-                && matches!(event.act(), Act::Create(made) if made.kind == RoomKind::Open)
-        });
-        let kind = match (update.registers.is_empty(), is_open) {
-            (false, _) => RoomKind::Private,
-            (true, true) => RoomKind::Open,
-            (true, false) => return Ok(None),
-        };
-        let own = tx.profile()?.user();
-        let (mut waiting, mut of_theirs) = (0, 0);
-        for other in &tx.room_ids()? {
-            let look = |room: &Room| {
-                let is_invited = room.row.standing == RoomStanding::Invited;
-                is_invited.then(|| room.inviter(&own).or(room.row.invited_by))
-            };
-            let Some(by) = self.look_room(tx, other, look)?.flatten() else { continue };
-            waiting += 1;
-            of_theirs += usize::from(by == Some(from.user));
+        // What was settled here is over: nobody shows it again.
+        let is_over =
+            |room: &Room| room.is_leaving() || room.row.wanted.is_some() || asked.is_before(room);
+        if known.as_ref().is_some_and(is_over) || !self.has_place_for(tx, from)? {
+            return Ok(known);
         }
-        let contact = tx.contact(&from.user)?;
-        let is_contact = contact.is_some_and(|c| c.standing == ContactStanding::Contact);
-        let is_over = of_theirs >= MAX_INVITATIONS_OF_ONE || waiting >= MAX_INVITATIONS;
-        if (is_over && !is_contact) || self.is_full_of_rooms(tx)? {
+        let kind = asked.kind;
+        let mut room =
+            known.unwrap_or_else(|| Room::unread(asked.create.room(), kind, RoomStanding::Invited));
+        if room.chain.is_none() && room.append(asked.create.clone()).is_err() {
             return Ok(None);
         }
-        let mut room = Room::unread(update.room, kind, RoomStanding::Invited);
-        room.row.invited_by = Some(from.user);
+        self.tell_invitation(tx, &mut room, asked.invitation(from))?;
         Ok(Some(room))
+    }
+
+    /// Tells the person that somebody asks us in.
+    pub(super) fn tell_invitation(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+        invitation: Invitation,
+    ) -> Result<(), EngineError> {
+        let by = invitation.by;
+        room.row.standing = RoomStanding::Invited;
+        room.row.invitation = Some(invitation);
+        let sync = self.rooms.sync(&room.id());
+        (sync.fresh, sync.was_read) = (false, false);
+        let replaces = match said_to_replace(room) {
+            Some(old) => self.look_room(tx, &old, |old| {
+                let is_ours = old.row.standing == RoomStanding::Member && old.is_member(&by);
+                is_ours.then(|| old.reference())
+            })?,
+            None => None,
+        };
+        tx.event(Event::RoomInvited { room: room.reference(), by, replaces: replaces.flatten() });
+        Ok(())
+    }
+
+    /// Tells whether another invitation that somebody shows finds a place. Contacts' do as long as rooms do.
+    fn has_place_for(&mut self, tx: &Tx<'_, '_>, from: UserId) -> Result<bool, EngineError> {
+        let contact = tx.contact(&from)?;
+        let is_contact = contact.is_some_and(|c| c.standing == ContactStanding::Contact);
+        let (mut waiting, mut of_theirs) = (0, 0);
+        for other in &tx.room_ids()? {
+            let look = |room: &Room| room.row.invitation.as_ref().map(|asked| asked.shown_by);
+            let Some(by) = self.look_room(tx, other, look)?.flatten() else { continue };
+            waiting += 1;
+            of_theirs += usize::from(by == from);
+        }
+        let is_over = of_theirs >= MAX_INVITATIONS_OF_ONE || waiting >= MAX_INVITATIONS;
+        Ok((is_contact || !is_over) && !self.is_full_of_rooms(tx)?)
     }
 
     /// A member asks for what we know of a room; answered when the step is done.
@@ -154,7 +189,7 @@ impl Engine {
             };
             update.statements.extend(own.map(|statement| statement.signed().clone()));
             self.rooms.answered.insert(to, tx.now);
-            self.send_unkept(tx, &mut contact, to, Body::RoomUpdate(update))?;
+            self.send_unkept(tx, &mut contact, to, Body::RoomUpdate(Box::new(update)))?;
             tx.save_contact(&contact);
         }
         Ok(())
@@ -226,6 +261,90 @@ impl Engine {
     }
 }
 
+/// Tells whether an act asks a user in.
+pub(super) fn invites(act: &Act, user: &UserId) -> bool {
+    matches!(act, Act::Invite { user: asked, .. } if asked == user)
+}
+
+/// Tells whether an act takes a user out, or an invitation back.
+pub(super) fn removes(act: &Act, user: &UserId) -> bool {
+    matches!(act, Act::Kick { user: who, .. } | Act::Ban { user: who, .. } if who == user)
+}
+
+/// What a hint shows of how we stand to a room: signed by whoever it says, and no more than that. Whether it holds
+/// is seen when the room is read.
+enum Shown {
+    Asked(Box<Asked>),
+    /// Whoever asked us in takes that back.
+    TakenBack {
+        by: UserId,
+        seq: u64,
+    },
+}
+
+/// Somebody asks us in.
+struct Asked {
+    kind: RoomKind,
+    create: RoomEvent,
+    /// Who, and by which event; in an open room whoever shows it.
+    act: Option<(UserId, u64)>,
+    name: String,
+}
+
+impl Shown {
+    fn of(update: &RoomUpdate, own: &UserId, relay: &RelayKey) -> Option<Self> {
+        let verify = |signed: &Option<Signed>| RoomEvent::verify(signed.clone()?, relay).ok();
+        let create = verify(&update.create)?;
+        let Act::Create(creation) = create.act() else { return None };
+        let (kind, name) = (creation.kind, update.name.as_ref().map(name_of));
+        if create.room() != update.room {
+            return None;
+        }
+        if kind == RoomKind::Open {
+            // An answer to a question has no name.
+            let name = name?;
+            return Some(Self::Asked(Box::new(Asked { kind, create, act: None, name })));
+        }
+        let name = name.unwrap_or_default();
+        let event = verify(&update.act).filter(|event| event.room() == update.room)?;
+        let (by, seq) = (event.actor().user()?, event.seq());
+        if removes(event.act(), own) {
+            return Some(Self::TakenBack { by, seq });
+        }
+        let act = Some((by, seq));
+        let is_asked = invites(event.act(), own);
+        is_asked.then(|| Self::Asked(Box::new(Asked { kind, create, act, name })))
+    }
+}
+
+impl Asked {
+    /// Tells whether it was settled already in what we read of the room.
+    fn is_before(&self, room: &Room) -> bool {
+        self.act.is_some_and(|(_, seq)| seq < room.length())
+    }
+
+    fn invitation(&self, shown_by: UserId) -> Invitation {
+        let (by, seq) = self.act.unwrap_or((shown_by, 0));
+        Invitation { name: self.name.clone(), ..Invitation::new(by, shown_by, seq) }
+    }
+}
+
+impl Room {
+    /// Somebody asks us in once more while that waits for an answer.
+    fn take_newer_invitation(&mut self, from: UserId, asked: &Asked) {
+        let newer = asked.invitation(from);
+        if let Some(known) = self.row.invitation.as_mut().filter(|known| known.seq < newer.seq) {
+            *known = Invitation { shown_by: known.shown_by, ..newer };
+        }
+    }
+
+    /// Tells whether an event ends the invitation: of whoever asked us in, and later than that.
+    fn is_taken_back(&self, by: UserId, seq: u64) -> bool {
+        let invitation = self.row.invitation.as_ref();
+        invitation.is_some_and(|invitation| invitation.by == by && invitation.seq < seq)
+    }
+}
+
 /// Returns whose secrets are worth more than whose: by role where that is known, and else by who is a contact.
 fn ranks_of(
     tx: &Tx<'_, '_>,
@@ -234,11 +353,13 @@ fn ranks_of(
 ) -> Result<BTreeMap<UserId, u8>, EngineError> {
     let mut ranks = BTreeMap::new();
     for user in room.row.handed_on.iter().map(|handed_on| handed_on.from).chain([from]) {
-        let rank = match room.state() {
+        let asked = room.row.invitation.as_ref();
+        let rank = match room.state().filter(|_| asked.is_none()) {
             // Only who may move the room has secrets that nobody else has.
             Some(state) => {
                 state.role(&user).map_or(0, |role| 1 + u8::from(role >= Role::Moderator))
             }
+            None if asked.is_some_and(|asked| asked.shown_by == user) => 2,
             None => {
                 let contact = tx.contact(&user)?;
                 u8::from(contact.is_some_and(|c| c.standing == ContactStanding::Contact))
@@ -265,10 +386,8 @@ fn answer_for(room: &Room, to: &DeviceAddress, log: &LogId) -> Option<RoomUpdate
     }
     let create = room.chain.as_ref().and_then(|chain| chain.event(0)).filter(|_| !is_private);
     Some(RoomUpdate {
-        room: room.id(),
         registers: if is_private { secrets_behind(room, log) } else { Vec::new() },
         create: create.map(|event| event.signed().clone()),
-        statements: Vec::new(),
-        log: None,
+        ..RoomUpdate::about(room.id())
     })
 }

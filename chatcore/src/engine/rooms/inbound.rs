@@ -11,7 +11,7 @@ use super::fan_out::is_only_member;
 use super::loaded::Room;
 use super::senders::{follow_sender, is_ahead};
 use crate::ids::{Conversation, DAY, DeviceAddress, MessageId, UserId};
-use crate::membership::{Joined, RoomKind};
+use crate::membership::RoomKind;
 use crate::store::Table;
 use crate::store::rows::{
     Contact, ContactStanding, Direction, Download, HeldMessage, HistoryEntry, MessageIndex,
@@ -378,16 +378,14 @@ impl Engine {
 /// connection: who was taken out while we were away has no say.
 fn judge(room: &Room, from: &DeviceAddress, content: &RoomContent, reading: Reading) -> Verdict {
     let is_read = reading != Reading::NotYet;
-    let (Some(chain), Some(state)) = (&room.chain, room.state()) else { return Verdict::Hold };
     if room.row.standing != RoomStanding::Member {
         // Our own join may be there already, its answer lost.
-        let may_be_in =
-            room.row.standing == RoomStanding::Invited || room.row.wanted == Some(Joined::Yes);
-        return match may_be_in && !is_read {
+        return match room.may_be_in() && !is_read {
             true => Verdict::Hold,
             false => Verdict::Refuse(RefusedBecause::UnknownRoom),
         };
     }
+    let (Some(chain), Some(state)) = (&room.chain, room.state()) else { return Verdict::Hold };
     if !is_read || !chain.knows(&content.head) || !state.version().is_known() {
         return Verdict::Hold;
     }

@@ -13,7 +13,6 @@ use crate::membership::{
     Act, Chain, Event as RoomEvent, Joined, Role, RoomError, RoomKind, RoomState, RoomVersion,
     Statements,
 };
-use crate::room::RegisterSecret;
 use crate::store::rows::{RoomRow, RoomStanding};
 use crate::store::{Direction, Key, Store, Table, Value};
 use crate::wire::relay::ErrorCode;
@@ -121,7 +120,7 @@ impl Room {
             sent_seq: 0,
             sent_hash: [0; 32],
             unsent: Vec::new(),
-            invited_by: None,
+            invitation: None,
             next_statement_row: 1,
         })
     }
@@ -135,7 +134,12 @@ impl Room {
     }
 
     pub(in crate::engine) fn name(&self) -> String {
-        self.state().map_or_else(|| self.row.name.clone(), |state| name_of(state.name()))
+        let told = self.row.invitation.as_ref().map(|invitation| &invitation.name);
+        match (told.filter(|name| !name.is_empty()), self.state()) {
+            (Some(name), _) => name.clone(),
+            (None, Some(state)) => name_of(state.name()),
+            (None, None) => self.row.name.clone(),
+        }
     }
 
     pub(super) fn reference(&self) -> RoomRef {
@@ -162,8 +166,8 @@ impl Room {
     /// Writes what changed.
     pub(super) fn save(&mut self, tx: &mut Tx<'_, '_>) {
         let id = self.id();
+        self.row.name = self.name();
         if let Some(chain) = &self.chain {
-            self.row.name = name_of(chain.state().name());
             for event in chain.events_from(self.saved_events) {
                 tx.save_room_event(&id, event.seq(), event.signed());
             }
@@ -207,11 +211,7 @@ impl Room {
 
     /// Returns the id of the register in which a private room goes on.
     pub(super) fn current_register(&self) -> Option<RegisterId> {
-        match self.state() {
-            Some(state) => state.register(),
-            // Not read yet: whoever asked us in handed the first one on first.
-            None => self.row.handed_on.first()?.secrets.first().map(RegisterSecret::id),
-        }
+        self.state()?.register()
     }
 
     /// Returns the log in which the room goes on.

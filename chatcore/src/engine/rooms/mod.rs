@@ -131,8 +131,6 @@ pub(super) struct Sync {
     walked: bool,
     /// It was noticed that the relay was set back.
     was_set_back: bool,
-    /// Somebody handed on secrets of a room that we are out of.
-    hinted: bool,
     /// Our join is put again with the counter that it has.
     rejoins: bool,
     /// Ticket of the person who resumes the room in the relay's branch.
@@ -143,8 +141,6 @@ pub(super) struct Sync {
     told_failed: bool,
     /// The relay named a newer counter of ours.
     recounted: bool,
-    /// Registers in which the room did not begin.
-    tried: usize,
     /// Since when the room is to be moved.
     move_due: Option<Timestamp>,
     /// When we are to move it, if nobody did before.
@@ -332,10 +328,10 @@ impl Engine {
         }
         let Some(mut room) = self.take_room(tx, id)? else { return Ok(()) };
         let is_over = match room.row.standing {
-            RoomStanding::Closed => true,
-            // Somebody says to have asked us in again, and handed on what opens the way there.
-            RoomStanding::Outside => room.row.kind == RoomKind::Open || !self.rooms.sync(id).hinted,
-            RoomStanding::Invited | RoomStanding::Member => false,
+            RoomStanding::Closed | RoomStanding::Outside => true,
+            // Read when the person takes it up: else anybody could have us read what they like.
+            RoomStanding::Invited => !room.row.invitation.as_ref().is_some_and(|i| i.is_restored),
+            RoomStanding::Member => false,
         };
         if is_over && room.row.wanted.is_none() && room.row.intents.is_empty() {
             self.judge_held(tx, &mut room)?;
@@ -350,12 +346,16 @@ impl Engine {
             RoomKind::Open => self.drive_open(tx, &mut room),
         };
         result?;
+        self.put_or_forget(tx, room)
+    }
+
+    /// Puts a room back, unless nothing of it is worth keeping.
+    fn put_or_forget(&mut self, tx: &mut Tx<'_, '_>, room: Room) -> Result<(), EngineError> {
         let is_known = room.row.standing != RoomStanding::Outside || room.chain.is_some();
-        let has_history = tx.has_history(id)?;
-        if is_known || room.row.wanted.is_some() || has_history {
+        if is_known || room.row.wanted.is_some() || tx.has_history(&room.id())? {
             self.put_room(tx, room);
         } else {
-            tx.delete_room(id, &room.logs())?;
+            tx.delete_room(&room.id(), &room.logs())?;
         }
         Ok(())
     }
@@ -457,7 +457,6 @@ impl Engine {
         }
         let sync = self.rooms.sync(&id);
         sync.fresh &= !std::mem::take(&mut sync.told_meanwhile);
-        self.tell_invitation(tx, &mut room)?;
         self.put_room(tx, room);
         Ok(())
     }

@@ -146,7 +146,7 @@ impl Engine {
                     }
                 }
                 room.row.own_counter = room.row.own_counter.max(room.statements.counter(&own));
-                self.settle_standing(tx, room, &own);
+                self.settle_standing(tx, room, &own)?;
                 let is_news = has_events || room.row.statements_cursor != cursor;
                 let sync = self.rooms.sync(&id);
                 sync.fresh = is_read && !(has_more && is_news) && sync.evidence.is_none();

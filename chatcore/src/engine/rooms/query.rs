@@ -5,7 +5,7 @@ use super::super::{EngineError, Event};
 use super::{Room, RoomRef, load};
 use crate::ids::{RoomId, UserId};
 use crate::keys::Nickname;
-use crate::membership::{Act, Chain, Creation, Role, RoomKind};
+use crate::membership::{Act, Chain, Creation, Role, RoomKind, RoomState};
 use crate::store::rows::RoomStanding;
 use crate::store::{Key, Store, Table};
 use crate::trust::Trust;
@@ -26,7 +26,7 @@ pub struct RoomView {
     pub standing: RoomStanding,
     /// Our role, as a member.
     pub role: Option<Role>,
-    /// How many belong to it.
+    /// How many belong to it; 0 where we are only asked in: it is read when the person comes in.
     pub members: usize,
     /// Everybody in it, by name, when one room was asked for.
     pub roster: Vec<RoomMemberView>,
@@ -88,7 +88,7 @@ pub fn rooms(store: &dyn Store) -> Result<Vec<RoomView>, EngineError> {
 pub fn room(store: &dyn Store, id: &RoomId) -> Result<Option<RoomView>, EngineError> {
     let Some(room) = load(store, id)? else { return Ok(None) };
     let mut view = view(store, &room)?;
-    let Some(state) = room.state() else { return Ok(Some(view)) };
+    let Some(state) = read_state(&room) else { return Ok(Some(view)) };
     let member = |user: UserId, role| -> Result<_, EngineError> {
         let contact = store.load(&Key::new(Table::Contacts, user.as_bytes()))?;
         let contact =
@@ -118,6 +118,11 @@ pub fn room(store: &dyn Store, id: &RoomId) -> Result<Option<RoomView>, EngineEr
     Ok(Some(view))
 }
 
+/// Returns the state of a room, unless nothing but its beginning may be known.
+fn read_state(room: &Room) -> Option<&RoomState> {
+    room.state().filter(|_| room.row.standing != RoomStanding::Invited)
+}
+
 fn view(store: &dyn Store, room: &Room) -> Result<RoomView, EngineError> {
     let own = profile(store)?.user;
     let state = room.state();
@@ -129,12 +134,12 @@ fn view(store: &dyn Store, room: &Room) -> Result<RoomView, EngineError> {
         kind: room.row.kind,
         standing: room.row.standing,
         role: room.role(&own).filter(|_| room.row.standing == RoomStanding::Member),
-        members: state.map_or(0, |s| s.roster(&room.statements).len()),
+        members: read_state(room).map_or(0, |s| s.roster(&room.statements).len()),
         roster: Vec::new(),
         invited: Vec::new(),
         banned: Vec::new(),
-        may_invite: state.map(|s| s.policy().invite),
-        head: chain.map(Chain::head),
+        may_invite: read_state(room).map(|s| s.policy().invite),
+        head: chain.filter(|_| read_state(room).is_some()).map(Chain::head),
         forked: room.row.forked,
         gone: room.row.gone,
         locked: room.is_locked(),

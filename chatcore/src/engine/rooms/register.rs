@@ -5,15 +5,15 @@ use bytes::Bytes;
 use super::super::clock::{Timer, is_due};
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, Pending};
+use super::hints::invites;
 use super::loaded::Room;
 use super::log::{Page, Read, end_of};
-use super::query::said_to_replace;
 use super::{MAX_RETRY, RoomAsk, RoomFailure};
 use crate::ids::{DAY, LogId, MessageId, RegisterId, SECOND, UserId};
 use crate::keys::Signed;
 use crate::membership::{Act, Event as RoomEvent, Joined, MANY_EVENTS, Role, RoomKind, RoomState};
 use crate::room::RegisterSecret;
-use crate::store::rows::{Intent, RoomStanding, Unsent};
+use crate::store::rows::{Intent, Invitation, RoomStanding, Unsent};
 use crate::wire::content::LogPoint;
 use crate::wire::relay::{Answer, ErrorCode, Failure, Request};
 use crate::wire::room::encode_register_entry;
@@ -23,8 +23,6 @@ const PATIENCE: u64 = 30 * SECOND;
 /// Milliseconds after which the registers that a room has left are read again. The relay deletes what
 /// nobody reads for 180 days.
 const KEEP_EVERY: u64 = 7 * DAY;
-/// Most registers that are read on a connection until a room begins in one, but for one with each hint.
-const MAX_TRIED: usize = 64;
 
 impl Engine {
     /// Does the next thing in a private room: read, order, move, fan out.
@@ -39,10 +37,8 @@ impl Engine {
         let own = tx.profile()?.user();
         let is_invited = room.state().is_some_and(|state| state.invited().contains_key(&own));
         let Some(secret) = room.current_secret() else {
-            if room.row.standing == RoomStanding::Invited && !is_invited {
-                return self.drop_invitation(tx, room);
-            }
             // Nobody skips a register: here the room stays until its secret comes.
+            self.release_tickets(tx, room, RoomFailure::Locked);
             self.judge_held(tx, room)?;
             self.ask_members(tx, room)?;
             return self.drive_unsent(tx, room);
@@ -60,17 +56,11 @@ impl Engine {
             self.ask_room(tx, id, Request::ReadRegister { register, from }, ask);
             return Ok(());
         }
-        if room.chain.is_none() && room.has_more_to_try() {
-            // No room begins in this one: whoever handed its secret on was wrong, or lied.
-            tx.delete_log(&LogId::from(register), 0)?;
-            room.try_next();
-            room.row.log = None;
-            let tried = &mut self.rooms.sync(&id).tried;
-            *tried += 1;
-            return if *tried < MAX_TRIED { self.drive_private(tx, room) } else { Ok(()) };
-        }
         if room.row.standing == RoomStanding::Invited && !is_invited {
             return self.drop_invitation(tx, room);
+        }
+        if let Some(invitation) = &mut room.row.invitation {
+            invitation.is_restored = false;
         }
         self.judge_held(tx, room)?;
         if self.look_back(tx, room)? {
@@ -79,7 +69,8 @@ impl Engine {
         if self.rooms.sync(&id).refused || self.rooms.sync(&id).acts_at.is_some() {
             return self.drive_unsent(tx, room);
         }
-        if room.row.log.is_some_and(|log| log.length == 0 && room.events_before(&log.id) == 0)
+        if room.row.standing == RoomStanding::Member
+            && room.row.log.is_some_and(|log| log.length == 0 && room.events_before(&log.id) == 0)
             && let Some(create) = room.chain.as_ref().and_then(|chain| chain.event(0)).cloned()
         {
             return self.append(tx, room, &secret, &[create]);
@@ -153,9 +144,15 @@ impl Engine {
         if own.length > 0 { self.give_back(tx, room, log, from) } else { Ok(()) }
     }
 
-    /// An invitation that was taken back, or never true. What was said in the room before stays.
-    fn drop_invitation(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room) -> Result<(), EngineError> {
+    /// An invitation that was turned down, taken back, or never true. What was said in the room before stays.
+    pub(super) fn drop_invitation(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+    ) -> Result<(), EngineError> {
         room.row.standing = RoomStanding::Outside;
+        room.row.invitation = None;
+        self.release_tickets(tx, room, RoomFailure::NotInvited);
         self.forget_intents(tx, room);
         if !tx.has_history(&room.id())? {
             for log in room.logs() {
@@ -365,7 +362,7 @@ impl Engine {
                 self.tell_news(tx, room, event);
             }
         }
-        self.settle_standing(tx, room, &own);
+        self.settle_standing(tx, room, &own)?;
         let has_many = room.state().is_some_and(|state| state.counted() >= MANY_EVENTS);
         if has_many
             && room.role(&own) == Some(Role::Owner)
@@ -432,53 +429,38 @@ impl Engine {
     }
 
     /// Notes how we stand to the room after its newest event.
-    pub(super) fn settle_standing(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room, own: &UserId) {
-        let Some(state) = room.state() else { return };
+    pub(super) fn settle_standing(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &mut Room,
+        own: &UserId,
+    ) -> Result<(), EngineError> {
+        let Some(state) = room.state() else { return Ok(()) };
         let was = room.row.standing;
-        let invited = state.invited().get(own).copied();
+        let is_invited = state.invited().contains_key(own);
         let is_inside = room.is_member(own);
         let is_closed = state.is_closed();
         room.row.standing = match was {
             _ if is_closed && was != RoomStanding::Outside => RoomStanding::Closed,
             _ if room.is_leaving() => RoomStanding::Outside,
             _ if is_inside && room.row.kind == RoomKind::Private => RoomStanding::Member,
+            RoomStanding::Member | RoomStanding::Outside if is_invited => RoomStanding::Invited,
             RoomStanding::Member if !is_inside => RoomStanding::Outside,
-            RoomStanding::Outside if invited.is_some() => RoomStanding::Invited,
             was => was,
         };
-        if room.row.standing == RoomStanding::Outside && was != RoomStanding::Outside {
+        if room.row.standing != RoomStanding::Member && was == RoomStanding::Member {
             self.forget_intents(tx, room);
         }
-        if room.row.standing == RoomStanding::Invited && was == RoomStanding::Outside {
-            // Asked in again: by whom says the chain.
-            room.row.invited_by = room.inviter(own);
+        if room.row.standing != RoomStanding::Invited {
+            room.row.invitation = None;
+        } else if was != RoomStanding::Invited {
+            // Asked in again, and read already.
+            let asked = room.newest(|act| invites(act, own));
+            let asked = asked.and_then(|event| Some((event.actor().user()?, event.seq())));
+            if let Some((by, seq)) = asked {
+                self.tell_invitation(tx, room, Invitation::new(by, by, seq))?;
+            }
         }
-    }
-
-    /// A room that we were asked into was read.
-    pub(super) fn tell_invitation(
-        &mut self,
-        tx: &mut Tx<'_, '_>,
-        room: &mut Room,
-    ) -> Result<(), EngineError> {
-        let own = tx.profile()?.user();
-        let invites = |state: &RoomState| {
-            state.kind() == RoomKind::Open || state.invited().contains_key(&own)
-        };
-        if room.row.standing != RoomStanding::Invited || !room.state().is_some_and(invites) {
-            return Ok(());
-        }
-        let Some(told_by) = room.row.invited_by.take() else { return Ok(()) };
-        // Whoever handed the secrets on may be anybody.
-        let by = room.inviter(&own).unwrap_or(told_by);
-        let replaces = match said_to_replace(room) {
-            Some(old) => self.look_room(tx, &old, |old| {
-                let is_ours = old.row.standing == RoomStanding::Member && old.is_member(&by);
-                is_ours.then(|| old.reference())
-            })?,
-            None => None,
-        };
-        tx.event(Event::RoomInvited { room: room.reference(), by, replaces: replaces.flatten() });
         Ok(())
     }
 
@@ -495,11 +477,10 @@ impl Engine {
 }
 
 impl Room {
-    /// Returns who asked a user in last, as the chain has it.
-    pub(super) fn inviter(&self, user: &UserId) -> Option<UserId> {
-        let invites = |event: &&RoomEvent| matches!(event.act(), Act::Invite { user: asked, .. } if asked == user);
+    /// Returns the newest event of a kind about a user.
+    pub(super) fn newest(&self, is_it: impl Fn(&Act) -> bool) -> Option<&RoomEvent> {
         let events = self.chain.iter().flat_map(|chain| chain.events_from(0));
-        events.filter(invites).last().and_then(|event| event.actor().user())
+        events.filter(|event| is_it(event.act())).last()
     }
 
     /// Returns the register to move to: one secret is drawn, and kept until a move to it is settled.

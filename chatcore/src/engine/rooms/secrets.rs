@@ -58,23 +58,6 @@ impl Room {
         }
     }
 
-    /// Tells whether there is another register in which a room that was not read yet may begin.
-    pub(super) fn has_more_to_try(&self) -> bool {
-        self.row.handed_on.iter().map(|handed_on| handed_on.secrets.len()).sum::<usize>() > 1
-    }
-
-    /// Goes on with another secret in the place of the first one. All who handed some on have their turn.
-    pub(super) fn try_next(&mut self) {
-        if self.row.handed_on.is_empty() {
-            return;
-        }
-        let mut group = self.row.handed_on.remove(0);
-        group.secrets.drain(..1.min(group.secrets.len()));
-        if !group.secrets.is_empty() {
-            self.row.handed_on.push(group);
-        }
-    }
-
     /// Keeps secrets of registers that the chain names for good: nobody skips one. Of others few are kept.
     pub(super) fn settle_secrets(&mut self) {
         if self.chain.is_none() {

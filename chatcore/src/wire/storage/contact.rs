@@ -10,7 +10,7 @@ use super::message::{receipt_from, receipt_into};
 use super::{device, encode, present, record_from, user};
 use crate::ids::{DeliveryTag, SessionId, Timestamp};
 use crate::keys::{KnownRecord, RecordHistory};
-use crate::store::rows::{Contact, ContactStanding, PeerDevice};
+use crate::store::rows::{Contact, ContactStanding, Fetched, PeerDevice};
 use crate::trust::Trust;
 
 pub(crate) fn encode_contact(contact: &Contact) -> Zeroizing<Vec<u8>> {
@@ -21,6 +21,8 @@ pub(crate) fn encode_contact(contact: &Contact) -> Zeroizing<Vec<u8>> {
         standing: standing_into(contact.standing),
         standing_before: standing_into(contact.standing_before),
         kept: contact.kept,
+        fetched_day: contact.fetched.day,
+        fetched_bytes: contact.fetched.bytes,
         trust: match contact.trust {
             Trust::Pinned => 1,
             Trust::Verified => 2,
@@ -46,6 +48,7 @@ pub(crate) fn decode_contact(bytes: &[u8]) -> Result<Contact, WireError> {
             before => standing_from(before)?,
         },
         kept: pb.kept,
+        fetched: Fetched { day: pb.fetched_day, bytes: pb.fetched_bytes },
         trust: match pb.trust {
             1 => Trust::Pinned,
             2 => Trust::Verified,

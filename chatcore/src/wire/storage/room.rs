@@ -13,8 +13,8 @@ use crate::keys::Signed;
 use crate::membership::{Joined, RoomKind};
 use crate::room::RegisterSecret;
 use crate::store::rows::{
-    HandedOn, HeldMessage, Intent, LogEntry, RoomRow, RoomSender, RoomStanding, StatementRow,
-    Unsent,
+    HandedOn, HeldMessage, Intent, Invitation, LogEntry, RoomRow, RoomSender, RoomStanding,
+    StatementRow, Unsent,
 };
 use crate::wire::content::LogPoint;
 
@@ -60,7 +60,7 @@ pub(crate) fn encode_room(room: &RoomRow) -> Zeroizing<Vec<u8>> {
         sent_seq: room.sent_seq,
         sent_hash: room.sent_hash.to_vec(),
         unsent: room.unsent.iter().map(unsent_into).collect(),
-        invited_by: room.invited_by.map_or_else(Vec::new, |u| u.as_bytes().to_vec()),
+        invitation: room.invitation.as_ref().map(invitation_into),
         next_statement_row: room.next_statement_row,
     };
     let bytes = encode(&pb);
@@ -145,8 +145,28 @@ fn room_row(pb: &pb::Room) -> Result<RoomRow, WireError> {
         sent_seq: pb.sent_seq,
         sent_hash: array(&pb.sent_hash, "sent_hash")?,
         unsent: pb.unsent.iter().map(unsent_from).collect::<Result<_, _>>()?,
-        invited_by: present(&pb.invited_by).map(user).transpose()?,
+        invitation: pb.invitation.as_ref().map(invitation_from).transpose()?,
         next_statement_row: pb.next_statement_row,
+    })
+}
+
+fn invitation_into(invitation: &Invitation) -> pb::Invitation {
+    pb::Invitation {
+        by: invitation.by.as_bytes().to_vec(),
+        shown_by: invitation.shown_by.as_bytes().to_vec(),
+        seq: invitation.seq,
+        name: invitation.name.clone(),
+        restored: invitation.is_restored,
+    }
+}
+
+fn invitation_from(pb: &pb::Invitation) -> Result<Invitation, WireError> {
+    Ok(Invitation {
+        by: user(&pb.by)?,
+        shown_by: user(&pb.shown_by)?,
+        seq: pb.seq,
+        name: pb.name.clone(),
+        is_restored: pb.restored,
     })
 }
 

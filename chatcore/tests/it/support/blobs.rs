@@ -1,6 +1,6 @@
 //! The relay's part in files: chunks, which it may damage on their way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use chatcore::ids::BlobId;
@@ -19,6 +19,8 @@ pub(crate) struct Blobs {
     blobs: BTreeMap<BlobId, Blob>,
     /// How often a chunk with this number is still damaged on its way.
     pub(crate) damages: BTreeMap<u32, usize>,
+    /// The numbers of the chunks that it lost.
+    pub(crate) lost: BTreeSet<u32>,
     /// The numbers of the chunks that were asked for.
     pub(crate) asked: Vec<u32>,
     /// Each blob is said to have one chunk more than it has.
@@ -88,7 +90,8 @@ impl Blobs {
     fn chunk(&mut self, blob: &BlobId, index: u32) -> Result<Answer, ErrorCode> {
         self.asked.push(index);
         let blob = self.blobs.get(blob).ok_or(ErrorCode::UnknownBlob)?;
-        let chunk = blob.chunks.get(&index).ok_or(ErrorCode::BlobIncomplete)?;
+        let chunk = blob.chunks.get(&index).filter(|_| !self.lost.contains(&index));
+        let chunk = chunk.ok_or(ErrorCode::BlobIncomplete)?;
         let mut chunk = chunk.to_vec();
         if let Some(left) = self.damages.get_mut(&index).filter(|left| **left > 0) {
             *left -= 1;
