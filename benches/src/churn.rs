@@ -11,6 +11,7 @@ use chatcore::ids::{
 };
 use chatcore::keys::{PrekeyKind, Signed};
 use chatcore::wire::envelope::EnvelopeKind;
+use chatcore::wire::relay::MailQueue;
 use rand::{Rng, RngExt};
 use server::store::{
     Arrival, Body, MailboxBatch, NICKNAME_RESERVATION, Put, Queued, StoredPrekey, Stores,
@@ -191,7 +192,8 @@ fn envelope(
     let size = u32::try_from(BLOB).unwrap_or(u32::MAX);
     let key = IdempotencyKey::from_bytes(rng.random());
     let (tag, kind) = (DeliveryTag::from_bytes([9; 16]), EnvelopeKind::Session);
-    (Queued { arrival, to, key, expires, size }, Body { tag, kind, blob: Bytes::from(blob) })
+    let queue = MailQueue::of(&tag);
+    (Queued { arrival, to, key, expires, size, queue }, Body { tag, kind, blob: Bytes::from(blob) })
 }
 
 /// Opens a whole relay over the folder, as its start does, and closes it again.

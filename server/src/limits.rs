@@ -47,8 +47,16 @@ pub struct Limits {
     pub mailbox_bytes: u64,
     /// Envelopes of one sender in a mailbox.
     pub mailbox_per_sender: u32,
+    /// Envelopes without a tag in a mailbox.
+    pub mailbox_untagged: usize,
+    /// Envelopes without a tag of one sender in a mailbox that is not half full of them.
+    pub untagged_per_sender: u32,
+    /// In one that is.
+    pub untagged_per_sender_when_many: u32,
     /// Envelopes delivered and not acked.
     pub window_envelopes: usize,
+    /// Envelopes without a tag delivered and not acked.
+    pub window_untagged: usize,
     /// Bytes delivered and not acked.
     pub window_bytes: usize,
     /// Incomplete blobs of one user.
@@ -107,7 +115,11 @@ impl Default for Limits {
             mailbox_envelopes: 10_000,
             mailbox_bytes: 64 << 20,
             mailbox_per_sender: 1_000,
+            mailbox_untagged: 1_000,
+            untagged_per_sender: 100,
+            untagged_per_sender_when_many: 8,
             window_envelopes: 1_000,
+            window_untagged: 50,
             window_bytes: 1 << 20,
             open_uploads: 8,
             stored_per_user: 32 << 30,

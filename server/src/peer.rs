@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use crate::connection::{LARGE, Link, LinkError, Reading};
 use crate::handler::{self, Caller, LaneItem};
 use crate::login::{self, Entered};
+use crate::mailboxes::Ack;
 use crate::memory::{Share, Taken};
 use crate::registry::{Completion, PeerHandle, Seat, Ticket};
 use crate::server::Shared;
@@ -426,9 +427,13 @@ impl Peer {
         let id = frame.request_id;
         match frame.request {
             Request::Ping => self.answer(id, Answer::Pong)?,
-            Request::Ack { epoch, up_to } => {
-                let mailboxes = &self.shared.mailboxes;
-                mailboxes.ack(&self.caller.address, self.handle.id, epoch, up_to);
+            Request::Ack { epoch, up_to, queue, kept } => {
+                let ack = Ack { epoch, queue, up_to, kept };
+                self.shared.mailboxes.ack(&self.caller.address, self.handle.id, &ack);
+            }
+            Request::DeliverKept { most } => {
+                self.shared.mailboxes.deliver_kept(&self.caller.address, self.handle.id, most);
+                self.answer(id, Answer::Done)?;
             }
             Request::QueryQueued(keys) => {
                 let mailboxes = &self.shared.mailboxes;

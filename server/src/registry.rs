@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::handler::internal;
 use crate::lock::lock;
+use crate::mailboxes::Waiting;
 use crate::memory::Taken;
 use crate::server::Shared;
 use crate::store::{Body, StoreError};
@@ -270,7 +271,7 @@ pub(crate) struct Seat {
     pub(crate) handle: Arc<PeerHandle>,
     pub(crate) address: DeviceAddress,
     /// Envelopes that were waiting.
-    pub(crate) waiting: u64,
+    pub(crate) waiting: Waiting,
 }
 
 impl Seat {

@@ -199,7 +199,7 @@ async fn not_more_than_the_window_is_on_the_way() {
         for expected in [3, 1, 1, 2, 1] {
             let (epoch, all) = bobs.deliveries(expected).await;
             bobs.nothing_delivered().await;
-            bobs.send(Request::Ack { epoch, up_to: all[expected - 1].n }).await;
+            bobs.ack(epoch, all[expected - 1].n).await;
         }
         bobs.nothing_delivered().await;
         relay.stop().await;
@@ -229,7 +229,7 @@ async fn a_full_mailbox_is_delivered_whole() {
                 got += 1;
             }
             let up_to = envelopes.last().unwrap().n;
-            bobs.send(Request::Ack { epoch, up_to }).await;
+            bobs.ack(epoch, up_to).await;
         }
         bobs.nothing_delivered().await;
         relay.stop().await;

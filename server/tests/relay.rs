@@ -233,7 +233,7 @@ async fn an_acked_envelope_is_accepted_without_the_disk() {
         for mark in 0..20 {
             let sent = alice.send(Request::SendMany(vec![envelope(bob.address(), mark)])).await;
             let (epoch, all) = bobs.deliveries(1).await;
-            bobs.send(Request::Ack { epoch, up_to: all[0].n }).await;
+            bobs.ack(epoch, all[0].n).await;
             assert_eq!(alice.answer(sent).await, Answer::SendResults(vec![Ok(())]));
         }
         relay.stop().await;

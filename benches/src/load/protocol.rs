@@ -9,7 +9,7 @@ use chatcore::noise::Transport;
 use chatcore::noise::transport::split_record;
 use chatcore::wire::envelope::{Envelope, EnvelopeKind};
 use chatcore::wire::limits::MAX_TTL;
-use chatcore::wire::relay::{Answer, DeviceFrame, RelayFrame, Request};
+use chatcore::wire::relay::{Answer, DeviceFrame, MailQueue, RelayFrame, Request};
 use rand::{Rng, RngExt};
 
 use crate::error::BenchError;
@@ -137,7 +137,8 @@ impl Protocol for Relayed {
                 Answer::Deliver { epoch, envelopes } => {
                     seen.delivered += envelopes.len() as u64;
                     if let Some(last) = envelopes.last() {
-                        ack = Some(Request::Ack { epoch, up_to: last.n });
+                        let (up_to, queue, kept) = (last.n, MailQueue::of(&last.tag), Vec::new());
+                        ack = Some(Request::Ack { epoch, up_to, queue, kept });
                     }
                     if self.shape.is_stamped {
                         let stamps = envelopes.iter().filter_map(|e| e.blob.first_chunk::<8>());

@@ -65,6 +65,8 @@ impl NewProfile {
             last_resort: None,
             swept_at: tx.now,
             clock: Clock { believed: tx.now, ..Clock::default() },
+            unplaced: Vec::new(),
+            unplaced_told: 0,
             visibility: Visibility::Shown,
             announced: 0,
             lobby: self.lobby,

@@ -195,6 +195,10 @@ pub enum Command {
     },
     /// Stays with the contact as known, whoever has the name now.
     KeepIdentity(UserId),
+    /// Makes a contact of somebody who asked to write to us.
+    AcceptRequest(UserId),
+    /// Forgets somebody who asked, and what they wrote; they are not told, and may ask again.
+    DeclineRequest(UserId),
     /// Refuses everything from a user.
     Block(UserId),
     /// Takes the block back.

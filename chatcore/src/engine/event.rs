@@ -358,6 +358,11 @@ pub enum Event {
     },
     /// Something that claims to be an announcement was refused.
     AnnouncementRefused,
+    /// People tried to reach us and found no place; [`super::query::requests`] names them.
+    NoPlaceFor {
+        /// How many, 100 at most.
+        people: usize,
+    },
     /// The relay's Lobby has no place for us.
     LobbyFull,
 }

@@ -9,12 +9,11 @@ use super::outbound::{leave_outbox, set_status};
 use super::rooms::{Fate, HOLD_FOR, shared_done};
 use super::sessions::{RESET_EVERY, add_session, incoming_tag};
 use super::tx::Tx;
-use super::{Asker, Engine, EngineError, Event, FileKind};
+use super::{Engine, EngineError, Event, FileKind};
 use crate::agreement::open_first;
 use crate::crypto::kdf::sha256;
 use crate::ids::{Conversation, DAY, DeviceAddress, HOUR, MINUTE, SessionId, Timestamp};
-use crate::keys::{PrekeyKind, RecordHistory, UserRecord};
-use crate::membership::RoomKind;
+use crate::keys::{PrekeyKind, UserRecord};
 use crate::ratchet::OpenMessageError;
 use crate::store::Table;
 use crate::store::rows::{
@@ -23,14 +22,10 @@ use crate::store::rows::{
 };
 use crate::wire::content::{Body, ChainPosition, Content, Receipt, ReceiptKind, RefusalReason};
 use crate::wire::envelope::{EnvelopeKind, FirstBlock};
-use crate::wire::relay::{Delivery, Request};
+use crate::wire::relay::{Delivery, MailQueue, Request};
 
 /// Milliseconds that processed envelopes are remembered.
 const REMEMBER: u64 = 30 * DAY;
-/// Requests of strangers that are held.
-pub(super) const MAX_REQUESTS: usize = 50;
-/// Milliseconds after which a request that was not answered makes room for others.
-const REQUEST_LIFE: u64 = 30 * DAY;
 /// Bytes of messages kept of one of them, and what each takes beside its own.
 const MAX_OF_STRANGER: u64 = 1 << 20;
 const MESSAGE_COST: u64 = 256;
@@ -49,6 +44,23 @@ enum Opened {
     Failed { from: Option<DeviceAddress> },
     /// Not to be opened: blocked, over a limit, unknown tag.
     Dropped,
+    /// Of a stranger for whom there is no place: as if it had not come.
+    NoPlace,
+}
+
+/// What became of an envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Processed {
+    Done,
+    /// There was no place for it.
+    NoPlace,
+}
+
+/// Why somebody may not begin a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NotAdmitted {
+    Refused,
+    NoPlace,
 }
 
 /// Where a content stands.
@@ -74,26 +86,45 @@ impl Engine {
         epoch: u64,
         envelopes: Vec<Delivery>,
     ) -> Result<(), EngineError> {
-        let Some(up_to) = envelopes.last().map(|e| e.n) else {
+        let Some((up_to, queue)) = envelopes.last().map(|e| (e.n, MailQueue::of(&e.tag))) else {
             return Ok(());
         };
+        if envelopes.iter().any(|e| MailQueue::of(&e.tag) != queue) {
+            return Err(EngineError::RelayMisbehaved);
+        }
         self.undelivered = self.undelivered.saturating_sub(envelopes.len() as u64);
         self.new_strangers = 0;
+        let mut kept = Vec::new();
         for delivery in envelopes {
-            self.process(tx, &delivery)?;
+            // With a tag it is acked: who has one is known, or lies.
+            if self.process(tx, &delivery)? == Processed::NoPlace && queue == MailQueue::Untagged {
+                kept.push(delivery.n);
+            }
         }
+        self.kept += kept.len() as u64;
         self.drive_rooms(tx)?;
         for user in self.waiting.clone() {
             self.drive_user(tx, &user)?;
         }
-        tx.frame(0, Request::Ack { epoch, up_to });
+        let is_all_placed = kept.is_empty();
+        tx.frame(0, Request::Ack { epoch, up_to, queue, kept });
+        if is_all_placed && queue == MailQueue::Untagged {
+            // Perhaps there are more, and places for them.
+            self.ask_for_kept(tx)?;
+        }
+        self.new_strangers = 0;
         Ok(())
     }
 
-    fn process(&mut self, tx: &mut Tx<'_, '_>, delivery: &Delivery) -> Result<(), EngineError> {
+    fn process(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        delivery: &Delivery,
+    ) -> Result<Processed, EngineError> {
         let hash = sha256(&[&delivery.blob]);
         if let Some(seen) = tx.seen(&hash)? {
-            return self.receipt_again(tx, &seen);
+            self.receipt_again(tx, &seen)?;
+            return Ok(Processed::Done);
         }
         let opened = match delivery.kind {
             EnvelopeKind::Session => self.open_session_message(tx, delivery)?,
@@ -102,12 +133,15 @@ impl Engine {
         let keep_until = tx.begins().plus(REMEMBER);
         let mut seen = Seen { hash, keep_until, from: None, receipt: None, session: None };
         match opened {
-            Opened::Dropped => return Ok(()),
+            Opened::NoPlace => return Ok(Processed::NoPlace),
+            Opened::Dropped => return Ok(Processed::Done),
             Opened::Failed { from: None } => {
                 // Anybody may send it, and there is nobody to block: it leaves nothing behind.
-                return Ok(());
+                return Ok(Processed::Done);
             }
-            Opened::Failed { from: Some(from) } if is_request(tx, &from)? => return Ok(()),
+            Opened::Failed { from: Some(from) } if is_request(tx, &from)? => {
+                return Ok(Processed::Done);
+            }
             Opened::Failed { from } => {
                 seen.from = from;
                 tx.event(Event::Undecryptable { from: from.map(|f| f.user) });
@@ -127,12 +161,12 @@ impl Engine {
                 }
                 if receipt.is_none() && is_request(tx, &from)? {
                     // Nothing is to be said when it comes again, and a stranger has a place for few.
-                    return Ok(());
+                    return Ok(Processed::Done);
                 }
             }
         }
         tx.save_seen(&seen);
-        Ok(())
+        Ok(Processed::Done)
     }
 
     /// An envelope came again: its receipt is repeated, as it is by now.
@@ -231,8 +265,10 @@ impl Engine {
         };
         let from = DeviceAddress { user, device: accepted.device };
         let former = tx.contact(&user)?.map(|contact| named_devices(&contact));
-        let Some(mut contact) = self.admit(tx, &accepted.record, from)? else {
-            return Ok(Opened::Dropped);
+        let mut contact = match self.admit(tx, &accepted.record, from)? {
+            Ok(contact) => contact,
+            Err(NotAdmitted::Refused) => return Ok(Opened::Dropped),
+            Err(NotAdmitted::NoPlace) => return Ok(Opened::NoPlace),
         };
 
         let keep_until = match secret.kind {
@@ -309,24 +345,24 @@ impl Engine {
         tx: &mut Tx<'_, '_>,
         record: &UserRecord,
         from: DeviceAddress,
-    ) -> Result<Option<Contact>, EngineError> {
+    ) -> Result<Result<Contact, NotAdmitted>, EngineError> {
         let mut contact = match tx.contact(&from.user)? {
             Some(contact) => contact,
             None => match self.meet_stranger(tx, record)? {
                 Some(contact) => contact,
-                None => return Ok(None),
+                None => return Ok(Err(NotAdmitted::NoPlace)),
             },
         };
         if contact.standing == ContactStanding::Blocked
             || accept_record(tx, &mut contact, record.clone()).is_err()
         {
-            return Ok(None);
+            return Ok(Err(NotAdmitted::Refused));
         }
         // The certificate must be in the newest record we know, not only in the one received.
         let claimed = record.device(from.device).map(|d| d.agreement_key());
         let newest = contact.records.newest().device(from.device).map(|d| d.agreement_key());
         if claimed != newest || newest.is_none() {
-            return Ok(None);
+            return Ok(Err(NotAdmitted::Refused));
         }
         let now = tx.now;
         let mut recent = 0;
@@ -335,42 +371,8 @@ impl Engine {
             device.first_messages_at.retain(|at| *at <= now && now.since(*at) < HOUR);
             recent += device.first_messages_at.len();
         }
-        Ok(if recent < FIRST_MESSAGES { Some(contact) } else { None })
-    }
-
-    fn meet_stranger(
-        &mut self,
-        tx: &mut Tx<'_, '_>,
-        record: &UserRecord,
-    ) -> Result<Option<Contact>, EngineError> {
-        let kinds = [RoomKind::Private, RoomKind::Open];
-        let shares = self.shares_a_room(tx, &record.user_id(), &kinds)?;
-        if !shares && self.held_requests(tx)? >= MAX_REQUESTS {
-            return Ok(None);
-        }
-        let standing = if shares { ContactStanding::Member } else { ContactStanding::Request };
-        let others = tx.contacts_on_disk()?;
-        let contact = Contact::new(RecordHistory::new(record.clone()), standing);
-        let name = contact.nickname().fold();
-        let namesake =
-            |c: &&Contact| c.standing == ContactStanding::Contact && c.nickname().fold() == name;
-        if let Some(namesake) = others.iter().find(namesake) {
-            // Anybody may claim a name in a first message; whose it is, the directory is asked.
-            self.ask_directory(tx, contact.nickname().as_str(), Asker::Own(namesake.user()));
-        }
-        Ok(Some(contact))
-    }
-
-    /// Returns how many requests of strangers wait for an answer.
-    pub(super) fn held_requests(&self, tx: &Tx<'_, '_>) -> Result<usize, EngineError> {
-        // One that was not answered for long makes room for others.
-        let is_held = |c: &&Contact| {
-            let began = c.devices.iter().flat_map(|d| &d.first_messages_at).max();
-            c.standing == ContactStanding::Request
-                && began
-                    .is_some_and(|at| *at <= tx.begins() && tx.earlier().since(*at) < REQUEST_LIFE)
-        };
-        Ok(tx.contacts_on_disk()?.iter().filter(is_held).count() + self.new_strangers)
+        // What is over that goes again of itself.
+        Ok(if recent < FIRST_MESSAGES { Ok(contact) } else { Err(NotAdmitted::Refused) })
     }
 
     /// Takes an opened content in; returns the receipt that it got.

@@ -97,6 +97,7 @@ pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
         }
         Event::LobbyFull => (NOBODY, JournalKind::LobbyFull),
         Event::AnnouncementRefused => (NOBODY, JournalKind::AnnouncementRefused),
+        Event::NoPlaceFor { people } => (NOBODY, JournalKind::NoPlaceFor(*people as u64)),
         _ => return None,
     };
     Some(JournalEntry { peer, room: about, kind })
@@ -174,6 +175,10 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
         (JournalKind::RoomGone, _) => return Ok(room.map(|room| Event::RoomGone { room })),
         (JournalKind::LobbyFull, _) => return Ok(Some(Event::LobbyFull)),
         (JournalKind::AnnouncementRefused, _) => return Ok(Some(Event::AnnouncementRefused)),
+        (JournalKind::NoPlaceFor(people), _) => {
+            let people = usize::try_from(*people).unwrap_or(usize::MAX);
+            return Ok(Some(Event::NoPlaceFor { people }));
+        }
         (JournalKind::Announced(signed), _) => {
             let relay = super::query::profile(store)?.relay;
             let Ok(announcement) = Announcement::verify(signed, &relay) else { return Ok(None) };
@@ -259,6 +264,7 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
         | JournalKind::RoomFillsUp
         | JournalKind::RoomGone
         | JournalKind::LobbyFull
-        | JournalKind::AnnouncementRefused => return Ok(None),
+        | JournalKind::AnnouncementRefused
+        | JournalKind::NoPlaceFor(_) => return Ok(None),
     }))
 }

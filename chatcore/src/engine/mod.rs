@@ -26,6 +26,7 @@ pub mod query;
 pub(crate) mod readers;
 mod receipts;
 mod registration;
+mod requests;
 mod rooms;
 mod sessions;
 mod tx;
@@ -45,6 +46,7 @@ use clock::Timer;
 pub(crate) use outbound::MAX_INLINE;
 
 pub use crate::store::rows::{ContactStanding, Direction, Lobby, MessageStatus, RoomStanding};
+pub use requests::{MAX_REQUESTS, PersonWaiting, Wanted};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,6 +78,9 @@ pub enum EngineError {
     /// The contact is blocked. State is unchanged.
     #[error("the contact is blocked")]
     Blocked,
+    /// The user did not ask to write to us, or it was decided. State is unchanged.
+    #[error("nobody of that name waits for an answer")]
+    NoRequest,
     /// The contact has closed the account. State is unchanged.
     #[error("the contact has closed the account")]
     AccountClosed,
@@ -163,6 +168,7 @@ enum Pending {
     Query(Vec<(UserId, u64)>),
     DeleteBlob,
     RenewBlob,
+    DeliverKept,
     ShowPresence,
     Presence {
         ticket: u64,
@@ -226,6 +232,8 @@ pub struct Engine {
     next_request: RequestId,
     /// Envelopes that waited at login and have not come yet.
     undelivered: u64,
+    /// Envelopes that the relay keeps, as there was no place for them here.
+    kept: u64,
     claiming: BTreeSet<DeviceAddress>,
     /// Users with outbox entries that have no ciphertext.
     waiting: BTreeSet<UserId>,
@@ -275,6 +283,7 @@ impl Engine {
             pending: BTreeMap::new(),
             next_request: 1,
             undelivered: 0,
+            kept: 0,
             claiming: BTreeSet::new(),
             waiting: tx.outbox_users()?.into_iter().collect(),
             receipts_due,
@@ -391,6 +400,8 @@ impl Engine {
                 self.ask_for(&mut tx, rest)?;
             }
             Command::KeepIdentity(user) => contacts::keep_identity(&mut tx, &user)?,
+            Command::AcceptRequest(user) => self.accept_request(&mut tx, &user)?,
+            Command::DeclineRequest(user) => self.decline_request(&mut tx, &user)?,
             Command::Block(user) => self.block(&mut tx, &user)?,
             Command::Unblock(user) => contacts::unblock(&mut tx, &user)?,
             Command::Rename(nickname) => self.rename(&mut tx, nickname)?,
@@ -408,6 +419,8 @@ impl Engine {
             Command::FlushReceipts => self.flush_receipts(&mut tx, Flush::Everything)?,
         }
         self.note_presence(&tx);
+        // A place may be free now.
+        self.ask_for_kept(&mut tx)?;
         tx.finish()
     }
 
@@ -534,6 +547,7 @@ impl Engine {
                 Pending::Query(_)
                 | Pending::DeleteBlob
                 | Pending::RenewBlob
+                | Pending::DeliverKept
                 | Pending::ShowPresence,
                 Answer::Failure(_) | Answer::Done,
             ) => Ok(()),
@@ -587,7 +601,7 @@ impl Engine {
         self.profiles_tried.clear();
         self.refused_prekeys.clear();
         self.presence_due = None;
-        self.undelivered = 0;
+        (self.undelivered, self.kept) = (0, 0);
         self.rooms.disconnected();
     }
 

@@ -81,7 +81,8 @@ pub(super) fn seal(
         Err(SealError::TooLong(_)) => return Err(EngineError::TextTooLong { max: MAX_INLINE }),
     };
     let tag = match kind {
-        EnvelopeKind::First => DeliveryTag::ZERO,
+        // Who knows a tag is no stranger, and goes before those.
+        EnvelopeKind::First => device.outgoing_tag.unwrap_or(DeliveryTag::ZERO),
         EnvelopeKind::Session => match device.outgoing_tag {
             Some(tag) => tag,
             None => return Ok(None),

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use super::files::{LONGEST_PATIENCE, MAX_UNASKED, body_of};
 use super::rooms::{RoomRef, reference};
-use super::{ContactStanding, Direction, EngineError, FetchFailure, FileKind, Upload};
+use super::{
+    ContactStanding, Direction, EngineError, FetchFailure, FileKind, PersonWaiting, Upload,
+};
 use crate::file::Manifest;
 use crate::ids::{Conversation, DAY, MessageId, Timestamp, UserId};
 use crate::keys::{IdentityKey, Nickname, RelayKey};
-use crate::store::rows::{Admission, Contact, Download, Fetched, Transfer};
+use crate::store::rows::{Admission, Contact, Download, Fetched, Profile, Transfer};
 use crate::store::{Direction as Order, Key, Store, StoreError, Table, Value};
 use crate::trust::{SafetyNumber, Trust};
 use crate::wire::content::Body;
@@ -98,14 +100,18 @@ pub(super) fn damaged(_: WireError) -> EngineError {
     EngineError::Store(StoreError::Damaged)
 }
 
+fn profile_row(store: &dyn Store) -> Result<Profile, EngineError> {
+    let row = store.load(&Key::new(Table::Profile, &[]))?;
+    let row = row.ok_or(EngineError::Store(StoreError::Damaged))?;
+    storage::decode_profile(&row).map_err(damaged)
+}
+
 /// Returns who we are.
 ///
 /// # Errors
 /// [`EngineError::Store`].
 pub fn profile(store: &dyn Store) -> Result<ProfileView, EngineError> {
-    let row = store.load(&Key::new(Table::Profile, &[]))?;
-    let row = row.ok_or(EngineError::Store(StoreError::Damaged))?;
-    let profile = storage::decode_profile(&row).map_err(damaged)?;
+    let profile = profile_row(store)?;
     Ok(ProfileView {
         user: profile.user(),
         identity_key: profile.identity.public(),
@@ -184,6 +190,37 @@ pub fn kept(store: &dyn Store, name: &str, limit: usize) -> Result<Vec<(u64, Val
     let mut rows = store.scan(Table::Kept, name.as_bytes(), u64::MAX, Order::Backward, limit)?;
     rows.reverse();
     Ok(rows)
+}
+
+/// Who asks to write to us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requests {
+    /// Those who have a place, the newest last, with what each wrote last.
+    pub held: Vec<(ContactView, Option<HistoryView>)>,
+    /// Those who found none, at most 100.
+    pub waiting: Vec<PersonWaiting>,
+}
+
+/// Returns who asks to write to us, and who can't for want of a place.
+///
+/// # Errors
+/// [`EngineError::Store`].
+pub fn requests(store: &dyn Store) -> Result<Requests, EngineError> {
+    let mut held = Vec::new();
+    for contact in contacts(store)? {
+        if contact.standing == ContactStanding::Request {
+            let said = history(store, Conversation::User(contact.user), 1)?;
+            // Looked up, and has not written.
+            held.extend(said.into_iter().next_back().map(|said| (contact, Some(said))));
+        }
+    }
+    let unplaced = profile_row(store)?.unplaced.into_iter();
+    let waiting = unplaced.map(|unplaced| PersonWaiting {
+        user: unplaced.user,
+        claimed_name: unplaced.name,
+        wanted: unplaced.wanted,
+    });
+    Ok(Requests { held, waiting: waiting.collect() })
 }
 
 /// A received file that is not fetched yet.

@@ -5,6 +5,7 @@ use rand::{CryptoRng, RngExt};
 use super::account::drop_old_prekeys;
 use super::clock::{Timer, is_due};
 use super::contacts::verify_chain;
+use super::requests::Wanted;
 use super::rooms::newest_head;
 use super::tx::{Context, Tx};
 use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY, Step};
@@ -125,7 +126,11 @@ impl Engine {
             return Err(EngineError::RelayMisbehaved);
         }
         self.link = Link::Online;
-        self.undelivered = login.queued;
+        (self.undelivered, self.kept) = (login.queued, login.kept);
+        if login.kept == 0 {
+            profile.unplaced.retain(|unplaced| unplaced.wanted != Wanted::ToWrite);
+            profile.unplaced_told = profile.unplaced_told.min(profile.unplaced.len());
+        }
         self.next_query = Timer::after(QUERY_EVERY, tx.now);
         let is_new = matches!(profile.admission, Admission::New | Admission::Sent);
         if is_new && profile.announced == 0 {
@@ -150,6 +155,7 @@ impl Engine {
         self.drop_cut_off_texts(tx)?;
         self.catch_up(tx, login.announced)?;
         self.rooms_logged_in(tx, login.lobby)?;
+        self.ask_for_kept(tx)?;
         self.drive_outbox(tx)
     }
 }

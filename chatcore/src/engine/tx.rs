@@ -406,6 +406,23 @@ impl<'c, 'a> Tx<'c, 'a> {
         Ok(())
     }
 
+    pub(super) fn delete_contact(&mut self, user: &UserId) {
+        self.changes.delete(Key::new(Table::Contacts, user.as_bytes()));
+    }
+
+    /// Deletes what was received in a conversation, and what is still to be fetched of it.
+    pub(super) fn forget_conversation(&mut self, with: &UserId) -> Result<(), EngineError> {
+        let group = Conversation::User(*with);
+        for row in
+            self.store.scan(Table::History, group.as_bytes(), 0, Direction::Forward, usize::MAX)?
+        {
+            let entry = storage::decode_history(&row.1).map_err(damaged)?;
+            self.changes.delete(message_key(with, &entry.message));
+            self.delete_transfer_at(&Download::key(with, &entry.message));
+        }
+        self.delete_group(Table::History, group.as_bytes(), 0)
+    }
+
     /// Deletes everything of a room and of its logs but its history.
     pub(super) fn delete_room(&mut self, room: &RoomId, logs: &[LogId]) -> Result<(), EngineError> {
         for log in logs {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use crate::engine::Clock;
-use crate::engine::{FetchFailure, FileKind, Visibility};
+use crate::engine::{FetchFailure, FileKind, Visibility, Wanted};
 use crate::file::Manifest;
 use crate::ids::{
     BlobId, Conversation, DAY, DeliveryTag, DeviceAddress, DeviceId, EventHash, IdempotencyKey,
@@ -44,6 +44,10 @@ pub(crate) struct Profile {
     pub(crate) announced: u64,
     pub(crate) lobby: Lobby,
     pub(crate) clock: Clock,
+    /// Who tried to reach us and found no place.
+    pub(crate) unplaced: Vec<Unplaced>,
+    /// How many of them the person was told of.
+    pub(crate) unplaced_told: usize,
 }
 
 /// What a backup holds of the own profile: no key of a device.
@@ -535,6 +539,7 @@ pub(crate) enum JournalKind {
     RoomFillsUp,
     LobbyFull,
     AnnouncementRefused,
+    NoPlaceFor(u64),
 }
 
 /// Something the person has not been shown yet.
@@ -590,6 +595,15 @@ pub(crate) enum Unsent {
     Message(MessageId),
     /// News of an event.
     Update { message: MessageId, keys: bool, only: Option<UserId> },
+}
+
+/// Somebody who found no place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unplaced {
+    pub(crate) user: UserId,
+    /// As their record says.
+    pub(crate) name: String,
+    pub(crate) wanted: Wanted,
 }
 
 /// How we were asked into a room.

@@ -20,6 +20,7 @@ mod own_record;
 mod prekeys;
 mod presence;
 mod regressions;
+mod requests;
 mod room_attacks;
 mod room_flood;
 mod room_forgery;

@@ -51,7 +51,8 @@ fn welcome(
         record_version: version.unwrap_or(0),
         one_time_prekeys: prekeys.one_time,
         last_resort: prekeys.last_resort,
-        queued: seat.waiting,
+        queued: seat.waiting.queued,
+        kept: seat.waiting.kept,
         lobby: shared.lobby_for(&address.user),
         announced: stores.announcements.newest().map_err(internal)?,
         time: shared.clock.now(),
@@ -269,7 +270,8 @@ fn forget_former(
 fn forget_again(shared: &Shared, record: &UserRecord) -> Result<(), Failure> {
     let Some(before) = record.version().checked_sub(2) else { return Ok(()) };
     let directory = &shared.stores.directory;
-    let before = directory.records(&record.user_id(), before, 1).map_err(internal)?;
+    // The newest two: the record itself is the other.
+    let before = directory.records(&record.user_id(), before, 2).map_err(internal)?;
     let former = before.into_iter().next().map(UserRecord::verify).transpose();
     forget_former(shared, record, former.map_err(|_| ErrorCode::Internal)?.as_ref())
 }

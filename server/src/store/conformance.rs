@@ -8,7 +8,7 @@ use chatcore::ids::{BlobId, DeviceAddress, DeviceId, IdempotencyKey, PrekeyId};
 use chatcore::ids::{DeliveryTag, Timestamp, UserId};
 use chatcore::keys::{DeviceKeys, IdentityKeyPair, Nickname, PrekeyKind, Signed, UserRecord};
 use chatcore::wire::envelope::EnvelopeKind;
-use chatcore::wire::relay::BlobShape;
+use chatcore::wire::relay::{BlobShape, MailQueue};
 
 use super::*;
 use crate::clock::Doubted;
@@ -327,6 +327,7 @@ fn envelope(arrival: u64, size: usize) -> (Queued, Body) {
         key: IdempotencyKey::from_bytes([u8::try_from(arrival % 251).unwrap(); 16]),
         expires: NOW.plus(arrival),
         size: u32::try_from(size).unwrap(),
+        queue: [MailQueue::Tagged, MailQueue::Untagged][usize::from(arrival.is_multiple_of(5))],
     };
     let body = Body {
         tag: DeliveryTag::from_bytes([3; 16]),

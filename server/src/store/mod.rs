@@ -13,7 +13,7 @@ use chatcore::ids::{BlobId, DeliveryTag, DeviceAddress, IdempotencyKey};
 use chatcore::ids::{PrekeyId, Timestamp, UserId};
 use chatcore::keys::{PrekeyKind, Signed, UserRecord};
 use chatcore::wire::envelope::EnvelopeKind;
-use chatcore::wire::relay::BlobShape;
+use chatcore::wire::relay::{BlobShape, MailQueue};
 
 use crate::clock::TimeNote;
 
@@ -106,7 +106,7 @@ pub trait Directory: Send + Sync {
     /// [`StoreError`].
     fn version(&self, user: &UserId) -> Result<Option<u64>, StoreError>;
 
-    /// Returns at most `max` records with a higher version than `after`, ascending.
+    /// Returns the newest records with a higher version than `after`, at most `max`, ascending.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -229,6 +229,8 @@ pub struct Queued {
     pub expires: Timestamp,
     /// Bytes of the blob.
     pub size: u32,
+    /// In which queue of the mailbox.
+    pub queue: MailQueue,
 }
 
 /// What is delivered of an envelope.

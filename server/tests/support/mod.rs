@@ -22,7 +22,7 @@ use chatcore::noise::transport::{frame_record, split_record};
 use chatcore::noise::{ClientHandshake, Transport};
 use chatcore::wire::envelope::{Envelope, EnvelopeKind};
 use chatcore::wire::relay::{
-    Answer, CloseReason, Delivery, DeviceFrame, ErrorCode, LoggedIn, RelayFrame, Request,
+    Answer, CloseReason, Delivery, DeviceFrame, ErrorCode, LoggedIn, MailQueue, RelayFrame, Request,
 };
 use server::clock::{Clock, SystemClock, Uptime};
 use server::operator::{Command, Operator};
@@ -348,7 +348,12 @@ impl Device {
     }
 
     pub async fn ack(&mut self, epoch: u64, up_to: u64) {
-        self.send(Request::Ack { epoch, up_to }).await;
+        self.keep(MailQueue::Tagged, epoch, up_to, &[]).await;
+    }
+
+    /// Acks all of a queue up to a number but some.
+    pub async fn keep(&mut self, queue: MailQueue, epoch: u64, up_to: u64, kept: &[u64]) {
+        self.send(Request::Ack { epoch, up_to, queue, kept: kept.to_vec() }).await;
         // The answer shows that the ack before it was handled.
         assert_eq!(self.request(Request::Ping).await, Answer::Pong);
     }

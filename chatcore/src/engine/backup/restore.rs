@@ -164,6 +164,8 @@ impl Restore {
             visibility: saved.visibility,
             announced: saved.announced,
             lobby: saved.lobby,
+            unplaced: Vec::new(),
+            unplaced_told: 0,
         });
         for id in tx.room_ids()? {
             if let Some(mut room) = load(tx.store(), &id)?

@@ -1,6 +1,7 @@
 //! What a person does in rooms: making, joining, leaving, and every other act.
 
 use super::super::query::damaged;
+use super::super::requests::Wanted;
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, Link, Pending};
 use super::loaded::Room;
@@ -288,6 +289,7 @@ impl Engine {
         let standing = room.row.standing;
         if standing == RoomStanding::Invited {
             // Nobody is told.
+            Self::forget_unplaced(tx, |unplaced| unplaced.wanted == Wanted::ToInvite)?;
             self.drop_invitation(tx, &mut room)?;
             self.judge_held(tx, &mut room)?;
             self.put_or_forget(tx, room)?;

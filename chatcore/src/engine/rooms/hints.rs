@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::super::clock::is_due;
 use super::super::outbound::{envelope, seal_unkept};
+use super::super::requests::Wanted;
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, Sent};
 use super::fan_out::MAX_SECRETS_AT_ONCE;
@@ -107,7 +108,14 @@ impl Engine {
         // What was settled here is over: nobody shows it again.
         let is_over =
             |room: &Room| room.is_leaving() || room.row.wanted.is_some() || asked.is_before(room);
-        if known.as_ref().is_some_and(is_over) || !self.has_place_for(tx, from)? {
+        if known.as_ref().is_some_and(is_over) {
+            return Ok(known);
+        }
+        if !self.has_place_for(tx, from)? {
+            if let Some(contact) = tx.contact(&from)? {
+                let (user, name) = (contact.user(), contact.nickname());
+                self.note_unplaced(tx, user, name, Wanted::ToInvite)?;
+            }
             return Ok(known);
         }
         let kind = asked.kind;

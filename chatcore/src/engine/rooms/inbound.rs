@@ -7,7 +7,6 @@ use super::super::inbound::MAX_AHEAD;
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, FileKind, QUERY_EVERY};
 use super::Freshness;
-use super::fan_out::is_only_member;
 use super::loaded::Room;
 use super::senders::{follow_sender, is_ahead};
 use crate::ids::{Conversation, DAY, DeviceAddress, MessageId, UserId};
@@ -355,22 +354,6 @@ impl Engine {
             }
         }
         Ok(false)
-    }
-
-    /// Somebody known from rooms only writes to us alone: that is a request, if there is room for one.
-    pub(in crate::engine) fn admit_private(
-        &mut self,
-        tx: &Tx<'_, '_>,
-        contact: &mut Contact,
-    ) -> Result<bool, EngineError> {
-        if !is_only_member(contact) {
-            return Ok(true);
-        }
-        if self.held_requests(tx)? >= super::super::inbound::MAX_REQUESTS {
-            return Ok(false);
-        }
-        contact.standing = ContactStanding::Request;
-        Ok(true)
     }
 }
 

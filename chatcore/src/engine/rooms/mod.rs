@@ -26,7 +26,7 @@ mod signing;
 mod statements;
 
 pub use acts::{NewRoom, RoomFailure};
-pub(super) use fan_out::{Fate, Late, room_content, shared_answered, shared_done};
+pub(super) use fan_out::{Fate, Late, is_only_member, room_content, shared_answered, shared_done};
 pub use fork::fork_proof;
 pub(super) use inbound::HOLD_FOR;
 pub use inbound::RefusedBecause;

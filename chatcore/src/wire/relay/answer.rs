@@ -30,8 +30,10 @@ pub struct LoggedIn {
     pub one_time_prekeys: u32,
     /// Last-resort prekey stored.
     pub last_resort: Option<PrekeyId>,
-    /// Envelopes waiting.
+    /// Envelopes waiting to be delivered.
     pub queued: u64,
+    /// Envelopes for which the device had no place.
+    pub kept: u64,
     /// The relay's Lobby, if it has one.
     pub lobby: Option<RoomId>,
     /// Number of the newest announcement, 0 for none.
@@ -233,6 +235,7 @@ impl RelayFrame {
                 one_time_prekeys: l.one_time_prekeys,
                 last_resort: prekey_id(l.last_resort_prekey_id),
                 queued: l.queued,
+                kept: l.kept,
                 lobby: match l.lobby.as_ref() {
                     [] => None,
                     id => Some(room_id(id)?),
@@ -355,6 +358,7 @@ impl RelayFrame {
                 one_time_prekeys: l.one_time_prekeys,
                 last_resort_prekey_id: l.last_resort.map_or(0, |id| id.0),
                 queued: l.queued,
+                kept: l.kept,
                 lobby: l.lobby.map_or_else(Bytes::new, |room| copy(room.as_bytes())),
                 announced: l.announced,
                 time: l.time.0,

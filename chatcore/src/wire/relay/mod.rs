@@ -24,7 +24,7 @@ mod request;
 
 pub use answer::{Answer, CloseReason, Delivery, Failure, LoggedIn, More, RelayFrame, RoomSummary};
 pub use error_code::ErrorCode;
-pub use request::{AnswerForm, DeviceFrame, Request, RoomPresence};
+pub use request::{AnswerForm, DeviceFrame, MailQueue, Request, RoomPresence};
 
 /// Number of a request, chosen by the device; 0 only for acks and pushes.
 pub type RequestId = u64;

@@ -20,6 +20,23 @@ use crate::ids::{
 use crate::keys::{Signed, SigningPublicKey};
 use crate::wire::envelope::Envelope;
 
+/// Which of the two queues of a mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MailQueue {
+    /// Of those who know a tag of the device.
+    Tagged,
+    /// Of everybody else: it can be filled by anybody, and holds nobody up.
+    Untagged,
+}
+
+impl MailQueue {
+    /// Returns the queue of envelopes with a tag.
+    #[must_use]
+    pub fn of(tag: &DeliveryTag) -> Self {
+        if *tag == DeliveryTag::ZERO { Self::Untagged } else { Self::Tagged }
+    }
+}
+
 /// What a device asks of its relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
@@ -56,8 +73,17 @@ pub enum Request {
     Ack {
         /// Epoch of the delivery.
         epoch: u64,
-        /// Every number up to this one.
+        /// Every number of the queue up to this one.
         up_to: u64,
+        /// Which queue.
+        queue: MailQueue,
+        /// Those of them that the device has no place for, ascending: they stay at the relay.
+        kept: Vec<u64>,
+    },
+    /// Has the oldest of what was kept delivered once more.
+    DeliverKept {
+        /// So many of them.
+        most: u32,
     },
     /// Asks which envelopes still wait.
     QueryQueued(Vec<IdempotencyKey>),
@@ -262,7 +288,15 @@ impl DeviceFrame {
                 at_most(r.envelopes.len(), MAX_ENVELOPES, "envelopes")?;
                 Request::SendMany(list(r.envelopes, envelope_from)?)
             }
-            Pb::Ack(r) => Request::Ack { epoch: r.epoch, up_to: r.up_to },
+            Pb::Ack(r) => {
+                at_most(r.kept.len(), MAX_ENVELOPES, "kept")?;
+                if !r.kept.is_sorted_by(|a, b| a < b) {
+                    return Err(WireError::BadValue("kept"));
+                }
+                let queue = if r.untagged { MailQueue::Untagged } else { MailQueue::Tagged };
+                Request::Ack { epoch: r.epoch, up_to: r.up_to, queue, kept: r.kept }
+            }
+            Pb::DeliverKept(pb::DeliverKept { most }) => Request::DeliverKept { most },
             Pb::QueryQueued(r) => {
                 at_most(r.idempotency_keys.len(), MAX_QUERY, "keys")?;
                 Request::QueryQueued(list(r.idempotency_keys, |k| idempotency_key(&k))?)
@@ -391,7 +425,13 @@ impl DeviceFrame {
             Request::SendMany(envelopes) => Pb::SendMany(pb::SendMany {
                 envelopes: envelopes.iter().map(envelope_into).collect(),
             }),
-            Request::Ack { epoch, up_to } => Pb::Ack(pb::Ack { epoch: *epoch, up_to: *up_to }),
+            Request::Ack { epoch, up_to, queue, kept } => Pb::Ack(pb::Ack {
+                epoch: *epoch,
+                up_to: *up_to,
+                untagged: *queue == MailQueue::Untagged,
+                kept: kept.clone(),
+            }),
+            Request::DeliverKept { most } => Pb::DeliverKept(pb::DeliverKept { most: *most }),
             Request::QueryQueued(keys) => Pb::QueryQueued(pb::QueryQueued {
                 idempotency_keys: keys.iter().map(|k| copy(k.as_bytes())).collect(),
             }),

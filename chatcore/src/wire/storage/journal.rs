@@ -108,6 +108,10 @@ pub(crate) fn encode_journal(entry: &JournalEntry) -> Zeroizing<Vec<u8>> {
         JournalKind::LobbyFull => pb.kind = 21,
         JournalKind::AnnouncementRefused => pb.kind = 22,
         JournalKind::NewDevice => pb.kind = 23,
+        JournalKind::NoPlaceFor(people) => {
+            pb.kind = 29;
+            pb.count = *people;
+        }
     }
     encode(&pb)
 }
@@ -151,6 +155,7 @@ pub(crate) fn decode_journal(bytes: &[u8]) -> Result<JournalEntry, WireError> {
         21 => JournalKind::LobbyFull,
         22 => JournalKind::AnnouncementRefused,
         23 => JournalKind::NewDevice,
+        29 => JournalKind::NoPlaceFor(pb.count),
         24 => JournalKind::FileFailed(message()?, failure_from(pb.reason)?),
         _ => return Err(WireError::BadValue("kind")),
     };

@@ -6,16 +6,16 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::super::directory::{signed_from, signed_into};
 use super::super::{WireError, array};
-use super::{device, encode, present, record_from};
+use super::{device, encode, present, record_from, user};
 use crate::crypto::{DhSecret, KemSecret};
 use crate::engine::Clock;
-use crate::engine::Visibility;
+use crate::engine::{Visibility, Wanted};
 use crate::ids::{InviteToken, PrekeyId, Timestamp};
 use crate::keys::{
     DeviceKeys, IdentityKeyPair, PrekeyKind, PrekeySecret, RelayKey, SigningKey, UserRecord,
 };
 use crate::store::SCHEMA_VERSION;
-use crate::store::rows::{Admission, Lobby, Profile, SavedProfile};
+use crate::store::rows::{Admission, Lobby, Profile, SavedProfile, Unplaced};
 
 pub(crate) fn encode_profile(profile: &Profile) -> Zeroizing<Vec<u8>> {
     let mut pb = pb::Profile {
@@ -46,6 +46,8 @@ pub(crate) fn encode_profile(profile: &Profile) -> Zeroizing<Vec<u8>> {
             doubted_since: profile.clock.doubted_since.0,
             agreed_at: profile.clock.agreed_at.0,
         }),
+        unplaced: profile.unplaced.iter().map(unplaced_into).collect(),
+        unplaced_told: u32::try_from(profile.unplaced_told).unwrap_or(u32::MAX),
     };
     let bytes = encode(&pb);
     wipe_profile(&mut pb);
@@ -93,6 +95,24 @@ fn profile_from(pb: &pb::Profile) -> Result<Profile, WireError> {
             doubted_since: Timestamp(clock.doubted_since),
             agreed_at: Timestamp(clock.agreed_at),
         }),
+        unplaced: pb.unplaced.iter().map(unplaced_from).collect::<Result<_, _>>()?,
+        unplaced_told: usize::try_from(pb.unplaced_told).unwrap_or(usize::MAX),
+    })
+}
+
+fn unplaced_into(unplaced: &Unplaced) -> pb::Unplaced {
+    pb::Unplaced {
+        user: unplaced.user.as_bytes().to_vec(),
+        name: unplaced.name.clone(),
+        invites: unplaced.wanted == Wanted::ToInvite,
+    }
+}
+
+fn unplaced_from(pb: &pb::Unplaced) -> Result<Unplaced, WireError> {
+    Ok(Unplaced {
+        user: user(&pb.user)?,
+        name: pb.name.clone(),
+        wanted: if pb.invites { Wanted::ToInvite } else { Wanted::ToWrite },
     })
 }
 

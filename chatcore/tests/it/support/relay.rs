@@ -1,6 +1,6 @@
 //! A relay in memory that may do to envelopes and bundles whatever it likes.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use chatcore::crypto::DhPublicKey;
@@ -16,7 +16,7 @@ use chatcore::keys::{
 use chatcore::membership::Announcement;
 use chatcore::wire::envelope::Envelope;
 use chatcore::wire::relay::{
-    Answer, Delivery, DeviceFrame, ErrorCode, LoggedIn, RelayFrame, Request, Who,
+    Answer, Delivery, DeviceFrame, ErrorCode, LoggedIn, MailQueue, RelayFrame, Request, Who,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -84,8 +84,10 @@ const LIES: [Lie; 9] = [
 
 #[derive(Debug, Default)]
 struct Mailbox {
-    waiting: VecDeque<(u64, Envelope)>,
-    delivered_up_to: u64,
+    waiting: Vec<(u64, Envelope)>,
+    /// For which the device had no place.
+    kept: Vec<(u64, Envelope)>,
+    delivered_up_to: [u64; 2],
     next: u64,
 }
 
@@ -311,7 +313,7 @@ impl Relay {
     pub(crate) fn connection_lost(&mut self, device: &DeviceAddress) {
         self.visible.remove(device);
         if let Some(mailbox) = self.mailboxes.get_mut(device) {
-            mailbox.delivered_up_to = 0;
+            mailbox.delivered_up_to = [0; 2];
         }
     }
 
@@ -339,12 +341,24 @@ impl Relay {
                 let results = envelopes.into_iter().map(|e| self.accept(e)).collect();
                 Answer::SendResults(results)
             }
-            Request::Ack { epoch, up_to } => {
+            Request::Ack { epoch, up_to, queue, kept } => {
                 assert_eq!(epoch, self.epoch);
                 let mailbox = self.mailboxes.entry(from).or_default();
-                let end = up_to.min(mailbox.delivered_up_to);
-                mailbox.waiting.retain(|(n, _)| *n > end);
+                let end = up_to.min(mailbox.delivered_up_to[queue as usize]);
+                let is_acked =
+                    |(n, e): &mut (u64, Envelope)| *n <= end && MailQueue::of(&e.tag) == queue;
+                let acked: Vec<_> = mailbox.waiting.extract_if(.., is_acked).collect();
+                mailbox.kept.extend(acked.into_iter().filter(|(n, _)| kept.contains(n)));
                 return Vec::new();
+            }
+            Request::DeliverKept { most } => {
+                let mailbox = self.mailboxes.entry(from).or_default();
+                let most = mailbox.kept.len().min(most as usize);
+                for (_, envelope) in mailbox.kept.drain(..most) {
+                    mailbox.next += 1;
+                    mailbox.waiting.push((mailbox.next, envelope));
+                }
+                Answer::Done
             }
             Request::QueryQueued(keys) => {
                 Answer::Queued(keys.iter().map(|key| self.is_queued(key)).collect())
@@ -458,6 +472,7 @@ impl Relay {
             one_time_prekeys: u32::try_from(one_time).unwrap(),
             last_resort: last_resort.map(PrekeyRecord::id),
             queued: self.mailboxes.entry(device).or_default().waiting.len() as u64,
+            kept: self.mailboxes.entry(device).or_default().kept.len() as u64,
             lobby: self.rooms.lobby,
             announced: self.rooms.newest_announcement(&self.keys),
             time: self.shown_time.unwrap_or(self.now),
@@ -584,7 +599,7 @@ impl Relay {
     }
 
     fn is_queued(&self, key: &IdempotencyKey) -> bool {
-        let mut all = self.mailboxes.values().flat_map(|m| &m.waiting);
+        let mut all = self.mailboxes.values().flat_map(|m| m.waiting.iter().chain(&m.kept));
         all.any(|(_, e)| e.idempotency_key == *key)
     }
 
@@ -655,7 +670,7 @@ impl Relay {
         }
         let mailbox = self.mailboxes.entry(envelope.to).or_default();
         mailbox.next += 1;
-        mailbox.waiting.push_back((mailbox.next, envelope));
+        mailbox.waiting.push((mailbox.next, envelope));
     }
 
     /// Takes what is to be pushed about rooms.
@@ -677,14 +692,21 @@ impl Relay {
             return None;
         }
         let mailbox = self.mailboxes.entry(to).or_default();
-        let fresh: Vec<Delivery> = mailbox
-            .waiting
-            .iter()
-            .filter(|(n, _)| *n > mailbox.delivered_up_to)
-            .map(|(n, e)| Delivery { n: *n, tag: e.tag, kind: e.kind, blob: e.blob.clone() })
-            .collect();
-        mailbox.delivered_up_to = fresh.last()?.n;
-        let answer = Answer::Deliver { epoch: self.epoch, envelopes: fresh };
+        let is_new = |(n, e): &&(u64, Envelope)| {
+            *n > mailbox.delivered_up_to[MailQueue::of(&e.tag) as usize]
+        };
+        let fresh: Vec<_> = mailbox.waiting.iter().filter(is_new).collect();
+        let queue = MailQueue::of(&fresh.first()?.1.tag);
+        let run = fresh.into_iter().take_while(|(_, e)| MailQueue::of(&e.tag) == queue);
+        let delivery = |(n, e): &(u64, Envelope)| Delivery {
+            n: *n,
+            tag: e.tag,
+            kind: e.kind,
+            blob: e.blob.clone(),
+        };
+        let envelopes: Vec<_> = run.map(delivery).collect();
+        mailbox.delivered_up_to[queue as usize] = envelopes.last()?.n;
+        let answer = Answer::Deliver { epoch: self.epoch, envelopes };
         Some(RelayFrame { request_id: 0, answer })
     }
 }

@@ -16,7 +16,7 @@ use chatcore::ratchet::Session;
 use chatcore::wire::content::{Body, ChainPosition, Content, Receipt, ReceiptKind};
 use chatcore::wire::envelope::{Envelope, EnvelopeKind, FirstBlock};
 use chatcore::wire::limits::MAX_TTL;
-use chatcore::wire::relay::{Answer, DeviceFrame, RelayFrame, Request, Who};
+use chatcore::wire::relay::{Answer, DeviceFrame, MailQueue, RelayFrame, Request, Who};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -273,7 +273,8 @@ impl Stranger {
         while let Some(RelayFrame { answer: Answer::Deliver { epoch, envelopes }, .. }) =
             world.relay.deliver(self.address())
         {
-            let up_to = envelopes.last().unwrap().n;
+            let last = envelopes.last().unwrap();
+            let (up_to, queue) = (last.n, MailQueue::of(&last.tag));
             for delivery in envelopes {
                 let opened = match delivery.kind {
                     EnvelopeKind::First => self.accept(world, &delivery.blob),
@@ -287,13 +288,14 @@ impl Stranger {
                 self.their_tag = content.next_tag.or(self.their_tag);
                 contents.push(content);
             }
-            self.ack(world, epoch, up_to);
+            self.ack(world, epoch, up_to, queue);
         }
         contents
     }
 
-    fn ack(&self, world: &mut World, epoch: u64, up_to: u64) {
-        let frame = DeviceFrame { request_id: 0, request: Request::Ack { epoch, up_to } };
+    fn ack(&self, world: &mut World, epoch: u64, up_to: u64, queue: MailQueue) {
+        let request = Request::Ack { epoch, up_to, queue, kept: Vec::new() };
+        let frame = DeviceFrame { request_id: 0, request };
         world.relay.handle(self.address(), frame);
     }
 }

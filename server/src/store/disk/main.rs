@@ -11,7 +11,7 @@ use chatcore::ids::{
     BlobId, DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, Timestamp, UserId,
 };
 use chatcore::wire::envelope::EnvelopeKind;
-use chatcore::wire::relay::BlobShape;
+use chatcore::wire::relay::{BlobShape, MailQueue};
 use redb::{
     Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, StorageError,
     TableDefinition, TableError, WriteTransaction,
@@ -31,7 +31,7 @@ const NICKNAMES: TableDefinition<&str, &[u8; NICKNAME_ROW]> = TableDefinition::n
 const BLOBS: TableDefinition<&[u8; 16], &[u8; BLOB_ROW]> = TableDefinition::new("blobs");
 
 const SCHEMA_KEY: &str = "schema";
-const QUEUE_ROW: usize = 32 + 4 + 16 + 8 + 4;
+const QUEUE_ROW: usize = 32 + 4 + 16 + 8 + 4 + 1;
 const NICKNAME_ROW: usize = 32 + 8;
 const BLOB_ROW: usize = 32 + 4 + 4 + 32 + 8 + 1;
 const BODY_HEAD: usize = 16 + 1;
@@ -414,7 +414,8 @@ fn encode_queued(queued: &Queued) -> [u8; QUEUE_ROW] {
     let rest = put(rest, &queued.to.device.get().to_be_bytes());
     let rest = put(rest, queued.key.as_bytes());
     let rest = put(rest, &queued.expires.0.to_be_bytes());
-    put(rest, &queued.size.to_be_bytes());
+    let rest = put(rest, &queued.size.to_be_bytes());
+    put(rest, &[u8::from(queued.queue == MailQueue::Untagged)]);
     row
 }
 
@@ -429,6 +430,11 @@ fn decode_queued(arrival: Arrival, row: &[u8; QUEUE_ROW]) -> Option<Queued> {
         key: IdempotencyKey::from_bytes(take(&mut row)),
         expires: Timestamp(u64::from_be_bytes(take(&mut row))),
         size: u32::from_be_bytes(take(&mut row)),
+        queue: match take(&mut row) {
+            [0] => MailQueue::Tagged,
+            [1] => MailQueue::Untagged,
+            _ => return None,
+        },
     })
 }
 

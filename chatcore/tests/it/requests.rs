@@ -1,0 +1,133 @@
+//! Strangers who write: how many find a place, what becomes of the others, and what the person decides.
+
+use chatcore::engine::{
+    Command, ContactStanding, EngineError, Event, MAX_REQUESTS, Reader, Wanted, query,
+};
+use chatcore::ids::{Conversation, MINUTE, UserId};
+use chatcore::store::Table;
+use chatcore::wire::content::Body;
+
+use crate::support::stranger::Stranger;
+use crate::support::world::World;
+
+/// So many strangers write to alice one after the other; returns who they are.
+fn knock(world: &mut World, first: u64, count: u64) -> Vec<UserId> {
+    let knock = |n: u64| {
+        let mut stranger = Stranger::new(world, &format!("s{n}"), 10_000 + n);
+        stranger.start(world, 0, 0);
+        stranger.send(world, 0, Body::Text(format!("let me in, says {n}")));
+        stranger.user()
+    };
+    (first..first + count).map(knock).collect()
+}
+
+fn held(world: &World) -> Vec<UserId> {
+    let held = query::requests(&world.peers[0].store).unwrap().held;
+    held.into_iter().map(|(contact, _)| contact.user).collect()
+}
+
+fn waiting(world: &World) -> Vec<(UserId, Wanted)> {
+    let waiting = query::requests(&world.peers[0].store).unwrap().waiting;
+    waiting.into_iter().map(|person| (person.user, person.wanted)).collect()
+}
+
+fn do_it(world: &mut World, command: Command) {
+    assert!(world.peers[0].command(world.now, command).unwrap().is_ok());
+    world.run_until_quiet();
+}
+
+/// Fifty throwaway accounts shut everybody else out, and nobody was told.
+#[test]
+fn who_finds_no_place_waits_at_the_relay_and_is_named() {
+    let mut world = World::acquainted(301);
+    let all = knock(&mut world, 0, MAX_REQUESTS as u64);
+    assert_eq!(held(&world).len(), MAX_REQUESTS);
+    assert_eq!(waiting(&world), []);
+    let late = knock(&mut world, 100, 3);
+    assert_eq!(held(&world).len(), MAX_REQUESTS);
+    assert_eq!(waiting(&world), [late[0], late[1], late[2]].map(|user| (user, Wanted::ToWrite)));
+    // The first of them, and when there are twice as many.
+    let journal = query::journal(&world.peers[0].store, &Reader::Person, usize::MAX).unwrap();
+    let told = |(_, event): &(u64, Option<Event>)| match event {
+        Some(Event::NoPlaceFor { people }) => Some(*people),
+        _ => None,
+    };
+    assert_eq!(journal.iter().filter_map(told).collect::<Vec<_>>(), [1, 2]);
+    // Nothing of them is here: no contact, no session, and the prekeys that they used still open something.
+    let rows = [Table::Contacts, Table::Sessions].map(|table| world.rows(0, table));
+    assert_eq!(rows, [1 + MAX_REQUESTS; 2]);
+    // It is the same after a login, which costs nothing.
+    world.reconnect();
+    world.run_until_quiet();
+    assert_eq!((held(&world).len(), waiting(&world).len()), (MAX_REQUESTS, 3));
+    // A place for one of them, and one that is answered.
+    do_it(&mut world, Command::DeclineRequest(all[0]));
+    assert!(held(&world).contains(&late[0]) && !held(&world).contains(&all[0]));
+    world.say(0, all[1], "who are you?");
+    world.run_until_quiet();
+    assert!(held(&world).contains(&late[1]));
+    assert_eq!(waiting(&world), [(late[2], Wanted::ToWrite)]);
+    do_it(&mut world, Command::AcceptRequest(all[2]));
+    assert!(held(&world).contains(&late[2]));
+    assert_eq!(waiting(&world), []);
+    let texts = |user| query::history(&world.peers[0].store, Conversation::User(user), 9).unwrap();
+    assert_eq!(texts(late[2])[0].body, Body::Text("let me in, says 102".to_owned()));
+}
+
+/// Also when every place is taken, and the queue of strangers is full: contacts have a tag to begin with.
+#[test]
+fn a_contact_begins_a_new_session_whoever_fills_the_places() {
+    let mut world = World::acquainted(302);
+    knock(&mut world, 0, MAX_REQUESTS as u64 + 5);
+    let (alice, bob) = (world.peers[0].address.user, world.peers[1].address.user);
+    world.relay.lose_next.insert(alice, 2);
+    world.say(1, alice, "lost twice");
+    for _ in 0..4 {
+        world.now = world.now.plus(11 * MINUTE);
+        world.run_until_quiet();
+    }
+    let came = |e: &Event| matches!(e, Event::Text { from, text, .. } if from.user == bob && text == "lost twice");
+    assert!(world.peers[0].events.iter().any(came));
+    let began = world.relay.seen.iter().filter(|e| e.to.user == alice).last().unwrap();
+    assert_ne!(began.tag, chatcore::ids::DeliveryTag::ZERO);
+}
+
+#[test]
+fn what_is_declined_leaves_nothing_and_may_come_again() {
+    let mut world = World::acquainted(303);
+    let before = [Table::Contacts, Table::Sessions, Table::Tags, Table::History, Table::Messages];
+    let rows = |world: &World| before.map(|table| world.rows(0, table));
+    let former = rows(&world);
+    let mut mallory = Stranger::new(&mut world, "mallory", 303);
+    mallory.start(&mut world, 0, 0);
+    mallory.send(&mut world, 0, Body::Text("hello".to_owned()));
+    assert_eq!(held(&world), [mallory.user()]);
+    do_it(&mut world, Command::DeclineRequest(mallory.user()));
+    assert_eq!(rows(&world), former);
+    let again = world.peers[0].command(world.now, Command::DeclineRequest(mallory.user()));
+    assert!(matches!(again, Err(EngineError::NoRequest)));
+    mallory.start(&mut world, 0, 0);
+    mallory.send(&mut world, 0, Body::Text("me again".to_owned()));
+    assert_eq!(held(&world), [mallory.user()]);
+    do_it(&mut world, Command::AcceptRequest(mallory.user()));
+    let contacts = query::contacts(&world.peers[0].store).unwrap();
+    let standing = contacts.iter().find(|c| c.user == mallory.user()).unwrap().standing;
+    assert_eq!((standing, held(&world).len()), (ContactStanding::Contact, 0));
+}
+
+/// A relay that mixes the queues could have a device ack what it has no place for.
+#[test]
+fn a_delivery_of_both_queues_ends_the_connection() {
+    use chatcore::ids::DeliveryTag;
+    use chatcore::wire::envelope::EnvelopeKind;
+    use chatcore::wire::relay::{Answer, Delivery, RelayFrame};
+    let mut world = World::acquainted(304);
+    let delivery =
+        |n, tag| Delivery { n, tag, kind: EnvelopeKind::Session, blob: vec![0; 512].into() };
+    let envelopes =
+        vec![delivery(1_000, DeliveryTag::ZERO), delivery(1_001, DeliveryTag::from_bytes([1; 16]))];
+    let answer = Answer::Deliver { epoch: 1, envelopes };
+    assert!(world.peers[0].online);
+    world.peers[0].frame(world.now, RelayFrame { request_id: 0, answer });
+    assert!(!world.peers[0].online);
+}
