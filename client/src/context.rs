@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use chatcore::engine::query::{self, WaitingFile};
+use chatcore::engine::query::{self, Requests, WaitingFile};
 use chatcore::engine::{ContactView, HistoryView, ProfileView, RoomView};
 use chatcore::ids::{Conversation, RoomId};
 use chatcore::membership::ForkProof;
@@ -89,6 +89,13 @@ impl Known {
         match self {
             Self::Store(store) => Ok(query::waiting_files(&**store)?),
             Self::Client(client) => Ok(client.waiting_files().await?),
+        }
+    }
+
+    pub(crate) async fn requests(&self) -> Result<Requests, CommandError> {
+        match self {
+            Self::Store(store) => Ok(query::requests(&**store)?),
+            Self::Client(client) => Ok(client.requests().await?),
         }
     }
 

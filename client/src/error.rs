@@ -349,6 +349,9 @@ impl From<EngineError> for CommandError {
             EngineError::UnknownContact => {
                 say(ExitCode::UnknownRecipient, "'chat contacts' lists whom you know")
             }
+            EngineError::NoRequest => {
+                say(ExitCode::UnknownRecipient, "'chat requests' lists who asks")
+            }
             EngineError::IdentityChanged => Self::identity_changed(),
             EngineError::Blocked => {
                 say(ExitCode::Usage, "'chat unblock NAME' takes the block back")

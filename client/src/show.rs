@@ -176,6 +176,7 @@ pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
             room_id: id_of(room),
         }),
         Event::LobbyFull => Some(Line::RelayWarning { warning: "lobby_full" }),
+        Event::NoPlaceFor { people } => Some(Line::NoPlace { people: *people }),
         Event::AnnouncementRefused => Some(Line::RelayWarning { warning: "announcement_refused" }),
         Event::RoomDelivered { room, message } => {
             Some(Line::RoomDelivered { id: *message, room_id: *room })
@@ -399,6 +400,11 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
         )),
         Event::RoomDelivered { .. } => quiet("everybody in the room has your message".to_owned()),
         Event::LobbyFull => quiet("The Lobby is full; you are registered all the same, and come into the next one when you connect again.".to_owned()),
+        Event::NoPlaceFor { people } => {
+            let plural = if *people == 1 { "person" } else { "people" };
+            let how = context.output.how("chat requests", "!requests");
+            quiet(format!("{people} more {plural} tried to reach you, and found no place: {how}"))
+        }
         Event::AnnouncementRefused => {
             loud("something that claims to be an announcement was refused".to_owned())
         }

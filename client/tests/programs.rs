@@ -427,3 +427,24 @@ fn a_script_under_its_own_name_gets_what_the_prompt_showed() {
     second.sees("the profile is in use by another process");
     assert_eq!(second.exit_code(), 7);
 }
+
+#[test]
+fn a_program_decides_who_may_write() {
+    let world = World::with(&["alice", "bob", "carol"]);
+    for who in ["bob", "carol"] {
+        world.ok(who, &["send", "alice", "let me in"]);
+    }
+    world.receive("alice");
+    let mut alice = Program::start(&world, "alice");
+    let asking = alice.ok("requests", json!({}));
+    let names: Vec<_> = asking.as_array().unwrap().iter().map(|r| &r["claimed_name"]).collect();
+    assert_eq!(names, ["bob", "carol"]);
+    assert_eq!(alice.ok("accept_request", json!({"who": "bob"})), json!({}));
+    assert_eq!(alice.ok("decline_request", json!({"who": "carol"})), json!({}));
+    assert_eq!(alice.ok("requests", json!({})), json!([]));
+    let again = alice.ask("accept_request", json!({"who": "bob"}));
+    assert_eq!(again["error"]["code"], 5, "{again}");
+    let known = alice.ok("contacts", json!({}));
+    let known: Vec<_> = known.as_array().unwrap().iter().map(|c| &c["nickname"]).collect();
+    assert_eq!(known, ["bob"]);
+}

@@ -93,7 +93,6 @@ impl Engine {
             return Err(EngineError::RelayMisbehaved);
         }
         self.undelivered = self.undelivered.saturating_sub(envelopes.len() as u64);
-        self.new_strangers = 0;
         let mut kept = Vec::new();
         for delivery in envelopes {
             // With a tag it is acked: who has one is known, or lies.
@@ -112,7 +111,6 @@ impl Engine {
             // Perhaps there are more, and places for them.
             self.ask_for_kept(tx)?;
         }
-        self.new_strangers = 0;
         Ok(())
     }
 
@@ -270,6 +268,11 @@ impl Engine {
             Err(NotAdmitted::Refused) => return Ok(Opened::Dropped),
             Err(NotAdmitted::NoPlace) => return Ok(Opened::NoPlace),
         };
+        let is_to_us_alone =
+            Content::decode(&content).is_ok_and(|content| content.body.is_to_one_person());
+        if is_to_us_alone && !self.has_place_for(tx, &contact)? {
+            return Ok(Opened::NoPlace);
+        }
 
         let keep_until = match secret.kind {
             PrekeyKind::OneTime => {
@@ -293,9 +296,6 @@ impl Engine {
         forget_old_devices(tx, &mut contact);
         if replaces && contact.standing != ContactStanding::Request {
             tx.event(Event::NewSession { with: sender(&contact) });
-        }
-        if tx.contact(&user)?.is_none() && contact.standing == ContactStanding::Request {
-            self.new_strangers += 1;
         }
         let place = match accepted.session.generation() {
             0 => Place::Later,

@@ -250,8 +250,6 @@ pub struct Engine {
     attending: bool,
     /// When the relay is to be told who may see us.
     presence_due: Option<Timer>,
-    /// Strangers met in this step.
-    new_strangers: usize,
     rooms: Rooms,
     clock: Clock,
 }
@@ -295,7 +293,6 @@ impl Engine {
             refused_prekeys: Vec::new(),
             attending: false,
             presence_due: None,
-            new_strangers: 0,
             rooms: Rooms::default(),
             clock: tx.profile().map(|profile| profile.clock).unwrap_or_default(),
         })

@@ -54,7 +54,7 @@ impl Engine {
     ) -> Result<Option<Contact>, EngineError> {
         let kinds = [RoomKind::Private, RoomKind::Open];
         let shares = self.shares_a_room(tx, &record.user_id(), &kinds)?;
-        if !shares && self.held_requests(tx)? >= MAX_REQUESTS {
+        if !shares && Self::held_requests(tx)? >= MAX_REQUESTS {
             let (user, name) = (record.user_id(), record.nickname());
             self.note_unplaced(tx, user, name, Wanted::ToWrite)?;
             return Ok(None);
@@ -74,7 +74,7 @@ impl Engine {
     }
 
     /// Returns how many requests of strangers wait for an answer.
-    fn held_requests(&self, tx: &Tx<'_, '_>) -> Result<usize, EngineError> {
+    fn held_requests(tx: &Tx<'_, '_>) -> Result<usize, EngineError> {
         // One that was not answered for long makes room for others.
         let is_held = |c: &&Contact| {
             let began = c.devices.iter().flat_map(|d| &d.first_messages_at).max();
@@ -82,7 +82,7 @@ impl Engine {
                 && began
                     .is_some_and(|at| *at <= tx.begins() && tx.earlier().since(*at) < REQUEST_LIFE)
         };
-        Ok(tx.contacts()?.iter().filter(is_held).count() + self.new_strangers)
+        Ok(tx.contacts()?.iter().filter(is_held).count())
     }
 
     /// Somebody known from rooms only writes to us alone: that is a request, if there is room for one.
@@ -91,17 +91,27 @@ impl Engine {
         tx: &mut Tx<'_, '_>,
         contact: &mut Contact,
     ) -> Result<bool, EngineError> {
-        if !is_only_member(contact) {
-            return Ok(true);
-        }
-        if self.held_requests(tx)? >= MAX_REQUESTS {
-            let (user, name) = (contact.user(), contact.nickname().clone());
-            self.note_unplaced(tx, user, &name, Wanted::ToWrite)?;
+        if !self.has_place_for(tx, contact)? {
             return Ok(false);
         }
-        has_place(tx, contact.user())?;
-        contact.standing = ContactStanding::Request;
+        if is_only_member(contact) {
+            has_place(tx, contact.user())?;
+            contact.standing = ContactStanding::Request;
+        }
         Ok(true)
+    }
+
+    /// Tells whether somebody may write to us alone; else they are named.
+    pub(super) fn has_place_for(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        contact: &Contact,
+    ) -> Result<bool, EngineError> {
+        if !is_only_member(contact) || Self::held_requests(tx)? < MAX_REQUESTS {
+            return Ok(true);
+        }
+        self.note_unplaced(tx, contact.user(), contact.nickname(), Wanted::ToWrite)?;
+        Ok(false)
     }
 
     /// Names somebody who found no place, and tells the person of it, less often the more there are.
@@ -144,7 +154,8 @@ impl Engine {
 
     /// Asks for what was kept at the relay, as soon as there is a place.
     pub(super) fn ask_for_kept(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
-        if self.kept == 0 || self.link == Link::Offline || self.held_requests(tx)? >= MAX_REQUESTS {
+        if self.kept == 0 || self.link == Link::Offline || Self::held_requests(tx)? >= MAX_REQUESTS
+        {
             return Ok(());
         }
         let most = DELIVERED_AGAIN;

@@ -1,5 +1,7 @@
 //! One step's view of the store: reads see the step's own writes.
 
+use std::collections::BTreeMap;
+
 use rand::CryptoRng;
 
 use super::readers::Readers;
@@ -153,9 +155,14 @@ impl<'c, 'a> Tx<'c, 'a> {
 
     /// Every contact, with this step's writes.
     pub(super) fn contacts(&self) -> Result<Vec<Contact>, EngineError> {
-        let mut contacts = Vec::new();
-        for contact in self.contacts_on_disk()? {
-            contacts.extend(self.contact(&contact.user())?);
+        let is_contact = |(key, _): &(&Key, Option<&Value>)| key.table == Table::Contacts;
+        let written: BTreeMap<_, _> = self.changes.rows().filter(is_contact).collect();
+        let mut contacts = self.contacts_on_disk()?;
+        contacts.retain(|contact| {
+            !written.contains_key(&Key::new(Table::Contacts, contact.user().as_bytes()))
+        });
+        for row in written.into_values().flatten() {
+            contacts.push(storage::decode_contact(row).map_err(damaged)?);
         }
         Ok(contacts)
     }
@@ -249,7 +256,7 @@ impl<'c, 'a> Tx<'c, 'a> {
     pub(super) fn outbox(&self, user: &UserId) -> Result<Vec<(u64, OutboxEntry)>, EngineError> {
         let rows =
             self.store.scan(Table::Outbox, user.as_bytes(), 0, Direction::Forward, usize::MAX)?;
-        let mut entries = std::collections::BTreeMap::new();
+        let mut entries = BTreeMap::new();
         for (number, row) in rows {
             entries.insert(number, Some(storage::decode_outbox(&row).map_err(damaged)?));
         }
@@ -504,7 +511,7 @@ impl<'c, 'a> Tx<'c, 'a> {
     pub(super) fn held(&self, room: &RoomId) -> Result<Vec<(u64, HeldMessage)>, EngineError> {
         let group = room.as_bytes();
         let rows = self.store.scan(Table::Held, group, 0, Direction::Forward, usize::MAX)?;
-        let mut all = std::collections::BTreeMap::new();
+        let mut all = BTreeMap::new();
         for (number, row) in rows {
             all.insert(number, Some(storage::decode_held(&row).map_err(damaged)?));
         }

@@ -10,6 +10,7 @@ use super::op::Op;
 use super::transfer::FileError;
 use super::{now, os_rng};
 use crate::engine::backup::{Changed, Restore, Restored};
+use crate::engine::query::Requests;
 use crate::engine::{
     Command, ContactView, Context, EngineError, Event, HistoryView, LookupError, MAX_INLINE,
     NewProfile, ProfileView, ProgramName, Reader, Rejoin, query,
@@ -324,6 +325,14 @@ impl Client {
     /// [`ClientError`].
     pub async fn contacts(&self) -> Result<Vec<ContactView>, ClientError> {
         self.look(|store| query::contacts(store)).await
+    }
+
+    /// Returns who asks to write to us, and who can't for want of a place.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn requests(&self) -> Result<Requests, ClientError> {
+        self.look(|store| query::requests(store)).await
     }
 
     /// Returns which contacts are here and let us see it, each once.

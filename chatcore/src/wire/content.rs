@@ -164,6 +164,12 @@ impl Body {
         }
     }
 
+    /// Tells whether it is said to one person, and not about rooms or the session.
+    #[must_use]
+    pub const fn is_to_one_person(&self) -> bool {
+        matches!(self, Self::Text(_) | Self::File(_) | Self::LongText(_) | Self::Unknown)
+    }
+
     /// Returns the blob that it names.
     #[must_use]
     pub const fn blob(&self) -> Option<BlobId> {

@@ -187,6 +187,12 @@ pub enum Command {
             chat verify bob --number '12345 67890 ...'   with the digits that bob reads to you\n\n\
             Compare over a call or face to face, not over this chat.")]
     Verify(VerifyArgs),
+    /// List the strangers who wrote to you, or decide what becomes of them
+    #[command(after_help = "Examples:\n  chat requests\n  \
+            chat requests accept bob        as answering does\n  \
+            chat requests decline mallory   forget what they wrote\n  \
+            chat requests clear             decline everybody")]
+    Requests(RequestsArgs),
     /// Hear nothing more from somebody
     #[command(after_help = "Example:\n  chat block mallory")]
     Block(WhoArgs),
@@ -419,6 +425,34 @@ pub struct VerifyArgs {
 pub struct WhoArgs {
     /// Somebody's name
     pub who: String,
+}
+
+/// What `requests` takes.
+#[derive(Debug, Args)]
+pub struct RequestsArgs {
+    /// What to do; without it: list them.
+    #[command(subcommand)]
+    pub command: Option<RequestsCommand>,
+}
+
+/// What becomes of a stranger who wrote.
+#[derive(Debug, Clone, Subcommand)]
+pub enum RequestsCommand {
+    /// Make somebody one of your contacts, as answering does
+    #[command(after_help = "Example:\n  chat requests accept bob")]
+    Accept {
+        /// The name, or the id as `requests` shows it
+        who: String,
+    },
+    /// Forget somebody and what they wrote; they are not told, and may ask again
+    #[command(after_help = "Example:\n  chat requests decline mallory")]
+    Decline {
+        /// The name, or the id as `requests` shows it
+        who: String,
+    },
+    /// Decline everybody
+    #[command(after_help = "Example:\n  chat requests clear")]
+    Clear,
 }
 
 /// What `nick` takes.

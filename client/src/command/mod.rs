@@ -15,6 +15,7 @@ mod passphrase;
 pub(crate) mod people;
 mod proof;
 pub(crate) mod receive;
+pub(crate) mod requests;
 pub(crate) mod room;
 mod rpc;
 pub(crate) mod send;
@@ -104,6 +105,7 @@ pub(crate) async fn shared(context: &Context, command: &Command) -> Result<(), C
         Command::Room(command) => room::run(context, command).await,
         Command::Admin(args) => admin::run(context, args).await,
         Command::Verify(args) => people::verify(context, args).await,
+        Command::Requests(args) => requests::run(context, args).await,
         Command::Block(args) => {
             people::block(context, args, EngineCommand::Block, "is blocked.").await
         }

@@ -120,6 +120,35 @@ pub enum Line<'a> {
         #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_room_hex")]
         room_id: Option<RoomId>,
     },
+    /// Somebody who asks to write to us.
+    Request {
+        /// The id.
+        #[serde(serialize_with = "user_hex")]
+        user_id: UserId,
+        /// What they call themselves.
+        claimed_name: &'a str,
+        /// What they wrote last: the text, or the name of a file; empty for something else.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text: Option<&'a str>,
+        /// When that arrived here.
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_time")]
+        received_at: Option<Timestamp>,
+    },
+    /// Somebody who tried to reach us and found no place.
+    RequestWaiting {
+        /// The id.
+        #[serde(serialize_with = "user_hex")]
+        user_id: UserId,
+        /// What they call themselves.
+        claimed_name: &'a str,
+        /// `write`, which waits at the relay, or `invite`, which they have to do again.
+        wanted: &'a str,
+    },
+    /// People tried to reach us and found no place.
+    NoPlace {
+        /// How many, as far as they are counted: 100.
+        people: usize,
+    },
     /// A file was saved by `save`.
     Saved {
         /// The message's id.
@@ -602,6 +631,11 @@ fn user_hex<S: Serializer>(id: &UserId, serializer: S) -> Result<S::Ok, S::Error
 
 fn time<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&render::rfc3339(*at))
+}
+
+#[allow(clippy::ref_option, reason = "serde passes the field by reference")]
+fn some_time<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&at.map_or_else(String::new, render::rfc3339))
 }
 
 #[cfg(test)]

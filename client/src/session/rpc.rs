@@ -92,6 +92,12 @@ struct RoomParams {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct WhoParams {
+    who: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ProgramParams {
     name: String,
 }
@@ -296,6 +302,13 @@ impl Connection {
                 let flag = retry.then_some("--retry");
                 let args = ["save"].into_iter().chain(flag).chain(["--to", &folder, "--", &id]);
                 one(self.lines(args, Asker::default()).await?)
+            }
+            "requests" => self.lines(["requests"], Asker::default()).await.map(Value::Array),
+            "accept_request" | "decline_request" => {
+                let WhoParams { who } = params(given)?;
+                let act = if method == "accept_request" { "accept" } else { "decline" };
+                self.lines(["requests", act, "--", &who], Asker::default()).await?;
+                Ok(json!({}))
             }
             "contacts" => self.lines(["contacts"], Asker::default()).await.map(Value::Array),
             "rooms" => self.lines(["room", "list"], Asker::default()).await.map(Value::Array),

@@ -14,10 +14,10 @@ use super::command::{self, Input, Typable};
 use super::question::Question;
 use super::state::{Happened, Place};
 use crate::cli::{
-    RebuildArgs, RoomArgs, RoomCommand, RoomCreateArgs, RoomInviteArgs, RoomPolicyArgs,
-    RoomRoleArgs, RoomTextArgs, RoomWhoArgs,
+    RebuildArgs, RequestsCommand, RoomArgs, RoomCommand, RoomCreateArgs, RoomInviteArgs,
+    RoomPolicyArgs, RoomRoleArgs, RoomTextArgs, RoomWhoArgs,
 };
-use crate::command::{admin, people, room, whoami};
+use crate::command::{admin, people, requests, room, whoami};
 use crate::error::{CommandError, ExitCode};
 use crate::hosting::show_link;
 use crate::names::Names;
@@ -257,6 +257,7 @@ impl Talk {
             Typable::Contacts => self.contacts(),
             Typable::History { number } => self.history(number.min(MAX_HISTORY)).await,
             Typable::Search { text } => self.search(text),
+            Typable::Requests { command } => self.requests(command),
             Typable::Block { who } => self.block(who, Command::Block, "is blocked."),
             Typable::Unblock { who } => {
                 self.block(who, Command::Unblock, "is not blocked any more.")
@@ -456,6 +457,15 @@ impl Talk {
                 MAX_FOUND.. => context.output.say("There is more; look for something longer.")?,
                 _ => {}
             }
+            Ok(None)
+        });
+        Ok(())
+    }
+
+    fn requests(&mut self, command: Option<RequestsCommand>) -> Result<(), CommandError> {
+        let (context, client) = (self.context.clone(), self.client.clone());
+        self.spawn(async move {
+            requests::with(&context, client, command.as_ref()).await?;
             Ok(None)
         });
         Ok(())

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::cli::{RoleArg, Switch};
+use crate::cli::{RequestsCommand, RoleArg, Switch};
 
 /// Stands for the program's name where clap wants one.
 const BANG: &str = "! ";
@@ -117,6 +117,11 @@ pub(super) enum Typable {
     },
     /// Look for a text in all that was written
     Search { text: String },
+    /// Strangers who wrote to you; accept NAME, decline NAME or clear decides
+    Requests {
+        #[command(subcommand)]
+        command: Option<RequestsCommand>,
+    },
     /// Hear nothing more from somebody
     Block { who: String },
     /// Hear from somebody again

@@ -111,7 +111,7 @@ impl Engine {
         if known.as_ref().is_some_and(is_over) {
             return Ok(known);
         }
-        if !self.has_place_for(tx, from)? {
+        if !self.has_place_for_invitation(tx, from)? {
             if let Some(contact) = tx.contact(&from)? {
                 let (user, name) = (contact.user(), contact.nickname());
                 self.note_unplaced(tx, user, name, Wanted::ToInvite)?;
@@ -152,7 +152,11 @@ impl Engine {
     }
 
     /// Tells whether another invitation that somebody shows finds a place. Contacts' do as long as rooms do.
-    fn has_place_for(&mut self, tx: &Tx<'_, '_>, from: UserId) -> Result<bool, EngineError> {
+    fn has_place_for_invitation(
+        &mut self,
+        tx: &Tx<'_, '_>,
+        from: UserId,
+    ) -> Result<bool, EngineError> {
         let contact = tx.contact(&from)?;
         let is_contact = contact.is_some_and(|c| c.standing == ContactStanding::Contact);
         let (mut waiting, mut of_theirs) = (0, 0);
