@@ -1,12 +1,15 @@
 //! Who is meant by an id, in words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use chatcore::engine::{ContactView, ProfileView, RoomMemberView, Sender};
+use chatcore::engine::{
+    ContactStanding, ContactView, HistoryView, ProfileView, RoomMemberView, Sender,
+};
 use chatcore::ids::UserId;
 use chatcore::keys::Nickname;
 use chatcore::membership::Event;
 use chatcore::net::Client;
+use chatcore::trust::Trust;
 use unicode_normalization::char::is_combining_mark;
 use unicode_security::MixedScript;
 use unicode_security::confusable_detection::skeleton;
@@ -20,6 +23,8 @@ use crate::render;
 pub(crate) struct Names {
     own: Option<UserId>,
     names: BTreeMap<UserId, String>,
+    /// Who wrote, and was not answered.
+    new: BTreeSet<UserId>,
 }
 
 impl Names {
@@ -30,10 +35,22 @@ impl Names {
 
     /// Takes them from what was read already.
     pub(crate) fn new(own: &ProfileView, known: Vec<ContactView>) -> Self {
+        let is_new =
+            |c: &&ContactView| c.standing == ContactStanding::Request && c.trust != Trust::Verified;
+        let new = known.iter().filter(is_new).map(|c| c.user).collect();
         let mut names: BTreeMap<_, _> =
             known.into_iter().map(|c| (c.user, c.nickname.as_str().to_owned())).collect();
         names.insert(own.user, own.nickname.as_str().to_owned());
-        Self { own: Some(own.user), names }
+        Self { own: Some(own.user), names, new }
+    }
+
+    /// Returns who wrote a message of the history: as they were called then, and whether they are new to us.
+    pub(crate) fn author(&self, message: &HistoryView) -> String {
+        let name = match message.name.as_str() {
+            "" => self.of(&message.from),
+            name => self.marked(&message.from, name),
+        };
+        if self.new.contains(&message.from) { format!("{name} (new to you)") } else { name }
     }
 
     /// Returns a name as it was chosen, or the beginning of the id; not cleaned for terminals.
@@ -132,7 +149,6 @@ fn confusables(fold: &str) -> String {
 #[cfg(test)]
 mod tests {
     use chatcore::engine::Acquaintance;
-    use chatcore::trust::Trust;
 
     use super::*;
 
@@ -146,13 +162,14 @@ mod tests {
             nickname: Nickname::new(name).unwrap(),
             trust: Trust::Pinned,
             acquaintance: Acquaintance::Member,
+            is_listed: true,
         }
     }
 
     #[test]
     fn a_name_that_looks_like_another_is_marked() {
         let names = BTreeMap::from([(user(1), "paul".to_owned()), (user(2), "alice".to_owned())]);
-        let names = Names { own: None, names };
+        let names = Names { own: None, names, new: BTreeSet::new() };
         let id = user(3).fmt_short();
         // The first is Cyrillic throughout, the second has one such letter, the third a digit.
         assert_eq!(names.sender(&from(3, "раυl")), format!("раυl [{id}, not paul!]"));
@@ -175,7 +192,7 @@ mod tests {
     #[test]
     fn two_of_one_name_are_told_apart() {
         let names = BTreeMap::from([(user(1), "bob".to_owned()), (user(2), "carol".to_owned())]);
-        let names = Names { own: None, names };
+        let names = Names { own: None, names, new: BTreeSet::new() };
         assert_eq!(names.sender(&from(1, "bob")), "bob");
         assert_eq!(names.sender(&from(3, "dave")), "dave");
         assert_eq!(names.sender(&from(3, "Bob")), format!("Bob [{}]", user(3).fmt_short()));

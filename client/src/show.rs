@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use chatcore::engine::{Acquaintance, Event, FetchFailure, FileKind, RoomRef, Sender};
 use chatcore::ids::{MessageId, UserId};
+use chatcore::keys::RecordSource;
 use chatcore::membership::{Act, Event as RoomEvent, Role};
 use chatcore::net::{self, ClientError};
 use chatcore::trust::Trust;
@@ -13,7 +14,7 @@ use chatcore::wire::relay::CloseReason;
 use crate::command::room::word;
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::json::Line;
+use crate::json::{Line, Named};
 use crate::names::Names;
 use crate::output::OutputMode;
 use crate::render;
@@ -48,7 +49,7 @@ pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
             room: name(room),
             room_id: id_of(room),
             id: *message,
-            from: from.nickname.as_str(),
+            from: named(from),
             user_id: from.user,
             verified: verified(from),
             text,
@@ -60,7 +61,7 @@ pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
                 room: name(room),
                 room_id: id_of(room),
                 id: *message,
-                from: from.nickname.as_str(),
+                from: named(from),
                 user_id: from.user,
                 verified: verified(from),
                 name: &manifest.name,
@@ -71,7 +72,7 @@ pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
             room: name(room),
             room_id: id_of(room),
             id: *message,
-            from: from.nickname.as_str(),
+            from: named(from),
             user_id: from.user,
             verified: verified(from),
             name: file,
@@ -80,7 +81,7 @@ pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
         }),
         Event::FileFailed { from, room, message, name: file, reason } => Some(Line::FileFailed {
             id: *message,
-            from: from.nickname.as_str(),
+            from: named(from),
             user_id: from.user,
             name: file,
             reason: reason.as_str(),
@@ -102,10 +103,11 @@ pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
             Some(Line::NotDelivered { id: *message, user_id: *to, reason: "no_receipt" })
         }
         Event::Gap { from, room, missing } => Some(Line::Gap {
-            from: from.nickname.as_str(),
+            from: named(from),
             missing: *missing,
             room: name(room),
             room_id: id_of(room),
+            user_id: from.user,
         }),
         Event::OutOfOrder { from, room } => Some(Line::Warning {
             warning: "out_of_order",
@@ -125,7 +127,14 @@ pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
         }),
         Event::NewSession { with } => warning("new_session", with.user),
         Event::NewDevice { who } => warning("new_device", who.user),
-        Event::RecordRefused { user } => warning("record_refused", *user),
+        Event::RecordRefused { user, source: RecordSource::Directory } => {
+            warning("record_refused", *user)
+        }
+        Event::RecordRefused { user, source: RecordSource::Owner } => {
+            warning("own_record_refused", *user)
+        }
+        Event::RecordUnlisted { who } => warning("record_unlisted", who.user),
+        Event::ContentRefused { from } => warning("content_refused", from.user),
         Event::UnknownContent { from, .. } => warning("unknown_content", from.user),
         Event::Announcement { room, seq, text, at, .. } => Some(Line::Announcement {
             scope: if room.is_some() { "room" } else { "all" },
@@ -169,7 +178,7 @@ pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
             room_warning(room, "not_sent", Some(message.to_hex()))
         }
         Event::MessageRefused { room, from, reason } => Some(Line::Refused {
-            from: from.nickname.as_str(),
+            from: named(from),
             user_id: from.user,
             reason: reason.as_str(),
             room: name(room),
@@ -202,6 +211,11 @@ fn refused(who: &str, reason: RefusalReason) -> String {
         }
         RefusalReason::Other => format!("{who} did not take your message"),
     }
+}
+
+fn named(from: &Sender) -> Named<'_> {
+    let nickname = from.nickname.as_str();
+    if from.is_claimed() { Named::Claimed(nickname) } else { Named::Known(nickname) }
 }
 
 /// Says how far somebody is known, behind the name.
@@ -425,9 +439,23 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
             "{} has moved to another device; the safety number is the same",
             name(who)
         )),
-        Event::RecordRefused { user } => loud(format!(
+        Event::RecordRefused { user, source: RecordSource::Directory } => loud(format!(
             "the relay showed an old or forged record of {}; it was refused",
             id(user)
+        )),
+        Event::RecordRefused { user, source: RecordSource::Owner } => loud(format!(
+            "{} told of keys or a name of theirs that contradict what is known; that was refused",
+            names.of(user)
+        )),
+        Event::RecordUnlisted { who } => loud(format!(
+            "what {} told you of their keys and name is not what the relay shows to all others: one of the two \
+             does not tell the truth. Compare the safety number: {}",
+            name(who),
+            context.output.how("chat verify", "!verify")
+        )),
+        Event::ContentRefused { from } => quiet(format!(
+            "something that {} sent is not what the protocol allows, and is not shown",
+            name(from)
         )),
         Event::UnknownContent { from, .. } => {
             quiet(format!("{} sent something that needs a newer version", name(from)))

@@ -8,7 +8,7 @@ use crate::agreement::publish_prekey;
 use crate::ids::{DAY, DeviceId, InviteToken, PrekeyId, Timestamp};
 use crate::keys::{
     CERT_RENEWAL, DeviceCert, DeviceKeys, IdentityKeyPair, Nickname, PrekeyKind, PrekeySecret,
-    RelayKey, Signed, UserRecord,
+    RecordSource, RelayKey, Signed, UserRecord,
 };
 use crate::store::rows::{Admission, Lobby, Profile};
 use crate::wire::relay::{Answer, Failure, LoggedIn, Request, Who};
@@ -205,7 +205,7 @@ impl Engine {
                 }
                 tx.save_profile(&profile);
             }
-            _ => tx.event(Event::RecordRefused { user: own }),
+            _ => tx.event(Event::RecordRefused { user: own, source: RecordSource::Directory }),
         }
         Ok(())
     }

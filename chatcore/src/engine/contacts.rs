@@ -7,7 +7,7 @@ use super::inbound::has_more;
 use super::tx::Tx;
 use super::{Asker, Engine, EngineError, Event, Link, Pending};
 use crate::ids::{DeviceAddress, HOUR, MINUTE, UserId};
-use crate::keys::{Nickname, RecordHistory, Signed, UserRecord};
+use crate::keys::{Nickname, RecordHistory, RecordSource, Signed, Standing, UserRecord};
 use crate::store::rows::{Contact, ContactStanding};
 use crate::trust::Trust;
 use crate::wire::relay::{Answer, ErrorCode, Request, Who};
@@ -18,6 +18,7 @@ pub(super) fn sender(contact: &Contact) -> Sender {
         nickname: contact.nickname().clone(),
         trust: contact.trust,
         acquaintance: contact.standing.into(),
+        is_listed: contact.records.is_listed(),
     }
 }
 
@@ -115,10 +116,11 @@ pub(super) fn accept_record(
     tx: &mut Tx<'_, '_>,
     contact: &mut Contact,
     record: UserRecord,
+    source: RecordSource,
 ) -> Result<(), LookupError> {
     let before = contact.nickname().clone();
-    if contact.records.accept(record).is_err() {
-        tx.event(Event::RecordRefused { user: contact.user() });
+    if contact.records.accept(record, source).is_err() {
+        tx.event(Event::RecordRefused { user: contact.user(), source });
         return Err(LookupError::BadAnswer);
     }
     if *contact.nickname() != before {
@@ -165,14 +167,15 @@ impl Engine {
         record: UserRecord,
     ) -> Result<Result<(), LookupError>, EngineError> {
         let former = named_devices(contact);
-        if let Err(error) = accept_record(tx, contact, record) {
+        if let Err(error) = accept_record(tx, contact, record, RecordSource::Owner) {
             return Ok(Err(error));
         }
         self.follow_devices(tx, contact, &former)?;
         Ok(Ok(()))
     }
 
-    /// Takes what is new of a chain in; a chain that goes back or branches off is refused and shown.
+    /// Takes what is new of a chain of the directory in; one that goes back behind what the directory showed before,
+    /// or branches off from it, is refused and shown. What the user alone has told us is no reason to blame the relay.
     fn take_chain(
         &mut self,
         tx: &mut Tx<'_, '_>,
@@ -180,20 +183,37 @@ impl Engine {
         chain: Vec<UserRecord>,
     ) -> Result<Result<(), LookupError>, EngineError> {
         let known = contact.records.newest().version();
-        let goes_back = chain.last().is_none_or(|last| last.version() < known);
+        let listed = contact.records.listed_version();
+        let goes_back = chain.last().is_none_or(|last| last.version() < listed);
         let foreign = chain.iter().any(|r| r.user_id() != contact.user());
         // Also what the chain takes away in one record and names anew in the next.
         let newest = contact.records.newest();
-        let is_refused = |r: &UserRecord| {
-            contact.records.contradicts(r) || r.version() > known && r.changes_keys(newest)
-        };
-        if goes_back || foreign || chain.iter().any(is_refused) {
-            tx.event(Event::RecordRefused { user: contact.user() });
+        let changes_keys = |r: &UserRecord| r.version() > known && r.changes_keys(newest);
+        let contradicted: Vec<_> =
+            chain.iter().filter_map(|r| contact.records.contradicts(r)).collect();
+        let changes_keys = chain.iter().any(changes_keys);
+        let is_relays = contradicted.contains(&RecordSource::Directory)
+            || changes_keys && contact.records.is_listed();
+        if goes_back || foreign || is_relays {
+            let source = RecordSource::Directory;
+            tx.event(Event::RecordRefused { user: contact.user(), source });
             return Ok(Err(LookupError::BadAnswer));
         }
+        if changes_keys || !contradicted.is_empty() {
+            // What they told us counts for what they send us; that it is not what all others see is told once.
+            if !std::mem::replace(&mut contact.is_unlisted, true) {
+                tx.event(Event::RecordUnlisted { who: sender(contact) });
+                tx.save_contact(contact);
+            }
+            return Ok(Ok(()));
+        }
         let former = named_devices(contact);
-        for record in chain.into_iter().filter(|r| r.version() > known) {
-            if let Err(error) = accept_record(tx, contact, record) {
+        for record in chain {
+            if record.version() <= known && contact.records.standing(&record) != Ok(Standing::Known)
+            {
+                continue;
+            }
+            if let Err(error) = accept_record(tx, contact, record, RecordSource::Directory) {
                 return Ok(Err(error));
             }
         }

@@ -282,7 +282,8 @@ mod tests {
     use crate::engine::{Context, Lobby, NewProfile};
     use crate::ids::{SessionId, Timestamp, UserId};
     use crate::keys::{
-        DeviceKeys, IdentityKeyPair, Nickname, RecordHistory, RelayKeyPair, UserRecord,
+        DeviceKeys, IdentityKeyPair, Nickname, RecordHistory, RecordSource, RelayKeyPair,
+        UserRecord,
     };
     use crate::store::rows::MessageIndex;
     use crate::store::{ApplyChanges, MemoryStore};
@@ -386,7 +387,7 @@ mod tests {
             for round in 1..6 {
                 let former = named_devices(contact);
                 let ids = round * 10..round * 10 + 8;
-                contact.records.accept(peer.names(ids.clone())).unwrap();
+                contact.records.accept(peer.names(ids.clone()), RecordSource::Owner).unwrap();
                 engine.follow_devices(tx, contact, &former).unwrap();
                 let mut has = copies(tx, &user, &message);
                 has.sort_unstable();
@@ -397,7 +398,7 @@ mod tests {
             // Many become one, and one becomes many.
             for ids in [70..71, 80..83] {
                 let former = named_devices(contact);
-                contact.records.accept(peer.names(ids.clone())).unwrap();
+                contact.records.accept(peer.names(ids.clone()), RecordSource::Owner).unwrap();
                 engine.follow_devices(tx, contact, &former).unwrap();
                 assert_eq!(copies(tx, &user, &message), ids.collect::<Vec<_>>());
             }
@@ -410,7 +411,7 @@ mod tests {
             let (user, message) = (contact.user(), MessageId::from_bytes([7; 16]));
             write(tx, contact, message);
             let former = named_devices(contact);
-            contact.records.accept(peer.names(1..1)).unwrap();
+            contact.records.accept(peer.names(1..1), RecordSource::Owner).unwrap();
             engine.follow_devices(tx, contact, &former).unwrap();
             assert!(engine.waiting.contains(&user));
             assert_eq!(copies(tx, &user, &message), [1, 2], "given up when it is driven");
@@ -452,7 +453,7 @@ mod tests {
                 let created_at = Timestamp(NOW.0 - age * crate::ids::DAY);
                 tx.save_outbox(number, &OutboxEntry { created_at, ..entry });
                 let former = named_devices(contact);
-                contact.records.accept(peer.names(2..3)).unwrap();
+                contact.records.accept(peer.names(2..3), RecordSource::Owner).unwrap();
                 engine.follow_devices(tx, contact, &former).unwrap();
                 let expected: &[u32] = if passed_on { &[2] } else { &[1] };
                 assert_eq!(copies(tx, &user, &message), expected, "{age} days");

@@ -4,8 +4,7 @@ use super::files::FetchFailure;
 use super::rooms::{RefusedBecause, RoomFailure, RoomRef};
 use crate::file::Manifest;
 use crate::ids::{Conversation, MessageId, RoomId, Timestamp, UserId};
-use crate::keys::Nickname;
-use crate::keys::Signed;
+use crate::keys::{Nickname, RecordSource, Signed};
 use crate::membership::Event as RoomEvent;
 use crate::store::rows::ContactStanding;
 use crate::trust::Trust;
@@ -23,6 +22,16 @@ pub struct Sender {
     pub trust: Trust,
     /// Whether we ever wrote to them.
     pub acquaintance: Acquaintance,
+    /// The relay's directory has shown that the name is theirs; else it is what they call themselves.
+    pub is_listed: bool,
+}
+
+impl Sender {
+    /// Tells whether nothing but their own word says that the name is theirs: anybody may take one that looks like it.
+    #[must_use]
+    pub fn is_claimed(&self) -> bool {
+        self.acquaintance != Acquaintance::Contact && !self.is_listed
+    }
 }
 
 /// Whether a sender is a contact of ours.
@@ -232,10 +241,22 @@ pub enum Event {
         /// Who has the name now.
         new_user: UserId,
     },
+    /// Something that somebody sent, authentic and whole, is not what the protocol allows: nothing of it is shown.
+    ContentRefused {
+        /// Who sent it.
+        from: Sender,
+    },
     /// A record that is rolled back or forked was refused.
     RecordRefused {
         /// Whose.
         user: UserId,
+        /// Who showed it.
+        source: RecordSource,
+    },
+    /// What somebody's device told us about its user is not what the relay's directory shows to all others.
+    RecordUnlisted {
+        /// Whose.
+        who: Sender,
     },
     /// A person we know has a new nickname.
     NicknameChanged {

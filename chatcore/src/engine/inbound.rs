@@ -13,7 +13,7 @@ use super::{Engine, EngineError, Event, FileKind};
 use crate::agreement::open_first;
 use crate::crypto::kdf::sha256;
 use crate::ids::{Conversation, DAY, DeviceAddress, HOUR, MINUTE, SessionId, Timestamp};
-use crate::keys::{PrekeyKind, UserRecord};
+use crate::keys::{PrekeyKind, RecordSource, UserRecord};
 use crate::ratchet::OpenMessageError;
 use crate::store::Table;
 use crate::store::rows::{
@@ -354,7 +354,7 @@ impl Engine {
             },
         };
         if contact.standing == ContactStanding::Blocked
-            || accept_record(tx, &mut contact, record.clone()).is_err()
+            || accept_record(tx, &mut contact, record.clone(), RecordSource::Owner).is_err()
         {
             return Ok(Err(NotAdmitted::Refused));
         }
@@ -384,7 +384,7 @@ impl Engine {
         (bytes, place): (&[u8], Place),
     ) -> Result<Option<Receipt>, EngineError> {
         let Ok(content) = Content::decode(bytes) else {
-            tx.event(Event::Undecryptable { from: Some(from.user) });
+            refuse_content(tx, contact);
             return Ok(None);
         };
         if let Some(tag) = content.next_tag {
@@ -469,6 +469,7 @@ impl Engine {
             received_at,
             content: zeroize::Zeroizing::new(bytes.to_vec()),
             file_path: String::new(),
+            name: contact.nickname().as_str().to_owned(),
         };
         tx.save_history(history, &entry);
         tx.save_message_index(
@@ -506,6 +507,13 @@ fn holds_enough(contact: &mut Contact, more: usize) -> bool {
     // Once something did not fit nothing more does, so that nothing comes out of its order.
     contact.kept = contact.kept.saturating_add(more as u64 + MESSAGE_COST);
     has_more(contact)
+}
+
+/// Tells the person of a content that is refused as a whole, but for those of strangers, who could send many.
+pub(super) fn refuse_content(tx: &mut Tx<'_, '_>, contact: &Contact) {
+    if contact.standing != ContactStanding::Request {
+        tx.event(Event::ContentRefused { from: sender(contact) });
+    }
 }
 
 fn is_request(tx: &Tx<'_, '_>, from: &DeviceAddress) -> Result<bool, EngineError> {

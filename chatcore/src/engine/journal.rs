@@ -2,6 +2,7 @@
 //! shown. A process that dies in between loses nothing of it.
 
 use super::contacts::sender;
+use super::event::Sender;
 use super::files::body_of;
 use super::query::damaged;
 use super::readers::Reader;
@@ -53,7 +54,9 @@ pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
         }
         Event::NewSession { with } => (with.user, JournalKind::NewSession),
         Event::NewDevice { who } => (who.user, JournalKind::NewDevice),
-        Event::RecordRefused { user } => (*user, JournalKind::RecordRefused),
+        Event::RecordRefused { user, source } => (*user, JournalKind::RecordRefused(*source)),
+        Event::RecordUnlisted { who } => (who.user, JournalKind::RecordUnlisted),
+        Event::ContentRefused { from } => (from.user, JournalKind::ContentRefused),
         Event::RoomNews { room, event } => {
             about = Some(room.id);
             (NOBODY, JournalKind::RoomNews(event.hash()))
@@ -147,6 +150,14 @@ fn history(
     row.map(|row| storage::decode_history(&row).map_err(damaged)).transpose()
 }
 
+/// Names somebody as they were called when the message came.
+fn called_then(from: Sender, entry: &HistoryEntry) -> Sender {
+    match Nickname::new(&entry.name) {
+        Ok(nickname) => Sender { nickname, ..from },
+        Err(_) => from,
+    }
+}
+
 fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, EngineError> {
     let room = match &entry.room {
         Some(room) => reference(store, room)?,
@@ -207,6 +218,7 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
                 None => None,
             };
             let (sent_at, received_at) = (entry.sent_at, entry.received_at);
+            let from = called_then(from, &entry);
             match body_of(&entry).unwrap_or(Body::Unknown) {
                 Body::Text(text) => Event::Text { from, room, message, text, sent_at, received_at },
                 Body::File(manifest) if is_offer => {
@@ -228,6 +240,7 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
                 Some(room) => reference(store, room)?,
                 None => None,
             };
+            let from = called_then(from, &entry);
             let name = match body_of(&entry) {
                 Some(Body::File(manifest)) => manifest.name,
                 _ => String::new(),
@@ -253,7 +266,9 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
         },
         JournalKind::NewSession => Event::NewSession { with: from },
         JournalKind::NewDevice => Event::NewDevice { who: from },
-        JournalKind::RecordRefused => Event::RecordRefused { user: entry.peer },
+        JournalKind::RecordRefused(source) => Event::RecordRefused { user: entry.peer, source },
+        JournalKind::RecordUnlisted => Event::RecordUnlisted { who: from },
+        JournalKind::ContentRefused => Event::ContentRefused { from },
         // Told above, unless the room is gone.
         JournalKind::RoomNews(_)
         | JournalKind::RoomInvited

@@ -191,6 +191,7 @@ impl Engine {
                         received_at: tx.now,
                         content: for_history,
                         file_path: String::new(),
+                        name: String::new(),
                     },
                 );
             }

@@ -65,9 +65,18 @@ pub struct ContactView {
     pub trust: Trust,
     /// Who has the name now, if the person has to decide.
     pub replaced_by: Option<UserId>,
+    /// The relay's directory has shown that the name is theirs; else it is what they call themselves.
+    pub is_listed: bool,
 }
 
 impl ContactView {
+    /// Tells whether nothing but their own word says that the name is theirs.
+    #[must_use]
+    pub fn is_claimed(&self) -> bool {
+        !matches!(self.standing, ContactStanding::Contact | ContactStanding::Blocked)
+            && !self.is_listed
+    }
+
     /// Returns the number to compare with this person.
     #[must_use]
     pub fn safety_number(&self, own: &IdentityKey) -> SafetyNumber {
@@ -94,6 +103,8 @@ pub struct HistoryView {
     pub body: Body,
     /// Where a received file was saved; empty if it was not.
     pub file_path: String,
+    /// What its author was called when it came; empty for ours.
+    pub name: String,
 }
 
 pub(super) fn damaged(_: WireError) -> EngineError {
@@ -148,6 +159,7 @@ fn view(contact: &Contact) -> ContactView {
         standing: contact.standing,
         trust: contact.trust,
         replaced_by: contact.replaced_by,
+        is_listed: contact.records.is_listed(),
     }
 }
 
@@ -176,6 +188,7 @@ pub fn history(
             received_at: entry.received_at,
             body,
             file_path: entry.file_path,
+            name: entry.name,
         });
     }
     Ok(messages)

@@ -10,7 +10,7 @@ use super::rooms::newest_head;
 use super::tx::{Context, Tx};
 use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY, Step};
 use crate::ids::{DAY, DeviceId};
-use crate::keys::{Signed, UserRecord};
+use crate::keys::{RecordSource, Signed, UserRecord};
 use crate::store::rows::{Admission, Profile};
 use crate::wire::relay::{DeviceFrame, ErrorCode, Failure, LoggedIn, Request};
 
@@ -83,7 +83,10 @@ impl Engine {
         let is_forked = !is_restoring && chain.iter().any(contradicts);
         if newest.version() < profile.record.version() || is_forked {
             // Only what is newer can stand in its way: the relay lost records, or branches off.
-            tx.event(Event::RecordRefused { user: profile.user() });
+            tx.event(Event::RecordRefused {
+                user: profile.user(),
+                source: RecordSource::Directory,
+            });
             tx.event(Event::Refused(ErrorCode::BadRecord.into()));
             return Ok(());
         }

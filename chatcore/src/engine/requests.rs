@@ -70,6 +70,8 @@ impl Engine {
             // Anybody may claim a name in a first message; whose it is, the directory is asked.
             self.ask_directory(tx, contact.nickname().as_str(), Asker::Own(namesake.user()));
         }
+        // Nor does it say that the name is theirs.
+        self.refresh_if_old(tx, contact.user());
         Ok(Some(contact))
     }
 

@@ -19,7 +19,9 @@ pub use nickname::{Nickname, NicknameError, is_printable};
 pub(crate) use prekey::PrekeyFields;
 pub use prekey::{LAST_RESORT_LIFE, ONE_TIME_LIFE, PrekeyKind, PrekeyRecord, PrekeySecret};
 pub(crate) use record::UserRecordFields;
-pub use record::{KnownRecord, MAX_DEVICES, RecordError, RecordHistory, Standing, UserRecord};
+pub use record::{
+    KnownRecord, MAX_DEVICES, RecordError, RecordHistory, RecordSource, Standing, UserRecord,
+};
 pub(crate) use register::append_body;
 pub use register::{register_id, verify_append};
 pub use relay::{RelayKey, RelayKeyPair};

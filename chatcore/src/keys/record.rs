@@ -199,6 +199,15 @@ impl UserRecord {
     }
 }
 
+/// Where a record came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordSource {
+    /// The relay's directory shows it to everybody.
+    Directory,
+    /// A device of the user told it to us, and perhaps to nobody else.
+    Owner,
+}
+
 /// One link of a chain that was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KnownRecord {
@@ -206,6 +215,15 @@ pub struct KnownRecord {
     pub version: u64,
     /// SHA-256 of the body.
     pub hash: [u8; 32],
+    /// The directory showed it.
+    pub is_listed: bool,
+}
+
+impl KnownRecord {
+    fn of(record: &UserRecord, source: RecordSource) -> Self {
+        let is_listed = source == RecordSource::Directory;
+        Self { version: record.version, hash: record.hash(), is_listed }
+    }
 }
 
 /// How a record stands to what is known of its user.
@@ -230,18 +248,18 @@ pub struct RecordHistory {
 const MAX_KNOWN: usize = 64;
 
 impl RecordHistory {
-    /// Begins with the first record seen of a user.
+    /// Begins with a record that its user told us.
     #[must_use]
     pub fn new(record: UserRecord) -> Self {
-        let known = vec![KnownRecord { version: record.version, hash: record.hash() }];
+        let known = vec![KnownRecord::of(&record, RecordSource::Owner)];
         Self { newest: record, known }
     }
 
-    /// Begins with a verified chain, ascending; `None` for an empty one.
+    /// Begins with a verified chain of the directory, ascending; `None` for an empty one.
     #[must_use]
     pub fn of_chain(chain: &[UserRecord]) -> Option<Self> {
         let newest = chain.last()?.clone();
-        let link = |r: &UserRecord| KnownRecord { version: r.version, hash: r.hash() };
+        let link = |r: &UserRecord| KnownRecord::of(r, RecordSource::Directory);
         let first = chain.len().saturating_sub(MAX_KNOWN);
         Some(Self { newest, known: chain.iter().skip(first).map(link).collect() })
     }
@@ -272,8 +290,7 @@ impl RecordHistory {
         if record.identity_key != self.newest.identity_key {
             return Err(RecordError::OtherUser);
         }
-        let link = KnownRecord { version: record.version, hash: record.hash() };
-        if self.known.contains(&link) {
+        if self.link_of(record).is_some() {
             return Ok(Standing::Known);
         }
         if record.changes_keys(&self.newest) {
@@ -289,21 +306,53 @@ impl RecordHistory {
         Err(RecordError::ForkedOrRolledBack)
     }
 
-    /// Tells whether `record` is another record of a version that was seen.
-    #[must_use]
-    pub fn contradicts(&self, record: &UserRecord) -> bool {
+    fn link_of(&self, record: &UserRecord) -> Option<usize> {
         let hash = record.hash();
-        self.known.iter().any(|link| link.version == record.version && link.hash != hash)
+        self.known.iter().position(|link| link.version == record.version && link.hash == hash)
+    }
+
+    /// Returns whence another record of the same version is known, the directory before the user's own word.
+    #[must_use]
+    pub fn contradicts(&self, record: &UserRecord) -> Option<RecordSource> {
+        let hash = record.hash();
+        let is_other = |link: &&KnownRecord| link.version == record.version && link.hash != hash;
+        let mut others = self.known.iter().filter(is_other).map(|link| link.is_listed);
+        let first = others.next()?;
+        Some(match first || others.any(|is_listed| is_listed) {
+            true => RecordSource::Directory,
+            false => RecordSource::Owner,
+        })
+    }
+
+    /// Returns the highest version that the directory showed; 0 if it showed none.
+    #[must_use]
+    pub fn listed_version(&self) -> u64 {
+        let listed = self.known.iter().filter(|link| link.is_listed);
+        listed.map(|link| link.version).max().unwrap_or(0)
+    }
+
+    /// Tells whether the directory showed the newest record: nobody else at the relay has its name.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        self.listed_version() == self.newest.version
     }
 
     /// Takes a record in; tells how it stood.
     ///
     /// # Errors
     /// As [`Self::standing`]; the history is unchanged then.
-    pub fn accept(&mut self, record: UserRecord) -> Result<Standing, RecordError> {
+    pub fn accept(
+        &mut self,
+        record: UserRecord,
+        source: RecordSource,
+    ) -> Result<Standing, RecordError> {
         let standing = self.standing(&record)?;
-        if standing != Standing::Known {
-            self.known.push(KnownRecord { version: record.version, hash: record.hash() });
+        if standing == Standing::Known {
+            if let Some(link) = self.link_of(&record).and_then(|at| self.known.get_mut(at)) {
+                link.is_listed |= source == RecordSource::Directory;
+            }
+        } else {
+            self.known.push(KnownRecord::of(&record, source));
             if self.known.len() > MAX_KNOWN {
                 self.known.remove(0);
             }
@@ -360,11 +409,11 @@ mod tests {
         let two = bob.after(&bob.first, "bob 2");
         let four = bob.after(&bob.after(&two, "bob 3"), "bob 4");
         let mut history = RecordHistory::new(bob.first.clone());
-        assert_eq!(history.accept(two.clone()), Ok(Standing::Extends));
-        assert_eq!(history.accept(bob.first.clone()), Ok(Standing::Known));
+        assert_eq!(history.accept(two.clone(), RecordSource::Directory), Ok(Standing::Extends));
+        assert_eq!(history.accept(bob.first.clone(), RecordSource::Directory), Ok(Standing::Known));
         assert_eq!(*history.newest(), two, "an ancestor that comes again is no news");
-        assert_eq!(history.accept(four.clone()), Ok(Standing::Ahead));
-        assert_eq!(history.accept(four.clone()), Ok(Standing::Known));
+        assert_eq!(history.accept(four.clone(), RecordSource::Directory), Ok(Standing::Ahead));
+        assert_eq!(history.accept(four.clone(), RecordSource::Directory), Ok(Standing::Known));
         assert_eq!(*history.newest(), four);
     }
 
@@ -375,16 +424,23 @@ mod tests {
         let other_two = bob.after(&bob.first, "another 2");
         let other_three = bob.after(&other_two, "another 3");
         let mut history = RecordHistory::new(bob.first.clone());
-        history.accept(two.clone()).unwrap();
+        history.accept(two.clone(), RecordSource::Directory).unwrap();
         for forked in [&other_two, &other_three] {
-            assert_eq!(history.accept(forked.clone()), Err(RecordError::ForkedOrRolledBack));
+            assert_eq!(
+                history.accept(forked.clone(), RecordSource::Directory),
+                Err(RecordError::ForkedOrRolledBack)
+            );
             assert_eq!(*history.newest(), two);
         }
-        assert!(history.contradicts(&other_two) && !history.contradicts(&two));
+        assert_eq!(history.contradicts(&other_two), Some(RecordSource::Directory));
+        assert_eq!(history.contradicts(&two), None);
         let five = bob.chain(5).pop().unwrap();
-        history.accept(five.clone()).unwrap();
+        history.accept(five.clone(), RecordSource::Directory).unwrap();
         let never_seen = bob.after(&two, "bob 3");
-        assert_eq!(history.accept(never_seen), Err(RecordError::ForkedOrRolledBack));
+        assert_eq!(
+            history.accept(never_seen, RecordSource::Directory),
+            Err(RecordError::ForkedOrRolledBack)
+        );
         assert_eq!(*history.newest(), five);
     }
 
@@ -395,9 +451,12 @@ mod tests {
         let three = bob.after(&closed, "bob 3");
         let four = bob.after(&three, "bob 4");
         let mut history = RecordHistory::new(bob.first.clone());
-        history.accept(closed.clone()).unwrap();
+        history.accept(closed.clone(), RecordSource::Directory).unwrap();
         for later in [three, four] {
-            assert_eq!(history.accept(later), Err(RecordError::ForkedOrRolledBack));
+            assert_eq!(
+                history.accept(later, RecordSource::Directory),
+                Err(RecordError::ForkedOrRolledBack)
+            );
         }
         assert_eq!(*history.newest(), closed);
     }
@@ -439,7 +498,7 @@ mod tests {
         let chain = bob.chain(65);
         let mut one_by_one = RecordHistory::new(bob.first.clone());
         for record in &chain {
-            one_by_one.accept(record.clone()).unwrap();
+            one_by_one.accept(record.clone(), RecordSource::Directory).unwrap();
         }
         for history in [one_by_one, RecordHistory::of_chain(&chain).unwrap()] {
             assert_eq!(history.known().len(), 64);

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use super::client::{ClientError, Notice, Options, Reconnect};
 use super::connection::{Activity, Connection};
 use super::op::{Op, Reply};
+use super::silence::{Awaited, Silence};
 use super::{now, os_rng};
 use crate::engine::{Command, Context, DRIVER_REQUESTS, Engine, EngineError, Event, Step};
 use crate::store::rows::Profile;
@@ -20,17 +21,6 @@ use crate::wire::relay::{
 };
 use crate::wire::storage;
 
-/// Silence after which a ping is sent.
-const PING_AFTER: Duration = Duration::from_secs(30);
-/// Silence after which the connection is dead.
-const DEAD_AFTER: Duration = Duration::from_secs(90);
-/// Silence on the requests of transfers after which the connection is made anew; on a slow line a
-/// chunk takes minutes.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(300);
-/// Age at which a connection is made anew.
-const RENEW_AFTER: Duration = Duration::from_secs(24 * 3_600);
-/// Silence after which whoever waits for everything to be done waits no more.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
 /// Notices held for a slow reader before the socket is left alone.
 const MAX_NOTICES: usize = 1_024;
 /// Bytes waiting to be written before the handle's commands wait.
@@ -287,13 +277,9 @@ impl Driver {
     /// Serves one connection.
     async fn converse(&mut self, engine: &mut Engine, mut connection: Connection) -> End {
         let notices = self.notices.clone();
-        let start = Instant::now();
-        let mut clock = Clock { began: start, heard: start, spoken: start };
+        let mut silence = Silence::new(Instant::now());
         loop {
-            let mut wake = next_wake(engine, &clock, connection.backlog(), self.settling.len());
-            if !self.requests.is_empty() {
-                wake = wake.min(self.answered + ANSWER_PATIENCE);
-            }
+            let wake = next_wake(engine, silence.next(self.awaited(&connection)));
             let reading = self.backlog.len() < MAX_NOTICES;
             let writable = connection.backlog() < MAX_OUTGOING;
             let woke = tokio::select! {
@@ -313,15 +299,15 @@ impl Driver {
                     Ok(())
                 }
                 Woke::Socket(Ok(Activity::Received)) => {
-                    clock.heard = Instant::now();
+                    silence.heard = Instant::now();
                     self.handle_frames(engine, &mut connection)
                 }
                 Woke::Socket(Ok(Activity::Sent)) => {
-                    clock.spoken = Instant::now();
+                    silence.spoken = Instant::now();
                     Ok(())
                 }
                 Woke::Socket(Err(error)) => Err(error),
-                Woke::Timer => self.handle_wake(engine, &mut connection, &clock),
+                Woke::Timer => self.handle_wake(engine, &mut connection, &silence),
             };
             let result = result.and_then(|()| self.settle(engine, &mut connection));
             if let Err(error) = result {
@@ -330,27 +316,29 @@ impl Driver {
         }
     }
 
+    fn awaited(&self, connection: &Connection) -> Awaited {
+        Awaited {
+            answer: (!self.requests.is_empty()).then_some(self.answered),
+            is_writing: connection.backlog() > 0,
+            is_settling: !self.settling.is_empty(),
+        }
+    }
+
     fn handle_wake(
         &mut self,
         engine: &mut Engine,
         connection: &mut Connection,
-        clock: &Clock,
+        silence: &Silence,
     ) -> Result<(), ClientError> {
-        let at = Instant::now();
-        let dead = at.duration_since(clock.heard) >= DEAD_AFTER;
-        // Prekeys, certificates and old rows are looked after at login.
-        let old = at.duration_since(clock.began) >= RENEW_AFTER;
-        let stalled =
-            !self.requests.is_empty() && at.duration_since(self.answered) >= ANSWER_PATIENCE;
-        if dead || old || stalled {
+        let (at, awaited) = (Instant::now(), self.awaited(connection));
+        if silence.is_over(at, awaited) {
             return Err(ClientError::Unreachable(std::io::ErrorKind::TimedOut));
         }
-        if at.duration_since(clock.spoken) >= PING_AFTER && connection.backlog() == 0 {
+        if silence.wants_ping(at, awaited) {
             let request_id = DRIVER_REQUESTS;
             connection.push(&DeviceFrame { request_id, request: Request::Ping })?;
         }
-        if at.duration_since(clock.heard.max(clock.spoken)) >= SETTLE_PATIENCE {
-            // Some of what the relay counted has expired, or it does not keep its word.
+        if silence.has_settled(at) {
             for reply in self.settling.drain(..) {
                 let _gone = reply.send(Ok(()));
             }
@@ -538,25 +526,10 @@ fn is_final(error: &ClientError) -> bool {
 }
 
 /// When the loop must look again though nothing came.
-fn next_wake(engine: &Engine, clock: &Clock, outgoing: usize, settling: usize) -> Instant {
-    let mut wake = (clock.heard + DEAD_AFTER).min(clock.began + RENEW_AFTER);
-    if outgoing == 0 {
-        wake = wake.min(clock.spoken + PING_AFTER);
-    }
-    if settling > 0 {
-        wake = wake.min(clock.heard.max(clock.spoken) + SETTLE_PATIENCE);
-    }
+fn next_wake(engine: &Engine, silence: Instant) -> Instant {
     let now = now();
     match engine.poll_timeout(now) {
-        Some(at) => wake.min(Instant::now() + Duration::from_millis(at.since(now))),
-        None => wake,
+        Some(at) => silence.min(Instant::now() + Duration::from_millis(at.since(now))),
+        None => silence,
     }
-}
-
-/// When things last happened on a connection.
-#[derive(Debug, Clone, Copy)]
-struct Clock {
-    began: Instant,
-    heard: Instant,
-    spoken: Instant,
 }

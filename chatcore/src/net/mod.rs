@@ -8,6 +8,7 @@ mod connection;
 mod driver;
 mod op;
 mod rooms;
+mod silence;
 mod transfer;
 
 pub use client::{Client, ClientError, Events, Notice, Options, Reconnect};

@@ -11,7 +11,8 @@ use crate::ids::{
     InviteToken, LogHash, MessageId, PrekeyId, RegisterId, RoomId, SessionId, Timestamp, UserId,
 };
 use crate::keys::{
-    DeviceCert, DeviceKeys, IdentityKeyPair, Nickname, RecordHistory, RelayKey, Signed, UserRecord,
+    DeviceCert, DeviceKeys, IdentityKeyPair, Nickname, RecordHistory, RecordSource, RelayKey,
+    Signed, UserRecord,
 };
 use crate::membership::{Act, Event, Joined, RoomKind};
 use crate::room::RegisterSecret;
@@ -224,6 +225,8 @@ pub(crate) struct Contact {
     /// Bytes of messages that were kept while this was a request.
     pub(crate) kept: u64,
     pub(crate) fetched: Fetched,
+    /// The person was told that the user's own word is not what the directory has.
+    pub(crate) is_unlisted: bool,
     pub(crate) trust: Trust,
     /// What it was when the name changed hands.
     pub(crate) trust_before: Trust,
@@ -259,6 +262,7 @@ impl Contact {
             standing_before: standing,
             kept: 0,
             fetched: Fetched { day: 0, bytes: 0 },
+            is_unlisted: false,
             trust: Trust::Pinned,
             trust_before: Trust::Pinned,
             replaced_by: None,
@@ -417,6 +421,8 @@ pub(crate) struct HistoryEntry {
     pub(crate) received_at: Timestamp,
     pub(crate) content: Zeroizing<Vec<u8>>,
     pub(crate) file_path: String,
+    /// What its author was called when it came; empty for ours.
+    pub(crate) name: String,
 }
 
 impl HistoryEntry {
@@ -527,7 +533,9 @@ pub(crate) enum JournalKind {
     NicknameChanged(String),
     NewSession,
     NewDevice,
-    RecordRefused,
+    RecordRefused(RecordSource),
+    RecordUnlisted,
+    ContentRefused,
     RoomNews(EventHash),
     RoomInvited,
     RoomForked,

@@ -1,8 +1,8 @@
 //! Records of others that a relay, or they themselves, show: only what goes on from what is known is
 //! taken, by whatever way it comes; everything else is refused as a whole, and shown.
 
-use chatcore::engine::{Event, LookupError, query};
-use chatcore::ids::{DeviceId, UserId};
+use chatcore::engine::{Event, LookupError, Reader, query};
+use chatcore::ids::{Conversation, DeviceId, HOUR, UserId};
 use chatcore::keys::{DeviceKeys, UserRecord};
 use chatcore::wire::content::Body;
 use rand::SeedableRng;
@@ -23,7 +23,7 @@ fn name(world: &World, of: UserId) -> String {
 }
 
 fn refusals(world: &World, of: UserId) -> usize {
-    world.count(|e| matches!(e, Event::RecordRefused { user } if *user == of))
+    world.count(|e| matches!(e, Event::RecordRefused { user, .. } if *user == of))
 }
 
 fn texts(world: &World) -> usize {
@@ -60,9 +60,10 @@ fn an_answer_that_is_no_chain_is_refused_as_a_whole() {
 #[test]
 fn an_answer_that_goes_back_or_contradicts_what_is_known_is_refused_and_shown() {
     let mut world = World::new(302, 1);
-    let mut bob = Stranger::acquainted(&mut world, 2);
+    let bob = Stranger::acquainted(&mut world, 2);
     let two = bob.after(&bob.record, "Mallory");
-    bob.send(&mut world, 0, Body::Profile(two.signed().clone()));
+    show(&mut world, &bob, &[&bob.record, &two]);
+    assert_eq!(world.look_up(0, "mallory"), Ok(bob.user()));
     let other_two = bob.after(&bob.record, "MALLORY");
     let other_three = bob.after(&other_two, "MALLORY");
     let first = bob.record.clone();
@@ -79,6 +80,98 @@ fn an_answer_that_goes_back_or_contradicts_what_is_known_is_refused_and_shown() 
     show(&mut world, &bob, &[&first, &two]);
     assert_eq!(world.look_up(0, "mallory"), Ok(bob.user()));
     assert_eq!(refusals(&world, bob.user()), answers.len());
+}
+
+/// Records that he told to nobody else had alice blame the relay, and refuse to write to him, at each command.
+#[test]
+fn what_somebody_alone_has_told_is_no_reason_to_blame_the_relay() {
+    let mut world = World::new(309, 1);
+    let mut bob = Stranger::acquainted(&mut world, 2);
+    let two = bob.after(&bob.record, "Mallory");
+    bob.send(&mut world, 0, Body::Profile(two.signed().clone()));
+    let unlisted = |world: &World| world.count(|e| matches!(e, Event::RecordUnlisted { .. }));
+    let first = bob.record.clone();
+    let other_two = bob.after(&first, "MALLORY");
+    let other_three = bob.after(&other_two, "MALLORY");
+    let thief = DeviceKeys::generate(bob.keys.id, &mut StdRng::seed_from_u64(3));
+    let thief = thief.certify(&bob.identity, world.now);
+    let other_keys = bob.naming(&two, "MALLORY", vec![thief]);
+    let answers: [(&[&UserRecord], usize); 4] = [
+        // It lags behind, or hides what is new: alice has it from himself.
+        (&[&first], 0),
+        // One of the two says something else to others. That is told once.
+        (&[&first, &other_two], 1),
+        (&[&other_two, &other_three], 1),
+        (&[&two, &other_keys], 1),
+    ];
+    for (answer, told) in answers {
+        show(&mut world, &bob, answer);
+        for _ in 0..2 {
+            assert_eq!(world.look_up(0, "mallory"), Ok(bob.user()));
+            world.come_after(2 * HOUR);
+        }
+        assert_eq!(name(&world, bob.user()), "Mallory");
+        assert_eq!((unlisted(&world), refusals(&world, bob.user())), (told, 0));
+    }
+    // What the directory has shown it has to show again.
+    show(&mut world, &bob, &[&first, &two]);
+    assert_eq!(world.look_up(0, "mallory"), Ok(bob.user()));
+    world.come_after(2 * HOUR);
+    show(&mut world, &bob, &[&first]);
+    assert_eq!(world.look_up(0, "mallory"), Err(LookupError::BadAnswer));
+    assert_eq!(refusals(&world, bob.user()), 1);
+}
+
+/// Anybody can call himself as he likes in a first message.
+#[test]
+fn a_name_is_somebodys_when_the_directory_says_so() {
+    let claimed = |world: &World, user| {
+        let contacts = query::contacts(&world.peers[0].store).unwrap();
+        contacts.iter().find(|c| c.user == user).unwrap().is_claimed()
+    };
+    for is_listed in [true, false] {
+        let mut world = World::new(310, 1);
+        let mut bob = Stranger::new(&mut world, "bob", 2);
+        if !is_listed {
+            world.relay.unlisted.insert(bob.user());
+            show(&mut world, &bob, &[]);
+        }
+        bob.start(&mut world, 0, 0);
+        bob.send(&mut world, 0, Body::Text("it is me".to_owned()));
+        assert_eq!(claimed(&world, bob.user()), !is_listed);
+        let journal = query::journal(&world.peers[0].store, &Reader::Person, 9).unwrap();
+        let says = |event: &Option<Event>| match event {
+            Some(Event::Text { from, .. }) => Some(from.is_claimed()),
+            _ => None,
+        };
+        assert_eq!(journal.iter().find_map(|(_, event)| says(event)), Some(!is_listed));
+        // Whom we answer we know, whatever he is called.
+        world.say(0, bob.user(), "who?");
+        assert!(!claimed(&world, bob.user()));
+    }
+}
+
+/// What was said before a rename was shown under the new name.
+#[test]
+fn a_message_keeps_the_name_that_its_author_had() {
+    let mut world = World::new(311, 1);
+    let mut bob = Stranger::acquainted(&mut world, 2);
+    bob.send(&mut world, 0, Body::Text("before".to_owned()));
+    let two = bob.after(&bob.record, "robert");
+    bob.send(&mut world, 0, Body::Profile(two.signed().clone()));
+    bob.record = two;
+    bob.send(&mut world, 0, Body::Text("after".to_owned()));
+    let history = query::history(&world.peers[0].store, Conversation::User(bob.user()), 2);
+    let names: Vec<_> = history.unwrap().into_iter().map(|said| said.name).collect();
+    assert_eq!(names, ["mallory", "robert"]);
+    let journal = query::journal(&world.peers[0].store, &Reader::Person, 99).unwrap();
+    let said = journal.into_iter().filter_map(|(_, event)| match event {
+        Some(Event::Text { from, text, .. }) => Some((text, from.nickname.as_str().to_owned())),
+        _ => None,
+    });
+    let said: Vec<_> = said.filter(|(text, _)| text == "before" || text == "after").collect();
+    let expected = [("before", "mallory"), ("after", "robert")];
+    assert_eq!(said, expected.map(|(text, name)| (text.to_owned(), name.to_owned())));
 }
 
 #[test]

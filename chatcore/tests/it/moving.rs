@@ -8,7 +8,7 @@ use chatcore::engine::{
     Command, Context, EngineError, Event, MessageStatus, Rejoin, RoomStanding, query,
 };
 use chatcore::ids::{Conversation, DAY, DeviceId, MINUTE, MessageId, RoomId, SECOND, Timestamp};
-use chatcore::keys::{Nickname, RelayKeyPair};
+use chatcore::keys::{Nickname, RecordSource, RelayKeyPair};
 use chatcore::membership::{Act, Role, RoomKind, Topic};
 use chatcore::store::{Changes, StoreError, Table, Value};
 use chatcore::wire::content::ReceiptKind;
@@ -579,6 +579,6 @@ fn a_relay_that_branches_off_does_not_put_a_device_out() {
     settle(&mut world);
     let told = world.start_again(0);
     assert!(!told.contains(&Event::Revoked), "both signed the second record");
-    assert!(told.contains(&Event::RecordRefused { user: alice }));
+    assert!(told.contains(&Event::RecordRefused { user: alice, source: RecordSource::Directory }));
     assert!(told.iter().any(|e| matches!(e, Event::Refused(_))));
 }

@@ -72,6 +72,7 @@ fn who_shows_a_join_that_the_relay_has_not_can_be_taken_out() {
     reconnect(&mut world, 0..2);
     let kicked = act(&mut world, 0, tea, kick(mallory.user()));
     reconnect(&mut world, 0..2);
+    assert!(!is_in(&world, 0, tea, mallory.user()), "also of the join that the relay has");
     let banned = act(&mut world, 0, tea, Act::Ban { user: mallory.user(), counter: 0 });
     assert!(kicked.is_ok() && banned.is_ok(), "{kicked:?} {banned:?}");
 }

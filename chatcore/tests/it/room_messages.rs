@@ -1,7 +1,7 @@
 //! Messages to rooms: who sends them, who is heard, and what is said of those who are not.
 
 use chatcore::crypto::kdf::sha256;
-use chatcore::engine::{Command, EngineError, Event, RoomStanding};
+use chatcore::engine::{Command, EngineError, Event, RefusedBecause, RoomStanding};
 use chatcore::ids::{EventHash, HOUR, LogHash, MessageId, RoomId};
 use chatcore::keys::{RelayKeyPair, Signed};
 use chatcore::membership::{Act, Joined, LogHead, Role, RoomKind};
@@ -9,6 +9,9 @@ use chatcore::wire::content::{
     Body, ChainPosition, Content, LogPoint, Receipt, ReceiptKind, RefusalReason, RoomContent,
     RoomUpdate, ShownLog,
 };
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 use crate::altered;
 use crate::support::rooms::*;
@@ -88,6 +91,50 @@ fn a_message_to_a_room_that_one_is_only_asked_into_is_refused() {
     };
     let refused = ReceiptKind::Refused(RefusalReason::NotAllowed);
     assert_eq!(speak(&mut world, &mut mallory, &said), [refused]);
+}
+
+/// Nothing was told of it: a person could not know why a friend's messages do not come.
+#[test]
+fn a_contact_who_writes_to_a_room_that_is_not_known_is_named_and_nobody_else() {
+    for is_contact in [true, false] {
+        let (mut world, tea, _) = with_mallory(392);
+        let mut mallory = match is_contact {
+            true => Stranger::acquainted(&mut world, 393),
+            false => {
+                let mut mallory = Stranger::new(&mut world, "mallory", 393);
+                mallory.start(&mut world, 0, 0);
+                mallory.send(&mut world, 0, Body::Text("hello".to_owned()));
+                mallory
+            }
+        };
+        let room = RoomId::from_bytes([9; 32]);
+        let said = RoomContent { room, ..next(&world, tea, None, "nobody is here") };
+        world.peers[0].events.clear();
+        send(&mut world, &mut mallory, &said);
+        world.wait(8, 10_000);
+        let expected = if is_contact { vec![RefusedBecause::UnknownRoom] } else { Vec::new() };
+        assert_eq!(refused(&world, 0), expected);
+    }
+}
+
+/// Authentic, and not what the protocol allows: nothing was told of it either.
+#[test]
+fn a_content_that_is_refused_as_a_whole_is_told() {
+    let (mut world, _, mut mallory) = with_mallory(394);
+    for bytes in [&b"no content at all"[..], &[0xff; 40]] {
+        let before = world.count(|e| matches!(e, Event::ContentRefused { .. }));
+        let session = mallory.session.as_mut().unwrap();
+        let mut rng = StdRng::seed_from_u64(bytes.len() as u64);
+        let (kind, blob) = session.seal(bytes, world.now, &mut rng).unwrap();
+        let tag = mallory.their_tag.unwrap();
+        let envelope = mallory.envelope(&world, 0, (kind, tag, blob));
+        world.put(&envelope);
+        world.run_until_quiet();
+        assert_eq!(world.count(|e| matches!(e, Event::ContentRefused { .. })), before + 1);
+    }
+    let body = Body::RoomMessage(b"no message to a room".to_vec());
+    mallory.send(&mut world, 0, body);
+    assert_eq!(world.count(|e| matches!(e, Event::ContentRefused { .. })), 3);
 }
 
 /// Gaps and alarms of the room.

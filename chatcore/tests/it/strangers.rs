@@ -22,7 +22,7 @@ fn other_keys_under_a_known_device_id_are_refused_and_shown() {
     let record = bob.record.next(&bob.identity, bob.record.nickname().clone(), vec![cert]);
     bob.send(&mut world, 0, Body::Profile(record.signed().clone()));
     assert_eq!(
-        world.count(|e| matches!(e, Event::RecordRefused { user } if *user == bob.user())),
+        world.count(|e| matches!(e, Event::RecordRefused { user, .. } if *user == bob.user())),
         1
     );
     let renewed = bob.keys.certify(&bob.identity, world.now.plus(DAY));

@@ -11,7 +11,7 @@ use super::fetch::{fetch, what};
 use crate::cli::SaveArgs;
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
-use crate::json::Line;
+use crate::json::{Line, Named};
 use crate::names::Names;
 use crate::online::Online;
 use crate::output::OutputMode;
@@ -48,9 +48,10 @@ fn only_files(mut waiting: Vec<WaitingFile>) -> Vec<WaitingFile> {
 }
 
 fn line(file: &WaitingFile) -> Line<'_> {
+    let name = file.from.nickname.as_str();
     Line::FileWaiting {
         id: file.message,
-        from: file.from.nickname.as_str(),
+        from: if file.from.is_claimed() { Named::Claimed(name) } else { Named::Known(name) },
         user_id: file.from.user,
         verified: file.from.trust == Trust::Verified,
         name: &file.manifest.name,

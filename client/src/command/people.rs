@@ -204,7 +204,10 @@ pub(crate) fn show_message(
         let (id, status, sent_at) = (message.message, status(message), message.sent_at);
         let path = message.file_path.as_str();
         let is_room = matches!(conversation, Conversation::Room(_));
-        let from = is_room.then(|| names.plain(&by));
+        let from = is_room.then(|| match message.name.as_str() {
+            "" => names.plain(&by),
+            name => name.to_owned(),
+        });
         let user_id = is_room.then_some(by);
         let line = Line::History { id, status, text, name, path, sent_at, from, user_id };
         return context.output.json(&line);
@@ -215,7 +218,11 @@ pub(crate) fn show_message(
     };
     let time = render::time(message.sent_at, net::now());
     let paint = context.output.paint();
-    let mut line = render::message(paint, &time, &names.of(&by), &by, &shown);
+    let author = match message.direction {
+        Direction::Incoming => names.author(message),
+        Direction::Outgoing(_) => names.of(&by),
+    };
+    let mut line = render::message(paint, &time, &author, &by, &shown);
     if let Direction::Outgoing(_) = message.direction {
         line.push_str(&paint.dim(&format!("  [{}]", status(message).replace('_', " "))));
     }

@@ -12,6 +12,17 @@ use self::encode::number;
 pub(crate) use self::encode::{of_value, to_line};
 use crate::render;
 
+/// Who sent something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Named<'a> {
+    /// By a nickname that we know, or that the relay's directory shows to be theirs.
+    #[serde(rename = "from")]
+    Known(&'a str),
+    /// By what they call themselves: nobody else says that the name is theirs.
+    #[serde(rename = "claimed_name")]
+    Claimed(&'a str),
+}
+
 /// A line that `receive` prints.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -21,8 +32,9 @@ pub enum Line<'a> {
         /// The message's id.
         #[serde(serialize_with = "message_hex")]
         id: MessageId,
-        /// The sender's nickname.
-        from: &'a str,
+        /// The sender.
+        #[serde(flatten)]
+        from: Named<'a>,
         /// The sender's id.
         #[serde(serialize_with = "user_hex")]
         user_id: UserId,
@@ -48,8 +60,9 @@ pub enum Line<'a> {
         /// The message's id.
         #[serde(serialize_with = "message_hex")]
         id: MessageId,
-        /// The sender's nickname.
-        from: &'a str,
+        /// The sender.
+        #[serde(flatten)]
+        from: Named<'a>,
         /// The sender's id.
         #[serde(serialize_with = "user_hex")]
         user_id: UserId,
@@ -73,8 +86,9 @@ pub enum Line<'a> {
         /// The message's id.
         #[serde(serialize_with = "message_hex")]
         id: MessageId,
-        /// The sender's nickname.
-        from: &'a str,
+        /// The sender.
+        #[serde(flatten)]
+        from: Named<'a>,
         /// The sender's id.
         #[serde(serialize_with = "user_hex")]
         user_id: UserId,
@@ -96,8 +110,9 @@ pub enum Line<'a> {
         /// The message's id.
         #[serde(serialize_with = "message_hex")]
         id: MessageId,
-        /// The sender's nickname.
-        from: &'a str,
+        /// The sender.
+        #[serde(flatten)]
+        from: Named<'a>,
         /// The sender's id.
         #[serde(serialize_with = "user_hex")]
         user_id: UserId,
@@ -202,8 +217,9 @@ pub enum Line<'a> {
         /// The message's id.
         #[serde(serialize_with = "message_hex")]
         id: MessageId,
-        /// The sender's nickname.
-        from: &'a str,
+        /// The sender.
+        #[serde(flatten)]
+        from: Named<'a>,
         /// The sender's id.
         #[serde(serialize_with = "user_hex")]
         user_id: UserId,
@@ -508,8 +524,9 @@ pub enum Line<'a> {
     },
     /// A message to a room was refused.
     Refused {
-        /// The sender's nickname.
-        from: &'a str,
+        /// The sender.
+        #[serde(flatten)]
+        from: Named<'a>,
         /// The sender's id.
         #[serde(serialize_with = "user_hex")]
         user_id: UserId,
@@ -533,8 +550,9 @@ pub enum Line<'a> {
     },
     /// Messages were withheld or lost.
     Gap {
-        /// The sender's nickname.
-        from: &'a str,
+        /// The sender.
+        #[serde(flatten)]
+        from: Named<'a>,
         /// How many are missing.
         #[serde(serialize_with = "number")]
         missing: u64,
@@ -544,6 +562,9 @@ pub enum Line<'a> {
         /// The room's id.
         #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_room_hex")]
         room_id: Option<RoomId>,
+        /// The sender's id.
+        #[serde(serialize_with = "user_hex")]
+        user_id: UserId,
     },
     /// The relay now shows another identity under a contact's name; sending is blocked.
     IdentityChanged {
@@ -657,7 +678,7 @@ mod tests {
     fn a_text() {
         let line = Line::Text {
             id: ID,
-            from: "bob",
+            from: Named::Known("bob"),
             user_id: USER,
             verified: true,
             text: "say \"hi\"\n\u{1b}[2J",
@@ -673,10 +694,25 @@ mod tests {
     }
 
     #[test]
+    fn who_only_calls_himself_so_is_not_said_to_be() {
+        let line = Line::Refused {
+            from: Named::Claimed("bob"),
+            user_id: USER,
+            reason: "not_a_member",
+            room: None,
+            room_id: None,
+        };
+        check(
+            &line,
+            r#"{"type":"refused","claimed_name":"bob","user_id":"USER","reason":"not_a_member"}"#,
+        );
+    }
+
+    #[test]
     fn a_file() {
         let line = Line::File {
             id: ID,
-            from: "bob",
+            from: Named::Known("bob"),
             user_id: USER,
             verified: false,
             name: "photo.png",
@@ -702,8 +738,14 @@ mod tests {
 
     #[test]
     fn a_gap() {
-        let line = Line::Gap { from: "bob", missing: 2, room: None, room_id: None };
-        check(&line, r#"{"type":"gap","from":"bob","missing":2}"#);
+        let line = Line::Gap {
+            from: Named::Known("bob"),
+            missing: 2,
+            room: None,
+            room_id: None,
+            user_id: USER,
+        };
+        check(&line, r#"{"type":"gap","from":"bob","missing":2,"user_id":"USER"}"#);
     }
 
     #[test]
@@ -731,8 +773,14 @@ mod tests {
 
     #[test]
     fn what_was_said_in_a_room_names_it() {
-        let line = Line::Gap { from: "bob", missing: 2, room: Some("tea"), room_id: Some(ROOM) };
-        let expected = r#"{"type":"gap","from":"bob","missing":2,"room":"tea","room_id":"ROOMID"}"#;
+        let line = Line::Gap {
+            from: Named::Known("bob"),
+            missing: 2,
+            room: Some("tea"),
+            room_id: Some(ROOM),
+            user_id: USER,
+        };
+        let expected = r#"{"type":"gap","from":"bob","missing":2,"room":"tea","room_id":"ROOMID","user_id":"USER"}"#;
         check(&line, &expected.replace("ROOMID", &"cc".repeat(32)));
     }
 

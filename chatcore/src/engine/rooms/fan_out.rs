@@ -104,6 +104,7 @@ impl Engine {
             received_at: tx.now,
             content: for_history,
             file_path: String::new(),
+            name: String::new(),
         };
         tx.save_history(history, &entry);
         let index = MessageIndex { history, outbox: Vec::new(), room: Some(id), blob };

@@ -3,7 +3,7 @@
 use super::super::clock::Timer;
 use super::super::contacts::sender;
 use super::super::files::receipt_of;
-use super::super::inbound::MAX_AHEAD;
+use super::super::inbound::{MAX_AHEAD, refuse_content};
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, FileKind, QUERY_EVERY};
 use super::Freshness;
@@ -97,7 +97,7 @@ impl Engine {
         bytes: &[u8],
     ) -> Result<Option<Receipt>, EngineError> {
         let Ok(content) = RoomContent::decode(bytes) else {
-            tx.event(Event::Undecryptable { from: Some(from.user) });
+            refuse_content(tx, contact);
             return Ok(None);
         };
         let id = content.room;
@@ -219,7 +219,9 @@ impl Engine {
         self.owe_receipt(tx, contact, from, message, kind);
         // Who is out of a room anyway need not hear of what is said in it.
         let is_ours = room.is_some_and(|room| room.row.standing == RoomStanding::Member);
-        if is_ours || reason == RefusedBecause::Contradiction {
+        // Of a room that nobody asked us into only a contact knows that we are not in it.
+        let is_lost = room.is_none() && contact.standing == ContactStanding::Contact;
+        if is_ours || is_lost || reason == RefusedBecause::Contradiction {
             let room = room.map(Room::reference);
             tx.event(Event::MessageRefused { room, from: sender(contact), reason });
         }
@@ -311,6 +313,7 @@ impl Engine {
             received_at,
             content: zeroize::Zeroizing::new(bytes.to_vec()),
             file_path: String::new(),
+            name: contact.nickname().as_str().to_owned(),
         };
         tx.save_history(history, &entry);
         let index = MessageIndex { history, outbox: Vec::new(), room: Some(id), blob: None };

@@ -14,13 +14,18 @@ use crate::store::rows::{Contact, ContactStanding, Fetched, PeerDevice};
 use crate::trust::Trust;
 
 pub(crate) fn encode_contact(contact: &Contact) -> Zeroizing<Vec<u8>> {
-    let known = |k: &KnownRecord| pb::KnownRecord { version: k.version, hash: k.hash.to_vec() };
+    let known = |k: &KnownRecord| pb::KnownRecord {
+        version: k.version,
+        hash: k.hash.to_vec(),
+        listed: k.is_listed,
+    };
     encode(&pb::Contact {
         record: Some(signed_into(contact.records.newest().signed())),
         known: contact.records.known().iter().map(known).collect(),
         standing: standing_into(contact.standing),
         standing_before: standing_into(contact.standing_before),
         kept: contact.kept,
+        unlisted: contact.is_unlisted,
         fetched_day: contact.fetched.day,
         fetched_bytes: contact.fetched.bytes,
         trust: match contact.trust {
@@ -37,7 +42,8 @@ pub(crate) fn encode_contact(contact: &Contact) -> Zeroizing<Vec<u8>> {
 pub(crate) fn decode_contact(bytes: &[u8]) -> Result<Contact, WireError> {
     let pb = pb::Contact::decode(bytes)?;
     let known = |k: &pb::KnownRecord| -> Result<_, WireError> {
-        Ok(KnownRecord { version: k.version, hash: array(&k.hash, "hash")? })
+        let hash = array(&k.hash, "hash")?;
+        Ok(KnownRecord { version: k.version, hash, is_listed: k.listed })
     };
     let known = pb.known.iter().map(known).collect::<Result<_, _>>()?;
     Ok(Contact {
@@ -48,6 +54,7 @@ pub(crate) fn decode_contact(bytes: &[u8]) -> Result<Contact, WireError> {
             before => standing_from(before)?,
         },
         kept: pb.kept,
+        is_unlisted: pb.unlisted,
         fetched: Fetched { day: pb.fetched_day, bytes: pb.fetched_bytes },
         trust: match pb.trust {
             1 => Trust::Pinned,

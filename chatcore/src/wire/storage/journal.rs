@@ -12,6 +12,7 @@ use super::{encode, room_from, room_into, user};
 use crate::engine::ProgramName;
 use crate::engine::readers::Readers;
 use crate::ids::{EventHash, MessageId};
+use crate::keys::RecordSource;
 use crate::store::rows::{JournalEntry, JournalKind};
 use crate::wire::content::ReceiptKind;
 
@@ -80,7 +81,12 @@ pub(crate) fn encode_journal(entry: &JournalEntry) -> Zeroizing<Vec<u8>> {
             pb.before.clone_from(before);
         }
         JournalKind::NewSession => pb.kind = 12,
-        JournalKind::RecordRefused => pb.kind = 13,
+        JournalKind::RecordRefused(source) => {
+            pb.kind = 13;
+            pb.count = u64::from(*source == RecordSource::Owner);
+        }
+        JournalKind::RecordUnlisted => pb.kind = 30,
+        JournalKind::ContentRefused => pb.kind = 31,
         JournalKind::RoomNews(hash) => {
             pb.kind = 14;
             pb.hash = hash.as_bytes().to_vec();
@@ -136,7 +142,10 @@ pub(crate) fn decode_journal(bytes: &[u8]) -> Result<JournalEntry, WireError> {
         10 => JournalKind::IdentityChanged(user(&pb.other_user)?),
         11 => JournalKind::NicknameChanged(pb.before.clone()),
         12 => JournalKind::NewSession,
-        13 => JournalKind::RecordRefused,
+        13 if pb.count == 0 => JournalKind::RecordRefused(RecordSource::Directory),
+        13 => JournalKind::RecordRefused(RecordSource::Owner),
+        30 => JournalKind::RecordUnlisted,
+        31 => JournalKind::ContentRefused,
         14 => JournalKind::RoomNews(EventHash::from_bytes(array(&pb.hash, "hash")?)),
         15 => JournalKind::RoomInvited,
         16 => JournalKind::RoomForked,

@@ -198,6 +198,7 @@ pub(crate) fn encode_history(entry: &HistoryEntry) -> Zeroizing<Vec<u8>> {
         status,
         file_path: entry.file_path.clone(),
         room_id: room_into(entry.room),
+        name: entry.name.clone(),
     })
 }
 
@@ -221,6 +222,7 @@ pub(crate) fn decode_history(bytes: &[u8]) -> Result<HistoryEntry, WireError> {
         received_at: Timestamp(pb.received_at),
         content: Zeroizing::new(pb.content),
         file_path: pb.file_path,
+        name: pb.name,
     })
 }
 

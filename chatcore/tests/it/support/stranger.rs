@@ -33,7 +33,7 @@ pub(crate) struct Stranger {
     rng: StdRng,
     tag: DeliveryTag,
     /// Tag that the victim gave us, once it has answered.
-    their_tag: Option<DeliveryTag>,
+    pub(crate) their_tag: Option<DeliveryTag>,
     position: ChainPosition,
 }
 
