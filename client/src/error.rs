@@ -314,6 +314,10 @@ impl From<RoomFailure> for CommandError {
             RoomFailure::NotAMember => {
                 say(ExitCode::Refused, "join it, or be asked in: chat room join ROOM")
             }
+            RoomFailure::NotShown => say(
+                ExitCode::Refused,
+                "try again later, or ask whoever invited you whether it still holds",
+            ),
             RoomFailure::NotInvited => {
                 say(ExitCode::Refused, "ask whoever invited you to do it once more")
             }

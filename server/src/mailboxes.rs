@@ -191,8 +191,11 @@ impl Mailboxes {
                     queue.wait_for(arrival, ticket);
                     return Ok(None);
                 }
-                let yields = mailbox.accepts(&envelope, mark, &self.limits)?;
-                displaced.extend(yields.map(|left| (to, left)));
+                for left in mailbox.accepts(&envelope, mark, &self.limits)? {
+                    // At once: the same envelope sent again is no copy of it.
+                    self.forget_key(&left.1, &to);
+                    displaced.push(left.0);
+                }
                 let (arrival, woken) = mailbox.append(&mut queue, envelope, mark, ticket, now);
                 self.note_key(&key, &to, arrival);
                 Ok(woken)
@@ -207,9 +210,7 @@ impl Mailboxes {
             });
         }
         self.committer.submit(queue);
-        for (mailbox, left) in &displaced {
-            self.forget(mailbox, std::slice::from_ref(left));
-        }
+        self.committer.remove(&displaced);
         wake.iter().for_each(|peer| peer.wake());
         results
     }
@@ -264,9 +265,14 @@ impl Mailboxes {
         self.forget(address, &acked.unwrap_or_default());
     }
 
-    /// Has what was set aside delivered once more.
-    pub(crate) fn deliver_kept(&self, address: &DeviceAddress, id: ConnectionId, most: u32) {
-        self.with_reader(address, id, |m| m.deliver_kept(most as usize));
+    /// Has the oldest of what was set aside delivered once more; returns how many, and how many are left.
+    pub(crate) fn deliver_kept(
+        &self,
+        address: &DeviceAddress,
+        id: ConnectionId,
+        most: u32,
+    ) -> (u64, u64) {
+        self.with_reader(address, id, |m| m.deliver_kept(most as usize)).unwrap_or_default()
     }
 
     fn forget(&self, mailbox: &DeviceAddress, entries: &[Left]) {

@@ -432,8 +432,10 @@ impl Peer {
                 self.shared.mailboxes.ack(&self.caller.address, self.handle.id, &ack);
             }
             Request::DeliverKept { most } => {
-                self.shared.mailboxes.deliver_kept(&self.caller.address, self.handle.id, most);
-                self.answer(id, Answer::Done)?;
+                let mailboxes = &self.shared.mailboxes;
+                let (count, left) =
+                    mailboxes.deliver_kept(&self.caller.address, self.handle.id, most);
+                self.answer(id, Answer::DeliveringKept { count, left })?;
             }
             Request::QueryQueued(keys) => {
                 let mailboxes = &self.shared.mailboxes;

@@ -65,11 +65,18 @@ async fn what_has_no_place_stays_without_being_in_the_way_until_it_is_asked_for(
     assert_eq!((logged_in(&answer).queued, logged_in(&answer).kept), (0, 3));
     bobs.nothing_delivered().await;
     // The oldest, as many as are asked for.
-    assert_eq!(bobs.request(Request::DeliverKept { most: 2 }).await, Answer::Done);
+    let asked = Request::DeliverKept { most: 2 };
+    assert_eq!(bobs.request(asked).await, Answer::DeliveringKept { count: 2, left: 1 });
     let (epoch, again) = bobs.deliveries(2).await;
     assert_eq!(marks(&again), [1, 3]);
     bobs.keep(MailQueue::Untagged, epoch, again[1].n, &[again[1].n]).await;
     bobs.nothing_delivered().await;
+    // What came first stays before the others, however often it has no place.
+    let asked = Request::DeliverKept { most: 1 };
+    assert_eq!(bobs.request(asked).await, Answer::DeliveringKept { count: 1, left: 1 });
+    let (_, again) = bobs.deliveries(1).await;
+    assert_eq!(marks(&again), [3]);
+    bobs.keep(MailQueue::Untagged, epoch, again[0].n, &[again[0].n]).await;
     // A relay that was started anew does not know which those were.
     relay.stop().await;
     let relay = TestRelay::start(config).await;
@@ -116,8 +123,55 @@ async fn they_have_a_share_of_the_mailbox_and_none_of_them_all_of_it() {
         assert_eq!(bobs.deliveries(4).await.1.len(), 4);
         assert_eq!(send("kim", 7, 1).await, [Ok(())], "carol's gives way");
         assert_eq!(bobs.deliveries(1).await.1[0].blob[0], 7);
-        assert_eq!(bobs.request(Request::DeliverKept { most: 9 }).await, Answer::Done);
+        let asked = Request::DeliverKept { most: 9 };
+        assert_eq!(bobs.request(asked).await, Answer::DeliveringKept { count: 1, left: 0 });
         assert_eq!(marks(&bobs.deliveries(1).await.1), [3]);
+        relay.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn they_have_half_of_the_bytes_and_what_was_kept_gives_way_to_others() {
+    for (mut config, _folder) in both() {
+        config.limits.mailbox_bytes = 4 * 512;
+        let relay = TestRelay::start(config).await;
+        let (_, mut alice) = relay.join("alice").await;
+        let (bob, mut bobs) = relay.join("bob").await;
+        let full = Err(ErrorCode::MailboxFull);
+        let three = (1..=3).map(|mark| untagged(&bob, mark)).collect();
+        assert_eq!(alice.send_many(three).await, [Ok(()), Ok(()), full]);
+        let (epoch, both) = bobs.deliveries(2).await;
+        bobs.keep(MailQueue::Untagged, epoch, both[1].n, &[both[0].n]).await;
+        drop(bobs);
+        let four = (4..=7).map(|mark| envelope(bob.address(), mark)).collect();
+        assert_eq!(alice.send_many(four).await, [Ok(()); 4]);
+        assert_eq!(alice.send_many(vec![envelope(bob.address(), 8)]).await, [full]);
+        let (mut bobs, answer) = relay.try_login(&bob).await;
+        assert_eq!((logged_in(&answer).queued, logged_in(&answer).kept), (4, 0));
+        assert_eq!(marks(&bobs.deliveries(4).await.1), [4, 5, 6, 7]);
+        relay.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_queues_are_counted_apart() {
+    for (mut config, _folder) in both() {
+        config.limits.mailbox_per_sender = 3;
+        let relay = TestRelay::start(config).await;
+        let (_, mut alice) = relay.join("alice").await;
+        let (bob, bobs) = relay.join("bob").await;
+        drop(bobs);
+        let sent = (1..=2).map(|mark| untagged(&bob, mark));
+        let sent = sent.chain((3..=6).map(|mark| envelope(bob.address(), mark))).collect();
+        let over = Err(ErrorCode::SenderQuota);
+        assert_eq!(alice.send_many(sent).await[4..], [Ok(()), over]);
+        let mut bobs = relay.login(&bob).await;
+        let (epoch, all) = bobs.deliveries(5).await;
+        assert_eq!(marks(&all), [1, 2, 3, 4, 5]);
+        bobs.keep(MailQueue::Untagged, epoch, all[1].n, &[]).await;
+        assert_eq!(alice.send_many(vec![envelope(bob.address(), 7)]).await, [over]);
+        bobs.ack(epoch, all[2].n).await;
+        assert_eq!(alice.send_many(vec![envelope(bob.address(), 7)]).await, [Ok(())]);
         relay.stop().await;
     }
 }

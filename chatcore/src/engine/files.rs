@@ -174,7 +174,7 @@ impl Engine {
             _ => download.given_up = Some(failure),
         }
         tx.save_transfer(&Transfer::Download(download));
-        let (_, entry) = find(tx, user, message)?;
+        let Some((_, entry)) = find(tx, user, message)? else { return Ok(()) };
         let Some(mut contact) = tx.contact(user)? else { return Ok(()) };
         let name = match body_of(&entry) {
             Some(Body::File(manifest)) => manifest.name,
@@ -271,7 +271,8 @@ impl Engine {
         message: &MessageId,
         path: String,
     ) -> Result<(), EngineError> {
-        let (number, mut entry) = find(tx, user, message)?;
+        // Declined meanwhile.
+        let Some((number, mut entry)) = find(tx, user, message)? else { return Ok(()) };
         entry.file_path.clone_from(&path);
         tx.save_history(number, &entry);
         let manifest = match body_of(&entry) {
@@ -296,7 +297,7 @@ impl Engine {
         if text.len() > MAX_TEXT {
             return Err(EngineError::TextTooLong { max: MAX_TEXT });
         }
-        let (number, mut entry) = find(tx, user, message)?;
+        let Some((number, mut entry)) = find(tx, user, message)? else { return Ok(()) };
         entry.content =
             with_body(&entry, Body::Text(text.clone())).ok_or(EngineError::UnknownContact)?;
         let (sent_at, received_at) = (entry.sent_at, entry.received_at);
@@ -330,11 +331,10 @@ fn find(
     tx: &Tx<'_, '_>,
     user: &UserId,
     message: &MessageId,
-) -> Result<(u64, HistoryEntry), EngineError> {
-    let index = tx.message_index(user, message)?.ok_or(EngineError::UnknownContact)?;
+) -> Result<Option<(u64, HistoryEntry)>, EngineError> {
+    let Some(index) = tx.message_index(user, message)? else { return Ok(None) };
     let conversation = index.room.map_or(Conversation::User(*user), Conversation::Room);
-    let entry = tx.history(conversation, index.history)?.ok_or(EngineError::UnknownContact)?;
-    Ok((index.history, entry))
+    Ok(tx.history(conversation, index.history)?.map(|entry| (index.history, entry)))
 }
 
 /// Returns the file that an outgoing message names.

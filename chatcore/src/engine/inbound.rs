@@ -263,16 +263,16 @@ impl Engine {
         };
         let from = DeviceAddress { user, device: accepted.device };
         let former = tx.contact(&user)?.map(|contact| named_devices(&contact));
+        let is_to_us_alone =
+            Content::decode(&content).is_ok_and(|content| content.body.is_to_one_person());
+        if is_to_us_alone && !self.has_place_for_first(tx, &accepted.record)? {
+            return Ok(Opened::NoPlace);
+        }
         let mut contact = match self.admit(tx, &accepted.record, from)? {
             Ok(contact) => contact,
             Err(NotAdmitted::Refused) => return Ok(Opened::Dropped),
             Err(NotAdmitted::NoPlace) => return Ok(Opened::NoPlace),
         };
-        let is_to_us_alone =
-            Content::decode(&content).is_ok_and(|content| content.body.is_to_one_person());
-        if is_to_us_alone && !self.has_place_for(tx, &contact)? {
-            return Ok(Opened::NoPlace);
-        }
 
         let keep_until = match secret.kind {
             PrekeyKind::OneTime => {
@@ -419,7 +419,7 @@ impl Engine {
             }
             Body::RoomUpdate(update) => {
                 let id = content.message_id;
-                self.take_room_update(tx, from, update.as_ref().clone())?;
+                self.take_room_update(tx, contact, from, update.as_ref().clone())?;
                 let kind = ReceiptKind::Delivered;
                 self.owe_receipt(tx, contact, from, id, kind);
                 Ok(Some(Receipt { message_id: id, kind }))

@@ -544,10 +544,15 @@ impl Engine {
                 Pending::Query(_)
                 | Pending::DeleteBlob
                 | Pending::RenewBlob
-                | Pending::DeliverKept
                 | Pending::ShowPresence,
                 Answer::Failure(_) | Answer::Done,
-            ) => Ok(()),
+            )
+            | (Pending::DeliverKept, Answer::Failure(_)) => Ok(()),
+            (Pending::DeliverKept, Answer::DeliveringKept { count, left }) => {
+                self.undelivered = self.undelivered.saturating_add(count);
+                self.kept = left;
+                Ok(())
+            }
             _ => Err(EngineError::RelayMisbehaved),
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::files::{LONGEST_PATIENCE, MAX_UNASKED, body_of};
+use super::requests::asked_at;
 use super::rooms::{RoomRef, reference};
 use super::{
     ContactStanding, Direction, EngineError, FetchFailure, FileKind, PersonWaiting, Upload,
@@ -208,7 +209,7 @@ pub fn kept(store: &dyn Store, name: &str, limit: usize) -> Result<Vec<(u64, Val
 /// Who asks to write to us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requests {
-    /// Those who have a place, the newest last, with what each wrote last.
+    /// Those who have a place, the newest last, with what each wrote last, if anything.
     pub held: Vec<(ContactView, Option<HistoryView>)>,
     /// Those who found none, at most 100.
     pub waiting: Vec<PersonWaiting>,
@@ -220,13 +221,14 @@ pub struct Requests {
 /// [`EngineError::Store`].
 pub fn requests(store: &dyn Store) -> Result<Requests, EngineError> {
     let mut held = Vec::new();
-    for contact in contacts(store)? {
-        if contact.standing == ContactStanding::Request {
-            let said = history(store, Conversation::User(contact.user), 1)?;
-            // Looked up, and has not written.
-            held.extend(said.into_iter().next_back().map(|said| (contact, Some(said))));
-        }
+    for row in store.list(Table::Contacts)? {
+        let contact = storage::decode_contact(&row).map_err(damaged)?;
+        let Some(at) = asked_at(&contact) else { continue };
+        let said = history(store, Conversation::User(contact.user()), 1)?.pop();
+        held.push((at, view(&contact), said));
     }
+    held.sort_by_key(|(at, contact, _)| (*at, contact.nickname.fold(), contact.user));
+    let held = held.into_iter().map(|(_, contact, said)| (contact, said)).collect();
     let unplaced = profile_row(store)?.unplaced.into_iter();
     let waiting = unplaced.map(|unplaced| PersonWaiting {
         user: unplaced.user,

@@ -5,7 +5,7 @@ use rand::{CryptoRng, RngExt};
 use super::account::drop_old_prekeys;
 use super::clock::{Timer, is_due};
 use super::contacts::verify_chain;
-use super::requests::Wanted;
+use super::requests::REQUEST_LIFE;
 use super::rooms::newest_head;
 use super::tx::{Context, Tx};
 use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY, Step};
@@ -130,10 +130,6 @@ impl Engine {
         }
         self.link = Link::Online;
         (self.undelivered, self.kept) = (login.queued, login.kept);
-        if login.kept == 0 {
-            profile.unplaced.retain(|unplaced| unplaced.wanted != Wanted::ToWrite);
-            profile.unplaced_told = profile.unplaced_told.min(profile.unplaced.len());
-        }
         self.next_query = Timer::after(QUERY_EVERY, tx.now);
         let is_new = matches!(profile.admission, Admission::New | Admission::Sent);
         if is_new && profile.announced == 0 {
@@ -147,6 +143,8 @@ impl Engine {
         profile.clock = self.clock;
         if is_due(profile.swept_at, DAY, tx.now) {
             profile.swept_at = tx.now;
+            profile.unplaced.retain(|waiting| tx.earlier().since(waiting.at) < REQUEST_LIFE);
+            profile.unplaced_told = profile.unplaced_told.min(profile.unplaced.len());
             drop_old_prekeys(tx)?;
             tx.forget_seen()?;
         }

@@ -10,16 +10,17 @@ use super::contacts::make_contact;
 use super::rooms::is_only_member;
 use super::tx::Tx;
 use super::{Asker, Engine, EngineError, Event, Link, Pending};
-use crate::ids::{DAY, UserId};
+use crate::ids::{DAY, Timestamp, UserId};
 use crate::keys::{Nickname, RecordHistory, UserRecord};
 use crate::membership::RoomKind;
 use crate::store::rows::{Contact, ContactStanding, Unplaced};
+use crate::trust::Trust;
 use crate::wire::relay::Request;
 
 /// Requests of strangers that are held.
 pub const MAX_REQUESTS: usize = 50;
 /// Milliseconds after which a request that was not answered makes room for others.
-const REQUEST_LIFE: u64 = 30 * DAY;
+pub(super) const REQUEST_LIFE: u64 = 30 * DAY;
 /// Most people who are named of those who found no place.
 const MAX_UNPLACED: usize = 100;
 /// Envelopes that are asked for again at a time.
@@ -59,7 +60,9 @@ impl Engine {
             self.note_unplaced(tx, user, name, Wanted::ToWrite)?;
             return Ok(None);
         }
-        has_place(tx, record.user_id())?;
+        if !shares {
+            has_place(tx, record.user_id())?;
+        }
         let standing = if shares { ContactStanding::Member } else { ContactStanding::Request };
         let others = tx.contacts_on_disk()?;
         let contact = Contact::new(RecordHistory::new(record.clone()), standing);
@@ -78,12 +81,8 @@ impl Engine {
     /// Returns how many requests of strangers wait for an answer.
     fn held_requests(tx: &Tx<'_, '_>) -> Result<usize, EngineError> {
         // One that was not answered for long makes room for others.
-        let is_held = |c: &&Contact| {
-            let began = c.devices.iter().flat_map(|d| &d.first_messages_at).max();
-            c.standing == ContactStanding::Request
-                && began
-                    .is_some_and(|at| *at <= tx.begins() && tx.earlier().since(*at) < REQUEST_LIFE)
-        };
+        let is_young = |at| at <= tx.begins() && tx.earlier().since(at) < REQUEST_LIFE;
+        let is_held = |contact: &&Contact| asked_at(contact).is_some_and(is_young);
         Ok(tx.contacts()?.iter().filter(is_held).count())
     }
 
@@ -116,6 +115,22 @@ impl Engine {
         Ok(false)
     }
 
+    /// Tells whether there is a place for somebody who begins by writing to us alone; else they are named.
+    pub(super) fn has_place_for_first(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        record: &UserRecord,
+    ) -> Result<bool, EngineError> {
+        if let Some(contact) = tx.contact(&record.user_id())? {
+            return self.has_place_for(tx, &contact);
+        }
+        let has_place = Self::held_requests(tx)? < MAX_REQUESTS;
+        if !has_place {
+            self.note_unplaced(tx, record.user_id(), record.nickname(), Wanted::ToWrite)?;
+        }
+        Ok(has_place)
+    }
+
     /// Names somebody who found no place, and tells the person of it, less often the more there are.
     pub(super) fn note_unplaced(
         &mut self,
@@ -130,7 +145,7 @@ impl Engine {
         if unplaced.len() >= MAX_UNPLACED || unplaced.iter().any(is_same) {
             return Ok(());
         }
-        unplaced.push(Unplaced { user, name: name.as_str().to_owned(), wanted });
+        unplaced.push(Unplaced { user, name: name.as_str().to_owned(), wanted, at: tx.begins() });
         let people = unplaced.len();
         if people >= 2 * profile.unplaced_told {
             profile.unplaced_told = people;
@@ -156,13 +171,25 @@ impl Engine {
 
     /// Asks for what was kept at the relay, as soon as there is a place.
     pub(super) fn ask_for_kept(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
-        if self.kept == 0 || self.link == Link::Offline || Self::held_requests(tx)? >= MAX_REQUESTS
-        {
+        if self.kept == 0 || self.link == Link::Offline {
             return Ok(());
         }
-        let most = DELIVERED_AGAIN;
-        let asked = self.kept.min(most.into());
-        (self.kept, self.undelivered) = (self.kept - asked, self.undelivered + asked);
+        // Who became a contact meanwhile needs no place: what they sent is somewhere among the others'.
+        let mut known = Vec::new();
+        for waiting in tx.profile()?.unplaced {
+            let contact = tx.contact(&waiting.user)?;
+            if contact.is_some_and(|contact| contact.standing == ContactStanding::Contact) {
+                known.push(waiting.user);
+            }
+        }
+        let most = match known.is_empty() {
+            true if Self::held_requests(tx)? >= MAX_REQUESTS => return Ok(()),
+            true => DELIVERED_AGAIN,
+            false => u32::try_from(self.kept).unwrap_or(u32::MAX),
+        };
+        Self::forget_unplaced(tx, |waiting| known.contains(&waiting.user))?;
+        // How many are left says the answer.
+        self.kept = 0;
         self.ask(tx, Request::DeliverKept { most }, Pending::DeliverKept);
         Ok(())
     }
@@ -186,18 +213,25 @@ impl Engine {
         user: &UserId,
     ) -> Result<(), EngineError> {
         let mut contact = asking(tx, user)?;
+        let has_name_of = |other: &Contact| other.replaced_by == Some(*user);
+        if tx.contacts()?.iter().any(|c| c.trust == Trust::Changed && has_name_of(c)) {
+            // The person has to say first who of the two is meant.
+            return Err(EngineError::IdentityChanged);
+        }
+        self.turn_down_invitations_of(tx, user)?;
+        tx.forget_conversation(user)?;
+        if self.shares_a_room(tx, user, &[RoomKind::Private, RoomKind::Open])? {
+            // What is said there goes on in the same sessions.
+            (contact.standing, contact.kept) = (ContactStanding::Member, 0);
+            tx.save_contact(&contact);
+            return Ok(());
+        }
         for device in &contact.devices {
             tx.forget_pairing(device);
         }
         self.receipts_due.retain(|address, _| address.user != *user);
-        tx.forget_conversation(user)?;
-        if self.shares_a_room(tx, user, &[RoomKind::Private, RoomKind::Open])? {
-            contact.devices.clear();
-            (contact.standing, contact.kept) = (ContactStanding::Member, 0);
-            tx.save_contact(&contact);
-        } else {
-            tx.delete_contact(user);
-        }
+        self.profiles_owed.retain(|address| address.user != *user);
+        tx.delete_contact(user);
         Ok(())
     }
 }
@@ -207,7 +241,16 @@ fn has_place(tx: &mut Tx<'_, '_>, user: UserId) -> Result<(), EngineError> {
     Engine::forget_unplaced(tx, |other| other.user == user && other.wanted == Wanted::ToWrite)
 }
 
+/// Returns when somebody last began a session who asks to write to us, whatever they said in it. Whom we looked up,
+/// and whoever has lost a name to somebody else, asks nothing.
+pub(super) fn asked_at(contact: &Contact) -> Option<Timestamp> {
+    if contact.standing != ContactStanding::Request || contact.replaced_by.is_some() {
+        return None;
+    }
+    contact.devices.iter().flat_map(|device| &device.first_messages_at).copied().max()
+}
+
 fn asking(tx: &Tx<'_, '_>, user: &UserId) -> Result<Contact, EngineError> {
     let contact = tx.contact(user)?;
-    contact.filter(|c| c.standing == ContactStanding::Request).ok_or(EngineError::NoRequest)
+    contact.filter(|contact| asked_at(contact).is_some()).ok_or(EngineError::NoRequest)
 }

@@ -393,6 +393,11 @@ impl<'c, 'a> Tx<'c, 'a> {
         Ok(ids.into_iter().collect())
     }
 
+    /// Tells whether this step has deleted a row.
+    pub(super) fn is_deleted(&self, key: &Key) -> bool {
+        self.changes.get(key) == Some(None)
+    }
+
     pub(super) fn store(&self) -> &'a dyn Store {
         self.store
     }

@@ -612,6 +612,7 @@ pub(crate) struct Unplaced {
     /// As their record says.
     pub(crate) name: String,
     pub(crate) wanted: Wanted,
+    pub(crate) at: Timestamp,
 }
 
 /// How we were asked into a room.
@@ -621,7 +622,7 @@ pub(crate) struct Invitation {
     pub(crate) by: UserId,
     /// Who showed it to us.
     pub(crate) shown_by: UserId,
-    /// Number of the event that asks us in; 0 in an open room.
+    /// Number of the event that asks us in, as it says; 0 in an open room.
     pub(crate) seq: u64,
     /// The room's name, as the one who showed it said; empty: the one that it began with.
     pub(crate) name: String,
@@ -680,7 +681,8 @@ pub(crate) struct RoomRow {
     pub(crate) sent_seq: u64,
     pub(crate) sent_hash: [u8; 32],
     pub(crate) unsent: Vec<Unsent>,
-    pub(crate) invitation: Option<Invitation>,
+    /// Who asks us in, each by their own word.
+    pub(crate) invitations: Vec<Invitation>,
     pub(crate) next_statement_row: u64,
 }
 

@@ -3,7 +3,7 @@
 use chatcore::engine::{
     Command, ContactStanding, EngineError, Event, MAX_REQUESTS, Reader, Wanted, query,
 };
-use chatcore::ids::{Conversation, MINUTE, UserId};
+use chatcore::ids::{Conversation, HOUR, MINUTE, UserId};
 use chatcore::store::Table;
 use chatcore::wire::content::Body;
 
@@ -113,6 +113,61 @@ fn what_is_declined_leaves_nothing_and_may_come_again() {
     let contacts = query::contacts(&world.peers[0].store).unwrap();
     let standing = contacts.iter().find(|c| c.user == mallory.user()).unwrap().standing;
     assert_eq!((standing, held(&world).len()), (ContactStanding::Contact, 0));
+}
+
+/// They took the places, and nobody saw them.
+#[test]
+fn who_says_nothing_is_listed_and_declined_like_the_others() {
+    let mut world = World::acquainted(305);
+    for n in 0..3 {
+        let mut silent = Stranger::new(&mut world, &format!("s{n}"), 400 + n);
+        silent.start(&mut world, 0, 0);
+        silent.send(&mut world, 0, Body::Empty);
+    }
+    assert_eq!(held(&world).len(), 3);
+    for user in held(&world) {
+        do_it(&mut world, Command::DeclineRequest(user));
+    }
+    assert_eq!(held(&world), []);
+    assert_eq!(world.rows(0, Table::Contacts), 1);
+}
+
+/// Whom we answered needs no place, though others hold all of them.
+#[test]
+fn what_a_new_contact_wrote_before_comes_at_once() {
+    let mut world = World::acquainted(306);
+    knock(&mut world, 0, MAX_REQUESTS as u64);
+    let late = knock(&mut world, 100, 3);
+    assert!(!held(&world).contains(&late[1]));
+    assert_eq!(world.look_up(0, "s101"), Ok(late[1]));
+    world.say(0, late[1], "what is it?");
+    world.run_until_quiet();
+    let history = query::history(&world.peers[0].store, Conversation::User(late[1]), 9).unwrap();
+    let came = Body::Text("let me in, says 101".to_owned());
+    assert!(history.iter().any(|said| said.body == came));
+    assert_eq!(waiting(&world).len(), 2);
+}
+
+/// A former contact is no stranger: nothing of what was said is deleted.
+#[test]
+fn who_lost_their_name_to_somebody_else_is_not_declined() {
+    let mut world = World::new(307, 3);
+    world.send(0, 1, "hello bob".to_owned());
+    world.run_until_quiet();
+    let (bob, carol) = (world.peers[1].address.user, world.peers[2].address.user);
+    world.now = world.now.plus(2 * HOUR);
+    world.relay.pretend("bob", carol);
+    world.relay.rename_by_force(&mut world.peers[2], "bob");
+    let _ = world.look_up(0, "bob");
+    let declined = |world: &mut World, user| {
+        world.peers[0].command(world.now, Command::DeclineRequest(user)).is_ok()
+    };
+    assert!(!declined(&mut world, carol), "it is not decided who is meant");
+    do_it(&mut world, Command::AcceptIdentity { known: bob, new: carol });
+    assert_eq!(held(&world), []);
+    assert!(!declined(&mut world, bob));
+    let said = query::history(&world.peers[0].store, Conversation::User(bob), 9).unwrap();
+    assert_eq!(said.len(), 1);
 }
 
 /// A relay that mixes the queues could have a device ack what it has no place for.

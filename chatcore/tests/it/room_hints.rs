@@ -481,3 +481,22 @@ fn nobody_is_in_who_did_not_say_so() {
         "she was told of the first: {told}"
     );
 }
+
+/// A join that waits went out all the same after the invitation was turned down.
+#[test]
+fn who_turns_an_invitation_down_does_not_come_in_later() {
+    let mut world = World::acquainted(543);
+    let (alice, tea) = (user(&world, 0), create(&mut world, 1, "tea", RoomKind::Open));
+    act(&mut world, 1, tea, Act::Invite { user: alice, role: Role::Member }).unwrap();
+    later(&mut world);
+    assert_eq!(view(&world, 0, tea).standing, RoomStanding::Invited);
+    world.peers[0].disconnect();
+    ask(&mut world, 0, Command::JoinRoom { ticket: 1, room: tea });
+    ask(&mut world, 0, Command::LeaveRoom { ticket: 2, room: tea });
+    assert_eq!((told(&world, 0, 1), told(&world, 0, 2)), (Some(false), Some(true)));
+    world.connect(0);
+    later(&mut world);
+    reconnect(&mut world, 0..2);
+    assert!(!is_in(&world, 1, tea, alice));
+    assert_ne!(view(&world, 0, tea).standing, RoomStanding::Member);
+}

@@ -133,22 +133,92 @@ fn an_invitation_shows_the_name_of_today() {
     assert_eq!(view(&world, 0, room).name, "parties");
 }
 
-/// Signed by whoever asks us in, and nowhere to be found in the room.
+/// Signed by whoever asks us in, and nowhere to be found in the room: where something else stands in its place it does
+/// not hold; where nothing does, the relay may have lost it.
 #[test]
 fn an_invitation_that_does_not_hold_is_told_when_it_is_taken_up() {
-    let mut world = World::new(394, 1);
+    for is_lost in [false, true] {
+        let mut world = World::new(394, 1);
+        let alice = user(&world, 0);
+        let mut mallory = Stranger::acquainted(&mut world, 1);
+        let acts = [Act::SetTopic(Topic::new("nobody is asked in").unwrap())];
+        let mut made = make_room(&mut world, &mallory, 1, if is_lost { &[] } else { &acts });
+        let after = Some((made.room(), 0, made.events[0].hash()));
+        let invite = Act::Invite { user: alice, role: Role::Member };
+        made.events.push(mallory.sign(EventDraft { after, at: world.now, act: invite }));
+        mallory.send(&mut world, 0, Body::RoomUpdate(Box::new(made.offer())));
+        later(&mut world);
+        assert_eq!(view(&world, 0, made.room()).standing, RoomStanding::Invited);
+        let joined = join(&mut world, 0, made.room()).unwrap_err();
+        let expected = if is_lost { RoomFailure::NotShown } else { RoomFailure::NotInvited };
+        assert_eq!(joined, expected.to_string());
+        assert_eq!(knows(&world, made.room()), is_lost, "nothing of it is left");
+        assert_eq!(altered::logs(&world, 0).is_empty(), !is_lost);
+    }
+}
+
+/// A made-up invitation by somebody else, with a higher number, hid the real one, and took it back.
+#[test]
+fn nobody_takes_back_or_rewrites_what_another_has_said() {
+    for is_first in [true, false] {
+        let mut world = World::acquainted(399);
+        let (alice, bob) = (user(&world, 0), user(&world, 1));
+        let room = create(&mut world, 1, "plans", RoomKind::Private);
+        let mut mallory = Stranger::acquainted(&mut world, 1);
+        let create_event = altered::chain_of(&world, 1, room).event(0).unwrap().clone();
+        let forged = |world: &World, mallory: &Stranger, seq, act| {
+            let after = Some((room, seq, create_event.hash()));
+            let event = mallory.sign(EventDraft { after, at: world.now, act });
+            Body::RoomUpdate(Box::new(RoomUpdate {
+                create: Some(create_event.signed().clone()),
+                act: Some(event.signed().clone()),
+                name: Some(RoomName::new("forged").unwrap()),
+                ..RoomUpdate::about(room)
+            }))
+        };
+        let invite = Act::Invite { user: alice, role: Role::Member };
+        let send = |world: &mut World, mallory: &mut Stranger, seq, act: &Act| {
+            let body = forged(world, mallory, seq, act.clone());
+            mallory.send(world, 0, body);
+        };
+        if is_first {
+            send(&mut world, &mut mallory, 1_000, &invite);
+        }
+        act(&mut world, 1, room, invite.clone()).unwrap();
+        later(&mut world);
+        send(&mut world, &mut mallory, 1_000, &invite);
+        send(&mut world, &mut mallory, 1_001, &kick(alice));
+        later(&mut world);
+        let by_bob = |e: &Event| matches!(e, Event::RoomInvited { by, .. } if *by == bob);
+        assert_eq!(world.count(by_bob), 1);
+        assert_eq!(view(&world, 0, room).name, "plans");
+        join(&mut world, 0, room).unwrap();
+        assert!(is_in(&world, 1, room, alice));
+    }
+}
+
+/// Taken back and made again while she was away: both come at once.
+#[test]
+fn an_invitation_that_was_taken_back_and_made_again_can_be_taken_up() {
+    let mut world = World::acquainted(400);
     let alice = user(&world, 0);
-    let mut mallory = Stranger::acquainted(&mut world, 1);
-    let mut made = make_room(&mut world, &mallory, 1, &[]);
-    let after = Some((made.room(), 0, made.events[0].hash()));
+    let room = create(&mut world, 1, "plans", RoomKind::Private);
     let invite = Act::Invite { user: alice, role: Role::Member };
-    made.events.push(mallory.sign(EventDraft { after, at: world.now, act: invite }));
-    mallory.send(&mut world, 0, Body::RoomUpdate(Box::new(made.offer())));
+    act(&mut world, 1, room, invite.clone()).unwrap();
     later(&mut world);
-    assert_eq!(view(&world, 0, made.room()).standing, RoomStanding::Invited);
-    let joined = join(&mut world, 0, made.room());
-    assert_eq!(joined.unwrap_err(), RoomFailure::NotInvited.to_string());
-    assert!(!knows(&world, made.room()), "nothing of it is left");
+    assert_eq!(view(&world, 0, room).standing, RoomStanding::Invited);
+    world.peers[0].disconnect();
+    act(&mut world, 1, room, kick(alice)).unwrap();
+    act(&mut world, 1, room, invite).unwrap();
+    later(&mut world);
+    world.connect(0);
+    later(&mut world);
+    assert_eq!(invitations(&world), 2);
+    world.peers[0].die();
+    world.connect(0);
+    later(&mut world);
+    join(&mut world, 0, room).unwrap();
+    assert!(is_in(&world, 1, room, alice));
 }
 
 /// By whoever asked; of others it is seen when the person comes.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use chatcore::engine::query::Requests;
-use chatcore::engine::{Command, ContactView, HistoryView, PersonWaiting, Wanted};
+use chatcore::engine::{Command, ContactView, EngineError, HistoryView, PersonWaiting, Wanted};
 use chatcore::ids::UserId;
 use chatcore::keys::Nickname;
-use chatcore::net::{Client, Reconnect};
+use chatcore::net::{Client, ClientError, Reconnect};
 use chatcore::wire::content::Body;
 
 use crate::cli::{RequestsArgs, RequestsCommand};
@@ -79,11 +79,19 @@ async fn decide(
             ))
         }
         RequestsCommand::Clear => {
+            let mut declined = 0;
             for contact in &contacts {
-                client.command(Command::DeclineRequest(contact.user)).await?;
+                match client.command(Command::DeclineRequest(contact.user)).await {
+                    Ok(()) => declined += 1,
+                    // Answered meanwhile, or to be decided about by `verify`.
+                    Err(ClientError::Engine(
+                        EngineError::NoRequest | EngineError::IdentityChanged,
+                    )) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
-            let plural = if contacts.len() == 1 { "request is" } else { "requests are" };
-            context.output.say(&format!("{} {plural} declined.", contacts.len()))
+            let plural = if declined == 1 { "request is" } else { "requests are" };
+            context.output.say(&format!("{declined} {plural} declined."))
         }
     }
 }
@@ -98,16 +106,17 @@ fn find<'c>(contacts: &'c [ContactView], who: &str) -> Result<&'c ContactView, C
     let digits = who.to_lowercase();
     let has_id =
         |user: &UserId| digits.len() >= FEWEST_DIGITS && user.to_hex().starts_with(&digits);
-    let by_id = contacts.iter().find(|contact| has_id(&contact.user));
-    let mut named = contacts.iter().filter(|contact| contact.nickname.fold() == fold);
-    match (by_id, named.next(), named.next()) {
-        (Some(contact), _, _) | (None, Some(contact), None) => Ok(contact),
-        (None, Some(_), Some(_)) => {
-            let what = "several people who ask call themselves that";
-            let hint = "give the id instead: 'chat requests' shows it";
+    let is_meant =
+        |contact: &&ContactView| has_id(&contact.user) || contact.nickname.fold() == fold;
+    let mut meant = contacts.iter().filter(is_meant);
+    match (meant.next(), meant.next()) {
+        (Some(contact), None) => Ok(contact),
+        (Some(_), Some(_)) => {
+            let what = "several people who ask have that name, or an id that begins so";
+            let hint = "give the whole id instead: 'chat requests --json' shows it";
             Err(CommandError::new(ExitCode::Usage, what).hint(hint))
         }
-        (None, None, _) => {
+        (None, _) => {
             let what = format_args!("nobody called {} asks to write to you", render::name(who));
             let hint = "'chat requests' lists who does";
             Err(CommandError::new(ExitCode::UnknownRecipient, what).hint(hint))
@@ -151,8 +160,8 @@ fn show(context: &Context, requests: &Requests) -> Result<(), CommandError> {
     let clear = context.output.how("chat requests clear", "!requests clear");
     if let Some(people) = people(of(Wanted::ToWrite).collect()) {
         say(&format!(
-            "{people} tried to reach you. What they wrote waits at the relay, for want of a place here: {clear} \
-             declines everybody above."
+            "{people} tried to reach you. What they wrote waits for a place here: {clear} declines everybody \
+             above."
         ))?;
     }
     if let Some(people) = people(of(Wanted::ToInvite).collect()) {
@@ -186,11 +195,14 @@ fn text_of(body: &Body) -> &str {
 }
 
 fn words(contact: &ContactView, said: Option<&HistoryView>) -> String {
-    let said = said.map_or_else(String::new, |said| match &said.body {
-        Body::Text(text) => render::line(&shortened(text)).to_string(),
-        Body::File(manifest) => format!("(the file {})", render::name(&manifest.name)),
-        _ => "(a long text)".to_owned(),
-    });
+    let said = said.map_or_else(
+        || "(nothing yet)".to_owned(),
+        |said| match &said.body {
+            Body::Text(text) => render::line(&shortened(text)).to_string(),
+            Body::File(manifest) => format!("(the file {})", render::name(&manifest.name)),
+            _ => "(a long text)".to_owned(),
+        },
+    );
     format!("{:<20} {}  {said}", name(contact), contact.user.fmt_short())
 }
 

@@ -55,8 +55,9 @@ pub(super) struct Mailbox {
 #[derive(Default)]
 struct Untagged {
     lane: Lane,
-    /// Delivered, and the device had no place for them.
+    /// Delivered, and the device had no place for them; by arrival.
     kept: VecDeque<Entry>,
+    bytes: u64,
     senders: SenderCounts,
 }
 
@@ -136,7 +137,11 @@ impl Mailbox {
         self.bytes += u64::from(queued.size);
         let lane = match queued.queue {
             MailQueue::Tagged => &mut self.tagged,
-            MailQueue::Untagged => &mut self.untagged.get_or_insert_default().lane,
+            MailQueue::Untagged => {
+                let untagged = self.untagged.get_or_insert_default();
+                untagged.bytes += u64::from(queued.size);
+                &mut untagged.lane
+            }
         };
         lane.entries.push_back_mut(Entry {
             n: self.last_n,
@@ -149,42 +154,56 @@ impl Mailbox {
         })
     }
 
-    /// Tells whether an envelope has a place, and which one gives way to it.
+    /// Tells whether an envelope has a place, and which give way to it: of those that were set aside the oldest. The
+    /// device has seen them; their senders send them again if they still mean it.
     pub(super) fn accepts(
         &mut self,
         envelope: &Envelope,
         sender: SenderMark,
         limits: &Limits,
-    ) -> Result<Option<Left>, ErrorCode> {
-        let bytes = self.bytes + envelope.blob.len() as u64;
-        if bytes > limits.mailbox_bytes {
-            return Err(ErrorCode::MailboxFull);
-        }
-        if MailQueue::of(&envelope.tag) == MailQueue::Tagged {
-            if self.tagged.entries.len() >= limits.mailbox_envelopes {
-                return Err(ErrorCode::MailboxFull);
+    ) -> Result<Vec<Left>, ErrorCode> {
+        let size = envelope.blob.len() as u64;
+        let queue = MailQueue::of(&envelope.tag);
+        let is_over = match (queue, &mut self.untagged) {
+            (MailQueue::Tagged, _) => {
+                if self.tagged.entries.len() >= limits.mailbox_envelopes {
+                    return Err(ErrorCode::MailboxFull);
+                }
+                let entries = &self.tagged.entries;
+                let marks = (entries.len(), entries.iter().map(|entry| entry.sender));
+                self.senders.is_at(limits.mailbox_per_sender, sender, marks)
             }
-            let entries = &self.tagged.entries;
-            let marks = (entries.len(), entries.iter().map(|entry| entry.sender));
-            let is_over = self.senders.is_at(limits.mailbox_per_sender, sender, marks);
-            return if is_over { Err(ErrorCode::SenderQuota) } else { Ok(None) };
-        }
-        let untagged = self.untagged.get_or_insert_default();
-        let count = untagged.len();
-        // The more there are, the fewer are of one: nobody fills it alone, nor with a handful of accounts.
-        let share = match count >= limits.mailbox_untagged / 2 {
-            true => limits.untagged_per_sender_when_many,
-            false => limits.untagged_per_sender,
+            (MailQueue::Untagged, None) => false,
+            (MailQueue::Untagged, Some(untagged)) => {
+                // The more there are, the fewer are of one: nobody fills it alone, nor with a handful of accounts.
+                let share = match untagged.len() >= limits.mailbox_untagged / 2 {
+                    true => limits.untagged_per_sender_when_many,
+                    false => limits.untagged_per_sender,
+                };
+                untagged.is_at(share, sender)
+            }
         };
-        if untagged.is_at(share, sender) {
+        if is_over {
             return Err(ErrorCode::SenderQuota);
         }
-        if count < limits.mailbox_untagged {
-            return Ok(None);
+        let mut yields = Vec::new();
+        while !self.has_place(queue, size, limits) {
+            let oldest = self.untagged.as_mut().and_then(|untagged| untagged.kept.pop_front());
+            yields.push(self.leave(MailQueue::Untagged, oldest.ok_or(ErrorCode::MailboxFull)?));
         }
-        // The device has seen what was set aside: its sender sends it again if he still means it.
-        let oldest = untagged.kept.pop_front().ok_or(ErrorCode::MailboxFull)?;
-        Ok(Some(self.leave(MailQueue::Untagged, oldest)))
+        Ok(yields)
+    }
+
+    /// Tells whether there is a place for so many bytes. Those without a tag have half of them.
+    fn has_place(&self, queue: MailQueue, size: u64, limits: &Limits) -> bool {
+        let is_full = self.bytes + size > limits.mailbox_bytes;
+        match (queue, &self.untagged) {
+            (MailQueue::Untagged, Some(untagged)) => {
+                let has_bytes = untagged.bytes + size <= limits.mailbox_bytes / 2;
+                !is_full && has_bytes && untagged.len() < limits.mailbox_untagged
+            }
+            _ => !is_full,
+        }
     }
 
     /// Appends; returns the arrival, and the reader if it is to be woken.
@@ -216,9 +235,9 @@ impl Mailbox {
             queued
         };
         queued.arrival = queue.push(number, body, ticket);
-        match (queued.queue, &mut self.untagged) {
-            (MailQueue::Untagged, Some(untagged)) => untagged.senders.add(sender),
-            _ => self.senders.add(sender),
+        match queued.queue {
+            MailQueue::Tagged => self.senders.add(sender),
+            MailQueue::Untagged => self.untagged.get_or_insert_default().senders.add(sender),
         }
         self.push(&queued, sender).body = kept;
         let woken = self.reader.as_mut().filter(|r| !r.is_woken).map(|reader| {
@@ -267,34 +286,39 @@ impl Mailbox {
                 let is_kept = |entry: &Entry| kept.binary_search(&entry.n).is_ok();
                 let (kept, acked): (Vec<_>, Vec<_>) = acked.into_iter().partition(is_kept);
                 untagged.kept.extend(kept);
+                untagged.kept.make_contiguous().sort_by_key(|entry| entry.arrival);
                 acked
             }
         };
         acked.into_iter().map(|entry| self.leave(queue, entry)).collect()
     }
 
-    /// Has the oldest of what was set aside delivered once more.
-    pub(super) fn deliver_kept(&mut self, most: usize) {
-        let Some(untagged) = &mut self.untagged else { return };
-        for mut entry in untagged.kept.drain(..most.min(untagged.kept.len())) {
+    /// Has the oldest of what was set aside delivered once more; returns how many, and how many are left.
+    pub(super) fn deliver_kept(&mut self, most: usize) -> (u64, u64) {
+        let Some(untagged) = &mut self.untagged else { return (0, 0) };
+        let count = most.min(untagged.kept.len());
+        for mut entry in untagged.kept.drain(..count) {
             self.last_n += 1;
             entry.n = self.last_n;
             untagged.lane.entries.push_back(entry);
         }
+        (count as u64, untagged.kept.len() as u64)
     }
 
     /// Takes an entry that is out of its queue out of all counts.
     fn leave(&mut self, queue: MailQueue, entry: Entry) -> Left {
         self.bytes = self.bytes.saturating_sub(u64::from(entry.size));
         match (queue, &mut self.untagged) {
+            (MailQueue::Tagged, _) => self.senders.remove(entry.sender, self.tagged.entries.len()),
+            (MailQueue::Untagged, None) => {}
             (MailQueue::Untagged, Some(untagged)) => {
-                let left = untagged.len();
-                untagged.senders.remove(entry.sender, left);
-                if left == 0 {
+                untagged.bytes = untagged.bytes.saturating_sub(u64::from(entry.size));
+                untagged.senders.remove(entry.sender, untagged.len());
+                if untagged.len() == 0 {
+                    // Others of them may leave in the same step; there is nothing to count any more.
                     self.untagged = None;
                 }
             }
-            _ => self.senders.remove(entry.sender, self.tagged.entries.len()),
         }
         if let (Some(reader), Some(_)) = (&mut self.reader, &entry.body) {
             reader.attached = reader.attached.saturating_sub(entry.size as usize);

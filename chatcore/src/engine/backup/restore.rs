@@ -168,10 +168,9 @@ impl Restore {
             unplaced_told: 0,
         });
         for id in tx.room_ids()? {
-            if let Some(mut room) = load(tx.store(), &id)?
-                && let Some(invitation) = &mut room.row.invitation
-            {
-                invitation.is_restored = room.row.kind == RoomKind::Private;
+            let Some(mut room) = load(tx.store(), &id)? else { continue };
+            if room.row.standing == RoomStanding::Invited && room.row.kind == RoomKind::Private {
+                room.row.invitations.iter_mut().for_each(|asked| asked.is_restored = true);
                 tx.save_room(&room.row);
             }
         }

@@ -13,7 +13,7 @@ use super::inbound::MAX_HELD;
 use super::loaded::Room;
 use super::query::said_to_replace;
 use super::{ASK_EVERY, Freshness, name_of};
-use crate::ids::{DeviceAddress, LogId, MessageId, RoomId, SECOND, UserId};
+use crate::ids::{DeviceAddress, EventHash, LogId, MessageId, RoomId, SECOND, UserId};
 use crate::keys::{RelayKey, Signed};
 use crate::membership::{Act, Event as RoomEvent, Role, RoomKind, Statement};
 use crate::room::RegisterSecret;
@@ -24,6 +24,8 @@ use crate::wire::content::{Body, RoomUpdate};
 const MAX_INVITATIONS: usize = 50;
 /// Most of them from one who is no contact.
 const MAX_INVITATIONS_OF_ONE: usize = 5;
+/// Most who ask us into one room.
+const MAX_CLAIMS: usize = 8;
 /// Milliseconds between two answers to the same device about rooms.
 const ANSWER_EVERY: u64 = 10 * SECOND;
 /// Entries before the end from which a member is asked to show a log.
@@ -37,6 +39,7 @@ impl Engine {
     pub(in crate::engine) fn take_room_update(
         &mut self,
         tx: &mut Tx<'_, '_>,
+        contact: &Contact,
         from: DeviceAddress,
         update: RoomUpdate,
     ) -> Result<(), EngineError> {
@@ -47,14 +50,20 @@ impl Engine {
         let is_out = known.as_ref().is_none_or(|room| room.row.standing == RoomStanding::Outside);
         let known = match (known, shown) {
             (known, Some(Shown::Asked(asked))) if is_out => {
-                self.take_invitation(tx, from.user, known, &asked)?
+                self.take_invitation(tx, contact, known, &asked)?
             }
-            (Some(mut room), Some(Shown::Asked(asked))) => {
-                room.take_newer_invitation(from.user, &asked);
-                Some(room)
+            (Some(room), Some(Shown::Asked(asked)))
+                if room.row.standing == RoomStanding::Invited =>
+            {
+                self.take_invitation(tx, contact, Some(room), &asked)?
             }
-            (Some(mut room), Some(Shown::TakenBack { by, seq })) => {
-                if room.is_taken_back(by, seq) {
+            (Some(mut room), Some(Shown::TakenBack { by, seq }))
+                if room.row.standing == RoomStanding::Invited =>
+            {
+                // Whoever asked takes back their own word, and nobody else's.
+                let is_over = |asked: &mut Invitation| asked.by == by && asked.seq < seq;
+                let ended = room.row.invitations.extract_if(.., is_over).count();
+                if ended > 0 && room.row.invitations.is_empty() && !room.may_be_in() {
                     self.drop_invitation(tx, &mut room)?;
                     return self.put_or_forget(tx, room);
                 }
@@ -101,7 +110,7 @@ impl Engine {
     fn take_invitation(
         &mut self,
         tx: &mut Tx<'_, '_>,
-        from: UserId,
+        from: &Contact,
         known: Option<Room>,
         asked: &Asked,
     ) -> Result<Option<Room>, EngineError> {
@@ -111,11 +120,19 @@ impl Engine {
         if known.as_ref().is_some_and(is_over) {
             return Ok(known);
         }
-        if !self.has_place_for_invitation(tx, from)? {
-            if let Some(contact) = tx.contact(&from)? {
-                let (user, name) = (contact.user(), contact.nickname());
-                self.note_unplaced(tx, user, name, Wanted::ToInvite)?;
+        let mut known = known;
+        if let Some(room) = &mut known
+            && room.row.standing == RoomStanding::Invited
+        {
+            let invitation = asked.invitation(from.user());
+            let is_contact = from.standing == ContactStanding::Contact;
+            if room.take_claim(invitation.clone(), is_contact) {
+                self.tell_invitation(tx, room, &invitation)?;
             }
+            return Ok(known);
+        }
+        if !self.has_place_for_invitation(tx, from)? {
+            self.note_unplaced(tx, from.user(), from.nickname(), Wanted::ToInvite)?;
             return Ok(known);
         }
         let kind = asked.kind;
@@ -124,7 +141,12 @@ impl Engine {
         if room.chain.is_none() && room.append(asked.create.clone()).is_err() {
             return Ok(None);
         }
-        self.tell_invitation(tx, &mut room, asked.invitation(from))?;
+        let invitation = asked.invitation(from.user());
+        room.row.invitations = vec![invitation.clone()];
+        self.tell_invitation(tx, &mut room, &invitation)?;
+        Self::forget_unplaced(tx, |other| {
+            other.user == from.user() && other.wanted == Wanted::ToInvite
+        })?;
         Ok(Some(room))
     }
 
@@ -133,11 +155,10 @@ impl Engine {
         &mut self,
         tx: &mut Tx<'_, '_>,
         room: &mut Room,
-        invitation: Invitation,
+        invitation: &Invitation,
     ) -> Result<(), EngineError> {
         let by = invitation.by;
         room.row.standing = RoomStanding::Invited;
-        room.row.invitation = Some(invitation);
         let sync = self.rooms.sync(&room.id());
         (sync.fresh, sync.was_read) = (false, false);
         let replaces = match said_to_replace(room) {
@@ -155,16 +176,19 @@ impl Engine {
     fn has_place_for_invitation(
         &mut self,
         tx: &Tx<'_, '_>,
-        from: UserId,
+        from: &Contact,
     ) -> Result<bool, EngineError> {
-        let contact = tx.contact(&from)?;
-        let is_contact = contact.is_some_and(|c| c.standing == ContactStanding::Contact);
+        let is_contact = from.standing == ContactStanding::Contact;
         let (mut waiting, mut of_theirs) = (0, 0);
         for other in &tx.room_ids()? {
-            let look = |room: &Room| room.row.invitation.as_ref().map(|asked| asked.shown_by);
-            let Some(by) = self.look_room(tx, other, look)?.flatten() else { continue };
+            let is_theirs = |asked: &Invitation| asked.shown_by == from.user();
+            let look = |room: &Room| {
+                let is_invited = room.row.standing == RoomStanding::Invited;
+                is_invited.then(|| room.row.invitations.iter().any(is_theirs))
+            };
+            let Some(is_theirs) = self.look_room(tx, other, look)?.flatten() else { continue };
             waiting += 1;
-            of_theirs += usize::from(by == from);
+            of_theirs += usize::from(is_theirs);
         }
         let is_over = of_theirs >= MAX_INVITATIONS_OF_ONE || waiting >= MAX_INVITATIONS;
         Ok((is_contact || !is_over) && !self.is_full_of_rooms(tx)?)
@@ -299,7 +323,7 @@ struct Asked {
     kind: RoomKind,
     create: RoomEvent,
     /// Who, and by which event; in an open room whoever shows it.
-    act: Option<(UserId, u64)>,
+    act: Option<(UserId, u64, EventHash)>,
     name: String,
 }
 
@@ -323,7 +347,7 @@ impl Shown {
         if removes(event.act(), own) {
             return Some(Self::TakenBack { by, seq });
         }
-        let act = Some((by, seq));
+        let act = Some((by, seq, event.hash()));
         let is_asked = invites(event.act(), own);
         is_asked.then(|| Self::Asked(Box::new(Asked { kind, create, act, name })))
     }
@@ -332,28 +356,38 @@ impl Shown {
 impl Asked {
     /// Tells whether it was settled already in what we read of the room.
     fn is_before(&self, room: &Room) -> bool {
-        self.act.is_some_and(|(_, seq)| seq < room.length())
+        let knows = |hash| room.chain.as_ref().is_some_and(|chain| chain.knows(hash));
+        self.act.as_ref().is_some_and(|(_, _, hash)| knows(hash))
     }
 
     fn invitation(&self, shown_by: UserId) -> Invitation {
-        let (by, seq) = self.act.unwrap_or((shown_by, 0));
+        let (by, seq) = self.act.map_or((shown_by, 0), |(by, seq, _)| (by, seq));
         Invitation { name: self.name.clone(), ..Invitation::new(by, shown_by, seq) }
     }
 }
 
 impl Room {
-    /// Somebody asks us in once more while that waits for an answer.
-    fn take_newer_invitation(&mut self, from: UserId, asked: &Asked) {
-        let newer = asked.invitation(from);
-        if let Some(known) = self.row.invitation.as_mut().filter(|known| known.seq < newer.seq) {
-            *known = Invitation { shown_by: known.shown_by, ..newer };
+    /// Notes who else asks us in while that waits for an answer; tells whether it is somebody else. Each has a word of
+    /// their own, which nobody takes from them; contacts find a place and stand first.
+    fn take_claim(&mut self, asked: Invitation, is_contact: bool) -> bool {
+        let claims = &mut self.row.invitations;
+        if let Some(known) = claims.iter_mut().find(|known| known.by == asked.by) {
+            if known.seq < asked.seq {
+                *known = Invitation { shown_by: known.shown_by, ..asked };
+            }
+            return false;
         }
-    }
-
-    /// Tells whether an event ends the invitation: of whoever asked us in, and later than that.
-    fn is_taken_back(&self, by: UserId, seq: u64) -> bool {
-        let invitation = self.row.invitation.as_ref();
-        invitation.is_some_and(|invitation| invitation.by == by && invitation.seq < seq)
+        match (is_contact, claims.len() < MAX_CLAIMS) {
+            (true, has_place) => {
+                if !has_place {
+                    claims.pop();
+                }
+                claims.insert(0, asked);
+            }
+            (false, true) => claims.push(asked),
+            (false, false) => return false,
+        }
+        true
     }
 }
 
@@ -365,13 +399,13 @@ fn ranks_of(
 ) -> Result<BTreeMap<UserId, u8>, EngineError> {
     let mut ranks = BTreeMap::new();
     for user in room.row.handed_on.iter().map(|handed_on| handed_on.from).chain([from]) {
-        let asked = room.row.invitation.as_ref();
-        let rank = match room.state().filter(|_| asked.is_none()) {
+        let asked = &room.row.invitations;
+        let rank = match room.state().filter(|_| asked.is_empty()) {
             // Only who may move the room has secrets that nobody else has.
             Some(state) => {
                 state.role(&user).map_or(0, |role| 1 + u8::from(role >= Role::Moderator))
             }
-            None if asked.is_some_and(|asked| asked.shown_by == user) => 2,
+            None if asked.iter().any(|asked| asked.shown_by == user) => 2,
             None => {
                 let contact = tx.contact(&user)?;
                 u8::from(contact.is_some_and(|c| c.standing == ContactStanding::Contact))

@@ -120,7 +120,7 @@ impl Room {
             sent_seq: 0,
             sent_hash: [0; 32],
             unsent: Vec::new(),
-            invitation: None,
+            invitations: Vec::new(),
             next_statement_row: 1,
         })
     }
@@ -134,7 +134,8 @@ impl Room {
     }
 
     pub(in crate::engine) fn name(&self) -> String {
-        let told = self.row.invitation.as_ref().map(|invitation| &invitation.name);
+        // Whoever asked first: contacts stand before others.
+        let told = self.row.invitations.first().map(|invitation| &invitation.name);
         match (told.filter(|name| !name.is_empty()), self.state()) {
             (Some(name), _) => name.clone(),
             (None, Some(state)) => name_of(state.name()),

@@ -47,6 +47,7 @@ use crate::ids::{
 };
 use crate::membership::{RoomKind, RoomName};
 use crate::store::rows::RoomStanding;
+use crate::store::{Key, Table};
 use crate::wire::content::LogPoint;
 use crate::wire::relay::{Answer, Failure, RoomSummary};
 
@@ -266,6 +267,8 @@ impl Engine {
     fn take_room(&mut self, tx: &Tx<'_, '_>, id: &RoomId) -> Result<Option<Room>, EngineError> {
         match self.rooms.loaded.remove(id) {
             Some(room) => Ok(Some(room)),
+            // Deleted in this step; the store still has it.
+            None if tx.is_deleted(&Key::new(Table::Rooms, id.as_bytes())) => Ok(None),
             None => load(tx.store(), id),
         }
     }
@@ -330,7 +333,7 @@ impl Engine {
         let is_over = match room.row.standing {
             RoomStanding::Closed | RoomStanding::Outside => true,
             // Read when the person takes it up: else anybody could have us read what they like.
-            RoomStanding::Invited => !room.row.invitation.as_ref().is_some_and(|i| i.is_restored),
+            RoomStanding::Invited => !room.row.invitations.iter().any(|asked| asked.is_restored),
             RoomStanding::Member => false,
         };
         if is_over && room.row.wanted.is_none() && room.row.intents.is_empty() {

@@ -274,6 +274,7 @@ impl Engine {
         // Who was taken out meanwhile did join, and is out all the same.
         let is_in = joined == Joined::Yes && room.is_member(&own);
         room.row.standing = if is_in { RoomStanding::Member } else { RoomStanding::Outside };
+        room.row.invitations.clear();
         self.settle_lobby(tx)?;
         let is_as_wanted = is_in == (joined == Joined::Yes);
         let result = if is_as_wanted { Ok(()) } else { Err(RoomFailure::NotAMember) };

@@ -37,6 +37,10 @@ impl Engine {
         let own = tx.profile()?.user();
         let is_invited = room.state().is_some_and(|state| state.invited().contains_key(&own));
         let Some(secret) = room.current_secret() else {
+            if room.row.standing == RoomStanding::Invited && !is_invited && !room.is_behind_claims()
+            {
+                return self.drop_invitation(tx, room);
+            }
             // Nobody skips a register: here the room stays until its secret comes.
             self.release_tickets(tx, room, RoomFailure::Locked);
             self.judge_held(tx, room)?;
@@ -56,11 +60,17 @@ impl Engine {
             self.ask_room(tx, id, Request::ReadRegister { register, from }, ask);
             return Ok(());
         }
-        if room.row.standing == RoomStanding::Invited && !is_invited {
-            return self.drop_invitation(tx, room);
-        }
-        if let Some(invitation) = &mut room.row.invitation {
-            invitation.is_restored = false;
+        if room.row.standing == RoomStanding::Invited {
+            room.row.invitations.iter_mut().for_each(|asked| asked.is_restored = false);
+            if !is_invited && room.is_behind_claims() {
+                // It may be there again when others have given back what the relay lost.
+                self.release_tickets(tx, room, RoomFailure::NotShown);
+                self.forget_intents(tx, room);
+                return self.judge_held(tx, room);
+            }
+            if !is_invited {
+                return self.drop_invitation(tx, room);
+            }
         }
         self.judge_held(tx, room)?;
         if self.look_back(tx, room)? {
@@ -151,9 +161,10 @@ impl Engine {
         room: &mut Room,
     ) -> Result<(), EngineError> {
         room.row.standing = RoomStanding::Outside;
-        room.row.invitation = None;
+        room.row.invitations.clear();
         self.release_tickets(tx, room, RoomFailure::NotInvited);
         self.forget_intents(tx, room);
+        self.judge_held(tx, room)?;
         if !tx.has_history(&room.id())? {
             for log in room.logs() {
                 tx.delete_log(&log, 0)?;
@@ -218,6 +229,8 @@ impl Engine {
             }
             Answer::Failure(failure) => {
                 self.rooms.sync(&id).read_failed(&failure, tx.now);
+                // It is tried again; nobody is kept waiting for that.
+                self.release_tickets(tx, room, RoomFailure::Refused(failure.code));
                 Ok(())
             }
             _ => Err(EngineError::RelayMisbehaved),
@@ -452,13 +465,15 @@ impl Engine {
             self.forget_intents(tx, room);
         }
         if room.row.standing != RoomStanding::Invited {
-            room.row.invitation = None;
+            room.row.invitations.clear();
         } else if was != RoomStanding::Invited {
             // Asked in again, and read already.
             let asked = room.newest(|act| invites(act, own));
             let asked = asked.and_then(|event| Some((event.actor().user()?, event.seq())));
             if let Some((by, seq)) = asked {
-                self.tell_invitation(tx, room, Invitation::new(by, by, seq))?;
+                let invitation = Invitation::new(by, by, seq);
+                room.row.invitations = vec![invitation.clone()];
+                self.tell_invitation(tx, room, &invitation)?;
             }
         }
         Ok(())
@@ -477,6 +492,11 @@ impl Engine {
 }
 
 impl Room {
+    /// Tells whether somebody says to ask us in by an event behind what was read.
+    fn is_behind_claims(&self) -> bool {
+        self.row.invitations.iter().any(|asked| asked.seq >= self.length())
+    }
+
     /// Returns the newest event of a kind about a user.
     pub(super) fn newest(&self, is_it: impl Fn(&Act) -> bool) -> Option<&RoomEvent> {
         let events = self.chain.iter().flat_map(|chain| chain.events_from(0));

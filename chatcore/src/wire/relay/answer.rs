@@ -139,6 +139,13 @@ pub enum Answer {
     Chunk(Bytes),
     /// It is done.
     Done,
+    /// What was kept is delivered once more.
+    DeliveringKept {
+        /// So many envelopes.
+        count: u64,
+        /// So many are still kept.
+        left: u64,
+    },
     /// The relay is there.
     Pong,
     /// Pushed: envelopes.
@@ -276,6 +283,9 @@ impl RelayFrame {
             }
             Pb::Chunk(c) => Answer::Chunk(c.chunk),
             Pb::Done(pb::Done {}) => Answer::Done,
+            Pb::DeliveringKept(pb::DeliveringKept { count, left }) => {
+                Answer::DeliveringKept { count, left }
+            }
             Pb::Pong(pb::Pong {}) => Answer::Pong,
             Pb::Deliver(d) => {
                 at_most(d.envelopes.len(), MAX_ENVELOPES, "envelopes")?;
@@ -390,6 +400,9 @@ impl RelayFrame {
             }),
             Answer::Chunk(chunk) => Pb::Chunk(pb::Chunk { chunk: chunk.clone() }),
             Answer::Done => Pb::Done(pb::Done {}),
+            Answer::DeliveringKept { count, left } => {
+                Pb::DeliveringKept(pb::DeliveringKept { count: *count, left: *left })
+            }
             Answer::Pong => Pb::Pong(pb::Pong {}),
             Answer::Deliver { epoch, envelopes } => Pb::Deliver(pb::Deliver {
                 epoch: *epoch,

@@ -105,6 +105,7 @@ fn unplaced_into(unplaced: &Unplaced) -> pb::Unplaced {
         user: unplaced.user.as_bytes().to_vec(),
         name: unplaced.name.clone(),
         invites: unplaced.wanted == Wanted::ToInvite,
+        at: unplaced.at.0,
     }
 }
 
@@ -113,6 +114,7 @@ fn unplaced_from(pb: &pb::Unplaced) -> Result<Unplaced, WireError> {
         user: user(&pb.user)?,
         name: pb.name.clone(),
         wanted: if pb.invites { Wanted::ToInvite } else { Wanted::ToWrite },
+        at: Timestamp(pb.at),
     })
 }
 

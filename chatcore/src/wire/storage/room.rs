@@ -60,7 +60,7 @@ pub(crate) fn encode_room(room: &RoomRow) -> Zeroizing<Vec<u8>> {
         sent_seq: room.sent_seq,
         sent_hash: room.sent_hash.to_vec(),
         unsent: room.unsent.iter().map(unsent_into).collect(),
-        invitation: room.invitation.as_ref().map(invitation_into),
+        invitations: room.invitations.iter().map(invitation_into).collect(),
         next_statement_row: room.next_statement_row,
     };
     let bytes = encode(&pb);
@@ -145,7 +145,7 @@ fn room_row(pb: &pb::Room) -> Result<RoomRow, WireError> {
         sent_seq: pb.sent_seq,
         sent_hash: array(&pb.sent_hash, "sent_hash")?,
         unsent: pb.unsent.iter().map(unsent_from).collect::<Result<_, _>>()?,
-        invitation: pb.invitation.as_ref().map(invitation_from).transpose()?,
+        invitations: pb.invitations.iter().map(invitation_from).collect::<Result<_, _>>()?,
         next_statement_row: pb.next_statement_row,
     })
 }

@@ -358,7 +358,7 @@ impl Relay {
                     mailbox.next += 1;
                     mailbox.waiting.push((mailbox.next, envelope));
                 }
-                Answer::Done
+                Answer::DeliveringKept { count: most as u64, left: mailbox.kept.len() as u64 }
             }
             Request::QueryQueued(keys) => {
                 Answer::Queued(keys.iter().map(|key| self.is_queued(key)).collect())
