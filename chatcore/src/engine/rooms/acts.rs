@@ -13,7 +13,7 @@ use crate::membership::{
     RoomState, SignedHead, Signer, Topic,
 };
 use crate::room::RegisterSecret;
-use crate::store::rows::{Intent, Invitation, Lobby, Profile, RoomStanding, Unsent};
+use crate::store::rows::{Intent, Lobby, Profile, RoomStanding, Unsent};
 use crate::wire::content::LogPoint;
 use crate::wire::limits::MAX_OPEN_ROOMS;
 use crate::wire::relay::{AnswerForm, ErrorCode, More, Request, RoomSummary};
@@ -328,50 +328,6 @@ impl Engine {
         self.drive_rooms(tx)
     }
 
-    /// Turns all invitations down that somebody showed, unless others stand behind them.
-    pub(in crate::engine) fn turn_down_invitations_of(
-        &mut self,
-        tx: &mut Tx<'_, '_>,
-        user: &UserId,
-    ) -> Result<(), EngineError> {
-        for id in tx.room_ids()? {
-            let Some(mut room) = self.take_room(tx, &id)? else { continue };
-            let is_theirs = |asked: &mut Invitation| asked.shown_by == *user;
-            let ended = room.row.invitations.extract_if(.., is_theirs).count();
-            room.row.handed_on.retain(|handed_on| ended == 0 || handed_on.from != *user);
-            if ended > 0 && room.row.invitations.is_empty() {
-                self.turn_down(tx, room)?;
-            } else {
-                self.put_room(tx, room);
-            }
-        }
-        self.drive_rooms(tx)
-    }
-
-    /// Turns an invitation down. A join that may be on its way is taken back.
-    fn turn_down(&mut self, tx: &mut Tx<'_, '_>, mut room: Room) -> Result<(), EngineError> {
-        let id = room.id();
-        let is_wanted = room.row.wanted == Some(Joined::Yes);
-        let is_signed = room.row.kind == RoomKind::Private && !room.row.attempt.is_empty();
-        if !is_wanted && !is_signed {
-            self.drop_invitation(tx, &mut room)?;
-            return self.put_or_forget(tx, room);
-        }
-        room.row.standing = RoomStanding::Outside;
-        room.row.invitations.clear();
-        self.finish_ticket(tx, id, STATEMENT, Err(RoomFailure::NotInvited));
-        for intent in std::mem::take(&mut room.row.intents) {
-            self.finish_ticket(tx, id, intent.number, Err(RoomFailure::NotInvited));
-        }
-        let taken_back = if is_wanted { room.want(Joined::No) } else { Ok(()) };
-        if is_signed {
-            room.push_intent(Act::Leave);
-        }
-        self.put_room(tx, room);
-        self.rooms.touch(&id, Freshness::Stale);
-        Ok(taken_back?)
-    }
-
     /// Does something in a room; it is ordered before it counts.
     pub(in crate::engine) fn act_in_room(
         &mut self,
@@ -620,15 +576,6 @@ impl Engine {
 }
 
 impl Room {
-    /// Tells whether we may belong to a room of which that is not known: our own join may be there already, its
-    /// answer lost, or another machine's of ours.
-    pub(super) fn may_be_in(&self) -> bool {
-        let joins = |intent: &Intent| intent.act == Act::Join;
-        self.row.wanted == Some(Joined::Yes)
-            || self.row.intents.iter().any(joins)
-            || self.row.invitations.iter().any(|invitation| invitation.is_restored)
-    }
-
     /// Tells whether we are out already, and the others are still to be told in the order of the room.
     pub(super) fn is_leaving(&self) -> bool {
         let leaves = |intent: &Intent| intent.act == Act::Leave;

@@ -9,7 +9,7 @@ use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, Sent};
 use super::Freshness;
 use super::acts::RoomFailure;
-use super::hints::{invites, removes};
+use super::invitations::{invites, removes};
 use super::loaded::Room;
 use crate::crypto::kdf::sha256;
 use crate::file::Manifest;

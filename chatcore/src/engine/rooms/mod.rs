@@ -15,6 +15,7 @@ mod fan_out;
 mod fork;
 mod hints;
 mod inbound;
+mod invitations;
 mod loaded;
 mod log;
 mod open;

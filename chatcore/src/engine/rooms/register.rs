@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::super::clock::{Timer, is_due};
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, Pending};
-use super::hints::invites;
+use super::invitations::invites;
 use super::loaded::Room;
 use super::log::{Page, Read, end_of};
 use super::{MAX_RETRY, RoomAsk, RoomFailure};
@@ -154,26 +154,6 @@ impl Engine {
         if own.length > 0 { self.give_back(tx, room, log, from) } else { Ok(()) }
     }
 
-    /// An invitation that was turned down, taken back, or never true. What was said in the room before stays.
-    pub(super) fn drop_invitation(
-        &mut self,
-        tx: &mut Tx<'_, '_>,
-        room: &mut Room,
-    ) -> Result<(), EngineError> {
-        room.row.standing = RoomStanding::Outside;
-        room.row.invitations.clear();
-        self.release_tickets(tx, room, RoomFailure::NotInvited);
-        self.forget_intents(tx, room);
-        self.judge_held(tx, room)?;
-        if !tx.has_history(&room.id())? {
-            for log in room.logs() {
-                tx.delete_log(&log, 0)?;
-            }
-            (room.chain, room.row.log) = (None, None);
-        }
-        Ok(())
-    }
-
     /// Appends events of ours.
     fn append(
         &mut self,
@@ -302,7 +282,7 @@ impl Engine {
     }
 
     /// Forgets what waits to be done by somebody who is out: coming in again, they do none of it.
-    fn forget_intents(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room) {
+    pub(super) fn forget_intents(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room) {
         if !room.is_leaving() {
             self.release_tickets(tx, room, RoomFailure::NotAMember);
             room.row.intents.clear();
@@ -310,7 +290,12 @@ impl Engine {
     }
 
     /// Tells those who wait for acts that these will be done later.
-    fn release_tickets(&mut self, tx: &mut Tx<'_, '_>, room: &Room, because: RoomFailure) {
+    pub(super) fn release_tickets(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &Room,
+        because: RoomFailure,
+    ) {
         let numbers: Vec<u64> = room.row.intents.iter().map(|intent| intent.number).collect();
         for number in numbers {
             self.finish_ticket(tx, room.id(), number, Err(because));
@@ -492,11 +477,6 @@ impl Engine {
 }
 
 impl Room {
-    /// Tells whether somebody says to ask us in by an event behind what was read.
-    fn is_behind_claims(&self) -> bool {
-        self.row.invitations.iter().any(|asked| asked.seq >= self.length())
-    }
-
     /// Returns the newest event of a kind about a user.
     pub(super) fn newest(&self, is_it: impl Fn(&Act) -> bool) -> Option<&RoomEvent> {
         let events = self.chain.iter().flat_map(|chain| chain.events_from(0));
