@@ -123,6 +123,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_name_is_shown_by_display_alone() {
+        let name = Nickname::new("bob").unwrap();
+        assert_eq!((format!("{name}"), format!("{name:?}")), ("bob".into(), "Nickname(..)".into()));
+    }
+
+    #[test]
     fn the_rules_hold_at_the_limit_and_one_above() {
         assert!(Nickname::new(&"é".repeat(32)).is_ok());
         assert_eq!(Nickname::new(&"é".repeat(33)), Err(NicknameError::TooLong));

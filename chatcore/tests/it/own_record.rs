@@ -256,3 +256,25 @@ fn who_is_taken_for_somebody_else_registers_on_the_next_connection() {
     }
     assert!(matches!(first(&mut world).request, Request::Login { .. }));
 }
+
+/// A record of ours that the relay took is told as a rename if it is one, and not when a certificate was renewed.
+#[test]
+fn a_rename_is_told_once_and_a_new_certificate_is_none() {
+    let mut world = World::new(809, 1);
+    let renamed = |world: &World| world.count(|e| matches!(e, Event::Renamed(_)));
+    let rename = Command::Rename(nickname("alicia"));
+    assert!(world.peers[0].command(world.now, rename).is_ok());
+    world.run_until_quiet();
+    assert_eq!(
+        world.count(|e| matches!(e, Event::Renamed(name) if *name == nickname("alicia"))),
+        1
+    );
+    let version = |world: &World| {
+        let records = world.relay.record_of(&world.peers[0].address);
+        records.unwrap().version()
+    };
+    let before = version(&world);
+    world.come_after(91 * DAY);
+    assert!(version(&world) > before, "the certificate was renewed");
+    assert_eq!(renamed(&world), 1);
+}

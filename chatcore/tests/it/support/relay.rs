@@ -398,7 +398,7 @@ impl Relay {
     }
 
     /// Returns the newest record that names a device, if that lets it in.
-    fn record_of(&self, device: &DeviceAddress) -> Option<&UserRecord> {
+    pub(crate) fn record_of(&self, device: &DeviceAddress) -> Option<&UserRecord> {
         let chain = self.records.get(&device.user)?;
         let looked_at = if self.admits_replaced { chain.len() } else { 1 };
         let mut newest_first = chain.iter().rev().take(looked_at);
