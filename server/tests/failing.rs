@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use chatcore::ids::{BlobId, DeviceAddress, Timestamp, UserId};
-use chatcore::keys::{PrekeyKind, Signed, UserRecord};
+use chatcore::keys::{PrekeyKind, RelayKey, Signed, UserRecord};
 use chatcore::wire::relay::{Answer, BlobShape, ErrorCode, Request, WriteKey};
 use server::clock::{Clock, SystemClock};
 use server::store::{
@@ -18,6 +18,7 @@ use server::store::{
 use server::{Config, Relay, RelayError};
 use support::{Device, TestRelay, User, envelope};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 /// What goes wrong from now on: 0 nothing, 1 the disk, 2 the code, 3 for want of space.
 static FAULT: AtomicU8 = AtomicU8::new(0);
@@ -103,6 +104,22 @@ async fn a_relay_ends_with_an_error_when_its_store_fails_or_panics() {
     }
 }
 
+/// Starts a relay with stores that fail somewhere, and registers somebody; the relay's end is awaited.
+async fn serve(
+    config: &Config,
+    wrap: impl FnOnce(Stores) -> Stores,
+    user: &User,
+) -> (Device, RelayKey, JoinHandle<Result<(), RelayError>>) {
+    let relay = Relay::open_with(config.clone(), Arc::new(SystemClock), wrap).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (key, token) = (relay.key(), relay.invite_link(address).token);
+    let serving = tokio::spawn(relay.serve(listener, std::future::pending()));
+    let register = Request::Register { token, record: user.record.signed().clone() };
+    let (device, _) = Device::connect(address, &key, &user.keys.link, register).await;
+    (device, key, serving)
+}
+
 /// A directory in which no account can be closed.
 struct Unclosable(Box<dyn Directory>);
 
@@ -161,15 +178,8 @@ async fn closing_an_account_can_be_repeated_when_the_relay_ends_in_between() {
         stores.directory = Box::new(Unclosable(stores.directory));
         stores
     };
-    let relay = Relay::open_with(config.clone(), Arc::new(SystemClock), wrap).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (key, token) = (relay.key(), relay.invite_link(address).token);
-    let serving = tokio::spawn(relay.serve(listener, std::future::pending()));
     let alice = User::new("alice");
-    let record = alice.record.signed().clone();
-    let register = Request::Register { token, record };
-    let (mut device, _) = Device::connect(address, &key, &alice.keys.link, register).await;
+    let (mut device, _, serving) = serve(&config, wrap, &alice).await;
     let shape = BlobShape { chunk_size: 65_568, chunk_count: 1 };
     let (blob, write_key) = (BlobId::from_bytes([1; 16]), WriteKey([2; 32]));
     device.request(Request::CreateBlob { blob, write_key: write_key.clone(), shape }).await;
@@ -231,14 +241,8 @@ async fn a_record_that_is_repeated_ends_what_it_leaves_out() {
         stores.prekeys = Box::new(Undeletable(stores.prekeys));
         stores
     };
-    let relay = Relay::open_with(config.clone(), Arc::new(SystemClock), wrap).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (key, token) = (relay.key(), relay.invite_link(address).token);
-    let serving = tokio::spawn(relay.serve(listener, std::future::pending()));
     let alice = User::new("alice");
-    let register = Request::Register { token, record: alice.record.signed().clone() };
-    let (mut device, _) = Device::connect(address, &key, &alice.keys.link, register).await;
+    let (mut device, key, serving) = serve(&config, wrap, &alice).await;
     let upload = Request::UploadPrekeys(vec![alice.prekey(&key, 1, PrekeyKind::OneTime)]);
     assert!(matches!(device.request(upload).await, Answer::PrekeyStatus { .. }));
     // A certificate of today for the same keys: what was signed under the old one is of no use.

@@ -7,7 +7,7 @@ use chatcore::ids::DeliveryTag;
 use chatcore::wire::envelope::{Envelope, EnvelopeKind};
 use chatcore::wire::relay::{Answer, ErrorCode, MailQueue, Request};
 use server::Config;
-use support::{TestRelay, User, both, envelope, logged_in, marks};
+use support::{TestRelay, User, both, envelope, logged_in, marks, sized_envelope};
 
 fn untagged(to: &User, mark: u8) -> Envelope {
     let kind = EnvelopeKind::First;
@@ -138,13 +138,20 @@ async fn they_have_half_of_the_bytes_and_what_was_kept_gives_way_to_others() {
         let (_, mut alice) = relay.join("alice").await;
         let (bob, mut bobs) = relay.join("bob").await;
         let full = Err(ErrorCode::MailboxFull);
-        let three = (1..=3).map(|mark| untagged(&bob, mark)).collect();
+        let three: Vec<_> = (1..=3).map(|mark| untagged(&bob, mark)).collect();
+        let key = three[0].idempotency_key;
         assert_eq!(alice.send_many(three).await, [Ok(()), Ok(()), full]);
         let (epoch, both) = bobs.deliveries(2).await;
         bobs.keep(MailQueue::Untagged, epoch, both[1].n, &[both[0].n]).await;
         drop(bobs);
+        // For one that would not fit all the same nothing gives way.
+        let large = sized_envelope(bob.address(), 9, 8 * 512);
+        assert_eq!(alice.send_many(vec![large]).await, [full]);
+        let asked = Request::QueryQueued(vec![key]);
+        assert_eq!(alice.request(asked.clone()).await, Answer::Queued(vec![true]));
         let four = (4..=7).map(|mark| envelope(bob.address(), mark)).collect();
         assert_eq!(alice.send_many(four).await, [Ok(()); 4]);
+        assert_eq!(alice.request(asked).await, Answer::Queued(vec![false]));
         assert_eq!(alice.send_many(vec![envelope(bob.address(), 8)]).await, [full]);
         let (mut bobs, answer) = relay.try_login(&bob).await;
         assert_eq!((logged_in(&answer).queued, logged_in(&answer).kept), (4, 0));

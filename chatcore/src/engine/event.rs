@@ -243,17 +243,17 @@ pub enum Event {
     },
     /// Something that somebody sent, authentic and whole, is not what the protocol allows: nothing of it is shown.
     ContentRefused {
-        /// Who sent it.
+        /// The sender.
         from: Sender,
     },
     /// A record that is rolled back or forked was refused.
     RecordRefused {
         /// Whose.
         user: UserId,
-        /// Who showed it.
+        /// Where it came from.
         source: RecordSource,
     },
-    /// What somebody's device told us about its user is not what the relay's directory shows to all others.
+    /// The relay's directory shows all others something else than a user's device told us about that user.
     RecordUnlisted {
         /// Whose.
         who: Sender,

@@ -5,20 +5,19 @@ use super::clock::is_due;
 use super::contacts::{accept_record, sender};
 use super::devices::named_devices;
 use super::files::receipt_of;
-use super::outbound::{leave_outbox, set_status};
-use super::rooms::{Fate, HOLD_FOR, shared_done};
+use super::receipts::take_receipt;
+use super::rooms::HOLD_FOR;
 use super::sessions::{RESET_EVERY, add_session, incoming_tag};
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, FileKind};
 use crate::agreement::open_first;
 use crate::crypto::kdf::sha256;
-use crate::ids::{Conversation, DAY, DeviceAddress, HOUR, MINUTE, SessionId, Timestamp};
+use crate::ids::{DAY, DeviceAddress, HOUR, MINUTE, SessionId, Timestamp};
 use crate::keys::{PrekeyKind, RecordSource, UserRecord};
 use crate::ratchet::OpenMessageError;
 use crate::store::Table;
 use crate::store::rows::{
-    Contact, ContactStanding, Direction, Download, HistoryEntry, MessageIndex, MessageStatus,
-    OutboxEntry, OutboxState, Seen, Transfer,
+    Contact, ContactStanding, Direction, Download, HistoryEntry, MessageIndex, Seen, Transfer,
 };
 use crate::wire::content::{Body, ChainPosition, Content, Receipt, ReceiptKind, RefusalReason};
 use crate::wire::envelope::{EnvelopeKind, FirstBlock};
@@ -48,7 +47,7 @@ enum Opened {
     NoPlace,
 }
 
-/// What became of an envelope.
+/// The fate of an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Processed {
     Done,
@@ -579,91 +578,4 @@ fn follow_chain(
     } else {
         tx.event(Event::OutOfOrder { from: who, room: None });
     }
-}
-
-/// The recipient's device has this copy, and tells later whether the person can have it: it is asked
-/// again after a day, in case that word was lost.
-fn hold_entry(tx: &mut Tx<'_, '_>, number: u64, mut entry: OutboxEntry) {
-    if let OutboxState::Sealed(sealed) | OutboxState::Accepted(sealed) = &mut entry.state {
-        (sealed.held, sealed.resent, sealed.sent_at) = (true, false, tx.now);
-        tx.save_outbox(number, &entry);
-    }
-}
-
-fn take_receipt(
-    tx: &mut Tx<'_, '_>,
-    contact: &Contact,
-    from: DeviceAddress,
-    receipt: &Receipt,
-) -> Result<(), EngineError> {
-    let message = receipt.message_id;
-    let Some(index) = tx.message_index(&from.user, &message)? else {
-        return take_shared_receipt(tx, contact, from, receipt);
-    };
-    if index.room.is_some() {
-        // A message of theirs to a room: not ours to have receipted.
-        return Ok(());
-    }
-    let Some(entry) = tx.history(Conversation::User(from.user), index.history)? else {
-        return Ok(());
-    };
-    let Direction::Outgoing(before) = entry.direction else {
-        return Ok(());
-    };
-    let status = match receipt.kind {
-        ReceiptKind::Delivered => MessageStatus::Delivered,
-        ReceiptKind::Read => MessageStatus::Read,
-        ReceiptKind::Refused(_) => MessageStatus::Refused,
-        ReceiptKind::Held => {
-            for number in index.outbox {
-                if let Some(entry) = tx.outbox_entry(&from.user, number)?
-                    && entry.to == from
-                {
-                    hold_entry(tx, number, entry);
-                }
-            }
-            return Ok(());
-        }
-    };
-    // A copy that has yet to go out, to a device that has the message from another one of ours, has its
-    // place in the chain: what follows would seem to miss it.
-    let is_done = |entry: &OutboxEntry| entry.to == from && entry.state != OutboxState::Waiting;
-    leave_outbox(tx, &from.user, &message, is_done)?;
-    if status.follows(before) {
-        set_status(tx, &from.user, &message, status)?;
-        tx.event(Event::Receipt { from: sender(contact), message, kind: receipt.kind });
-    }
-    Ok(())
-}
-
-/// A receipt for one copy of what went to many.
-fn take_shared_receipt(
-    tx: &mut Tx<'_, '_>,
-    contact: &Contact,
-    from: DeviceAddress,
-    receipt: &Receipt,
-) -> Result<(), EngineError> {
-    let message = receipt.message_id;
-    let is_refusal = matches!(receipt.kind, ReceiptKind::Refused(_));
-    let mut had_a_copy = false;
-    for (number, entry) in tx.outbox(&from.user)? {
-        if entry.message != message || entry.to != from {
-            continue;
-        }
-        if receipt.kind == ReceiptKind::Held {
-            hold_entry(tx, number, entry);
-        } else {
-            had_a_copy = true;
-            let fate = if is_refusal { Fate::Lost } else { Fate::Delivered };
-            shared_done(tx, &from.user, number, &entry, fate)?;
-        }
-    }
-    let own = tx.profile()?.user();
-    if is_refusal
-        && had_a_copy
-        && tx.message_index(&own, &message)?.is_some_and(|index| index.room.is_some())
-    {
-        tx.event(Event::Receipt { from: sender(contact), message, kind: receipt.kind });
-    }
-    Ok(())
 }

@@ -104,7 +104,7 @@ pub struct HistoryView {
     pub body: Body,
     /// Where a received file was saved; empty if it was not.
     pub file_path: String,
-    /// What its author was called when it came; empty for ours.
+    /// The name that its author had when it came; empty for ours.
     pub name: String,
 }
 
@@ -206,7 +206,7 @@ pub fn kept(store: &dyn Store, name: &str, limit: usize) -> Result<Vec<(u64, Val
     Ok(rows)
 }
 
-/// Who asks to write to us.
+/// Everybody who asks to write to us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requests {
     /// Those who have a place, the newest last, with what each wrote last, if anything.

@@ -26,7 +26,7 @@ const MAX_UNPLACED: usize = 100;
 /// Envelopes that are asked for again at a time.
 const DELIVERED_AGAIN: u32 = 16;
 
-/// What somebody wanted who found no place.
+/// The wish of somebody who found no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
     /// To write to us: what they sent waits at the relay.
@@ -38,11 +38,11 @@ pub enum Wanted {
 /// Somebody who tried to reach us and found no place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PersonWaiting {
-    /// Who.
+    /// The user.
     pub user: UserId,
-    /// What they call themselves.
+    /// The name that they give themselves.
     pub claimed_name: String,
-    /// What they wanted.
+    /// Their wish.
     pub wanted: Wanted,
 }
 
@@ -55,12 +55,10 @@ impl Engine {
     ) -> Result<Option<Contact>, EngineError> {
         let kinds = [RoomKind::Private, RoomKind::Open];
         let shares = self.shares_a_room(tx, &record.user_id(), &kinds)?;
-        if !shares && Self::held_requests(tx)? >= MAX_REQUESTS {
-            let (user, name) = (record.user_id(), record.nickname());
-            self.note_unplaced(tx, user, name, Wanted::ToWrite)?;
-            return Ok(None);
-        }
         if !shares {
+            if !self.has_free_place(tx, record)? {
+                return Ok(None);
+            }
             has_place(tx, record.user_id())?;
         }
         let standing = if shares { ContactStanding::Member } else { ContactStanding::Request };
@@ -108,11 +106,11 @@ impl Engine {
         tx: &mut Tx<'_, '_>,
         contact: &Contact,
     ) -> Result<bool, EngineError> {
-        if !is_only_member(contact) || Self::held_requests(tx)? < MAX_REQUESTS {
-            return Ok(true);
+        if is_only_member(contact) {
+            self.has_free_place(tx, contact.records.newest())
+        } else {
+            Ok(true)
         }
-        self.note_unplaced(tx, contact.user(), contact.nickname(), Wanted::ToWrite)?;
-        Ok(false)
     }
 
     /// Tells whether there is a place for somebody who begins by writing to us alone; else they are named.
@@ -121,14 +119,23 @@ impl Engine {
         tx: &mut Tx<'_, '_>,
         record: &UserRecord,
     ) -> Result<bool, EngineError> {
-        if let Some(contact) = tx.contact(&record.user_id())? {
-            return self.has_place_for(tx, &contact);
+        match tx.contact(&record.user_id())? {
+            Some(contact) => self.has_place_for(tx, &contact),
+            None => self.has_free_place(tx, record),
         }
-        let has_place = Self::held_requests(tx)? < MAX_REQUESTS;
-        if !has_place {
+    }
+
+    /// Tells whether one of the places is free; else it names whoever wanted one.
+    fn has_free_place(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        record: &UserRecord,
+    ) -> Result<bool, EngineError> {
+        let is_free = Self::held_requests(tx)? < MAX_REQUESTS;
+        if !is_free {
             self.note_unplaced(tx, record.user_id(), record.nickname(), Wanted::ToWrite)?;
         }
-        Ok(has_place)
+        Ok(is_free)
     }
 
     /// Names somebody who found no place, and tells the person of it, less often the more there are.

@@ -421,7 +421,7 @@ pub(crate) struct HistoryEntry {
     pub(crate) received_at: Timestamp,
     pub(crate) content: Zeroizing<Vec<u8>>,
     pub(crate) file_path: String,
-    /// What its author was called when it came; empty for ours.
+    /// The name that its author had when it came; empty for ours.
     pub(crate) name: String,
 }
 

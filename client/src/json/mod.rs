@@ -140,7 +140,7 @@ pub enum Line<'a> {
         /// The id.
         #[serde(serialize_with = "user_hex")]
         user_id: UserId,
-        /// What they call themselves.
+        /// The name that they give themselves.
         claimed_name: &'a str,
         /// What they wrote last: the text, or the name of a file; empty for something else.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -154,7 +154,7 @@ pub enum Line<'a> {
         /// The id.
         #[serde(serialize_with = "user_hex")]
         user_id: UserId,
-        /// What they call themselves.
+        /// The name that they give themselves.
         claimed_name: &'a str,
         /// `write`, which waits at the relay, or `invite`, which they have to do again.
         wanted: &'a str,

@@ -1,7 +1,7 @@
 //! One mailbox: two queues of envelopes, and who reads them.
 //!
-//! Those with a tag come from people whom the device knows and go first; those without one may come from anybody, have
-//! a share of their own, and hold nobody up.
+//! Those with a tag come from people whom the device knows; those without one may come from anybody, have a share of
+//! their own, and hold nobody up.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -79,6 +79,13 @@ struct Entry {
     size: u32,
     sender: SenderMark,
     body: Option<Box<Body>>,
+}
+
+/// Whether what was set aside still counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    Stays,
+    GivesWay,
 }
 
 /// The connection that reads a mailbox.
@@ -187,23 +194,38 @@ impl Mailbox {
             return Err(ErrorCode::SenderQuota);
         }
         let mut yields = Vec::new();
-        while !self.has_place(queue, size, limits) {
-            let oldest = self.untagged.as_mut().and_then(|untagged| untagged.kept.pop_front());
-            yields.push(self.leave(MailQueue::Untagged, oldest.ok_or(ErrorCode::MailboxFull)?));
+        if self.has_place(queue, size, limits, Kept::Stays) {
+            return Ok(yields);
+        }
+        if !self.has_place(queue, size, limits, Kept::GivesWay) {
+            // Nothing gives way in vain.
+            return Err(ErrorCode::MailboxFull);
+        }
+        while !self.has_place(queue, size, limits, Kept::Stays)
+            && let Some(untagged) = &mut self.untagged
+            && let Some(oldest) = untagged.kept.pop_front()
+        {
+            yields.push(self.leave(MailQueue::Untagged, oldest));
         }
         Ok(yields)
     }
 
     /// Tells whether there is a place for so many bytes. Those without a tag have half of them.
-    fn has_place(&self, queue: MailQueue, size: u64, limits: &Limits) -> bool {
-        let is_full = self.bytes + size > limits.mailbox_bytes;
-        match (queue, &self.untagged) {
-            (MailQueue::Untagged, Some(untagged)) => {
-                let has_bytes = untagged.bytes + size <= limits.mailbox_bytes / 2;
-                !is_full && has_bytes && untagged.len() < limits.mailbox_untagged
+    fn has_place(&self, queue: MailQueue, size: u64, limits: &Limits, kept: Kept) -> bool {
+        let Some(untagged) = &self.untagged else {
+            return self.bytes + size <= limits.mailbox_bytes;
+        };
+        let (count, bytes) = match kept {
+            Kept::Stays => (0, 0),
+            Kept::GivesWay => {
+                let bytes = untagged.kept.iter().map(|entry| u64::from(entry.size)).sum();
+                (untagged.kept.len(), bytes)
             }
-            _ => !is_full,
-        }
+        };
+        let has_bytes = self.bytes - bytes + size <= limits.mailbox_bytes;
+        let is_in_share = untagged.bytes - bytes + size <= limits.mailbox_bytes / 2
+            && untagged.len() - count < limits.mailbox_untagged;
+        has_bytes && (queue == MailQueue::Tagged || is_in_share)
     }
 
     /// Appends; returns the arrival, and the reader if it is to be woken.

@@ -121,12 +121,16 @@ impl Engine {
         tx: &mut Tx<'_, '_>,
         user: &UserId,
     ) -> Result<(), EngineError> {
+        let is_theirs = |asked: &Invitation| asked.shown_by == *user;
         for id in tx.room_ids()? {
+            let look = |room: &Room| room.row.invitations.iter().any(is_theirs);
+            if self.look_room(tx, &id, look)? != Some(true) {
+                continue;
+            }
             let Some(mut room) = self.take_room(tx, &id)? else { continue };
-            let is_theirs = |asked: &mut Invitation| asked.shown_by == *user;
-            let ended = room.row.invitations.extract_if(.., is_theirs).count();
-            room.row.handed_on.retain(|handed_on| ended == 0 || handed_on.from != *user);
-            if ended > 0 && room.row.invitations.is_empty() {
+            room.row.invitations.retain(|asked| !is_theirs(asked));
+            room.row.handed_on.retain(|handed_on| handed_on.from != *user);
+            if room.row.invitations.is_empty() {
                 self.turn_down(tx, room)?;
             } else {
                 self.put_room(tx, room);
