@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         lobby: Lobby::Wanted,
     };
     Client::create_profile(&mut store, profile)?;
-    let (client, mut events) = Client::open(store, Options { reconnect: Reconnect::Always })?;
+    let (client, mut events) = Client::open(store, Options::new(Reconnect::Always))?;
     client.online().await?;
     println!("say something to 'echo'");
     while let Some(notice) = events.next().await {

@@ -7,7 +7,7 @@ use chatcore::engine::query::{self, Requests, WaitingFile};
 use chatcore::engine::{ContactView, HistoryView, ProfileView, RoomView};
 use chatcore::ids::{Conversation, RoomId};
 use chatcore::membership::ForkProof;
-use chatcore::net::Client;
+use chatcore::net::{Client, Options, Reconnect};
 use chatcore::store::StoreError;
 
 use crate::cli::GlobalArgs;
@@ -136,6 +136,11 @@ impl Context {
         })
     }
 
+    /// Returns how a client behaves on this profile.
+    pub(crate) fn options(&self, reconnect: Reconnect) -> Options {
+        Options::new(reconnect).with_spool(self.paths.profile_folder().join(SPOOL))
+    }
+
     /// Returns where to read what is known.
     ///
     /// # Errors
@@ -220,6 +225,8 @@ impl Context {
     }
 }
 
+/// Folder of a profile for sealed copies of files that wait for the relay.
+const SPOOL: &str = "outgoing";
 /// How often a person may mistype before the command gives up.
 pub(crate) const ATTEMPTS: u32 = 3;
 

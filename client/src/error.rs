@@ -36,6 +36,8 @@ pub enum ExitCode {
     Integrity = 9,
     /// More than is allowed.
     Limit = 10,
+    /// What was sent is kept, and not as far yet as was to be waited for.
+    Kept = 11,
     /// The person stopped it.
     Interrupted = 130,
 }
@@ -70,6 +72,7 @@ impl ExitCode {
             8 => Self::File,
             9 => Self::Integrity,
             10 => Self::Limit,
+            11 => Self::Kept,
             130 => Self::Interrupted,
             _ => Self::Other,
         }
@@ -148,6 +151,15 @@ impl CommandError {
     #[must_use]
     pub fn advice(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+
+    /// Returns what happened and what to do in one line.
+    #[must_use]
+    pub fn with_advice(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{} ({})", self.what, hint.replace('\n', "; ")),
+            None => self.what.clone(),
+        }
     }
 
     /// Tells whether the relay refused with this code.
@@ -270,6 +282,9 @@ impl From<ClientError> for CommandError {
                 ExitCode::File,
                 "it is tried again for a day; or ask the sender to send it again",
             ),
+            ClientError::File(FileError::NoSpool) => {
+                say(ExitCode::File, "wait until the relay is there, then repeat the command")
+            }
             ClientError::File(FileError::BeingFetched) => say(ExitCode::File, "wait for it"),
             _ => Self::new(ExitCode::Other, error),
         }
@@ -367,6 +382,7 @@ impl From<EngineError> for CommandError {
             EngineError::TextTooLong { .. } => {
                 say(ExitCode::Limit, "put it into a file and use 'chat send-file'")
             }
+            EngineError::IdInUse => say(ExitCode::Usage, "draw another one for this message"),
             EngineError::OwnUser => say(ExitCode::Usage, "choose somebody else"),
             EngineError::OtherRelay => {
                 say(ExitCode::Usage, "use another profile for this relay: --profile NAME")
@@ -525,6 +541,7 @@ mod tests {
             (ExitCode::File, 8),
             (ExitCode::Integrity, 9),
             (ExitCode::Limit, 10),
+            (ExitCode::Kept, 11),
             (ExitCode::Interrupted, 130),
         ];
         for (code, number) in codes {

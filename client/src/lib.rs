@@ -5,6 +5,7 @@
 //! | [`cli`] | the command line |
 //! | [`command`] | one file per command |
 //! | `session` | a profile that several processes use |
+//! | `sending` | how far a command follows what it sent |
 //! | `talk` | the prompt: `chat` without a command |
 //! | [`context`] | what every command needs |
 //! | [`store`] | the encrypted profile |
@@ -26,6 +27,7 @@ pub mod paths;
 pub mod progress;
 pub mod prompt;
 pub mod render;
+mod sending;
 mod session;
 mod show;
 pub mod store;

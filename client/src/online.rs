@@ -2,23 +2,29 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
-use chatcore::engine::{ContactView, Event};
-use chatcore::ids::MessageId;
-use chatcore::net::{Client, ClientError, Events, Notice, Options, Reconnect};
+use chatcore::engine::ContactView;
+use chatcore::net::{Client, ClientError, Events, Notice, Reconnect};
 use chatcore::trust::Trust;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
+use crate::sending::SendingArgs;
 use crate::store::RedbStore;
+
+/// How long the way out may take after something was sent.
+const LEAVING: Duration = Duration::from_secs(15);
 
 /// A connected profile, ours alone or shared with whoever opened it.
 #[derive(Debug)]
 pub(crate) struct Online {
     pub(crate) client: Arc<Client>,
     pub(crate) notices: Notices,
+    /// Why there was no connection when it was opened to send.
+    pub(crate) away: Option<ClientError>,
 }
 
 /// What the client tells.
@@ -53,18 +59,62 @@ impl Online {
         if let Some(session) = &context.session {
             let notices = Notices::Shared(session.listen());
             session.online().await?;
-            return Ok(Self { client: session.client.clone(), notices });
+            return Ok(Self { client: session.client.clone(), notices, away: None });
         }
-        Self::with_store(context.open_store()?, reconnect).await
+        Self::with_store(context, context.open_store()?, reconnect).await
+    }
+
+    /// As [`Self::connect`], to send something: without the relay, what is sent is kept for later, unless that is not
+    /// wanted.
+    pub(crate) async fn to_send(
+        context: &Context,
+        sending: &SendingArgs,
+    ) -> Result<Self, CommandError> {
+        if sending.no_queue {
+            return Self::connect(context, Reconnect::Never).await;
+        }
+        let (mut online, result) = match &context.session {
+            Some(session) => {
+                let notices = Notices::Shared(session.listen());
+                let online = Self { client: session.client.clone(), notices, away: None };
+                let result = session.online().await;
+                (online, result)
+            }
+            None => {
+                let online = Self::open(context, context.open_store()?, Reconnect::Unseen)?;
+                let result = online.client.online().await;
+                (online, result)
+            }
+        };
+        match result {
+            Ok(()) => Ok(online),
+            Err(error) if is_for_now(&error) => {
+                online.away = Some(error);
+                Ok(online)
+            }
+            Err(error) => {
+                online.close().await;
+                Err(error.into())
+            }
+        }
+    }
+
+    fn open(
+        context: &Context,
+        store: RedbStore,
+        reconnect: Reconnect,
+    ) -> Result<Self, CommandError> {
+        let (client, events) = Client::open(store, context.options(reconnect))?;
+        Ok(Self { client: Arc::new(client), notices: Notices::Own(events), away: None })
     }
 
     /// Connects a profile that is open already: nobody is asked for a passphrase twice.
     pub(crate) async fn with_store(
+        context: &Context,
         store: RedbStore,
         reconnect: Reconnect,
     ) -> Result<Self, CommandError> {
-        let (client, events) = Client::open(store, Options { reconnect })?;
-        let online = Self { client: Arc::new(client), notices: Notices::Own(events) };
+        let online = Self::open(context, store, reconnect)?;
         match online.client.online().await {
             Ok(()) => Ok(online),
             Err(error) => {
@@ -73,6 +123,27 @@ impl Online {
                 Err(error.into())
             }
         }
+    }
+
+    /// Waits until what came while we were away was taken in, if the relay is there.
+    pub(crate) async fn catch_up(&self) -> Result<(), CommandError> {
+        match self.away {
+            Some(_) => Ok(()),
+            None => Ok(self.client.settle().await?),
+        }
+    }
+
+    /// After something was sent: does what is due if the relay is there, and disconnects. The message is kept,
+    /// whatever becomes of this.
+    pub(crate) async fn finish_sending(self) {
+        if let Notices::Shared(_) = self.notices {
+            return;
+        }
+        if self.away.is_none() {
+            // What is not done now is done the next time.
+            let _later = tokio::time::timeout(LEAVING, self.client.settle()).await;
+        }
+        self.close().await;
     }
 
     /// Does all that is due, so that the next command finds nothing left over, and disconnects.
@@ -92,33 +163,6 @@ impl Online {
         {
             let drain = async { while events.next().await.is_some() {} };
             tokio::join!(client.close(), drain);
-        }
-    }
-
-    /// Waits until the relay has a message, or says why not.
-    pub(crate) async fn at_relay(&mut self, wanted: MessageId) -> Result<(), CommandError> {
-        loop {
-            match self.notices.next().await {
-                Some(Notice::Event(event)) => match *event {
-                    Event::AtRelay { message } if message == wanted => return Ok(()),
-                    // A fast recipient's receipt may come before the relay's own answer.
-                    Event::Receipt { message, .. } if message == wanted => return Ok(()),
-                    Event::Delayed { message, code } if message == wanted => {
-                        return Err(CommandError::refused(code));
-                    }
-                    Event::NotSentToRoom { message, .. } if message == wanted => {
-                        let what = "you may not write to that room any more";
-                        return Err(CommandError::new(ExitCode::Refused, what));
-                    }
-                    _ => {}
-                },
-                Some(Notice::Stopped(error) | Notice::Disconnected(error)) => {
-                    let kept = "it is kept, and sent when the relay is there again";
-                    return Err(CommandError::from(error).hint(kept));
-                }
-                Some(_) => {}
-                None => return Err(ClientError::Closed.into()),
-            }
         }
     }
 
@@ -155,6 +199,15 @@ impl Online {
         }
         let what = format_args!("you have not verified {unverified} of the members");
         Err(CommandError::new(ExitCode::Identity, what).hint("compare first: chat verify NAME"))
+    }
+}
+
+/// Tells whether the relay may take later what it does not take now.
+fn is_for_now(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable(_) => true,
+        ClientError::Refused(_) => !error.is_final(),
+        _ => false,
     }
 }
 

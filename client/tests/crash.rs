@@ -89,7 +89,7 @@ impl Person {
         let writes = Arc::new(AtomicU64::new(0));
         let store = RedbStore::open(folder, None)?;
         let store = Mortal { store, death, writes: Arc::clone(&writes) };
-        let (client, events) = Client::open(store, Options { reconnect: Reconnect::Never })?;
+        let (client, events) = Client::open(store, Options::new(Reconnect::Never))?;
         Ok(Self { client, events, writes })
     }
 

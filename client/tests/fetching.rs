@@ -20,7 +20,7 @@ fn send_bent(world: &World, who: &str, to: &str, bend: impl FnOnce(&mut Manifest
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let store = client::store::RedbStore::open(&folder, None).unwrap();
-        let options = Options { reconnect: Reconnect::Never };
+        let options = Options::new(Reconnect::Never);
         let (client, mut events) = Client::open(store, options).unwrap();
         let send = async {
             client.online().await.unwrap();
@@ -33,7 +33,10 @@ fn send_bent(world: &World, who: &str, to: &str, bend: impl FnOnce(&mut Manifest
             let mut manifest = files.next().unwrap();
             bend(&mut manifest);
             let message = MessageId::generate(&mut rand::rng());
-            client.command(Command::SendFile { to, message, manifest }).await.unwrap();
+            client
+                .command(Command::SendFile { to, message, manifest, upload: None })
+                .await
+                .unwrap();
             client.settle().await.unwrap();
             client.close().await;
             message

@@ -115,7 +115,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 fn open(folder: &std::path::Path) -> (Client, chatcore::net::Events) {
     let store = RedbStore::open(folder, None).unwrap();
-    Client::open(store, Options { reconnect: Reconnect::Never }).unwrap()
+    Client::open(store, Options::new(Reconnect::Never)).unwrap()
 }
 
 fn receive_without_showing(folder: &std::path::Path, messages: usize) {

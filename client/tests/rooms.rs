@@ -55,7 +55,7 @@ fn a_private_room_lives_through_roles_kicks_and_the_death_of_the_relay() {
 
     world.ok("alice", &["send", "#plans", "before the end"]);
     world.relay.kill();
-    world.fails("carol", &["send", "#plans", "into the void"], 3);
+    world.fails("carol", &["send", "#plans", "into the void", "--no-queue"], 3);
     world.relay.restart();
     world.ok("carol", &["send", "#plans", "after the end"]);
     let mut heard = world.texts("bob");

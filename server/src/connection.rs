@@ -14,7 +14,7 @@ use chatcore::noise::Transport;
 use chatcore::noise::TransportError;
 use chatcore::noise::transport::split_record;
 use chatcore::wire::limits::MAX_LINK_MESSAGE;
-use chatcore::wire::relay::{Answer, ErrorCode, RelayFrame};
+use chatcore::wire::relay::{Answer, ErrorCode, Failure, RelayFrame};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -76,10 +76,14 @@ fn encode_within(frame: &RelayFrame, max: usize, buffer: &mut Vec<u8>) {
     frame.encode(buffer);
     if buffer.len() > max && frame.request_id != 0 {
         tracing::error!(bytes = buffer.len(), "an answer is too long");
-        let answer = Answer::Failure(ErrorCode::TooLarge.into());
+        let answer = Answer::Failure(too_large(max));
         buffer.clear();
         RelayFrame { request_id: frame.request_id, answer }.encode(buffer);
     }
+}
+
+fn too_large(max: usize) -> Failure {
+    Failure { limit: max as u64, ..ErrorCode::TooLarge.into() }
 }
 
 impl Link {
@@ -267,7 +271,7 @@ mod tests {
         encode_within(&long, 200, &mut buffer);
         assert_eq!(RelayFrame::decode(buffer.clone().into()).unwrap(), long);
         encode_within(&long, 100, &mut buffer);
-        let failure = frame(Answer::Failure(ErrorCode::TooLarge.into()));
+        let failure = frame(Answer::Failure(too_large(100)));
         assert_eq!(RelayFrame::decode(buffer.clone().into()).unwrap(), failure);
     }
 }

@@ -209,7 +209,7 @@ impl Scene {
     }
 
     async fn attempt(&self, shelf: &Shelf, act: Act) -> Result<(), ClientError> {
-        let options = Options { reconnect: Reconnect::Never };
+        let options = Options::new(Reconnect::Never);
         let (client, mut events) = Client::open(shelf.clone(), options)?;
         let result = self.act(&client, &mut events, shelf, act).await;
         let drain = async { while events.next().await.is_some() {} };

@@ -2,12 +2,12 @@
 
 use zeroize::Zeroizing;
 
-use super::{FetchFailure, NewRoom, ProgramName, Upload, Visibility};
+use super::{FetchFailure, NewRoom, ProgramName, QueuedUpload, Upload, Visibility};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, MessageId, RoomId, UserId};
 use crate::keys::Nickname;
 use crate::membership::{Act, RoomName};
-use crate::wire::relay::AnswerForm;
+use crate::wire::relay::{AnswerForm, Failure};
 
 /// What a person or program asks for.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ pub enum Command {
         /// As typed.
         name: String,
     },
-    /// Sends a text.
+    /// Sends a text. The same id and text again is no second message.
     SendText {
         /// To whom.
         to: UserId,
@@ -29,7 +29,7 @@ pub enum Command {
         /// The text.
         text: String,
     },
-    /// Sends a text to a room.
+    /// Sends a text to a room. The same id and text again is no second message.
     SendRoomText {
         /// To which.
         room: RoomId,
@@ -129,7 +129,8 @@ pub enum Command {
     SaveUpload(Upload),
     /// Forgets an upload.
     DropUpload(BlobId),
-    /// Sends a file that is complete at the relay, and forgets its upload in the same step.
+    /// Sends a file that is complete at the relay, and forgets its upload in the same step; or one that is still to
+    /// be brought there, before the message goes out.
     SendFile {
         /// To whom.
         to: Conversation,
@@ -137,8 +138,10 @@ pub enum Command {
         message: MessageId,
         /// How to fetch and open it.
         manifest: Manifest,
+        /// How it comes to the relay; `None`: it is there.
+        upload: Option<QueuedUpload>,
     },
-    /// Sends a text that was too long for an envelope and is complete at the relay as a file.
+    /// Sends a text that is too long for an envelope, as a file. The same id and text again is no second message.
     SendLongText {
         /// To whom.
         to: Conversation,
@@ -148,7 +151,20 @@ pub enum Command {
         manifest: Manifest,
         /// The text itself, for the own history.
         text: String,
+        /// How it comes to the relay; `None`: it is there.
+        upload: Option<QueuedUpload>,
     },
+    /// The relay has all of a blob that a message waits for: the message goes out.
+    Uploaded(BlobId),
+    /// The relay does not take a blob now; it is tried again.
+    UploadRefused {
+        /// Which.
+        blob: BlobId,
+        /// What the relay said.
+        failure: Failure,
+    },
+    /// A blob that a message waits for can't be read any more: the message is given up.
+    UploadLost(BlobId),
     /// A text that came as a file was fetched; answered by [`super::Event::Text`].
     LongTextFetched {
         /// From whom.

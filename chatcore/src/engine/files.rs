@@ -91,20 +91,6 @@ pub(super) fn drop_upload(tx: &mut Tx<'_, '_>, blob: &BlobId) -> Result<(), Engi
     Ok(())
 }
 
-/// An upload becomes a file that was sent.
-pub(super) fn offer(
-    tx: &mut Tx<'_, '_>,
-    to: Conversation,
-    message: MessageId,
-    blob: BlobId,
-) -> Result<(), EngineError> {
-    if let Some(Transfer::Upload { write_key, .. }) = tx.transfer(blob.as_bytes())? {
-        let (waiting, renewed_at) = (Vec::new(), tx.now);
-        tx.save_transfer(&Transfer::Offered { to, message, blob, write_key, waiting, renewed_at });
-    }
-    Ok(())
-}
-
 /// Returns the blob of a file that we sent to a user, in a conversation with them or in a room. Found by the message,
 /// so that what somebody claims to have read costs the same whatever was sent before.
 fn offered_blob(
@@ -214,20 +200,6 @@ impl Engine {
         let renewed_at = tx.now;
         tx.save_transfer(&Transfer::Offered { to, message, blob, write_key, waiting, renewed_at });
         self.ask(tx, request, Pending::RenewBlob);
-        Ok(())
-    }
-
-    /// Long texts whose sending was cut off are not gone on with: the person was told and has the text.
-    pub(super) fn drop_cut_off_texts(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
-        for transfer in tx.transfers()? {
-            if let Transfer::Upload { path, manifest, write_key, .. } = &transfer
-                && path.is_empty()
-            {
-                let (blob, write_key) = (manifest.blob_id, write_key.clone());
-                tx.delete_transfer(&transfer);
-                self.ask(tx, Request::DeleteBlob { blob, write_key }, Pending::DeleteBlob);
-            }
-        }
         Ok(())
     }
 

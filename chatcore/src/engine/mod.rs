@@ -30,6 +30,7 @@ mod requests;
 mod rooms;
 mod sessions;
 mod tx;
+mod uploads;
 
 pub use account::{NewProfile, Rejoin};
 pub use command::Command;
@@ -40,10 +41,12 @@ pub use query::{ContactView, HistoryView, ProfileView, Registration};
 pub use readers::{BadProgramName, ProgramName, Reader};
 pub use rooms::{NewRoom, RefusedBecause, RoomFailure, RoomMemberView, RoomRef, RoomView};
 pub use tx::Context;
+pub use uploads::{QueuedUpload, UploadSource};
 
 pub(crate) use clock::Clock;
 use clock::Timer;
 pub(crate) use outbound::MAX_INLINE;
+pub(crate) use uploads::{NextUpload, spooled};
 
 pub use crate::store::rows::{ContactStanding, Direction, Lobby, MessageStatus, RoomStanding};
 pub use requests::{MAX_REQUESTS, PersonWaiting, Wanted};
@@ -51,8 +54,9 @@ pub use requests::{MAX_REQUESTS, PersonWaiting, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 
 use tx::Tx;
+use uploads::Uploads;
 
-use crate::ids::{Conversation, DeviceAddress, MINUTE, MessageId, RoomId, Timestamp, UserId};
+use crate::ids::{Conversation, DeviceAddress, MINUTE, RoomId, Timestamp, UserId};
 use crate::keys::Signed;
 use crate::store::{Changes, StoreError};
 use crate::wire::content::Body;
@@ -93,6 +97,9 @@ pub enum EngineError {
         /// The limit.
         max: usize,
     },
+    /// Another message has that id. State is unchanged.
+    #[error("another message has that id")]
+    IdInUse,
     /// The profile belongs to another relay. State is unchanged.
     #[error("the profile belongs to another relay")]
     OtherRelay,
@@ -250,6 +257,7 @@ pub struct Engine {
     attending: bool,
     /// When the relay is to be told who may see us.
     presence_due: Option<Timer>,
+    uploads: Uploads,
     rooms: Rooms,
     clock: Clock,
 }
@@ -293,6 +301,7 @@ impl Engine {
             refused_prekeys: Vec::new(),
             attending: false,
             presence_due: None,
+            uploads: Uploads::default(),
             rooms: Rooms::default(),
             clock: tx.profile().map(|profile| profile.clock).unwrap_or_default(),
         })
@@ -340,22 +349,27 @@ impl Engine {
         match command {
             Command::Lookup { ticket, name } => self.look_up(&mut tx, ticket, name)?,
             Command::SendText { to, message, text } => {
-                self.send_body(&mut tx, to, message, Body::Text(text), None)?;
+                let place = (Conversation::User(to), message);
+                self.send_once(&mut tx, place, (Body::Text(text), None), None)?;
             }
             Command::SaveUpload(upload) => files::save_upload(&mut tx, upload),
             Command::DropUpload(blob) => files::drop_upload(&mut tx, &blob)?,
-            Command::SendFile { to, message, manifest } => {
-                files::offer(&mut tx, to, message, manifest.blob_id)?;
-                self.send_to(&mut tx, to, message, Body::File(manifest), None)?;
+            Command::SendFile { to, message, manifest, upload } => {
+                self.send_once(&mut tx, (to, message), (Body::File(manifest), None), upload)?;
             }
-            Command::SendLongText { to, message, manifest, text } => {
-                files::offer(&mut tx, to, message, manifest.blob_id)?;
-                let body = Body::LongText(manifest);
-                self.send_to(&mut tx, to, message, body, Some(Body::Text(text)))?;
+            Command::SendLongText { to, message, manifest, text, upload } => {
+                let bodies = (Body::LongText(manifest), Some(Body::Text(text)));
+                self.send_once(&mut tx, (to, message), bodies, upload)?;
             }
             Command::SendRoomText { room, message, text } => {
-                self.send_to_room(&mut tx, room, message, Body::Text(text), None)?;
+                let place = (Conversation::Room(room), message);
+                self.send_once(&mut tx, place, (Body::Text(text), None), None)?;
             }
+            Command::Uploaded(blob) => self.uploaded(&mut tx, blob)?,
+            Command::UploadRefused { blob, failure } => {
+                self.upload_refused(&mut tx, blob, failure)?;
+            }
+            Command::UploadLost(blob) => self.upload_lost(&mut tx, blob)?,
             Command::CreateRoom { ticket, room } => self.create_room(&mut tx, ticket, room)?,
             Command::JoinRoom { ticket, room } => self.join_room(&mut tx, ticket, room)?,
             Command::LeaveRoom { ticket, room } => self.leave_room(&mut tx, ticket, room)?,
@@ -591,7 +605,8 @@ impl Engine {
             return None;
         }
         let due = self.receipts_due.values().copied().chain(self.presence_due);
-        let due = due.chain(self.rooms.timers()).chain([self.next_query]);
+        let due = due.chain(self.rooms.timers()).chain(self.uploads.timer());
+        let due = due.chain([self.next_query]);
         due.map(|timer| timer.when(now)).min()
     }
 
@@ -620,6 +635,7 @@ impl Engine {
             && self.pending.is_empty()
             && self.claiming.is_empty()
             && self.undelivered == 0
+            && !self.uploads.is_under_way()
             && self.rooms.is_settled()
     }
 
@@ -633,21 +649,6 @@ impl Engine {
     #[must_use]
     pub const fn unknown_tags(&self) -> u64 {
         self.unknown_tags
-    }
-
-    /// Sends a body to a person or a room.
-    fn send_to(
-        &mut self,
-        tx: &mut Tx<'_, '_>,
-        to: Conversation,
-        message: MessageId,
-        body: Body,
-        shown: Option<Body>,
-    ) -> Result<(), EngineError> {
-        match to {
-            Conversation::User(user) => self.send_body(tx, user, message, body, shown),
-            Conversation::Room(room) => self.send_to_room(tx, room, message, body, shown),
-        }
     }
 
     fn ask(&mut self, tx: &mut Tx<'_, '_>, request: crate::wire::relay::Request, pending: Pending) {

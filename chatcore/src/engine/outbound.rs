@@ -1,12 +1,16 @@
 //! Sending: from a body to the outbox, and from the outbox to the relay.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::contacts::make_contact;
 use super::devices::named_devices;
+use super::files::body_of;
 use super::rooms::{Fate, Late, shared_done};
 use super::sessions::{incoming_tag, sending_session};
 use super::tx::Tx;
+use super::uploads::{QueuedUpload, forget_upload, is_queued};
 use super::{Engine, EngineError, Event, Link, Pending, Sent};
 use crate::crypto::kdf::sha256;
 use crate::ids::{
@@ -107,6 +111,26 @@ pub(super) fn envelope(to: DeviceAddress, sealed: &SealedEnvelope) -> Envelope {
 }
 
 impl Engine {
+    /// Sends a message, once: the same id and body again is no second message.
+    pub(super) fn send_once(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        (to, message): (Conversation, MessageId),
+        (body, shown): (Body, Option<Body>),
+        upload: Option<QueuedUpload>,
+    ) -> Result<(), EngineError> {
+        if was_taken(tx, to, &message, shown.as_ref().unwrap_or(&body))? {
+            return Ok(());
+        }
+        if let Body::File(manifest) | Body::LongText(manifest) = &body {
+            self.offer(tx, (to, message), manifest, upload)?;
+        }
+        match to {
+            Conversation::User(user) => self.send_body(tx, user, message, body, shown),
+            Conversation::Room(room) => self.send_to_room(tx, room, message, body, shown),
+        }
+    }
+
     pub(super) fn send_body(
         &mut self,
         tx: &mut Tx<'_, '_>,
@@ -223,12 +247,21 @@ impl Engine {
         };
         let (mut has_changed, mut waits) = (false, false);
         let (mut envelopes, mut unsealed) = (Vec::new(), Vec::new());
+        // For whom something waits until the relay has what it names: all behind it has its place to keep.
+        let mut held = Vec::new();
         for (number, mut entry) in tx.outbox(user)? {
             if contact.records.newest().device(entry.to.device).is_none() {
                 give_up_entry(tx, user, number, &entry)?;
                 continue;
             }
-            if entry.state != OutboxState::Waiting || unsealed.contains(&entry.to) {
+            if entry.state != OutboxState::Waiting
+                || unsealed.contains(&entry.to)
+                || held.contains(&entry.to)
+            {
+                continue;
+            }
+            if is_queued(tx, user, &entry.message)? {
+                held.push(entry.to);
                 continue;
             }
             let sealed = match &entry.content {
@@ -305,6 +338,36 @@ impl Engine {
     }
 }
 
+/// Tells whether a message was taken before: sending it once more is no second one. Whoever gets two of one id, in a
+/// room or to himself, would see only the first.
+///
+/// # Errors
+/// [`EngineError::IdInUse`] for another one of the same id.
+fn was_taken(
+    tx: &Tx<'_, '_>,
+    to: Conversation,
+    message: &MessageId,
+    body: &Body,
+) -> Result<bool, EngineError> {
+    let own = tx.profile()?.user();
+    let in_room = tx.message_index(&own, message)?;
+    let index = match to {
+        Conversation::User(_) if in_room.is_some() => return Err(EngineError::IdInUse),
+        Conversation::User(user) => tx.message_index(&user, message)?,
+        Conversation::Room(_) => in_room,
+    };
+    let Some(index) = index else { return Ok(false) };
+    let is_there = match to {
+        Conversation::User(_) => index.room.is_none(),
+        Conversation::Room(room) => index.room == Some(room),
+    };
+    let entry = if is_there { tx.history(to, index.history)? } else { None };
+    let is_same = entry.is_some_and(|entry| {
+        matches!(entry.direction, Direction::Outgoing(_)) && body_of(&entry).as_ref() == Some(body)
+    });
+    if is_same { Ok(true) } else { Err(EngineError::IdInUse) }
+}
+
 /// Records how far a message of ours came; never back.
 pub(super) fn set_status(
     tx: &mut Tx<'_, '_>,
@@ -374,6 +437,24 @@ pub(super) fn give_up_entry(
     }
 }
 
+/// Gives a message to a person up, for all of his devices.
+pub(super) fn give_up_message(
+    tx: &mut Tx<'_, '_>,
+    user: &UserId,
+    message: MessageId,
+) -> Result<(), EngineError> {
+    let devices: BTreeSet<_> = tx
+        .outbox(user)?
+        .into_iter()
+        .filter(|(_, entry)| entry.message == message)
+        .map(|(_, entry)| entry.to.device)
+        .collect();
+    for device in devices {
+        give_up(tx, user, message, device)?;
+    }
+    Ok(())
+}
+
 /// Gives a message up for one device; tells so when no device is left that has it or may get it.
 fn give_up(
     tx: &mut Tx<'_, '_>,
@@ -391,6 +472,7 @@ fn give_up(
     let is_hopeless = index.outbox.is_empty()
         && matches!(entry.direction, Direction::Outgoing(s) if s < MessageStatus::Delivered);
     if is_hopeless {
+        forget_upload(tx, index.blob)?;
         set_status(tx, user, &message, MessageStatus::NotDelivered)?;
         tx.event(Event::NotDelivered { to: *user, message });
     }

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use super::files::{LONGEST_PATIENCE, MAX_UNASKED, body_of};
 use super::requests::asked_at;
 use super::rooms::{RoomRef, reference};
+use super::tx::message_key;
 use super::{
-    ContactStanding, Direction, EngineError, FetchFailure, FileKind, PersonWaiting, Upload,
+    ContactStanding, Direction, EngineError, FetchFailure, FileKind, MessageStatus, PersonWaiting,
+    Upload,
 };
 use crate::file::Manifest;
 use crate::ids::{Conversation, DAY, MessageId, Timestamp, UserId};
 use crate::keys::{IdentityKey, Nickname, RelayKey};
-use crate::store::rows::{Admission, Contact, Download, Fetched, Profile, Transfer};
+use crate::store::rows::{Admission, Contact, Download, Fetched, HistoryEntry, Profile, Transfer};
 use crate::store::{Direction as Order, Key, Store, StoreError, Table, Value};
 use crate::trust::{SafetyNumber, Trust};
 use crate::wire::content::Body;
@@ -195,6 +197,37 @@ pub fn history(
     Ok(messages)
 }
 
+/// Returns how far a message of ours came; `None` for one that is not there.
+///
+/// # Errors
+/// [`EngineError::Store`].
+pub fn status(
+    store: &dyn Store,
+    to: Conversation,
+    message: &MessageId,
+) -> Result<Option<MessageStatus>, EngineError> {
+    Ok(sent(store, to, message)?.and_then(|entry| match entry.direction {
+        Direction::Outgoing(status) => Some(status),
+        Direction::Incoming => None,
+    }))
+}
+
+/// Returns a message of ours, from the history.
+pub(super) fn sent(
+    store: &dyn Store,
+    to: Conversation,
+    message: &MessageId,
+) -> Result<Option<HistoryEntry>, EngineError> {
+    let author = match to {
+        Conversation::User(user) => user,
+        Conversation::Room(_) => profile_row(store)?.user(),
+    };
+    let Some(index) = store.load(&message_key(&author, message))? else { return Ok(None) };
+    let number = storage::decode_message_index(&index).map_err(damaged)?.history;
+    let entry = store.load(&Key::numbered(Table::History, to.as_bytes(), number))?;
+    entry.map(|row| storage::decode_history(&row).map_err(damaged)).transpose()
+}
+
 /// Returns the newest `limit` things that the program kept under a name, with their numbers, oldest
 /// first.
 ///
@@ -313,8 +346,7 @@ fn waiting_file(
 ) -> Result<Option<WaitingFile>, EngineError> {
     let Download { from, message, not_before, given_up, .. } = *download;
     let from = &from;
-    let key = [from.as_bytes().as_slice(), message.as_bytes()].concat();
-    let Some(index) = store.load(&Key::new(Table::Messages, &key))? else {
+    let Some(index) = store.load(&message_key(from, &message))? else {
         return Ok(None);
     };
     let index = storage::decode_message_index(&index).map_err(damaged)?;

@@ -153,7 +153,7 @@ impl Engine {
         tx.save_profile(&profile);
         self.show_presence(tx)?;
         self.tell_owed(tx)?;
-        self.drop_cut_off_texts(tx)?;
+        self.find_uploads(tx)?;
         self.catch_up(tx, login.announced)?;
         self.rooms_logged_in(tx, login.lobby)?;
         self.ask_for_kept(tx)?;

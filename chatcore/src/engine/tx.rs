@@ -527,15 +527,9 @@ impl<'c, 'a> Tx<'c, 'a> {
         Ok(all.into_iter().filter_map(|(n, held)| Some((n, held?))).collect())
     }
 
-    pub(super) fn save_held(
-        &mut self,
-        room: &RoomId,
-        held: &HeldMessage,
-    ) -> Result<(), EngineError> {
-        let number = self.next_number(Table::Held, room.as_bytes())?;
+    pub(super) fn save_held(&mut self, room: &RoomId, number: u64, held: &HeldMessage) {
         let key = Key::numbered(Table::Held, room.as_bytes(), number);
         self.changes.put(key, storage::encode_held(held));
-        Ok(())
     }
 
     pub(super) fn delete_held(&mut self, room: &RoomId, number: u64) {

@@ -1,6 +1,7 @@
 //! The handle that a program holds.
 
 use std::io;
+use std::path::PathBuf;
 use std::thread;
 
 use tokio::sync::{mpsc, oneshot};
@@ -13,7 +14,7 @@ use crate::engine::backup::{Changed, Restore, Restored};
 use crate::engine::query::Requests;
 use crate::engine::{
     Command, ContactView, Context, EngineError, Event, HistoryView, LookupError, MAX_INLINE,
-    NewProfile, ProfileView, ProgramName, Reader, Rejoin, query,
+    MessageStatus, NewProfile, ProfileView, ProgramName, Reader, Rejoin, query,
 };
 use crate::ids::{Conversation, MessageId, UserId};
 use crate::keys::Nickname;
@@ -21,7 +22,7 @@ use crate::noise::{HandshakeError, TransportError};
 use crate::store::{ApplyChanges, Changes, Store, StoreError, Value};
 use crate::wire::WireError;
 use crate::wire::limits::MAX_ROOM_INLINE;
-use crate::wire::relay::{Answer, Failure, Request};
+use crate::wire::relay::{Answer, ErrorCode, Failure, Request};
 
 /// Why a client can't do what it was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +60,27 @@ pub enum ClientError {
     Closed,
 }
 
+impl ClientError {
+    /// Tells whether trying again does not mend it: a client that meets it ends.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        match self {
+            Self::Engine(EngineError::Store(_) | EngineError::Revoked) => true,
+            Self::Refused(failure) => matches!(
+                failure.code,
+                ErrorCode::Malformed
+                    | ErrorCode::BadToken
+                    | ErrorCode::RegistrationClosed
+                    | ErrorCode::NicknameTaken
+                    | ErrorCode::BadRecord
+                    | ErrorCode::Unsupported
+                    | ErrorCode::Banned
+            ),
+            _ => false,
+        }
+    }
+}
+
 impl From<StoreError> for ClientError {
     fn from(error: StoreError) -> Self {
         Self::Engine(EngineError::Store(error))
@@ -70,16 +92,35 @@ impl From<StoreError> for ClientError {
 pub enum Reconnect {
     /// Tells so and ends.
     Never,
+    /// Tries again, later each time, as long as it is open, and nobody sees that we are here: for who only sends.
+    Unseen,
     /// Tries again, later each time, for ever: a program that stays. While it is connected, contacts
     /// may see that we are here, unless [`Visibility::Hidden`](crate::engine::Visibility) was chosen.
     Always,
 }
 
 /// How a client behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// After a broken connection.
     pub reconnect: Reconnect,
+    /// Folder of the profile for sealed copies of files that wait for the relay; without one
+    /// [`Client::queue_file_to`] is refused.
+    pub spool: Option<PathBuf>,
+}
+
+impl Options {
+    /// Without a spool.
+    #[must_use]
+    pub const fn new(reconnect: Reconnect) -> Self {
+        Self { reconnect, spool: None }
+    }
+
+    /// With a folder that is for this profile alone.
+    #[must_use]
+    pub fn with_spool(self, folder: PathBuf) -> Self {
+        Self { spool: Some(folder), ..self }
+    }
 }
 
 /// What a client tells.
@@ -88,7 +129,7 @@ pub struct Options {
 pub enum Notice {
     /// Something happened in a conversation or account.
     Event(Box<Event>),
-    /// The connection is gone; with [`Reconnect::Always`] a new one is tried.
+    /// The connection is gone; a new one is tried, unless [`Reconnect::Never`] was chosen.
     Disconnected(ClientError),
     /// The client stopped; nothing follows.
     Stopped(ClientError),
@@ -109,6 +150,7 @@ impl Events {
 #[derive(Debug)]
 pub struct Client {
     ops: mpsc::Sender<Op>,
+    pub(super) spool: Option<PathBuf>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -182,11 +224,12 @@ impl Client {
         query::profile(&store)?;
         let (ops, ops_receiver) = mpsc::channel(64);
         let (notices, notices_receiver) = mpsc::channel(NOTICES);
+        let spool = options.spool.clone();
         let thread = thread::Builder::new()
             .name("chat-client".to_owned())
             .spawn(move || driver::run(Box::new(store), options, ops_receiver, notices))
             .map_err(|e| ClientError::Engine(EngineError::Store(StoreError::Io(e.kind()))))?;
-        Ok((Self { ops, thread: Some(thread) }, Events(notices_receiver)))
+        Ok((Self { ops, spool, thread: Some(thread) }, Events(notices_receiver)))
     }
 
     async fn call<T>(
@@ -264,21 +307,47 @@ impl Client {
         to: Conversation,
         text: &str,
     ) -> Result<MessageId, ClientError> {
+        let message = MessageId::generate(&mut os_rng());
+        self.send_text_as(message, to, text).await?;
+        Ok(message)
+    }
+
+    /// As [`Self::send_text_to`], under an id of one's own: to say the same again is no second message, whatever
+    /// became of the first.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`EngineError::IdInUse`] if another message has the id.
+    pub async fn send_text_as(
+        &self,
+        message: MessageId,
+        to: Conversation,
+        text: &str,
+    ) -> Result<(), ClientError> {
         let most = match to {
             Conversation::User(_) => MAX_INLINE,
             Conversation::Room(_) => MAX_ROOM_INLINE,
         };
         if text.len() > most {
-            return self.send_long_text(to, text).await;
+            return self.send_long_text(to, message, text).await;
         }
-        let message = MessageId::generate(&mut os_rng());
         let text = text.to_owned();
-        let command = match to {
+        self.command(match to {
             Conversation::User(to) => Command::SendText { to, message, text },
             Conversation::Room(room) => Command::SendRoomText { room, message, text },
-        };
-        self.command(command).await?;
-        Ok(message)
+        })
+        .await
+    }
+
+    /// Returns how far a message of ours came; `None` for one that is not there.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn status(
+        &self,
+        to: Conversation,
+        message: MessageId,
+    ) -> Result<Option<MessageStatus>, ClientError> {
+        self.look(move |store| query::status(store, to, &message)).await
     }
 
     /// Changes the nickname; [`Event::Renamed`] tells when it is done.

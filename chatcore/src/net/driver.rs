@@ -12,13 +12,15 @@ use super::client::{ClientError, Notice, Options, Reconnect};
 use super::connection::{Activity, Connection};
 use super::op::{Op, Reply};
 use super::silence::{Awaited, Silence};
+use super::transfer::{Next, Uploading, remove_spooled, sweep_spool};
 use super::{now, os_rng};
-use crate::engine::{Command, Context, DRIVER_REQUESTS, Engine, EngineError, Event, Step};
+use crate::engine::{
+    Command, Context, DRIVER_REQUESTS, Engine, EngineError, Event, Step, UploadSource, spooled,
+};
+use crate::ids::BlobId;
 use crate::store::rows::Profile;
 use crate::store::{ApplyChanges, Key, StoreError, Table};
-use crate::wire::relay::{
-    Answer, CloseReason, DeviceFrame, ErrorCode, RelayFrame, Request, RequestId,
-};
+use crate::wire::relay::{Answer, CloseReason, DeviceFrame, RelayFrame, Request, RequestId};
 use crate::wire::storage;
 
 /// Notices held for a slow reader before the socket is left alone.
@@ -50,6 +52,7 @@ pub(super) fn run(
                 settling: Vec::new(),
                 waiting_online: Vec::new(),
                 requests: BTreeMap::new(),
+                upload: None,
                 next_request: DRIVER_REQUESTS + 1,
                 answered: Instant::now(),
                 was_replaced: false,
@@ -74,13 +77,22 @@ struct Driver {
     next_ticket: u64,
     settling: Vec<Reply<()>>,
     waiting_online: Vec<Reply<()>>,
-    requests: BTreeMap<RequestId, Reply<Answer>>,
+    requests: BTreeMap<RequestId, Asker>,
+    /// What is brought to the relay while its message waits.
+    upload: Option<Uploading>,
     next_request: RequestId,
     /// When the last of `requests` was answered, or the first was asked.
     answered: Instant,
     /// Another process with the same keys took our place on the last connection, or the operator
     /// cut it.
     was_replaced: bool,
+}
+
+/// Who waits for an answer of the relay.
+enum Asker {
+    Handle(Reply<Answer>),
+    /// The upload of this blob.
+    Upload(BlobId),
 }
 
 /// What the loop woke for.
@@ -151,6 +163,12 @@ impl Driver {
         if self.options.reconnect == Reconnect::Always {
             engine.attend();
         }
+        if let Some(folder) = &self.options.spool {
+            match spooled(&*self.store) {
+                Ok(waiting) => sweep_spool(folder, &waiting),
+                Err(error) => return End::Failed(error.into()),
+            }
+        }
         let mut pause = FIRST_PAUSE;
         loop {
             let opened = match self.connect(&mut engine).await {
@@ -173,7 +191,7 @@ impl Driver {
                 Err(error) => error,
             };
             engine.disconnected();
-            if self.options.reconnect == Reconnect::Never || is_final(&error) {
+            if self.options.reconnect == Reconnect::Never || error.is_final() {
                 return End::Failed(error);
             }
             self.fail_waiters(error);
@@ -198,8 +216,11 @@ impl Driver {
         for reply in self.settling.drain(..).chain(self.waiting_online.drain(..)) {
             let _gone = reply.send(Err(error));
         }
-        for reply in std::mem::take(&mut self.requests).into_values() {
-            let _gone = reply.send(Err(error));
+        self.upload = None;
+        for asker in std::mem::take(&mut self.requests).into_values() {
+            if let Asker::Handle(reply) = asker {
+                let _gone = reply.send(Err(error));
+            }
         }
     }
 
@@ -309,7 +330,9 @@ impl Driver {
                 Woke::Socket(Err(error)) => Err(error),
                 Woke::Timer => self.handle_wake(engine, &mut connection, &silence),
             };
-            let result = result.and_then(|()| self.settle(engine, &mut connection));
+            let result = result
+                .and_then(|()| self.go_on_uploading(engine, &mut connection))
+                .and_then(|()| self.settle(engine, &mut connection));
             if let Err(error) = result {
                 return End::Failed(error);
             }
@@ -367,9 +390,15 @@ impl Driver {
         frame: RelayFrame,
     ) -> Result<(), ClientError> {
         if frame.request_id > DRIVER_REQUESTS {
-            if let Some(reply) = self.requests.remove(&frame.request_id) {
-                self.answered = Instant::now();
-                let _gone = reply.send(Ok(frame.answer));
+            let Some(asker) = self.requests.remove(&frame.request_id) else { return Ok(()) };
+            self.answered = Instant::now();
+            match asker {
+                Asker::Handle(reply) => {
+                    let _gone = reply.send(Ok(frame.answer));
+                }
+                Asker::Upload(blob) => {
+                    self.upload_answered(engine, connection, &blob, frame.answer)?;
+                }
             }
             return Ok(());
         }
@@ -388,7 +417,7 @@ impl Driver {
         match op {
             Op::Command { command, reply } => {
                 let result = self.command(engine, connection, command);
-                let fatal = result.err().filter(is_final);
+                let fatal = result.err().filter(ClientError::is_final);
                 let _gone = reply.send(result);
                 fatal.map_or(Ok(()), Err)
             }
@@ -402,7 +431,7 @@ impl Driver {
                 {
                     let _gone = reply.send(Err(error));
                 }
-                result.err().filter(is_final).map_or(Ok(()), Err)
+                result.err().filter(ClientError::is_final).map_or(Ok(()), Err)
             }
             Op::Online { reply } => {
                 self.waiting_online.push(reply);
@@ -414,13 +443,7 @@ impl Driver {
                     let _gone = reply.send(Err(offline));
                     return Ok(());
                 };
-                let request_id = self.next_request;
-                self.next_request += 1;
-                if self.requests.is_empty() {
-                    self.answered = Instant::now();
-                }
-                self.requests.insert(request_id, reply);
-                connection.push(&DeviceFrame { request_id, request })
+                self.request(connection, request, Asker::Handle(reply))
             }
             Op::Settle { reply } => {
                 self.settling.push(reply);
@@ -432,6 +455,79 @@ impl Driver {
             }
             Op::Close => Ok(()),
         }
+    }
+
+    fn request(
+        &mut self,
+        connection: &mut Connection,
+        request: Request,
+        asker: Asker,
+    ) -> Result<(), ClientError> {
+        let request_id = self.next_request;
+        self.next_request += 1;
+        if self.requests.is_empty() {
+            self.answered = Instant::now();
+        }
+        self.requests.insert(request_id, asker);
+        connection.push(&DeviceFrame { request_id, request })
+    }
+
+    /// Begins to bring a blob to the relay, if one waits and none is under way.
+    fn go_on_uploading(
+        &mut self,
+        engine: &mut Engine,
+        connection: &mut Connection,
+    ) -> Result<(), ClientError> {
+        while self.upload.is_none()
+            && let Some(next) = engine.next_upload(&*self.store, now())?
+        {
+            let blob = next.manifest.blob_id;
+            if next.upload.source == UploadSource::Spooled && self.options.spool.is_none() {
+                engine.skip_upload(&blob);
+                continue;
+            }
+            let Some(upload) = Uploading::open(next, self.options.spool.as_deref()) else {
+                self.command(engine, Some(connection), Command::UploadLost(blob))?;
+                continue;
+            };
+            let begin = upload.begin();
+            self.upload = Some(upload);
+            self.request(connection, begin, Asker::Upload(blob))?;
+        }
+        Ok(())
+    }
+
+    fn upload_answered(
+        &mut self,
+        engine: &mut Engine,
+        connection: &mut Connection,
+        blob: &BlobId,
+        answer: Answer,
+    ) -> Result<(), ClientError> {
+        // Of one that was refused meanwhile.
+        let Some(mut upload) = self.upload.take_if(|upload| upload.blob() == *blob) else {
+            return Ok(());
+        };
+        let blob = *blob;
+        let command = match upload.answered(answer) {
+            Next::Ask(requests) => {
+                self.upload = Some(upload);
+                for request in requests {
+                    self.request(connection, request, Asker::Upload(blob))?;
+                }
+                return Ok(());
+            }
+            Next::Done => Command::Uploaded(blob),
+            Next::Refused(failure) => Command::UploadRefused { blob, failure },
+            Next::Lost => Command::UploadLost(blob),
+            Next::Misbehaved => return Err(EngineError::RelayMisbehaved.into()),
+        };
+        let is_over = !matches!(command, Command::UploadRefused { .. });
+        self.command(engine, Some(connection), command)?;
+        if let Some(folder) = self.options.spool.as_deref().filter(|_| is_over) {
+            remove_spooled(folder, &blob);
+        }
+        Ok(())
     }
 
     fn command(
@@ -496,32 +592,15 @@ impl Driver {
             return Ok(());
         }
         if engine.has_due_receipts() {
-            return self.command(engine, Some(connection), Command::FlushReceipts);
+            self.command(engine, Some(connection), Command::FlushReceipts)?;
         }
-        if connection.backlog() == 0 {
+        // A receipt that could not go now goes when there is a session: that may never be.
+        if engine.is_settled() && connection.backlog() == 0 {
             for reply in self.settling.drain(..) {
                 let _gone = reply.send(Ok(()));
             }
         }
         Ok(())
-    }
-}
-
-/// Errors that trying again does not mend.
-fn is_final(error: &ClientError) -> bool {
-    match error {
-        ClientError::Engine(EngineError::Store(_) | EngineError::Revoked) => true,
-        ClientError::Refused(failure) => matches!(
-            failure.code,
-            ErrorCode::Malformed
-                | ErrorCode::BadToken
-                | ErrorCode::RegistrationClosed
-                | ErrorCode::NicknameTaken
-                | ErrorCode::BadRecord
-                | ErrorCode::Unsupported
-                | ErrorCode::Banned
-        ),
-        _ => false,
     }
 }
 

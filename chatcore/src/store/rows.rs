@@ -4,7 +4,7 @@ use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use crate::engine::Clock;
-use crate::engine::{FetchFailure, FileKind, Visibility, Wanted};
+use crate::engine::{FetchFailure, FileKind, QueuedUpload, Visibility, Wanted};
 use crate::file::Manifest;
 use crate::ids::{
     BlobId, Conversation, DAY, DeliveryTag, DeviceAddress, DeviceId, EventHash, IdempotencyKey,
@@ -463,6 +463,8 @@ pub(crate) enum Transfer {
         write_key: WriteKey,
         runs: Vec<UploadRun>,
     },
+    /// To the relay; the message that names it waits in the outbox until it is there.
+    Queued { to: Conversation, message: MessageId, manifest: Manifest, upload: QueuedUpload },
     /// Sent, and not fetched by the recipient yet: it can be deleted then.
     Offered {
         to: Conversation,
@@ -508,7 +510,9 @@ impl Transfer {
     /// Returns the natural key: nothing that another transfer could have.
     pub(crate) fn key(&self) -> Vec<u8> {
         match self {
-            Self::Upload { manifest, .. } => manifest.blob_id.as_bytes().to_vec(),
+            Self::Upload { manifest, .. } | Self::Queued { manifest, .. } => {
+                manifest.blob_id.as_bytes().to_vec()
+            }
             Self::Offered { blob, .. } => blob.as_bytes().to_vec(),
             Self::Download(download) => Download::key(&download.from, &download.message),
         }
@@ -729,4 +733,6 @@ pub(crate) struct HeldMessage {
     pub(crate) from: DeviceAddress,
     pub(crate) content: Zeroizing<Vec<u8>>,
     pub(crate) came_at: Timestamp,
+    /// When its sender was last asked for what it builds on; 0: never.
+    pub(crate) asked_at: Timestamp,
 }

@@ -5,9 +5,12 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use chatcore::engine::query::WaitingFile;
-use chatcore::engine::{Command, EngineError, Event, FetchFailure, Lobby, NewProfile};
+use chatcore::engine::{
+    Command, EngineError, Event, FetchFailure, FileKind, Lobby, MessageStatus, NewProfile,
+};
 use chatcore::file::{ChunkError, Manifest};
 use chatcore::ids::{Conversation, MessageId, UserId};
 use chatcore::keys::Nickname;
@@ -18,6 +21,7 @@ use chatcore::store::{
 };
 use chatcore::wire::content::Body;
 use chatcore::wire::relay::ErrorCode;
+use prost::Message;
 use tokio::sync::watch;
 
 use crate::support::served::Served;
@@ -29,6 +33,19 @@ const DISK: StoreError = StoreError::Io(ErrorKind::StorageFull);
 struct Disk {
     rows: Arc<Mutex<MemoryStore>>,
     is_full: Arc<AtomicBool>,
+}
+
+impl Disk {
+    /// Loses all sessions.
+    fn lose_sessions(&mut self) {
+        let mut changes = Changes::default();
+        for row in self.list(Table::Sessions).unwrap() {
+            let session = proto::storage::Session::decode(row.as_slice()).unwrap();
+            changes.delete(Key::new(Table::Sessions, &session.id));
+        }
+        assert!(!changes.is_empty());
+        self.apply(&changes).unwrap();
+    }
 }
 
 impl Store for Disk {
@@ -89,7 +106,10 @@ impl Person {
     }
 
     fn open(disk: Disk) -> Self {
-        let options = Options { reconnect: Reconnect::Never };
+        Self::open_with(disk, Options::new(Reconnect::Never))
+    }
+
+    fn open_with(disk: Disk, options: Options) -> Self {
         let (client, mut events) = Client::open(disk.clone(), options).unwrap();
         let (tell, told) = watch::channel(Vec::new());
         let (end, ended) = watch::channel(None);
@@ -156,9 +176,9 @@ async fn send_bent(
     bend(&mut manifest);
     let message = MessageId::generate(&mut rand::rng());
     let command = if is_long_text {
-        Command::SendLongText { to, message, manifest, text: "x".to_owned() }
+        Command::SendLongText { to, message, manifest, text: "x".to_owned(), upload: None }
     } else {
-        Command::SendFile { to, message, manifest }
+        Command::SendFile { to, message, manifest, upload: None }
     };
     alice.client.command(command).await.unwrap();
     message
@@ -215,6 +235,115 @@ fn what_is_not_saved_is_neither_sent_nor_acked() {
         bob.hears_text("keep this").await;
         bob.client.send_text("alice", "kept").await.unwrap();
         alice.hears_text("kept").await;
+    });
+}
+
+#[test]
+fn nobody_waits_for_a_receipt_that_cannot_go() {
+    run(async {
+        let served = Served::start(433);
+        let (alice, mut bob, _) = acquainted(&served).await;
+        alice.client.settle().await.unwrap();
+        bob.client.settle().await.unwrap();
+        alice.client.send_text("bob", "seen?").await.unwrap();
+        bob.hears_text("seen?").await;
+        // Before the receipt goes, the sessions that it would go in are lost.
+        bob.client.close().await;
+        bob.disk.lose_sessions();
+        let bob = Person::open(bob.disk.clone());
+        bob.client.online().await.unwrap();
+        let since = Instant::now();
+        bob.client.settle().await.unwrap();
+        assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    });
+}
+
+#[test]
+fn what_is_sent_without_the_relay_goes_out_when_it_is_there_in_order() {
+    run(async {
+        let served = Served::start(434);
+        let (alice, mut bob, user) = acquainted(&served).await;
+        let spool = tempfile::tempdir().unwrap();
+        let folder = spool.path().join("outgoing");
+        let options = |reconnect| Options::new(reconnect).with_spool(folder.clone());
+        alice.client.settle().await.unwrap();
+        alice.client.close().await;
+        served.away(true);
+        let alice = Person::open_with(alice.disk.clone(), options(Reconnect::Unseen));
+        assert!(alice.client.online().await.is_err());
+        let to = Conversation::User(user);
+        let files = tempfile::tempdir().unwrap();
+        let path = write(files.path(), &[7; 150_000]);
+        let long = "long ".repeat(10_000);
+        alice.client.send_text_to(to, &long).await.unwrap();
+        let file = alice.client.send_or_keep_file(to, &path, &mut |_| {}).await.unwrap();
+        alice.client.send_text_to(to, "short").await.unwrap();
+        assert_eq!(alice.client.status(to, file).await, Ok(Some(MessageStatus::Queued)));
+        // What is sent is what it was; what lies here is sealed.
+        std::fs::remove_file(path).unwrap();
+        let kept: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
+        let sealed = std::fs::read(&kept[0]).unwrap();
+        assert!(kept.len() == 1 && !sealed.windows(64).any(|bytes| bytes == [7; 64]));
+        alice.client.close().await;
+        // One without the folder leaves what lies there to others.
+        served.away(false);
+        let passing = Person::open(alice.disk.clone());
+        passing.client.online().await.unwrap();
+        passing.client.settle().await.unwrap();
+        passing.client.close().await;
+        std::fs::write(folder.join("leftover"), "of a crash").unwrap();
+        let mut alice = Person::open_with(alice.disk.clone(), options(Reconnect::Never));
+        bob.hears_text("short").await;
+        let is_delivered =
+            |e: &Event| matches!(e, Event::Receipt { message, .. } if *message == file);
+        alice.hears(is_delivered).await;
+        let history =
+            bob.client.history(Conversation::User(alice_of(&bob).await), 50).await.unwrap();
+        let came: Vec<_> =
+            history.iter().rev().take(3).map(|entry| entry.body.file_kind()).collect();
+        assert_eq!(came, [None, Some(FileKind::File), Some(FileKind::LongText)]);
+        for waiting in bob.client.waiting_files().await.unwrap() {
+            match bob.client.fetch_file(&waiting, files.path(), &mut |_| {}).await.unwrap() {
+                Fetched::Saved(path) => assert_eq!(std::fs::read(path).unwrap(), [7; 150_000]),
+                Fetched::Text => bob.hears_text(&long).await,
+            }
+        }
+        alice.client.settle().await.unwrap();
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "nothing is left");
+    });
+}
+
+/// Who wrote to somebody last.
+async fn alice_of(bob: &Person) -> UserId {
+    bob.client.contacts().await.unwrap()[0].user
+}
+
+#[test]
+fn a_kept_file_that_is_gone_is_told_and_holds_nothing_up() {
+    run(async {
+        let served = Served::start(435);
+        let (alice, mut bob, user) = acquainted(&served).await;
+        let spool = tempfile::tempdir().unwrap();
+        let options = Options::new(Reconnect::Never).with_spool(spool.path().to_owned());
+        alice.client.settle().await.unwrap();
+        alice.client.close().await;
+        served.away(true);
+        let unseen = Options { reconnect: Reconnect::Unseen, ..options.clone() };
+        let alice = Person::open_with(alice.disk.clone(), unseen);
+        let to = Conversation::User(user);
+        let files = tempfile::tempdir().unwrap();
+        let path = write(files.path(), &[7; 10]);
+        let file = alice.client.queue_file_to(to, &path).await.unwrap();
+        alice.client.send_text_to(to, "after").await.unwrap();
+        alice.client.close().await;
+        std::fs::read_dir(spool.path())
+            .unwrap()
+            .for_each(|e| std::fs::remove_file(e.unwrap().path()).unwrap());
+        served.away(false);
+        let mut alice = Person::open_with(alice.disk.clone(), options);
+        bob.hears_text("after").await;
+        alice.hears(|e| matches!(e, Event::NotDelivered { message, .. } if *message == file)).await;
+        assert_eq!(alice.client.status(to, file).await, Ok(Some(MessageStatus::NotDelivered)));
     });
 }
 

@@ -56,9 +56,15 @@ fn send(world: &mut World, is_long_text: bool) -> (MessageId, BlobId) {
     let now = world.now;
     assert!(world.peers[0].command(now, Command::SaveUpload(upload)).is_ok());
     let send = if is_long_text {
-        Command::SendLongText { to: bob, message, manifest, text: "long".repeat(7_500) }
+        Command::SendLongText {
+            to: bob,
+            message,
+            manifest,
+            text: "long".repeat(7_500),
+            upload: None,
+        }
     } else {
-        Command::SendFile { to: bob, message, manifest }
+        Command::SendFile { to: bob, message, manifest, upload: None }
     };
     assert!(world.peers[0].command(now, send).is_ok());
     world.run_until_quiet();
@@ -329,7 +335,7 @@ fn of_a_stranger_few_long_texts_are_fetched_unasked_on_a_day() {
         let (message, text) = (MessageId::generate(&mut world.rng), String::new());
         let manifest = manifest(&mut world, 65_536, true);
         let to = Conversation::User(world.peers[0].address.user);
-        let send = Command::SendLongText { to, message, manifest, text };
+        let send = Command::SendLongText { to, message, manifest, text, upload: None };
         assert!(world.peers[1].command(world.now, send).is_ok());
     }
     world.run_until_quiet();

@@ -39,3 +39,4 @@ mod strangers;
 mod support;
 mod tested;
 mod trust;
+mod uploads;

@@ -2,7 +2,7 @@
 
 use chatcore::crypto::kdf::sha256;
 use chatcore::engine::{Command, EngineError, Event, RefusedBecause, RoomStanding};
-use chatcore::ids::{EventHash, HOUR, LogHash, MessageId, RoomId};
+use chatcore::ids::{EventHash, HOUR, LogHash, MINUTE, MessageId, RoomId};
 use chatcore::keys::{RelayKeyPair, Signed};
 use chatcore::membership::{Act, Joined, LogHead, Role, RoomKind};
 use chatcore::wire::content::{
@@ -339,6 +339,28 @@ fn a_member_is_asked_once_a_minute_about_a_room() {
     let mut said = next(&world, tea, last.as_ref(), "later");
     (said.seq, said.head) = (said.seq + 1, EventHash::from_bytes([9; 32]));
     assert_eq!(speak_and_listen(&mut world, &mut mallory, &said), 1);
+}
+
+/// The question waits for its recipient at the relay: who comes and goes does not repeat it.
+#[test]
+fn who_comes_back_does_not_ask_again_about_what_is_held() {
+    let (mut world, tea, mut mallory) = with_mallory(386);
+    let mut said = next(&world, tea, None, "when?");
+    (said.seq, said.head) = (said.seq + 1, EventHash::from_bytes([9; 32]));
+    assert_eq!(speak_and_listen(&mut world, &mut mallory, &said), 1);
+    let asks_again = |world: &mut World, mallory: &mut Stranger| {
+        world.peers[0].die();
+        world.connect(0);
+        world.run_until_quiet();
+        assert!(world.peers[0].engine.as_ref().unwrap().is_settled(), "nothing is waited for");
+        let contents = mallory.receive(world);
+        contents.iter().filter(|c| matches!(c.body, Body::RoomQuery { .. })).count()
+    };
+    for _ in 0..5 {
+        assert_eq!(asks_again(&mut world, &mut mallory), 0);
+    }
+    world.now = world.now.plus(10 * MINUTE);
+    assert_eq!(asks_again(&mut world, &mut mallory), 1);
 }
 
 #[test]

@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use chatcore::engine::ProgramName;
+use chatcore::ids::MessageId;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::paths::ProfileName;
+use crate::sending::SendingArgs;
 use crate::wanted::{Accept, MAX_SIZE, Wanted, size_flag};
 
 pub use room::{
@@ -269,6 +271,20 @@ pub struct SendArgs {
     /// Send only if you have verified them
     #[arg(long)]
     pub verified_only: bool,
+    /// Send under an id of your own, 32 hex digits: the same id and text again is no second message
+    #[arg(long, value_name = "ID", value_parser = message_id, conflicts_with = "all")]
+    pub id: Option<MessageId>,
+    /// How long it waits.
+    #[command(flatten)]
+    pub sending: SendingArgs,
+}
+
+/// Reads a message's id.
+///
+/// # Errors
+/// How an id is written, for the person.
+pub(crate) fn message_id(text: &str) -> Result<MessageId, String> {
+    MessageId::from_hex(text).ok_or_else(|| "an id has 32 hexadecimal digits".to_owned())
 }
 
 /// What `send-file` takes.
@@ -282,6 +298,9 @@ pub struct SendFileArgs {
     /// Send only if you have verified them
     #[arg(long)]
     pub verified_only: bool,
+    /// How long it waits.
+    #[command(flatten)]
+    pub sending: SendingArgs,
 }
 
 /// What `receive` takes.

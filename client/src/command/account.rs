@@ -59,7 +59,7 @@ pub(super) async fn delete(context: &Context, args: &DeleteArgs) -> Result<(), C
     if !args.yes && !context.prompt.confirm(question, "--yes")? {
         return Err(CommandError::interrupted());
     }
-    let mut online = Online::with_store(store, Reconnect::Never).await?;
+    let mut online = Online::with_store(context, store, Reconnect::Never).await?;
     online.client.command(Command::CloseAccount).await?;
     outcome(&mut online, |event| matches!(event, Event::AccountClosed)).await?;
     online.close().await;

@@ -116,7 +116,7 @@ pub(crate) async fn let_in(
 ) -> Result<ProfileView, CommandError> {
     let folder = context.paths.profile_folder();
     let reopen = || RedbStore::open(&folder, protection.passphrase());
-    let error = match come_in(reopen()?).await {
+    let error = match come_in(context, reopen()?).await {
         Ok(profile) => return Ok(profile),
         Err(error) => error,
     };
@@ -135,8 +135,8 @@ pub(crate) async fn let_in(
     ))
 }
 
-async fn come_in(store: RedbStore) -> Result<ProfileView, CommandError> {
-    let online = Online::with_store(store, Reconnect::Never).await?;
+async fn come_in(context: &Context, store: RedbStore) -> Result<ProfileView, CommandError> {
+    let online = Online::with_store(context, store, Reconnect::Never).await?;
     let done = async {
         online.client.settle().await?;
         online.client.profile().await

@@ -31,7 +31,7 @@ struct Person {
 impl Person {
     async fn open(folder: &Path) -> Result<Self, CommandError> {
         let store = RedbStore::open(folder, None)?;
-        let (client, events) = Client::open(store, Options { reconnect: Reconnect::Never })?;
+        let (client, events) = Client::open(store, Options::new(Reconnect::Never))?;
         client.online().await?;
         Ok(Self { client, events })
     }

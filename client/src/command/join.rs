@@ -45,7 +45,7 @@ pub(super) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Comman
         Client::create_profile(&mut store, profile)?;
         store
     };
-    let online = Online::with_store(store, Reconnect::Never).await?;
+    let online = Online::with_store(context, store, Reconnect::Never).await?;
     if args.no_lobby {
         online.client.command(Command::DeclineLobby).await?;
     }

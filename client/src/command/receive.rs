@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chatcore::engine::{Command, Event, ProgramName};
-use chatcore::net::{Client, ClientError, Notice, Options, Reconnect};
+use chatcore::net::{Client, ClientError, Notice, Reconnect};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep_until};
@@ -40,7 +40,7 @@ pub(super) async fn run(context: &Context, args: &ReceiveArgs) -> Result<(), Com
 }
 
 async fn drain(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<(), CommandError> {
-    let Online { client, notices } = Online::connect(context, Reconnect::Never).await?;
+    let Online { client, notices, .. } = Online::connect(context, Reconnect::Never).await?;
     let session = Session::new(client.clone());
     // A command for each message may ask something of this process.
     let serving = match args.exec {
@@ -84,7 +84,7 @@ async fn drain(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<(
 }
 
 async fn follow(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<(), CommandError> {
-    let options = Options { reconnect: Reconnect::Always };
+    let options = context.options(Reconnect::Always);
     let (client, events) = Client::open(context.open_store()?, options)?;
     let client = Arc::new(client);
     let session = Session::new(client.clone());

@@ -11,7 +11,7 @@ use std::time::Duration;
 #[cfg(unix)]
 use chatcore::engine::EngineError;
 use chatcore::engine::Event;
-use chatcore::net::{Client, ClientError, Notice, Options, Reconnect};
+use chatcore::net::{Client, ClientError, Notice, Reconnect};
 #[cfg(unix)]
 use serde_json::{Value, json};
 
@@ -51,7 +51,7 @@ const LEAVING: Duration = Duration::from_secs(3);
 pub(super) async fn run(context: &Context, args: &RpcArgs) -> Result<(), CommandError> {
     let folder = download_folder(args.to.as_deref())?;
     let store = context.open_store()?;
-    let (client, events) = Client::open(store, Options { reconnect: Reconnect::Always })?;
+    let (client, events) = Client::open(store, context.options(Reconnect::Always))?;
     let client = Arc::new(client);
     let mut notices = Notices::Own(events);
     let session = Session::new(client.clone());
@@ -61,7 +61,7 @@ pub(super) async fn run(context: &Context, args: &RpcArgs) -> Result<(), Command
         let _late = tokio::time::timeout(LEAVING, client.settle()).await;
     }
     drop(session);
-    Online { client, notices }.close().await;
+    Online { client, notices, away: None }.close().await;
     result
 }
 

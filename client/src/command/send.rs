@@ -3,24 +3,23 @@
 use std::io::Read;
 
 use chatcore::engine::{ContactStanding, ContactView};
-use chatcore::ids::Conversation;
-use chatcore::net::Reconnect;
+use chatcore::ids::{Conversation, MessageId};
+use chatcore::net::os_rng;
 use chatcore::trust::Trust;
 use chatcore::wire::limits::MAX_TEXT;
 
 use crate::cli::{SendArgs, SendFileArgs};
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
-use crate::json::Line;
 use crate::online::Online;
-use crate::output::OutputMode;
 use crate::progress::Progress;
 use crate::render;
+use crate::sending::Sent;
 
-/// Sends a text; returns when the relay has it.
+/// Sends a text. Once it is in the outbox it has succeeded, unless `--wait` asks for more.
 ///
 /// # Errors
-/// Name, relay, or limits.
+/// Name, limits, or the relay where nothing can be kept.
 pub(super) async fn text(context: &Context, args: &SendArgs) -> Result<(), CommandError> {
     let usage = |what: &str| CommandError::new(ExitCode::Usage, what);
     let (who, text) = match (args.all, &args.who, &args.text) {
@@ -36,10 +35,10 @@ pub(super) async fn text(context: &Context, args: &SendArgs) -> Result<(), Comma
     if text.is_empty() {
         return Err(usage("there is nothing to send"));
     }
-    let online = Online::connect(context, Reconnect::Never).await?;
+    let online = Online::to_send(context, &args.sending).await?;
     match who {
-        Some(who) => to_one(context, online, who, &text, args.verified_only).await,
-        None => to_all(context, online, &text, args.verified_only).await,
+        Some(who) => to_one(context, online, who, &text, args).await,
+        None => to_all(context, online, &text, args).await,
     }
 }
 
@@ -48,19 +47,22 @@ async fn to_one(
     mut online: Online,
     who: &str,
     text: &str,
-    verified_only: bool,
+    args: &SendArgs,
 ) -> Result<(), CommandError> {
     if who.starts_with('#') {
         // Who belongs to the room may have changed while we were away.
-        online.client.settle().await?;
+        online.catch_up().await?;
     }
-    if verified_only {
+    if args.verified_only {
         online.require_verified(who).await?;
     }
-    let id = online.client.send_text(who, text).await?;
-    online.at_relay(id).await?;
-    online.finish().await?;
-    sent(context, id, who, "sent")
+    let to = online.client.conversation(who).await?;
+    let message = args.id.unwrap_or_else(|| MessageId::generate(&mut os_rng()));
+    online.client.send_text_as(message, to, text).await?;
+    let sent = Sent { message, to, name: who, file: None };
+    let followed = online.follow(&context.output, sent, &args.sending).await;
+    online.finish_sending().await;
+    followed
 }
 
 /// Sends a text to each contact alone.
@@ -68,51 +70,36 @@ async fn to_all(
     context: &Context,
     mut online: Online,
     text: &str,
-    verified_only: bool,
+    args: &SendArgs,
 ) -> Result<(), CommandError> {
     let contacts = online.client.contacts().await?;
     let is_meant = |c: &&ContactView| {
-        c.standing == ContactStanding::Contact && (!verified_only || c.trust == Trust::Verified)
+        c.standing == ContactStanding::Contact
+            && (!args.verified_only || c.trust == Trust::Verified)
     };
     let (mut count, mut failed) = (0, None);
     for contact in contacts.iter().filter(is_meant) {
         let name = contact.nickname.as_str();
         let to = Conversation::User(contact.user);
         let done = match online.client.send_text_to(to, text).await {
-            Ok(id) => online.at_relay(id).await.map(|()| id),
+            Ok(message) => {
+                let sent = Sent { message, to, name, file: None };
+                online.follow(&context.output, sent, &args.sending).await
+            }
             Err(error) => Err(error.into()),
         };
         // One who can't be written to does not keep it from the others.
         match done {
-            Ok(id) => {
-                count += 1;
-                sent(context, id, name, "sent")?;
-            }
+            Ok(()) => count += 1,
             Err(error) => failed = Some(error.hint(format_args!("to {}", render::name(name)))),
         }
     }
-    online.finish().await?;
+    online.finish_sending().await;
     if count == 0 && failed.is_none() {
         return Err(CommandError::new(ExitCode::UnknownRecipient, "you have no contacts yet")
             .hint("write to somebody first: chat send NAME 'hello'"));
     }
     failed.map_or(Ok(()), Err)
-}
-
-fn sent(
-    context: &Context,
-    id: chatcore::ids::MessageId,
-    to: &str,
-    what: &str,
-) -> Result<(), CommandError> {
-    match context.output.mode() {
-        OutputMode::Json => context.output.json(&Line::Sent { id, to }),
-        OutputMode::People => {
-            let name = render::name(to);
-            let who = if to.starts_with('#') { format!("everybody in {name}") } else { name };
-            context.output.say(&format!("{what}; {who} gets it, also later"))
-        }
-    }
 }
 
 fn read_input(context: &Context) -> Result<String, CommandError> {
@@ -145,7 +132,7 @@ pub(crate) fn read_stdin() -> Result<String, CommandError> {
     Ok(text.trim_end_matches('\n').to_owned())
 }
 
-/// Sends files one after the other; each goes on where an earlier attempt broke off.
+/// Sends files one after the other; each goes on where an earlier attempt broke off. Without the relay they are kept.
 ///
 /// # Errors
 /// The first file that can't be sent ends the command.
@@ -160,23 +147,33 @@ pub(super) async fn files(context: &Context, args: &SendFileArgs) -> Result<(), 
                 .hint("pack it first: tar czf folder.tar.gz folder"));
         }
     }
-    let mut online = Online::connect(context, Reconnect::Never).await?;
+    let mut online = Online::to_send(context, &args.sending).await?;
     if args.who.starts_with('#') {
-        online.client.settle().await?;
+        online.catch_up().await?;
     }
     if args.verified_only {
         online.require_verified(&args.who).await?;
     }
+    let to = online.client.conversation(&args.who).await?;
+    let mut late = None;
     for path in &paths {
         let size = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         let label = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut progress = Progress::new(&context.output, &label, size);
-        let result =
-            online.client.send_file(&args.who, path, &mut |bytes| progress.advance(bytes)).await;
-        let id = result?;
+        let mut advance = |bytes| progress.advance(bytes);
+        let message = match args.sending.no_queue {
+            true => online.client.send_file_to(to, path, &mut advance).await,
+            false => online.client.send_or_keep_file(to, path, &mut advance).await,
+        };
+        let message = message.map_err(|error| CommandError::from(error).about(path.display()))?;
         progress.finish();
-        online.at_relay(id).await?;
-        sent(context, id, &args.who, &format!("{} sent", render::name(&label)))?;
+        let sent = Sent { message, to, name: &args.who, file: Some(&label) };
+        match online.follow(&context.output, sent, &args.sending).await {
+            // It is kept, and so are the others.
+            Err(error) if error.code() == ExitCode::Kept => late = Some(error),
+            followed => followed?,
+        }
     }
-    online.finish().await
+    online.finish_sending().await;
+    late.map_or(Ok(()), Err)
 }

@@ -250,6 +250,22 @@ pub enum Line<'a> {
         room_id: Option<RoomId>,
     },
     /// A message of ours is on its way.
+    Queued {
+        /// The message's id.
+        #[serde(serialize_with = "message_hex")]
+        id: MessageId,
+        /// The recipient, as the person named it.
+        to: &'a str,
+    },
+    /// The recipient's device has a message, or everybody's in a room who could be reached.
+    Delivered {
+        /// The message's id.
+        #[serde(serialize_with = "message_hex")]
+        id: MessageId,
+        /// The recipient, as the person named it.
+        to: &'a str,
+    },
+    /// The relay has a message.
     Sent {
         /// The message's id.
         #[serde(serialize_with = "message_hex")]

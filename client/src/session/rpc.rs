@@ -52,6 +52,14 @@ struct SendParams {
     text: String,
     #[serde(default)]
     verified_only: bool,
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    wait: Option<String>,
+    #[serde(default)]
+    timeout: Option<u64>,
+    #[serde(default)]
+    no_queue: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -61,6 +69,12 @@ struct SendFileParams {
     path: String,
     #[serde(default)]
     verified_only: bool,
+    #[serde(default)]
+    wait: Option<String>,
+    #[serde(default)]
+    timeout: Option<u64>,
+    #[serde(default)]
+    no_queue: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -272,20 +286,23 @@ impl Connection {
     async fn method(&mut self, method: &str, given: Value) -> Result<Value, Failure> {
         match method {
             "send" => {
-                let SendParams { to, text, verified_only } = params(given)?;
-                let flag = verified_only.then_some("--verified-only");
-                let args = ["send"].into_iter().chain(flag).chain(["--", to.as_str(), "-"]);
+                let SendParams { to, text, verified_only, id, wait, timeout, no_queue } =
+                    params(given)?;
+                let mut flags = sending_flags(verified_only, wait, timeout, no_queue);
+                flags.extend(id.into_iter().map(|id| format!("--id={id}")));
+                let args = ["send"].into_iter().chain(flags.iter().map(String::as_str));
                 let asker = Asker { folder: None, input: Some(text) };
-                one(self.lines(args, asker).await?)
+                last(self.lines(args.chain(["--", to.as_str(), "-"]), asker).await?)
             }
             "send_file" => {
-                let SendFileParams { to, path, verified_only } = params(given)?;
+                let SendFileParams { to, path, verified_only, wait, timeout, no_queue } =
+                    params(given)?;
                 if Path::new(&path).is_relative() {
                     return Err(Failure::new(INVALID_PARAMS, "the path must begin at the root"));
                 }
-                let flag = verified_only.then_some("--verified-only");
-                let args = ["send-file"].into_iter().chain(flag);
-                one(self.lines(args.chain(["--", &to, &path]), Asker::default()).await?)
+                let flags = sending_flags(verified_only, wait, timeout, no_queue);
+                let args = ["send-file"].into_iter().chain(flags.iter().map(String::as_str));
+                last(self.lines(args.chain(["--", &to, &path]), Asker::default()).await?)
             }
             "history" => {
                 let HistoryParams { with, limit } = params(given)?;
@@ -400,6 +417,26 @@ impl Connection {
 
 fn program(name: &str) -> Result<ProgramName, Failure> {
     name.parse().map_err(|error| Failure::new(INVALID_PARAMS, error))
+}
+
+/// Returns the flags that parameters of the same names stand for.
+fn sending_flags(
+    verified_only: bool,
+    wait: Option<String>,
+    timeout: Option<u64>,
+    no_queue: bool,
+) -> Vec<String> {
+    let verified_only = verified_only.then(|| "--verified-only".to_owned());
+    let wait = wait.map(|wait| format!("--wait={wait}"));
+    let timeout = timeout.map(|timeout| format!("--timeout={timeout}"));
+    let no_queue = no_queue.then(|| "--no-queue".to_owned());
+    [verified_only, wait, timeout, no_queue].into_iter().flatten().collect()
+}
+
+/// Returns how far something came: the last that was said of it.
+fn last(mut lines: Vec<Value>) -> Result<Value, Failure> {
+    let last = lines.pop();
+    one(last.into_iter().collect())
 }
 
 fn one(lines: Vec<Value>) -> Result<Value, Failure> {

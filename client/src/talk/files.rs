@@ -51,7 +51,7 @@ impl Talk {
                 let mut progress = |done| {
                     let _gone = happened.send(Happened::Progress { transfer, done });
                 };
-                let sent = client.send_file_to(to, &path, &mut progress).await;
+                let sent = client.send_or_keep_file(to, &path, &mut progress).await;
                 let _gone = happened.send(Happened::Ended { transfer });
                 sent?;
                 Ok(None)

@@ -37,7 +37,7 @@ use std::time::Duration;
 use chatcore::engine::{Command, Lobby, ProfileView, RoomStanding, query};
 use chatcore::ids::{Conversation, MessageId, UserId};
 use chatcore::membership::RoomKind;
-use chatcore::net::{Client, ClientError, Events, Notice, Options, Reconnect};
+use chatcore::net::{Client, ClientError, Events, Notice, Reconnect};
 use chatcore::wire::limits::MAX_TEXT;
 use crossterm::event::{Event as TerminalEvent, EventStream, KeyEventKind};
 use crossterm::terminal::size;
@@ -130,7 +130,7 @@ async fn talk(context: Context, started: Started) -> Result<(), CommandError> {
         let hint = "Hand this link to your friends; they come in with: chat --link 'LINK'\n";
         context.output.say(hint)?;
     }
-    let (client, events) = Client::open(store, Options { reconnect: Reconnect::Always })?;
+    let (client, events) = Client::open(store, context.options(Reconnect::Always))?;
     let (lines, said) = unbounded_channel();
     let (happened, happenings) = unbounded_channel();
     let output = Output::to_screen(lines);

@@ -295,7 +295,7 @@ async fn register(
 
 /// Registers, and joins the Lobby meanwhile.
 async fn come_in(store: RedbStore, no_lobby: bool) -> Result<(), CommandError> {
-    let (client, mut events) = Client::open(store, Options { reconnect: Reconnect::Never })?;
+    let (client, mut events) = Client::open(store, Options::new(Reconnect::Never))?;
     let register = async {
         client.online().await?;
         if no_lobby {

@@ -34,9 +34,7 @@ pub(super) fn create(
     match shared.stores.blobs.create(blob, &record, &quota).map_err(internal)? {
         CreateOutcome::Created(state) => Ok(state.into()),
         CreateOutcome::Exists => Err(ErrorCode::BlobExists.into()),
-        CreateOutcome::OverQuota => {
-            Err(Failure { code: ErrorCode::StorageQuota, limit: quota.bytes, retry_after_ms: 0 })
-        }
+        CreateOutcome::OverQuota(limit) => Err(Failure { limit, ..ErrorCode::StorageQuota.into() }),
     }
 }
 

@@ -425,7 +425,7 @@ fn a_user_has_a_quota_of_blobs() {
         let create = |n, owner| blobs.create(&blob(n), &record(owner), &QUOTA).unwrap();
         assert!(matches!(create(1, 1), CreateOutcome::Created(_)));
         assert!(matches!(create(2, 1), CreateOutcome::Created(_)));
-        assert_eq!(create(3, 1), CreateOutcome::OverQuota);
+        assert_eq!(create(3, 1), CreateOutcome::OverQuota(QUOTA.open.into()));
         assert!(matches!(create(1, 1), CreateOutcome::Created(_)));
         assert_eq!(create(1, 2), CreateOutcome::Exists);
         for index in 0..3 {
@@ -434,7 +434,7 @@ fn a_user_has_a_quota_of_blobs() {
         }
         blobs.complete(&[blob(1), blob(2)], NOW).unwrap();
         assert!(matches!(create(3, 1), CreateOutcome::Created(_)));
-        assert_eq!(create(4, 1), CreateOutcome::OverQuota);
+        assert_eq!(create(4, 1), CreateOutcome::OverQuota(QUOTA.bytes));
         assert!(matches!(create(5, 2), CreateOutcome::Created(_)));
         blobs.remove_owned(&record(1).owner).unwrap();
         assert_eq!(blobs.usage(&record(1).owner), BlobUsage::default());

@@ -295,8 +295,8 @@ impl Blobs for Memory {
                 CreateOutcome::Exists
             });
         }
-        if usage.is_over(quota, record, None) {
-            return Ok(CreateOutcome::OverQuota);
+        if let Some(limit) = usage.limit_met(quota, record, None) {
+            return Ok(CreateOutcome::OverQuota(limit));
         }
         let new = MemoryBlob {
             record: *record,

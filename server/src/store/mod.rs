@@ -349,13 +349,21 @@ pub struct BlobQuota {
 }
 
 impl BlobUsage {
-    /// Tells whether one more blob would be over `quota`, or the user over half of the disk that is `free` but for
-    /// their own files; `None`: there is no disk.
+    /// Returns the limit that one more blob would be over: of `quota`, or half of the disk that is `free` but for
+    /// the user's own files; `free` is `None` where there is no disk.
     #[must_use]
-    pub fn is_over(&self, quota: &BlobQuota, more: &BlobRecord, free: Option<u64>) -> bool {
+    pub fn limit_met(
+        &self,
+        quota: &BlobQuota,
+        more: &BlobRecord,
+        free: Option<u64>,
+    ) -> Option<u64> {
+        if self.open >= quota.open {
+            return Some(quota.open.into());
+        }
         let share = free.map_or(u64::MAX, |free| free.saturating_add(self.uploaded) / 2);
-        let bytes = self.bytes.saturating_add(more.cost());
-        self.open >= quota.open || bytes > quota.bytes.min(share)
+        let bytes = quota.bytes.min(share);
+        (self.bytes.saturating_add(more.cost()) > bytes).then_some(bytes)
     }
 }
 
@@ -366,8 +374,8 @@ pub enum CreateOutcome {
     Created(BlobState),
     /// The id is in use.
     Exists,
-    /// The quota does not allow it.
-    OverQuota,
+    /// It would be over this limit.
+    OverQuota(u64),
 }
 
 /// What became of a chunk.
@@ -544,20 +552,20 @@ mod tests {
         };
         let quota = BlobQuota { open: 2, bytes: 1_000 * U };
         let none = BlobUsage::default();
-        assert!(!none.is_over(&quota, &more(1_000), None));
-        assert!(none.is_over(&quota, &more(1_001), None));
-        assert!(!none.is_over(&quota, &more(50), Some(100 * U)));
-        assert!(none.is_over(&quota, &more(51), Some(100 * U)));
+        assert_eq!(none.limit_met(&quota, &more(1_000), None), None);
+        assert_eq!(none.limit_met(&quota, &more(1_001), None), Some(1_000 * U));
+        assert_eq!(none.limit_met(&quota, &more(50), Some(100 * U)), None);
+        assert_eq!(none.limit_met(&quota, &more(51), Some(100 * U)), Some(50 * U));
         // However small, each counts.
         let small = BlobQuota { open: 2, bytes: MIN_BLOB_COST - 1 };
-        assert!(none.is_over(&small, &more(1), None));
+        assert_eq!(none.limit_met(&small, &more(1), None), Some(small.bytes));
         // What is announced counts before it is there, and what is there counts once.
         let announced = BlobUsage { open: 1, bytes: 50 * U, uploaded: 0 };
-        assert!(announced.is_over(&quota, &more(1), Some(100 * U)));
+        assert_eq!(announced.limit_met(&quota, &more(1), Some(100 * U)), Some(50 * U));
+        let two = BlobUsage { open: 2, ..none };
+        assert_eq!(two.limit_met(&quota, &more(1), None), Some(2), "not the bytes");
         let uploaded = BlobUsage { open: 0, bytes: 50 * U, uploaded: 50 * U };
-        assert!(uploaded.is_over(&quota, &more(1), Some(50 * U)));
-        assert!(!uploaded.is_over(&quota, &more(1), Some(84 * U)));
-        let open = BlobUsage { open: 2, ..none };
-        assert!(open.is_over(&quota, &more(1), None));
+        assert_eq!(uploaded.limit_met(&quota, &more(1), Some(50 * U)), Some(50 * U));
+        assert_eq!(uploaded.limit_met(&quota, &more(1), Some(84 * U)), None);
     }
 }

@@ -6,7 +6,7 @@ use super::super::devices::{address_anew, named_devices};
 use super::super::registration::new_device_id;
 use super::super::rooms::load;
 use super::super::tx::{Context, Tx};
-use super::super::{EngineError, Step};
+use super::super::{EngineError, Step, UploadSource};
 use crate::engine::Clock;
 use crate::ids::{Conversation, Timestamp, UserId};
 use crate::keys::{DeviceKeys, Nickname};
@@ -114,6 +114,9 @@ impl Restore {
             Table::Transfers => match storage::decode_transfer(&value)? {
                 // Goes on with a file of another machine.
                 Transfer::Upload { .. } => return Err(WireError::BadValue("transfer")),
+                Transfer::Queued { upload, .. } if upload.source == UploadSource::Spooled => {
+                    return Err(WireError::BadValue("transfer"));
+                }
                 transfer => stands_at(&key, &transfer.key())?,
             },
             Table::Journal if key.group.is_empty() => drop(storage::decode_journal(&value)?),
@@ -188,7 +191,11 @@ impl Restore {
             }
         }
         for transfer in tx.transfers()? {
-            let Transfer::Offered { to, message, blob, .. } = transfer else { continue };
+            let (to, message, blob) = match transfer {
+                Transfer::Offered { to, message, blob, .. } => (to, message, blob),
+                Transfer::Queued { to, message, manifest, .. } => (to, message, manifest.blob_id),
+                Transfer::Upload { .. } | Transfer::Download(_) => continue,
+            };
             let user = match to {
                 Conversation::User(user) => user,
                 Conversation::Room(_) => own,

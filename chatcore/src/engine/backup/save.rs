@@ -7,8 +7,8 @@ use super::super::query::damaged;
 use super::super::rooms::load;
 use crate::ids::{DeviceAddress, MessageId, RoomId, Timestamp};
 use crate::store::rows::{
-    Admission, Contact, OutboxContent, OutboxState, Payload, PeerDevice, SavedProfile, Transfer,
-    Unsent,
+    self, Admission, Contact, MessageStatus, OutboxContent, OutboxState, Payload, PeerDevice,
+    SavedProfile, Transfer, Unsent,
 };
 use crate::store::{Cursor, Direction, Key, Store, Table, Value};
 use crate::wire::content::{Body, Content};
@@ -42,7 +42,8 @@ pub fn save<E: From<EngineError>>(
     now: Timestamp,
     write: impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<Saved, E> {
-    let mut save = Save { store, write, saved: Saved::default() };
+    let left_out = super::super::uploads::spooled_messages(store)?;
+    let mut save = Save { store, write, left_out, saved: Saved::default() };
     save.profile(now)?;
     save.contacts()?;
     let waiting = save.rooms()?;
@@ -58,6 +59,8 @@ pub fn save<E: From<EngineError>>(
 struct Save<'s, W> {
     store: &'s dyn Store,
     write: W,
+    /// Messages whose files lie on this machine only.
+    left_out: BTreeSet<MessageId>,
     saved: Saved,
 }
 
@@ -111,12 +114,17 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
     fn rooms(&mut self) -> Result<BTreeSet<MessageId>, E> {
         let mut waiting = BTreeSet::new();
         for row in self.store.list(Table::Rooms).map_err(EngineError::Store)? {
-            let room = storage::decode_room(&row).map_err(damaged)?;
+            let mut room = storage::decode_room(&row).map_err(damaged)?;
+            let is_left_out = |unsent: &Unsent| match unsent {
+                Unsent::Message(message) => self.left_out.contains(message),
+                Unsent::Update { .. } => false,
+            };
+            room.unsent.retain(|unsent| !is_left_out(unsent));
             waiting.extend(room.unsent.iter().map(|unsent| match unsent {
                 Unsent::Message(message) | Unsent::Update { message, .. } => *message,
             }));
             let group = *room.id.as_bytes();
-            self.row(&Key::new(Table::Rooms, &group), &row)?;
+            self.row(&Key::new(Table::Rooms, &group), &storage::encode_room(&room))?;
             for table in [Table::RoomEvents, Table::RoomStatements, Table::Held, Table::RoomForks] {
                 self.group(table, &group)?;
             }
@@ -150,10 +158,13 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
     fn history(&mut self) -> Result<(), E> {
         let store = self.store;
         pages(store, Table::History, |number, row| {
-            let entry = storage::decode_history(row).map_err(damaged)?;
+            let mut entry = storage::decode_history(row).map_err(damaged)?;
+            if self.left_out.contains(&entry.message) {
+                entry.direction = rows::Direction::Outgoing(MessageStatus::NotDelivered);
+            }
             let key = Key::numbered(Table::History, entry.conversation().as_bytes(), number);
             self.saved.messages += 1;
-            self.row(&key, row)
+            self.row(&key, &storage::encode_history(&entry))
         })
     }
 
@@ -162,6 +173,9 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
         let (store, mut alone) = (self.store, BTreeSet::new());
         pages(store, Table::Outbox, |number, row| {
             let mut entry = storage::decode_outbox(row).map_err(damaged)?;
+            if self.left_out.contains(&entry.message) {
+                return Ok(());
+            }
             match entry.content {
                 OutboxContent::Shared { .. } => payloads.insert(entry.message),
                 OutboxContent::Own(_) => alone.insert(entry.message),
@@ -188,7 +202,12 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
     fn transfers(&mut self) -> Result<(), E> {
         for row in self.store.list(Table::Transfers).map_err(EngineError::Store)? {
             let transfer = storage::decode_transfer(&row).map_err(damaged)?;
-            if matches!(transfer, Transfer::Upload { .. }) {
+            let is_left_out = match &transfer {
+                Transfer::Upload { .. } => true,
+                Transfer::Queued { message, .. } => self.left_out.contains(message),
+                Transfer::Offered { .. } | Transfer::Download(_) => false,
+            };
+            if is_left_out {
                 self.saved.left_out += 1;
             } else {
                 self.row(&Key::new(Table::Transfers, &transfer.key()), &row)?;

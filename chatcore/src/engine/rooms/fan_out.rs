@@ -6,6 +6,7 @@ use super::super::contacts::verify_chain;
 use super::super::outbound::{envelope, seal, set_status_in};
 use super::super::sessions::incoming_tag;
 use super::super::tx::Tx;
+use super::super::uploads::{forget_upload, is_queued};
 use super::super::{Engine, EngineError, Event, Sent};
 use super::Freshness;
 use super::acts::RoomFailure;
@@ -65,13 +66,19 @@ impl Engine {
         let Some(mut room) = self.take_room(tx, &id)? else {
             return Err(RoomFailure::UnknownRoom.into());
         };
-        let refusal = may_speak(&room, &own).err().or_else(|| {
-            let is_full = room.row.unsent.len() >= MAX_UNSENT;
-            is_full.then_some(RoomFailure::TooMany { max: MAX_UNSENT })
+        let is_full = room.row.unsent.len() >= MAX_UNSENT;
+        let mut refusal = may_speak(&room, &own).map_err(EngineError::from).and_then(|()| {
+            let full = RoomFailure::TooMany { max: MAX_UNSENT };
+            if is_full { Err(full.into()) } else { Ok(()) }
         });
-        if let Some(refusal) = refusal {
+        for member in members_but(&room, &own) {
+            if tx.message_index(&member, &message)?.is_some() {
+                refusal = refusal.and(Err(EngineError::IdInUse));
+            }
+        }
+        if refusal.is_err() {
             self.put_room(tx, room);
-            return Err(refusal.into());
+            return refusal;
         }
         // Head and place among our messages are those of the moment when it goes out.
         let position = ChainPosition { seq: 1, previous: [0; 32] };
@@ -138,18 +145,25 @@ impl Engine {
         if self.ask_records(tx, room, more) > 0 {
             return Ok(());
         }
+        let own = tx.profile()?.user();
         let unsent = std::mem::take(&mut room.row.unsent);
         let is_of_move =
             |unsent: &&Unsent| matches!(unsent, Unsent::Update { keys: true, only: None, .. });
         let moves = unsent.iter().filter(is_of_move).count();
+        // Until the relay has what one of them names, those behind it wait as well.
+        let mut held = Vec::new();
         for unsent in unsent {
             match unsent {
+                Unsent::Message(message) if !held.is_empty() || is_queued(tx, &own, &message)? => {
+                    held.push(unsent);
+                }
                 Unsent::Message(message) => self.fan_out_message(tx, room, message)?,
                 Unsent::Update { message, keys, only } => {
                     self.fan_out_update(tx, room, (message, keys), (only, moves))?;
                 }
             }
         }
+        room.row.unsent.extend(held);
         Ok(())
     }
 
@@ -385,6 +399,24 @@ impl Engine {
         Ok(())
     }
 
+    /// A message that has not gone out yet can't any more.
+    pub(in crate::engine) fn lose_unsent(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &RoomId,
+        message: MessageId,
+    ) -> Result<(), EngineError> {
+        let own = tx.profile()?.user();
+        let Some(mut room) = self.take_room(tx, room)? else { return Ok(()) };
+        let is_it = |unsent: &mut Unsent| matches!(unsent, Unsent::Message(m) if *m == message);
+        if room.row.unsent.extract_if(.., is_it).next().is_some() {
+            lose(tx, &room, &own, message)?;
+            self.rooms.touch(&room.id(), Freshness::Same);
+        }
+        self.put_room(tx, room);
+        self.drive_rooms(tx)
+    }
+
     /// The relay's answer to a question for a member's record.
     pub(super) fn record_came(
         &mut self,
@@ -507,6 +539,8 @@ fn lose(
     message: MessageId,
 ) -> Result<(), EngineError> {
     tx.delete_payload(&message);
+    let index = tx.message_index(own, &message)?;
+    forget_upload(tx, index.and_then(|index| index.blob))?;
     set_status_in(tx, own, &message, MessageStatus::NotDelivered)?;
     tx.event(Event::NotSentToRoom { room: room.reference(), message });
     Ok(())

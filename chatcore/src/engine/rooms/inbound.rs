@@ -1,6 +1,6 @@
 //! What members send: messages, news of the room, and questions.
 
-use super::super::clock::Timer;
+use super::super::clock::{Timer, is_due};
 use super::super::contacts::sender;
 use super::super::files::receipt_of;
 use super::super::inbound::{MAX_AHEAD, refuse_content};
@@ -9,7 +9,7 @@ use super::super::{Engine, EngineError, Event, FileKind, QUERY_EVERY};
 use super::Freshness;
 use super::loaded::Room;
 use super::senders::{follow_sender, is_ahead};
-use crate::ids::{Conversation, DAY, DeviceAddress, MessageId, UserId};
+use crate::ids::{Conversation, DAY, DeviceAddress, MessageId, Timestamp, UserId};
 use crate::membership::RoomKind;
 use crate::store::Table;
 use crate::store::rows::{
@@ -197,7 +197,9 @@ impl Engine {
         }
         if !held.iter().any(|(_, held)| held.content.as_slice() == bytes && held.from == from) {
             let content = zeroize::Zeroizing::new(bytes.to_vec());
-            tx.save_held(&room.id(), &HeldMessage { from, content, came_at: tx.begins() })?;
+            let number = tx.next_number(Table::Held, room.id().as_bytes())?;
+            let (came_at, asked_at) = (tx.begins(), Timestamp(0));
+            tx.save_held(&room.id(), number, &HeldMessage { from, content, came_at, asked_at });
         }
         // It is safe here; whether the person can have it is told when that is known.
         self.owe_room_receipt(tx, contact, from, outer, ReceiptKind::Held);
@@ -237,7 +239,7 @@ impl Engine {
         let id = room.id();
         let reading = self.reading(room);
         let mut still_held = false;
-        for (number, held) in tx.held(&id)? {
+        for (number, mut held) in tx.held(&id)? {
             let (Ok(content), Some(mut contact)) =
                 (RoomContent::decode(&held.content), tx.contact(&held.from.user)?)
             else {
@@ -258,7 +260,12 @@ impl Engine {
                 }
                 Verdict::Hold if !is_over => {
                     still_held = true;
-                    self.ask_one(tx, room, &mut contact, held.from)?;
+                    // The question waits for the sender at the relay: no need to repeat it at each start.
+                    if is_due(held.asked_at, QUERY_EVERY, tx.now) {
+                        self.ask_one(tx, room, &mut contact, held.from)?;
+                        held.asked_at = tx.now;
+                        tx.save_held(&id, number, &held);
+                    }
                 }
                 verdict => {
                     tx.delete_held(&id, number);

@@ -248,7 +248,7 @@ impl Rooms {
     }
 
     /// Has the room looked at when the step is done; `stale`: the relay has something new.
-    fn touch(&mut self, room: &RoomId, state: Freshness) {
+    pub(super) fn touch(&mut self, room: &RoomId, state: Freshness) {
         if state == Freshness::Stale {
             self.sync(room).grow_stale();
         }
@@ -258,7 +258,7 @@ impl Rooms {
 
 /// Whether what is known of a room is still all there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Freshness {
+pub(super) enum Freshness {
     Stale,
     Same,
 }

@@ -2,9 +2,13 @@
 
 mod download;
 mod partial;
+mod queued;
+mod spool;
 mod upload;
 
 pub use download::Fetched;
+pub(super) use queued::{Next, Uploading};
+pub(super) use spool::{remove_spooled, sweep_spool};
 
 use std::io;
 
@@ -28,6 +32,9 @@ pub enum FileError {
         /// The limit.
         max: u64,
     },
+    /// This program has no place to keep files until the relay is there. Nothing was sent.
+    #[error("files are not kept here until the relay is there")]
+    NoSpool,
     /// The file changed while it was sent. The recipient got nothing.
     #[error("it changed while it was being sent")]
     Changed,
@@ -72,6 +79,11 @@ const IN_FLIGHT: usize = 4 << 20;
 const fn window(chunk_size: u32) -> usize {
     let count = IN_FLIGHT / chunk_size as usize;
     if count < 16 { count } else { 16 }
+}
+
+fn is_set(bitmap: &[u8], index: u32) -> bool {
+    let byte = usize::try_from(index / 8).ok().and_then(|at| bitmap.get(at));
+    byte.is_some_and(|byte| byte & (1 << (index % 8)) != 0)
 }
 
 /// What an answer says if it is a refusal.

@@ -11,8 +11,9 @@ use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::{Client, ClientError, os_rng};
-use super::{FileError, blocking, refusal, window};
-use crate::engine::{Command, EngineError, Upload, query};
+use super::queued::text_root;
+use super::{FileError, blocking, is_set, refusal, window};
+use crate::engine::{Command, EngineError, QueuedUpload, Upload, UploadSource, query};
 use crate::file::{
     ChunkPlace, ChunkPlan, ChunkSalt, FileKey, Manifest, RootHash, chunk_plan, message_plan,
 };
@@ -25,8 +26,8 @@ const MAX_RUNS: usize = 64;
 
 /// A file as it was when sending began.
 #[derive(Debug)]
-struct Source {
-    file: File,
+pub(super) struct Source {
+    pub(super) file: File,
     path: PathBuf,
     size: u64,
     modified: Timestamp,
@@ -39,7 +40,7 @@ fn modified(file: &File) -> Result<(u64, Timestamp), FileError> {
 }
 
 impl Source {
-    fn open(path: &Path) -> Result<Self, FileError> {
+    pub(super) fn open(path: &Path) -> Result<Self, FileError> {
         let path = path.canonicalize()?;
         let kind = std::fs::metadata(&path)?;
         if kind.is_dir() {
@@ -56,7 +57,7 @@ impl Source {
         Ok(Self { file, path, size, modified })
     }
 
-    fn is_unchanged(&self) -> Result<bool, FileError> {
+    pub(super) fn is_unchanged(&self) -> Result<bool, FileError> {
         Ok(modified(&self.file)? == (self.size, self.modified))
     }
 }
@@ -82,6 +83,15 @@ fn new_manifest(plan: ChunkPlan, size: u64, name: String) -> Manifest {
     }
 }
 
+/// Draws what a file is sealed and found with.
+pub(super) fn new_file_manifest(source: &Source) -> Manifest {
+    new_manifest(chunk_plan(source.size), source.size, wire_name(&source.path))
+}
+
+pub(super) fn new_write_key() -> WriteKey {
+    WriteKey(random())
+}
+
 /// The last part of a path, cut to what the wire allows.
 fn wire_name(path: &Path) -> String {
     let mut name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -89,11 +99,6 @@ fn wire_name(path: &Path) -> String {
         name.pop();
     }
     name
-}
-
-fn is_set(bitmap: &[u8], index: u32) -> bool {
-    let byte = usize::try_from(index / 8).ok().and_then(|at| bitmap.get(at));
-    byte.is_some_and(|byte| byte & (1 << (index % 8)) != 0)
 }
 
 /// Returns the salt of a chunk: the current run's if the relay lacks it, else that of the run in
@@ -139,7 +144,7 @@ fn seal_all(
     if total > manifest.size { Err(FileError::Changed) } else { Ok(root.finish()) }
 }
 
-fn fill(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, FileError> {
+pub(super) fn fill(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, FileError> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match source.read(rest)? {
@@ -184,7 +189,7 @@ impl Client {
         match self.upload_source(source, upload, progress).await {
             Ok(manifest) => {
                 let message = MessageId::generate(&mut os_rng());
-                let command = Command::SendFile { to, message, manifest };
+                let command = Command::SendFile { to, message, manifest, upload: None };
                 self.command(command).await?;
                 Ok(message)
             }
@@ -214,12 +219,28 @@ impl Client {
         }
         Ok(Upload {
             to,
-            manifest: new_manifest(chunk_plan(source.size), source.size, wire_name(&source.path)),
+            manifest: new_file_manifest(source),
             path,
             modified: source.modified,
-            write_key: WriteKey(random()),
+            write_key: new_write_key(),
             runs: Vec::new(),
         })
+    }
+
+    /// Forgets what is left of attempts to send a file: it goes out another way.
+    pub(super) async fn forget_uploads(
+        &self,
+        to: Conversation,
+        path: &Path,
+    ) -> Result<(), ClientError> {
+        let path = path.canonicalize().map_err(FileError::from)?;
+        let path = path.to_string_lossy().into_owned();
+        for upload in self.look(|store| query::uploads(store)).await? {
+            if upload.to == to && upload.path == path {
+                self.command(Command::DropUpload(upload.manifest.blob_id)).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn discard(&self, upload: Upload) -> Result<(), ClientError> {
@@ -326,38 +347,24 @@ impl Client {
         }
     }
 
-    /// Sends a text that does not fit an envelope.
+    /// Sends a text that does not fit an envelope: it goes out when the relay has all of it.
     pub(crate) async fn send_long_text(
         &self,
         to: Conversation,
+        message: MessageId,
         text: &str,
-    ) -> Result<MessageId, ClientError> {
+    ) -> Result<(), ClientError> {
         if text.len() > MAX_TEXT {
             return Err(EngineError::TextTooLong { max: MAX_TEXT }.into());
         }
-        let mut upload = Upload {
-            to,
-            manifest: new_manifest(
-                message_plan(text.len() as u64),
-                text.len() as u64,
-                String::new(),
-            ),
-            path: String::new(),
-            modified: Timestamp(0),
-            write_key: WriteKey(random()),
-            runs: Vec::new(),
-        };
-        self.begin_run(&mut upload).await?;
-        // The write key is needed again when everybody has fetched it.
-        self.command(Command::SaveUpload(upload.clone())).await?;
-        let bytes = std::io::Cursor::new(text.to_owned().into_bytes());
-        let root = self.put_all(bytes, &upload, &mut |_| ()).await?;
-        self.complete(&upload).await?;
-        let message = MessageId::generate(&mut os_rng());
-        let manifest = Manifest { root, ..upload.manifest };
+        let size = text.len() as u64;
+        let mut manifest = new_manifest(message_plan(size), size, String::new());
+        let salt_seed = random();
+        manifest.root = text_root(&manifest, &salt_seed, text);
+        let source = UploadSource::Text { salt_seed };
+        let upload = Some(QueuedUpload { write_key: new_write_key(), source });
         let text = text.to_owned();
-        self.command(Command::SendLongText { to, message, manifest, text }).await?;
-        Ok(message)
+        self.command(Command::SendLongText { to, message, manifest, text, upload }).await
     }
 }
 

@@ -257,6 +257,7 @@ pub(crate) fn encode_held(held: &HeldMessage) -> Zeroizing<Vec<u8>> {
         from: Some(address_into(&held.from)),
         content: held.content.to_vec(),
         came_at: held.came_at.0,
+        asked_at: held.asked_at.0,
     })
 }
 
@@ -266,5 +267,6 @@ pub(crate) fn decode_held(bytes: &[u8]) -> Result<HeldMessage, WireError> {
         from: address_from(&pb.from.ok_or(WireError::Missing("from"))?)?,
         content: Zeroizing::new(pb.content),
         came_at: Timestamp(pb.came_at),
+        asked_at: Timestamp(pb.asked_at),
     })
 }

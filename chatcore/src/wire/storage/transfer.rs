@@ -7,7 +7,8 @@ use zeroize::Zeroizing;
 use super::super::file::{manifest_from, manifest_into};
 use super::super::{WireError, array};
 use super::{encode, user};
-use crate::engine::{FetchFailure, FileKind};
+use crate::engine::{FetchFailure, FileKind, QueuedUpload, UploadSource};
+use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, MessageId, RoomId, Timestamp};
 use crate::store::rows::{Download, Transfer, UploadRun};
 use crate::wire::relay::WriteKey;
@@ -28,6 +29,24 @@ pub(crate) fn encode_transfer(transfer: &Transfer) -> Zeroizing<Vec<u8>> {
                 write_key: write_key.0.to_vec(),
                 runs: runs.iter().map(run).collect(),
                 room: matches!(to, Conversation::Room(_)),
+                ..pb::Transfer::default()
+            }
+        }
+        Transfer::Queued { to, message, manifest, upload } => {
+            let run = match upload.source {
+                UploadSource::Text { salt_seed } => {
+                    Some(pb::UploadRun { salt_seed: salt_seed.to_vec(), stored: Vec::new() })
+                }
+                UploadSource::Spooled => None,
+            };
+            pb::Transfer {
+                upload: true,
+                peer: to.as_bytes().to_vec(),
+                room: matches!(to, Conversation::Room(_)),
+                message_id: message.as_bytes().to_vec(),
+                manifest: Some(manifest_into(manifest)),
+                write_key: upload.write_key.0.to_vec(),
+                runs: run.into_iter().collect(),
                 ..pb::Transfer::default()
             }
         }
@@ -79,12 +98,24 @@ pub(crate) fn decode_transfer(bytes: &[u8]) -> Result<Transfer, WireError> {
             },
         }));
     }
+    if !pb.message_id.is_empty() {
+        let source = match pb.runs.first() {
+            Some(run) => UploadSource::Text { salt_seed: array(&run.salt_seed, "salt_seed")? },
+            None => UploadSource::Spooled,
+        };
+        return Ok(Transfer::Queued {
+            to: conversation(&pb)?,
+            message: MessageId::from_bytes(array(&pb.message_id, "message_id")?),
+            manifest: manifest(&pb)?,
+            upload: QueuedUpload { write_key: write_key()?, source },
+        });
+    }
     let run = |r: &pb::UploadRun| -> Result<_, WireError> {
         Ok(UploadRun { salt_seed: array(&r.salt_seed, "salt_seed")?, stored: r.stored.clone() })
     };
     Ok(Transfer::Upload {
         to: conversation(&pb)?,
-        manifest: manifest_from(pb.manifest.clone().ok_or(WireError::Missing("manifest"))?)?,
+        manifest: manifest(&pb)?,
         path: pb.path.clone(),
         modified: Timestamp(pb.modified),
         write_key: write_key()?,
@@ -109,6 +140,10 @@ pub(super) const fn failure_from(number: u32) -> Result<FetchFailure, WireError>
         4 => FetchFailure::NotText,
         _ => return Err(WireError::BadValue("failure")),
     })
+}
+
+fn manifest(pb: &pb::Transfer) -> Result<Manifest, WireError> {
+    manifest_from(pb.manifest.clone().ok_or(WireError::Missing("manifest"))?)
 }
 
 fn conversation(pb: &pb::Transfer) -> Result<Conversation, WireError> {

@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -23,21 +24,32 @@ const TURN: Duration = Duration::from_millis(5);
 pub(crate) struct Served {
     relay: Arc<Mutex<Relay>>,
     pub(crate) address: String,
+    /// Nobody gets in.
+    is_away: Arc<AtomicBool>,
 }
 
 impl Served {
     pub(crate) fn start(seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let served = Self { relay: Arc::new(Mutex::new(Relay::new(seed))), address };
-        let relay = Arc::clone(&served.relay);
+        let (relay, is_away) = (Arc::new(Mutex::new(Relay::new(seed))), Arc::default());
+        let served = Self { relay, address, is_away };
+        let (relay, is_away) = (Arc::clone(&served.relay), Arc::clone(&served.is_away));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (stream, relay) = (stream.unwrap(), Arc::clone(&relay));
+                if is_away.load(Ordering::SeqCst) {
+                    continue;
+                }
                 std::thread::spawn(move || serve(stream, &relay));
             }
         });
         served
+    }
+
+    /// Whether those who connect from now on find nobody.
+    pub(crate) fn away(&self, is_away: bool) {
+        self.is_away.store(is_away, Ordering::SeqCst);
     }
 
     pub(crate) fn relay(&self) -> MutexGuard<'_, Relay> {

@@ -381,8 +381,8 @@ impl Blobs for Arc<DiskBlobs> {
             });
         }
         let total = record.cost();
-        if self.usage(&record.owner).is_over(quota, record, Some(free)) {
-            return Ok(CreateOutcome::OverQuota);
+        if let Some(limit) = self.usage(&record.owner).limit_met(quota, record, Some(free)) {
+            return Ok(CreateOutcome::OverQuota(limit));
         }
         let progress = Mutex::new(Progress {
             stored: Bitmap::new(record.shape.chunk_count),

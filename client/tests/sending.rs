@@ -1,0 +1,105 @@
+//! What becomes of a message that was sent, with real processes: kept without the relay, followed as far as was
+//! asked, never told wrongly, never doubled.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::fs::{self, File};
+use std::process::Stdio;
+
+use serde_json::Value;
+use support::World;
+
+fn kinds(lines: &[Value]) -> Vec<&str> {
+    lines.iter().map(|line| line["type"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn without_the_relay_everything_is_kept_and_goes_out_in_order() {
+    let mut world = World::friends(&["alice", "bob"]);
+    world.relay.kill();
+    let said = world.run("alice", &["send", "bob", "one"]);
+    assert_eq!(said.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&said.stdout).contains("kept"), "{said:?}");
+    assert!(String::from_utf8_lossy(&said.stderr).contains("not sent yet"), "{said:?}");
+    let long = "two ".repeat(10_000);
+    let lines = world.lines("alice", &["send", "bob", &long]);
+    assert_eq!(kinds(&lines), ["queued"]);
+    let path = world.file("three.txt", b"three");
+    assert_eq!(kinds(&world.lines("alice", &["send-file", "bob", &path])), ["queued"]);
+    fs::remove_file(&path).unwrap();
+    world.ok("alice", &["send", "bob", "four"]);
+    let said = world.fails("alice", &["send", "bob", "not this", "--no-queue"], 3);
+    assert!(said.contains("can't be reached"), "{said}");
+    world.fails("alice", &["send", "stranger", "who?"], 3);
+    world.relay.restart();
+    // Whatever is done next.
+    world.ok("alice", &["contacts", "--online"]);
+    world.receive("alice");
+    let lines = world.receive("bob");
+    let text = |line: &Value| line["text"].as_str().unwrap_or_default().to_owned();
+    let texts: Vec<_> = lines.iter().filter(|line| line["type"] == "text").map(text).collect();
+    assert!(texts.contains(&long) && texts[0] == "one", "{:?}", kinds(&lines));
+    assert_eq!(texts.len(), 3, "once each");
+    let file = lines.iter().find(|line| line["type"] == "file").unwrap();
+    assert_eq!(fs::read(file["path"].as_str().unwrap()).unwrap(), b"three");
+    assert!(!lines.iter().any(|line| line["type"] == "gap" || line["type"] == "warning"));
+}
+
+#[test]
+fn a_message_is_followed_as_far_as_was_asked() {
+    let mut world = World::friends(&["alice", "bob"]);
+    let wait = |how_far| ["send", "bob", "there?", "--timeout", "1", "--wait", how_far];
+    let lines = world.lines("alice", &["send", "bob", "hi", "--wait", "stored"]);
+    assert_eq!(kinds(&lines), ["queued", "sent"]);
+    assert_eq!(lines[0]["id"], lines[1]["id"]);
+    world.fails("alice", &wait("delivered"), 11);
+    let mut follower = world.follow("bob");
+    follower.wait_for_text(&world, "alice", "here I am");
+    let lines = world.lines("alice", &["send", "bob", "and now?", "--wait", "delivered"]);
+    assert_eq!(kinds(&lines), ["queued", "sent", "delivered"]);
+    let path = world.file("photo.png", b"photo");
+    let send = ["send-file", "bob", &path, "--wait", "delivered"];
+    assert_eq!(kinds(&world.lines("alice", &send)), ["queued", "sent", "delivered"]);
+    follower.kill();
+    world.relay.kill();
+    let said = world.fails("alice", &wait("stored"), 11);
+    assert!(said.contains("goes out by itself"), "{said}");
+    world.relay.restart();
+    world.receive("alice");
+    assert_eq!(world.texts("bob"), ["there?"], "what was kept comes, once");
+    world.fails("alice", &["send", "bob", "x", "--timeout", "1"], 2);
+}
+
+#[test]
+fn what_cannot_be_printed_is_sent_all_the_same() {
+    let world = World::friends(&["alice", "bob"]);
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    for (n, args) in [&["send", "bob", "1"][..], &["send", "bob", "2", "--json"]].iter().enumerate()
+    {
+        let sent =
+            world.command("alice", args).stdin(Stdio::null()).stdout(full()).status().unwrap();
+        assert_eq!(sent.code(), Some(0), "{args:?}");
+        assert_eq!(world.texts("bob"), [(n + 1).to_string()]);
+    }
+}
+
+#[test]
+fn the_same_id_again_is_no_second_message() {
+    let mut world = World::friends(&["alice", "bob"]);
+    let id = "00112233445566778899aabbccddeeff";
+    let send = ["send", "bob", "build failed", "--id", id];
+    for _ in 0..3 {
+        let lines = world.lines("alice", &send);
+        assert_eq!((kinds(&lines), &lines[0]["id"]), (vec!["queued", "sent"], &id.into()));
+    }
+    assert_eq!(world.texts("bob"), ["build failed"]);
+    world.relay.kill();
+    world.ok("alice", &send);
+    world.relay.restart();
+    world.receive("alice");
+    assert!(world.texts("bob").is_empty());
+    let said = world.fails("alice", &["send", "bob", "build works", "--id", id], 2);
+    assert!(said.contains("has that id"), "{said}");
+    world.fails("alice", &["send", "bob", "x", "--id", "12"], 2);
+}
