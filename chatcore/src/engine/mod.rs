@@ -636,7 +636,6 @@ impl Engine {
             && self.claiming.is_empty()
             && self.undelivered == 0
             && !self.uploads.is_under_way()
-            && self.rooms.is_settled()
     }
 
     /// Tells whether receipts wait to be sent.

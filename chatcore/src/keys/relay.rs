@@ -114,3 +114,15 @@ impl fmt::Debug for RelayKeyPair {
         write!(f, "RelayKeyPair(public {:?})", self.public())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_shown_as_its_64_bytes() {
+        let key = RelayKey::from_slice(&[0xab; 64]).unwrap();
+        assert_eq!(key.to_hex(), "ab".repeat(64));
+        assert_eq!(RelayKey::from_slice(&[0xab; 63]), None);
+    }
+}

@@ -148,5 +148,6 @@ mod tests {
         assert!(Topic::new(&"t".repeat(256)).is_ok());
         assert_eq!(Topic::new(&"t".repeat(257)), Err(RoomNameError::TopicTooLong));
         assert_eq!(Topic::new("a\u{1b}[2J"), Err(RoomNameError::BadTopic));
+        assert_eq!(Topic::from_input(" Te\u{301} at 5 ").unwrap().as_str(), "Té at 5");
     }
 }

@@ -348,6 +348,50 @@ fn a_kept_file_that_is_gone_is_told_and_holds_nothing_up() {
 }
 
 #[test]
+fn what_changed_on_disk_meanwhile_is_fetched_anew_and_progress_ends_at_the_whole() {
+    run(async {
+        let served = Served::start(436);
+        let (alice, mut bob, user) = acquainted(&served).await;
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), &[7; 150_000]);
+        let (mut told, to) = (Vec::new(), Conversation::User(user));
+        alice.client.send_file_to(to, &path, &mut |done| told.push(done)).await.unwrap();
+        assert!(told.is_sorted() && told.last() == Some(&150_000), "{told:?}");
+        let waiting = offered(&mut bob).await;
+        let inbox = tempfile::tempdir().unwrap();
+        let stem = format!(".chat-{}", waiting.manifest.blob_id.to_hex());
+        // The first chunk, as an earlier attempt left it, and something spoiled it.
+        std::fs::write(inbox.path().join(format!("{stem}.part")), [1; 65_536]).unwrap();
+        std::fs::write(inbox.path().join(format!("{stem}.salts")), [1; 16]).unwrap();
+        match bob.client.fetch_file(&waiting, inbox.path(), &mut |_| {}).await.unwrap() {
+            Fetched::Saved(path) => assert_eq!(std::fs::read(path).unwrap(), [7; 150_000]),
+            Fetched::Text => panic!("it is a file"),
+        }
+    });
+}
+
+#[test]
+fn what_a_program_keeps_is_there_again_in_its_order() {
+    run(async {
+        let served = Served::start(437);
+        let alice = Person::new(&served, "alice");
+        for (number, value) in [(2, "two"), (1, "one"), (3, "three")] {
+            let value = Some(zeroize::Zeroizing::new(value.as_bytes().to_vec()));
+            alice.client.command(Command::Keep { name: "typed", number, value }).await.unwrap();
+        }
+        alice
+            .client
+            .command(Command::Keep { name: "typed", number: 3, value: None })
+            .await
+            .unwrap();
+        let kept = alice.client.kept("typed", 10).await.unwrap();
+        let kept: Vec<_> = kept.iter().map(|(number, value)| (*number, value.as_slice())).collect();
+        assert_eq!(kept, [(1, b"one".as_slice()), (2, b"two")]);
+        assert!(alice.client.kept("other", 10).await.unwrap().is_empty());
+    });
+}
+
+#[test]
 fn a_damaged_chunk_is_asked_for_once_more_and_then_given_up() {
     run(async {
         for (damages, arrives) in [(0, true), (1, true), (2, false)] {

@@ -40,6 +40,17 @@ fn manifest(world: &mut World, size: u64, is_long_text: bool) -> Manifest {
     }
 }
 
+#[test]
+fn each_failure_has_its_word() {
+    let words = [
+        (FetchFailure::Unavailable, "unavailable"),
+        (FetchFailure::Damaged, "damaged"),
+        (FetchFailure::Mismatch, "mismatch"),
+        (FetchFailure::NotText, "not_text"),
+    ];
+    words.into_iter().for_each(|(failure, word)| assert_eq!(failure.as_str(), word));
+}
+
 /// alice sends something that bob has to fetch.
 fn send(world: &mut World, is_long_text: bool) -> (MessageId, BlobId) {
     let bob = Conversation::User(world.peers[1].address.user);

@@ -1,16 +1,22 @@
 //! Rooms with real engines and sessions: what members see, and what a hostile relay or member can't do.
 
-use chatcore::engine::{Command, Event, RefusedBecause, RoomStanding, query};
-use chatcore::ids::{HOUR, MINUTE};
+use chatcore::engine::{
+    Command, Event, MessageStatus, QueuedUpload, RefusedBecause, RoomStanding, UploadSource, query,
+};
+use chatcore::file::{FileKey, Manifest, chunk_plan};
+use chatcore::ids::{BlobId, Conversation, FileId, HOUR, MINUTE, MessageId, RoomId, UserId};
 use chatcore::keys::RelayKeyPair;
-use chatcore::membership::{Act, Announcement, Role, RoomKind, Topic};
+use chatcore::membership::{Act, Announcement, Joined, Role, RoomKind, RoomName, Topic};
 use chatcore::store::Table;
-use chatcore::wire::content::ReceiptKind;
-use chatcore::wire::relay::{Answer, RelayFrame};
+use chatcore::wire::content::{Body, Receipt, ReceiptKind, RefusalReason};
+use chatcore::wire::limits::MAX_OPEN_ROOMS;
+use chatcore::wire::relay::{Answer, More, RelayFrame, Request, RoomSummary, WriteKey};
 use rand::RngExt;
 
 use crate::altered;
+use crate::support::carry::carry_with;
 use crate::support::rooms::*;
+use crate::support::stranger::Stranger;
 use crate::support::world::World;
 
 #[test]
@@ -671,4 +677,200 @@ fn rooms_hold_together_against_everything_at_once() {
         }
         assert!(all.iter().all(|text| said.contains(text)), "seed {seed}: nobody said that");
     }
+}
+
+#[test]
+fn a_message_to_a_room_is_stored_when_all_copies_are_and_delivered_when_all_are() {
+    let (mut world, room) = three(61);
+    world.peers[0].events.clear();
+    let message = say(&mut world, 0, room, "to both").unwrap();
+    later(&mut world);
+    let count = |world: &World, is_it: &dyn Fn(&Event) -> bool| {
+        world.peers[0].events.iter().filter(|event| is_it(event)).count()
+    };
+    let at_relay = |e: &Event| matches!(e, Event::AtRelay { message: m } if *m == message);
+    let delivered =
+        |e: &Event| matches!(e, Event::RoomDelivered { message: m, .. } if *m == message);
+    assert_eq!((count(&world, &at_relay), count(&world, &delivered)), (1, 1));
+    let status = |world: &World, message| {
+        query::status(&world.peers[0].store, Conversation::Room(room), message).unwrap()
+    };
+    assert_eq!(status(&world, &message), Some(MessageStatus::Delivered));
+    // While one of them lacks it, it is not.
+    world.peers[2].disconnect();
+    let message = say(&mut world, 0, room, "to bob now").unwrap();
+    later(&mut world);
+    assert_eq!(status(&world, &message), Some(MessageStatus::AtRelay));
+    world.connect(2);
+    later(&mut world);
+    assert_eq!(status(&world, &message), Some(MessageStatus::Delivered));
+}
+
+#[test]
+fn a_message_that_everybody_refuses_is_delivered_to_nobody() {
+    let mut world = World::new(62, 2);
+    let tea = create(&mut world, 0, "tea", RoomKind::Open);
+    let mut mallory = Stranger::acquainted(&mut world, 62);
+    mallory.state_in(&mut world, tea, 1, Joined::Yes);
+    later(&mut world);
+    let message = say(&mut world, 0, tea, "to mallory").unwrap();
+    later(&mut world);
+    mallory.receive(&mut world);
+    let kind = ReceiptKind::Refused(RefusalReason::NotAllowed);
+    let receipts = vec![Receipt { message_id: message, kind }];
+    let content = mallory.content(world.now, Body::Empty, receipts);
+    let envelope = mallory.seal_content(&mut world, 0, &content);
+    world.put(&envelope);
+    later(&mut world);
+    let is_told = |e: &Event| matches!(e, Event::RoomDelivered { message: m, .. } if *m == message);
+    assert!(!world.peers[0].events.iter().any(is_told));
+    let status = query::status(&world.peers[0].store, Conversation::Room(tea), &message);
+    assert_eq!(status.unwrap(), Some(MessageStatus::AtRelay));
+}
+
+/// A file goes from the relay when everybody who was sent it has it.
+#[test]
+fn the_blob_of_a_room_goes_when_the_last_one_has_fetched_it() {
+    let (mut world, room) = three(63);
+    let plan = chunk_plan(10);
+    let manifest = Manifest {
+        key: FileKey::generate(&mut world.rng),
+        file_id: FileId::generate(&mut world.rng),
+        blob_id: BlobId::generate(&mut world.rng),
+        size: 10,
+        chunk_size: plan.chunk_size,
+        chunk_count: plan.chunk_count,
+        root: [1; 32],
+        name: "plan.pdf".to_owned(),
+        media_type: String::new(),
+    };
+    let (message, blob) = (MessageId::generate(&mut world.rng), manifest.blob_id);
+    let source = UploadSource::Spooled;
+    let upload = Some(QueuedUpload { write_key: WriteKey([1; 32]), source });
+    let to = Conversation::Room(room);
+    ask(&mut world, 0, Command::SendFile { to, message, manifest, upload });
+    ask(&mut world, 0, Command::Uploaded(blob));
+    later(&mut world);
+    let from = user(&world, 0);
+    for i in [1, 2] {
+        assert!(!world.relay.deleted.contains(&blob), "peer {i} has yet to fetch it");
+        ask(&mut world, i, Command::FileSaved { from, message, path: "plan.pdf".to_owned() });
+        later(&mut world);
+    }
+    assert!(world.relay.deleted.contains(&blob));
+}
+
+#[test]
+fn the_names_of_everybody_are_gathered_before_a_roster_is_shown() {
+    let (mut world, room) = three(64);
+    ask(&mut world, 0, Command::RefreshRoster { ticket: 9, room });
+    later(&mut world);
+    assert_eq!(told(&world, 0, 9), Some(true));
+}
+
+/// Pages of the list, in ascending order; a relay that goes in circles is left.
+#[test]
+fn open_rooms_are_listed_page_by_page_and_only_so_many() {
+    let create = World::new(65, 1).relay.announce(None, 1, "any event");
+    let summary = |n: usize| {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&(n as u64).to_be_bytes());
+        RoomSummary {
+            room: RoomId::from_bytes(id),
+            name: RoomName::new("tea").unwrap(),
+            topic: Topic::new("").unwrap(),
+            members: 1,
+            online: 1,
+            create: create.clone(),
+        }
+    };
+    let page = |range: std::ops::Range<usize>| range.map(summary).collect::<Vec<_>>();
+    // Pages, whether each says that there is more, and how many rooms are told of; none: the relay misbehaves.
+    let cases = [
+        (vec![(page(1..4), More::No)], Some(3)),
+        (vec![(page(1..4), More::Yes), (page(4..6), More::No)], Some(5)),
+        (vec![(page(1..4), More::Yes), (Vec::new(), More::Yes)], Some(3)),
+        (vec![(page(1..4), More::Yes), (page(3..6), More::No)], None),
+        (vec![(page(0..MAX_OPEN_ROOMS), More::No)], Some(MAX_OPEN_ROOMS)),
+        (vec![(page(0..MAX_OPEN_ROOMS + 1), More::No)], None),
+    ];
+    for (pages, expected) in cases {
+        let mut world = World::new(65, 1);
+        let (address, mut asked_after, total) = (world.peers[0].address, Vec::new(), pages.len());
+        let mut pages = pages.into_iter();
+        ask(&mut world, 0, Command::ListRooms { ticket: 3 });
+        carry_with(&mut world, 0, total + 1, |relay, frame| {
+            let Request::ListRooms { after } = frame.request else {
+                return relay.handle(address, frame);
+            };
+            asked_after.push(after);
+            let (rooms, more) = pages.next().unwrap();
+            vec![RelayFrame {
+                request_id: frame.request_id,
+                answer: Answer::RoomList { rooms, more },
+            }]
+        });
+        let listed = world.peers[0].events.iter().find_map(|event| match event {
+            Event::RoomsListed { ticket: 3, result } => Some(result.as_ref().unwrap().len()),
+            _ => None,
+        });
+        assert_eq!((listed, world.peers[0].online), (expected, expected.is_some()));
+        assert_eq!(asked_after.len(), total);
+        if total == 2 {
+            assert_eq!(asked_after[1], Some(summary(3).room));
+        }
+    }
+}
+
+#[test]
+fn the_relay_is_asked_who_is_here_of_a_room() {
+    let mut world = World::new(66, 1);
+    let tea = create(&mut world, 0, "tea", RoomKind::Open);
+    let (address, bob) = (world.peers[0].address, UserId::from_bytes([2; 32]));
+    ask(&mut world, 0, Command::QueryRoomPresence { ticket: 4, room: tea });
+    carry_with(&mut world, 0, 2, |relay, frame| match frame.request {
+        Request::QueryRoomPresence(room) if room == tea => {
+            let answer = Answer::RoomPresence(vec![bob]);
+            vec![RelayFrame { request_id: frame.request_id, answer }]
+        }
+        _ => relay.handle(address, frame),
+    });
+    let here = |e: &Event| matches!(e, Event::Presence { ticket: 4, online } if *online == [bob]);
+    assert!(world.peers[0].events.iter().any(here));
+}
+
+/// What was signed once and may have been stored is not signed once more.
+#[test]
+fn an_act_that_was_lost_goes_out_again_as_it_was_signed() {
+    let (mut world, room) = three(68);
+    let (address, mut lost) = (world.peers[0].address, 0);
+    ask(&mut world, 0, Command::ActInRoom { ticket: 6, room, act: topic("black") });
+    carry_with(&mut world, 0, 6, |relay, frame| match frame.request {
+        Request::AppendRegister { .. } => {
+            lost += 1;
+            Vec::new()
+        }
+        _ => relay.handle(address, frame),
+    });
+    assert_eq!(lost, 1);
+    let signed_by = world.now;
+    world.peers[0].die();
+    world.now = world.now.plus(HOUR);
+    world.connect(0);
+    later(&mut world);
+    let chain = altered::chain_of(&world, 1, room);
+    let ordered = chain.events_from(0).find(|event| *event.act() == topic("black")).unwrap();
+    assert!(ordered.at() <= signed_by);
+}
+
+#[test]
+fn rooms_that_are_over_take_nobody_elses_place() {
+    let mut world = World::new(69, 1);
+    let first = create(&mut world, 0, "tea", RoomKind::Open);
+    for n in 0..255 {
+        let room = create(&mut world, 0, &format!("room {n}"), RoomKind::Private);
+        leave(&mut world, 0, room);
+    }
+    assert_eq!(view(&world, 0, first).standing, RoomStanding::Member);
+    create(&mut world, 0, "one more", RoomKind::Private);
 }

@@ -232,11 +232,6 @@ impl Rooms {
         self.questions.clear();
     }
 
-    /// Tells whether nothing about rooms is under way or left to do.
-    pub(super) fn is_settled(&self) -> bool {
-        self.due.is_empty() && self.sync.values().all(|s| !s.asking && s.records.is_empty())
-    }
-
     /// Returns what is to be done later.
     pub(super) fn timers(&self) -> impl Iterator<Item = Timer> {
         let of = |sync: &Sync| [sync.move_at, sync.acts_at, sync.read_at, sync.read_again];

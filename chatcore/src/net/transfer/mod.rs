@@ -119,3 +119,15 @@ async fn blocking<T: Send + 'static>(
         Err(_) => Err(ClientError::Closed),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chunk_of_the_least_significant_bit_comes_first() {
+        let bitmap = [0b0000_0101, 0b1000_0000];
+        let set: Vec<_> = (0..20).filter(|index| is_set(&bitmap, *index)).collect();
+        assert_eq!(set, [0, 2, 15]);
+    }
+}

@@ -238,12 +238,17 @@ mod tests {
                 partial.add(chunk.clone()).unwrap();
             }
             partial.file.write_all(b"half a chunk").unwrap();
+            partial.salts.write_all(b"a salt").unwrap();
             drop(partial);
             let mut partial = Partial::open(folder.path(), &manifest).unwrap();
             assert_eq!(partial.next as usize, broken_at);
             for chunk in &chunks[broken_at..] {
                 partial.add(chunk.clone()).unwrap();
             }
+            drop(partial);
+            // Once more, when all of it is there.
+            let partial = Partial::open(folder.path(), &manifest).unwrap();
+            assert_eq!((partial.next as usize, partial.verify()), (chunks.len(), Ok(())));
             assert!(!folder.path().join("photo.png").exists());
             let path = partial.finish().unwrap();
             assert_eq!(path, folder.path().join("photo.png"));
