@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use chatcore::engine::query::{self, Requests, WaitingFile};
 use chatcore::engine::{ContactView, HistoryView, ProfileView, RoomView};
@@ -16,8 +17,8 @@ use crate::output::{Output, OutputMode};
 use crate::passphrase::PassphraseSource;
 use crate::paths::Paths;
 use crate::prompt::Prompt;
-use crate::session::Session;
-use crate::store::{KdfCost, Protection, RedbStore};
+use crate::session::{Session, is_served};
+use crate::store::{KdfCost, Passphrase, Protection, RedbStore};
 
 /// One run of `chat`, or a command that another process asks for.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub struct Context {
     pub passphrase: PassphraseSource,
     /// What a guess at a new passphrase shall cost.
     pub cost: KdfCost,
+    /// How long it waits for a profile that another process has.
+    pub lock_timeout: Duration,
     /// The client that has the profile open in this process, if one has.
     pub(crate) session: Option<Session>,
     /// What belongs to the process that asks.
@@ -131,6 +134,7 @@ impl Context {
             prompt: Prompt::new(),
             passphrase: PassphraseSource::new(args),
             cost: KdfCost::default(),
+            lock_timeout: Duration::from_secs(args.lock_timeout),
             session: None,
             asker: Asker::default(),
         })
@@ -165,10 +169,10 @@ impl Context {
     pub fn open_store(&self) -> Result<RedbStore, CommandError> {
         let dir = self.paths.profile_folder();
         if !RedbStore::needs_passphrase(&dir)? {
-            return Ok(RedbStore::open(&dir, None)?);
+            return Ok(self.open_patiently(&dir, None)?);
         }
         if let Some(passphrase) = self.passphrase.read()? {
-            return Ok(RedbStore::open(&dir, Some(&passphrase))?);
+            return Ok(self.open_patiently(&dir, Some(&passphrase))?);
         }
         if self.prompt == Prompt::Unattended {
             return Err(StoreError::PassphraseNeeded.into());
@@ -176,13 +180,39 @@ impl Context {
         let mut question = "Passphrase";
         for _ in 1..ATTEMPTS {
             let passphrase = self.prompt.passphrase(question, "--passphrase-file FILE")?;
-            match RedbStore::open(&dir, Some(&passphrase)) {
+            match self.open_patiently(&dir, Some(&passphrase)) {
                 Err(StoreError::WrongPassphrase) => question = "That is not it. Passphrase",
                 opened => return Ok(opened?),
             }
         }
         let passphrase = self.prompt.passphrase(question, "--passphrase-file FILE")?;
-        Ok(RedbStore::open(&dir, Some(&passphrase))?)
+        Ok(self.open_patiently(&dir, Some(&passphrase))?)
+    }
+
+    /// Waits a little while another process has the profile, as each command does in its turn; not for one that
+    /// stays, and serves others.
+    fn open_patiently(
+        &self,
+        dir: &Path,
+        passphrase: Option<&Passphrase>,
+    ) -> Result<RedbStore, StoreError> {
+        let until = Instant::now() + self.lock_timeout;
+        loop {
+            match RedbStore::open(dir, passphrase) {
+                Err(StoreError::Locked) if Instant::now() < until && !is_served(self) => {
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    /// Waits until no other process has the profile, or one that serves others has it.
+    pub(crate) fn wait_for_profile(&self) {
+        let (dir, until) = (self.paths.profile_folder(), Instant::now() + self.lock_timeout);
+        while RedbStore::is_in_use(&dir) && Instant::now() < until && !is_served(self) {
+            std::thread::sleep(LOOK_AGAIN);
+        }
     }
 
     /// Makes a new profile; asks for a new passphrase unless a flag answers.
@@ -225,6 +255,8 @@ impl Context {
     }
 }
 
+/// Time until it is seen again whether a profile is free.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Folder of a profile for sealed copies of files that wait for the relay.
 const SPOOL: &str = "outgoing";
 /// How often a person may mistype before the command gives up.
@@ -243,6 +275,7 @@ mod tests {
             prompt: Prompt::Unattended,
             passphrase,
             cost: KdfCost::CHEAP_FOR_TESTING_ONLY,
+            lock_timeout: Duration::ZERO,
             session: None,
             asker: Asker::default(),
         }

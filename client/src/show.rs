@@ -94,13 +94,15 @@ pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
                 ReceiptKind::Delivered => Line::Receipt { id, from, user_id, received_at },
                 ReceiptKind::Read => Line::Read { id, from, user_id, received_at },
                 ReceiptKind::Refused(reason) => {
-                    Line::NotDelivered { id, user_id, reason: reason.as_str() }
+                    let to = Some(from.to_owned());
+                    Line::NotDelivered { id, to, user_id, reason: reason.as_str() }
                 }
                 ReceiptKind::Held => return None,
             })
         }
         Event::NotDelivered { to, message } => {
-            Some(Line::NotDelivered { id: *message, user_id: *to, reason: "no_receipt" })
+            let (id, user_id, reason) = (*message, *to, "no_receipt");
+            Some(Line::NotDelivered { id, to: names.person(to).nickname, user_id, reason })
         }
         Event::Gap { from, room, missing } => Some(Line::Gap {
             from: named(from),
@@ -336,7 +338,7 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
             loud(format!("{file} from {}{}: {}", name(from), in_room(room), no_file(*reason)))
         }
         Event::NotDelivered { to, .. } => {
-            loud(format!("a message to {} was not delivered", id(to)))
+            loud(format!("a message to {} was not delivered", names.of(to)))
         }
         Event::Gap { from, room, missing: 1 } => {
             loud(format!("1 message from {}{} is missing", name(from), in_room(room)))
@@ -441,7 +443,7 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
         )),
         Event::RecordRefused { user, source: RecordSource::Directory } => loud(format!(
             "the relay showed an old or forged record of {}; it was refused",
-            id(user)
+            names.of(user)
         )),
         Event::RecordRefused { user, source: RecordSource::Owner } => loud(format!(
             "{} told of keys or a name of theirs that contradict what is known; that was refused",
@@ -462,10 +464,6 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
         }
         _ => None,
     }
-}
-
-fn id(user: &UserId) -> String {
-    format!("user {}", user.fmt_short())
 }
 
 /// Says why the relay ends the connection.

@@ -103,3 +103,48 @@ fn the_same_id_again_is_no_second_message() {
     assert!(said.contains("has that id"), "{said}");
     world.fails("alice", &["send", "bob", "x", "--id", "12"], 2);
 }
+
+/// Commands take their turns on a profile.
+#[test]
+fn twenty_commands_at_once_all_succeed() {
+    let world = World::friends(&["alice", "bob"]);
+    let send = |n: usize| {
+        world
+            .command("alice", &["send", "bob", &n.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+    };
+    let sending: Vec<_> = (0..20).map(|n| send(n).unwrap()).collect();
+    for mut child in sending {
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    }
+    let mut texts: Vec<usize> =
+        world.texts("bob").iter().map(|text| text.parse().unwrap()).collect();
+    texts.sort_unstable();
+    assert_eq!(texts, (0..20).collect::<Vec<_>>());
+    // Whoever is not to wait is told.
+    let folder = world.home.path().join("people").join("alice");
+    let held = client::store::RedbStore::open(&folder, None).unwrap();
+    let said = world.fails("alice", &["send", "bob", "x", "--lock-timeout", "0"], 7);
+    assert!(said.contains("in use"), "{said}");
+    drop(held);
+    world.ok("alice", &["send", "bob", "x", "--lock-timeout", "0"]);
+}
+
+#[test]
+fn six_files_of_one_name_come_in_their_order() {
+    let world = World::friends(&["alice", "bob"]);
+    for n in 1..=6 {
+        let path = world.file("report.pdf", format!("report {n}").as_bytes());
+        world.ok("alice", &["send-file", "bob", &path]);
+    }
+    let lines = world.receive("bob");
+    let saved: Vec<_> = lines.iter().filter(|line| line["type"] == "file").collect();
+    for (n, line) in (1..).zip(&saved) {
+        let said = fs::read_to_string(line["path"].as_str().unwrap()).unwrap();
+        assert_eq!(said, format!("report {n}"), "{lines:?}");
+    }
+    assert_eq!(saved.len(), 6);
+    assert!(saved[5]["path"].as_str().unwrap().ends_with("report (5).pdf"));
+}

@@ -8,13 +8,13 @@ use super::sessions::begin_reset;
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Pending, QUERY_EVERY, Sent};
 use crate::ids::{DAY, DeviceAddress, MessageId, SECOND, Timestamp, UserId};
-use crate::store::rows::{MessageStatus, OutboxContent, OutboxState, SealedEnvelope};
+use crate::store::rows::{MessageStatus, OutboxContent, OutboxEntry, OutboxState, SealedEnvelope};
 use crate::wire::content::Body;
 use crate::wire::limits::MAX_QUERY;
 use crate::wire::relay::{ErrorCode, Request};
 
 /// Milliseconds after which a message is given up.
-pub(super) const GIVE_UP_AFTER: u64 = 30 * DAY;
+const GIVE_UP_AFTER: u64 = 30 * DAY;
 /// Milliseconds that an unknown envelope is given before it is sent again.
 const UNKNOWN_FOR: u64 = 60 * SECOND;
 /// Milliseconds that the recipient of one that is held is given before it is asked again.
@@ -23,6 +23,12 @@ const HELD_FOR: u64 = DAY;
 /// Tells whether an envelope that the relay does not have is given more time to be receipted.
 fn is_young(sealed: &SealedEnvelope, now: Timestamp) -> bool {
     !is_due(sealed.sent_at, if sealed.held { HELD_FOR } else { UNKNOWN_FOR }, now)
+}
+
+/// Tells whether a copy was tried for so long that it is given up. Time that we were away before it was first tried
+/// does not count.
+pub(super) fn is_over(entry: &OutboxEntry, settled: Timestamp) -> bool {
+    entry.tried_at != Timestamp(0) && settled.since(entry.tried_at) >= GIVE_UP_AFTER
 }
 
 impl Engine {
@@ -82,12 +88,19 @@ impl Engine {
         let users = tx.outbox_users()?;
         for user in &users {
             for (number, mut entry) in tx.outbox(user)? {
-                if entry.created_at > tx.begins() {
+                let is_ahead = |at: Timestamp| at > tx.begins();
+                if is_ahead(entry.created_at) || is_ahead(entry.tried_at) {
                     // Written by a clock that was ahead.
-                    entry.created_at = tx.begins();
+                    entry.created_at = entry.created_at.min(tx.begins());
+                    entry.tried_at = entry.tried_at.min(tx.begins());
                     tx.save_outbox(number, &entry);
                 }
-                if tx.settled.since(entry.created_at) >= GIVE_UP_AFTER {
+                if entry.tried_at == Timestamp(0) {
+                    entry.tried_at = tx.begins();
+                    tx.save_outbox(number, &entry);
+                }
+                // What waits at the relay may hold its receipt.
+                if self.undelivered == 0 && is_over(&entry, tx.settled) {
                     give_up_entry(tx, user, number, &entry)?;
                     continue;
                 }
@@ -111,6 +124,18 @@ impl Engine {
         for batch in ask.chunks(MAX_QUERY) {
             let (asked, keys) = batch.iter().copied().unzip();
             self.ask(tx, Request::QueryQueued(keys), Pending::Query(asked));
+        }
+        Ok(())
+    }
+
+    /// Gives up what was tried for long enough, now that everything that waited at the relay was taken in.
+    pub(super) fn give_up_overdue(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+        for user in tx.outbox_users()? {
+            for (number, entry) in tx.outbox(&user)? {
+                if is_over(&entry, tx.settled) {
+                    give_up_entry(tx, &user, number, &entry)?;
+                }
+            }
         }
         Ok(())
     }

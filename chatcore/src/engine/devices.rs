@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::contacts::sender;
-use super::deliver::GIVE_UP_AFTER;
+use super::deliver::is_over;
 use super::outbound::{envelope, give_up_entry, make_content, seal_unkept};
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Sent};
@@ -73,7 +73,7 @@ impl Engine {
         let mut copies: BTreeSet<_> =
             entries.iter().map(|(_, entry)| (entry.message, entry.to.device)).collect();
         let is_gone = |entry: &OutboxEntry| {
-            let is_over = tx.settled.since(entry.created_at) >= GIVE_UP_AFTER;
+            let is_over = is_over(entry, tx.settled);
             !named.contains(&entry.to.device) && !is_over
         };
         let gone: Vec<_> = entries.iter().filter(|(_, entry)| is_gone(entry)).collect();
@@ -345,7 +345,7 @@ mod tests {
             let content = make_content(tx, &to, contact.device_mut(device), message, body);
             let content = OutboxContent::Own(content.encode());
             let state = OutboxState::Waiting;
-            let entry = OutboxEntry { message, to, content, created_at: NOW, state };
+            let entry = OutboxEntry { message, to, content, created_at: NOW, tried_at: NOW, state };
             tx.save_outbox(number, &entry);
             index.outbox.push(number);
         }
@@ -450,8 +450,8 @@ mod tests {
                 let (user, message) = (contact.user(), MessageId::from_bytes([7; 16]));
                 write(tx, contact, message);
                 let (number, entry) = tx.outbox(&user).unwrap().remove(0);
-                let created_at = Timestamp(NOW.0 - age * crate::ids::DAY);
-                tx.save_outbox(number, &OutboxEntry { created_at, ..entry });
+                let tried_at = Timestamp(NOW.0 - age * crate::ids::DAY);
+                tx.save_outbox(number, &OutboxEntry { tried_at, ..entry });
                 let former = named_devices(contact);
                 contact.records.accept(peer.names(2..3), RecordSource::Owner).unwrap();
                 engine.follow_devices(tx, contact, &former).unwrap();

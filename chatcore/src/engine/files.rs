@@ -112,7 +112,8 @@ pub(super) fn retry(
     message: &MessageId,
 ) -> Result<(), EngineError> {
     if let Some(download) = tx.download(user, message)? {
-        let fresh = Download::new(download.from, download.message, download.kind);
+        let Download { from, message, kind, said, .. } = download;
+        let fresh = Download::new(from, message, kind, said);
         tx.save_transfer(&Transfer::Download(fresh));
     }
     Ok(())

@@ -12,12 +12,12 @@ use super::tx::Tx;
 use super::{Engine, EngineError, Event, FileKind};
 use crate::agreement::open_first;
 use crate::crypto::kdf::sha256;
-use crate::ids::{DAY, DeviceAddress, HOUR, MINUTE, SessionId, Timestamp};
+use crate::ids::{DAY, DeviceAddress, DeviceId, HOUR, MINUTE, SessionId, Timestamp};
 use crate::keys::{PrekeyKind, RecordSource, UserRecord};
 use crate::ratchet::OpenMessageError;
 use crate::store::Table;
 use crate::store::rows::{
-    Contact, ContactStanding, Direction, Download, HistoryEntry, MessageIndex, Seen, Transfer,
+    Contact, ContactStanding, Direction, Download, HistoryEntry, MessageIndex, Said, Seen, Transfer,
 };
 use crate::wire::content::{Body, ChainPosition, Content, Receipt, ReceiptKind, RefusalReason};
 use crate::wire::envelope::{EnvelopeKind, FirstBlock};
@@ -91,6 +91,7 @@ impl Engine {
         if envelopes.iter().any(|e| MailQueue::of(&e.tag) != queue) {
             return Err(EngineError::RelayMisbehaved);
         }
+        let were_waiting = self.undelivered > 0;
         self.undelivered = self.undelivered.saturating_sub(envelopes.len() as u64);
         let mut kept = Vec::new();
         for delivery in envelopes {
@@ -101,6 +102,9 @@ impl Engine {
         }
         self.kept += kept.len() as u64;
         self.drive_rooms(tx)?;
+        if were_waiting && self.undelivered == 0 {
+            self.give_up_overdue(tx)?;
+        }
         for user in self.waiting.clone() {
             self.drive_user(tx, &user)?;
         }
@@ -439,7 +443,7 @@ impl Engine {
                     follow_chain(tx, contact, from, content.position, bytes);
                 }
                 if is_new {
-                    self.show(tx, contact, content, bytes)?;
+                    self.show(tx, contact, from.device, (content, bytes))?;
                 }
                 let kind = receipt_of(tx, &from.user, &id)?.unwrap_or(ReceiptKind::Delivered);
                 self.owe_receipt(tx, contact, from, id, kind);
@@ -452,8 +456,8 @@ impl Engine {
         &mut self,
         tx: &mut Tx<'_, '_>,
         contact: &Contact,
-        content: Content,
-        bytes: &[u8],
+        device: DeviceId,
+        (content, bytes): (Content, &[u8]),
     ) -> Result<(), EngineError> {
         let peer = contact.user();
         let (message, received_at) = (content.message_id, tx.now);
@@ -477,7 +481,8 @@ impl Engine {
             &MessageIndex { history, outbox: Vec::new(), room: None, blob: None },
         );
         if let Some(kind) = content.body.file_kind() {
-            tx.save_transfer(&Transfer::Download(Download::new(peer, message, kind)));
+            let said = Said::new(device, content.position);
+            tx.save_transfer(&Transfer::Download(Download::new(peer, message, kind, said)));
         }
         let (from, room) = (sender(contact), None);
         tx.event(match content.body {

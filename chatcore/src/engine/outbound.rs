@@ -14,7 +14,8 @@ use super::uploads::{QueuedUpload, forget_upload, is_queued};
 use super::{Engine, EngineError, Event, Link, Pending, Sent};
 use crate::crypto::kdf::sha256;
 use crate::ids::{
-    Conversation, DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, MessageId, UserId,
+    Conversation, DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, MessageId, Timestamp,
+    UserId,
 };
 use crate::ratchet::SealError;
 use crate::store::Table;
@@ -224,6 +225,7 @@ impl Engine {
                 to: address,
                 content: OutboxContent::Own(content),
                 created_at: tx.begins(),
+                tried_at: if self.link == Link::Online { tx.begins() } else { Timestamp(0) },
                 state: OutboxState::Waiting,
             };
             tx.save_outbox(number, &entry);

@@ -13,7 +13,9 @@ use super::{
 use crate::file::Manifest;
 use crate::ids::{Conversation, DAY, MessageId, Timestamp, UserId};
 use crate::keys::{IdentityKey, Nickname, RelayKey};
-use crate::store::rows::{Admission, Contact, Download, Fetched, HistoryEntry, Profile, Transfer};
+use crate::store::rows::{
+    Admission, Contact, Download, Fetched, HistoryEntry, Profile, Said, Transfer,
+};
 use crate::store::{Direction as Order, Key, Store, StoreError, Table, Value};
 use crate::trust::{SafetyNumber, Trust};
 use crate::wire::content::Body;
@@ -317,7 +319,8 @@ impl WaitingFile {
     }
 }
 
-/// Returns the received files that are not fetched yet, also those that were given up, oldest first.
+/// Returns the received files that are not fetched yet, also those that were given up, in the order in which they
+/// came; of what one device said in one conversation, in the order in which it said it.
 ///
 /// # Errors
 /// [`EngineError::Store`].
@@ -329,7 +332,7 @@ pub fn waiting_files(store: &dyn Store) -> Result<Vec<WaitingFile>, EngineError>
             waiting.extend(waiting_file(store, &download)?);
         }
     }
-    waiting.sort_by_key(|file| (file.received_at, file.message));
+    let mut waiting = in_order(waiting);
     let mut before: BTreeMap<UserId, u64> = BTreeMap::new();
     for file in &mut waiting {
         let Some((_, bytes)) = &mut file.unasked else { continue };
@@ -340,10 +343,43 @@ pub fn waiting_files(store: &dyn Store) -> Result<Vec<WaitingFile>, EngineError>
     Ok(waiting)
 }
 
+/// Where a file stands among what came, and among what was said.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Its number in the history of its conversation.
+    number: u64,
+    said: Said,
+}
+
+fn in_order(mut waiting: Vec<(Place, WaitingFile)>) -> Vec<WaitingFile> {
+    waiting.sort_by_key(|(place, file)| (file.received_at, place.number, file.message));
+    let mut chains: BTreeMap<_, Vec<(u64, usize)>> = BTreeMap::new();
+    for (at, (Place { said, .. }, file)) in waiting.iter().enumerate() {
+        let chain = (file.from.user, said.device, file.room.as_ref().map(|room| room.id));
+        if said.seq > 0 {
+            chains.entry(chain).or_default().push((said.seq, at));
+        }
+    }
+    let mut places: Vec<usize> = (0..waiting.len()).collect();
+    for came in chains.into_values() {
+        let mut said = came.clone();
+        said.sort_unstable();
+        // What came in the place of another takes that one's.
+        for ((_, to), (_, from)) in came.into_iter().zip(said) {
+            if let Some(place) = places.get_mut(from) {
+                *place = to;
+            }
+        }
+    }
+    let mut ordered: Vec<_> = places.into_iter().zip(waiting).collect();
+    ordered.sort_by_key(|(place, _)| *place);
+    ordered.into_iter().map(|(_, (_, file))| file).collect()
+}
+
 fn waiting_file(
     store: &dyn Store,
     download: &Download,
-) -> Result<Option<WaitingFile>, EngineError> {
+) -> Result<Option<(Place, WaitingFile)>, EngineError> {
     let Download { from, message, not_before, given_up, .. } = *download;
     let from = &from;
     let Some(index) = store.load(&message_key(from, &message))? else {
@@ -377,7 +413,8 @@ fn waiting_file(
         && given_up.is_none();
     let unasked = is_unasked.then_some((contact.fetched, 0));
     let from = view(&contact);
-    Ok(Some(WaitingFile {
+    let place = Place { number, said: download.said };
+    let file = WaitingFile {
         from,
         room,
         message,
@@ -388,7 +425,8 @@ fn waiting_file(
         not_before,
         unasked,
         given_up,
-    }))
+    };
+    Ok(Some((place, file)))
 }
 
 /// Returns the uploads that are not done.

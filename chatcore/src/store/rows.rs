@@ -17,7 +17,7 @@ use crate::keys::{
 use crate::membership::{Act, Event, Joined, RoomKind};
 use crate::room::RegisterSecret;
 use crate::trust::Trust;
-use crate::wire::content::{LogPoint, Receipt, RefusalReason};
+use crate::wire::content::{ChainPosition, LogPoint, Receipt, RefusalReason};
 use crate::wire::envelope::EnvelopeKind;
 use crate::wire::relay::WriteKey;
 
@@ -364,6 +364,8 @@ pub(crate) struct OutboxEntry {
     pub(crate) to: DeviceAddress,
     pub(crate) content: OutboxContent,
     pub(crate) created_at: Timestamp,
+    /// The first connection since; 0: there was none. A message is given up so long after that.
+    pub(crate) tried_at: Timestamp,
     pub(crate) state: OutboxState,
 }
 
@@ -480,12 +482,28 @@ pub(crate) enum Transfer {
     Download(Download),
 }
 
+/// The place of a message in the chain of the device that sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) device: DeviceId,
+    /// From 1 on; 0: it has none.
+    pub(crate) seq: u64,
+}
+
+impl Said {
+    pub(crate) fn new(device: DeviceId, position: Option<ChainPosition>) -> Self {
+        Self { device, seq: position.map_or(0, |position| position.seq) }
+    }
+}
+
 /// A file, or a long text, that was received and not fetched yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Download {
     pub(crate) from: UserId,
     pub(crate) message: MessageId,
     pub(crate) kind: FileKind,
+    /// Its place among what its sender's device said in the conversation.
+    pub(crate) said: Said,
     /// Attempts for which the relay had nothing.
     pub(crate) failures: u32,
     /// When the next attempt is due.
@@ -495,9 +513,9 @@ pub(crate) struct Download {
 }
 
 impl Download {
-    pub(crate) const fn new(from: UserId, message: MessageId, kind: FileKind) -> Self {
+    pub(crate) const fn new(from: UserId, message: MessageId, kind: FileKind, said: Said) -> Self {
         let not_before = Timestamp(0);
-        Self { from, message, kind, failures: 0, not_before, given_up: None }
+        Self { from, message, kind, said, failures: 0, not_before, given_up: None }
     }
 
     /// Returns the natural key of the download of a message.

@@ -380,3 +380,45 @@ fn who_speaks_in_a_common_room_is_a_member_and_who_writes_to_us_a_request() {
     assert_eq!(standing(&world), Some(ContactStanding::Request));
     world.wait(1, HOUR);
 }
+
+/// Time that passes before there is a connection is nobody's fault.
+#[test]
+fn what_was_written_offline_is_tried_for_a_month_from_the_first_connection() {
+    let mut world = World::acquainted(611);
+    let bob = world.peers[1].address.user;
+    world.peers[0].disconnect();
+    let (message, text) = (MessageId::from_bytes([7; 16]), "from long ago".to_owned());
+    let send = Command::SendText { to: bob, message, text };
+    assert!(world.peers[0].command(world.now, send).is_ok());
+    world.peers[1].disconnect();
+    world.come_after(40 * DAY);
+    world.wait(29, DAY);
+    assert_eq!(world.status(0, bob, message), MessageStatus::AtRelay);
+    world.connect(1);
+    world.wait(2, HOUR);
+    assert_eq!(world.status(0, bob, message), MessageStatus::Delivered);
+    assert_eq!(world.count(|e| matches!(e, Event::NotDelivered { .. })), 0);
+}
+
+/// Who comes back after a month takes in what waits before anything is given up: the receipt may be there.
+#[test]
+fn what_waits_is_taken_in_before_a_message_is_given_up() {
+    let mut world = World::acquainted(612);
+    let bob = world.peers[1].address.user;
+    let alice = world.peers[0].address.user;
+    world.relay.deaf.insert(alice);
+    let (message, lost) = (world.say(0, bob, "hello?"), MessageId::from_bytes([8; 16]));
+    world.peers[1].disconnect();
+    let send = Command::SendText { to: bob, message: lost, text: "nobody hears".to_owned() };
+    assert!(world.peers[0].command(world.now, send).is_ok());
+    world.run_until_quiet();
+    world.relay.deaf.clear();
+    world.come_after(31 * DAY);
+    let given_up = |world: &World, wanted| {
+        let is_it =
+            |e: &&Event| matches!(e, Event::NotDelivered { message, .. } if *message == wanted);
+        world.peers[0].events.iter().filter(is_it).count()
+    };
+    assert_eq!(world.status(0, bob, message), MessageStatus::Delivered);
+    assert_eq!((given_up(&world, message), given_up(&world, lost)), (0, 1));
+}

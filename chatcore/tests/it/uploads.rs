@@ -210,6 +210,34 @@ fn a_backup_takes_texts_along_and_says_which_files_it_leaves() {
     assert_eq!(world.count(|e| matches!(e, Event::Gap { .. } | Event::OutOfOrder { .. })), 0);
 }
 
+/// Of one batch, in the order of what was said, though the relay turned it around.
+#[test]
+fn what_is_to_be_fetched_comes_in_the_order_in_which_it_was_said() {
+    let mut world = acquainted(508);
+    let tea = tea(&mut world);
+    world.peers[1].disconnect();
+    let mut sent = Vec::new();
+    for n in 0..6 {
+        let to = if n % 2 == 0 { bob(&world) } else { Conversation::Room(tea) };
+        let (message, blob) = queue(&mut world, to, FileKind::File);
+        command(&mut world, Command::Uploaded(blob));
+        sent.push(message);
+    }
+    let address = world.peers[1].address;
+    world.relay.turn_around(&address);
+    world.connect(1);
+    later(&mut world);
+    let waiting = query::waiting_files(&world.peers[1].store).unwrap();
+    let of = |in_room: bool| {
+        let of = waiting.iter().filter(move |file| file.room.is_some() == in_room);
+        of.map(|file| file.message).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (of(false), of(true)),
+        (vec![sent[0], sent[2], sent[4]], vec![sent[1], sent[3], sent[5]])
+    );
+}
+
 #[test]
 fn the_same_id_and_text_again_is_no_second_message() {
     let mut world = acquainted(507);

@@ -120,6 +120,10 @@ pub struct GlobalArgs {
     /// Read the passphrase from the first line of file descriptor N instead of asking
     #[arg(long, global = true, value_name = "N")]
     pub passphrase_fd: Option<u32>,
+
+    /// Seconds to wait while another `chat` has the profile
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10)]
+    pub lock_timeout: u64,
 }
 
 /// Every command.

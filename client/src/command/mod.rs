@@ -35,6 +35,13 @@ use crate::session::remote;
 /// What the person is to be told, with the exit code.
 pub fn run(cli: &Cli) -> Result<(), CommandError> {
     let context = Context::new(&cli.global)?;
+    if !matches!(
+        &cli.command,
+        Some(Command::Completions(_) | Command::Man(_) | Command::Host(_) | Command::Demo)
+    ) {
+        // Before anything is asked or read, while Ctrl-C still ends it.
+        context.wait_for_profile();
+    }
     let Some(command) = &cli.command else {
         return serve(crate::talk::run(context, &cli.talk));
     };

@@ -205,6 +205,8 @@ pub enum Line<'a> {
         /// The message's id.
         #[serde(serialize_with = "message_hex")]
         id: MessageId,
+        /// The recipient's nickname; null if it is not known here.
+        to: Option<String>,
         /// The recipient's id.
         #[serde(serialize_with = "user_hex")]
         user_id: UserId,

@@ -85,6 +85,18 @@ impl Session {
     }
 }
 
+/// Tells whether a process that has the profile open takes requests.
+#[cfg(unix)]
+pub(crate) fn is_served(context: &Context) -> bool {
+    socket::connect(&context.paths.profile_folder()).is_some()
+}
+
+/// Where there are no such sockets, none does.
+#[cfg(not(unix))]
+pub(crate) fn is_served(_context: &Context) -> bool {
+    false
+}
+
 /// Whether requests are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {

@@ -70,6 +70,12 @@ impl RedbStore {
         dir.join(HEADER).exists()
     }
 
+    /// Tells whether another process has the profile open now.
+    #[must_use]
+    pub fn is_in_use(dir: &Path) -> bool {
+        Self::exists(dir) && matches!(FolderLock::take(dir, LOCK), Err(StoreError::Locked))
+    }
+
     /// Tells whether [`open`](Self::open) will want a passphrase.
     ///
     /// # Errors

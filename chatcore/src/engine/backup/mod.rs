@@ -25,7 +25,7 @@ mod tests {
         BlobId, Conversation, DeliveryTag, DeviceAddress, FileId, MessageId, SessionId, Timestamp,
     };
     use crate::keys::{Nickname, RecordHistory, RelayKeyPair};
-    use crate::store::rows::{Contact, ContactStanding, Download, Profile, Transfer};
+    use crate::store::rows::{Contact, ContactStanding, Download, Profile, Said, Transfer};
     use crate::store::{ApplyChanges, Changes, Key, MemoryStore, Store, StoreError, Table};
     use crate::wire::storage;
 
@@ -88,7 +88,8 @@ mod tests {
         let elsewhere = take(Key::new(Table::Contacts, &[7; 32]), &contact);
         assert_eq!(elsewhere, Err(StoreError::Damaged));
         let message = MessageId::from_bytes([1; 16]);
-        let download = Transfer::Download(Download::new(user, message, FileKind::File));
+        let said = Said::new(crate::ids::DeviceId::new(1).unwrap(), None);
+        let download = Transfer::Download(Download::new(user, message, FileKind::File, said));
         let value = storage::encode_transfer(&download);
         assert_eq!(take(Key::new(Table::Transfers, &download.key()), &value), Ok(()));
         let manifest = Manifest {

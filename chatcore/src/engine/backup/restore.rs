@@ -243,7 +243,7 @@ fn send_anew(tx: &mut Tx<'_, '_>, contact: &mut Contact) -> Result<bool, EngineE
     for (number, mut entry) in entries.iter().cloned() {
         let OutboxContent::Own(bytes) = &entry.content else { continue };
         // However old: here nobody gave it up, and who has it shows it once.
-        entry.created_at = tx.begins();
+        (entry.created_at, entry.tried_at) = (tx.begins(), Timestamp(0));
         entry.content = OutboxContent::Own(address_anew(tx, contact, entry.to, bytes));
         if let Some(mut index) = tx.message_index(&user, &entry.message)? {
             index.outbox.push(number);

@@ -288,7 +288,8 @@ impl Engine {
                     }
                 };
                 let content = OutboxContent::Shared { answered: false };
-                let entry = OutboxEntry { message, to, content, created_at: tx.begins(), state };
+                let (created_at, tried_at) = (tx.begins(), tx.begins());
+                let entry = OutboxEntry { message, to, content, created_at, tried_at, state };
                 tx.save_outbox(number, &entry);
                 copies += 1;
             }

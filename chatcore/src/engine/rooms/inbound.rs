@@ -14,7 +14,7 @@ use crate::membership::RoomKind;
 use crate::store::Table;
 use crate::store::rows::{
     Contact, ContactStanding, Direction, Download, HeldMessage, HistoryEntry, MessageIndex,
-    RoomStanding, Transfer,
+    RoomStanding, Said, Transfer,
 };
 use crate::wire::content::{Body, Receipt, ReceiptKind, RefusalReason, RoomContent};
 
@@ -326,7 +326,8 @@ impl Engine {
         let index = MessageIndex { history, outbox: Vec::new(), room: Some(id), blob: None };
         tx.save_message_index(&from.user, &message, &index);
         if let Some(kind) = content.body.file_kind() {
-            tx.save_transfer(&Transfer::Download(Download::new(from.user, message, kind)));
+            let said = Said::new(from.device, Some(content.position));
+            tx.save_transfer(&Transfer::Download(Download::new(from.user, message, kind, said)));
         }
         let kind = receipt_of(tx, &from.user, &message)?.unwrap_or(ReceiptKind::Delivered);
         self.owe_room_receipt(tx, contact, from, message, kind);

@@ -91,6 +91,7 @@ pub(crate) fn encode_outbox(entry: &OutboxEntry) -> Zeroizing<Vec<u8>> {
         shared: matches!(entry.content, OutboxContent::Shared { .. }),
         answered: matches!(entry.content, OutboxContent::Shared { answered: true }),
         created_at: entry.created_at.0,
+        tried_at: entry.tried_at.0,
         ..pb::OutboxEntry::default()
     };
     let sealed = match &entry.state {
@@ -136,6 +137,7 @@ pub(crate) fn decode_outbox(bytes: &[u8]) -> Result<OutboxEntry, WireError> {
         message: message_id(&pb.message_id)?,
         to: address_from(pb.to.as_ref().ok_or(WireError::Missing("to"))?)?,
         created_at: Timestamp(pb.created_at),
+        tried_at: Timestamp(pb.tried_at),
         state: match pb.state {
             1 => OutboxState::Waiting,
             2 => OutboxState::Sealed(sealed()?),

@@ -6,11 +6,11 @@ use zeroize::Zeroizing;
 
 use super::super::file::{manifest_from, manifest_into};
 use super::super::{WireError, array};
-use super::{encode, user};
+use super::{device, encode, user};
 use crate::engine::{FetchFailure, FileKind, QueuedUpload, UploadSource};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, MessageId, RoomId, Timestamp};
-use crate::store::rows::{Download, Transfer, UploadRun};
+use crate::store::rows::{Download, Said, Transfer, UploadRun};
 use crate::wire::relay::WriteKey;
 
 pub(crate) fn encode_transfer(transfer: &Transfer) -> Zeroizing<Vec<u8>> {
@@ -67,6 +67,8 @@ pub(crate) fn encode_transfer(transfer: &Transfer) -> Zeroizing<Vec<u8>> {
             failures: download.failures,
             not_before: download.not_before.0,
             given_up: download.given_up.map_or(0, failure_into),
+            device_id: download.said.device.get(),
+            sender_seq: download.said.seq,
             ..pb::Transfer::default()
         },
     })
@@ -90,6 +92,7 @@ pub(crate) fn decode_transfer(bytes: &[u8]) -> Result<Transfer, WireError> {
             from: user(&pb.peer)?,
             message: MessageId::from_bytes(array(&pb.message_id, "message_id")?),
             kind: if pb.long_text { FileKind::LongText } else { FileKind::File },
+            said: Said { device: device(pb.device_id)?, seq: pb.sender_seq },
             failures: pb.failures,
             not_before: Timestamp(pb.not_before),
             given_up: match pb.given_up {

@@ -300,6 +300,14 @@ impl Relay {
         self.mailboxes.remove(device);
     }
 
+    /// What waits for a device is delivered the other way round.
+    pub(crate) fn turn_around(&mut self, device: &DeviceAddress) {
+        let waiting = &mut self.mailboxes.get_mut(device).unwrap().waiting;
+        let numbers: Vec<_> = waiting.iter().map(|(n, _)| *n).collect();
+        waiting.reverse();
+        waiting.iter_mut().zip(numbers).for_each(|(envelope, n)| envelope.0 = n);
+    }
+
     /// Somebody sends an envelope.
     pub(crate) fn put_envelope(&mut self, envelope: Envelope) {
         assert_eq!(self.accept(envelope), Ok(()));
