@@ -282,6 +282,9 @@ impl From<ClientError> for CommandError {
                 ExitCode::File,
                 "it is tried again for a day; or ask the sender to send it again",
             ),
+            ClientError::File(FileError::Io(kind)) => Self::new(ExitCode::File, Reason(kind))
+                .hint("see who may read it, and what is free"),
+            ClientError::File(FileError::NotAFile) => Self::new(ExitCode::File, error),
             ClientError::File(FileError::NoSpool) => {
                 say(ExitCode::File, "wait until the relay is there, then repeat the command")
             }

@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -147,4 +148,71 @@ fn six_files_of_one_name_come_in_their_order() {
     }
     assert_eq!(saved.len(), 6);
     assert!(saved[5]["path"].as_str().unwrap().ends_with("report (5).pdf"));
+}
+
+#[test]
+fn what_a_pipe_yields_is_sent_as_a_file() {
+    let mut world = World::friends(&["alice", "bob"]);
+    let bytes: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+    let pipe = |world: &World, args: &[&str], code| {
+        let mut child = world
+            .command("alice", args)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // Where it is refused, nobody reads.
+        let _ = stdin.write_all(&bytes);
+        drop(stdin);
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        said
+    };
+    pipe(&world, &["send-file", "bob", "-", "--name", "log.txt"], 0);
+    pipe(&world, &["send-file", "bob", "/dev/stdin"], 0);
+    let said = pipe(&world, &["send-file", "bob", "-"], 2);
+    assert!(said.contains("--name"), "{said}");
+    let path = world.file("a.txt", b"a");
+    pipe(&world, &["send-file", "bob", &path, "--name", "b.txt"], 0);
+    pipe(&world, &["send-file", "bob", &path, "-", "--name", "b.txt"], 2);
+    let missing = path.replace("a.txt", "none.txt");
+    let said = world.fails("alice", &["send-file", "bob", &missing], 8);
+    assert!(said.contains("none.txt"), "{said}");
+    // Also where the relay is away, and nothing of it lies about.
+    world.relay.kill();
+    pipe(&world, &["send-file", "bob", "-", "--name", "late.txt"], 0);
+    let kept = world.home.path().join("people/alice/outgoing");
+    assert_eq!(fs::read_dir(&kept).unwrap().count(), 1);
+    world.relay.restart();
+    world.receive("alice");
+    assert_eq!(fs::read_dir(&kept).unwrap().count(), 0);
+    let lines = world.receive("bob");
+    let files: Vec<_> = lines.iter().filter(|line| line["type"] == "file").collect();
+    let names: Vec<_> = files.iter().map(|file| file["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["log.txt", "stdin", "b.txt", "late.txt"]);
+    for (file, is_whole) in files.iter().zip([true, true, false, true]) {
+        let saved = fs::read(file["path"].as_str().unwrap()).unwrap();
+        assert!(if is_whole { saved == bytes } else { saved == b"a" }, "{file}");
+    }
+}
+
+/// A log that is being written: what was there when it was opened is sent.
+#[test]
+fn a_file_that_grows_meanwhile_is_sent() {
+    let world = World::friends(&["alice", "bob"]);
+    let path = world.file("server.log", &vec![b'.'; 30 << 20]);
+    let mut child =
+        world.command("alice", &["send-file", "bob", &path]).stdin(Stdio::null()).spawn().unwrap();
+    let mut log = File::options().append(true).open(&path).unwrap();
+    while child.try_wait().unwrap().is_none() {
+        log.write_all(b"one more line\n").unwrap();
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let lines = world.receive("bob");
+    let file = lines.iter().find(|line| line["type"] == "file").unwrap();
+    let saved = fs::read(file["path"].as_str().unwrap()).unwrap();
+    assert_eq!(saved.len() as u64, file["size"].as_u64().unwrap());
+    assert!(saved.len() >= 30 << 20 && saved[..30 << 20].iter().all(|byte| *byte == b'.'));
 }

@@ -719,7 +719,7 @@ fn a_message_that_everybody_refuses_is_delivered_to_nobody() {
     let kind = ReceiptKind::Refused(RefusalReason::NotAllowed);
     let receipts = vec![Receipt { message_id: message, kind }];
     let content = mallory.content(world.now, Body::Empty, receipts);
-    let envelope = mallory.seal_content(&mut world, 0, &content);
+    let envelope = mallory.seal_content(&world, 0, &content);
     world.put(&envelope);
     later(&mut world);
     let is_told = |e: &Event| matches!(e, Event::RoomDelivered { message: m, .. } if *m == message);

@@ -296,9 +296,12 @@ pub(crate) fn message_id(text: &str) -> Result<MessageId, String> {
 pub struct SendFileArgs {
     /// Somebody's name, or '#ROOM'
     pub who: String,
-    /// The files
+    /// The files; - is what standard input yields
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+    /// The name that they get it under, of one file; needed for -
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
     /// Send only if you have verified them
     #[arg(long)]
     pub verified_only: bool,

@@ -62,6 +62,7 @@ mod tests {
             prompt: Prompt::Unattended,
             passphrase,
             cost: KdfCost::CHEAP_FOR_TESTING_ONLY,
+            lock_timeout: std::time::Duration::ZERO,
         };
         let plain = with(PassphraseSource::None);
         drop(plain.create_store().unwrap());

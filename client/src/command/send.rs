@@ -1,6 +1,7 @@
 //! `chat send WHO TEXT|-` and `chat send-file WHO PATH…`.
 
 use std::io::Read;
+use std::path::PathBuf;
 
 use chatcore::engine::{ContactStanding, ContactView};
 use chatcore::ids::{Conversation, MessageId};
@@ -137,16 +138,7 @@ pub(crate) fn read_stdin() -> Result<String, CommandError> {
 /// # Errors
 /// The first file that can't be sent ends the command.
 pub(super) async fn files(context: &Context, args: &SendFileArgs) -> Result<(), CommandError> {
-    let paths: Vec<_> = args.paths.iter().map(|path| context.asker.path(path)).collect();
-    for path in &paths {
-        let is_folder =
-            std::fs::metadata(path).map_err(|error| CommandError::file(path, &error))?.is_dir();
-        if is_folder {
-            let what = format_args!("{} is a folder", path.display());
-            return Err(CommandError::new(ExitCode::File, what)
-                .hint("pack it first: tar czf folder.tar.gz folder"));
-        }
-    }
+    let parcels = parcels(context, args)?;
     let mut online = Online::to_send(context, &args.sending).await?;
     if args.who.starts_with('#') {
         online.catch_up().await?;
@@ -156,17 +148,26 @@ pub(super) async fn files(context: &Context, args: &SendFileArgs) -> Result<(), 
     }
     let to = online.client.conversation(&args.who).await?;
     let mut late = None;
-    for path in &paths {
-        let size = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-        let label = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut progress = Progress::new(&context.output, &label, size);
-        let mut advance = |bytes| progress.advance(bytes);
-        let message = match args.sending.no_queue {
-            true => online.client.send_file_to(to, path, &mut advance).await,
-            false => online.client.send_or_keep_file(to, path, &mut advance).await,
+    for parcel in parcels {
+        let label = parcel.name();
+        let (client, shown) = (&online.client, parcel.shown());
+        let message = match parcel {
+            Parcel::Stream { name, source, .. } => client.queue_stream_to(to, &name, source).await,
+            Parcel::File(path) => {
+                let size = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+                let mut progress = Progress::new(&context.output, &label, size);
+                let mut advance = |bytes| progress.advance(bytes);
+                let message = match args.sending.no_queue {
+                    true => client.send_file_to(to, &path, &mut advance).await,
+                    false => client.send_or_keep_file(to, &path, &mut advance).await,
+                };
+                if message.is_ok() {
+                    progress.finish();
+                }
+                message
+            }
         };
-        let message = message.map_err(|error| CommandError::from(error).about(path.display()))?;
-        progress.finish();
+        let message = message.map_err(|error| CommandError::from(error).about(shown))?;
         let sent = Sent { message, to, name: &args.who, file: Some(&label) };
         match online.follow(&context.output, sent, &args.sending).await {
             // It is kept, and so are the others.
@@ -176,4 +177,75 @@ pub(super) async fn files(context: &Context, args: &SendFileArgs) -> Result<(), 
     }
     online.finish_sending().await;
     late.map_or(Ok(()), Err)
+}
+
+/// What is sent as a file.
+enum Parcel {
+    File(PathBuf),
+    /// What can be read only once.
+    Stream {
+        name: String,
+        /// As the person named it.
+        given: String,
+        source: Box<dyn Read + Send>,
+    },
+}
+
+impl Parcel {
+    fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            Self::Stream { name, .. } => name.clone(),
+        }
+    }
+
+    /// Returns what an error names.
+    fn shown(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Stream { given, .. } => given.clone(),
+        }
+    }
+}
+
+/// Opens what can be read only once, and refuses what can't be sent, before anything is sent.
+fn parcels(context: &Context, args: &SendFileArgs) -> Result<Vec<Parcel>, CommandError> {
+    let usage = |what: &str| CommandError::new(ExitCode::Usage, what);
+    if args.name.is_some() && args.paths.len() > 1 {
+        return Err(usage("with --name only one file is given"));
+    }
+    let mut parcels = Vec::new();
+    for given in &args.paths {
+        let shown = given.display().to_string();
+        if given.as_os_str() == "-" {
+            let name = args.name.clone();
+            let name = name.ok_or_else(|| usage("what is it called?").hint("add --name NAME"))?;
+            if context.asker.input.is_some() {
+                let what =
+                    "another `chat` has the profile open, and does not see your standard input";
+                return Err(usage(what).hint("put it into a file, and send that"));
+            }
+            let source = Box::new(std::io::stdin());
+            parcels.push(Parcel::Stream { name, given: "standard input".to_owned(), source });
+            continue;
+        }
+        let path = context.asker.path(given);
+        let failed = |error| CommandError::file(&path, &error);
+        let kind = std::fs::metadata(&path).map_err(failed)?;
+        if kind.is_dir() {
+            let what = format_args!("{shown} is a folder");
+            return Err(CommandError::new(ExitCode::File, what)
+                .hint("pack it first: tar czf folder.tar.gz folder"));
+        }
+        if kind.is_file() && args.name.is_none() {
+            parcels.push(Parcel::File(path));
+            continue;
+        }
+        // A pipe, or a file under another name.
+        let source = Box::new(std::fs::File::open(&path).map_err(failed)?);
+        let base = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = args.name.clone().unwrap_or(base);
+        parcels.push(Parcel::Stream { name, given: shown, source });
+    }
+    Ok(parcels)
 }

@@ -155,10 +155,15 @@ fn ask_for(
         .collect::<Result<_, _>>()?;
     let folder = std::env::current_dir().ok();
     let params = json!({"args": args, "folder": folder, "input": input});
+    let is_sent = matches!(command, Command::Send(_) | Command::SendFile(_));
     remote.call("command", &params, |method, params| {
         let text = params["text"].as_str().unwrap_or_default();
         match (method, params["stream"].as_str()) {
-            ("output", Some("out")) => context.output.raw(format!("{text}\n").as_bytes()),
+            ("output", Some("out")) => {
+                let printed = context.output.raw(format!("{text}\n").as_bytes());
+                // What can't be printed is on its way all the same.
+                if is_sent { Ok(()) } else { printed }
+            }
             ("output", _) => {
                 eprintln!("{}", render::text(text));
                 Ok(())

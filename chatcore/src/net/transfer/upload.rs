@@ -57,8 +57,11 @@ impl Source {
         Ok(Self { file, path, size, modified })
     }
 
-    pub(super) fn is_unchanged(&self) -> Result<bool, FileError> {
-        Ok(modified(&self.file)? == (self.size, self.modified))
+    /// Tells whether what was sent is what was there when it was opened: a file that only grew is sent at the
+    /// length that it had.
+    pub(super) fn is_as_it_was(&self) -> Result<bool, FileError> {
+        let (size, modified) = modified(&self.file)?;
+        Ok(size > self.size || (size, modified) == (self.size, self.modified))
     }
 }
 
@@ -85,7 +88,12 @@ fn new_manifest(plan: ChunkPlan, size: u64, name: String) -> Manifest {
 
 /// Draws what a file is sealed and found with.
 pub(super) fn new_file_manifest(source: &Source) -> Manifest {
-    new_manifest(chunk_plan(source.size), source.size, wire_name(&source.path))
+    new_manifest_of(source.size, &source.path)
+}
+
+/// As [`new_file_manifest`], of something that has a name of its own.
+pub(super) fn new_manifest_of(size: u64, name: &Path) -> Manifest {
+    new_manifest(chunk_plan(size), size, wire_name(name))
 }
 
 pub(super) fn new_write_key() -> WriteKey {
@@ -120,17 +128,16 @@ type Sealed = (u32, Bytes);
 
 /// Seals every chunk in order, hands over those that the relay lacks, and returns the root.
 fn seal_all(
-    mut source: impl Read,
+    source: impl Read,
     upload: &Upload,
     chunks: &mpsc::Sender<Sealed>,
 ) -> Result<[u8; 32], FileError> {
     let manifest = &upload.manifest;
+    let mut source = source.take(manifest.size);
     let mut plain = vec![0; usize::try_from(manifest.chunk_size).unwrap_or(usize::MAX)];
     let mut root = RootHash::default();
-    let mut total = 0;
     for index in 0..manifest.chunk_count {
         let len = fill(&mut source, &mut plain)?;
-        total += len as u64;
         plain.iter_mut().skip(len).for_each(|byte| *byte = 0);
         let (salt, stored) = salt(&upload.runs, index).ok_or(FileError::Gone)?;
         let place = ChunkPlace { index, count: manifest.chunk_count };
@@ -141,7 +148,7 @@ fn seal_all(
             break;
         }
     }
-    if total > manifest.size { Err(FileError::Changed) } else { Ok(root.finish()) }
+    Ok(root.finish())
 }
 
 pub(super) fn fill(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, FileError> {
@@ -262,7 +269,7 @@ impl Client {
             self.command(Command::SaveUpload(upload.clone())).await?;
             let reader = source.file.try_clone().map_err(FileError::from)?;
             let root = self.put_all(reader, &upload, progress).await?;
-            if blocking(move || source.is_unchanged()).await? {
+            if blocking(move || source.is_as_it_was()).await? {
                 Ok(root)
             } else {
                 Err(FileError::Changed.into())
@@ -378,5 +385,22 @@ mod tests {
         assert_eq!(wire_name(Path::new("/")), "");
         let long = "é".repeat(MAX_FILE_NAME);
         assert_eq!(wire_name(Path::new(&long)), "é".repeat(MAX_FILE_NAME / 2));
+    }
+
+    #[test]
+    fn a_file_that_only_grew_is_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server.log");
+        std::fs::write(&path, "one").unwrap();
+        let source = Source::open(&path).unwrap();
+        assert_eq!(source.is_as_it_was(), Ok(true));
+        std::fs::write(&path, "one, two").unwrap();
+        assert_eq!(source.is_as_it_was(), Ok(true));
+        let written = File::options().write(true).open(&path).unwrap();
+        written.set_len(3).unwrap();
+        written.set_modified(UNIX_EPOCH).unwrap();
+        assert_eq!(source.is_as_it_was(), Ok(false), "written over");
+        written.set_len(2).unwrap();
+        assert_eq!(source.is_as_it_was(), Ok(false), "cut off");
     }
 }
