@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use chatcore::crypto::DhSecret;
 use chatcore::ids::{DeviceId, EventHash, LogHash, LogId, RegisterId, RoomId};
 use chatcore::keys::{DeviceKeys, IdentityKeyPair, SigningKey};
-use chatcore::membership::{Act, Chain, Event, EventDraft, Signer};
+use chatcore::membership::{Act, Chain, Event, EventDraft, LogHead, Signer};
 use chatcore::room::RegisterSecret;
 use chatcore::store::{Direction, Key, Store, Table, Value};
 use chatcore::wire::content::LogPoint;
@@ -132,4 +132,23 @@ pub(crate) fn chain_of(world: &World, i: usize, room: RoomId) -> Chain {
 pub(crate) fn sessions(world: &World, i: usize) -> Vec<proto::storage::Session> {
     let rows = world.peers[i].store.list(Table::Sessions).unwrap();
     rows.iter().map(|row| proto::storage::Session::decode(row.as_slice()).unwrap()).collect()
+}
+
+/// Holds every head that a peer keeps with the log that it reads against the entry that it stands with; returns how
+/// many there are.
+pub(crate) fn check_heads(world: &World, i: usize, room: RoomId) -> usize {
+    let log = log_point(world, i, room).id;
+    let store = &world.peers[i].store;
+    let rows = store.scan(Table::RoomLogs, log.as_bytes(), 0, Direction::Forward, usize::MAX);
+    let mut count = 0;
+    for (number, row) in rows.unwrap() {
+        let row = proto::storage::LogEntryRow::decode(row.as_slice()).unwrap();
+        let Some(head) = row.head else { continue };
+        let signed = decode_signed(&head.encode_to_vec()).unwrap();
+        let head = LogHead::verify(&signed, &world.relay.public()).unwrap();
+        let place = (head.length, head.hash.as_bytes().as_slice());
+        assert_eq!(place, (number + 1, row.hash.as_slice()));
+        count += 1;
+    }
+    count
 }

@@ -371,6 +371,19 @@ fn what_changed_on_disk_meanwhile_is_fetched_anew_and_progress_ends_at_the_whole
 }
 
 #[test]
+fn who_is_here_of_a_room_is_asked_of_the_relay() {
+    run(async {
+        let served = Served::start(438);
+        let alice = Person::new(&served, "alice");
+        alice.client.online().await.unwrap();
+        let here = vec![UserId::from_bytes([2; 32]), UserId::from_bytes([3; 32])];
+        served.relay().rooms.here = here.clone();
+        let room = chatcore::ids::RoomId::from_bytes([1; 32]);
+        assert_eq!(alice.client.room_presence(room).await, Ok(here));
+    });
+}
+
+#[test]
 fn what_a_program_keeps_is_there_again_in_its_order() {
     run(async {
         let served = Served::start(437);

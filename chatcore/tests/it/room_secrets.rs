@@ -1,7 +1,7 @@
 //! To whom the keys of a private room go, and what a room is that somebody says to ask us into.
 
 use chatcore::engine::{Command, Event, RoomFailure, RoomStanding, query};
-use chatcore::ids::{RoomId, SECOND, UserId};
+use chatcore::ids::{LogId, RoomId, SECOND, UserId};
 use chatcore::membership::{
     Act, Creation, Event as RoomEvent, EventDraft, Role, RoomKind, RoomName, Signer, Topic,
 };
@@ -413,6 +413,28 @@ fn who_is_out_of_a_room_reads_nothing_at_anybodys_word() {
         let before = world.relay.rooms.read_at.clone();
         mallory.send(&mut world, 2, update(room, secrets));
         assert_eq!(world.relay.rooms.read_at, before);
+    }
+}
+
+#[test]
+fn of_a_log_that_is_not_read_and_behind_its_end_nothing_is_shown() {
+    let (mut world, room) = three(401);
+    let mut mallory = Stranger::acquainted(&mut world, 14);
+    act(&mut world, 0, room, Act::Invite { user: mallory.user(), role: Role::Member }).unwrap();
+    later(&mut world);
+    let LogPoint { id: log, length, .. } = altered::log_point(&world, 0, room);
+    let other = LogId::from_bytes([9; 32]);
+    for (log, from, is_shown) in [(log, length, true), (log, length + 1, false), (other, 0, false)]
+    {
+        mallory.receive(&mut world);
+        mallory.send(&mut world, 0, Body::RoomQuery { room, log, from });
+        let contents = mallory.receive(&mut world);
+        let answer = contents.into_iter().find_map(|content| match content.body {
+            Body::RoomUpdate(update) => Some(update),
+            _ => None,
+        });
+        assert_eq!(answer.unwrap().log.is_some(), is_shown);
+        world.wait(1, 11 * SECOND);
     }
 }
 

@@ -211,10 +211,7 @@ fn ranks_of(
     for user in room.row.handed_on.iter().map(|handed_on| handed_on.from).chain([from]) {
         let asked = &room.row.invitations;
         let rank = match room.state().filter(|_| asked.is_empty()) {
-            // Only who may move the room has secrets that nobody else has.
-            Some(state) => {
-                state.role(&user).map_or(0, |role| 1 + u8::from(role >= Role::Moderator))
-            }
+            Some(state) => state.role(&user).map_or(0, rank_of),
             None if asked.iter().any(|asked| asked.shown_by == user) => 2,
             None => {
                 let contact = tx.contact(&user)?;
@@ -224,6 +221,11 @@ fn ranks_of(
         ranks.insert(user, rank);
     }
     Ok(ranks)
+}
+
+/// Only who may move the room has secrets that nobody else has.
+fn rank_of(role: Role) -> u8 {
+    if role >= Role::Moderator { 2 } else { 1 }
 }
 
 /// Returns the secrets of the register that somebody reads and of those that follow it, as many as fit.
@@ -246,4 +248,15 @@ fn answer_for(room: &Room, to: &DeviceAddress, log: &LogId) -> Option<RoomUpdate
         create: create.map(|event| event.signed().clone()),
         ..RoomUpdate::about(room.id())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_move_the_room_goes_before_the_other_members() {
+        let roles = [Role::Member, Role::Moderator, Role::Admin, Role::Owner];
+        assert_eq!(roles.map(rank_of), [1, 2, 2, 2]);
+    }
 }

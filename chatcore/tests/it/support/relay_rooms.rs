@@ -43,6 +43,8 @@ pub(crate) struct RelayRooms {
     pub(crate) hidden_from: BTreeSet<UserId>,
     pub(crate) open: BTreeMap<RoomId, OpenRoom>,
     pub(crate) lobby: Option<RoomId>,
+    /// Who is here of every room.
+    pub(crate) here: Vec<UserId>,
     pub(crate) announcements: Vec<Signed>,
     /// Announcements on their way to who is connected.
     pub(crate) pushed: BTreeMap<UserId, Vec<Signed>>,
@@ -335,7 +337,7 @@ impl RelayRooms {
                 }
                 Ok(Answer::Done)
             }
-            Request::QueryRoomPresence(_) => Ok(Answer::RoomPresence(Vec::new())),
+            Request::QueryRoomPresence(_) => Ok(Answer::RoomPresence(self.here.clone())),
             Request::GetAnnouncements { after } => {
                 let key = keys.public();
                 let newer = |signed: &&Signed| {
