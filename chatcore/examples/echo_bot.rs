@@ -8,11 +8,11 @@
 use std::error::Error;
 use std::path::Path;
 
-use chatcore::engine::{Event, Lobby, NewProfile};
-use chatcore::ids::Conversation;
+use chatcore::engine::{Event, Lobby, NewProfile, Reader};
+use chatcore::ids::{Conversation, MessageId};
 use chatcore::invite::InviteLink;
 use chatcore::keys::Nickname;
-use chatcore::net::{Client, Notice, Options, Reconnect};
+use chatcore::net::{Client, ClientError, Options, Reconnect};
 use chatcore::store::MemoryStore;
 
 #[tokio::main]
@@ -31,23 +31,23 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (client, mut events) = Client::open(store, Options::new(Reconnect::Always))?;
     client.online().await?;
     println!("say something to 'echo'");
-    while let Some(notice) = events.next().await {
-        match notice {
-            Notice::Event(event) => match *event {
-                Event::Text { from, room: None, text, .. } => {
-                    let to = Conversation::User(from.user);
-                    client.send_text_to(to, &text).await?;
+    let answer = async |event| -> Result<(), ClientError> {
+        match event {
+            Event::Text { from, room: None, message, text, .. } => {
+                // After a crash the text comes again: the answer to it has the same id then, and goes out once.
+                let answer = MessageId::from_bytes(message.as_bytes().map(|byte| !byte));
+                client.send_text_as(answer, Conversation::User(from.user), &text).await
+            }
+            Event::File { message, .. } => {
+                let waiting = client.waiting_files().await?;
+                if let Some(file) = waiting.iter().find(|file| file.message == message) {
+                    client.fetch_file(file, Path::new("."), &mut |_| ()).await?;
                 }
-                Event::File { .. } => {
-                    for waiting in client.waiting_files().await? {
-                        client.fetch_file(&waiting, Path::new("."), &mut |_| ()).await?;
-                    }
-                }
-                _ => {}
-            },
-            Notice::Stopped(error) => return Err(error.into()),
-            other => println!("{other:?}"),
+                Ok(())
+            }
+            _ => Ok(()),
         }
-    }
+    };
+    client.serve(&mut events, Reader::Person, answer).await?;
     Ok(())
 }

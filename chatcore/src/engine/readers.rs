@@ -78,6 +78,12 @@ impl Readers {
         }
     }
 
+    /// Forgets programs that lack entries which are not kept any more.
+    fn forget_those_behind(&mut self, oldest: u64) {
+        self.programs.retain(|_, done| *done >= oldest);
+        self.person = self.person.max(oldest);
+    }
+
     fn all_have(&self) -> u64 {
         self.programs.values().copied().fold(self.person, u64::min)
     }
@@ -125,9 +131,20 @@ pub(super) fn acknowledge(
         }
     }
     let oldest = newest.saturating_sub(MAX_BEHIND);
-    readers.programs.retain(|_, done| *done >= oldest);
-    readers.person = readers.person.max(oldest);
+    readers.forget_those_behind(oldest);
     settle(tx, readers)
+}
+
+/// So many entries are kept, whoever reads them or not: each new one takes the place of the one that far behind it.
+pub(super) fn make_room(tx: &mut Tx<'_, '_>, newest: u64) -> Result<(), EngineError> {
+    let Some(oldest) = newest.checked_sub(MAX_BEHIND) else { return Ok(()) };
+    tx.delete_journal(oldest);
+    let mut readers = tx.readers()?;
+    if readers.programs.values().any(|done| *done < oldest) {
+        readers.forget_those_behind(oldest);
+        tx.save_readers(&readers);
+    }
+    Ok(())
 }
 
 /// Removes what all have.

@@ -88,6 +88,7 @@ impl<'c, 'a> Tx<'c, 'a> {
             for (number, entry) in (first..).zip(std::mem::take(&mut self.journal)) {
                 let key = Key::numbered(Table::Journal, &[], number);
                 self.changes.put(key, storage::encode_journal(&entry));
+                super::readers::make_room(&mut self, number)?;
             }
         }
         Ok(self.into_step())

@@ -8,10 +8,12 @@ mod connection;
 mod driver;
 mod op;
 mod rooms;
+mod serve;
 mod silence;
 mod transfer;
 
 pub use client::{Client, ClientError, Events, Notice, Options, Reconnect};
+pub use serve::ServeError;
 pub use transfer::{Fetched, FileError};
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use chatcore::engine::query::WaitingFile;
 use chatcore::engine::{
-    Command, EngineError, Event, FetchFailure, FileKind, Lobby, MessageStatus, NewProfile,
+    Command, EngineError, Event, FetchFailure, FileKind, Lobby, MessageStatus, NewProfile, Reader,
 };
 use chatcore::file::{ChunkError, Manifest};
 use chatcore::ids::{Conversation, MessageId, UserId};
 use chatcore::keys::Nickname;
-use chatcore::net::{Client, ClientError, Fetched, FileError, Notice, Options, Reconnect};
+use chatcore::net::{
+    Client, ClientError, Fetched, FileError, Notice, Options, Reconnect, ServeError,
+};
 use chatcore::store::{
     ApplyChanges, Changes, Cursor, Direction, Key, MemoryStore, PageRow, Store, StoreError, Table,
     Value,
@@ -367,6 +369,46 @@ fn what_changed_on_disk_meanwhile_is_fetched_anew_and_progress_ends_at_the_whole
             Fetched::Saved(path) => assert_eq!(std::fs::read(path).unwrap(), [7; 150_000]),
             Fetched::Text => panic!("it is a file"),
         }
+    });
+}
+
+#[test]
+fn a_program_is_handed_each_event_until_it_was_handled() {
+    run(async {
+        let served = Served::start(439);
+        let (alice, bob, user) = acquainted(&served).await;
+        let long = "long ".repeat(10_000);
+        bob.client.settle().await.unwrap();
+        bob.client.close().await;
+        for text in ["one", &long, "three"] {
+            alice.client.send_text_to(Conversation::User(user), text).await.unwrap();
+        }
+        alice.client.settle().await.unwrap();
+        let mut handled = Vec::new();
+        // It fails at the second one, as a crash would; then at none, and ends at the last.
+        for fails_at in ["three", "never"] {
+            let options = Options::new(Reconnect::Always);
+            let (client, mut events) = Client::open(bob.disk.clone(), options).unwrap();
+            let served = client.serve(&mut events, Reader::Person, async |event| match event {
+                Event::Text { text, .. } if text == fails_at => Err("crash"),
+                Event::Text { text, .. } => {
+                    handled.push(text.clone());
+                    if handled.contains(&"three".to_owned()) && handled.contains(&long) {
+                        return Err("the end");
+                    }
+                    Ok(())
+                }
+                _ => Ok(()),
+            });
+            let expected = if fails_at == "never" { "the end" } else { "crash" };
+            assert_eq!(served.await, Err(ServeError::Handler(expected)));
+            client.close().await;
+        }
+        let mut all = handled.clone();
+        all.sort_unstable();
+        let mut expected = ["hello", "one", &long, "three"].map(str::to_owned);
+        expected.sort_unstable();
+        assert_eq!(all, expected, "each once, as none failed after it was done");
     });
 }
 

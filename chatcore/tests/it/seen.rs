@@ -186,6 +186,32 @@ fn a_program_that_never_comes_back_is_forgotten() {
     }
 }
 
+/// A program that reads nothing, or never says that it has what it read, does not fill the profile.
+#[test]
+fn the_journal_is_bounded_whoever_reads_it() {
+    const MAX_BEHIND: u64 = 100_000;
+    let mut world = World::new(67, 2);
+    let (slow, quick) = ("slow".parse::<ProgramName>().unwrap(), "quick".parse().unwrap());
+    tell(&mut world, Command::Follow(slow.clone())).unwrap();
+    let mut changes = Changes::default();
+    for number in [1, 2, MAX_BEHIND] {
+        changes.put(Key::numbered(Table::Journal, &[], number), Zeroizing::new(Vec::new()));
+    }
+    world.peers[1].store.apply(&changes).unwrap();
+    tell(&mut world, Command::Follow(quick)).unwrap();
+    world.send(0, 1, "one more".to_owned());
+    world.run_until_quiet();
+    let store = &world.peers[1].store;
+    let first = |number| store.load(&Key::numbered(Table::Journal, &[], number)).unwrap();
+    assert!(first(1).is_none() && first(2).is_some(), "the oldest made room");
+    let reads = |name: &str| {
+        let reader = Reader::Program(name.parse().unwrap());
+        query::journal(store, &reader, 0)
+    };
+    assert_eq!(reads("slow"), Err(EngineError::NotFollowing), "it lacks one, and is told so");
+    assert!(reads("quick").is_ok());
+}
+
 #[test]
 fn programs_are_few_and_have_plain_names() {
     let mut world = World::new(65, 2);
