@@ -10,9 +10,10 @@ use chatcore::engine::{
 use chatcore::ids::{Conversation, DAY, DeviceId, MINUTE, MessageId, RoomId, SECOND, Timestamp};
 use chatcore::keys::{Nickname, RecordSource, RelayKeyPair};
 use chatcore::membership::{Act, Role, RoomKind, Topic};
-use chatcore::store::{Changes, StoreError, Table, Value};
+use chatcore::store::{Changes, SCHEMA_VERSION, StoreError, Table, Value};
 use chatcore::wire::content::ReceiptKind;
 use chatcore::wire::relay::Request;
+use prost::Message;
 
 use crate::support::rooms::*;
 use crate::support::world::World;
@@ -581,4 +582,22 @@ fn a_relay_that_branches_off_does_not_put_a_device_out() {
     assert!(!told.contains(&Event::Revoked), "both signed the second record");
     assert!(told.contains(&Event::RecordRefused { user: alice, source: RecordSource::Directory }));
     assert!(told.iter().any(|e| matches!(e, Event::Refused(_))));
+}
+
+#[test]
+fn a_backup_of_another_version_is_refused_and_a_newer_one_by_its_name() {
+    use proto::storage::{SavedProfile, SavedRow};
+    let world = World::new(521, 1);
+    let rows = world.peers[0].save(world.now);
+    let row: SavedRow = Message::decode(rows[0].as_slice()).unwrap();
+    let profile: SavedProfile = Message::decode(row.value.as_slice()).unwrap();
+    let take = |schema| {
+        let value = SavedProfile { schema, ..profile.clone() }.encode_to_vec();
+        let row = SavedRow { value, ..row.clone() }.encode_to_vec();
+        Restore::default().take(&row, &mut Changes::default())
+    };
+    let (known, found) = (SCHEMA_VERSION, SCHEMA_VERSION + 1);
+    assert_eq!(take(known), Ok(()));
+    assert_eq!(take(found), Err(StoreError::NewerSchema { found, known }));
+    assert_eq!(take(known - 1), Err(StoreError::Damaged));
 }

@@ -16,7 +16,6 @@ pub use save::{Saved, save};
 #[cfg(test)]
 mod tests {
     use rand::CryptoRng;
-    use zeroize::Zeroizing;
 
     use super::*;
     use crate::engine::FileKind;
@@ -26,7 +25,6 @@ mod tests {
         BlobId, Conversation, DeliveryTag, DeviceAddress, FileId, MessageId, SessionId, Timestamp,
     };
     use crate::keys::{Nickname, RecordHistory, RelayKeyPair};
-    use crate::store::SCHEMA_VERSION;
     use crate::store::rows::{Contact, ContactStanding, Download, Profile, Said, Transfer};
     use crate::store::{ApplyChanges, Changes, Key, MemoryStore, Store, StoreError, Table};
     use crate::wire::storage;
@@ -116,24 +114,6 @@ mod tests {
         let value = storage::encode_transfer(&upload);
         let key = Key::new(Table::Transfers, &upload.key());
         assert_eq!(take(key, &value), Err(StoreError::Damaged), "of a file here");
-    }
-
-    #[test]
-    fn a_backup_of_another_version_is_refused_and_a_newer_one_by_its_name() {
-        use proto::storage::SavedProfile;
-        let mut rng = crate::testing::rng();
-        let (_, rows) = rows(&store(&mut rng));
-        let (key, profile) = storage::decode_saved_row(&rows[0]).unwrap();
-        let other = |schema: u32| {
-            let saved: SavedProfile = prost::Message::decode(profile.as_slice()).unwrap();
-            let saved = prost::Message::encode_to_vec(&SavedProfile { schema, ..saved });
-            let row = storage::encode_saved_row(&key, &Zeroizing::new(saved));
-            Restore::default().take(&row, &mut Changes::default())
-        };
-        let (known, found) = (SCHEMA_VERSION, SCHEMA_VERSION + 1);
-        assert_eq!(other(known), Ok(()));
-        assert_eq!(other(found), Err(StoreError::NewerSchema { found, known }));
-        assert_eq!(other(known - 1), Err(StoreError::Damaged));
     }
 
     #[test]
