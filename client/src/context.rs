@@ -18,7 +18,7 @@ use crate::passphrase::PassphraseSource;
 use crate::paths::Paths;
 use crate::prompt::Prompt;
 use crate::session::{Session, is_served};
-use crate::store::{KdfCost, Passphrase, Protection, RedbStore};
+use crate::store::{KdfCost, Passphrase, Protection, RedbStore, SPOOL};
 
 /// One run of `chat`, or a command that another process asks for.
 #[derive(Debug, Clone)]
@@ -210,7 +210,11 @@ impl Context {
     /// Waits until no other process has the profile, or one that serves others has it.
     pub(crate) fn wait_for_profile(&self) {
         let (dir, until) = (self.paths.profile_folder(), Instant::now() + self.lock_timeout);
-        while RedbStore::is_in_use(&dir) && Instant::now() < until && !is_served(self) {
+        while !self.lock_timeout.is_zero()
+            && RedbStore::is_in_use(&dir)
+            && Instant::now() < until
+            && !is_served(self)
+        {
             std::thread::sleep(LOOK_AGAIN);
         }
     }
@@ -257,8 +261,6 @@ impl Context {
 
 /// Time until it is seen again whether a profile is free.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Folder of a profile for sealed copies of files that wait for the relay.
-const SPOOL: &str = "outgoing";
 /// How often a person may mistype before the command gives up.
 pub(crate) const ATTEMPTS: u32 = 3;
 

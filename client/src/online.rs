@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chatcore::engine::ContactView;
+use chatcore::ids::Conversation;
 use chatcore::net::{Client, ClientError, Events, Notice, Reconnect};
 use chatcore::trust::Trust;
 use tokio::sync::broadcast;
@@ -12,7 +13,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
-use crate::sending::SendingArgs;
+use crate::sending::{ANSWERS_WITHIN, SendingArgs};
 use crate::store::RedbStore;
 
 /// How long the way out may take after something was sent.
@@ -125,12 +126,18 @@ impl Online {
         }
     }
 
-    /// Waits until what came while we were away was taken in, if the relay is there.
-    pub(crate) async fn catch_up(&self) -> Result<(), CommandError> {
-        match self.away {
-            Some(_) => Ok(()),
-            None => Ok(self.client.settle().await?),
+    /// Waits until what came while we were away was taken in, if the relay is there and goes on.
+    pub(crate) async fn catch_up(&self) {
+        if self.away.is_none() {
+            let _late = tokio::time::timeout(ANSWERS_WITHIN, self.client.settle()).await;
         }
+    }
+
+    /// Finds whom or what a name means, in a time in which a relay answers.
+    pub(crate) async fn find(&self, who: &str) -> Result<Conversation, CommandError> {
+        let found = tokio::time::timeout(ANSWERS_WITHIN, self.client.conversation(who)).await;
+        let late = || CommandError::new(ExitCode::RelayUnreachable, "the relay does not answer");
+        Ok(found.map_err(|_| late().hint("nothing was sent; repeat the command"))??)
     }
 
     /// After something was sent: does what is due if the relay is there, and disconnects. The message is kept,
@@ -203,7 +210,7 @@ impl Online {
 }
 
 /// Tells whether the relay may take later what it does not take now.
-fn is_for_now(error: &ClientError) -> bool {
+pub(crate) fn is_for_now(error: &ClientError) -> bool {
     match error {
         ClientError::Unreachable(_) => true,
         ClientError::Refused(_) => !error.is_final(),

@@ -5,7 +5,6 @@ use std::time::Duration;
 use chatcore::engine::{Event, MessageStatus};
 use chatcore::ids::{Conversation, MessageId};
 use chatcore::net::{ClientError, Notice};
-use chatcore::wire::content::ReceiptKind;
 use clap::{Args, ValueEnum};
 use tokio::time::Instant;
 
@@ -16,7 +15,7 @@ use crate::output::{Output, OutputMode};
 use crate::render;
 
 /// How long the relay is given to answer when nothing else was asked for.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// Seconds that `--wait` waits.
 const WAIT_FOR: u64 = 60;
 
@@ -36,11 +35,16 @@ pub struct SendingArgs {
     #[arg(long, value_name = "HOW_FAR", value_enum)]
     pub wait: Option<HowFar>,
     /// Seconds that --wait waits [default: 60]
-    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    #[arg(long, value_name = "SECONDS", requires = "wait", value_parser = seconds())]
     pub timeout: Option<u64>,
     /// Fail where the relay is away (exit code 3), instead of keeping the message for later
     #[arg(long)]
     pub no_queue: bool,
+}
+
+/// Reads a number of seconds, of a year at most.
+pub(crate) fn seconds() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(0..=366 * 24 * 3_600)
 }
 
 impl SendingArgs {
@@ -107,10 +111,12 @@ impl Online {
                 .and_then(|()| output.json(&Line::Delivered { id, to })),
             (_, OutputMode::People) => output.say(&words(stage, sent)),
         };
-        let is_late = args.wait.is_some_and(|wait| match wait {
-            HowFar::Stored => stage < Stage::Stored,
-            HowFar::Delivered => stage < Stage::Delivered,
-        });
+        let is_late = match args.wait {
+            Some(HowFar::Delivered) => stage < Stage::Delivered,
+            Some(HowFar::Stored) => stage < Stage::Stored,
+            // The relay was there, and went away or did not take it.
+            None => args.no_queue && stage < Stage::Stored,
+        };
         if is_late {
             let what = match stage {
                 Stage::Queued => "kept, and not at the relay yet",
@@ -153,33 +159,22 @@ impl Online {
                 break;
             };
             match notice {
-                Some(Notice::Event(event)) => match *event {
-                    Event::AtRelay { message: m } if m == message => {
-                        stage = stage.max(Stage::Stored)
-                    }
-                    Event::Receipt { message: m, kind, .. } if m == message => match kind {
-                        ReceiptKind::Delivered | ReceiptKind::Read => stage = Stage::Delivered,
-                        ReceiptKind::Refused(_) => stage = Stage::Lost,
-                        ReceiptKind::Held => {}
-                    },
-                    Event::RoomDelivered { message: m, .. } if m == message => {
-                        stage = Stage::Delivered;
-                    }
-                    Event::NotDelivered { message: m, .. }
-                    | Event::NotSentToRoom { message: m, .. }
-                        if m == message =>
-                    {
-                        stage = Stage::Lost;
-                    }
-                    Event::Delayed { message: m, code } if m == message => {
+                // How far it came stands in the profile before it is told; who else had one of that id does not count.
+                Some(Notice::Event(event)) if is_about(&event, message) => {
+                    stage = self.client.status(to, message).await?.into();
+                    if let Event::Delayed { code, .. } = *event {
                         why = Some(CommandError::refused(code).with_advice());
                         if args.wait.is_none() {
                             break;
                         }
                     }
-                    Event::Connected { .. } => why = None,
-                    _ => {}
-                },
+                }
+                Some(Notice::Event(event)) => {
+                    if let Event::Connected { .. } = *event {
+                        why = None;
+                    }
+                }
+                Some(Notice::Stopped(error)) if error.is_final() => return Err(error.into()),
                 Some(Notice::Disconnected(error) | Notice::Stopped(error)) => {
                     why = Some(error.to_string());
                     if args.wait.is_none() {
@@ -193,6 +188,10 @@ impl Online {
                 }
             }
         }
+        // What was told may have been missed.
+        if let Ok(status) = self.client.status(to, message).await {
+            stage = status.into();
+        }
         if stage == Stage::Lost {
             let what = match to {
                 Conversation::Room(_) => "you may not write to that room any more",
@@ -201,6 +200,19 @@ impl Online {
             return Err(CommandError::new(ExitCode::Refused, what));
         }
         Ok((stage, why))
+    }
+}
+
+/// Tells whether an event says how far a message came.
+fn is_about(event: &Event, wanted: MessageId) -> bool {
+    match event {
+        Event::AtRelay { message }
+        | Event::Receipt { message, .. }
+        | Event::RoomDelivered { message, .. }
+        | Event::NotDelivered { message, .. }
+        | Event::NotSentToRoom { message, .. }
+        | Event::Delayed { message, .. } => *message == wanted,
+        _ => false,
     }
 }
 

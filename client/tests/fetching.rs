@@ -228,3 +228,19 @@ fn prompt_saves_what_was_given_up_when_the_person_asks() {
     bob.sees("saved as");
     assert_eq!(fs::read(world.inbox("bob").join("photo.png")).unwrap(), vec![7; 1 << 20]);
 }
+
+/// Half a file in one folder, all of it in another: nothing is left behind.
+#[test]
+fn a_part_of_a_file_that_is_saved_elsewhere_goes() {
+    let world = World::friends(&["alice", "bob"]);
+    let path = world.file("big.bin", &vec![7; 30 << 20]);
+    world.ok("alice", &["send-file", "bob", &path]);
+    let first = world.inbox("first");
+    let receive = ["receive", "--to", first.to_str().unwrap()];
+    world.kill_at("bob", &receive, "20%");
+    let parts = |folder: &PathBuf| fs::read_dir(folder).unwrap().count();
+    assert!(parts(&first) > 0);
+    let lines = world.receive("bob");
+    assert!(lines.iter().any(|line| line["type"] == "file"));
+    assert_eq!((parts(&first), parts(&world.inbox("bob"))), (0, 1));
+}

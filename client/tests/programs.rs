@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 use support::World;
@@ -453,4 +453,55 @@ fn a_program_decides_who_may_write() {
     let known = alice.ok("contacts", json!({}));
     let known: Vec<_> = known.as_array().unwrap().iter().map(|c| &c["nickname"]).collect();
     assert_eq!(known, ["bob"]);
+}
+
+fn signal(which: &str, child: &Child) {
+    let sent = Command::new("kill").args([which, &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+}
+
+/// What was begun for a message is not left running, and not begun again for it.
+#[test]
+fn a_command_that_has_begun_ends_before_receive_does() {
+    let world = World::friends(&["alice", "bob"]);
+    let log = world.file("log", b"");
+    let [begun, go] = ["begun", "go"].map(|name| format!("{log}.{name}"));
+    for fifo in [&begun, &go] {
+        assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
+    }
+    let script = format!("cat >> {log}; echo > {begun}; cat {go} > /dev/null");
+    let receive = ["receive", "--follow", "--exec", &script];
+    let mut child = world.command("bob", &receive).stdin(Stdio::null()).spawn().unwrap();
+    world.ok("alice", &["send", "bob", "one"]);
+    fs::read(&begun).unwrap();
+    signal("-TERM", &child);
+    fs::write(&go, "").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let given = || fs::read_to_string(&log).unwrap().lines().count();
+    assert_eq!(given(), 1);
+    world.ok("alice", &["send", "bob", "two"]);
+    world.ok("bob", &["receive", "--exec", &format!("cat >> {log}")]);
+    assert_eq!(given(), 2, "the first one was done with");
+}
+
+#[test]
+fn who_follows_waits_for_a_relay_that_is_away() {
+    let mut world = World::friends(&["alice", "bob"]);
+    world.relay.kill();
+    let mut child = world
+        .command("bob", &["receive", "--follow", "--json"])
+        .current_dir(world.inbox("bob"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("can't be reached")));
+    world.relay.restart();
+    world.ok("alice", &["send", "bob", "back again"]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("back again")));
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

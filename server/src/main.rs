@@ -132,6 +132,7 @@ async fn serve(settings: Settings) -> Result<(), RelayError> {
     let relay = tokio::task::spawn_blocking(move || Relay::open(config));
     let relay = relay.await.map_err(|e| RelayError::System(e.into()))??;
     let stop = shutdown()?;
+    outlive_hangups()?;
     console::start(relay.operator());
     let link = relay.invite_link(local);
     if let Some(path) = &settings.link_file {
@@ -181,6 +182,21 @@ fn ask(folder: &Path, line: &str, form: AnswerForm) -> Result<(), RelayError> {
         return Err(RelayError::Operator { code, said });
     }
     say(format_args!("{said}"))
+}
+
+/// Goes on when the terminal that it was started in is closed, and when somebody asks for files to be read anew.
+fn outlive_hangups() -> Result<(), RelayError> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut hangup = signal(SignalKind::hangup()).map_err(RelayError::System)?;
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                tracing::info!("a hangup changes nothing: settings are read at the start");
+            }
+        });
+    }
+    Ok(())
 }
 
 /// Returns what ends on SIGTERM or SIGINT.

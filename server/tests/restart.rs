@@ -146,6 +146,10 @@ async fn quit_at_the_terminal_stops_and_its_end_does_not() {
     #[cfg(unix)]
     {
         let pid = process.child.id().to_string();
+        // Nor does the terminal's.
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+        drop(device);
+        let (mut device, _) = process.enter(&alice, Request::Login { newest_head: None }).await;
         assert!(Command::new("kill").arg(pid).status().unwrap().success());
         assert!(device.closing().await.is_some());
         assert_eq!(process.child.wait().unwrap().code(), Some(0));

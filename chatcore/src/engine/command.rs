@@ -184,6 +184,15 @@ pub enum Command {
         /// Why.
         failure: FetchFailure,
     },
+    /// A file is fetched into this folder, where a part of it lies from now on; what lies elsewhere was removed.
+    FetchInto {
+        /// From whom.
+        from: UserId,
+        /// Which message.
+        message: MessageId,
+        /// Where to.
+        folder: String,
+    },
     /// A person wants a file fetched that was given up, or that is to wait.
     RetryFetch {
         /// From whom.

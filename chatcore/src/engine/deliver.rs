@@ -14,11 +14,18 @@ use crate::wire::limits::MAX_QUERY;
 use crate::wire::relay::{ErrorCode, Request};
 
 /// Milliseconds after which a message is given up.
-const GIVE_UP_AFTER: u64 = 30 * DAY;
+pub(super) const GIVE_UP_AFTER: u64 = 30 * DAY;
 /// Milliseconds that an unknown envelope is given before it is sent again.
 const UNKNOWN_FOR: u64 = 60 * SECOND;
 /// Milliseconds that the recipient of one that is held is given before it is asked again.
 const HELD_FOR: u64 = DAY;
+
+/// When the outbox is gone through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Round {
+    AtLogin,
+    Later,
+}
 
 /// Tells whether an envelope that the relay does not have is given more time to be receipted.
 fn is_young(sealed: &SealedEnvelope, now: Timestamp) -> bool {
@@ -82,7 +89,11 @@ impl Engine {
     }
 
     /// Goes through the whole outbox: sends, sends again, asks what still waits.
-    pub(super) fn drive_outbox(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+    pub(super) fn drive_outbox(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        when: Round,
+    ) -> Result<(), EngineError> {
         self.next_query = Timer::after(QUERY_EVERY, tx.now);
         let (mut again, mut ask) = (Vec::new(), Vec::new());
         let users = tx.outbox_users()?;
@@ -99,8 +110,9 @@ impl Engine {
                     entry.tried_at = tx.begins();
                     tx.save_outbox(number, &entry);
                 }
-                // What waits at the relay may hold its receipt.
-                if self.undelivered == 0 && is_over(&entry, tx.settled) {
+                // What waits at the relay may hold its receipt; for that it is not believed for ever.
+                let may_come = when == Round::AtLogin && self.undelivered > 0;
+                if !may_come && is_over(&entry, tx.settled) {
                     give_up_entry(tx, user, number, &entry)?;
                     continue;
                 }

@@ -112,9 +112,22 @@ pub(super) fn retry(
     message: &MessageId,
 ) -> Result<(), EngineError> {
     if let Some(download) = tx.download(user, message)? {
-        let Download { from, message, kind, said, .. } = download;
-        let fresh = Download::new(from, message, kind, said);
+        let Download { from, message, kind, said, part_in, .. } = download;
+        let fresh = Download { part_in, ..Download::new(from, message, kind, said) };
         tx.save_transfer(&Transfer::Download(fresh));
+    }
+    Ok(())
+}
+
+/// Notes where a part of a file lies.
+pub(super) fn fetch_into(
+    tx: &mut Tx<'_, '_>,
+    user: &UserId,
+    message: &MessageId,
+    folder: String,
+) -> Result<(), EngineError> {
+    if let Some(download) = tx.download(user, message)? {
+        tx.save_transfer(&Transfer::Download(Download { part_in: folder, ..download }));
     }
     Ok(())
 }

@@ -398,6 +398,9 @@ impl Engine {
             Command::FetchFailed { from, message, failure } => {
                 self.fetch_failed(&mut tx, &from, &message, failure)?;
             }
+            Command::FetchInto { from, message, folder } => {
+                files::fetch_into(&mut tx, &from, &message, folder)?;
+            }
             Command::RetryFetch { from, message } => files::retry(&mut tx, &from, &message)?,
             Command::FileSaved { from, message, path } => {
                 self.file_saved(&mut tx, &from, &message, path)?;
@@ -586,7 +589,7 @@ impl Engine {
                 }
                 self.profiles_tried.clear();
                 self.tell_owed(&mut tx)?;
-                self.drive_outbox(&mut tx)?;
+                self.drive_outbox(&mut tx, deliver::Round::Later)?;
             }
             self.flush_receipts(&mut tx, Flush::Due)?;
             if self.presence_due.is_some_and(|timer| timer.is_due(tx.now)) {
@@ -605,7 +608,7 @@ impl Engine {
             return None;
         }
         let due = self.receipts_due.values().copied().chain(self.presence_due);
-        let due = due.chain(self.rooms.timers()).chain(self.uploads.timer());
+        let due = due.chain(self.rooms.timers()).chain(self.uploads.timers());
         let due = due.chain([self.next_query]);
         due.map(|timer| timer.when(now)).min()
     }

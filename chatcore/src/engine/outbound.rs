@@ -256,13 +256,12 @@ impl Engine {
                 give_up_entry(tx, user, number, &entry)?;
                 continue;
             }
-            if entry.state != OutboxState::Waiting
-                || unsealed.contains(&entry.to)
-                || held.contains(&entry.to)
-            {
+            if entry.state != OutboxState::Waiting || unsealed.contains(&entry.to) {
                 continue;
             }
-            if is_queued(tx, user, &entry.message)? {
+            // What belongs to rooms has its place there.
+            let is_own = matches!(entry.content, OutboxContent::Own(_));
+            if is_own && (held.contains(&entry.to) || is_queued(tx, user, &entry.message)?) {
                 held.push(entry.to);
                 continue;
             }

@@ -296,6 +296,8 @@ pub struct WaitingFile {
     unasked: Option<(Fetched, u64)>,
     /// Why it is not fetched any more, unless a person asks for it.
     pub given_up: Option<FetchFailure>,
+    /// The folder in which a part of it lies; empty: none does.
+    pub(crate) part_in: String,
 }
 
 impl WaitingFile {
@@ -381,6 +383,7 @@ fn waiting_file(
     download: &Download,
 ) -> Result<Option<(Place, WaitingFile)>, EngineError> {
     let Download { from, message, not_before, given_up, .. } = *download;
+    let part_in = download.part_in.clone();
     let from = &from;
     let Some(index) = store.load(&message_key(from, &message))? else {
         return Ok(None);
@@ -425,6 +428,7 @@ fn waiting_file(
         not_before,
         unasked,
         given_up,
+        part_in,
     };
     Ok(Some((place, file)))
 }

@@ -5,6 +5,7 @@ use rand::{CryptoRng, RngExt};
 use super::account::drop_old_prekeys;
 use super::clock::{Timer, is_due};
 use super::contacts::verify_chain;
+use super::deliver::Round;
 use super::requests::REQUEST_LIFE;
 use super::rooms::newest_head;
 use super::tx::{Context, Tx};
@@ -157,7 +158,7 @@ impl Engine {
         self.catch_up(tx, login.announced)?;
         self.rooms_logged_in(tx, login.lobby)?;
         self.ask_for_kept(tx)?;
-        self.drive_outbox(tx)
+        self.drive_outbox(tx, Round::AtLogin)
     }
 }
 

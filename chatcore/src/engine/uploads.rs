@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! message ──▶ outbox, queued ──CreateBlob, PutChunk…, CompleteBlob──▶ goes out, in its place
-//!                  └──refused──▶ tried again later, the next blob first
+//!                  └──refused──▶ tried again later, other blobs meanwhile
 //! ```
 //! Here stands which one is next; the bytes are moved by the driver in `net`.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use super::clock::Timer;
+use super::deliver::GIVE_UP_AFTER;
 use super::files::body_of;
 use super::outbound::give_up_message;
 use super::query::damaged;
@@ -16,12 +17,15 @@ use super::rooms::Freshness;
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Link, QUERY_EVERY};
 use crate::file::Manifest;
-use crate::ids::{BlobId, Conversation, DAY, MessageId, Timestamp, UserId};
+use crate::ids::{BlobId, Conversation, DAY, MessageId, SECOND, Timestamp, UserId};
 use crate::store::rows::{MessageIndex, Transfer};
 use crate::store::{Key, Store, Table};
 use crate::wire::content::Body;
-use crate::wire::relay::{Failure, WriteKey};
+use crate::wire::relay::{ErrorCode, Failure, WriteKey};
 use crate::wire::storage;
+
+/// Milliseconds until a blob is tried again at the earliest, whatever the relay says.
+const SOONEST: u64 = 10 * SECOND;
 
 /// What is needed to bring a blob to the relay, beside its manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,25 +57,46 @@ pub(crate) struct NextUpload {
     pub(crate) text: Option<String>,
 }
 
-/// Which uploads wait, and until when none is tried.
+/// Which uploads wait, each with the time until which it is not tried.
 #[derive(Debug, Default)]
 pub(super) struct Uploads {
-    waiting: VecDeque<BlobId>,
-    pause: Option<Timer>,
+    /// Texts are small, and go before files.
+    texts: VecDeque<(BlobId, Option<Timer>)>,
+    files: VecDeque<(BlobId, Option<Timer>)>,
 }
 
 impl Uploads {
-    pub(super) fn timer(&self) -> Option<Timer> {
-        self.pause.filter(|_| !self.waiting.is_empty())
+    fn all(&self) -> impl Iterator<Item = &(BlobId, Option<Timer>)> {
+        self.texts.iter().chain(&self.files)
+    }
+
+    fn push(&mut self, source: UploadSource, blob: BlobId, pause: Option<Timer>) {
+        match source {
+            UploadSource::Text { .. } => self.texts.push_back((blob, pause)),
+            UploadSource::Spooled => self.files.push_back((blob, pause)),
+        }
+    }
+
+    /// Returns when those that were refused are tried again.
+    pub(super) fn timers(&self) -> impl Iterator<Item = Timer> {
+        self.all().filter_map(|(_, pause)| *pause)
     }
 
     /// Tells whether one is to be brought to the relay now.
     pub(super) fn is_under_way(&self) -> bool {
-        self.pause.is_none() && !self.waiting.is_empty()
+        self.all().any(|(_, pause)| pause.is_none())
+    }
+
+    fn next(&mut self, now: Timestamp) -> Option<BlobId> {
+        for (_, pause) in self.texts.iter_mut().chain(&mut self.files) {
+            pause.take_if(|pause| pause.is_due(now));
+        }
+        self.all().find(|(_, pause)| pause.is_none()).map(|(blob, _)| *blob)
     }
 
     fn forget(&mut self, blob: &BlobId) {
-        self.waiting.retain(|waiting| waiting != blob);
+        self.texts.retain(|(waiting, _)| waiting != blob);
+        self.files.retain(|(waiting, _)| waiting != blob);
     }
 }
 
@@ -86,22 +111,35 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let blob = manifest.blob_id;
         if let Some(upload) = upload {
+            self.uploads.push(upload.source, blob, None);
+            let is_online = self.link == Link::Online;
+            let tried_at = if is_online { tx.begins() } else { Timestamp(0) };
             let manifest = manifest.clone();
-            tx.save_transfer(&Transfer::Queued { to, message, manifest, upload });
-            self.uploads.waiting.push_back(blob);
+            tx.save_transfer(&Transfer::Queued { to, message, manifest, upload, tried_at });
         } else if let Some(Transfer::Upload { write_key, .. }) = tx.transfer(blob.as_bytes())? {
             offered(tx, (to, message), blob, write_key);
         }
         Ok(())
     }
 
-    /// On a new connection everything that waits is to be tried.
-    pub(super) fn find_uploads(&mut self, tx: &Tx<'_, '_>) -> Result<(), EngineError> {
+    /// On a new connection everything that waits is to be tried, but for what was tried for too long.
+    pub(super) fn find_uploads(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
         self.uploads = Uploads::default();
         for transfer in tx.transfers()? {
-            if let Transfer::Queued { manifest, .. } = transfer {
-                self.uploads.waiting.push_back(manifest.blob_id);
+            let Transfer::Queued { to, message, manifest, upload, tried_at } = transfer else {
+                continue;
+            };
+            let (source, blob) = (upload.source, manifest.blob_id);
+            let is_over = tried_at != Timestamp(0) && tx.settled.since(tried_at) >= GIVE_UP_AFTER;
+            if is_over {
+                self.upload_lost(tx, blob)?;
+                continue;
             }
+            if tried_at == Timestamp(0) || tried_at > tx.begins() {
+                let tried_at = tx.begins();
+                tx.save_transfer(&Transfer::Queued { to, message, manifest, upload, tried_at });
+            }
+            self.uploads.push(source, blob, None);
         }
         Ok(())
     }
@@ -115,17 +153,15 @@ impl Engine {
         store: &dyn Store,
         now: Timestamp,
     ) -> Result<Option<NextUpload>, EngineError> {
-        if self.link == Link::Offline || self.uploads.pause.is_some_and(|pause| !pause.is_due(now))
-        {
+        if self.link == Link::Offline {
             return Ok(None);
         }
-        self.uploads.pause = None;
-        while let Some(blob) = self.uploads.waiting.front() {
-            if let Some(next) = load(store, blob)? {
+        while let Some(blob) = self.uploads.next(now) {
+            if let Some(next) = load(store, &blob)? {
                 return Ok(Some(next));
             }
             // Given up meanwhile.
-            self.uploads.waiting.pop_front();
+            self.uploads.forget(&blob);
         }
         Ok(None)
     }
@@ -159,24 +195,27 @@ impl Engine {
         }
     }
 
-    /// The relay does not take a blob now: it is tried again, after the others.
+    /// The relay does not take a blob now: it is tried again later; or not, where it says that it never will.
     pub(super) fn upload_refused(
         &mut self,
         tx: &mut Tx<'_, '_>,
         blob: BlobId,
         failure: Failure,
     ) -> Result<(), EngineError> {
-        self.uploads.forget(&blob);
-        let Some(Transfer::Queued { message, .. }) = tx.transfer(blob.as_bytes())? else {
+        let Some(Transfer::Queued { message, upload, .. }) = tx.transfer(blob.as_bytes())? else {
+            self.uploads.forget(&blob);
             return Ok(());
         };
-        self.uploads.waiting.push_back(blob);
+        tx.event(Event::Delayed { message, code: failure.code });
+        if is_for_ever(failure.code) {
+            return self.upload_lost(tx, blob);
+        }
         let wait = match failure.retry_after_ms {
             0 => QUERY_EVERY,
-            wait => wait.min(DAY),
+            wait => wait.clamp(SOONEST, DAY),
         };
-        self.uploads.pause = Some(Timer::after(wait, tx.now));
-        tx.event(Event::Delayed { message, code: failure.code });
+        self.uploads.forget(&blob);
+        self.uploads.push(upload.source, blob, Some(Timer::after(wait, tx.now)));
         Ok(())
     }
 
@@ -199,6 +238,19 @@ impl Engine {
             Conversation::Room(room) => self.lose_unsent(tx, &room, message),
         }
     }
+}
+
+/// Tells whether trying again does not change what the relay says of a blob.
+const fn is_for_ever(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::TooLarge
+            | ErrorCode::Malformed
+            | ErrorCode::Forbidden
+            | ErrorCode::BlobExists
+            | ErrorCode::ChunkExists
+            | ErrorCode::Unsupported
+    )
 }
 
 /// Tells whether a message of ours waits until the relay has what it names.
@@ -264,7 +316,7 @@ fn load(store: &dyn Store, blob: &BlobId) -> Result<Option<NextUpload>, EngineEr
     let Some(row) = store.load(&Key::new(Table::Transfers, blob.as_bytes()))? else {
         return Ok(None);
     };
-    let Transfer::Queued { to, message, manifest, upload } =
+    let Transfer::Queued { to, message, manifest, upload, .. } =
         storage::decode_transfer(&row).map_err(damaged)?
     else {
         return Ok(None);

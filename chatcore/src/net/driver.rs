@@ -12,12 +12,9 @@ use super::client::{ClientError, Notice, Options, Reconnect};
 use super::connection::{Activity, Connection};
 use super::op::{Op, Reply};
 use super::silence::{Awaited, Silence};
-use super::transfer::{Next, Uploading, remove_spooled, sweep_spool};
+use super::transfer::{Next, Unreadable, Uploading, remove_spooled, sweep_spool};
 use super::{now, os_rng};
-use crate::engine::{
-    Command, Context, DRIVER_REQUESTS, Engine, EngineError, Event, Step, UploadSource, spooled,
-};
-use crate::ids::BlobId;
+use crate::engine::{Command, Context, DRIVER_REQUESTS, Engine, EngineError, Event, Step, spooled};
 use crate::store::rows::Profile;
 use crate::store::{ApplyChanges, Key, StoreError, Table};
 use crate::wire::relay::{Answer, CloseReason, DeviceFrame, RelayFrame, Request, RequestId};
@@ -53,6 +50,7 @@ pub(super) fn run(
                 waiting_online: Vec::new(),
                 requests: BTreeMap::new(),
                 upload: None,
+                uploads: 0,
                 next_request: DRIVER_REQUESTS + 1,
                 answered: Instant::now(),
                 was_replaced: false,
@@ -79,7 +77,8 @@ struct Driver {
     waiting_online: Vec<Reply<()>>,
     requests: BTreeMap<RequestId, Asker>,
     /// What is brought to the relay while its message waits.
-    upload: Option<Uploading>,
+    upload: Option<(u64, Uploading)>,
+    uploads: u64,
     next_request: RequestId,
     /// When the last of `requests` was answered, or the first was asked.
     answered: Instant,
@@ -91,8 +90,8 @@ struct Driver {
 /// Who waits for an answer of the relay.
 enum Asker {
     Handle(Reply<Answer>),
-    /// The upload of this blob.
-    Upload(BlobId),
+    /// An upload, by its number.
+    Upload(u64),
 }
 
 /// What the loop woke for.
@@ -396,8 +395,8 @@ impl Driver {
                 Asker::Handle(reply) => {
                     let _gone = reply.send(Ok(frame.answer));
                 }
-                Asker::Upload(blob) => {
-                    self.upload_answered(engine, connection, &blob, frame.answer)?;
+                Asker::Upload(number) => {
+                    self.upload_answered(engine, connection, number, frame.answer)?;
                 }
             }
             return Ok(());
@@ -482,17 +481,21 @@ impl Driver {
             && let Some(next) = engine.next_upload(&*self.store, now())?
         {
             let blob = next.manifest.blob_id;
-            if next.upload.source == UploadSource::Spooled && self.options.spool.is_none() {
-                engine.skip_upload(&blob);
-                continue;
-            }
-            let Some(upload) = Uploading::open(next, self.options.spool.as_deref()) else {
-                self.command(engine, Some(connection), Command::UploadLost(blob))?;
-                continue;
+            let upload = match Uploading::open(next, self.options.spool.as_deref()) {
+                Ok(upload) => upload,
+                Err(Unreadable::Gone) => {
+                    self.command(engine, Some(connection), Command::UploadLost(blob))?;
+                    continue;
+                }
+                Err(Unreadable::ForNow) => {
+                    engine.skip_upload(&blob);
+                    continue;
+                }
             };
             let begin = upload.begin();
-            self.upload = Some(upload);
-            self.request(connection, begin, Asker::Upload(blob))?;
+            self.uploads += 1;
+            self.upload = Some((self.uploads, upload));
+            self.request(connection, begin, Asker::Upload(self.uploads))?;
         }
         Ok(())
     }
@@ -501,28 +504,32 @@ impl Driver {
         &mut self,
         engine: &mut Engine,
         connection: &mut Connection,
-        blob: &BlobId,
+        number: u64,
         answer: Answer,
     ) -> Result<(), ClientError> {
-        // Of one that was refused meanwhile.
-        let Some(mut upload) = self.upload.take_if(|upload| upload.blob() == *blob) else {
+        // Else of one that was refused meanwhile.
+        let Some((_, mut upload)) = self.upload.take_if(|(current, _)| *current == number) else {
             return Ok(());
         };
-        let blob = *blob;
+        let blob = upload.blob();
         let command = match upload.answered(answer) {
             Next::Ask(requests) => {
-                self.upload = Some(upload);
+                self.upload = Some((number, upload));
                 for request in requests {
-                    self.request(connection, request, Asker::Upload(blob))?;
+                    self.request(connection, request, Asker::Upload(number))?;
                 }
                 return Ok(());
             }
             Next::Done => Command::Uploaded(blob),
             Next::Refused(failure) => Command::UploadRefused { blob, failure },
             Next::Lost => Command::UploadLost(blob),
+            Next::Unreadable => {
+                engine.skip_upload(&blob);
+                return Ok(());
+            }
             Next::Misbehaved => return Err(EngineError::RelayMisbehaved.into()),
         };
-        let is_over = !matches!(command, Command::UploadRefused { .. });
+        let is_over = matches!(command, Command::Uploaded(_) | Command::UploadLost(_));
         self.command(engine, Some(connection), command)?;
         if let Some(folder) = self.options.spool.as_deref().filter(|_| is_over) {
             remove_spooled(folder, &blob);

@@ -43,24 +43,14 @@ impl Client {
         }
         let mut due = Some(Instant::now());
         loop {
-            if due.is_some_and(|due| due <= Instant::now()) {
-                due = self.fetch_long_texts().await?;
+            if due.take_if(|due| *due <= Instant::now()).is_some() {
+                let again = beside(events, &mut due, self.fetch_long_texts()).await??;
+                due = due.or(again);
             }
-            let mut is_open = true;
             while let Some((number, event)) = self.next_of(&reader).await? {
                 if let Some(event) = event {
-                    let handling = handle(event);
-                    tokio::pin!(handling);
-                    loop {
-                        // What comes meanwhile stands in the journal; a socket that nobody reads stands still.
-                        tokio::select! {
-                            handled = &mut handling => break handled.map_err(ServeError::Handler)?,
-                            notice = events.next(), if is_open => match notice {
-                                Some(notice) => note(&notice, &mut due)?,
-                                None => is_open = false,
-                            },
-                        }
-                    }
+                    let handled = beside(events, &mut due, handle(event)).await?;
+                    handled.map_err(ServeError::Handler)?;
                 }
                 self.done_with(&reader, number).await?;
             }
@@ -90,8 +80,9 @@ impl Client {
 
     /// Fetches long texts that are due; returns when the next one is.
     async fn fetch_long_texts(&self) -> Result<Option<Instant>, ClientError> {
-        // Each passes through a file that only this user may read.
-        let folder = std::env::temp_dir();
+        // Each passes through a file that only this user may read, in the profile if that has a place for files.
+        let folder = self.spool.clone().filter(|folder| folder.is_dir());
+        let folder = folder.unwrap_or_else(std::env::temp_dir);
         for text in self.waiting_files().await? {
             if text.kind != FileKind::LongText || !text.is_due(now()) {
                 continue;
@@ -112,6 +103,25 @@ impl Client {
 
 /// Milliseconds until a text that could not be fetched is looked at again.
 const LOOK_AGAIN: u64 = crate::ids::SECOND;
+
+/// Does something while what comes is read: it stands in the journal, and a socket that nobody reads stands still.
+async fn beside<T>(
+    events: &mut Events,
+    due: &mut Option<Instant>,
+    work: impl Future<Output = T>,
+) -> Result<T, ClientError> {
+    tokio::pin!(work);
+    let mut is_open = true;
+    loop {
+        tokio::select! {
+            done = &mut work => return Ok(done),
+            notice = events.next(), if is_open => match notice {
+                Some(notice) => note(&notice, due)?,
+                None => is_open = false,
+            },
+        }
+    }
+}
 
 /// Sees what a notice changes.
 fn note(notice: &Notice, due: &mut Option<Instant>) -> Result<(), ClientError> {

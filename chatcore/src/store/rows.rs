@@ -466,7 +466,14 @@ pub(crate) enum Transfer {
         runs: Vec<UploadRun>,
     },
     /// To the relay; the message that names it waits in the outbox until it is there.
-    Queued { to: Conversation, message: MessageId, manifest: Manifest, upload: QueuedUpload },
+    Queued {
+        to: Conversation,
+        message: MessageId,
+        manifest: Manifest,
+        upload: QueuedUpload,
+        /// When the relay was first asked to take it; 0: it was not yet. It is given up so long after that.
+        tried_at: Timestamp,
+    },
     /// Sent, and not fetched by the recipient yet: it can be deleted then.
     Offered {
         to: Conversation,
@@ -497,7 +504,7 @@ impl Said {
 }
 
 /// A file, or a long text, that was received and not fetched yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Download {
     pub(crate) from: UserId,
     pub(crate) message: MessageId,
@@ -510,12 +517,15 @@ pub(crate) struct Download {
     pub(crate) not_before: Timestamp,
     /// Why it is not fetched any more, unless the person asks for it.
     pub(crate) given_up: Option<FetchFailure>,
+    /// The folder in which a part of it lies; empty: none does.
+    pub(crate) part_in: String,
 }
 
 impl Download {
-    pub(crate) const fn new(from: UserId, message: MessageId, kind: FileKind, said: Said) -> Self {
+    pub(crate) fn new(from: UserId, message: MessageId, kind: FileKind, said: Said) -> Self {
         let not_before = Timestamp(0);
-        Self { from, message, kind, said, failures: 0, not_before, given_up: None }
+        let (given_up, part_in) = (None, String::new());
+        Self { from, message, kind, said, failures: 0, not_before, given_up, part_in }
     }
 
     /// Returns the natural key of the download of a message.

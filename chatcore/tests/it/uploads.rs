@@ -153,6 +153,51 @@ fn what_the_relay_refuses_is_tried_again_and_told() {
     assert_eq!(shown(&world), ["+"]);
 }
 
+/// What is refused for ever is told, and holds nothing up; what a relay says of time is believed within limits.
+#[test]
+fn what_the_relay_never_takes_is_given_up() {
+    let mut world = acquainted(509);
+    let (to, bob) = (bob(&world), user(&world, 1));
+    let (never, first) = queue(&mut world, to, FileKind::File);
+    let (_, second) = queue(&mut world, to, FileKind::LongText);
+    world.say(0, bob, "after");
+    command(
+        &mut world,
+        Command::UploadRefused { blob: first, failure: ErrorCode::TooLarge.into() },
+    );
+    assert_eq!(world.status(0, bob, never), MessageStatus::NotDelivered);
+    // Receipts go meanwhile.
+    world.wait(2, 5_000);
+    for (retry_after_ms, earliest) in [(1, 10_000), (u64::MAX, MINUTE)] {
+        let failure = Failure { retry_after_ms, ..ErrorCode::RateLimited.into() };
+        let refused_at = world.now;
+        command(&mut world, Command::UploadRefused { blob: second, failure });
+        let next = world.peers[0].engine.as_ref().unwrap().poll_timeout(world.now).unwrap();
+        assert!(next >= refused_at.plus(earliest), "{retry_after_ms}");
+    }
+    command(&mut world, Command::Uploaded(second));
+    assert_eq!(shown(&world), ["+", "after"]);
+}
+
+/// A relay that never takes it keeps a room silent for a month at most.
+#[test]
+fn what_waits_in_a_room_is_given_up_after_a_month() {
+    let mut world = acquainted(510);
+    let tea = tea(&mut world);
+    let (message, _) = queue(&mut world, Conversation::Room(tea), FileKind::File);
+    let (room, after) = (tea, MessageId::generate(&mut world.rng));
+    command(&mut world, Command::SendRoomText { room, message: after, text: "after".to_owned() });
+    for days in [29, 2] {
+        assert!(texts(&world, 1, tea).is_empty());
+        world.now = world.now.plus(days * chatcore::ids::DAY);
+        world.reconnect();
+        later(&mut world);
+    }
+    let is_it = |e: &Event| matches!(e, Event::NotSentToRoom { message: m, .. } if *m == message);
+    assert_eq!(told(&world, is_it), 1);
+    assert_eq!(texts(&world, 1, tea), ["after"]);
+}
+
 #[test]
 fn what_is_lost_is_told_and_holds_nothing_up() {
     let mut world = acquainted(504);

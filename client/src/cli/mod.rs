@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::paths::ProfileName;
-use crate::sending::SendingArgs;
+use crate::sending::{SendingArgs, seconds};
 use crate::wanted::{Accept, MAX_SIZE, Wanted, size_flag};
 
 pub use room::{
@@ -122,7 +122,7 @@ pub struct GlobalArgs {
     pub passphrase_fd: Option<u32>,
 
     /// Seconds to wait while another `chat` has the profile
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10, value_parser = seconds())]
     pub lock_timeout: u64,
 }
 

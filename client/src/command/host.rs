@@ -44,15 +44,18 @@ pub(super) async fn run(context: &Context, args: &HostArgs) -> Result<(), Comman
     bound.relay.serve(bound.listener, stopped()).await.map_err(relay_error)
 }
 
-/// Ends with Ctrl-C or a request to terminate.
+/// Ends with Ctrl-C, a request to terminate, or the terminal.
 pub(crate) async fn stopped() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+        if let (Ok(mut terminate), Ok(mut hangup)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
+        {
             tokio::select! {
                 _ = tokio::signal::ctrl_c() => {}
                 _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
             }
             return;
         }

@@ -72,13 +72,13 @@ pub fn run(cli: &Cli) -> Result<(), CommandError> {
 fn receive(context: &Context, args: &ReceiveArgs) -> Result<(), CommandError> {
     match remote::Remote::connect(context) {
         Some(remote) => rpc::receive(context, args, remote),
-        None => block_on(receive::run(context, args)),
+        None => serve(receive::run(context, args)),
     }
 }
 
 #[cfg(not(unix))]
 fn receive(context: &Context, args: &ReceiveArgs) -> Result<(), CommandError> {
-    block_on(receive::run(context, args))
+    serve(receive::run(context, args))
 }
 
 #[cfg(unix)]

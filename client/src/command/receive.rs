@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use chatcore::engine::{Command, Event, ProgramName};
 use chatcore::net::{Client, ClientError, Notice, Reconnect};
-use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, sleep_until};
 
 use super::exec::{exec, is_message};
 use super::fetch::Fetching;
+use super::host::stopped;
 use crate::cli::ReceiveArgs;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::names::Names;
-use crate::online::{Notices, Online};
+use crate::online::{Notices, Online, is_for_now};
 use crate::paths::download_folder;
 use crate::session::{Serving, Session};
 use crate::show;
@@ -32,14 +33,37 @@ pub(super) const TRY_AGAIN: Duration = Duration::from_secs(10);
 /// Relay, store, a file that can't be saved, or a command that failed.
 pub(super) async fn run(context: &Context, args: &ReceiveArgs) -> Result<(), CommandError> {
     let folder = download_folder(args.to.as_deref())?;
-    if args.follow {
-        follow(context, args, &folder).await
-    } else {
-        drain(context, args, &folder).await
+    let busy = Mutex::new(());
+    let receive = async {
+        match args.follow {
+            true => follow(context, args, &folder, &busy).await,
+            false => drain(context, args, &folder, &busy).await,
+        }
+    };
+    tokio::select! {
+        result = receive => result,
+        () = stopped_between_messages(&busy) => Err(CommandError::interrupted()),
     }
 }
 
-async fn drain(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<(), CommandError> {
+/// Whoever is told to stop lets a command that has begun end, so that its message is done with; unless he is told twice.
+async fn stopped_between_messages(busy: &Busy) {
+    stopped().await;
+    tokio::select! {
+        _idle = busy.lock() => {}
+        () = stopped() => {}
+    }
+}
+
+/// Held while a command runs for a message, until the message is done with.
+type Busy = Mutex<()>;
+
+async fn drain(
+    context: &Context,
+    args: &ReceiveArgs,
+    folder: &Path,
+    busy: &Busy,
+) -> Result<(), CommandError> {
     let Online { client, notices, .. } = Online::connect(context, Reconnect::Never).await?;
     let session = Session::new(client.clone());
     // A command for each message may ask something of this process.
@@ -53,7 +77,7 @@ async fn drain(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<(
     let take_in = async {
         client.settle().await?;
         // What is here is shown before anything is fetched, which may take long.
-        let printed = print_journal(context, &client, args).await?;
+        let printed = print_journal(context, &client, args, busy).await?;
         // Receipts for fetched files are due only after fetching.
         let wanted = args.wanted.wanted();
         let failed = Fetching::new(context, &client, folder, wanted).once().await?;
@@ -66,7 +90,7 @@ async fn drain(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<(
     };
     let printed = match &result {
         Ok((Printed::Failed(_), _)) => Printed::All,
-        _ => print_journal(context, &client, args).await?,
+        _ => print_journal(context, &client, args, busy).await?,
     };
     let (first, failed) = result?;
     let settled = client.settle().await;
@@ -83,7 +107,12 @@ async fn drain(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<(
     }
 }
 
-async fn follow(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<(), CommandError> {
+async fn follow(
+    context: &Context,
+    args: &ReceiveArgs,
+    folder: &Path,
+    busy: &Busy,
+) -> Result<(), CommandError> {
     let options = context.options(Reconnect::Always);
     let (client, events) = Client::open(context.open_store()?, options)?;
     let client = Arc::new(client);
@@ -92,15 +121,20 @@ async fn follow(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<
     let mut told = session.listen();
     // Beside what follows: a command for a message may ask something that a notice answers.
     tokio::spawn(session.teller().tell_all(Notices::Own(events)));
-    client.online().await?;
+    let mut is_offline = match client.online().await {
+        Err(error) if is_for_now(&error) => {
+            show::offline(&error);
+            true
+        }
+        online => online.map(|()| false)?,
+    };
     begin(&client, args).await?;
     let something_came = Notify::new();
     // Beside what is shown: a large file holds nothing up.
     let wanted = args.wanted.wanted();
     let fetching = Fetching::new(context, &client, folder, wanted).go_on(&something_came);
     tokio::pin!(fetching);
-    let mut again = shown(context, &client, args).await?;
-    let mut is_offline = false;
+    let mut again = shown(context, &client, args, busy).await?;
     loop {
         let notice = tokio::select! {
             told = told.recv() => match told {
@@ -111,7 +145,7 @@ async fn follow(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<
             },
             error = &mut fetching => return Err(error.into()),
             () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
-                again = shown(context, &client, args).await?;
+                again = shown(context, &client, args, busy).await?;
                 continue;
             }
         };
@@ -140,7 +174,7 @@ async fn follow(context: &Context, args: &ReceiveArgs, folder: &Path) -> Result<
         }
         something_came.notify_one();
         if again.is_none() {
-            again = shown(context, &client, args).await?;
+            again = shown(context, &client, args, busy).await?;
         }
     }
 }
@@ -165,8 +199,9 @@ async fn shown(
     context: &Context,
     client: &Client,
     args: &ReceiveArgs,
+    busy: &Busy,
 ) -> Result<Option<Instant>, CommandError> {
-    match print_journal(context, client, args).await? {
+    match print_journal(context, client, args, busy).await? {
         Printed::All => Ok(None),
         Printed::Failed(error) => {
             show::trouble(&error);
@@ -181,6 +216,7 @@ async fn print_journal(
     context: &Context,
     client: &Client,
     args: &ReceiveArgs,
+    busy: &Busy,
 ) -> Result<Printed, CommandError> {
     loop {
         let events = match &args.reader {
@@ -198,6 +234,7 @@ async fn print_journal(
                 (Some(command), true) => {
                     // What was printed before is not printed again if the command fails.
                     has(client, args.reader.as_ref(), number.saturating_sub(1)).await?;
+                    let _busy = busy.lock().await;
                     if let Some(line) = show::json(&names, event)
                         && let Err(error) = exec(command, &line).await
                     {

@@ -52,12 +52,12 @@ async fn to_one(
 ) -> Result<(), CommandError> {
     if who.starts_with('#') {
         // Who belongs to the room may have changed while we were away.
-        online.catch_up().await?;
+        online.catch_up().await;
     }
     if args.verified_only {
         online.require_verified(who).await?;
     }
-    let to = online.client.conversation(who).await?;
+    let to = online.find(who).await?;
     let message = args.id.unwrap_or_else(|| MessageId::generate(&mut os_rng()));
     online.client.send_text_as(message, to, text).await?;
     let sent = Sent { message, to, name: who, file: None };
@@ -78,7 +78,7 @@ async fn to_all(
         c.standing == ContactStanding::Contact
             && (!args.verified_only || c.trust == Trust::Verified)
     };
-    let (mut count, mut failed) = (0, None);
+    let (mut count, mut failed, mut late) = (0, None, None);
     for contact in contacts.iter().filter(is_meant) {
         let name = contact.nickname.as_str();
         let to = Conversation::User(contact.user);
@@ -92,15 +92,17 @@ async fn to_all(
         // One who can't be written to does not keep it from the others.
         match done {
             Ok(()) => count += 1,
-            Err(error) => failed = Some(error.hint(format_args!("to {}", render::name(name)))),
+            // What is kept goes out: what can't be sent at all is told rather.
+            Err(error) if error.code() == ExitCode::Kept => late = late.or(Some(error)),
+            Err(error) => failed = Some(error.about(format_args!("to {}", render::name(name)))),
         }
     }
     online.finish_sending().await;
-    if count == 0 && failed.is_none() {
+    if count == 0 && failed.is_none() && late.is_none() {
         return Err(CommandError::new(ExitCode::UnknownRecipient, "you have no contacts yet")
             .hint("write to somebody first: chat send NAME 'hello'"));
     }
-    failed.map_or(Ok(()), Err)
+    failed.or(late).map_or(Ok(()), Err)
 }
 
 fn read_input(context: &Context) -> Result<String, CommandError> {
@@ -141,18 +143,18 @@ pub(super) async fn files(context: &Context, args: &SendFileArgs) -> Result<(), 
     let parcels = parcels(context, args)?;
     let mut online = Online::to_send(context, &args.sending).await?;
     if args.who.starts_with('#') {
-        online.catch_up().await?;
+        online.catch_up().await;
     }
     if args.verified_only {
         online.require_verified(&args.who).await?;
     }
-    let to = online.client.conversation(&args.who).await?;
+    let to = online.find(&args.who).await?;
     let mut late = None;
     for parcel in parcels {
         let label = parcel.name();
         let (client, shown) = (&online.client, parcel.shown());
         let message = match parcel {
-            Parcel::Stream { name, source, .. } => client.queue_stream_to(to, &name, source).await,
+            Parcel::Stream { name, open, .. } => client.queue_stream_to(to, &name, open).await,
             Parcel::File(path) => {
                 let size = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
                 let mut progress = Progress::new(&context.output, &label, size);
@@ -179,6 +181,9 @@ pub(super) async fn files(context: &Context, args: &SendFileArgs) -> Result<(), 
     late.map_or(Ok(()), Err)
 }
 
+/// Opens what can be read only once.
+type Opening = Box<dyn FnOnce() -> std::io::Result<Box<dyn Read>> + Send>;
+
 /// What is sent as a file.
 enum Parcel {
     File(PathBuf),
@@ -187,7 +192,7 @@ enum Parcel {
         name: String,
         /// As the person named it.
         given: String,
-        source: Box<dyn Read + Send>,
+        open: Opening,
     },
 }
 
@@ -225,8 +230,8 @@ fn parcels(context: &Context, args: &SendFileArgs) -> Result<Vec<Parcel>, Comman
                     "another `chat` has the profile open, and does not see your standard input";
                 return Err(usage(what).hint("put it into a file, and send that"));
             }
-            let source = Box::new(std::io::stdin());
-            parcels.push(Parcel::Stream { name, given: "standard input".to_owned(), source });
+            let open: Opening = Box::new(|| Ok(Box::new(std::io::stdin())));
+            parcels.push(Parcel::Stream { name, given: "standard input".to_owned(), open });
             continue;
         }
         let path = context.asker.path(given);
@@ -241,11 +246,19 @@ fn parcels(context: &Context, args: &SendFileArgs) -> Result<Vec<Parcel>, Comman
             parcels.push(Parcel::File(path));
             continue;
         }
+        if !kind.is_file() && context.session.is_some() {
+            let what =
+                format_args!("{shown}: another `chat` has the profile open, and reads files only");
+            return Err(
+                CommandError::new(ExitCode::Usage, what).hint("put it into a file, and send that")
+            );
+        }
         // A pipe, or a file under another name.
-        let source = Box::new(std::fs::File::open(&path).map_err(failed)?);
+        let opened = path.clone();
+        let open: Opening = Box::new(move || Ok(Box::new(std::fs::File::open(opened)?)));
         let base = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = args.name.clone().unwrap_or(base);
-        parcels.push(Parcel::Stream { name, given: shown, source });
+        parcels.push(Parcel::Stream { name, given: shown, open });
     }
     Ok(parcels)
 }

@@ -29,6 +29,17 @@ impl Failure {
     pub(super) fn new(code: i64, message: impl std::fmt::Display) -> Self {
         Self { code, message: message.to_string(), data: None }
     }
+
+    /// Says what was told last before it failed.
+    pub(super) fn after(mut self, told: Option<Value>) -> Self {
+        if let Some(told) = told {
+            let data = self.data.get_or_insert_with(|| json!({}));
+            if let Some(data) = data.as_object_mut() {
+                data.insert("line".to_owned(), told);
+            }
+        }
+        self
+    }
 }
 
 impl From<CommandError> for Failure {

@@ -156,7 +156,7 @@ fn ask_for(
     let folder = std::env::current_dir().ok();
     let params = json!({"args": args, "folder": folder, "input": input});
     let is_sent = matches!(command, Command::Send(_) | Command::SendFile(_));
-    remote.call("command", &params, |method, params| {
+    let done = remote.call("command", &params, |method, params| {
         let text = params["text"].as_str().unwrap_or_default();
         match (method, params["stream"].as_str()) {
             ("output", Some("out")) => {
@@ -170,8 +170,13 @@ fn ask_for(
             }
             _ => Ok(()),
         }
-    })?;
-    Ok(())
+    });
+    match done {
+        Err(error) if is_sent && error == gone() => Err(gone().hint(
+            "what was sent may be on its way: look before you repeat the command, chat history WHO",
+        )),
+        done => done.map(|_| ()),
+    }
 }
 
 #[cfg(unix)]

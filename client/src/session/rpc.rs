@@ -404,14 +404,18 @@ impl Connection {
     ) -> Result<Vec<Value>, Failure> {
         let args = args.into_iter().map(str::to_owned).collect();
         let (said, mut heard) = mpsc::unbounded_channel();
-        run(&self.context, args, Some(OutputMode::Json), asker, said).await?;
+        let done = run(&self.context, args, Some(OutputMode::Json), asker, said).await;
         let mut lines = Vec::new();
         while let Ok(said) = heard.try_recv() {
             if let Said::Out(line) = said {
                 lines.push(serde_json::from_str(&line).unwrap_or(Value::String(line)));
             }
         }
-        Ok(lines)
+        match done {
+            Ok(()) => Ok(lines),
+            // How far it came all the same.
+            Err(error) => Err(Failure::from(error).after(lines.pop())),
+        }
     }
 }
 

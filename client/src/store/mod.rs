@@ -194,6 +194,8 @@ impl RedbStore {
         for name in [KEY, STORE, CREATING, LOCK] {
             files::remove(&dir, name)?;
         }
+        // Sealed copies of what was not sent yet.
+        let _ = std::fs::remove_dir_all(dir.join(SPOOL));
         // Fails if the person put something of their own there, which then stays.
         let _ = std::fs::remove_dir(&dir);
         Ok(())
@@ -223,3 +225,5 @@ const CREATING: &str = "header.creating";
 const KEY: &str = "key";
 const STORE: &str = "store.redb";
 const LOCK: &str = "lock";
+/// Folder for sealed copies of files that wait for the relay.
+pub(crate) const SPOOL: &str = "outgoing";

@@ -155,7 +155,10 @@ impl World {
     /// Starts `receive --follow`.
     pub(crate) fn follow(&self, who: &str) -> Follower {
         let mut child = self
-            .command(who, &["receive", "--follow", "--json"])
+            .command(
+                who,
+                &["receive", "--follow", "--json", "--to", self.inbox(who).to_str().unwrap()],
+            )
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

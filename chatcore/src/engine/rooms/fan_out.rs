@@ -300,8 +300,9 @@ impl Engine {
         let counts = PayloadCounts { unanswered: copies, left: copies, delivered: 0 };
         tx.save_counts(&message, &counts);
         if copies == 0 {
-            finish_payload(tx, payload.room, message, counts)?;
+            // Everybody who could be reached has it.
             tx.event(Event::AtRelay { message });
+            finish_payload(tx, payload.room, message, PayloadCounts { delivered: 1, ..counts })?;
         }
         self.claim(tx, unsealed);
         self.send(tx, envelopes);

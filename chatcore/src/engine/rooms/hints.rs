@@ -129,7 +129,8 @@ impl Engine {
             };
             update.statements.extend(own.map(|statement| statement.signed().clone()));
             self.rooms.answered.insert(to, tx.now);
-            self.send_unkept(tx, &mut contact, to, Body::RoomUpdate(Box::new(update)))?;
+            let _sent =
+                self.send_unkept(tx, &mut contact, to, Body::RoomUpdate(Box::new(update)))?;
             tx.save_contact(&contact);
         }
         Ok(())
@@ -153,7 +154,8 @@ impl Engine {
             let Some(mut contact) = tx.contact(&user)? else { continue };
             let devices: Vec<_> = contact.devices.iter().map(|d| d.id).collect();
             for device in devices {
-                self.ask_one(tx, room, &mut contact, DeviceAddress { user, device })?;
+                let _asked =
+                    self.ask_one(tx, room, &mut contact, DeviceAddress { user, device })?;
             }
             tx.save_contact(&contact);
         }
@@ -166,14 +168,14 @@ impl Engine {
         room: &Room,
         contact: &mut Contact,
         to: DeviceAddress,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Asked, EngineError> {
         let now = tx.now;
         let asked = &mut self.rooms.sync(&room.id()).asked;
         if asked.get(&to.user).is_some_and(|at| !is_due(*at, ASK_EVERY, now)) {
-            return Ok(());
+            return Ok(Asked::Yes);
         }
         asked.insert(to.user, now);
-        let Some(log) = room.row.log else { return Ok(()) };
+        let Some(log) = room.row.log else { return Ok(Asked::No) };
         // A little before the end: another branch may begin there.
         let from = log.length.saturating_sub(SHOWN_BEFORE_END);
         let body = Body::RoomQuery { room: room.id(), log: log.id, from };
@@ -187,18 +189,26 @@ impl Engine {
         contact: &mut Contact,
         to: DeviceAddress,
         body: Body,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Asked, EngineError> {
         let message = MessageId::generate(tx.rng);
         let device = contact.device_mut(to.device);
         match seal_unkept(tx, &to, device, message, body) {
             Ok(Some(sealed)) => {
                 self.send(tx, vec![(Sent::Unkept, envelope(to, &sealed))]);
-                Ok(())
+                Ok(Asked::Yes)
             }
-            Ok(None) | Err(EngineError::TextTooLong { .. }) => Ok(()),
+            Ok(None) | Err(EngineError::TextTooLong { .. }) => Ok(Asked::No),
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether a question is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    Yes,
+    /// There is no session, or nothing to ask about.
+    No,
 }
 
 /// Returns whose secrets are worth more than whose: by role where that is known, and else by who is a contact.

@@ -7,6 +7,7 @@ use super::super::inbound::{MAX_AHEAD, refuse_content};
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, FileKind, QUERY_EVERY};
 use super::Freshness;
+use super::hints::Asked;
 use super::loaded::Room;
 use super::senders::{follow_sender, is_ahead};
 use crate::ids::{Conversation, DAY, DeviceAddress, MessageId, Timestamp, UserId};
@@ -120,7 +121,7 @@ impl Engine {
         };
         if room.is_member(&from.user) && Self::contradicts(tx, &room, &content.log)? {
             // What the relay signed for them is not what it signed for us: they are asked to show it.
-            self.ask_one(tx, &room, contact, from)?;
+            let _asked = self.ask_one(tx, &room, contact, from)?;
         }
         let kind = match verdict {
             Verdict::Show => self.show_in_room(tx, &mut room, contact, from, content, bytes)?,
@@ -261,8 +262,9 @@ impl Engine {
                 Verdict::Hold if !is_over => {
                     still_held = true;
                     // The question waits for the sender at the relay: no need to repeat it at each start.
-                    if is_due(held.asked_at, QUERY_EVERY, tx.now) {
-                        self.ask_one(tx, room, &mut contact, held.from)?;
+                    if is_due(held.asked_at, QUERY_EVERY, tx.now)
+                        && self.ask_one(tx, room, &mut contact, held.from)? == Asked::Yes
+                    {
                         held.asked_at = tx.now;
                         tx.save_held(&id, number, &held);
                     }

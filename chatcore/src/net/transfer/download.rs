@@ -91,6 +91,7 @@ impl Client {
         let (from, message) = (waiting.from.user, waiting.message);
         // Nothing is done for a file that the relay does not have as described.
         self.check_offered(&waiting.manifest).await?;
+        self.leave_elsewhere(waiting, folder).await?;
         let partial = self.get_verified(&waiting.manifest, folder, progress).await?;
         match waiting.kind {
             FileKind::File => {
@@ -106,6 +107,29 @@ impl Client {
                 Ok(Fetched::Text)
             }
         }
+    }
+
+    /// A part that lies in another folder is of no use here, and nobody would find it again.
+    async fn leave_elsewhere(
+        &self,
+        waiting: &WaitingFile,
+        folder: &Path,
+    ) -> Result<(), ClientError> {
+        let here = std::path::absolute(folder).map_err(FileError::from)?;
+        let (from, message, folder) =
+            (waiting.from.user, waiting.message, here.to_string_lossy().into_owned());
+        if waiting.part_in == folder {
+            return Ok(());
+        }
+        if !waiting.part_in.is_empty() {
+            let (before, manifest) = (waiting.part_in.clone(), waiting.manifest.clone());
+            blocking(move || {
+                Partial::remove(Path::new(&before), &manifest);
+                Ok(())
+            })
+            .await?;
+        }
+        self.command(Command::FetchInto { from, message, folder }).await
     }
 
     async fn check_offered(&self, manifest: &Manifest) -> Result<(), ClientError> {

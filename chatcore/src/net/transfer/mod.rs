@@ -7,7 +7,7 @@ mod spool;
 mod upload;
 
 pub use download::Fetched;
-pub(super) use queued::{Next, Uploading};
+pub(super) use queued::{Next, Unreadable, Uploading};
 pub(super) use spool::{remove_spooled, sweep_spool};
 
 use std::io;

@@ -1,12 +1,12 @@
 //! Bringing a blob to the relay while the message that names it waits: one at a time, a few chunks in flight.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::{FileError, is_set, window};
+use super::{is_set, window};
 use crate::engine::{NextUpload, UploadSource};
 use crate::file::{ChunkPlace, ChunkSalt, Manifest, RootHash};
 use crate::ids::BlobId;
@@ -25,6 +25,25 @@ pub(in crate::net) enum Next {
     Misbehaved,
     /// What is here is not what the message names.
     Lost,
+    /// What is here can't be read now.
+    Unreadable,
+}
+
+/// Why the bytes of an upload can't be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::net) enum Unreadable {
+    Gone,
+    /// The system refuses; another time it may not.
+    ForNow,
+}
+
+impl From<std::io::Error> for Unreadable {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::NotFound | ErrorKind::UnexpectedEof => Self::Gone,
+            _ => Self::ForNow,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,16 +73,22 @@ pub(in crate::net) struct Uploading {
 }
 
 impl Uploading {
-    /// Opens what is to be uploaded; `None`: its bytes are gone.
-    pub(in crate::net) fn open(next: NextUpload, spool: Option<&Path>) -> Option<Self> {
+    /// Opens what is to be uploaded.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub(in crate::net) fn open(next: NextUpload, spool: Option<&Path>) -> Result<Self, Unreadable> {
         let NextUpload { manifest, upload, text } = next;
         let chunks = match upload.source {
-            UploadSource::Text { salt_seed } => Chunks::Text { text: text?, salt_seed },
+            UploadSource::Text { salt_seed } => {
+                Chunks::Text { text: text.ok_or(Unreadable::Gone)?, salt_seed }
+            }
             UploadSource::Spooled => {
-                Chunks::Spooled(File::open(spool_path(spool?, &manifest.blob_id)).ok()?)
+                let folder = spool.ok_or(Unreadable::ForNow)?;
+                Chunks::Spooled(File::open(spool_path(folder, &manifest.blob_id))?)
             }
         };
-        Some(Self {
+        Ok(Self {
             manifest,
             write_key: upload.write_key,
             chunks,
@@ -115,7 +140,11 @@ impl Uploading {
             if is_set(&self.stored, index) {
                 continue;
             }
-            let Ok(chunk) = self.chunk(index) else { return Next::Lost };
+            let chunk = match self.chunk(index) {
+                Ok(chunk) => chunk,
+                Err(Unreadable::Gone) => return Next::Lost,
+                Err(Unreadable::ForNow) => return Next::Unreadable,
+            };
             let (blob, write_key) = (self.blob(), self.write_key.clone());
             requests.push(Request::PutChunk { blob, write_key, index, chunk });
             self.unanswered += 1;
@@ -129,7 +158,7 @@ impl Uploading {
         Next::Ask(requests)
     }
 
-    fn chunk(&mut self, index: u32) -> Result<Bytes, FileError> {
+    fn chunk(&mut self, index: u32) -> Result<Bytes, Unreadable> {
         match &mut self.chunks {
             Chunks::Text { text, salt_seed } => {
                 Ok(seal_text(&self.manifest, salt_seed, text, index).into())
@@ -169,4 +198,106 @@ fn seal_text(manifest: &Manifest, salt_seed: &[u8; 32], text: &str, index: u32) 
 /// Returns where the sealed chunks of a blob are kept until the relay has them.
 pub(in crate::net) fn spool_path(folder: &Path, blob: &BlobId) -> PathBuf {
     folder.join(blob.to_hex())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::QueuedUpload;
+    use crate::file::{FileKey, chunk_plan};
+    use crate::ids::FileId;
+    use crate::wire::relay::{BlobShape, ErrorCode};
+
+    fn next(size: u64, source: UploadSource) -> NextUpload {
+        let plan = chunk_plan(size);
+        let rng = &mut crate::testing::rng();
+        let manifest = Manifest {
+            key: FileKey::generate(rng),
+            file_id: FileId::generate(rng),
+            blob_id: BlobId::generate(rng),
+            size,
+            chunk_size: plan.chunk_size,
+            chunk_count: plan.chunk_count,
+            root: [0; 32],
+            name: "photo.png".to_owned(),
+            media_type: String::new(),
+        };
+        let upload = QueuedUpload { write_key: WriteKey([1; 32]), source };
+        NextUpload { manifest, upload, text: Some("a text".to_owned()) }
+    }
+
+    fn info(shape: BlobShape, stored: &[u8]) -> Answer {
+        let stored = Bytes::copy_from_slice(stored);
+        Answer::BlobInfo { shape, complete: false, stored }
+    }
+
+    fn asked(next: Next) -> Vec<Request> {
+        match next {
+            Next::Ask(requests) => requests,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A spool with the sealed chunks of a file in it.
+    fn spool(next: &NextUpload) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let size = next.manifest.shape().chunk_size as usize * next.manifest.chunk_count as usize;
+        std::fs::write(spool_path(folder.path(), &next.manifest.blob_id), vec![7; size]).unwrap();
+        folder
+    }
+
+    #[test]
+    fn the_relay_gets_what_it_lacks_and_then_the_word_that_that_is_all() {
+        let next = next(200_000, UploadSource::Spooled);
+        let (folder, shape) = (spool(&next), next.manifest.shape());
+        let mut upload = Uploading::open(next, Some(folder.path())).unwrap();
+        assert!(matches!(upload.begin(), Request::CreateBlob { .. }));
+        // Four chunks, of which it says to have the second; bits behind the last mean nothing.
+        let puts = asked(upload.answered(info(shape, &[0b1111_0010, 255, 255])));
+        let indices: Vec<_> = puts
+            .iter()
+            .map(|put| match put {
+                Request::PutChunk { index, chunk, .. } => {
+                    assert_eq!(chunk.len(), shape.chunk_size as usize);
+                    *index
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(indices, [0, 2, 3]);
+        assert!(asked(upload.answered(Answer::Done)).is_empty());
+        assert!(asked(upload.answered(Answer::Done)).is_empty());
+        let last = asked(upload.answered(Answer::Done));
+        assert!(matches!(last[..], [Request::CompleteBlob { .. }]));
+        assert_eq!(upload.answered(Answer::Done), Next::Done);
+    }
+
+    #[test]
+    fn what_is_no_answer_ends_the_connection_and_a_refusal_the_attempt() {
+        for answer in [Answer::Done, info(BlobShape { chunk_size: 1, chunk_count: 1 }, &[])] {
+            let next = next(10, UploadSource::Text { salt_seed: [1; 32] });
+            let mut upload = Uploading::open(next, None).unwrap();
+            assert_eq!(upload.answered(answer), Next::Misbehaved);
+        }
+        let next = next(10, UploadSource::Text { salt_seed: [1; 32] });
+        let mut upload = Uploading::open(next, None).unwrap();
+        let failure = Failure::from(ErrorCode::DiskFull);
+        assert_eq!(upload.answered(Answer::Failure(failure)), Next::Refused(failure));
+    }
+
+    #[test]
+    fn what_is_gone_is_lost_and_what_cannot_be_read_now_waits() {
+        let shape = next(200_000, UploadSource::Spooled).manifest.shape();
+        let spooled = || next(200_000, UploadSource::Spooled);
+        let folder = tempfile::tempdir().unwrap();
+        let open = |folder| Uploading::open(spooled(), folder).err();
+        assert_eq!(open(Some(folder.path())), Some(Unreadable::Gone));
+        assert_eq!(open(None), Some(Unreadable::ForNow), "of a program without the folder");
+        let next = spooled();
+        let folder = spool(&next);
+        let path = spool_path(folder.path(), &next.manifest.blob_id);
+        let mut upload = Uploading::open(next, Some(folder.path())).unwrap();
+        File::options().write(true).open(path).unwrap().set_len(100).unwrap();
+        assert_eq!(upload.answered(info(shape, &[])), Next::Lost);
+    }
 }

@@ -31,7 +31,8 @@ impl Client {
         match self.send_file_to(to, path, progress).await {
             Err(ClientError::Unreachable(_)) if self.spool.is_some() => {
                 let message = self.queue_file_to(to, path).await?;
-                self.forget_uploads(to, path).await?;
+                // It is kept, whatever becomes of what is left of the attempt.
+                let _left = self.forget_uploads(to, path).await;
                 Ok(message)
             }
             sent => sent,
@@ -70,11 +71,12 @@ impl Client {
         &self,
         to: Conversation,
         name: &str,
-        source: impl Read + Send + 'static,
+        open: impl FnOnce() -> std::io::Result<Box<dyn Read>> + Send + 'static,
     ) -> Result<MessageId, ClientError> {
         let name = name.to_owned();
         self.queue(to, move |spool| {
-            let (draft, size) = Draft::write(spool, source)?;
+            // A pipe may open when somebody writes to it.
+            let (draft, size) = Draft::write(spool, open()?)?;
             keep(spool, draft, new_manifest_of(size, Path::new(&name)))
         })
         .await
@@ -86,6 +88,8 @@ impl Client {
         keep: impl FnOnce(&Path) -> Result<Manifest, FileError> + Send + 'static,
     ) -> Result<MessageId, ClientError> {
         let folder = self.spool.clone().ok_or(FileError::NoSpool)?;
+        // What was left over is swept before anything is put there.
+        self.look(|_| Ok(())).await?;
         let spool = folder.clone();
         let manifest = blocking(move || {
             make_folder(&spool)?;
@@ -102,6 +106,9 @@ impl Client {
         sent.map(|()| message)
     }
 }
+
+/// Bytes of the disk that a pipe may not fill: the profile needs them.
+const ROOM_LEFT: u64 = 64 << 20;
 
 /// Seals a file into the spool, durably; returns its manifest with the root. Nothing is left of what fails.
 fn keep(folder: &Path, source: impl Read, manifest: Manifest) -> Result<Manifest, FileError> {
@@ -141,7 +148,7 @@ fn seal_into(
         return Err(FileError::Changed);
     }
     kept.sync_all()?;
-    File::open(folder)?.sync_all()?;
+    sync_folder(folder)?;
     manifest.root = root.finish();
     Ok(manifest)
 }
@@ -182,6 +189,10 @@ impl Draft {
         let mut source = source.take(MAX_FILE + 1);
         let (mut plain, mut total, manifest) = (plain_chunk(&draft.manifest), 0, &draft.manifest);
         for index in 0.. {
+            let (needed, free) = (ROOM_LEFT, fs4::available_space(folder)?);
+            if free < needed {
+                return Err(FileError::NoSpace { needed, free });
+            }
             let len = fill(&mut source, &mut plain)?;
             total += len as u64;
             if total > MAX_FILE {
@@ -233,7 +244,19 @@ fn make_folder(folder: &Path) -> std::io::Result<()> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
+    if folder.is_dir() {
+        return Ok(());
+    }
+    builder.create(folder)?;
+    folder.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Makes names in a folder last over a power cut, where the system lets a folder be opened for that.
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    let _ = folder;
+    Ok(())
 }
 
 /// Deletes the sealed copy of a file that the relay has, or that is not to be sent.

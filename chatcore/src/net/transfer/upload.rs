@@ -136,8 +136,10 @@ fn seal_all(
     let mut source = source.take(manifest.size);
     let mut plain = vec![0; usize::try_from(manifest.chunk_size).unwrap_or(usize::MAX)];
     let mut root = RootHash::default();
+    let (mut total, mut is_stopped) = (0, false);
     for index in 0..manifest.chunk_count {
         let len = fill(&mut source, &mut plain)?;
+        total += len as u64;
         plain.iter_mut().skip(len).for_each(|byte| *byte = 0);
         let (salt, stored) = salt(&upload.runs, index).ok_or(FileError::Gone)?;
         let place = ChunkPlace { index, count: manifest.chunk_count };
@@ -145,10 +147,12 @@ fn seal_all(
         root.update(&sealed);
         if stored == Stored::No && chunks.blocking_send((index, sealed.into())).is_err() {
             // The other half failed and knows why.
+            is_stopped = true;
             break;
         }
     }
-    Ok(root.finish())
+    // Cut off meanwhile, and perhaps written anew.
+    if total < manifest.size && !is_stopped { Err(FileError::Changed) } else { Ok(root.finish()) }
 }
 
 pub(super) fn fill(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, FileError> {

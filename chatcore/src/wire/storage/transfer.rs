@@ -32,7 +32,7 @@ pub(crate) fn encode_transfer(transfer: &Transfer) -> Zeroizing<Vec<u8>> {
                 ..pb::Transfer::default()
             }
         }
-        Transfer::Queued { to, message, manifest, upload } => {
+        Transfer::Queued { to, message, manifest, upload, tried_at } => {
             let run = match upload.source {
                 UploadSource::Text { salt_seed } => {
                     Some(pb::UploadRun { salt_seed: salt_seed.to_vec(), stored: Vec::new() })
@@ -46,6 +46,7 @@ pub(crate) fn encode_transfer(transfer: &Transfer) -> Zeroizing<Vec<u8>> {
                 message_id: message.as_bytes().to_vec(),
                 manifest: Some(manifest_into(manifest)),
                 write_key: upload.write_key.0.to_vec(),
+                tried_at: tried_at.0,
                 runs: run.into_iter().collect(),
                 ..pb::Transfer::default()
             }
@@ -69,6 +70,7 @@ pub(crate) fn encode_transfer(transfer: &Transfer) -> Zeroizing<Vec<u8>> {
             given_up: download.given_up.map_or(0, failure_into),
             device_id: download.said.device.get(),
             sender_seq: download.said.seq,
+            part_in: download.part_in.clone(),
             ..pb::Transfer::default()
         },
     })
@@ -99,6 +101,7 @@ pub(crate) fn decode_transfer(bytes: &[u8]) -> Result<Transfer, WireError> {
                 0 => None,
                 number => Some(failure_from(number)?),
             },
+            part_in: pb.part_in.clone(),
         }));
     }
     if !pb.message_id.is_empty() {
@@ -111,6 +114,7 @@ pub(crate) fn decode_transfer(bytes: &[u8]) -> Result<Transfer, WireError> {
             message: MessageId::from_bytes(array(&pb.message_id, "message_id")?),
             manifest: manifest(&pb)?,
             upload: QueuedUpload { write_key: write_key()?, source },
+            tried_at: Timestamp(pb.tried_at),
         });
     }
     let run = |r: &pb::UploadRun| -> Result<_, WireError> {
