@@ -123,9 +123,14 @@ impl Online {
                 _ => "stored at the relay, and not delivered yet",
             };
             let late = CommandError::new(ExitCode::Kept, what);
+            let next = if stage == Stage::Queued {
+                "it goes out by itself"
+            } else {
+                "they get it when they are there"
+            };
             return Err(match why {
-                Some(why) => late.hint(format_args!("{why}; it goes out by itself")),
-                None => late.hint("it goes out by itself"),
+                Some(why) => late.hint(format_args!("{why}; {next}")),
+                None => late.hint(next),
             });
         }
         if let (Stage::Queued, Some(why)) = (stage, why) {

@@ -27,7 +27,10 @@ fn without_the_relay_everything_is_kept_and_goes_out_in_order() {
     let lines = world.lines("alice", &["send", "bob", &long]);
     assert_eq!(kinds(&lines), ["queued"]);
     let path = world.file("three.txt", b"three");
-    assert_eq!(kinds(&world.lines("alice", &["send-file", "bob", &path])), ["queued"]);
+    let kept = world.run("alice", &["send-file", "bob", &path, "--json"]);
+    let said = String::from_utf8_lossy(&kept.stderr);
+    assert!(kept.status.success() && !said.contains("done"), "{said}");
+    assert!(String::from_utf8_lossy(&kept.stdout).contains("queued"));
     fs::remove_file(&path).unwrap();
     world.ok("alice", &["send", "bob", "four"]);
     let said = world.fails("alice", &["send", "bob", "not this", "--no-queue"], 3);

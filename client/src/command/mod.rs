@@ -22,6 +22,7 @@ pub(crate) mod send;
 pub(crate) mod whoami;
 
 use chatcore::engine::Command as EngineCommand;
+use chatcore::store::StoreError;
 
 use crate::cli::{AccountCommand, Cli, Command, ReceiveArgs, RpcArgs, TalkArgs};
 use crate::context::Context;
@@ -63,8 +64,22 @@ pub fn run(cli: &Cli) -> Result<(), CommandError> {
         Command::Demo => block_on(demo::run(&context)),
         _ => match remote::forward(&context, command) {
             Some(done) => done,
-            None => block_on(shared(&context, command)),
+            None => match block_on(shared(&context, command)) {
+                // It was opened for good meanwhile, by one that serves others.
+                Err(error) if error == StoreError::Locked.into() && !has_read_input(command) => {
+                    remote::forward(&context, command).unwrap_or(Err(error))
+                }
+                done => done,
+            },
         },
+    }
+}
+
+/// Tells whether a command has read what can be read only once before it opens the profile.
+fn has_read_input(command: &Command) -> bool {
+    match command {
+        Command::Send(args) => args.text.as_deref().or(args.who.as_deref()) == Some("-"),
+        _ => false,
     }
 }
 

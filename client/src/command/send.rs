@@ -158,12 +158,17 @@ pub(super) async fn files(context: &Context, args: &SendFileArgs) -> Result<(), 
             Parcel::File(path) => {
                 let size = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
                 let mut progress = Progress::new(&context.output, &label, size);
-                let mut advance = |bytes| progress.advance(bytes);
+                let mut at_relay = 0;
+                let mut advance = |bytes| {
+                    at_relay = bytes;
+                    progress.advance(bytes);
+                };
                 let message = match args.sending.no_queue {
                     true => client.send_file_to(to, &path, &mut advance).await,
                     false => client.send_or_keep_file(to, &path, &mut advance).await,
                 };
-                if message.is_ok() {
+                // What is kept is not there yet.
+                if message.is_ok() && at_relay >= size {
                     progress.finish();
                 }
                 message

@@ -1,11 +1,12 @@
 //! The other side: a process that finds the profile open in another one, and asks that.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::cli::{Command, SendArgs};
+use crate::cli::{Command, SendArgs, SendFileArgs};
 use crate::command::send::read_stdin;
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
@@ -147,6 +148,10 @@ fn ask_for(
             let text = if *all { who } else { text };
             (text.as_deref() == Some("-")).then(read_stdin).transpose()?
         }
+        Command::SendFile(SendFileArgs { paths, .. }) => {
+            paths.iter().try_for_each(|path| is_seen_by_others(path))?;
+            None
+        }
         _ => None,
     };
     let args: Vec<String> = std::env::args_os()
@@ -177,6 +182,21 @@ fn ask_for(
         )),
         done => done.map(|_| ()),
     }
+}
+
+/// Refuses what means something else to another process, or nothing: standard input, pipes.
+#[cfg(unix)]
+fn is_seen_by_others(path: &Path) -> Result<(), CommandError> {
+    let is_own = path.as_os_str() == "-"
+        || path.starts_with("/dev")
+        || path.starts_with("/proc")
+        || std::fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir());
+    if !is_own {
+        return Ok(());
+    }
+    let what =
+        format_args!("another `chat` has the profile open, and can't read {}", path.display());
+    Err(CommandError::new(ExitCode::Usage, what).hint("put it into a file, and send that"))
 }
 
 #[cfg(unix)]
