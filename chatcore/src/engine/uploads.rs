@@ -15,13 +15,13 @@ use super::outbound::give_up_message;
 use super::query::damaged;
 use super::rooms::Freshness;
 use super::tx::Tx;
-use super::{Engine, EngineError, Event, Link, QUERY_EVERY};
+use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, DAY, MessageId, SECOND, Timestamp, UserId};
 use crate::store::rows::{MessageIndex, Transfer};
 use crate::store::{Key, Store, Table};
 use crate::wire::content::Body;
-use crate::wire::relay::{ErrorCode, Failure, WriteKey};
+use crate::wire::relay::{ErrorCode, Failure, Request, WriteKey};
 use crate::wire::storage;
 
 /// Milliseconds until a blob is tried again at the earliest, whatever the relay says.
@@ -226,9 +226,15 @@ impl Engine {
         blob: BlobId,
     ) -> Result<(), EngineError> {
         self.uploads.forget(&blob);
-        let Some(Transfer::Queued { to, message, .. }) = tx.transfer(blob.as_bytes())? else {
+        let Some(Transfer::Queued { to, message, upload, .. }) = tx.transfer(blob.as_bytes())?
+        else {
             return Ok(());
         };
+        if self.link == Link::Online {
+            // What the relay has of it would count as ours for as long as it keeps such a thing.
+            let write_key = upload.write_key;
+            self.ask(tx, Request::DeleteBlob { blob, write_key }, Pending::DeleteBlob);
+        }
         match to {
             Conversation::User(user) => {
                 give_up_message(tx, &user, message)?;

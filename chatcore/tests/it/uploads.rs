@@ -207,6 +207,7 @@ fn what_is_lost_is_told_and_holds_nothing_up() {
     world.say(0, bob, "after");
     command(&mut world, Command::UploadLost(first));
     assert_eq!(shown(&world), ["after"], "at once");
+    assert!(world.relay.deleted.contains(&first), "nor does the relay keep a part of it");
     command(&mut world, Command::UploadLost(second));
     later(&mut world);
     assert_eq!(world.status(0, bob, alone), MessageStatus::NotDelivered);
