@@ -242,6 +242,8 @@ pub struct Engine {
     /// Envelopes that the relay keeps, as there was no place for them here.
     kept: u64,
     claiming: BTreeSet<DeviceAddress>,
+    /// Devices that had no prekeys at the relay: until when they are not asked for, and how long that was.
+    claim_again: BTreeMap<DeviceAddress, (Option<Timer>, u64)>,
     /// Users with outbox entries that have no ciphertext.
     waiting: BTreeSet<UserId>,
     receipts_due: BTreeMap<DeviceAddress, Timer>,
@@ -291,6 +293,7 @@ impl Engine {
             undelivered: 0,
             kept: 0,
             claiming: BTreeSet::new(),
+            claim_again: BTreeMap::new(),
             waiting: tx.outbox_users()?.into_iter().collect(),
             receipts_due,
             profiles_owed,
@@ -592,6 +595,7 @@ impl Engine {
                 self.drive_outbox(&mut tx, deliver::Round::Later)?;
             }
             self.flush_receipts(&mut tx, Flush::Due)?;
+            self.claim_due(&mut tx)?;
             if self.presence_due.is_some_and(|timer| timer.is_due(tx.now)) {
                 self.show_presence(&mut tx)?;
             }
@@ -609,6 +613,7 @@ impl Engine {
         }
         let due = self.receipts_due.values().copied().chain(self.presence_due);
         let due = due.chain(self.rooms.timers()).chain(self.uploads.timers());
+        let due = due.chain(self.claim_again.values().filter_map(|(again, _)| *again));
         let due = due.chain([self.next_query]);
         due.map(|timer| timer.when(now)).min()
     }
@@ -618,6 +623,7 @@ impl Engine {
         self.link = Link::Offline;
         self.pending.clear();
         self.claiming.clear();
+        self.claim_again.clear();
         self.profiles_tried.clear();
         self.refused_prekeys.clear();
         self.presence_due = None;

@@ -1,17 +1,21 @@
 //! Which session speaks, when a new one is needed, and how it comes about.
 
-use super::clock::is_due;
+use std::collections::BTreeSet;
+
+use super::clock::{Timer, is_due};
 use super::rooms::shared_answered;
 use super::tx::Tx;
-use super::{Engine, EngineError, Event, Link, Pending};
+use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY};
 use crate::agreement::{AgreementError, Offer, start_session_between};
-use crate::ids::{DAY, DeliveryTag, DeviceAddress, Timestamp};
+use crate::ids::{DAY, DeliveryTag, DeviceAddress, SECOND, Timestamp};
 use crate::keys::{PrekeyRecord, Signed};
 use crate::ratchet::Session;
 use crate::store::rows::{Contact, OutboxContent, OutboxEntry, OutboxState, PeerDevice};
 use crate::wire::limits::MAX_CLAIMS;
 use crate::wire::relay::{ErrorCode, Request};
 
+/// Milliseconds until prekeys that were not there are asked for again; twice as many each time.
+const FIRST_CLAIM_AGAIN: u64 = 5 * SECOND;
 /// Most sessions with one peer device.
 const MAX_SESSIONS: usize = 5;
 /// Milliseconds a session of a lower generation still opens messages.
@@ -94,6 +98,12 @@ impl Engine {
         if self.link == Link::Offline {
             return;
         }
+        let now = tx.now;
+        let is_paused = |device: &DeviceAddress| {
+            let again = self.claim_again.get(device).and_then(|(again, _)| *again);
+            again.is_some_and(|again| !again.is_due(now))
+        };
+        let devices: Vec<_> = devices.into_iter().filter(|device| !is_paused(device)).collect();
         let fresh: Vec<_> = devices.into_iter().filter(|d| self.claiming.insert(*d)).collect();
         for batch in fresh.chunks(MAX_CLAIMS) {
             let batch = batch.to_vec();
@@ -121,6 +131,7 @@ impl Engine {
                         self.delay(tx, &address, ErrorCode::BadPrekey)?;
                         continue;
                     }
+                    self.claim_again.remove(&address);
                     let replaces = contact.device_mut(address.device).generation > 0;
                     tx.save_contact(&contact);
                     if replaces {
@@ -132,6 +143,14 @@ impl Engine {
                     if code == ErrorCode::UnknownDevice {
                         self.refresh_if_old(tx, address.user);
                     }
+                    if code == ErrorCode::NoPrekey {
+                        // A newcomer's are on their way.
+                        let former = self.claim_again.get(&address);
+                        let wait = former.map_or(FIRST_CLAIM_AGAIN, |(_, wait)| 2 * wait);
+                        let wait = wait.min(QUERY_EVERY);
+                        let again = Some(Timer::after(wait, tx.now));
+                        self.claim_again.insert(address, (again, wait));
+                    }
                     self.delay(tx, &address, code)?;
                 }
             }
@@ -141,6 +160,20 @@ impl Engine {
             self.claiming.remove(&address);
         }
         self.tell_owed(tx)
+    }
+
+    /// Asks again for prekeys that were not there.
+    pub(super) fn claim_due(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+        let mut due = BTreeSet::new();
+        for (device, (again, _)) in &mut self.claim_again {
+            if again.take_if(|again| again.is_due(tx.now)).is_some() {
+                due.insert(device.user);
+            }
+        }
+        for user in due {
+            self.drive_user(tx, &user)?;
+        }
+        Ok(())
     }
 
     fn start(

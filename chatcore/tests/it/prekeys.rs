@@ -270,3 +270,28 @@ fn a_prekey_has_2048_bytes_and_not_one_more() {
         assert_eq!(RelayFrame::decode(Bytes::from(answered)).is_ok(), is_taken, "{over}");
     }
 }
+
+/// A newcomer's prekeys are on their way when a friend writes at once.
+#[test]
+fn prekeys_that_are_not_there_yet_are_asked_for_again_soon_and_ever_more_rarely() {
+    let mut world = World::new(523, 2);
+    let bob = world.peers[1].address;
+    world.peers[1].disconnect();
+    world.relay.lose_prekeys(&bob);
+    world.send(0, 1, "welcome".to_owned());
+    world.run_until_quiet();
+    let claims = |world: &World| world.relay.claims;
+    let before = claims(&world);
+    world.wait(60, 1_000);
+    let asked = claims(&world) - before;
+    assert!((3..=7).contains(&asked), "{asked} times in a minute or two");
+    let before = claims(&world);
+    world.wait(60, MINUTE);
+    let asked = claims(&world) - before;
+    assert!(asked <= 14, "{asked} times in the hour after that");
+    world.connect(1);
+    world.run_until_quiet();
+    world.wait(10, MINUTE);
+    let is_there = |e: &Event| matches!(e, Event::Text { text, .. } if text == "welcome");
+    assert_eq!(world.peers[1].events.iter().filter(|e| is_there(e)).count(), 1);
+}
