@@ -160,7 +160,7 @@ pub enum Command {
     UploadRefused {
         /// Which.
         blob: BlobId,
-        /// What the relay said.
+        /// The relay's answer.
         failure: Failure,
     },
     /// A blob that a message waits for can't be read any more: the message is given up.

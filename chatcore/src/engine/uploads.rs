@@ -27,7 +27,7 @@ use crate::wire::storage;
 /// Milliseconds until a blob is tried again at the earliest, whatever the relay says.
 const SOONEST: u64 = 10 * SECOND;
 
-/// What is needed to bring a blob to the relay, beside its manifest.
+/// All that is needed to bring a blob to the relay, beside its manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueuedUpload {
     /// Allows writing at the relay.
@@ -177,11 +177,7 @@ impl Engine {
         tx: &mut Tx<'_, '_>,
         blob: BlobId,
     ) -> Result<(), EngineError> {
-        self.uploads.forget(&blob);
-        let Some(Transfer::Queued { to, message, upload, .. }) = tx.transfer(blob.as_bytes())?
-        else {
-            return Ok(());
-        };
+        let Some((to, message, upload)) = self.end_upload(tx, &blob)? else { return Ok(()) };
         offered(tx, (to, message), blob, upload.write_key);
         match to {
             Conversation::User(user) => {
@@ -202,19 +198,15 @@ impl Engine {
         blob: BlobId,
         failure: Failure,
     ) -> Result<(), EngineError> {
-        let Some(Transfer::Queued { message, upload, .. }) = tx.transfer(blob.as_bytes())? else {
-            self.uploads.forget(&blob);
-            return Ok(());
-        };
+        let Some((to, message, upload)) = self.end_upload(tx, &blob)? else { return Ok(()) };
         tx.event(Event::Delayed { message, code: failure.code });
         if is_for_ever(failure.code) {
-            return self.upload_lost(tx, blob);
+            return self.lose_upload(tx, (to, message), blob, upload);
         }
         let wait = match failure.retry_after_ms {
             0 => QUERY_EVERY,
             wait => wait.clamp(SOONEST, DAY),
         };
-        self.uploads.forget(&blob);
         self.uploads.push(upload.source, blob, Some(Timer::after(wait, tx.now)));
         Ok(())
     }
@@ -225,11 +217,32 @@ impl Engine {
         tx: &mut Tx<'_, '_>,
         blob: BlobId,
     ) -> Result<(), EngineError> {
-        self.uploads.forget(&blob);
-        let Some(Transfer::Queued { to, message, upload, .. }) = tx.transfer(blob.as_bytes())?
-        else {
-            return Ok(());
-        };
+        match self.end_upload(tx, &blob)? {
+            Some((to, message, upload)) => self.lose_upload(tx, (to, message), blob, upload),
+            None => Ok(()),
+        }
+    }
+
+    /// Nothing more is brought to the relay of a blob for now; returns the message that waits for it, if one does.
+    fn end_upload(
+        &mut self,
+        tx: &Tx<'_, '_>,
+        blob: &BlobId,
+    ) -> Result<Option<(Conversation, MessageId, QueuedUpload)>, EngineError> {
+        self.uploads.forget(blob);
+        Ok(match tx.transfer(blob.as_bytes())? {
+            Some(Transfer::Queued { to, message, upload, .. }) => Some((to, message, upload)),
+            _ => None,
+        })
+    }
+
+    fn lose_upload(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        (to, message): (Conversation, MessageId),
+        blob: BlobId,
+        upload: QueuedUpload,
+    ) -> Result<(), EngineError> {
         if self.link == Link::Online {
             // What the relay has of it would count as ours for as long as it keeps such a thing.
             let write_key = upload.write_key;

@@ -76,7 +76,7 @@ struct Driver {
     settling: Vec<Reply<()>>,
     waiting_online: Vec<Reply<()>>,
     requests: BTreeMap<RequestId, Asker>,
-    /// What is brought to the relay while its message waits.
+    /// The blob that is brought to the relay while its message waits.
     upload: Option<(u64, Uploading)>,
     uploads: u64,
     next_request: RequestId,
@@ -87,7 +87,7 @@ struct Driver {
     was_replaced: bool,
 }
 
-/// Who waits for an answer of the relay.
+/// The one who waits for an answer of the relay.
 enum Asker {
     Handle(Reply<Answer>),
     /// An upload, by its number.

@@ -5,8 +5,8 @@ use chatcore::engine::query::WaitingFile;
 use chatcore::engine::{
     Command, Direction, Event, FetchFailure, MessageStatus, Reader, Upload, query,
 };
-use chatcore::file::{FileKey, Manifest, chunk_plan, message_plan};
-use chatcore::ids::{BlobId, Conversation, DAY, FileId, HOUR, MINUTE, MessageId, Timestamp};
+use chatcore::file::{Manifest, chunk_plan, message_plan};
+use chatcore::ids::{BlobId, Conversation, DAY, HOUR, MINUTE, MessageId, Timestamp};
 use chatcore::wire::content::{Body, ReceiptKind, RefusalReason};
 use chatcore::wire::relay::WriteKey;
 
@@ -27,17 +27,7 @@ fn acquainted(seed: u64) -> World {
 
 fn manifest(world: &mut World, size: u64, is_long_text: bool) -> Manifest {
     let plan = if is_long_text { message_plan(size) } else { chunk_plan(size) };
-    Manifest {
-        key: FileKey::generate(&mut world.rng),
-        file_id: FileId::generate(&mut world.rng),
-        blob_id: BlobId::generate(&mut world.rng),
-        size,
-        chunk_size: plan.chunk_size,
-        chunk_count: plan.chunk_count,
-        root: [1; 32],
-        name: "photo.png".to_owned(),
-        media_type: String::new(),
-    }
+    world.manifest(plan, size)
 }
 
 #[test]

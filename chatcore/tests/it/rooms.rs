@@ -3,8 +3,8 @@
 use chatcore::engine::{
     Command, Event, MessageStatus, QueuedUpload, RefusedBecause, RoomStanding, UploadSource, query,
 };
-use chatcore::file::{FileKey, Manifest, chunk_plan};
-use chatcore::ids::{BlobId, Conversation, FileId, HOUR, MINUTE, MessageId, RoomId, UserId};
+use chatcore::file::chunk_plan;
+use chatcore::ids::{Conversation, HOUR, MINUTE, MessageId, RoomId, UserId};
 use chatcore::keys::RelayKeyPair;
 use chatcore::membership::{Act, Announcement, Joined, Role, RoomKind, RoomName, Topic};
 use chatcore::store::Table;
@@ -732,18 +732,7 @@ fn a_message_that_everybody_refuses_is_delivered_to_nobody() {
 #[test]
 fn the_blob_of_a_room_goes_when_the_last_one_has_fetched_it() {
     let (mut world, room) = three(63);
-    let plan = chunk_plan(10);
-    let manifest = Manifest {
-        key: FileKey::generate(&mut world.rng),
-        file_id: FileId::generate(&mut world.rng),
-        blob_id: BlobId::generate(&mut world.rng),
-        size: 10,
-        chunk_size: plan.chunk_size,
-        chunk_count: plan.chunk_count,
-        root: [1; 32],
-        name: "plan.pdf".to_owned(),
-        media_type: String::new(),
-    };
+    let manifest = world.manifest(chunk_plan(10), 10);
     let (message, blob) = (MessageId::generate(&mut world.rng), manifest.blob_id);
     let source = UploadSource::Spooled;
     let upload = Some(QueuedUpload { write_key: WriteKey([1; 32]), source });

@@ -4,8 +4,8 @@
 use chatcore::engine::{
     Command, EngineError, Event, FileKind, MessageStatus, QueuedUpload, UploadSource, query,
 };
-use chatcore::file::{FileKey, Manifest, chunk_plan};
-use chatcore::ids::{BlobId, Conversation, FileId, MINUTE, MessageId, RoomId};
+use chatcore::file::chunk_plan;
+use chatcore::ids::{BlobId, Conversation, MINUTE, MessageId, RoomId};
 use chatcore::wire::content::Body;
 use chatcore::wire::relay::{ErrorCode, Failure, WriteKey};
 
@@ -20,24 +20,9 @@ fn acquainted(seed: u64) -> World {
     world
 }
 
-fn manifest(world: &mut World) -> Manifest {
-    let plan = chunk_plan(30_000);
-    Manifest {
-        key: FileKey::generate(&mut world.rng),
-        file_id: FileId::generate(&mut world.rng),
-        blob_id: BlobId::generate(&mut world.rng),
-        size: 30_000,
-        chunk_size: plan.chunk_size,
-        chunk_count: plan.chunk_count,
-        root: [1; 32],
-        name: "photo.png".to_owned(),
-        media_type: String::new(),
-    }
-}
-
 /// alice sends something whose blob the relay does not have yet.
 fn queue(world: &mut World, to: Conversation, kind: FileKind) -> (MessageId, BlobId) {
-    let manifest = manifest(world);
+    let manifest = world.manifest(chunk_plan(30_000), 30_000);
     let (message, blob) = (MessageId::generate(&mut world.rng), manifest.blob_id);
     let source = match kind {
         FileKind::File => UploadSource::Spooled,

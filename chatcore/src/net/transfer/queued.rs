@@ -12,7 +12,7 @@ use crate::file::{ChunkPlace, ChunkSalt, Manifest, RootHash};
 use crate::ids::BlobId;
 use crate::wire::relay::{Answer, Failure, Request, WriteKey};
 
-/// What is to be done after an answer.
+/// The next thing to do after an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::net) enum Next {
     /// Ask for these, in this order.
@@ -23,9 +23,9 @@ pub(in crate::net) enum Next {
     Refused(Failure),
     /// The relay said something that is no answer.
     Misbehaved,
-    /// What is here is not what the message names.
+    /// The bytes here are not those that the message names.
     Lost,
-    /// What is here can't be read now.
+    /// The bytes here can't be read now.
     Unreadable,
 }
 
@@ -202,26 +202,13 @@ pub(in crate::net) fn spool_path(folder: &Path, blob: &BlobId) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use super::super::upload::new_manifest_of;
     use super::*;
     use crate::engine::QueuedUpload;
-    use crate::file::{FileKey, chunk_plan};
-    use crate::ids::FileId;
     use crate::wire::relay::{BlobShape, ErrorCode};
 
     fn next(size: u64, source: UploadSource) -> NextUpload {
-        let plan = chunk_plan(size);
-        let rng = &mut crate::testing::rng();
-        let manifest = Manifest {
-            key: FileKey::generate(rng),
-            file_id: FileId::generate(rng),
-            blob_id: BlobId::generate(rng),
-            size,
-            chunk_size: plan.chunk_size,
-            chunk_count: plan.chunk_count,
-            root: [0; 32],
-            name: "photo.png".to_owned(),
-            media_type: String::new(),
-        };
+        let manifest = new_manifest_of(size, Path::new("photo.png"));
         let upload = QueuedUpload { write_key: WriteKey([1; 32]), source };
         NextUpload { manifest, upload, text: Some("a text".to_owned()) }
     }

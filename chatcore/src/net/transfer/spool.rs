@@ -138,7 +138,6 @@ fn seal_into(
     for index in 0..manifest.chunk_count {
         let len = fill(&mut source, &mut plain)?;
         total += len as u64;
-        plain.iter_mut().skip(len).for_each(|byte| *byte = 0);
         let place = ChunkPlace { index, count: manifest.chunk_count };
         let sealed = manifest.key.seal_chunk(&manifest.file_id, place, &plain, &mut os_rng());
         root.update(&sealed);
@@ -165,7 +164,7 @@ fn create(path: &Path) -> std::io::Result<File> {
     options.open(path)
 }
 
-/// What a pipe yielded, sealed under a key that goes with this: how it is cut is known when its length is. Deleted on
+/// The content of a pipe, sealed under a key that goes with this: how it is cut is known when its length is. Deleted on
 /// drop.
 struct Draft {
     file: File,
@@ -201,7 +200,6 @@ impl Draft {
             if len == 0 {
                 break;
             }
-            plain.iter_mut().skip(len).for_each(|byte| *byte = 0);
             let place = ChunkPlace { index, count: manifest.chunk_count };
             let sealed = manifest.key.seal_chunk(&manifest.file_id, place, &plain, &mut os_rng());
             draft.file.write_all(&sealed)?;

@@ -140,7 +140,6 @@ fn seal_all(
     for index in 0..manifest.chunk_count {
         let len = fill(&mut source, &mut plain)?;
         total += len as u64;
-        plain.iter_mut().skip(len).for_each(|byte| *byte = 0);
         let (salt, stored) = salt(&upload.runs, index).ok_or(FileError::Gone)?;
         let place = ChunkPlace { index, count: manifest.chunk_count };
         let sealed = manifest.key.seal_chunk_with(&manifest.file_id, place, &plain, &salt);
@@ -155,6 +154,7 @@ fn seal_all(
     if total < manifest.size && !is_stopped { Err(FileError::Changed) } else { Ok(root.finish()) }
 }
 
+/// Reads a chunk; behind the end of the source it is zeros. Returns the bytes that were read.
 pub(super) fn fill(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, FileError> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -163,6 +163,7 @@ pub(super) fn fill(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, F
             n => filled += n,
         }
     }
+    buffer.iter_mut().skip(filled).for_each(|byte| *byte = 0);
     Ok(filled)
 }
 

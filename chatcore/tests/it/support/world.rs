@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use chatcore::engine::{
     Command, ContactStanding, Direction, Event, LookupError, MessageStatus, query,
 };
+use chatcore::file::{ChunkPlan, FileKey, Manifest};
 use chatcore::ids::{
-    Conversation, DAY, DeliveryTag, DeviceAddress, HOUR, MINUTE, MessageId, SECOND, Timestamp,
-    UserId,
+    BlobId, Conversation, DAY, DeliveryTag, DeviceAddress, FileId, HOUR, MINUTE, MessageId, SECOND,
+    Timestamp, UserId,
 };
 use chatcore::store::{Store, Table, Value};
 use chatcore::wire::content::Body;
@@ -131,6 +132,21 @@ impl World {
             }
         }
         std::mem::take(&mut peer.events)
+    }
+
+    /// Makes a manifest of something that no relay has.
+    pub(crate) fn manifest(&mut self, plan: ChunkPlan, size: u64) -> Manifest {
+        Manifest {
+            key: FileKey::generate(&mut self.rng),
+            file_id: FileId::generate(&mut self.rng),
+            blob_id: BlobId::generate(&mut self.rng),
+            size,
+            chunk_size: plan.chunk_size,
+            chunk_count: plan.chunk_count,
+            root: [1; 32],
+            name: "photo.png".to_owned(),
+            media_type: String::new(),
+        }
     }
 
     /// Queues a text; counts it only if it became durable.
