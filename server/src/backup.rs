@@ -1,4 +1,6 @@
-//! Copies of a relay, running or not, and what is made of them.
+//! Copies of a relay, running or not, what is made of them, and whether a folder is still what was written.
+//!
+//! A backup is a data folder with a list of what its files hash to.
 
 use std::fs::{self, File};
 use std::io;
@@ -6,9 +8,13 @@ use std::path::Path;
 
 use crate::clock::{Clock, SystemClock, TimeNote};
 use crate::error::RelayError;
-use crate::identity::{KEY_FILE, TOKEN_FILE, sync_folder};
+use crate::identity::{self, KEY_FILE, TOKEN_FILE, sync_folder, write_private};
 use crate::server::{LOCK_FILE, lock_folder, store_error};
 use crate::store::{Epoch, Stores};
+use crate::sums::Sums;
+
+/// Name of a backup's list.
+pub(crate) const SUMS_FILE: &str = "SHA256SUMS";
 
 /// Copies the relay in `folder`, which does not run, to `to`, which must be absent or empty.
 ///
@@ -37,12 +43,77 @@ pub(crate) fn backup_of(folder: &Path, stores: &Stores, to: &Path) -> Result<(),
     })?;
     require_empty(to)?;
     require_outside(folder, to)?;
+    identity::check(folder)?;
     write_whole(to, |partial| {
         for name in [KEY_FILE, TOKEN_FILE] {
             copy_file(&folder.join(name), &partial.join(name))?;
         }
-        snapshot.copy_to(partial).map_err(|source| store_error(partial, source))
+        snapshot.copy_to(partial).map_err(|source| store_error(partial, source))?;
+        check(partial)?;
+        let sums = sums_of(partial)?;
+        let path = partial.join(SUMS_FILE);
+        write_private(&path, sums.encode().as_bytes()).map_err(|source| file_error(&path, source))
     })
+}
+
+/// What was found whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verified {
+    /// All files of a backup.
+    Backup {
+        /// How many.
+        files: usize,
+    },
+    /// Key, invitation and stores of a relay.
+    DataFolder,
+}
+
+/// Looks whether the files of a backup, or of a data folder whose relay does not run, are what was written. What the
+/// senders of files sealed is not looked at in a data folder: who fetches them sees it.
+///
+/// # Errors
+/// [`RelayError`] with the names of those that are not.
+pub fn verify(folder: &Path) -> Result<Verified, RelayError> {
+    if folder.join(SUMS_FILE).is_file() {
+        return compare(folder).map(|files| Verified::Backup { files });
+    }
+    if !folder.join(KEY_FILE).is_file() {
+        let path = folder.to_owned();
+        return Err(RelayError::NoRelay { path });
+    }
+    let _lock = lock_folder(folder)?;
+    check(folder)?;
+    Ok(Verified::DataFolder)
+}
+
+/// Opens what is in a data folder, as a relay does at its start.
+fn check(folder: &Path) -> Result<(), RelayError> {
+    identity::check(folder)?;
+    Stores::open(folder).map(drop).map_err(|source| store_error(folder, source))
+}
+
+/// Compares the files of a backup with its list; returns their number.
+fn compare(folder: &Path) -> Result<usize, RelayError> {
+    let path = folder.join(SUMS_FILE);
+    let list = fs::read(&path).map_err(|source| file_error(&path, source))?;
+    let list = std::str::from_utf8(&list).ok().and_then(Sums::decode);
+    let found = sums_of(folder)?;
+    let files = match &list {
+        Some(list) => list.differences(&found),
+        None => vec![SUMS_FILE.to_owned()],
+    };
+    match files.is_empty() {
+        true => Ok(found.len()),
+        false => Err(RelayError::BadBackup { folder: folder.to_owned(), files }),
+    }
+}
+
+fn sums_of(folder: &Path) -> Result<Sums, RelayError> {
+    let mut sums = Sums::default();
+    sums.add(folder, "").map_err(|source| file_error(folder, source))?;
+    sums.remove(SUMS_FILE);
+    sums.remove(LOCK_FILE);
+    Ok(sums)
 }
 
 /// Makes a data folder of the backup in `from`; `folder` must be absent or empty.
@@ -50,14 +121,23 @@ pub(crate) fn backup_of(folder: &Path, stores: &Stores, to: &Path) -> Result<(),
 /// # Errors
 /// [`RelayError`]; `folder` is written whole or not at all.
 pub fn restore(from: &Path, folder: &Path) -> Result<(), RelayError> {
-    if !from.join(KEY_FILE).is_file() {
+    if !from.join(SUMS_FILE).is_file() {
         let path = from.to_owned();
-        return Err(RelayError::NoRelay { path });
+        return Err(RelayError::NoBackup { path });
     }
     require_empty(folder)?;
     require_outside(from, folder)?;
     write_whole(folder, |partial| {
         copy_folder(from, partial)?;
+        compare(partial).map_err(|error| match error {
+            RelayError::BadBackup { files, .. } => {
+                RelayError::BadBackup { folder: from.to_owned(), files }
+            }
+            error => error,
+        })?;
+        let list = partial.join(SUMS_FILE);
+        fs::remove_file(&list).map_err(|source| file_error(&list, source))?;
+        identity::check(partial)?;
         let damaged = |source| store_error(partial, source);
         let stores = Stores::open(partial).map_err(damaged)?;
         let epoch = stores.registers.epoch().map_err(damaged)?;
@@ -101,7 +181,7 @@ fn require_empty(folder: &Path) -> Result<(), RelayError> {
     }
 }
 
-/// Writes beside the target, checks what was written, then gives it its name. Deletes nothing but what it made itself.
+/// Writes beside the target, then gives it its name. Deletes nothing but what it made itself.
 fn write_whole(
     to: &Path,
     write: impl FnOnce(&Path) -> Result<(), RelayError>,
@@ -139,10 +219,8 @@ fn warn_of_leftovers(partial: &Path) {
     }
 }
 
-/// Checks what was written, and gives it its name.
+/// Has what was written outlast a power cut, and gives it its name.
 fn finish(partial: &Path, to: &Path) -> Result<(), RelayError> {
-    let check = Stores::open(partial);
-    drop(check.map_err(|source| store_error(partial, source))?);
     sync_all(partial).map_err(|e| file_error(partial, e))?;
     match fs::remove_dir(to) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(file_error(to, e)),

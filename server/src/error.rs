@@ -25,8 +25,8 @@ pub enum RelayError {
         /// Why.
         source: io::Error,
     },
-    /// A key or token file has a wrong length or is missing; nothing was written.
-    #[error("{path} is missing or not what this program wrote; restore it from a backup")]
+    /// A key or token file is missing, or the disk changed it; nothing was written.
+    #[error("{path} is missing or damaged; take it from a backup")]
     BadFile {
         /// Which file.
         path: PathBuf,
@@ -61,6 +61,26 @@ pub enum RelayError {
         /// Which folder.
         path: PathBuf,
     },
+    /// Files of a backup are not what was written.
+    #[error("{folder} is damaged: {}; use another backup", files.join(", "))]
+    BadBackup {
+        /// Which folder.
+        folder: PathBuf,
+        /// Those that differ, are missing, or were not in it.
+        files: Vec<String>,
+    },
+    /// The folder holds a backup, and a relay would change it.
+    #[error("{path} is a backup; make a data folder of it with: chat-server restore {path}")]
+    IsBackup {
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// The folder holds no backup.
+    #[error("{path} is no backup: it has no SHA256SUMS; make one with: chat-server backup DIR")]
+    NoBackup {
+        /// Which folder.
+        path: PathBuf,
+    },
     /// The folder holds no relay.
     #[error("{path} holds no relay")]
     NoRelay {
@@ -86,7 +106,11 @@ impl RelayError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Setting { .. } | Self::ConfigFile { .. } => 2,
-            Self::Store { .. } | Self::BadFile { .. } | Self::NotEmpty { .. } => 7,
+            Self::Store { .. }
+            | Self::BadFile { .. }
+            | Self::BadBackup { .. }
+            | Self::IsBackup { .. }
+            | Self::NotEmpty { .. } => 7,
             Self::Operator { code, .. } => *code,
             _ => 1,
         }

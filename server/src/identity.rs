@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Mutex;
 
+use chatcore::crypto::kdf::sha256;
 use chatcore::ids::InviteToken;
 use chatcore::keys::RelayKeyPair;
 use zeroize::Zeroizing;
@@ -17,6 +18,11 @@ use crate::store::Stores;
 pub(crate) const KEY_FILE: &str = "relay.key";
 /// Name of the file with the registration token.
 pub(crate) const TOKEN_FILE: &str = "invite.token";
+
+/// Bytes of a relay's secret keys.
+const KEY_LEN: usize = 64;
+/// Bytes of a registration token.
+const TOKEN_LEN: usize = 16;
 
 /// What a relay is known by.
 #[derive(Debug)]
@@ -46,19 +52,26 @@ impl Identity {
         let _resetting = lock(&self.resetting);
         if let Some(folder) = folder {
             let path = folder.join(TOKEN_FILE);
-            write_private(&path, fresh.as_bytes())
-                .map_err(|source| RelayError::File { path, source })?;
+            write_checked(&path, fresh.as_bytes())?;
         }
         *lock(&self.token) = fresh.clone();
         Ok(fresh)
     }
 
     /// Loads the identity from a data folder; draws what is missing. Of a folder that was used the
-    /// key must be there: with a new one nobody would reach the relay any more.
+    /// key must be there: with a new one nobody would reach the relay any more. Another token lets nobody in who
+    /// has a link already, which is said.
     pub(crate) fn load(folder: &Path) -> Result<Self, RelayError> {
         let path = folder.join(KEY_FILE);
-        if Stores::are_in(folder) && !path.exists() {
+        let is_used = Stores::are_in(folder);
+        if is_used && !path.exists() {
             return Err(RelayError::BadFile { path });
+        }
+        if is_used && !folder.join(TOKEN_FILE).exists() {
+            tracing::warn!(
+                folder = %folder.display(),
+                "invite.token is missing: links that were given out let nobody new in any more"
+            );
         }
         let fresh = Self::generate();
         let key = load_or_write(&folder.join(KEY_FILE), &fresh.keys.to_bytes())?;
@@ -72,23 +85,44 @@ impl Identity {
     }
 }
 
+/// Looks whether the files of an identity are what was written; makes none.
+pub(crate) fn check(folder: &Path) -> Result<(), RelayError> {
+    read_checked::<KEY_LEN>(&folder.join(KEY_FILE))?;
+    read_checked::<TOKEN_LEN>(&folder.join(TOKEN_FILE))?;
+    Ok(())
+}
+
 fn load_or_write<const N: usize>(
     path: &Path,
     fresh: &[u8; N],
 ) -> Result<Zeroizing<[u8; N]>, RelayError> {
-    let stored = match fs::read(path) {
-        Ok(bytes) => Zeroizing::new(bytes),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            write_private(path, fresh)
-                .map_err(|source| RelayError::File { path: path.to_owned(), source })?;
-            return Ok(Zeroizing::new(*fresh));
+    match read_checked(path) {
+        Err(RelayError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            write_checked(path, fresh)?;
+            Ok(Zeroizing::new(*fresh))
         }
-        Err(source) => {
-            return Err(RelayError::File { path: path.to_owned(), source });
-        }
-    };
-    let bytes = stored.as_slice().try_into();
-    bytes.map(Zeroizing::new).map_err(|_| RelayError::BadFile { path: path.to_owned() })
+        read => read,
+    }
+}
+
+/// What stands behind the bytes of a file, so that it is noticed when the disk changed one.
+fn checksum(path: &Path, bytes: &[u8]) -> [u8; 32] {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    sha256(&[name.as_bytes(), bytes])
+}
+
+fn read_checked<const N: usize>(path: &Path) -> Result<Zeroizing<[u8; N]>, RelayError> {
+    let stored = fs::read(path).map(Zeroizing::new);
+    let stored = stored.map_err(|source| RelayError::File { path: path.to_owned(), source })?;
+    let whole = stored.split_first_chunk::<N>();
+    let whole = whole.filter(|(bytes, sum)| checksum(path, *bytes).as_slice() == *sum);
+    let bytes = whole.map(|(bytes, _)| Zeroizing::new(*bytes));
+    bytes.ok_or_else(|| RelayError::BadFile { path: path.to_owned() })
+}
+
+fn write_checked(path: &Path, bytes: &[u8]) -> Result<(), RelayError> {
+    let whole = Zeroizing::new([bytes, &checksum(path, bytes)].concat());
+    write_private(path, &whole).map_err(|source| RelayError::File { path: path.to_owned(), source })
 }
 
 /// Writes a file of mode 0600 that is either whole or not there.
@@ -146,12 +180,32 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_key_file_is_refused_and_kept() {
+    fn a_file_with_a_changed_byte_is_refused_and_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(KEY_FILE);
-        fs::write(&path, [1; 63]).unwrap();
-        let error = Identity::load(folder.path()).unwrap_err();
-        assert!(matches!(error, RelayError::BadFile { .. }));
-        assert_eq!(fs::read(&path).unwrap(), [1; 63]);
+        Identity::load(folder.path()).unwrap();
+        check(folder.path()).unwrap();
+        for name in [KEY_FILE, TOKEN_FILE] {
+            let path = folder.path().join(name);
+            let whole = fs::read(&path).unwrap();
+            let mut broken: Vec<_> = (0..whole.len())
+                .map(|at| {
+                    let mut bytes = whole.clone();
+                    bytes[at] ^= 1;
+                    bytes
+                })
+                .collect();
+            broken.push(whole[1..].to_vec());
+            broken.push([whole.as_slice(), &[0]].concat());
+            broken.push(Vec::new());
+            for bytes in broken {
+                fs::write(&path, &bytes).unwrap();
+                for error in [Identity::load(folder.path()).err(), check(folder.path()).err()] {
+                    let named = matches!(error, Some(RelayError::BadFile { path: p }) if p == path);
+                    assert!(named, "{name}");
+                }
+                assert_eq!(fs::read(&path).unwrap(), bytes);
+            }
+            fs::write(&path, whole).unwrap();
+        }
     }
 }

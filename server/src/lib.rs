@@ -38,6 +38,7 @@ mod rooms;
 mod seen;
 mod server;
 pub mod store;
+mod sums;
 mod turns;
 
 pub use config::{Config, Registration, Storage};

@@ -12,6 +12,7 @@ use chatcore::wire::relay::AnswerForm;
 use clap::{Parser, Subcommand};
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
+use server::backup::Verified;
 use server::config::{DEFAULT_LISTEN, Settings};
 #[cfg(unix)]
 use server::control;
@@ -55,6 +56,11 @@ enum Command {
     Restore {
         /// Folder to read
         dir: PathBuf,
+    },
+    /// Look whether files are still what was written: of a backup, or of a relay that doesn't run
+    Verify {
+        /// Backup or data folder; the one of --data unless given
+        dir: Option<PathBuf>,
     },
 }
 
@@ -104,6 +110,19 @@ fn run(flags: Flags) -> Result<(), RelayError> {
             let folder = settings.data_folder(home_data())?;
             backup::restore(&dir, &folder)?;
             say(format_args!("restored to {}", folder.display()))
+        }
+        Some(Command::Verify { dir }) => {
+            let folder = dir.map_or_else(|| settings.data_folder(home_data()), Ok)?;
+            let name = folder.display();
+            match backup::verify(&folder)? {
+                Verified::Backup { files } => {
+                    say(format_args!("{name}: all {files} files are what was written"))
+                }
+                Verified::DataFolder => say(format_args!(
+                    "{name}: keys, users, rooms and messages are what was written; files that \
+                     users sent are checked by who fetches them"
+                )),
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::backup::SUMS_FILE;
 use crate::clock::{CarefulClock, Clock, SystemClock};
 use crate::config::{Config, Registration, Storage};
 #[cfg(unix)]
@@ -222,6 +223,9 @@ impl Relay {
             }
             Storage::Folder(folder) => {
                 let lock = lock_folder(folder)?;
+                if folder.join(SUMS_FILE).exists() {
+                    return Err(RelayError::IsBackup { path: folder.clone() });
+                }
                 // Before the stores: a used folder without a key is one that lost it.
                 let identity = Identity::load(folder)?;
                 let stores = Stores::open(folder).map_err(|source| store_error(folder, source))?;

@@ -229,7 +229,9 @@ async fn a_backup_becomes_the_same_relay_and_overwrites_nothing() {
     let over = backup::restore(&path("copy"), &path("data"));
     assert!(matches!(over, Err(RelayError::NotEmpty { .. })));
     let nothing = backup::restore(&path("nothing"), &path("new"));
-    assert!(matches!(nothing, Err(RelayError::NoRelay { .. })));
+    assert!(matches!(nothing, Err(RelayError::NoBackup { .. })));
+    let itself = backup::restore(&path("data"), &path("new"));
+    assert!(matches!(itself, Err(RelayError::NoBackup { .. })));
     fs::create_dir(path("new")).unwrap();
     backup::restore(&path("copy"), &path("new")).unwrap();
     let relay = TestRelay::start(Config::in_folder(path("new"))).await;
@@ -282,7 +284,14 @@ async fn a_running_relay_is_backed_up_through_its_socket() {
     process.child.kill().unwrap();
     process.child.wait().unwrap();
     let former = process.link.relay;
-    let mut process = Process::start(&copy, &[]);
+    // A backup stays what it is.
+    let in_it = run(&["--listen", "127.0.0.1:0", "--data", to]);
+    assert_eq!(in_it.status.code(), Some(7));
+    assert!(String::from_utf8_lossy(&in_it.stderr).contains("chat-server restore"), "{in_it:?}");
+    let new = folder.path().join("new");
+    let restored = run(&["restore", to, "--data", new.to_str().unwrap()]);
+    assert!(restored.status.success(), "{restored:?}");
+    let mut process = Process::start(&new, &[]);
     assert_eq!(process.link.relay, former);
     let (mut bobs, answer) = process.enter(&bob, Request::Login { newest_head: None }).await;
     assert_eq!((logged_in(&answer).queued, logged_in(&answer).one_time_prekeys), (1, 0));
@@ -292,6 +301,82 @@ async fn a_running_relay_is_backed_up_through_its_socket() {
     assert_eq!(bobs.request(Request::GetChunk { blob, index: 0 }).await, Answer::Chunk(chunk));
     process.child.kill().unwrap();
     process.child.wait().unwrap();
+}
+
+/// One byte that the disk changed was restored as if nothing was, or read as another relay's key.
+#[tokio::test]
+async fn a_changed_byte_in_any_file_is_found_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let relay = TestRelay::start(Config::in_folder(path("data"))).await;
+    let (_, mut alice) = relay.join("alice").await;
+    let (bob, bobs) = relay.join("bob").await;
+    drop(bobs);
+    alice.send_many(vec![envelope(bob.address(), 1)]).await;
+    let (blob, write_key) = (BlobId::from_bytes([3; 16]), WriteKey([4; 32]));
+    let shape = BlobShape { chunk_size: 65_568, chunk_count: 1 };
+    let chunk = Bytes::from(vec![5; 65_568]);
+    alice.request(Request::CreateBlob { blob, write_key: write_key.clone(), shape }).await;
+    let put = Request::PutChunk { blob, write_key: write_key.clone(), index: 0, chunk };
+    assert_eq!(alice.request(put).await, Answer::Done);
+    assert_eq!(alice.request(Request::CompleteBlob { blob, write_key }).await, Answer::Done);
+    relay.stop().await;
+    backup::backup(&path("data"), &path("copy")).unwrap();
+    let verify = |folder: &Path| run(&["verify", folder.to_str().unwrap()]);
+    for folder in ["data", "copy"] {
+        let whole = verify(&path(folder));
+        assert!(whole.status.success(), "{whole:?}");
+    }
+    let said = |output: &Output, name: &str| {
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(7), "{name}: {text}");
+        assert!(text.contains(name), "{name}: {text}");
+    };
+    let flipped = |path: &Path, test: &dyn Fn()| {
+        let whole = fs::read(path).unwrap();
+        let mut bytes = whole.clone();
+        bytes[whole.len() / 2] ^= 1;
+        fs::write(path, bytes).unwrap();
+        test();
+        fs::write(path, whole).unwrap();
+    };
+    for name in ["relay.key", "invite.token", "keys/db", "keys/conf", "relay.redb"] {
+        flipped(&path("data").join(name), &|| {
+            said(&verify(&path("data")), name);
+            let data = path("data");
+            let started = ["--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()];
+            // As a service that is started again and again.
+            said(&run(&started), name);
+            said(&run(&started), name);
+            let copied = backup::backup(&data, &path("of damaged"));
+            assert!(copied.unwrap_err().to_string().contains(name));
+            assert!(!path("of damaged").exists());
+        });
+    }
+    let blob = format!("blobs/{}", blob.to_hex());
+    let of_copy =
+        ["relay.key", "invite.token", "keys/db", "keys/conf", "relay.redb", "stores.seal", &blob];
+    for name in of_copy {
+        flipped(&path("copy").join(name), &|| {
+            said(&verify(&path("copy")), name);
+            let (copy, new) = (path("copy"), path("new"));
+            let args = ["restore", copy.to_str().unwrap(), "--data", new.to_str().unwrap()];
+            said(&run(&args), name);
+            assert!(!new.exists());
+        });
+    }
+    flipped(&path("copy/SHA256SUMS"), &|| assert_eq!(verify(&path("copy")).status.code(), Some(7)));
+    fs::write(path("copy/more"), "").unwrap();
+    said(&verify(&path("copy")), "more");
+    fs::remove_file(path("copy/more")).unwrap();
+    fs::rename(path("copy").join(&blob), path("blob")).unwrap();
+    said(&verify(&path("copy")), &blob);
+    fs::rename(path("blob"), path("copy").join(&blob)).unwrap();
+    assert!(verify(&path("copy")).status.success());
+    backup::restore(&path("copy"), &path("new")).unwrap();
+    TestRelay::start(Config::in_folder(path("new"))).await.stop().await;
+    assert!(verify(&path("new")).status.success());
+    assert_eq!(verify(&path("nothing")).status.code(), Some(1));
 }
 
 /// A relay whose key file was lost made itself a new key: nobody could reach it any more, and nothing

@@ -532,7 +532,7 @@ async fn a_relay_that_was_set_back_unseen_learns_it_from_devices() {
     let config = Config::in_folder(folder.path().join("data"));
     let relay = TestRelay::start_with_clock(config, clock.clone()).await;
     let keys = std::fs::read(folder.path().join("data/relay.key")).unwrap();
-    let keys = RelayKeyPair::from_bytes(&keys.try_into().unwrap());
+    let keys = RelayKeyPair::from_bytes(keys.first_chunk().unwrap());
     let (alice, mut device) = relay.join("alice").await;
     let first = ordered(&relay, &mut device, entry(&secret, 0, b"one")).await.1;
     let known = LogHead::verify(&first, &relay.key).unwrap();
@@ -583,7 +583,7 @@ async fn a_log_that_is_given_something_back_waits_for_more() {
     let config = Config::in_folder(folder.path().join("data"));
     let relay = TestRelay::start_with_clock(config, clock.clone()).await;
     let keys = std::fs::read(folder.path().join("data/relay.key")).unwrap();
-    let keys = RelayKeyPair::from_bytes(&keys.try_into().unwrap());
+    let keys = RelayKeyPair::from_bytes(keys.first_chunk().unwrap());
     let (alice, mut device) = relay.join("alice").await;
     ordered(&relay, &mut device, entry(&secret, 0, b"one")).await;
     ordered(&relay, &mut device, entry(&other, 0, b"one")).await;

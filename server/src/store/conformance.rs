@@ -546,6 +546,12 @@ fn contents(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     all
 }
 
+/// Changes one bit of the byte that lies `part` of `whole` behind the beginning.
+fn flip(bytes: &mut [u8], part: usize, whole: usize) {
+    let place = bytes.len() * part / whole;
+    bytes[place] ^= 0x10;
+}
+
 fn filled() -> (tempfile::TempDir, User) {
     let folder = tempfile::tempdir().unwrap();
     let user = User::new();
@@ -566,8 +572,11 @@ fn a_second_opening_is_refused() {
 #[test]
 fn a_damaged_store_is_refused_and_left_as_it_is() {
     for file in ["relay.redb", "keys/db", "keys/conf"] {
-        let damages: [fn(&mut Vec<u8>); 3] = [
+        let damages: [fn(&mut Vec<u8>); 6] = [
             |bytes| bytes.fill(0x5a),
+            |bytes| flip(bytes, 1, 4),
+            |bytes| flip(bytes, 1, 2),
+            |bytes| flip(bytes, 3, 4),
             |bytes| bytes.truncate(bytes.len() / 2),
             |bytes| bytes.truncate(0),
         ];
@@ -579,7 +588,7 @@ fn a_damaged_store_is_refused_and_left_as_it_is() {
             std::fs::write(&path, bytes).unwrap();
             let before = contents(folder.path());
             let error = Stores::open(folder.path()).err();
-            assert_eq!(error, Some(StoreError::Damaged), "{file} {number}");
+            assert_eq!(error, Some(StoreError::Damaged(file)), "{file} {number}");
             assert!(contents(folder.path()) == before, "{file} {number} was changed");
         }
     }
@@ -601,15 +610,79 @@ fn a_newer_store_is_refused_and_kept() {
     }
 }
 
+/// Copies the files of stores that are open: what a crash leaves.
+fn crashed(folder: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(copy.path().join("keys")).unwrap();
+    for entry in std::fs::read_dir(folder.join("keys")).unwrap() {
+        let from = entry.unwrap().path();
+        if from.is_file() {
+            let name = from.strip_prefix(folder).unwrap();
+            std::fs::copy(&from, copy.path().join(name)).unwrap();
+        }
+    }
+    std::fs::copy(folder.join("relay.redb"), copy.path().join("relay.redb")).unwrap();
+    copy
+}
+
+#[test]
+fn what_the_disk_changed_is_found_after_a_crash_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let users: Vec<_> = (0..100).map(|_| User::new()).collect();
+    let stores = Stores::open(folder.path()).unwrap();
+    for (number, user) in users.iter().enumerate() {
+        put(&stores, &user.first(&format!("user{number}")), NOW).unwrap();
+    }
+    drop(stores);
+    let _open = Stores::open(folder.path()).unwrap();
+    for file in ["relay.redb", "keys/db"] {
+        let mut refused = 0;
+        for part in 0..40 {
+            let copy = crashed(folder.path());
+            let path = copy.path().join(file);
+            let mut bytes = std::fs::read(&path).unwrap();
+            flip(&mut bytes, part, 40);
+            std::fs::write(&path, bytes).unwrap();
+            for _ in 0..2 {
+                match Stores::open(copy.path()) {
+                    Err(error) => {
+                        assert_eq!(error, StoreError::Damaged(file), "{part}");
+                        refused += 1;
+                    }
+                    Ok(stores) => {
+                        let version = |user: &User| stores.directory.version(&user.address().user);
+                        let all = users.iter().all(|user| version(user) == Ok(Some(1)));
+                        assert!(all, "{file} {part}");
+                    }
+                }
+            }
+        }
+        assert!(refused >= 8 && refused % 2 == 0, "{file}: the damage was seen {refused} times");
+    }
+}
+
+#[test]
+fn users_whose_records_a_crash_took_are_counted() {
+    let (folder, _) = filled();
+    let stores = Stores::open(folder.path()).unwrap();
+    let before = crashed(folder.path());
+    let late = User::new();
+    put(&stores, &late.first("late"), NOW).unwrap();
+    let crash = crashed(folder.path());
+    assert_eq!(disk::missing_for_testing_only(crash.path()), Vec::<String>::new());
+    std::fs::remove_dir_all(crash.path().join("keys")).unwrap();
+    std::fs::rename(before.path().join("keys"), crash.path().join("keys")).unwrap();
+    assert_eq!(disk::missing_for_testing_only(crash.path()), ["late"]);
+    // They come back by themselves.
+    let stores = Stores::open(crash.path()).unwrap();
+    assert_eq!(put(&stores, &late.first("late"), NOW), Ok(Put::Stored));
+}
+
 #[test]
 fn a_store_that_was_not_closed_opens_again() {
     let (folder, user) = filled();
-    let copy = tempfile::tempdir().unwrap();
     let stores = Stores::open(folder.path()).unwrap();
-    for name in ["relay.redb", "keys/conf", "keys/db"] {
-        std::fs::create_dir_all(copy.path().join("keys")).unwrap();
-        std::fs::copy(folder.path().join(name), copy.path().join(name)).unwrap();
-    }
+    let copy = crashed(folder.path());
     drop(stores);
     let stores = Stores::open(copy.path()).unwrap();
     assert_eq!(stores.directory.version(&user.address().user), Ok(Some(1)));

@@ -38,6 +38,9 @@ pub use rooms::{
 /// Version of what is on disk; a store with a higher one is refused.
 pub const SCHEMA: u64 = 1;
 
+/// File of the public keys, in a data folder.
+pub(crate) const KEYS_FILE: &str = "keys/db";
+
 /// Why the store did not do what it was asked. Nothing was changed unless a variant says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -53,12 +56,12 @@ pub enum StoreError {
         /// Newest version known here.
         known: u64,
     },
-    /// The files are not what was written; they were left as they are.
+    /// A file is not what was written; all were left as they are.
     #[error(
-        "the store is damaged and was left as it is; move the data folder away and restore a \
-         backup with: chat-server restore DIR"
+        "{0} is damaged; nothing was changed; move the data folder away and restore a backup \
+         with: chat-server restore DIR"
     )]
-    Damaged,
+    Damaged(&'static str),
     /// The disk is full, or nearly so: nothing was stored, and it goes on once there is space.
     #[error("the disk is full; make room where the relay stores")]
     NoSpace,

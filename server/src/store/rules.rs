@@ -4,7 +4,7 @@ use bytes::Bytes;
 use chatcore::ids::{Timestamp, UserId};
 use chatcore::keys::{Signed, UserRecord};
 
-use super::{NICKNAME_RESERVATION, Put, StoreError};
+use super::{KEYS_FILE, NICKNAME_RESERVATION, Put, StoreError};
 
 /// What is to be done with a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(super) fn judge(record: &UserRecord, newest: Option<&UserRecord>) -> Judgeme
 
 /// What was verified on the way in verifies again, unless the disk changed it.
 pub(super) fn verified(newest: Option<Signed>) -> Result<Option<UserRecord>, StoreError> {
-    newest.map(UserRecord::verify).transpose().map_err(|_| StoreError::Damaged)
+    newest.map(UserRecord::verify).transpose().map_err(|_| StoreError::Damaged(KEYS_FILE))
 }
 
 /// Who has a nickname, and until when if it was given up.
@@ -122,6 +122,23 @@ impl Bitmap {
         bitmap
     }
 
+    /// Returns what [`Self::from_disk`] reads.
+    pub(super) fn for_disk(bits: &[u8]) -> Vec<u8> {
+        bits.repeat(2)
+    }
+
+    /// Takes bits that are stored twice. What is set in one copy only was torn by a crash, or changed by the disk:
+    /// such a chunk is taken as missing and comes again.
+    pub(super) fn from_disk(count: u32, stored: &[u8]) -> Self {
+        let len = chatcore::wire::relay::bitmap_len(count);
+        let Some((one, two)) = stored.split_at_checked(len).filter(|(_, two)| two.len() == len)
+        else {
+            return Self::new(count);
+        };
+        let both: Vec<u8> = one.iter().zip(two).map(|(one, two)| one & two).collect();
+        Self::from_bits(count, &both)
+    }
+
     pub(super) fn full(count: u32) -> Self {
         let mut bitmap = Self::new(count);
         (0..count).for_each(|index| bitmap.set(index));
@@ -174,5 +191,22 @@ mod tests {
         assert_eq!(Bitmap::from_bits(9, &[0xff, 0xff]), Bitmap::full(9));
         assert_eq!(Bitmap::from_bits(9, &[1]).to_bytes()[..], [1, 0]);
         assert!(Bitmap::full(9).is_full());
+    }
+
+    #[test]
+    fn a_bit_that_the_disk_changed_is_no_chunk() {
+        let mut bitmap = Bitmap::new(20);
+        (0..7).chain([19]).for_each(|index| bitmap.set(index));
+        let stored = Bitmap::for_disk(&bitmap.to_bytes());
+        assert_eq!(Bitmap::from_disk(20, &stored), bitmap);
+        for bit in 0..stored.len() * 8 {
+            let mut changed = stored.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let read = Bitmap::from_disk(20, &changed);
+            assert!((0..20).all(|index| bitmap.is_set(index) || !read.is_set(index)), "{bit}");
+        }
+        for cut in 0..stored.len() {
+            assert_eq!(Bitmap::from_disk(20, &stored[..cut]), Bitmap::new(20), "cut to {cut}");
+        }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A chunk is not synced when it is stored. Which chunks of an incomplete blob survive a crash says
 //! the file `ID.map` beside it; it is written only after `sync_data` of the bytes it speaks of.
-//! Bits only ever go from 0 to 1, so a torn write of it is harmless.
+//! Bits only ever go from 0 to 1, and each is there twice, so neither a torn write of it nor a bit that the disk
+//! changed makes a chunk of what is none.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -120,7 +121,7 @@ impl Shared {
             File::options().write(true).open(self.path(&blob.id))?.sync_data()?;
             let map = self.map_path(&blob.id);
             let mut map = File::options().write(true).create(true).truncate(false).open(map)?;
-            map.write_all(&stored)
+            map.write_all(&Bitmap::for_disk(&stored))
         };
         if let Err(error) = write() {
             lock(&blob.progress).is_broken = true;
@@ -174,7 +175,7 @@ impl DiskBlobs {
                 Bitmap::full(count)
             } else {
                 let map = fs::read(shared.map_path(&id)).unwrap_or_default();
-                Bitmap::from_bits(count, &map)
+                Bitmap::from_disk(count, &map)
             };
             let of_owner = usage.entry(record.owner).or_default();
             of_owner.open += u32::from(!complete);

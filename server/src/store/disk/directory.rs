@@ -10,7 +10,7 @@ use sled::Transactional;
 use sled::transaction::ConflictableTransactionError;
 
 use super::super::rules::{Judgement, Rename, judge, verified};
-use super::super::{Directory, Put, StoreError};
+use super::super::{Directory, KEYS_FILE, Put, StoreError};
 use super::failed;
 use super::keys::{KeysDb, address_key, value};
 use super::main::MainDb;
@@ -109,7 +109,7 @@ impl DiskDirectory {
 impl Directory for DiskDirectory {
     fn device(&self, link_key: &[u8; 32]) -> Result<Option<DeviceAddress>, StoreError> {
         let row = self.keys.links.get(link_key).map_err(|e| failed(&e))?;
-        row.map(|row| decode_address(&row).ok_or(StoreError::Damaged)).transpose()
+        row.map(|row| decode_address(&row).ok_or(StoreError::Damaged(KEYS_FILE))).transpose()
     }
 
     fn has_device(&self, device: &DeviceAddress) -> Result<bool, StoreError> {
@@ -192,7 +192,7 @@ fn record_key(user: &UserId, version: u64) -> [u8; 40] {
 }
 
 fn decode(row: &[u8]) -> Result<Signed, StoreError> {
-    decode_signed(row).map_err(|_| StoreError::Damaged)
+    decode_signed(row).map_err(|_| StoreError::Damaged(KEYS_FILE))
 }
 
 fn decode_address(row: &[u8]) -> Option<DeviceAddress> {

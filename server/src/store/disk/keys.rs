@@ -7,12 +7,12 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use chatcore::ids::{DeviceAddress, UserId};
 use sled::{Db, Tree};
 
-use super::super::{SCHEMA, StoreError};
+use super::super::{KEYS_FILE, SCHEMA, StoreError};
 use super::failed;
 use super::group::Group;
 use super::seal::Seal;
@@ -42,28 +42,23 @@ pub(super) struct KeysDb {
     /// device address → highest one-time prekey id stored so far.
     pub(super) highest: Tree,
     /// Dropped last.
-    _seal: Option<Seal>,
+    _seal: Arc<Seal>,
 }
 
 impl KeysDb {
     /// Opens the folder. One without a schema is taken as new only in a store that `is_new`, or when
     /// it is not there at all: clients upload lost public keys again.
-    pub(super) fn open(path: &Path, is_new: bool) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path, is_new: bool, seal: &Arc<Seal>) -> Result<Self, StoreError> {
         let is_new = is_new || !path.exists();
-        Seal::lift(path)?;
-        match catch_unwind(AssertUnwindSafe(|| Self::open_inner(path, is_new))) {
+        match catch_unwind(AssertUnwindSafe(|| Self::open_inner(path, is_new, seal))) {
             Ok(result) => result,
-            Err(_) => Err(StoreError::Damaged),
+            Err(_) => Err(StoreError::Damaged(KEYS_FILE)),
         }
     }
 
-    fn open_inner(path: &Path, is_new: bool) -> Result<Self, StoreError> {
+    fn open_inner(path: &Path, is_new: bool, seal: &Arc<Seal>) -> Result<Self, StoreError> {
         let config = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(None);
-        // Declared before sled's handles, hence dropped after them.
-        let seal;
         let db = config.open().map_err(|e| refusal(&e))?;
-        // Also noted when the store is refused below: the files are whole.
-        seal = Some(Seal::at_end(path));
         let schema = db.get(SCHEMA_KEY).map_err(|e| refusal(&e))?;
         let schema = schema.and_then(|v| v.as_ref().try_into().map(u64::from_be_bytes).ok());
         match schema {
@@ -73,7 +68,7 @@ impl KeysDb {
                 return Err(StoreError::Newer { found, known });
             }
             None if is_new => {}
-            _ => return Err(StoreError::Damaged),
+            _ => return Err(StoreError::Damaged(KEYS_FILE)),
         }
         let tree = |name: &str| db.open_tree(name).map_err(|e| refusal(&e));
         Ok(Self {
@@ -90,8 +85,24 @@ impl KeysDb {
             group: Group::new(),
             writers: (0..WRITER_LOCKS).map(|_| Mutex::new(())).collect(),
             db,
-            _seal: seal,
+            _seal: Arc::clone(seal),
         })
+    }
+
+    /// Reads everything, and has sled compare its checksums: after a crash nothing else says what is damaged.
+    pub(super) fn read_all(&self) -> Result<(), StoreError> {
+        let trees = [&self.records, &self.links, &self.devices, &self.prekeys, &self.highest];
+        let read =
+            || trees.iter().try_for_each(|tree| tree.iter().try_for_each(|row| row.map(|_| ())));
+        match catch_unwind(AssertUnwindSafe(read)) {
+            Ok(read) => read.map_err(|e| failed(&e)),
+            Err(_) => Err(StoreError::Damaged(KEYS_FILE)),
+        }
+    }
+
+    pub(super) fn has_record(&self, user: &UserId) -> Result<bool, StoreError> {
+        let found = self.records.scan_prefix(user.as_bytes()).next().transpose();
+        found.map(|row| row.is_some()).map_err(|e| failed(&e))
     }
 
     /// Writes the schema of a new store.
@@ -174,16 +185,12 @@ fn refusal(error: &sled::Error) -> StoreError {
         sled::Error::Io(io) if io.to_string().contains("could not acquire lock") => {
             StoreError::Locked
         }
-        sled::Error::Corruption { .. } | sled::Error::Unsupported(_) => StoreError::Damaged,
+        sled::Error::Unsupported(_) => StoreError::Damaged(KEYS_FILE),
         _ => failed(error),
     }
 }
 
 #[cfg(test)]
 pub(super) fn set_schema_for_testing_only(path: &Path, version: u64) {
-    Seal::lift(path).unwrap();
-    let db = sled::open(path).unwrap();
-    db.insert(SCHEMA_KEY, &version.to_be_bytes()).unwrap();
-    drop(db);
-    drop(Seal::at_end(path));
+    sled::open(path).unwrap().insert(SCHEMA_KEY, &version.to_be_bytes()).unwrap();
 }

@@ -20,7 +20,8 @@ use redb::{
 use super::super::rules::{NicknameRow, Rename};
 use super::super::{Arrival, BlobRecord, Body, Mailbox, MailboxBatch, Queued, SCHEMA, StoreError};
 use super::group::Group;
-use super::{failed, is_no_space, registers, rooms};
+use super::seal::Seal;
+use super::{MAIN, failed, is_no_space, registers, rooms};
 use crate::clock::{Doubted, TimeNote};
 use crate::lock::lock;
 
@@ -48,10 +49,12 @@ pub(super) struct MainDb {
     group: Group<Job>,
     /// A write found no space; the engine says no more than that since.
     is_full: AtomicBool,
+    /// Dropped last.
+    _seal: Arc<Seal>,
 }
 
 impl MainDb {
-    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path, seal: &Arc<Seal>) -> Result<Self, StoreError> {
         let is_new = std::fs::metadata(path).map_or(true, |m| m.len() == 0);
         let open = || {
             let mut builder = Database::builder();
@@ -61,15 +64,16 @@ impl MainDb {
         let db = match catch_unwind(AssertUnwindSafe(open)) {
             Ok(Ok(db)) => db,
             Ok(Err(error)) => return Err(refusal(&error)),
-            Err(_) => return Err(StoreError::Damaged),
+            Err(_) => return Err(StoreError::Damaged(MAIN)),
         };
-        let main = Self { db, group: Group::new(), is_full: AtomicBool::new(false) };
+        let (group, is_full) = (Group::new(), AtomicBool::new(false));
+        let main = Self { db, group, is_full, _seal: Arc::clone(seal) };
         match main.schema() {
             Ok(Some(found)) if found > SCHEMA => Err(StoreError::Newer { found, known: SCHEMA }),
             Ok(Some(SCHEMA)) => Ok(main),
             // A crash between creating the file and its first transaction.
             Ok(None) if main.is_empty().unwrap_or(false) => Ok(main),
-            _ => Err(StoreError::Damaged),
+            _ => Err(StoreError::Damaged(MAIN)),
         }
     }
 
@@ -153,6 +157,21 @@ impl MainDb {
             self.is_full.store(true, Ordering::Release);
         }
         class
+    }
+
+    /// Returns all nicknames that somebody has, not only had, with their owners.
+    pub(super) fn named(&self) -> Result<Vec<(String, UserId)>, StoreError> {
+        self.read_with(|tx| {
+            let mut all = Vec::new();
+            for row in tx.open_table(NICKNAMES)?.iter()? {
+                let (name, row) = row?;
+                let row = decode_nickname(row.value());
+                if row.until.is_none() {
+                    all.push((name.value().to_owned(), row.owner));
+                }
+            }
+            Ok(all)
+        })
     }
 
     /// Applies a nickname change; tells whether the new one is the user's now.
@@ -386,7 +405,7 @@ fn refusal(error: &DatabaseError) -> StoreError {
         {
             failed(io)
         }
-        _ => StoreError::Damaged,
+        _ => StoreError::Damaged(MAIN),
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use chatcore::ids::Timestamp;
 
-use super::{Retention, StoreError, Stores};
+use super::{KEYS_FILE, Retention, StoreError, Stores};
 use crate::clock::TimeNote;
 use blobs::DiskBlobs;
 use directory::DiskDirectory;
@@ -31,6 +31,8 @@ use snapshot::DiskSnapshot;
 const KEYS: &str = "keys";
 /// File of everything that must not be lost.
 const MAIN: &str = "relay.redb";
+/// Names in a line of the log.
+const NAMED: usize = 10;
 /// Folder of the blobs' bytes.
 const BLOBS: &str = "blobs";
 
@@ -42,13 +44,18 @@ pub(super) fn is_used(folder: &Path) -> bool {
 pub(super) fn open(folder: &Path) -> Result<Stores, StoreError> {
     let is_lost = std::fs::metadata(folder.join(MAIN)).map_or(true, |m| m.len() == 0);
     if is_lost && folder.join(KEYS).exists() {
-        return Err(StoreError::Damaged);
+        return Err(StoreError::Damaged(MAIN));
     }
-    Seal::check(&folder.join(KEYS))?;
+    let seal = Arc::new(Seal::lift(folder)?);
     // Both are opened before anything is written to either.
-    let main = Arc::new(MainDb::open(&folder.join(MAIN))?);
+    let main = Arc::new(MainDb::open(&folder.join(MAIN), &seal)?);
     let is_new = main.is_empty().map_err(|e| failed(&e))?;
-    let keys = Arc::new(KeysDb::open(&folder.join(KEYS), is_new)?);
+    let keys = Arc::new(KeysDb::open(&folder.join(KEYS), is_new, &seal)?);
+    if !seal.was_sealed() && !is_new {
+        keys.read_all()?;
+        say_missing(&missing(&keys, &main)?);
+    }
+    seal.is_open();
     keys.prepare()?;
     main.prepare()?;
     let blobs = Arc::new(DiskBlobs::open(folder.join(BLOBS), Arc::clone(&main))?);
@@ -70,6 +77,30 @@ pub(super) fn open(folder: &Path) -> Result<Stores, StoreError> {
         blobs: Box::new(blobs),
         retention: Box::new(retention),
     })
+}
+
+/// Returns the nicknames whose users have no record: sled cuts its log at the first damage behind what it knew when
+/// it was opened last.
+fn missing(keys: &KeysDb, main: &MainDb) -> Result<Vec<String>, StoreError> {
+    let mut all = Vec::new();
+    for (name, owner) in main.named()? {
+        if !keys.has_record(&owner)? {
+            all.push(name);
+        }
+    }
+    Ok(all)
+}
+
+fn say_missing(names: &[String]) {
+    if !names.is_empty() {
+        let some = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+        tracing::error!(
+            count = names.len(),
+            names = some,
+            file = KEYS_FILE,
+            "after a crash the keys of users are missing: damaged, or never stored; each comes back with its user"
+        );
+    }
 }
 
 struct DiskRetention {
@@ -97,8 +128,30 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> StoreError {
     if is_no_space(error) {
         return StoreError::NoSpace;
     }
+    if let Some(file) = is_damaged(error) {
+        tracing::error!(%error, file, "a file is damaged");
+        return StoreError::Damaged(file);
+    }
     tracing::error!(%error, "the store failed");
     StoreError::Failed
+}
+
+/// Returns the file of which an engine says that it is not what was written.
+fn is_damaged(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(sled::Error::Corruption { .. }), _) => Some(KEYS_FILE),
+        (_, Some(redb::Error::Corrupted(_))) => Some(MAIN),
+        _ => error.source().and_then(is_damaged),
+    }
+}
+
+/// Returns the file that the words for damage name.
+fn file_of(name: &str) -> &'static str {
+    match name {
+        MAIN => MAIN,
+        "keys/conf" => "keys/conf",
+        _ => KEYS_FILE,
+    }
 }
 
 fn is_no_space(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -116,9 +169,17 @@ fn is_no_space(error: &(dyn std::error::Error + 'static)) -> bool {
     }
 }
 
+#[cfg(test)]
+pub(super) fn missing_for_testing_only(folder: &Path) -> Vec<String> {
+    let seal = Arc::new(Seal::lift(folder).unwrap());
+    let main = MainDb::open(&folder.join(MAIN), &seal).unwrap();
+    missing(&KeysDb::open(&folder.join(KEYS), false, &seal).unwrap(), &main).unwrap()
+}
+
 /// Writes another schema version into one engine of a closed store.
 #[cfg(test)]
 pub(super) fn set_schema_for_testing_only(folder: &Path, engine: &str, version: u64) {
+    let _seal = Seal::lift(folder).unwrap();
     if engine == "redb" {
         main::set_schema_for_testing_only(&folder.join(MAIN), version);
     } else {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::blobs::DiskBlobs;
 use super::keys::KeysDb;
 use super::main::MainDb;
+use super::seal::Seal;
 use super::{BLOBS, KEYS, MAIN, failed};
 use crate::store::{Snapshot, StoreError};
 
@@ -25,11 +26,12 @@ impl Snapshot for DiskSnapshot {
     fn copy_to(&self, folder: &Path) -> Result<(), StoreError> {
         // Their chunks are on disk before the map that speaks of them is copied.
         self.blobs.checkpoint_all()?;
-        let keys = KeysDb::open(&folder.join(KEYS), true)?;
+        let seal = Arc::new(Seal::lift(folder)?);
+        let keys = KeysDb::open(&folder.join(KEYS), true, &seal)?;
         self.keys.copy_to(&keys)?;
         keys.prepare()?;
         let moment = self.main.moment()?;
-        let main = MainDb::open(&folder.join(MAIN))?;
+        let main = MainDb::open(&folder.join(MAIN), &seal)?;
         moment.copy_to(&main)?;
         main.prepare()?;
         let blobs = folder.join(BLOBS);
@@ -45,6 +47,7 @@ impl Snapshot for DiskSnapshot {
                 }
             }
         }
+        seal.is_open();
         Ok(())
     }
 }

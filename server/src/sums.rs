@@ -1,0 +1,104 @@
+//! Lists of files and what they hash to, as `sha256sum` writes and reads them.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
+
+/// Bytes that are read at a time.
+const BLOCK: usize = 256 << 10;
+
+/// Names below a folder, with `/` between their parts, and the SHA-256 of what is in the files, in hexadecimal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Sums(BTreeMap<String, String>);
+
+impl Sums {
+    /// Hashes a file, or all files of a folder and of those within; `name` is what it is called in the list, empty for
+    /// the folder that the names begin at.
+    pub(crate) fn add(&mut self, path: &Path, name: &str) -> io::Result<()> {
+        if !fs::metadata(path)?.is_dir() {
+            self.0.insert(name.to_owned(), hash(path)?);
+            return Ok(());
+        }
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            let last = entry.file_name().to_string_lossy().into_owned();
+            let below = if name.is_empty() { last } else { format!("{name}/{last}") };
+            self.add(&entry.path(), &below)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a file out of the list.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
+    /// Returns the names of files that are not the same in both lists, or only in one.
+    pub(crate) fn differences(&self, found: &Self) -> Vec<String> {
+        let names = self.0.keys().chain(found.0.keys().filter(|name| !self.0.contains_key(*name)));
+        names.filter(|name| self.0.get(*name) != found.0.get(*name)).cloned().collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn encode(&self) -> String {
+        self.0.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect()
+    }
+
+    /// Reads a list; `None`: it is none.
+    pub(crate) fn decode(text: &str) -> Option<Self> {
+        let row = |line: &str| {
+            let (hash, name) = line.split_once("  ")?;
+            Some((name.to_owned(), hash.to_owned()))
+        };
+        text.lines().map(row).collect::<Option<_>>().map(Self)
+    }
+}
+
+fn hash(path: &Path) -> io::Result<String> {
+    let (mut file, mut hash, mut block) = (File::open(path)?, Sha256::new(), vec![0; BLOCK]);
+    loop {
+        match file.read(&mut block) {
+            Ok(0) => return Ok(HEXLOWER.encode(&hash.finalize())),
+            Ok(count) => hash.update(block.get(..count).unwrap_or_default()),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SHA-256 of "abc", FIPS 180-2.
+    const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    #[test]
+    fn a_list_is_what_sha256sum_writes_and_names_what_differs() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("keys")).unwrap();
+        fs::write(folder.path().join("keys/db"), "abc").unwrap();
+        fs::write(folder.path().join("relay.key"), "").unwrap();
+        let sums = || {
+            let mut sums = Sums::default();
+            sums.add(folder.path(), "").unwrap();
+            sums
+        };
+        let first = sums();
+        assert!(first.encode().starts_with(&format!("{ABC}  keys/db\n")), "{}", first.encode());
+        assert_eq!(Sums::decode(&first.encode()), Some(first.clone()));
+        assert_eq!(Sums::decode("no list"), None);
+        assert!(first.differences(&sums()).is_empty());
+        fs::write(folder.path().join("keys/db"), "abd").unwrap();
+        fs::remove_file(folder.path().join("relay.key")).unwrap();
+        fs::write(folder.path().join("more"), "").unwrap();
+        assert_eq!(first.differences(&sums()), ["keys/db", "relay.key", "more"]);
+    }
+}
