@@ -13,6 +13,9 @@ pub(crate) fn short_hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(short)
 }
 
+/// Digits of an id's beginning by which a person may name it.
+pub const SHORT_ID: usize = 8;
+
 macro_rules! byte_id {
     ($(#[$doc:meta])* $name:ident, $len:literal) => {
         $(#[$doc])*
@@ -58,6 +61,14 @@ macro_rules! byte_id {
             pub fn from_hex(hex: &str) -> Option<Self> {
                 let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()?;
                 Some(Self(bytes.try_into().ok()?))
+            }
+        }
+
+        impl $name {
+            /// Tells whether a text is the id in hex, or its beginning of 8 digits or more.
+            #[must_use]
+            pub fn begins_as(&self, text: &str) -> bool {
+                text.len() >= SHORT_ID && self.to_hex().starts_with(&text.to_ascii_lowercase())
             }
         }
 

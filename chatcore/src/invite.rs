@@ -76,6 +76,27 @@ pub fn split_address(text: &str) -> Result<(String, u16), InviteError> {
     Ok((host.to_owned(), port))
 }
 
+/// Port of a relay, where nobody says another.
+pub const DEFAULT_PORT: u16 = 7667;
+
+/// Returns an address that may lack its port with `port` in its place: `HOST` as `HOST:PORT`; IPv6 alone needs no
+/// brackets.
+///
+/// # Errors
+/// [`InviteError::Address`].
+pub fn complete_address(text: &str, port: u16) -> Result<String, InviteError> {
+    if split_address(text).is_ok() {
+        return Ok(text.to_owned());
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // A port that lacks its host.
+        return Err(InviteError::Address);
+    }
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let completed = join_address(bare, port);
+    split_address(&completed).map(|_| completed)
+}
+
 impl FromStr for InviteLink {
     type Err = InviteError;
 
@@ -121,6 +142,24 @@ mod tests {
             port: 7667,
             relay: RelayKey::from_slice(&[0xab; 64]).unwrap(),
             token: token.and_then(InviteToken::from_slice),
+        }
+    }
+
+    #[test]
+    fn an_address_may_lack_its_port() {
+        for (text, completed) in [
+            ("example.org", "example.org:7667"),
+            ("example.org:1", "example.org:1"),
+            ("192.0.2.1", "192.0.2.1:7667"),
+            ("::1", "[::1]:7667"),
+            ("[::1]", "[::1]:7667"),
+            ("[::1]:5", "[::1]:5"),
+        ] {
+            assert_eq!(complete_address(text, DEFAULT_PORT).as_deref(), Ok(completed));
+        }
+        for wrong in ["", "7667", ":1", "example.org:", "example.org:x", "a b", "example.org:70000"]
+        {
+            assert_eq!(complete_address(wrong, DEFAULT_PORT), Err(InviteError::Address), "{wrong}");
         }
     }
 

@@ -179,6 +179,16 @@ impl CommandError {
         lines.map(render::line).collect()
     }
 
+    /// As [`report`](Self::report), to somebody who is asked again at once: without the flags that would have answered.
+    ///
+    /// # Errors
+    /// When `out` fails.
+    pub fn report_to_be_answered(&self, out: &mut dyn Write) -> io::Result<()> {
+        let hint = self.hint.as_deref().map(|hint| hint.split(": --").next().unwrap_or(hint));
+        let (what, hint) = (self.what.clone(), hint.map(str::to_owned));
+        Self { code: self.code, what, hint, refusal: self.refusal }.report(out)
+    }
+
     /// Writes `chat: what happened` and, indented, what to do.
     ///
     /// # Errors
@@ -200,7 +210,7 @@ impl CommandError {
 
 /// What hints name, and how the prompt does the same.
 const IN_PROMPT: [(&str, &str); 15] = [
-    ("'chat contacts --json'", "'!contacts'"),
+    ("'chat contacts -v'", "'!contacts -v'"),
     ("'chat room list --json' shows it, 8 digits are enough", "!rooms shows it"),
     ("'chat room show ROOM'", "'!who'"),
     ("chat room create", "!makeroom"),

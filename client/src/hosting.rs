@@ -1,18 +1,25 @@
 //! A relay within this process.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use chatcore::invite::InviteLink;
+use chatcore::keys::Nickname;
 use server::config::Settings;
 use server::operator::Operator;
 use server::{Relay, RelayError};
 use tokio::net::TcpListener;
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::error::{CommandError, ExitCode};
-use crate::output::Output;
+use crate::output::{Output, Without};
 use crate::paths::data_root;
+use crate::render;
+
+/// Ports below belong to the system.
+const FIRST_FREE_PORT: u16 = 1024;
 
 pub(crate) fn relay_error(error: RelayError) -> CommandError {
     let code = if error.exit_code() == 7 { ExitCode::Store } else { ExitCode::Other };
@@ -35,8 +42,8 @@ impl Bound {
     /// The address, or the relay's store.
     pub(crate) async fn new(listen: SocketAddr, settings: Settings) -> Result<Self, CommandError> {
         let listener = TcpListener::bind(listen).await.map_err(|error| {
-            let what = format_args!("can't listen on {listen}: {error}");
-            CommandError::new(ExitCode::Other, what).hint("choose another port: --listen ADDR:PORT")
+            CommandError::new(ExitCode::Other, cannot_listen(listen, &error))
+                .hint("choose another port: --listen ADDR:PORT")
         })?;
         let config = settings.config(data_root()).map_err(relay_error)?;
         let relay = Relay::open(config).map_err(relay_error)?;
@@ -48,7 +55,7 @@ impl Bound {
     /// Serves in the background.
     pub(crate) fn start(self) -> Hosting {
         let (stop, stopped) = oneshot::channel::<()>();
-        let operator = self.relay.operator();
+        let (operator, newcomers) = (self.relay.operator(), self.relay.newcomers());
         let serving = tokio::spawn(self.relay.serve(self.listener, async move {
             let _stopped = stopped.await;
         }));
@@ -57,8 +64,50 @@ impl Bound {
             ip => ip,
         };
         let own = SocketAddr::new(own, self.address.port());
-        Hosting { link: self.link, own, operator, stop, serving }
+        Hosting { link: self.link, own, operator, newcomers, stop, serving }
     }
+}
+
+/// Says why nothing can listen at an address.
+pub(crate) fn cannot_listen(listen: SocketAddr, error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::AddrInUse => {
+            format!(
+                "can't listen on {listen}: another program does, perhaps another relay of yours"
+            )
+        }
+        ErrorKind::PermissionDenied if listen.port() < FIRST_FREE_PORT => format!(
+            "can't listen on {listen}: the system lets only its administrator use ports below {FIRST_FREE_PORT}"
+        ),
+        ErrorKind::AddrNotAvailable => {
+            format!("can't listen on {listen}: this computer has no such address")
+        }
+        _ => format!("can't listen on {listen}: {error}"),
+    }
+}
+
+/// What whoever hosts is told.
+pub(crate) enum HostNews {
+    /// Somebody registered.
+    Newcomer(Nickname),
+    /// The relay ended without being told to, and why.
+    Ended(Option<RelayError>),
+}
+
+/// Returns who comes next; for ever pending when the relay has gone.
+pub(crate) async fn next(newcomers: &mut broadcast::Receiver<Nickname>) -> Nickname {
+    loop {
+        match newcomers.recv().await {
+            Ok(nickname) => return nickname,
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+/// Says that somebody is new.
+pub(crate) fn welcome(nickname: &Nickname) -> String {
+    format!("{} is new on your relay.", render::name(nickname.as_str()))
 }
 
 /// A relay that serves until it is stopped.
@@ -67,16 +116,20 @@ pub(crate) struct Hosting {
     /// Where this computer reaches it.
     pub(crate) own: SocketAddr,
     pub(crate) operator: Operator,
+    newcomers: broadcast::Receiver<Nickname>,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<Result<(), RelayError>>,
 }
 
 impl Hosting {
-    /// Returns when it ends without being told to, and why; for ever pending once it was told.
-    pub(crate) async fn ended(&mut self) -> Option<RelayError> {
-        match (&mut self.serving).await {
-            Ok(served) => served.err(),
-            Err(error) => Some(RelayError::System(error.into())),
+    /// Returns what happens next to it.
+    pub(crate) async fn news(&mut self) -> HostNews {
+        tokio::select! {
+            nickname = next(&mut self.newcomers) => HostNews::Newcomer(nickname),
+            served = &mut self.serving => HostNews::Ended(match served {
+                Ok(served) => served.err(),
+                Err(error) => Some(RelayError::System(error.into())),
+            }),
         }
     }
 
@@ -91,13 +144,17 @@ impl Hosting {
     }
 }
 
-/// Shows a link, and the code that a telephone scans.
+/// Shows a link, and the code that a telephone scans where there is room for it.
 ///
 /// # Errors
 /// When nobody reads the output any more.
-pub(crate) fn show_link(output: &Output, link: &InviteLink) -> Result<(), CommandError> {
+pub(crate) fn show_link(
+    output: &Output,
+    link: &InviteLink,
+    without: Without,
+) -> Result<(), CommandError> {
     let link = link.to_string();
-    output.code(&link)?;
+    output.code(&link, without)?;
     output.say(&link)
 }
 

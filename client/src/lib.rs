@@ -14,6 +14,7 @@
 //! | [`error`] | what went wrong, and exit codes |
 
 pub mod cli;
+mod colours;
 pub mod command;
 pub mod context;
 pub mod error;

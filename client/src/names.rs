@@ -103,6 +103,12 @@ impl Names {
         }
     }
 
+    /// Returns our own nickname; empty if nobody's profile was read.
+    pub(crate) fn own(&self) -> &str {
+        let own = self.own.and_then(|own| self.names.get(&own));
+        own.map_or("", String::as_str)
+    }
+
     /// Returns `you`, or a name.
     pub(crate) fn you_or(&self, user: &UserId) -> String {
         if self.own == Some(*user) { "you".to_owned() } else { self.of(user) }

@@ -8,6 +8,7 @@ use qrcode::render::unicode::Dense1x2;
 use serde::Serialize;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::colours::Colours;
 use crate::error::{CommandError, ExitCode};
 use crate::json::to_line;
 use crate::render::Paint;
@@ -40,12 +41,22 @@ pub enum Said {
     Err(String),
 }
 
+/// What stands in the place of a code that the terminal has no room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Without {
+    /// That it has none: it was asked for.
+    Words,
+    /// Nothing.
+    Nothing,
+}
+
 /// Prints results; warnings and errors go to standard error elsewhere.
 #[derive(Debug, Clone)]
 pub struct Output {
     mode: OutputMode,
     paint: Paint,
     sink: Sink,
+    colours: Colours,
 }
 
 impl Output {
@@ -56,14 +67,15 @@ impl Output {
             OutputMode::People => Paint::new(&io::stdout()),
             OutputMode::Json => Paint::new(&io::stderr()),
         };
-        Self { mode, paint, sink: Sink::Standard }
+        Self { mode, paint, sink: Sink::Standard, colours: Colours::default() }
     }
 
     /// Hands everything to whoever paints the screen, in the colours of standard output.
     #[must_use]
     pub fn to_screen(lines: UnboundedSender<String>) -> Self {
         let paint = Paint::new(&io::stdout());
-        Self { mode: OutputMode::People, paint, sink: Sink::Screen(lines) }
+        let (mode, colours) = (OutputMode::People, Colours::default());
+        Self { mode, paint, sink: Sink::Screen(lines), colours }
     }
 
     /// Returns who reads.
@@ -78,10 +90,16 @@ impl Output {
         self.paint
     }
 
+    /// Returns who is painted in which colour.
+    pub(crate) const fn colours(&self) -> &Colours {
+        &self.colours
+    }
+
     /// Hands everything to another process, which reads as `mode` says, without colours.
     #[must_use]
-    pub const fn to_process(mode: OutputMode, said: UnboundedSender<Said>) -> Self {
-        Self { mode, paint: Paint::Plain, sink: Sink::Process(said) }
+    pub fn to_process(mode: OutputMode, said: UnboundedSender<Said>) -> Self {
+        let (paint, colours) = (Paint::Plain, Colours::default());
+        Self { mode, paint, sink: Sink::Process(said), colours }
     }
 
     /// Returns where words for standard error go, if they don't go to ours.
@@ -129,20 +147,24 @@ impl Output {
         }
     }
 
-    /// Prints a code that a telephone scans, where the terminal is wide enough.
+    /// Prints a code that a telephone scans, where the terminal is large enough.
     ///
     /// # Errors
     /// As [`say`](Self::say).
-    pub fn code(&self, text: &str) -> Result<(), CommandError> {
+    pub fn code(&self, text: &str, without: Without) -> Result<(), CommandError> {
         // Without a code the text is there to be typed.
         let Ok(code) = QrCode::new(text) else { return Ok(()) };
         let code = code.render::<Dense1x2>().build();
         let columns = code.lines().map(|row| row.chars().count()).max().unwrap_or_default();
-        match crossterm::terminal::size() {
-            Ok((width, _)) if usize::from(width) < columns && width > 0 => {
-                self.say("(the window is too narrow for the QR code)")
-            }
-            _ => self.say(&code),
+        // What is said about it, and the line being typed.
+        let rows = code.lines().count() + 3;
+        let fits = crossterm::terminal::size().map_or(true, |(width, height)| {
+            width == 0 || (usize::from(width) >= columns && usize::from(height) >= rows)
+        });
+        match (fits, without) {
+            (true, _) => self.say(&code),
+            (false, Without::Words) => self.say("(the window is too small for the QR code)"),
+            (false, Without::Nothing) => Ok(()),
         }
     }
 

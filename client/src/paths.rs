@@ -6,6 +6,9 @@ use std::str::FromStr;
 
 use crate::error::{CommandError, ExitCode};
 
+/// The profile of who names none.
+pub(crate) const DEFAULT_PROFILE: &str = "default";
+
 /// Names a profile: also the name of its folder, hence the narrow choice of characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProfileName(String);
@@ -81,6 +84,15 @@ impl Paths {
     #[must_use]
     pub fn profile_folder(&self) -> PathBuf {
         self.home.join(self.profile.as_str())
+    }
+
+    /// Returns what a person types to use this run's profile.
+    #[must_use]
+    pub fn command(&self) -> String {
+        match self.profile.as_str() {
+            DEFAULT_PROFILE => "chat".to_owned(),
+            profile => format!("chat --profile {profile}"),
+        }
     }
 
     /// Returns the name of this run's profile.

@@ -112,7 +112,7 @@ impl Prompt {
             match read(answer.trim()) {
                 Ok(text) => return Ok(text),
                 Err(error) => {
-                    let _told = error.report(&mut io::stderr());
+                    let _told = error.report_to_be_answered(&mut io::stderr());
                 }
             }
         }

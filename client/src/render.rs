@@ -3,7 +3,7 @@
 //! Whatever came from others passes through [`name()`], [`text()`] or [`line()`] before it is shown.
 //! JSON output does not use this module: programs get what was sent.
 
-use chatcore::ids::{Timestamp, UserId};
+use chatcore::ids::Timestamp;
 use chatcore::keys::is_printable;
 use jiff::tz::TimeZone;
 
@@ -53,23 +53,77 @@ const fn is_line_break(c: char) -> bool {
     matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// Returns `[14:03] bob: text`, the name as [`name()`] gave it; further lines are indented, so that none looks like a message of
-/// its own.
+/// What somebody said.
+#[derive(Debug, Clone, Copy)]
+pub struct Spoken<'a> {
+    /// When, as [`time()`] gave it.
+    pub time: &'a str,
+    /// Who, as [`name()`] gave it, with what belongs to the name.
+    pub who: &'a str,
+    /// How the name is painted.
+    pub tone: Tone,
+    /// What; not cleaned.
+    pub text: &'a str,
+    /// Nickname of who reads: where it is mentioned stands out. Empty: nowhere.
+    pub reader: &'a str,
+}
+
+/// What a text begins with that says what its author does.
+const ME: &str = "/me ";
+
+/// Returns `[14:03] bob: text`, or `[14:03] * bob waves` for `/me waves`; further lines are indented, so that none looks
+/// like a message of its own.
 #[must_use]
-pub fn message(paint: Paint, time: &str, from: &str, id: &UserId, body: &str) -> String {
-    let mut out = format!(
-        "{} {}: ",
-        paint.dim(&format!("[{time}]")),
-        paint.sender(&line(from), id.as_bytes())
-    );
-    let body = text(body);
+pub fn message(paint: Paint, spoken: &Spoken<'_>) -> String {
+    let who = paint.tone(&line(spoken.who), spoken.tone);
+    let body = text(spoken.text);
+    let (mark, colon, body) = match body.strip_prefix(ME) {
+        Some(does) => ("* ", "", does),
+        None => ("", ":", body.as_str()),
+    };
+    let mut out = format!("{} {mark}{who}{colon} ", paint.dim(&format!("[{}]", spoken.time)));
     for (n, part) in body.trim_end().split('\n').enumerate() {
         if n > 0 {
             out.push_str("\n    ");
         }
-        out.push_str(part);
+        let mut rest = part;
+        for at in mentions(part, spoken.reader) {
+            let (before, named) = rest.split_at(at.start - (part.len() - rest.len()));
+            let (named, after) = named.split_at(at.len());
+            out.push_str(before);
+            out.push_str(&paint.mention(named));
+            rest = after;
+        }
+        out.push_str(rest);
     }
     out
+}
+
+/// Returns where `@nickname` stands in a text, in bytes: in any case, and no part of a longer word.
+#[must_use]
+pub fn mentions(text: &str, nickname: &str) -> Vec<std::ops::Range<usize>> {
+    let nickname = nickname.to_lowercase();
+    let longest = nickname.chars().count();
+    let mut all = Vec::new();
+    if nickname.is_empty() {
+        return all;
+    }
+    for (at, _) in text.match_indices('@') {
+        let behind = text.get(at + 1..).unwrap_or_default();
+        // Lower case may have another length, but no fewer characters.
+        let ends = behind.char_indices().map(|(end, c)| end + c.len_utf8()).take(longest);
+        let is_named =
+            |end: &usize| behind.get(..*end).is_some_and(|word| word.to_lowercase() == nickname);
+        let end = { ends }.find(is_named);
+        let Some(end) = end else { continue };
+        let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+        let before = text.get(..at).and_then(|before| before.chars().next_back());
+        let after = behind.get(end..).and_then(|after| after.chars().next());
+        if !is_word(before) && !is_word(after) {
+            all.push(at..at + 1 + end);
+        }
+    }
+    all
 }
 
 /// Returns what the relay says, framed by bars: no text of a user begins a line with one, because its
@@ -96,6 +150,12 @@ fn time_in(at: Timestamp, now: Timestamp, zone: TimeZone) -> String {
     let (at, now) = (at.to_zoned(zone.clone()), now.to_zoned(zone));
     let pattern = if at.date() == now.date() { "%H:%M" } else { "%Y-%m-%d %H:%M" };
     at.strftime(pattern).to_string()
+}
+
+/// Returns the local date, in words.
+#[must_use]
+pub fn date(at: Timestamp) -> String {
+    instant(at).to_zoned(TimeZone::system()).strftime("%A, %-d %B %Y").to_string()
 }
 
 /// Returns a time in UTC to the millisecond, as RFC 3339 writes it.
@@ -149,12 +209,22 @@ impl Paint {
         if stream.is_terminal() && !unwanted { Self::Colour } else { Self::Plain }
     }
 
-    /// Paints a person's name in a colour that stays theirs.
+    /// Paints a person's name.
     #[must_use]
-    pub fn sender(self, name: &str, id: &[u8; 32]) -> String {
-        let [first, ..] = id;
-        let colour = SENDERS.get(usize::from(*first) % SENDERS.len()).unwrap_or(&"36");
-        self.with(&format!("1;{colour}"), name)
+    pub fn tone(self, name: &str, tone: Tone) -> String {
+        match tone {
+            Tone::Own => self.bold(name),
+            Tone::Of(colour) => {
+                let colour = SENDERS.get(colour).unwrap_or(&"36");
+                self.with(&format!("1;{colour}"), name)
+            }
+        }
+    }
+
+    /// Paints the name of who reads, where somebody mentions it.
+    #[must_use]
+    pub fn mention(self, name: &str) -> String {
+        self.with("1;7", name)
     }
 
     /// Paints what matters less.
@@ -183,8 +253,18 @@ impl Paint {
     }
 }
 
+/// How a name is painted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// The person's own, in no colour of another.
+    Own,
+    /// One of [`SENDERS`].
+    Of(usize),
+}
+
 /// Readable on dark and light grounds; red is for warnings.
-const SENDERS: [&str; 10] = ["32", "33", "34", "35", "36", "92", "94", "95", "38;5;172", "38;5;37"];
+pub(crate) const SENDERS: [&str; 10] =
+    ["32", "33", "34", "35", "36", "92", "94", "95", "38;5;172", "38;5;37"];
 
 /// Quotes a name for a line that a person copies into a shell: whatever it holds, it is one word.
 pub(crate) fn quoted(name: &str) -> String {
@@ -194,6 +274,10 @@ pub(crate) fn quoted(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn said(who: &str, text: &str) -> String {
+        message(Paint::Plain, &Spoken { time: "14:03", who, tone: Tone::Own, text, reader: "" })
+    }
 
     #[test]
     fn names_keep_to_their_line() {
@@ -222,31 +306,44 @@ mod tests {
 
     #[test]
     fn a_line_of_a_text_does_not_look_like_a_message() {
-        let id = UserId::from_bytes([0; 32]);
-        let shown = message(Paint::Plain, "14:03", "bob", &id, "hi\n[14:04] alice: yes\n");
+        let shown = said("bob", "hi\n[14:04] alice: yes\n");
         assert_eq!(shown, "[14:03] bob: hi\n    [14:04] alice: yes");
+        assert_eq!(said("bob", "/me waves\nand goes"), "[14:03] * bob waves\n    and goes");
+        assert_eq!(said("bob", "/menu"), "[14:03] bob: /menu");
     }
 
     #[test]
     fn no_text_of_a_user_looks_like_an_announcement() {
         let said = announcement(Paint::Plain, "14:03", "", "tea\nis ready");
         assert_eq!(said, "═══ the relay announces (14:03) ═══\n║ tea\n║ is ready");
-        let id = UserId::from_bytes([0; 32]);
-        let copy = message(Paint::Plain, "14:03", "bob", &id, &said);
+        let copy = self::said("bob", &said);
         assert!(copy.lines().all(|line| !line.starts_with(['═', '║'])), "{copy}");
         // Nor does a name: it stands behind the time.
-        let named = message(Paint::Plain, "14:03", "═══ the relay announces", &id, "x");
+        let named = self::said("═══ the relay announces", "x");
         assert!(named.starts_with('['));
     }
 
     #[test]
-    fn a_sender_keeps_a_colour() {
-        let painted = |first| Paint::Colour.sender("bob", &[first; 32]);
-        assert_eq!(painted(0), "\x1b[1;32mbob\x1b[0m");
-        assert_eq!(painted(0), painted(10));
-        assert_ne!(painted(0), painted(1));
-        assert_eq!(Paint::Plain.sender("bob", &[0; 32]), "bob");
+    fn names_have_colours_and_ones_own_has_none() {
+        let painted = |tone| Paint::Colour.tone("bob", tone);
+        assert_eq!(painted(Tone::Of(0)), "\x1b[1;32mbob\x1b[0m");
+        assert_ne!(painted(Tone::Of(0)), painted(Tone::Of(1)));
+        assert_eq!(painted(Tone::Own), "\x1b[1mbob\x1b[0m");
+        assert_eq!(Paint::Plain.tone("bob", Tone::Of(0)), "bob");
         assert!(SENDERS.iter().all(|colour| !colour.ends_with('1')));
+    }
+
+    #[test]
+    fn a_mention_is_a_whole_word_in_any_case() {
+        let found = |text| mentions(text, "Ann Lee").len();
+        assert_eq!(found("hi @ann lee, and @ANN LEE!"), 2);
+        assert_eq!(found("mail x@ann lee, @ann leesa, ann lee, @ann"), 0);
+        assert_eq!(mentions("ÄÖ @İx", "i\u{307}x"), vec![5..9]);
+        assert!(mentions("@ @@", "").is_empty());
+        let spoken =
+            Spoken { time: "14:03", who: "bob", tone: Tone::Own, text: "a\n@ann b", reader: "ann" };
+        let shown = message(Paint::Colour, &spoken);
+        assert!(shown.ends_with("a\n    \x1b[1;7m@ann\x1b[0m b"), "{shown:?}");
     }
 
     #[test]

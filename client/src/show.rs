@@ -17,8 +17,10 @@ use crate::error::CommandError;
 use crate::json::{Line, Named};
 use crate::names::Names;
 use crate::output::OutputMode;
-use crate::render;
+use crate::render::{self, Paint, Spoken, Tone};
 
+/// Characters of a text that are looked at to show it in short.
+const MAX_SHORT_TEXT: usize = 400;
 /// Digits of a message's id that a person is shown.
 const SHORT: usize = 8;
 
@@ -275,7 +277,7 @@ fn room_news(names: &Names, room: &RoomRef, event: &RoomEvent) -> String {
         Act::Kick { .. } => format!("took {whom} out"),
         Act::Ban { .. } => format!("banned {whom}"),
         Act::Unban(_) => format!("took the ban of {whom} back"),
-        Act::Mute(_) => format!("muted {whom}"),
+        Act::Mute(_) => format!("silenced {whom}"),
         Act::Unmute(_) => format!("lets {whom} speak again"),
         Act::SetRole { role, .. } => format!("made {whom} {}", role.as_str()),
         Act::Rename(name) => format!("renamed the room: #{name}"),
@@ -293,6 +295,23 @@ fn room_news(names: &Names, room: &RoomRef, event: &RoomEvent) -> String {
     format!("#{}: {by} {did}", render::name(&room.name))
 }
 
+/// Returns what a person reads of a text that was said elsewhere, on one line and without colours.
+pub(crate) fn in_short(names: &Names, event: &Event) -> Option<String> {
+    let Event::Text { from, room, text, sent_at, .. } = event else { return None };
+    let who = names.sender(from) + mark(from) + &of_room(room);
+    let time = render::time(*sent_at, net::now());
+    // A row has room for less.
+    let text: String = text.chars().take(MAX_SHORT_TEXT).collect();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let spoken = Spoken { time: &time, who: &who, tone: Tone::Own, text: &text, reader: "" };
+    Some(render::message(Paint::Plain, &spoken))
+}
+
+#[allow(clippy::ref_option, reason = "that is how the events have it")]
+fn of_room(room: &Option<RoomRef>) -> String {
+    room.as_ref().map_or_else(String::new, |room| format!(" #{}", render::name(&room.name)))
+}
+
 /// Returns what a person reads of an event, if anything.
 pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<String> {
     let paint = context.output.paint();
@@ -301,13 +320,11 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
     let quiet = |words: String| Some(paint.dim(&words));
     match event {
         Event::Text { from, room, text, sent_at, .. } => {
-            let mark = mark(from);
-            let place = room
-                .as_ref()
-                .map_or_else(String::new, |room| format!(" #{}", render::name(&room.name)));
-            let who = name(from) + mark + &place;
+            let who = name(from) + mark(from) + &of_room(room);
             let time = render::time(*sent_at, net::now());
-            Some(render::message(paint, &time, &who, &from.user, text))
+            let tone = context.output.colours().of(&from.user);
+            let spoken = Spoken { time: &time, who: &who, tone, text, reader: names.own() };
+            Some(render::message(paint, &spoken))
         }
         Event::File { from, room, message, manifest, kind: FileKind::File, .. } => Some(format!(
             "{}{}{} offers {} ({}): chat save {}",

@@ -145,7 +145,7 @@ fn bad_backups_and_names_have_their_exit_codes_and_leave_nothing() {
     let mut changed = whole.clone();
     *changed.last_mut().unwrap() ^= 1;
     fails(&world.file("changed", &changed), right, 9);
-    world.fails("new", &["import", &path, &secret(&world, right), "--connect", "nonsense"], 2);
+    world.fails("new", &["import", &path, &secret(&world, right), "--connect", "nonsense:"], 2);
     world.fails("new", &["import", &path], 2);
     world.fails("new", &["whoami"], 7);
     let taken = world.fails("bob", &["import", &path, &secret(&world, right)], 7);

@@ -56,13 +56,16 @@ fn two_talk_and_what_arrives_does_not_break_the_line_being_typed() {
 
     // To one alone: sent, stored, delivered, and read once he answers and looks again.
     alice.line("!msg bob just you");
+    alice.sees("alice → bob: just you");
+    alice.sees("[Lobby] alice>");
+    alice.line("!msg bob");
     alice.sees("[bob] alice>");
     bob.sees("just you");
     let shown = bob.sees("unread: alice 1");
     assert!(shown.contains("alice (new to you): just you"), "{shown}");
     bob.line("!msg alice");
     let shown = bob.sees("[alice] bob>");
-    assert!(!shown.contains("unread"), "{shown}");
+    assert!(!shown.contains("unread") && shown.contains("── alice: 1 new ──"), "{shown}");
     bob.line("and you");
     alice.sees("bob: and you");
     bob.sees("your last message: read");
@@ -322,8 +325,13 @@ fn rooms_are_made_and_ruled_by_commands_that_tab_completes() {
     alice.line("admin");
     bob.sees("alice made you admin");
     alice.line("!who");
-    let shown = alice.sees("next week (2 members");
-    assert!(shown.contains("owner, online"), "{shown}");
+    let shown = alice.sees("#next week, private: 2 members");
+    assert!(shown.contains("owner, online") && shown.contains("you are owner."), "{shown}");
+    assert!(!shown.contains("head "), "{shown}");
+    alice.line("!who -v");
+    alice.sees("Id: ");
+    alice.line("!rooms");
+    alice.sees("YOU ARE");
     alice.line("!rom");
     alice.sees("there is no !rom; did you mean !room?");
     alice.line("//help yourself");
@@ -345,6 +353,91 @@ fn rooms_are_made_and_ruled_by_commands_that_tab_completes() {
     bob.sees("notify is one of: off, bell, desktop");
 }
 
+/// Where the person does not talk, lines are short, counted, and hidden when wanted; nothing of them is lost.
+#[test]
+fn other_conversations_keep_to_themselves() {
+    if !has_tmux() {
+        return;
+    }
+    let world = World::with(&["alice", "bob", "carol"]);
+    let (alice, bob) = (ready(&world, "alice"), ready(&world, "bob"));
+    let long = format!("a long text {}", "and more ".repeat(20));
+    alice.line(&format!("!msg bob {long}"));
+    alice.sees("alice → bob: a long text");
+    let shown = bob.sees("unread: alice 1");
+    let rows = shown.lines().filter(|row| row.contains("and more")).count();
+    assert_eq!(rows, 1, "one row: {shown}");
+    // Who is mentioned is told also of what is hidden.
+    bob.line("!focus");
+    bob.sees("Other conversations are only counted, until !focus.");
+    alice.line("!msg bob hidden");
+    let shown = bob.sees("unread: alice 2");
+    assert!(!shown.contains(": hidden"), "{shown}");
+    alice.line("!msg bob look, @Bob");
+    bob.sees("alice (new to you): look, @Bob");
+    bob.sees("unread: alice 3 @");
+    bob.line("!focus");
+    bob.sees("are shown in short again");
+    // There everything stands in full.
+    bob.line("!next");
+    let shown = bob.sees("[alice] bob>");
+    assert!(shown.contains("── alice: 3 new ──") && shown.contains(": hidden"), "{shown}");
+    assert!(shown.matches("and more").count() >= 20, "{shown}");
+    bob.line("!next");
+    bob.sees("Nothing is unread.");
+    // A conversation that is muted neither shows nor counts.
+    bob.line("!mute 8 hours");
+    bob.sees("unexpected argument");
+    bob.line("!mute 8h");
+    bob.sees("You hear nothing of alice for 8h, unless somebody mentions you.");
+    bob.line("!room Lobby");
+    bob.sees("[Lobby] bob>");
+    alice.line("!msg bob quiet");
+    world.ok("carol", &["send", "bob", "one"]);
+    let shown = bob.sees("unread: carol 1");
+    assert!(!shown.contains("alice 1"), "{shown}");
+    bob.line("!next");
+    bob.sees("[carol] bob>");
+    bob.line("!msg alice");
+    let shown = bob.sees("[alice] bob>");
+    assert!(shown.contains("── alice: 1 new ──") && shown.contains(": quiet"), "{shown}");
+    bob.line("!unmute");
+    bob.sees("You hear of alice again.");
+    // What somebody does, and names that Tab offers.
+    bob.line("/me waves");
+    let shown = timeless(&bob.sees("bob → alice waves"));
+    assert!(shown.contains("[TIME] * bob → alice waves"), "{shown}");
+    alice.sees("* bob waves");
+    bob.keys("!msg ");
+    bob.press("Tab");
+    bob.sees("alice  carol");
+    bob.press("C-u");
+    bob.keys("hello @ca");
+    bob.press("Tab");
+    bob.until("a mention", |shown| shown.trim_end().ends_with("hello @carol"));
+    bob.press("C-u");
+    bob.line("!contacts");
+    let shown = bob.sees("YOU KNOW THEM AS");
+    assert!(shown.contains("new: not answered yet"), "{shown}");
+    // Help in pages.
+    bob.line("!help all");
+    bob.sees("more lines: Enter shows them");
+    bob.press("Enter");
+    bob.line("!help kick");
+    let shown = bob.sees("such as: !kick mallory");
+    assert!(!shown.contains("more lines"), "{shown}");
+    // What was shown is wiped, unless it is to stay.
+    bob.line("!set keep on");
+    bob.sees("keep     on");
+    bob.press("C-d");
+    assert_eq!(bob.exit_code(), 0);
+    assert!(bob.all().contains("such as: !kick mallory"));
+    alice.line("!quit");
+    assert_eq!(alice.exit_code(), 0);
+    let all = alice.all();
+    assert!(!all.contains("waves") && !all.contains("a long text"), "{all}");
+}
+
 #[test]
 fn files_are_offered_saved_and_shown() {
     if !has_tmux() {
@@ -361,8 +454,9 @@ fn files_are_offered_saved_and_shown() {
     let picture = world.home.path().join("a picture.png");
     let blue = image::Rgb([0_u8, 0, 255]);
     image::RgbImage::from_pixel(20, 20, blue).save(&picture).unwrap();
-    alice.line("!msg bob look at this");
+    alice.line("!msg bob");
     alice.sees("[bob] alice>");
+    alice.line("look at this");
     // A file that is dropped into the terminal.
     alice.paste(picture.to_str().unwrap());
     alice.sees("alice> !file '");
@@ -370,7 +464,11 @@ fn files_are_offered_saved_and_shown() {
     alice.sees("[file a picture.png]");
     bob.sees("alice sent a picture.png");
     let shown = bob.sees("!save 1");
-    assert!(shown.contains(" B): !save 1"), "{shown}");
+    assert!(shown.contains(" B): !save 1, !view 1"), "{shown}");
+    // The text and the file.
+    bob.sees("unread: alice 2");
+    bob.line("!next");
+    bob.sees("[alice] bob>");
     bob.line("!view 1");
     bob.sees("saved as");
     bob.sees("▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀");
@@ -528,7 +626,7 @@ fn a_question_waits_for_its_answer_and_the_line_for_the_question() {
     let world = World::with(&["alice", "bob"]);
     let bob = ready(&world, "bob");
     bob.line("!msg alice hello");
-    bob.sees("[alice] bob>");
+    bob.sees("bob → alice: hello");
     bob.line("!makeroom plans");
     bob.sees("[#plans] bob>");
     bob.line("!close");
@@ -574,8 +672,10 @@ fn a_name_that_changed_hands_blocks_until_the_person_decides() {
     }
     let world = World::with(&["alice", "bob"]);
     let alice = ready(&world, "alice");
-    alice.line("!msg bob is it you?");
+    alice.line("!msg bob");
     alice.sees("[bob] alice>");
+    alice.line("is it you?");
+    alice.sees("alice → bob: is it you?");
     world.texts("bob");
     let said = world.ctl("release bob");
     assert!(said.contains("free"), "{said}");

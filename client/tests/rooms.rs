@@ -82,7 +82,7 @@ fn a_private_room_lives_through_roles_kicks_and_the_death_of_the_relay() {
     for refused in [
         &["room", "kick", "plans", "bob"][..],
         &["room", "ban", "plans", "bob"],
-        &["room", "mute", "plans", "bob"],
+        &["room", "silence", "plans", "bob"],
         &["room", "role", "plans", "bob", "member"],
         &["room", "topic", "plans", "mine now"],
         &["room", "rename", "plans", "mine"],
@@ -95,10 +95,10 @@ fn a_private_room_lives_through_roles_kicks_and_the_death_of_the_relay() {
     }
     world.fails("bob", &["room", "kick", "plans", "alice"], 4);
 
-    world.ok("bob", &["room", "mute", "plans", "carol"]);
+    world.ok("bob", &["room", "silence", "plans", "carol"]);
     world.receive("carol");
     world.fails("carol", &["send", "#plans", "can you hear me"], 4);
-    world.ok("bob", &["room", "unmute", "plans", "carol"]);
+    world.ok("bob", &["room", "unsilence", "plans", "carol"]);
     world.receive("carol");
     world.ok("carol", &["send", "#plans", "now you can"]);
     assert_eq!(world.texts("alice"), ["now you can"]);

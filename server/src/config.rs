@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use chatcore::ids::{DAY, HOUR};
-use chatcore::invite::split_address;
+use chatcore::invite::{complete_address, split_address};
 use serde::Deserialize;
 
 use crate::clock::AtStart;
@@ -190,9 +190,11 @@ impl Settings {
         };
         config.registration = self.registration.unwrap_or_default();
         if let Some(text) = &self.public_address {
-            let address = split_address(text).map_err(|_| RelayError::Setting {
+            // 0: the port that it listens on.
+            let address = complete_address(text, 0).and_then(|text| split_address(&text));
+            let address = address.map_err(|_| RelayError::Setting {
                 setting: "public-address",
-                hint: "expected HOST:PORT, for example chat.example.org:7667",
+                hint: "expected HOST or HOST:PORT, for example chat.example.org:7667",
             })?;
             config.public_address = Some(address);
         }
@@ -247,7 +249,7 @@ mod tests {
     #[test]
     fn settings_that_make_no_sense_are_refused() {
         let bad = Settings {
-            public_address: Some("a.example".to_owned()),
+            public_address: Some("a.example:".to_owned()),
             data: Some("x".into()),
             ..Settings::default()
         };
@@ -255,5 +257,8 @@ mod tests {
         assert!(Settings::default().config(None).is_err());
         let config = Settings::default().config(Some("/d".into())).unwrap();
         assert_eq!(config.storage, Storage::Folder("/d/chat-server".into()));
+        let bare = Settings { public_address: Some("a.example".to_owned()), ..Settings::default() };
+        let config = bare.config(Some("/d".into())).unwrap();
+        assert_eq!(config.public_address, Some(("a.example".to_owned(), 0)));
     }
 }

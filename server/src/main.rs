@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chatcore::invite::InviteLink;
+use chatcore::invite::{DEFAULT_PORT, InviteLink, complete_address};
 use chatcore::wire::relay::AnswerForm;
 use clap::{Parser, Subcommand};
 use qrcode::QrCode;
@@ -144,6 +144,8 @@ async fn serve(settings: Settings) -> Result<(), RelayError> {
     let config = settings.config(home_data())?;
     let has_public_address = config.public_address.is_some();
     let address = settings.listen.as_deref().unwrap_or(DEFAULT_LISTEN);
+    // What can't be an address is the system's to refuse.
+    let address = &complete_address(address, DEFAULT_PORT).unwrap_or_else(|_| address.to_owned());
     // Before the stores: who can't listen changes nothing.
     let listen_error = |source| RelayError::Listen { address: address.to_owned(), source };
     let listener = TcpListener::bind(address).await.map_err(listen_error)?;

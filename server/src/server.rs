@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use chatcore::ids::{DeviceAddress, InviteToken, LogHash, LogId, RoomId, Timestamp, UserId};
 use chatcore::invite::InviteLink;
-use chatcore::keys::{RelayKey, Signed};
+use chatcore::keys::{Nickname, RelayKey, Signed};
 use chatcore::membership::LogHead;
 use rand::RngExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use tokio::task::JoinSet;
 
 use crate::backup::SUMS_FILE;
@@ -56,6 +56,8 @@ const COMPLAINTS: Rate = Rate { burst: 3, interval_us: 600 * 1_000_000 };
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of a user's files that a relay without a disk keeps.
 const EPHEMERAL_PER_USER: u64 = 1 << 30;
+/// Newcomers that whoever hosts was not told of yet; of more the first are not told.
+const MAX_NEWCOMERS: usize = 64;
 /// Name of the file that keeps a second relay out.
 pub(crate) const LOCK_FILE: &str = "lock";
 
@@ -72,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) stopping: watch::Sender<bool>,
     /// The operator wants the relay to stop.
     pub(crate) quit: Notify,
+    /// Tells whoever hosts who is new.
+    pub(crate) newcomers: broadcast::Sender<Nickname>,
     pub(crate) handshakes: RateTable<u64>,
     pub(crate) half_open: Arc<HalfOpenTable>,
     pub(crate) sends: RateTable<UserId>,
@@ -262,6 +266,7 @@ impl Relay {
             registry: Registry::default(),
             stopping: watch::Sender::new(false),
             quit: Notify::new(),
+            newcomers: broadcast::Sender::new(MAX_NEWCOMERS),
             handshakes: RateTable::new(limits.handshakes),
             half_open: Arc::new(HalfOpenTable::new(limits.connections)),
             sends: RateTable::new(limits.sends),
@@ -308,6 +313,13 @@ impl Relay {
     #[must_use]
     pub fn operator(&self) -> Operator {
         Operator::new(Arc::downgrade(&self.shared))
+    }
+
+    /// Returns the nicknames of who registers from now on, for whoever hosts it to be told; a receiver that is slow misses
+    /// some.
+    #[must_use]
+    pub fn newcomers(&self) -> broadcast::Receiver<Nickname> {
+        self.shared.newcomers.subscribe()
     }
 
     /// Returns the link that people join with, for a relay that listens on `address`. It says the

@@ -76,9 +76,9 @@ async fn the_operator_keeps_the_order_in_the_relays_rooms_and_nowhere_else() {
         let relay = TestRelay::start(config).await;
         let (_, mut alices, lobby) = comes(&relay, "alice").await;
         let (bob, mut bobs, _) = comes(&relay, "bob").await;
-        relay.operator("mute bob #Lobby").unwrap();
-        assert!(relay.operator("mute bob #Lobby").is_err(), "muted already");
-        relay.operator("unmute bob #lobby").unwrap();
+        relay.operator("silence bob #Lobby").unwrap();
+        assert!(relay.operator("silence bob #Lobby").is_err(), "muted already");
+        relay.operator("unsilence bob #lobby").unwrap();
         relay.operator("kick bob #Lobby").unwrap();
         assert_eq!(members(&relay, "Lobby"), 1);
         let user = bob.address().user;

@@ -195,7 +195,7 @@ async fn the_program_says_what_is_wrong_and_exits_accordingly() {
     assert!(said.contains("later.partial-0badcafe") && said.contains("can be deleted"), "{said}");
     assert!(!String::from_utf8_lossy(&early.stderr).contains("can be deleted"), "{early:?}");
     assert_eq!(run(&["--nonsense"]).status.code(), Some(2));
-    let bad = ["--ephemeral", "--listen", "127.0.0.1:0", "--public-address", "x"];
+    let bad = ["--ephemeral", "--listen", "127.0.0.1:0", "--public-address", "x:"];
     assert_eq!(run(&bad).status.code(), Some(2));
     fs::write(data.join("relay.redb"), "not a store").unwrap();
     let damaged = run(&["--listen", "127.0.0.1:0", "--data", path]);

@@ -158,6 +158,18 @@ fn find(contacts: &[Contact], name: &str) -> Result<Option<UserId>, LookupError>
     Ok(None)
 }
 
+/// Finds whom we know by an id, which is written whole or begun: an id can't be claimed as a name can, so it goes first.
+fn by_id(contacts: &[Contact], text: &str) -> Result<Option<UserId>, LookupError> {
+    if let Some(user) = UserId::from_hex(text) {
+        return Ok(Some(user));
+    }
+    let mut begun = contacts.iter().map(Contact::user).filter(|user| user.begins_as(text));
+    match (begun.next(), begun.next()) {
+        (Some(_), Some(_)) => Err(LookupError::Ambiguous),
+        (user, _) => Ok(user),
+    }
+}
+
 impl Engine {
     /// Takes a newer record of a known user in; tells of a new name, and follows to new devices.
     pub(super) fn take_record(
@@ -241,7 +253,16 @@ impl Engine {
         ticket: u64,
         name: String,
     ) -> Result<(), EngineError> {
-        let expected = match find(&tx.contacts()?, &name) {
+        let contacts = tx.contacts()?;
+        match by_id(&contacts, &name) {
+            Ok(Some(user)) => return self.look_up_id(tx, ticket, user),
+            Ok(None) => {}
+            Err(error) => {
+                tx.event(Event::LookupDone { ticket, result: Err(error) });
+                return Ok(());
+            }
+        }
+        let expected = match find(&contacts, &name) {
             Ok(expected) => expected,
             Err(error) => {
                 tx.event(Event::LookupDone { ticket, result: Err(error) });
@@ -276,6 +297,31 @@ impl Engine {
                 Ok(())
             }
         }
+    }
+
+    /// Whose id it is needs no directory to be known; what devices they have does.
+    fn look_up_id(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        ticket: u64,
+        user: UserId,
+    ) -> Result<(), EngineError> {
+        let is_own = user == tx.profile()?.user();
+        let contact = tx.contact(&user)?;
+        let checked = self.looked_up.get(&user);
+        let is_recent = checked.is_some_and(|at| !is_due(*at, HOUR, tx.now));
+        let result = match &contact {
+            Some(contact) if contact.trust == Trust::Changed => Err(LookupError::IdentityChanged),
+            Some(_) if is_recent || self.link == Link::Offline => Ok(user),
+            None if is_own => Ok(user),
+            None if self.link == Link::Offline => return Err(EngineError::Offline),
+            _ => {
+                self.refresh(tx, user, Some(ticket));
+                return Ok(());
+            }
+        };
+        tx.event(Event::LookupDone { ticket, result });
+        Ok(())
     }
 
     pub(super) fn ask_directory(&mut self, tx: &mut Tx<'_, '_>, name: &str, asker: Asker) {
@@ -335,7 +381,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         if matches!(answer, Answer::Records(_)) {
             // A refused record has been shown; the name is judged by what is known then.
-            let _refused = self.take_refreshed(tx, &contact, answer)?;
+            let _refused = self.take_refreshed(tx, &contact, answer, Stranger::IsNobody)?;
         }
         let fold = Nickname::from_input(name).map(|n| n.fold()).ok();
         let row = known(tx, &contact)?;
@@ -413,7 +459,8 @@ impl Engine {
             Ok(tx.contact(user)?.map(|contact| contact.records.newest().version()))
         };
         let before = version(tx)?;
-        let result = self.take_refreshed(tx, user, answer)?;
+        let stranger = if ticket.is_some() { Stranger::IsAskedFor } else { Stranger::IsNobody };
+        let result = self.take_refreshed(tx, user, answer, stranger)?;
         let is_news = version(tx)? != before;
         finish_lookup(tx, ticket, result.map(|()| *user));
         if is_news {
@@ -428,14 +475,28 @@ impl Engine {
         tx: &mut Tx<'_, '_>,
         user: &UserId,
         answer: Answer,
+        stranger: Stranger,
     ) -> Result<Result<(), LookupError>, EngineError> {
-        let Some(mut contact) = tx.contact(user)? else { return Ok(Err(LookupError::Unknown)) };
+        let known = tx.contact(user)?;
+        if known.is_none() && stranger == Stranger::IsNobody {
+            return Ok(Err(LookupError::Unknown));
+        }
         let records = match answer {
             Answer::Records(records) => records,
+            Answer::Failure(f) if known.is_none() && f.code == ErrorCode::UnknownUser => {
+                return Ok(Err(LookupError::Unknown));
+            }
             Answer::Failure(failure) => return Ok(Err(LookupError::Refused(failure.code))),
             _ => return Err(EngineError::RelayMisbehaved),
         };
-        let taken = match verify_chain(records) {
+        let chain = verify_chain(records);
+        let is_theirs = |chain: &&Vec<UserRecord>| chain.iter().all(|r| r.user_id() == *user);
+        let met = || {
+            let records = RecordHistory::of_chain(chain.as_ref().ok().filter(is_theirs)?)?;
+            Some(Contact::new(records, ContactStanding::Request))
+        };
+        let Some(mut contact) = known.or_else(met) else { return Ok(Err(LookupError::BadAnswer)) };
+        let taken = match chain {
             Ok(chain) => self.take_chain(tx, &mut contact, chain)?,
             Err(error) => Err(error),
         };
@@ -445,6 +506,15 @@ impl Engine {
         }
         Ok(if contact.trust == Trust::Changed { Err(LookupError::IdentityChanged) } else { taken })
     }
+}
+
+/// What becomes of records of somebody whom we do not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stranger {
+    /// The person named them by their id.
+    IsAskedFor,
+    /// They were forgotten meanwhile.
+    IsNobody,
 }
 
 fn finish_lookup(tx: &mut Tx<'_, '_>, ticket: Option<u64>, result: Result<UserId, LookupError>) {

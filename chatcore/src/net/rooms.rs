@@ -226,9 +226,11 @@ impl Client {
         let view = self.room(room).await?;
         let fold = Nickname::from_input(name).map(|n| n.fold()).ok();
         let everybody = view.roster.iter().chain(&view.invited);
-        let mut named = everybody
-            .filter(|m| m.nickname.as_ref().map(Nickname::fold) == fold && fold.is_some())
-            .map(|m| m.user);
+        let is_named = |m: &&crate::engine::RoomMemberView| {
+            m.user.begins_as(name)
+                || fold.is_some() && m.nickname.as_ref().map(Nickname::fold) == fold
+        };
+        let mut named = everybody.filter(is_named).map(|m| m.user);
         match (named.next(), named.next()) {
             (Some(user), None) => Ok(user),
             (Some(_), Some(_)) => Err(ClientError::Lookup(LookupError::Ambiguous)),

@@ -7,16 +7,17 @@ use std::path::PathBuf;
 
 use chatcore::engine::ProgramName;
 use chatcore::ids::MessageId;
+use chatcore::invite::{DEFAULT_PORT, complete_address};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::paths::ProfileName;
+use crate::paths::{DEFAULT_PROFILE, ProfileName};
 use crate::sending::{SendingArgs, seconds};
 use crate::wanted::{Accept, MAX_SIZE, Wanted, size_flag};
 
 pub use room::{
     CheckProofArgs, ProofArgs, RebuildArgs, RoleArg, RoomArgs, RoomCommand, RoomCreateArgs,
-    RoomInviteArgs, RoomPolicyArgs, RoomRoleArgs, RoomTextArgs, RoomWhoArgs,
+    RoomInviteArgs, RoomPolicyArgs, RoomRoleArgs, RoomShowArgs, RoomTextArgs, RoomWhoArgs, Verbose,
 };
 
 /// Private messages and files between people.
@@ -68,7 +69,7 @@ pub struct TalkArgs {
     #[arg(long = "connect", id = "talk_connect", value_name = "HOST:PORT")]
     pub connect: Option<String>,
     /// Address and port that your relay listens on [default: 0.0.0.0:7667]
-    #[arg(long = "listen", id = "talk_listen", value_name = "ADDR", requires = "talk_host")]
+    #[arg(long = "listen", id = "talk_listen", value_name = "ADDR", requires = "talk_host", value_parser = listen_address)]
     pub listen: Option<SocketAddr>,
     /// Address that your relay's link names [default: this computer's in its network]
     #[arg(
@@ -99,7 +100,7 @@ pub struct GlobalArgs {
         long,
         global = true,
         value_name = "NAME",
-        default_value = "default",
+        default_value = DEFAULT_PROFILE,
         env = "CHAT_PROFILE",
         hide_env_values = true
     )]
@@ -399,6 +400,9 @@ pub struct ContactsArgs {
     /// Ask the relay who of them is here now, and lets you see it
     #[arg(long)]
     pub online: bool,
+    /// How much is shown.
+    #[command(flatten)]
+    pub verbose: Verbose,
 }
 
 /// What `admin` takes.
@@ -541,11 +545,17 @@ pub struct DeleteArgs {
     pub yes: bool,
 }
 
+/// Reads an address of this computer, with or without its port.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let address = complete_address(text, DEFAULT_PORT).ok().and_then(|text| text.parse().ok());
+    address.ok_or_else(|| "that is none, such as 0.0.0.0:7667".to_owned())
+}
+
 /// What `host` takes.
 #[derive(Debug, Args)]
 pub struct HostArgs {
     /// Address and port to listen on; port 0 takes a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7667")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7667", value_parser = listen_address)]
     pub listen: SocketAddr,
     /// Folder of the relay [default: chat-server in the usual data folder]
     #[arg(long, value_name = "DIR", conflicts_with = "ephemeral")]

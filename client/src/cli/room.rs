@@ -14,10 +14,10 @@ pub enum RoomCommand {
     Create(RoomCreateArgs),
     /// List your rooms, and open ones that you may join
     #[command(after_help = "Example:\n  chat room list --json")]
-    List,
+    List(Verbose),
     /// Show who is in a room, and what else is known of it
     #[command(after_help = "Example:\n  chat room show plans")]
-    Show(RoomArgs),
+    Show(RoomShowArgs),
     /// Take up an invitation, or join an open room
     #[command(after_help = "Example:\n  chat room join tea")]
     Join(RoomArgs),
@@ -39,11 +39,11 @@ pub enum RoomCommand {
     #[command(after_help = "Example:\n  chat room unban plans mallory")]
     Unban(RoomWhoArgs),
     /// Have everybody refuse somebody's messages
-    #[command(after_help = "Example:\n  chat room mute plans mallory")]
-    Mute(RoomWhoArgs),
+    #[command(after_help = "Example:\n  chat room silence plans mallory")]
+    Silence(RoomWhoArgs),
     /// Let somebody speak again
-    #[command(after_help = "Example:\n  chat room unmute plans mallory")]
-    Unmute(RoomWhoArgs),
+    #[command(after_help = "Example:\n  chat room unsilence plans mallory")]
+    Unsilence(RoomWhoArgs),
     /// Give somebody another role: member, moderator or admin
     #[command(after_help = "Example:\n  chat room role plans bob moderator")]
     Role(RoomRoleArgs),
@@ -122,6 +122,24 @@ pub struct RoomArgs {
     pub room: String,
 }
 
+/// How much is shown.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Verbose {
+    /// Show ids, too
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// A room to be shown.
+#[derive(Debug, Clone, Args)]
+pub struct RoomShowArgs {
+    /// The room's name, with or without #, or the beginning of its id
+    pub room: String,
+    /// How much is shown.
+    #[command(flatten)]
+    pub verbose: Verbose,
+}
+
 /// A room to be made in the place of another.
 #[derive(Debug, Clone, Args)]
 pub struct RebuildArgs {
@@ -189,7 +207,7 @@ pub struct RoomPolicyArgs {
 pub enum RoleArg {
     /// Reads and writes
     Member,
-    /// Also invites, kicks, mutes
+    /// Also invites, kicks, silences
     Moderator,
     /// Also bans, gives roles, sets the topic
     Admin,

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 
 use chatcore::engine::backup::{self, Changed, Restored};
 use chatcore::engine::{EngineError, ProfileView, Registration, query};
-use chatcore::invite::split_address;
 use chatcore::keys::Nickname;
 use chatcore::net::{self, Client, Reconnect};
 use chatcore::store::StoreError;
 use chatcore::wire::relay::ErrorCode;
 
-use super::join::parse_nickname;
+use super::join::{parse_address, parse_nickname};
 use crate::cli::{ExportArgs, ImportArgs};
 use crate::context::{ATTEMPTS, Context};
 use crate::error::{CommandError, ExitCode};
@@ -82,11 +81,9 @@ pub(super) fn export(context: &Context, args: &ExportArgs) -> Result<(), Command
 pub(super) async fn import(context: &Context, args: &ImportArgs) -> Result<(), CommandError> {
     let another = "import it as another profile: --profile NAME";
     context.require_no_profile().map_err(|error| error.hint(another))?;
-    if let Some(address) = &args.connect {
-        split_address(address).map_err(|error| CommandError::new(ExitCode::Usage, error))?;
-    }
+    let address = args.connect.as_deref().map(parse_address).transpose()?;
     let nickname = args.nick.as_deref().map(parse_nickname).transpose()?;
-    let changed = Changed { address: args.connect.clone(), nickname };
+    let changed = Changed { address, nickname };
     let rows = open(context, &args.file, args.backup_passphrase_file.as_deref())?;
     let protection = context.new_protection()?;
     let restored = restore(context, rows, changed, &protection)?;
@@ -102,7 +99,9 @@ pub(super) async fn import(context: &Context, args: &ImportArgs) -> Result<(), C
         });
     }
     context.output.say(&words(&restored, &profile.nickname))?;
-    context.output.say("The computer that the backup came from is out.\nTalk: chat")
+    let talk = context.paths.command();
+    let words = format!("The computer that the backup came from is out.\nTalk: {talk}");
+    context.output.say(&words)
 }
 
 /// Has the relay let a restored profile in, and does what is due then.

@@ -8,8 +8,8 @@ use server::console;
 use crate::cli::{HostArgs, Registration};
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::hosting::{Bound, relay_error, show_link};
-use crate::output::OutputMode;
+use crate::hosting::{self, Bound, relay_error, show_link};
+use crate::output::{OutputMode, Without};
 
 /// Runs a relay until Ctrl-C, after printing its link.
 ///
@@ -34,13 +34,23 @@ pub(super) async fn run(context: &Context, args: &HostArgs) -> Result<(), Comman
         eprintln!("  --public-address HOST:{}", address.port());
     }
     if std::io::stdout().is_terminal() && context.output.mode() == OutputMode::People {
-        show_link(&context.output, &bound.link)?;
+        show_link(&context.output, &bound.link, Without::Nothing)?;
         context.output.say("Hand this link to your friends; they join with: chat --link 'LINK'")?;
         console::start(bound.relay.operator());
         context.output.say("Ctrl-C or !quit stops the relay; nothing that it accepted is lost.")?;
-    } else {
-        context.output.say(&bound.link.to_string())?;
+        let (mut newcomers, output) = (bound.relay.newcomers(), context.output.clone());
+        let telling = tokio::spawn(async move {
+            loop {
+                let nickname = hosting::next(&mut newcomers).await;
+                // A terminal that is gone is told nothing.
+                let _gone = output.say(&hosting::welcome(&nickname));
+            }
+        });
+        let served = bound.relay.serve(bound.listener, stopped()).await;
+        telling.abort();
+        return served.map_err(relay_error);
     }
+    context.output.say(&bound.link.to_string())?;
     bound.relay.serve(bound.listener, stopped()).await.map_err(relay_error)
 }
 

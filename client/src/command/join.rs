@@ -1,7 +1,7 @@
 //! `chat join LINK --nick NAME`.
 
 use chatcore::engine::{Command, Lobby, NewProfile, Rejoin, RoomStanding, RoomView};
-use chatcore::invite::{InviteLink, split_address};
+use chatcore::invite::{DEFAULT_PORT, InviteLink, complete_address};
 use chatcore::keys::Nickname;
 use chatcore::membership::RoomKind;
 use chatcore::net::{Client, Reconnect};
@@ -22,10 +22,7 @@ pub(super) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Comman
         usage(&error).hint("copy the whole link, and put it in quotes: it may contain #")
     })?;
     let address = match &args.connect {
-        Some(address) => {
-            split_address(address).map_err(|error| usage(&error))?;
-            address.clone()
-        }
+        Some(address) => parse_address(address)?,
         None => link.address(),
     };
     let nickname = args.nick.as_deref().map(parse_nickname).transpose()?;
@@ -68,6 +65,25 @@ pub(super) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Comman
     };
     online.finish().await?;
     super::whoami::show(context, &profile, &words)
+}
+
+/// Reads an address of a relay that a person typed, with or without its port.
+///
+/// # Errors
+/// [`ExitCode::Usage`].
+pub(crate) fn parse_address(text: &str) -> Result<String, CommandError> {
+    parse_address_at(text, DEFAULT_PORT)
+}
+
+/// The same with another port where none is typed.
+///
+/// # Errors
+/// As [`parse_address`].
+pub(crate) fn parse_address_at(text: &str, port: u16) -> Result<String, CommandError> {
+    complete_address(text, port).map_err(|_| {
+        CommandError::new(ExitCode::Usage, "that is no address")
+            .hint(format_args!("such as example.org or 192.0.2.1:{port}"))
+    })
 }
 
 /// Checks a name that a person typed.

@@ -116,8 +116,10 @@ fn rpc(context: &Context, args: &RpcArgs) -> Result<(), CommandError> {
 pub(crate) async fn shared(context: &Context, command: &Command) -> Result<(), CommandError> {
     match command {
         Command::Whoami => whoami::run(context).await,
-        Command::Contacts(args) if args.online => people::contacts_online(context).await,
-        Command::Contacts(_) => people::contacts(context).await,
+        Command::Contacts(args) if args.online => {
+            people::contacts_online(context, args.verbose).await
+        }
+        Command::Contacts(args) => people::contacts(context, args.verbose).await,
         Command::Presence(args) => people::presence(context, args).await,
         Command::History(args) => people::history(context, args).await,
         Command::Files => files::list(context).await,

@@ -11,14 +11,14 @@ use chatcore::net::{self, Client, Reconnect};
 use chatcore::trust::{SafetyNumber, Trust};
 use chatcore::wire::content::Body;
 
-use crate::cli::{HistoryArgs, PresenceArgs, Switch, VerifyArgs, WhoArgs};
+use crate::cli::{HistoryArgs, PresenceArgs, Switch, Verbose, VerifyArgs, WhoArgs};
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::json::Line;
 use crate::names::Names;
 use crate::online::Online;
-use crate::output::OutputMode;
-use crate::render;
+use crate::output::{OutputMode, Without};
+use crate::render::{self, Spoken, Tone};
 
 const fn standing(contact: &ContactView) -> &'static str {
     match contact.standing {
@@ -37,26 +37,44 @@ const fn trust(contact: &ContactView) -> &'static str {
     }
 }
 
+/// Says in words how a person stands to us.
+fn known_as(context: &Context, contact: &ContactView) -> String {
+    match (contact.standing, contact.trust) {
+        (ContactStanding::Blocked, _) => "blocked".to_owned(),
+        (_, Trust::Changed) => {
+            let how = context.output.how("chat verify", "!verify");
+            let name = render::quoted(&render::name(contact.nickname.as_str()));
+            format!("another key has the name: {how} {name}")
+        }
+        (ContactStanding::Request, _) => "new: not answered yet".to_owned(),
+        (_, Trust::Verified) => "contact, verified".to_owned(),
+        (_, Trust::Pinned) => "contact".to_owned(),
+    }
+}
+
 /// Lists everyone we know; needs no connection.
 ///
 /// # Errors
 /// The store's.
-pub(super) async fn contacts(context: &Context) -> Result<(), CommandError> {
-    show_contacts(context, &context.known()?.contacts().await?, None)
+pub(super) async fn contacts(context: &Context, verbose: Verbose) -> Result<(), CommandError> {
+    show_contacts(context, &context.known()?.contacts().await?, None, verbose)
 }
 
 /// Lists everyone we know, with who of them is here.
 ///
 /// # Errors
 /// The store's, or an unreachable relay.
-pub(super) async fn contacts_online(context: &Context) -> Result<(), CommandError> {
+pub(super) async fn contacts_online(
+    context: &Context,
+    verbose: Verbose,
+) -> Result<(), CommandError> {
     let online = Online::connect(context, Reconnect::Never).await?;
     // What waits may make somebody a contact, or bring the tag by which presence is asked.
     online.client.settle().await?;
     let here = online.client.online_contacts().await?;
     let contacts = online.client.contacts().await?;
     online.finish().await?;
-    show_contacts(context, &contacts, Some(&here))
+    show_contacts(context, &contacts, Some(&here), verbose)
 }
 
 /// Lists people.
@@ -67,9 +85,15 @@ pub(crate) fn show_contacts(
     context: &Context,
     contacts: &[ContactView],
     here: Option<&[UserId]>,
+    Verbose { verbose }: Verbose,
 ) -> Result<(), CommandError> {
     // Who only shares a room with us is no contact.
     let known = contacts.iter().filter(|c| c.standing != ContactStanding::Member);
+    if known.clone().next().is_some() && context.output.mode() == OutputMode::People {
+        let id = if verbose { "  ID" } else { "" };
+        let heading = format!("{:<20} {:<24}{id}", "NAME", "YOU KNOW THEM AS");
+        context.output.say(&context.output.paint().dim(heading.trim_end()))?;
+    }
     for contact in known.clone() {
         let (nickname, standing, trust) =
             (contact.nickname.as_str(), standing(contact), trust(contact));
@@ -81,10 +105,12 @@ pub(crate) fn show_contacts(
                 context.output.json(&line)?;
             }
             OutputMode::People => {
-                let id = contact.user.fmt_short();
                 let name = render::name(nickname);
+                let id = verbose.then(|| format!("  {}", contact.user.to_hex()));
                 let mark = if online == Some(true) { "  online" } else { "" };
-                context.output.say(&format!("{name:<20} {trust:<9} {standing:<8} {id}{mark}"))?;
+                let known_as = known_as(context, contact);
+                let row = format!("{name:<20} {known_as:<24}{}{mark}", id.unwrap_or_default());
+                context.output.say(row.trim_end())?;
             }
         }
     }
@@ -124,6 +150,13 @@ pub(crate) const fn visibility(visible: Switch) -> (Visibility, &'static str) {
 /// [`ExitCode::UnknownRecipient`], or that several have the name.
 pub(crate) fn find(contacts: Vec<ContactView>, name: &str) -> Result<ContactView, CommandError> {
     let fold = Nickname::from_input(name).map(|n| n.fold()).unwrap_or_default();
+    if let Some(contact) = contacts.iter().find(|c| c.user.begins_as(name)) {
+        if contacts.iter().filter(|c| c.user.begins_as(name)).count() > 1 {
+            let error = CommandError::new(ExitCode::Usage, "several ids begin like that");
+            return Err(error.hint("give more of its digits"));
+        }
+        return Ok(contact.clone());
+    }
     let is_named = |c: &ContactView| c.nickname.fold() == fold;
     let (known, met): (Vec<_>, Vec<_>) =
         contacts.into_iter().filter(is_named).partition(|c| c.standing != ContactStanding::Member);
@@ -131,7 +164,9 @@ pub(crate) fn find(contacts: Vec<ContactView>, name: &str) -> Result<ContactView
     let named = if known.is_empty() { met } else { known };
     if named.len() > 1 {
         let error = CommandError::new(ExitCode::Usage, "you know several people with that name");
-        return Err(error.hint("'chat contacts --json' shows their ids"));
+        return Err(error.hint(
+            "give the id instead of the name: 'chat contacts -v' shows it, 8 digits are enough",
+        ));
     }
     named.into_iter().next().ok_or_else(|| {
         CommandError::new(ExitCode::UnknownRecipient, "you know nobody with that name")
@@ -218,11 +253,13 @@ pub(crate) fn show_message(
     };
     let time = render::time(message.sent_at, net::now());
     let paint = context.output.paint();
-    let author = match message.direction {
-        Direction::Incoming => names.author(message),
-        Direction::Outgoing(_) => names.of(&by),
+    let (author, tone) = match message.direction {
+        Direction::Incoming => (names.author(message), context.output.colours().of(&by)),
+        Direction::Outgoing(_) => (names.of(&by), Tone::Own),
     };
-    let mut line = render::message(paint, &time, &author, &by, &shown);
+    let reader = own.nickname.as_str();
+    let spoken = Spoken { time: &time, who: &author, tone, text: &shown, reader };
+    let mut line = render::message(paint, &spoken);
     if let Direction::Outgoing(_) = message.direction {
         line.push_str(&paint.dim(&format!("  [{}]", status(message).replace('_', " "))));
     }
@@ -347,7 +384,7 @@ pub(crate) fn show_number(
             verified: contact.trust == Trust::Verified,
         });
     }
-    context.output.code(&number.qr_text())?;
+    context.output.code(&number.qr_text(), Without::Words)?;
     // At once, and last: nothing stands between the digits, and they are what is compared.
     let rows: Vec<_> =
         number.grouped().chunks(4).map(|row| format!("\n  {}", row.join(" "))).collect();

@@ -11,7 +11,7 @@ use chatcore::wire::relay::RoomSummary;
 use super::proof;
 use crate::cli::{
     RebuildArgs, RoleArg, RoomArgs, RoomCommand, RoomCreateArgs, RoomInviteArgs, RoomPolicyArgs,
-    RoomRoleArgs, RoomTextArgs, RoomWhoArgs,
+    RoomRoleArgs, RoomShowArgs, RoomTextArgs, RoomWhoArgs, Verbose,
 };
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
@@ -61,7 +61,7 @@ pub(crate) async fn act(
 ) -> Result<(), CommandError> {
     match command {
         RoomCommand::Create(args) => create(context, client, args).await,
-        RoomCommand::List => list(context, client).await,
+        RoomCommand::List(verbose) => list(context, client, *verbose).await,
         RoomCommand::Show(args) => show(context, client, args).await,
         RoomCommand::Join(args) => join(context, client, args).await,
         RoomCommand::Leave(args) => leave(context, client, args).await,
@@ -77,10 +77,10 @@ pub(crate) async fn act(
         RoomCommand::Unban(args) => {
             to_somebody(context, client, args, Act::Unban, "is not banned any more from").await
         }
-        RoomCommand::Mute(args) => {
-            to_somebody(context, client, args, Act::Mute, "is muted in").await
+        RoomCommand::Silence(args) => {
+            to_somebody(context, client, args, Act::Mute, "is silenced in").await
         }
-        RoomCommand::Unmute(args) => {
+        RoomCommand::Unsilence(args) => {
             to_somebody(context, client, args, Act::Unmute, "may speak again in").await
         }
         RoomCommand::Role(args) => give_role(context, client, args).await,
@@ -326,11 +326,11 @@ async fn here(
     Ok(here)
 }
 
-async fn list(context: &Context, client: &Client) -> Result<(), CommandError> {
+async fn list(context: &Context, client: &Client, verbose: Verbose) -> Result<(), CommandError> {
     let own = client.profile().await?.user;
     let open = client.open_rooms().await?;
     let rooms = client.rooms().await?;
-    let mut shown = 0;
+    let mut rows = Vec::new();
     for room in &rooms {
         if matches!(room.standing, RoomStanding::Outside | RoomStanding::Closed) {
             continue;
@@ -343,14 +343,15 @@ async fn list(context: &Context, client: &Client) -> Result<(), CommandError> {
             _ => None,
         };
         let role = room.role.map_or("", Role::as_str);
-        line(
-            context,
-            room.room,
-            &room.name,
-            (kind(room.kind), standing(room), role),
-            (room.members, count),
-        )?;
-        shown += 1;
+        rows.push(Row {
+            room: room.room,
+            name: &room.name,
+            kind: kind(room.kind),
+            standing: standing(room),
+            role,
+            members: room.members,
+            online: count,
+        });
     }
     let joined: BTreeSet<RoomId> = rooms
         .iter()
@@ -359,58 +360,80 @@ async fn list(context: &Context, client: &Client) -> Result<(), CommandError> {
         .collect();
     for room in open.iter().filter(|room: &&RoomSummary| !joined.contains(&room.room)) {
         let (members, online) = (room.members as usize, Some(room.online as usize));
-        line(context, room.room, room.name.as_str(), ("open", "outside", ""), (members, online))?;
-        shown += 1;
+        let (name, role) = (room.name.as_str(), "");
+        let (kind, standing) = ("open", "outside");
+        rows.push(Row { room: room.room, name, kind, standing, role, members, online });
     }
-    if shown == 0 && context.output.mode() == OutputMode::People {
-        let how = context.output.how("chat room create NAME", "!makeroom NAME");
-        context.output.say(&format!("No rooms yet. Make one: {how}"))?;
-    }
-    Ok(())
-}
-
-fn line(
-    context: &Context,
-    room_id: RoomId,
-    name: &str,
-    (kind, standing, role): (&str, &str, &str),
-    (members, online): (usize, Option<usize>),
-) -> Result<(), CommandError> {
     match context.output.mode() {
-        OutputMode::Json => context.output.json(&Line::Room {
-            room: name,
-            room_id,
-            kind,
-            standing,
-            role,
-            members,
-            online,
-        }),
+        OutputMode::Json => {
+            rows.iter().try_for_each(|row| context.output.json(&row.for_a_program()))
+        }
+        OutputMode::People if rows.is_empty() => {
+            let how = context.output.how("chat room create NAME", "!makeroom NAME");
+            context.output.say(&format!("No rooms yet. Make one: {how}"))
+        }
         OutputMode::People => {
-            let counted = counted(&render::name(name), members, online);
-            let role = match (standing, role) {
-                ("member", role) => role,
-                ("invited", _) => context.output.how("invited: chat room join", "invited: !join"),
-                _ => "not joined",
-            };
-            let id = room_id.fmt_short();
-            context.output.say(&format!("{counted:<44} {kind:<8} {role:<10} {id}"))
+            let heading =
+                columns("ROOM", "WHO", "KIND", "YOU ARE", verbose.verbose.then_some("ID"));
+            context.output.say(&context.output.paint().dim(&heading))?;
+            rows.iter().try_for_each(|row| context.output.say(&row.for_a_person(context, verbose)))
         }
     }
 }
 
-/// `Lobby (3 members, 2 online)`.
-fn counted(name: &str, members: usize, online: Option<usize>) -> String {
-    let plural = if members == 1 { "member" } else { "members" };
-    match online {
-        // Of an invitation: the room is read when the person comes in.
-        None if members == 0 => name.to_owned(),
-        Some(online) => format!("{name} ({members} {plural}, {online} online)"),
-        None => format!("{name} ({members} {plural})"),
+/// A room in a list.
+struct Row<'a> {
+    room: RoomId,
+    name: &'a str,
+    kind: &'a str,
+    standing: &'a str,
+    role: &'a str,
+    members: usize,
+    online: Option<usize>,
+}
+
+impl<'a> Row<'a> {
+    const fn for_a_program(&self) -> Line<'a> {
+        Line::Room {
+            room: self.name,
+            room_id: self.room,
+            kind: self.kind,
+            standing: self.standing,
+            role: self.role,
+            members: self.members,
+            online: self.online,
+        }
+    }
+
+    fn for_a_person(&self, context: &Context, verbose: Verbose) -> String {
+        let you_are = match (self.standing, self.role) {
+            ("member", role) => role,
+            ("invited", _) => context.output.how("invited: chat room join", "invited: !join"),
+            _ => "not in it",
+        };
+        let id = verbose.verbose.then(|| self.room.to_hex());
+        let who = counted(self.members, self.online);
+        columns(&render::name(self.name), &who, self.kind, you_are, id.as_deref())
     }
 }
 
-async fn show(context: &Context, client: &Client, args: &RoomArgs) -> Result<(), CommandError> {
+fn columns(name: &str, who: &str, kind: &str, you_are: &str, id: Option<&str>) -> String {
+    let row = format!("{name:<24} {who:<22} {kind:<8} {you_are:<10} {}", id.unwrap_or_default());
+    row.trim_end().to_owned()
+}
+
+/// `3 members, 2 online`.
+fn counted(members: usize, online: Option<usize>) -> String {
+    let plural = if members == 1 { "member" } else { "members" };
+    match online {
+        // Of an invitation: the room is read when the person comes in.
+        None if members == 0 => String::new(),
+        Some(online) => format!("{members} {plural}, {online} online"),
+        None => format!("{members} {plural}"),
+    }
+}
+
+async fn show(context: &Context, client: &Client, args: &RoomShowArgs) -> Result<(), CommandError> {
     let (id, _) = find(client, &args.room).await?;
     client.refresh_roster(id).await?;
     let room = client.room(id).await?;
@@ -437,7 +460,7 @@ async fn show(context: &Context, client: &Client, args: &RoomArgs) -> Result<(),
             invited: room.invited.iter().map(|m| names.member(m, false)).collect(),
             banned: room.banned.iter().map(|user| names.person(user)).collect(),
         }),
-        OutputMode::People => show_to_a_person(context, &room, &here, &names),
+        OutputMode::People => show_to_a_person(context, &room, &here, &names, args.verbose),
     }
 }
 
@@ -465,28 +488,51 @@ fn show_to_a_person(
     room: &RoomView,
     here: &BTreeSet<UserId>,
     names: &Names,
+    Verbose { verbose }: Verbose,
 ) -> Result<(), CommandError> {
     let say = |line: String| context.output.say(&line);
+    let id = |user: &UserId| if verbose { format!("  {}", user.to_hex()) } else { String::new() };
     let is_inside = room.standing == RoomStanding::Member;
-    let online = is_inside.then_some(here.len());
-    let name = counted(&render::name(&room.name), room.members, online);
-    say(format!("{name}  {}  {}", kind(room.kind), standing(room)))?;
+    let counted = counted(room.members, is_inside.then_some(here.len()));
+    let you = match (room.standing, room.role) {
+        (RoomStanding::Member, Some(role)) => format!("you are {}", role.as_str()),
+        (RoomStanding::Invited, _) => "you are invited".to_owned(),
+        (RoomStanding::Closed, _) => "it is closed".to_owned(),
+        _ => "you are not in it".to_owned(),
+    };
+    let kind = kind(room.kind);
+    say(format!("#{}, {kind}: {counted}; {you}.", render::name(&room.name)))?;
+    if verbose {
+        say(format!("Id: {}", room.room.to_hex()))?;
+    }
     if !room.topic.is_empty() {
-        say(format!("topic: {}", render::line(&room.topic)))?;
+        say(format!("Topic: {}", render::line(&room.topic)))?;
+    }
+    let heading = |words: &str| context.output.say(&context.output.paint().dim(words));
+    if !room.roster.is_empty() {
+        heading("Members")?;
     }
     for member in &room.roster {
         let mut marks = vec![member.role.as_str()];
-        marks.extend(member.muted.then_some("muted"));
+        marks.extend(member.muted.then_some("silenced"));
         marks.extend(here.contains(&member.user).then_some("online"));
-        say(format!("  {:<20} {}", names.of(&member.user), marks.join(", ")))?;
+        let id = id(&member.user);
+        say(format!("  {:<20} {}{id}", names.of(&member.user), marks.join(", ")))?;
+    }
+    if !room.invited.is_empty() {
+        heading("Invited, and not in it yet")?;
     }
     for member in &room.invited {
-        say(format!("  {:<20} invited as {}", names.of(&member.user), member.role.as_str()))?;
+        let id = id(&member.user);
+        say(format!("  {:<20} as {}{id}", names.of(&member.user), member.role.as_str()))?;
+    }
+    if !room.banned.is_empty() {
+        heading("Banned")?;
     }
     for user in &room.banned {
-        say(format!("  {:<20} banned", names.of(user)))?;
+        say(format!("  {:<20}{}", names.of(user), id(user)).trim_end().to_owned())?;
     }
-    if let Some((seq, head)) = room.head {
+    if let Some((seq, head)) = room.head.filter(|_| verbose) {
         say(format!(
             "event {seq}, head {}: the same for every member who has read that far",
             head.fmt_short()

@@ -3,26 +3,29 @@
 use std::future::Future;
 
 use chatcore::engine::{Command, RoomStanding};
-use chatcore::ids::{Conversation, MessageId, UserId};
+use chatcore::ids::{Conversation, MessageId, Timestamp, UserId};
 use chatcore::net::{self, Client, ClientError};
 use chatcore::wire::content::Body;
 use chatcore::wire::limits::{MAX_ROOM_INLINE, MAX_TEXT};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::Talk;
 use super::command::{self, Input, Typable};
+use super::elsewhere::{Muted, Unread};
 use super::question::Question;
+use super::settings::{self, Toggle};
 use super::state::{Happened, Place};
+use super::{Talk, help};
 use crate::cli::{
     RebuildArgs, RequestsCommand, RoomArgs, RoomCommand, RoomCreateArgs, RoomInviteArgs,
-    RoomPolicyArgs, RoomRoleArgs, RoomTextArgs, RoomWhoArgs,
+    RoomPolicyArgs, RoomRoleArgs, RoomShowArgs, RoomTextArgs, RoomWhoArgs, Verbose,
 };
 use crate::command::{admin, people, requests, room, whoami};
 use crate::error::{CommandError, ExitCode};
 use crate::hosting::show_link;
 use crate::names::Names;
 use crate::online::contact;
-use crate::render::{self};
+use crate::output::Without;
+use crate::render::{self, Spoken, Tone};
 
 /// Newest messages of each conversation in which something is looked for.
 const SEARCHED: usize = 10_000;
@@ -30,6 +33,17 @@ const SEARCHED: usize = 10_000;
 const MAX_FOUND: usize = 50;
 /// Most messages that are shown of a history.
 const MAX_HISTORY: usize = 1_000;
+
+/// Messages of a conversation among which the unread ones are.
+const UNREAD_WITHIN: usize = 1_000;
+
+/// Returns the name by which settings know a conversation.
+fn hex(conversation: &Conversation) -> String {
+    match conversation {
+        Conversation::User(user) => user.to_hex(),
+        Conversation::Room(room) => room.to_hex(),
+    }
+}
 
 pub(super) fn usage(what: impl std::fmt::Display) -> CommandError {
     CommandError::new(ExitCode::Usage, what)
@@ -45,16 +59,17 @@ impl Talk {
             };
         }
         self.keep_typed(&line).await?;
+        if line.is_empty() && !self.more.is_empty() {
+            return self.next_page();
+        }
+        self.more.clear();
         match command::parse(&line) {
             Ok(Input::Empty) => Ok(()),
             Ok(Input::Text(text)) => self.send(text).await,
-            Ok(Input::Command(command)) => {
-                self.say_quietly(&format!("{}{}", self.prompt(), render::line(&line)))?;
-                match self.act(*command).await {
-                    Err(error) if error.code() != ExitCode::Store => self.say_error(&error),
-                    done => done,
-                }
-            }
+            Ok(Input::Command(command)) => match self.act(*command).await {
+                Err(error) if error.code() != ExitCode::Store => self.say_error(&error),
+                done => done,
+            },
             Err(what) => {
                 self.say_error(&usage(what.lines().next().unwrap_or_default()))?;
                 let rest: Vec<&str> = what.lines().skip(1).collect();
@@ -121,10 +136,22 @@ impl Talk {
         let who = format!("{} → {name}", render::name(self.own.nickname.as_str()));
         let paint = self.context.output.paint();
         let time = render::time(now, now);
-        self.say(&render::message(paint, &time, &who, &self.own.user, &text))
+        let spoken = Spoken { time: &time, who: &who, tone: Tone::Own, text: &text, reader: "" };
+        let day = self.new_day(now);
+        let lines: Vec<_> = day.into_iter().chain([render::message(paint, &spoken)]).collect();
+        self.print(&lines)
     }
 
-    async fn place_of(&self, to: &Conversation) -> Result<Option<Place>, CommandError> {
+    /// Returns a line that says which day it is, if what was said last was said on another.
+    pub(super) fn new_day(&mut self, at: Timestamp) -> Option<String> {
+        let day = render::date(at);
+        (day != self.day).then(|| {
+            self.day.clone_from(&day);
+            self.context.output.paint().dim(&format!("── {day} ──"))
+        })
+    }
+
+    pub(super) async fn place_of(&self, to: &Conversation) -> Result<Option<Place>, CommandError> {
         if let Some(place) = &self.place
             && place.conversation == *to
         {
@@ -145,25 +172,125 @@ impl Talk {
     /// Goes on talking elsewhere.
     pub(super) async fn go_to(&mut self, place: Place) -> Result<(), CommandError> {
         self.moving = None;
-        self.unread.remove(&place.conversation);
+        if let Some(unread) = self.elsewhere.take(&place.conversation) {
+            self.show_unread(&place, unread).await?;
+        }
         if let Conversation::User(user) = place.conversation
             && let Some(seen) = self.unseen.remove(&user)
         {
             self.say_seen([(user, seen)].into()).await?;
         }
-        let hex = match place.conversation {
-            Conversation::User(user) => user.to_hex(),
-            Conversation::Room(room) => room.to_hex(),
-        };
+        let hex = hex(&place.conversation);
         self.place = Some(place);
         self.settings.last = Some(hex);
         self.keep_settings().await
     }
 
+    /// Shows what was only counted while the person was elsewhere.
+    async fn show_unread(&mut self, place: &Place, unread: Unread) -> Result<(), CommandError> {
+        let names = Names::load(&self.client).await?;
+        let paint = self.context.output.paint();
+        let earlier = unread.count - unread.messages.len() as u64;
+        let mut heading = format!("── {}: {} new", render::name(&place.name), unread.count);
+        if earlier > 0 {
+            heading.push_str(&format!(", {earlier} of them before these: !history"));
+        }
+        self.say(&paint.dim(&format!("{heading} ──")))?;
+        let (context, own, conversation) = (&self.context, &self.own, place.conversation);
+        let history = self.client.history(conversation, UNREAD_WITHIN).await?;
+        let mut day = self.day.clone();
+        for message in history.iter().filter(|message| unread.messages.contains(&message.message)) {
+            let date = render::date(message.sent_at);
+            if date != day {
+                context.output.say(&paint.dim(&format!("── {date} ──")))?;
+                day = date;
+            }
+            let files = self.offered.iter().enumerate();
+            let mut files = files.filter(|(_, file)| file.waiting.message == message.message);
+            match files.next() {
+                Some((at, file)) => {
+                    context.output.say(&super::files::offer(context, &names, at + 1, file))?;
+                }
+                None => people::show_message(context, own, &names, conversation, message)?,
+            }
+        }
+        self.day = day;
+        Ok(())
+    }
+
+    /// Goes where something waits.
+    async fn next(&mut self) -> Result<(), CommandError> {
+        while let Some(there) = self.elsewhere.next(|conversation| self.muted(conversation)) {
+            if let Some(place) = self.place_of(&there).await? {
+                self.moves += 1;
+                return self.go_to(place).await;
+            }
+            // Declined, or left.
+            self.elsewhere.take(&there);
+        }
+        self.say_quietly("Nothing is unread.")
+    }
+
+    /// Tells whether a conversation is quiet.
+    pub(super) fn muted(&self, conversation: &Conversation) -> Muted {
+        match self.settings.muted.get(&hex(conversation)) {
+            Some(until) if until.is_none_or(|until| net::now().0 < until) => Muted::Yes,
+            _ => Muted::No,
+        }
+    }
+
+    async fn mute(&mut self, time: Option<String>) -> Result<(), CommandError> {
+        let place = self.place.as_ref();
+        let place =
+            place.ok_or_else(|| usage("of what?").hint("first: !room NAME or !msg NAME"))?;
+        let (id, name) = (hex(&place.conversation), render::name(&place.name));
+        let (until, how_long) = match time {
+            None => (None, "until !unmute".to_owned()),
+            Some(time) => {
+                let long = settings::duration(&time).ok_or_else(|| {
+                    let hint =
+                        "such as 30m, 8h or 2d; somebody in a room: !silence NAME, or !block NAME";
+                    usage("for how long?").hint(hint)
+                })?;
+                (Some(net::now().0.saturating_add(long)), format!("for {time}"))
+            }
+        };
+        let now = net::now().0;
+        self.settings.muted.retain(|_, until| until.is_none_or(|until| now < until));
+        self.settings.muted.insert(id, until);
+        self.keep_settings().await?;
+        self.say(&format!("You hear nothing of {name} {how_long}, unless somebody mentions you."))
+    }
+
+    async fn unmute(&mut self) -> Result<(), CommandError> {
+        let place = self.place.as_ref();
+        let place =
+            place.ok_or_else(|| usage("of what?").hint("first: !room NAME or !msg NAME"))?;
+        let (id, name) = (hex(&place.conversation), render::name(&place.name));
+        let said = match self.settings.muted.remove(&id) {
+            Some(_) => format!("You hear of {name} again."),
+            None => {
+                format!("{name} is not muted. In a room, to let somebody speak: !unsilence NAME")
+            }
+        };
+        self.keep_settings().await?;
+        self.say(&said)
+    }
+
+    async fn focus(&mut self) -> Result<(), CommandError> {
+        let (focus, said) = match self.settings.focus {
+            Toggle::Off => (Toggle::On, "Other conversations are only counted, until !focus."),
+            Toggle::On => (Toggle::Off, "Other conversations are shown in short again."),
+        };
+        self.settings.focus = focus;
+        self.keep_settings().await?;
+        self.say(said)
+    }
+
     async fn act(&mut self, command: Typable) -> Result<(), CommandError> {
         match command {
-            Typable::Help { command } => match command::help(command.as_deref()) {
-                Ok(help) => self.say(&help),
+            Typable::Help { command } => match help::help(command.as_deref()) {
+                Ok(help) => self.say_in_pages(&help),
                 Err(what) => Err(usage(what)),
             },
             Typable::Quit => {
@@ -171,8 +298,14 @@ impl Talk {
                 Ok(())
             }
             Typable::Room { name: Some(name) } => self.talk_in(&name).await,
-            Typable::Room { name: None } | Typable::Rooms => self.room(RoomCommand::List, None),
-            Typable::Msg { who, text } => self.talk_with(who, text),
+            Typable::Room { name: None } => self.room(RoomCommand::List(Verbose::default()), None),
+            Typable::Rooms { verbose } => self.room(RoomCommand::List(Verbose { verbose }), None),
+            Typable::Msg { who, text: None } => self.talk_with(who),
+            Typable::Msg { who, text: Some(text) } => self.tell(who, text),
+            Typable::Next => self.next().await,
+            Typable::Focus => self.focus().await,
+            Typable::Mute { time } => self.mute(time).await,
+            Typable::Unmute => self.unmute().await,
             Typable::All { text } => self.send_to_all(text),
             Typable::File { paths } => self.send_files(paths),
             Typable::Save { number, folder } => self.save(number, folder).await,
@@ -185,9 +318,12 @@ impl Talk {
                 let args = RoomArgs { room: room.clone() };
                 self.room(RoomCommand::Join(args), Some(room))
             }
-            Typable::Who { room } => {
-                let args = self.room_args(room)?;
-                self.room(RoomCommand::Show(args), None)
+            Typable::Who { room, verbose } => {
+                let RoomArgs { room } = self.room_args(room)?;
+                self.room(
+                    RoomCommand::Show(RoomShowArgs { room, verbose: Verbose { verbose } }),
+                    None,
+                )
             }
             Typable::Leave { room } => {
                 let args = self.room_args(room)?;
@@ -200,8 +336,8 @@ impl Talk {
             Typable::Kick { who } => self.about_somebody(who, RoomCommand::Kick),
             Typable::Ban { who } => self.about_somebody(who, RoomCommand::Ban),
             Typable::Unban { who } => self.about_somebody(who, RoomCommand::Unban),
-            Typable::Mute { who } => self.about_somebody(who, RoomCommand::Mute),
-            Typable::Unmute { who } => self.about_somebody(who, RoomCommand::Unmute),
+            Typable::Silence { who } => self.about_somebody(who, RoomCommand::Silence),
+            Typable::Unsilence { who } => self.about_somebody(who, RoomCommand::Unsilence),
             Typable::Transfer { who } => {
                 let room = self.room_here()?;
                 let what = format!("Make {} the owner of the room", render::name(&who));
@@ -254,7 +390,7 @@ impl Talk {
                 self.room(RoomCommand::Rebuild(RebuildArgs { room, name }), None)
             }
             Typable::Verify { who, digits } => self.verify(who, digits.concat()),
-            Typable::Contacts => self.contacts(),
+            Typable::Contacts { verbose } => self.contacts(Verbose { verbose }),
             Typable::History { number } => self.history(number.min(MAX_HISTORY)).await,
             Typable::Search { text } => self.search(text),
             Typable::Requests { command } => self.requests(command),
@@ -274,7 +410,7 @@ impl Talk {
             }
             Typable::Set { what, value } => self.set(what, value).await,
             Typable::Link => match &self.hosting {
-                Some(hosting) => show_link(&self.context.output, &hosting.link),
+                Some(hosting) => show_link(&self.context.output, &hosting.link, Without::Words),
                 None => {
                     let error = usage("you do not host the relay here");
                     Err(error.hint("whoever does has the link"))
@@ -356,22 +492,22 @@ impl Talk {
         self.go_to(place).await
     }
 
-    fn talk_with(&mut self, who: String, text: Option<String>) -> Result<(), CommandError> {
-        let (client, happened) = (self.client.clone(), self.happened.clone());
-        self.spawn_move(who.clone(), async move {
-            if who.starts_with('#') {
-                let place = find_room_of_ours(&client, &who).await?;
-                if let Some(text) = text {
-                    tell_failure(&happened, send_to(&client, place.clone(), text).await);
-                }
-                return Ok(place);
+    /// Goes on with somebody, or in a room.
+    fn talk_with(&mut self, who: String) -> Result<(), CommandError> {
+        let client = self.client.clone();
+        self.spawn_move(who.clone(), async move { place_named(&client, &who).await });
+        Ok(())
+    }
+
+    /// Sends a text elsewhere; the person stays.
+    fn tell(&mut self, who: String, text: String) -> Result<(), CommandError> {
+        let client = self.client.clone();
+        self.spawn(async move {
+            if !who.starts_with('#') {
+                refuse_half_a_name(&client, &who, &text).await?;
             }
-            let (who, text) = with_spaces(&client, who, text).await?;
-            let place = Place::person(&contact(&client, &who).await?);
-            if let Some(text) = text {
-                tell_failure(&happened, send_to(&client, place.clone(), text).await);
-            }
-            Ok(place)
+            let place = place_named(&client, &who).await?;
+            Ok(send_to(&client, place, text).await.err())
         });
         Ok(())
     }
@@ -398,13 +534,13 @@ impl Talk {
         Ok(())
     }
 
-    fn contacts(&mut self) -> Result<(), CommandError> {
+    fn contacts(&mut self, verbose: Verbose) -> Result<(), CommandError> {
         let (context, client) = (self.context.clone(), self.client.clone());
         self.spawn(async move {
             // Who is here, only the relay knows.
             let here = client.online_contacts().await.ok();
             let contacts = client.contacts().await?;
-            people::show_contacts(&context, &contacts, here.as_deref())?;
+            people::show_contacts(&context, &contacts, here.as_deref(), verbose)?;
             Ok(None)
         });
         Ok(())
@@ -537,13 +673,15 @@ async fn find_room_of_ours(client: &Client, name: &str) -> Result<Place, Command
     Ok(Place::room(&view))
 }
 
-/// A name may have spaces: what is typed without quotes means the longest name that is known.
-async fn with_spaces(
-    client: &Client,
-    who: String,
-    text: Option<String>,
-) -> Result<(String, Option<String>), CommandError> {
-    let Some(text) = text else { return Ok((who, None)) };
+async fn place_named(client: &Client, who: &str) -> Result<Place, CommandError> {
+    if who.starts_with('#') {
+        return find_room_of_ours(client, who).await;
+    }
+    Ok(Place::person(&contact(client, who).await?))
+}
+
+/// A name may have spaces: what is typed without quotes may begin with one that is known.
+async fn refuse_half_a_name(client: &Client, who: &str, text: &str) -> Result<(), CommandError> {
     let typed = format!("{who} {text}").to_lowercase();
     let contacts = client.contacts().await?;
     let names = contacts.iter().map(|contact| contact.nickname.to_string());
@@ -557,7 +695,7 @@ async fn with_spaces(
             let error = usage("the name has a space in it");
             Err(error.hint(format_args!("put it in quotes: !msg {name} …")))
         }
-        None => Ok((who, Some(text))),
+        None => Ok(()),
     }
 }
 

@@ -1,17 +1,20 @@
 //! What others sent: shown, counted, and told to be seen.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use chatcore::engine::{Command, Event, RoomRef, Sender};
 use chatcore::ids::{Conversation, MessageId, UserId};
+use chatcore::net;
 use chatcore::wire::content::ReceiptKind;
 use chatcore::wire::relay::CloseReason;
 
 use super::Talk;
-use super::files::Attempt;
+use super::elsewhere::{Mentions, Muted};
+use super::files::{Attempt, offer};
 use super::flight::Stage;
-use super::settings::{Notify, Receipts};
-use super::state::{Link, Place};
+use super::settings::{Notify, Toggle};
+use super::state::{Fate, Link, Place};
 use super::terminal::Terminal;
 use crate::error::CommandError;
 use crate::names::Names;
@@ -20,17 +23,33 @@ use crate::show;
 
 /// Journal entries shown at a time.
 const BATCH: usize = 256;
+/// Lines shown of a conversation in which something was missed, unless the person talks there.
+const SHOWN_OF_A_GROUP: usize = 5;
 
 /// What is to be printed, and what follows from it.
 #[derive(Debug, Default)]
 struct Shown {
     lines: Vec<String>,
     /// Lines by conversation, while they are grouped.
-    groups: BTreeMap<Conversation, (String, Vec<String>)>,
+    groups: BTreeMap<Conversation, Group>,
     /// Texts to us alone that stand on the screen then.
     seen: BTreeMap<UserId, Vec<MessageId>>,
     /// Who wrote last.
     last: Option<String>,
+}
+
+/// What came in one conversation.
+#[derive(Debug)]
+struct Group {
+    name: String,
+    count: usize,
+    lines: Vec<String>,
+}
+
+impl Group {
+    const fn new(name: String) -> Self {
+        Self { name, count: 0, lines: Vec::new() }
+    }
 }
 
 /// Whether lines of a conversation stand together.
@@ -101,9 +120,9 @@ impl Talk {
                 }
             }
             let paint = self.context.output.paint();
-            for (name, lines) in shown.groups.into_values() {
-                let plural = if lines.len() == 1 { "message" } else { "messages" };
-                let heading = format!("── {}: {} {plural} ──", render::name(&name), lines.len());
+            for Group { name, count, lines } in shown.groups.into_values() {
+                let plural = if count == 1 { "message" } else { "messages" };
+                let heading = format!("── {}: {count} {plural} ──", render::name(&name));
                 shown.lines.push(paint.dim(&heading));
                 shown.lines.extend(lines);
             }
@@ -138,29 +157,98 @@ impl Talk {
             Event::File { .. } => return,
             _ => {}
         }
-        let Some(words) = show::words(&self.context, names, event) else { return };
-        let Event::Text { from, room, message, .. } = event else {
-            shown.lines.push(words);
-            return;
+        let (from, room, message, at) = match event {
+            Event::Text { from, room, message, received_at, .. } => {
+                (from, room, *message, *received_at)
+            }
+            Event::FileSaved { from, room, message, path, .. } => {
+                if let Some(offered) = self.offered_mut(*message) {
+                    offered.fate = Fate::Saved(PathBuf::from(path));
+                }
+                (from, room, *message, net::now())
+            }
+            Event::RoomNews { room, .. } if self.is_hidden(&Conversation::Room(room.id)) => return,
+            _ => {
+                shown.lines.extend(show::words(&self.context, names, event));
+                return;
+            }
         };
         let (conversation, name) = heard_in(from, room.as_ref());
-        shown.last = Some(names.sender(from));
-        let is_here = self.place.as_ref().is_some_and(|here| here.conversation == conversation);
-        if room.is_none() {
+        let is_here = self.is_here(&conversation);
+        let mentions = match event {
+            Event::Text { text, .. } => self.mentions(text),
+            _ => Mentions::Nobody,
+        };
+        let is_quiet = mentions == Mentions::Nobody && self.muted(&conversation) == Muted::Yes;
+        if !is_quiet {
+            shown.last = Some(names.sender(from));
+        }
+        if room.is_none() && matches!(event, Event::Text { .. }) {
             // Read is what the person had before her while she talked there.
             let seen = if is_here { &mut shown.seen } else { &mut self.unseen };
-            seen.entry(from.user).or_default().push(*message);
+            seen.entry(from.user).or_default().push(message);
         }
-        if !is_here {
-            let unread = self.unread.entry(conversation).or_default();
-            *unread = (name.clone(), unread.1 + 1);
+        let mut lines = Vec::new();
+        if is_here {
+            lines.extend(self.new_day(at));
+        } else {
+            self.elsewhere.add(conversation, &name, message, mentions);
+        }
+        if is_here || mentions == Mentions::Us || !self.is_hidden(&conversation) {
+            lines.extend(self.line_of(event, names, is_here, mentions));
         }
         match grouping {
-            Grouping::Off => shown.lines.push(words),
+            Grouping::Off => shown.lines.extend(lines),
             Grouping::On => {
-                let group = shown.groups.entry(conversation);
-                group.or_insert_with(|| (name, Vec::new())).1.push(words);
+                let group = shown.groups.entry(conversation).or_insert_with(|| Group::new(name));
+                group.count += 1;
+                group.lines.extend(lines);
+                if !is_here && group.lines.len() > SHOWN_OF_A_GROUP {
+                    group.lines.remove(0);
+                }
             }
+        }
+    }
+
+    /// Shows a text or a file: whole where the person talks, else in short.
+    fn line_of(
+        &self,
+        event: &Event,
+        names: &Names,
+        is_here: bool,
+        mentions: Mentions,
+    ) -> Option<String> {
+        let paint = self.context.output.paint();
+        let words = match event {
+            Event::FileSaved { message, .. } => {
+                let at = self.offered.iter().position(|file| file.waiting.message == *message)?;
+                offer(&self.context, names, at + 1, self.offered.get(at)?)
+            }
+            _ if is_here => show::words(&self.context, names, event)?,
+            _ => show::in_short(names, event)?,
+        };
+        Some(match (is_here, mentions) {
+            (true, _) => words,
+            (false, Mentions::Us) => paint.bold(&self.screen.row_of(&words)),
+            (false, Mentions::Nobody) => paint.dim(&self.screen.row_of(&words)),
+        })
+    }
+
+    pub(super) fn is_here(&self, conversation: &Conversation) -> bool {
+        self.place.as_ref().is_some_and(|here| here.conversation == *conversation)
+    }
+
+    /// Tells whether what comes in a conversation is not shown: the person talks elsewhere, and wants it so.
+    pub(super) fn is_hidden(&self, conversation: &Conversation) -> bool {
+        let is_unwanted =
+            self.settings.focus == Toggle::On || self.muted(conversation) == Muted::Yes;
+        is_unwanted && !self.is_here(conversation)
+    }
+
+    fn mentions(&self, text: &str) -> Mentions {
+        match render::mentions(text, self.own.nickname.as_str()).is_empty() {
+            true => Mentions::Nobody,
+            false => Mentions::Us,
         }
     }
 
@@ -168,7 +256,7 @@ impl Talk {
         &self,
         seen: BTreeMap<UserId, Vec<MessageId>>,
     ) -> Result<(), CommandError> {
-        if self.settings.receipts == Receipts::On {
+        if self.settings.receipts == Toggle::On {
             for (from, messages) in seen {
                 self.client.command(Command::MarkRead { from, messages }).await?;
             }
@@ -202,11 +290,7 @@ impl Talk {
         {
             *place = new;
         }
-        for (conversation, (name, _)) in &mut self.unread {
-            if let Some(new) = place_of(conversation) {
-                *name = new.name;
-            }
-        }
+        self.elsewhere.follow(|conversation| place_of(conversation).map(|place| place.name));
         Ok(())
     }
 }

@@ -35,6 +35,19 @@ impl Talk {
         self.print(&lines)
     }
 
+    /// Says something long, as much as the terminal holds at a time.
+    pub(super) fn say_in_pages(&mut self, text: &str) -> Result<(), CommandError> {
+        self.more = text.lines().map(str::to_owned).collect();
+        self.next_page()
+    }
+
+    /// Says what did not fit.
+    pub(super) fn next_page(&mut self) -> Result<(), CommandError> {
+        let page = self.screen.page().min(self.more.len());
+        let lines: Vec<_> = self.more.drain(..page).collect();
+        self.print(&lines)
+    }
+
     /// Paints the bottom again if it changed.
     pub(super) fn refresh(&mut self) -> Result<(), CommandError> {
         let bottom = self.bottom();
@@ -78,10 +91,9 @@ impl Talk {
             });
         }
         parts.extend(self.flight.shown());
-        if !self.unread.is_empty() {
-            let each = |(name, count): &(String, u64)| format!("{} {count}", render::name(name));
-            let all: Vec<_> = self.unread.values().map(each).collect();
-            parts.push(format!("unread: {}", all.join(", ")));
+        parts.extend(self.elsewhere.shown(|conversation| self.muted(conversation)));
+        if !self.more.is_empty() {
+            parts.push(format!("{} more lines: Enter shows them", self.more.len()));
         }
         if !parts.is_empty() {
             status.push(parts.join(" · "));

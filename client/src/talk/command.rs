@@ -27,14 +27,16 @@ pub(super) struct Typed {
 /// Every command of the prompt.
 #[derive(Debug, Subcommand)]
 pub(super) enum Typable {
-    /// Show all commands, or one of them
+    /// Show what there is: topics, one of them, or all about a command
     Help { command: Option<String> },
     /// Leave; messages not at the relay yet go out when you come again
     Quit,
     /// Talk in a room; without a name: list the rooms
     Room { name: Option<String> },
-    /// Talk with somebody; with a text: send it at once
+    /// Talk with somebody; with a text: only send it to them
     Msg { who: String, text: Option<String> },
+    /// Go to the conversation that has something new
+    Next,
     /// Send a text to each of your contacts
     All { text: String },
     /// Send files to where you are talking
@@ -46,10 +48,23 @@ pub(super) enum Typable {
     Save { number: Option<usize>, folder: Option<PathBuf> },
     /// Show a picture that was sent to you
     View { number: usize },
-    /// Who is in the room, and in which role
-    Who { room: Option<String> },
-    /// List rooms, also those that you can join
-    Rooms,
+    /// Show nothing of other conversations until you say it again
+    Focus,
+    /// Hear only mentions of this conversation, for good or for 8h, 2d
+    Mute { time: Option<String> },
+    /// Hear of this conversation again
+    Unmute,
+    /// Who is in the room, and in which role; -v: with ids
+    Who {
+        room: Option<String>,
+        #[arg(short, long)]
+        verbose: bool,
+    },
+    /// List rooms, also those that you can join; -v: with ids
+    Rooms {
+        #[arg(short, long)]
+        verbose: bool,
+    },
     /// Make a room; --open lets everybody in
     Makeroom {
         name: String,
@@ -75,9 +90,9 @@ pub(super) enum Typable {
     /// Take a ban back
     Unban { who: String },
     /// Have everybody refuse somebody's messages in the room
-    Mute { who: String },
+    Silence { who: String },
     /// Let somebody speak again
-    Unmute { who: String },
+    Unsilence { who: String },
     /// Give somebody another role in the room
     Role {
         who: String,
@@ -108,8 +123,11 @@ pub(super) enum Typable {
     },
     /// Make sure that somebody is who they say
     Verify { who: String, digits: Vec<String> },
-    /// The people you write with
-    Contacts,
+    /// The people you write with; -v: with ids
+    Contacts {
+        #[arg(short, long)]
+        verbose: bool,
+    },
     /// Show the last messages here
     History {
         #[arg(default_value_t = 20)]
@@ -190,6 +208,10 @@ pub(super) fn parse(line: &str) -> Result<Input, String> {
 
 /// Returns the command that a line begins with after a slash or spaces, as elsewhere.
 fn almost_a_command(line: &str) -> Option<String> {
+    if line.starts_with("/me ") {
+        // What the person does.
+        return None;
+    }
     let trimmed = line.trim_start();
     let rest = trimmed.strip_prefix('/').or_else(|| {
         let is_indented = trimmed.len() < line.len();
@@ -278,41 +300,38 @@ pub(super) fn names() -> Vec<String> {
     Typed::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
 }
 
-/// Returns a line for each command, or all about one.
-///
-/// # Errors
-/// There is no such command.
-pub(super) fn help(of: Option<&str>) -> Result<String, String> {
+/// What is said of a command.
+pub(super) struct About {
+    /// In a list.
+    pub(super) line: String,
+    /// Alone.
+    pub(super) full: String,
+    /// A line for each of its options.
+    pub(super) options: String,
+}
+
+/// Describes a command; `None`: there is none of that name.
+pub(super) fn describe(name: &str) -> Option<About> {
     let mut all = Typed::command();
     all.build();
-    let usage = |command: &clap::Command| {
-        let usage = command.clone().render_usage().to_string();
-        usage.trim_start_matches("Usage: ").replace(BANG, "!").replace(" [OPTIONS]", "")
-    };
-    let about =
-        |command: &clap::Command| command.get_about().map(ToString::to_string).unwrap_or_default();
-    let Some(name) = of else {
-        let mut out = String::from("A line without ! is sent to where you are talking.");
-        for command in all.get_subcommands() {
-            out.push_str(&format!("\n  {:<26} {}", usage(command), about(command)));
-        }
-        out.push_str(
-            "\n  // or \\!                   at the start sends a text that begins with !",
-        );
-        return Ok(out);
-    };
-    let name = name.trim_start_matches('!').to_lowercase();
-    let Some(command) = all.find_subcommand(&name) else {
-        return parse(&format!("!{name}")).map(|_| String::new());
-    };
-    let mut out = format!("{}\n  {}", usage(command), about(command));
-    for argument in command.get_arguments().filter(|argument| argument.get_long().is_some()) {
+    let command = all.find_subcommand(name)?;
+    let usage = command.clone().render_usage().to_string();
+    let usage = usage.trim_start_matches("Usage: ").replace(BANG, "!").replace(" [OPTIONS]", "");
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let mut options = String::new();
+    for argument in command.get_arguments() {
+        let Some(long) = argument.get_long() else { continue };
         let values: Vec<_> =
             argument.get_possible_values().iter().map(|v| v.get_name().to_owned()).collect();
-        let long = argument.get_long().unwrap_or_default();
-        out.push_str(&format!("\n  --{long} {}", values.join(" | ")));
+        let short = argument.get_short().map_or_else(String::new, |short| format!("-{short}, "));
+        let line = format!("\n  {short}--{long} {}", values.join(" | "));
+        options.push_str(line.trim_end());
     }
-    Ok(out)
+    Some(About {
+        line: format!("  {usage:<26} {about}"),
+        full: format!("{usage}\n  {about}"),
+        options,
+    })
 }
 
 #[cfg(test)]
@@ -347,6 +366,7 @@ mod tests {
             assert!(parse(near).unwrap_err().starts_with("did you mean !"), "{near}");
             assert_eq!(text(&format!("\\{near}")), near);
         }
+        assert_eq!(text("/me waves"), "/me waves");
         assert_eq!(text("//help"), "!help");
         assert_eq!(text("//!help"), "!help");
         assert_eq!(text("\\!help"), "!help");
@@ -412,23 +432,5 @@ mod tests {
         assert!(missing.contains("<WHO>") && missing.contains("Usage: !kick <WHO>"), "{missing}");
         let role = parse("!role bob king").unwrap_err();
         assert!(role.contains("moderator"), "{role}");
-    }
-
-    #[test]
-    fn every_command_has_its_line_of_help() {
-        let help = help(None).unwrap();
-        for name in names() {
-            assert!(help.contains(&format!("\n  !{name}")), "{name}");
-        }
-        for line in help.lines() {
-            assert!(line.len() <= 100, "{line}");
-        }
-    }
-
-    #[test]
-    fn help_explains_one_command() {
-        assert_eq!(help(Some("!kick")).unwrap(), "!kick <WHO>\n  Take somebody out of the room");
-        assert!(help(Some("invite")).unwrap().contains("--role member | moderator | admin"));
-        assert_eq!(help(Some("kik")).unwrap_err(), "there is no !kik; did you mean !kick?");
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn offer(line: &str, cursor: usize, known: &Known) -> Offer {
         "file" => paths(line, cursor),
         "save" if !is_first => paths(line, cursor),
         "room" | "join" | "leave" | "who" => names(before, &known.rooms),
-        "help" => names(before, &command::names()),
+        "help" => names(before, &super::help::words()),
         "set" if is_first => names(before, &super::settings::NAMES.map(str::to_owned)),
         "role" if !is_first => names(before, &["admin", "member", "moderator"].map(str::to_owned)),
         _ => names(before, &known.people),
@@ -85,13 +85,22 @@ fn open_quote(before: &str) -> Option<usize> {
 
 fn words(before: &str, from: usize, all: Vec<String>) -> Offer {
     let word = before.get(from..).unwrap_or_default();
-    let bare = word.trim_start_matches(['\'', '#']).to_lowercase();
+    let (mention, word_of) = match word.strip_prefix('@') {
+        Some(name) => ("@", name),
+        None => ("", word),
+    };
+    let bare = word_of.trim_start_matches(['\'', '#']).to_lowercase();
     let begins =
         |candidate: &String| candidate.trim_start_matches('\'').to_lowercase().starts_with(&bare);
+    // A mention needs no quotes.
+    let mentioned = |candidate: String| match mention {
+        "" => candidate,
+        mention => format!("{mention}{}", candidate.trim_matches('\'')),
+    };
     let mut words: Vec<String> = match bare.is_empty() && word.is_empty() && from == 0 {
         // Nothing was begun: everything would be noise.
         true => Vec::new(),
-        false => all.into_iter().filter(begins).collect(),
+        false => all.into_iter().filter(begins).map(mentioned).collect(),
     };
     words.sort();
     words.dedup();
@@ -127,6 +136,12 @@ mod tests {
         assert_eq!(certain("!help ki"), Some((6, "kick ".to_owned())));
         assert_eq!(certain("hello ali"), Some((6, "alice ".to_owned())));
         assert_eq!(certain("don't ali"), Some((6, "alice ".to_owned())));
+        assert_eq!(certain("@ali"), Some((0, "@alice ".to_owned())));
+        assert_eq!(certain("hello @te"), Some((6, "@Tea Lover ".to_owned())));
+        let offered = |line: &str| offer(line, line.len(), &known()).words;
+        assert_eq!(offered("!msg "), ["'Tea Lover'", "albert", "alice"]);
+        assert_eq!(offered("@"), ["@Tea Lover", "@albert", "@alice"]);
+        assert_eq!((certain("!msg "), certain("!room ")), (None, None), "no two begin alike");
         assert_eq!(certain("!msg nobody"), None);
         assert_eq!(certain(""), None);
     }

@@ -4,14 +4,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chatcore::engine::{Command, FileKind};
-use chatcore::ids::MessageId;
+use chatcore::ids::{Conversation, MessageId};
 use chatcore::net::{Client, ClientError, Fetched, FileError};
 use chatcore::trust::Trust;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::act::usage;
+use super::elsewhere::Mentions;
 use super::state::{Fate, Happened, Link, Offered, Transfer};
 use super::{Talk, picture};
+use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::names::Names;
 use crate::paths::download_folder;
@@ -68,7 +70,8 @@ impl Talk {
         let Some(number) = number else {
             let names = Names::load(&self.client).await?;
             let files = self.offered.iter().enumerate();
-            let lines: Vec<_> = files.map(|(place, file)| offer(&names, place + 1, file)).collect();
+            let line = |(place, file)| offer(&self.context, &names, place + 1, file);
+            let lines: Vec<_> = files.map(line).collect();
             return match lines.is_empty() {
                 true => self.say("Nobody sent a file since you are here."),
                 false => self.print(&lines),
@@ -153,8 +156,9 @@ impl Talk {
                 self.long_texts.push(offered);
                 continue;
             }
+            // One that is saved at once is shown then.
             if !self.is_wanted(&offered) {
-                lines.push(offer(&names, self.offered.len() + 1, &offered));
+                lines.extend(self.announce(&names, &offered));
             }
             self.offered.push(offered);
         }
@@ -162,6 +166,23 @@ impl Talk {
             self.print(&lines)?;
         }
         self.fetch_what_is_wanted(Attempt::First)
+    }
+
+    /// Returns the line about a file that came: dimmed, or none, where the person does not talk.
+    fn announce(&mut self, names: &Names, offered: &Offered) -> Option<String> {
+        let line = offer(&self.context, names, self.offered.len() + 1, offered);
+        let (from, room) = (&offered.waiting.from, offered.waiting.room.as_ref());
+        let (conversation, name) = match room {
+            Some(room) => (Conversation::Room(room.id), format!("#{}", room.name)),
+            None => (Conversation::User(from.user), from.nickname.to_string()),
+        };
+        if self.is_here(&conversation) {
+            return Some(line);
+        }
+        let (message, mentions) = (offered.waiting.message, Mentions::Nobody);
+        self.elsewhere.add(conversation, &name, message, mentions);
+        // Cut, it would lack what to type: it is short.
+        (!self.is_hidden(&conversation)).then(|| self.context.output.paint().dim(&line))
     }
 
     /// Tells whether a file is saved at once.
@@ -299,22 +320,30 @@ async fn after_failure(
 }
 
 /// A line about a file that somebody sent.
-pub(super) fn offer(names: &Names, number: usize, offered: &Offered) -> String {
+pub(super) fn offer(context: &Context, names: &Names, number: usize, offered: &Offered) -> String {
     let file = &offered.waiting;
+    let paint = context.output.paint();
+    let time = render::time(file.sent_at, chatcore::net::now());
     let place = match &file.room {
         Some(room) => format!(" in #{}", render::name(&room.name)),
         None => String::new(),
     };
     let mark = if file.from.trust == Trust::Verified { " ✓" } else { "" };
-    let what = match &offered.fate {
+    let mut what = match &offered.fate {
         Fate::Waits => format!("!save {number}"),
         Fate::IsFetched => "is being fetched".to_owned(),
         Fate::Saved(path) => format!("saved as {}", render::line(&path.to_string_lossy())),
         Fate::Failed => format!("was not fetched; !save {number} tries again"),
     };
+    if picture::is_named_like_one(&file.manifest.name) {
+        what.push_str(&format!(", !view {number}"));
+    }
+    let who = names.marked(&file.from.user, file.from.nickname.as_str());
+    let tone = context.output.colours().of(&file.from.user);
     format!(
-        "{}{mark}{place} sent {} ({}): {what}",
-        names.marked(&file.from.user, file.from.nickname.as_str()),
+        "{} {}{mark}{place} sent {} ({}): {what}",
+        paint.dim(&format!("[{time}]")),
+        paint.tone(&who, tone),
         render::name(&file.manifest.name),
         render::size(file.manifest.size)
     )

@@ -7,7 +7,8 @@
 //! | `act`, `question`, `files` | what the person asks for, and is asked |
 //! | `arrivals` | what others sent |
 //! | `state`, `bottom` | what is known of the moment, and shown around the line |
-//! | `line`, `command`, `complete` | what is typed: text in, meaning out |
+//! | `elsewhere` | what came in where the person is not talking |
+//! | `line`, `command`, `help`, `complete` | what is typed: text in, meaning out |
 //! | `screen`, `terminal` | what is painted |
 //! | `flight` | how far own messages came |
 //! | `settings`, `picture` | choices, previews |
@@ -17,8 +18,10 @@ mod arrivals;
 mod bottom;
 mod command;
 mod complete;
+mod elsewhere;
 mod files;
 mod flight;
+mod help;
 mod line;
 mod picture;
 mod question;
@@ -35,7 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chatcore::engine::{Command, Lobby, ProfileView, RoomStanding, query};
-use chatcore::ids::{Conversation, MessageId, UserId};
+use chatcore::ids::{MessageId, UserId};
 use chatcore::membership::RoomKind;
 use chatcore::net::{Client, ClientError, Events, Notice, Reconnect};
 use chatcore::wire::limits::MAX_TEXT;
@@ -49,18 +52,19 @@ use zeroize::Zeroizing;
 use crate::command::host::stopped;
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
-use crate::hosting::{Hosting, show_link};
+use crate::hosting::{self, HostNews, Hosting, show_link};
 use crate::online::Notices;
-use crate::output::Output;
+use crate::output::{Output, Without};
 use crate::prompt::Prompt;
 use crate::render;
 use crate::session::{Serving, Session};
+use elsewhere::Elsewhere;
 use flight::Flight;
 use line::{Asked, Line, MAX_TYPED, TooLong};
 use question::Question;
 use screen::{Bottom, Screen};
 use server::RelayError;
-use settings::Settings;
+use settings::{Settings, Toggle};
 pub(crate) use start::run;
 use start::{Started, kept_settings};
 use state::{Fate, Happened, Interrupted, Leaving, Link, Mood, Offered, Place, Transfer};
@@ -70,6 +74,8 @@ use terminal::Terminal;
 const SETTINGS: &str = "prompt/settings";
 /// Name under which what was typed is kept.
 const TYPED: &str = "prompt/typed";
+/// Most words that Tab lists.
+const MAX_OFFERED: usize = 40;
 /// How long the way out may take: receipts go, nothing is lost without it.
 const LEAVING: Duration = Duration::from_secs(3);
 struct Talk {
@@ -85,7 +91,7 @@ struct Talk {
     line: Line,
     next_typed: u64,
     place: Option<Place>,
-    unread: BTreeMap<Conversation, (String, u64)>,
+    elsewhere: Elsewhere,
     flight: Flight,
     transfers: BTreeMap<u64, Transfer>,
     next_transfer: u64,
@@ -104,6 +110,10 @@ struct Talk {
     set_aside: Option<String>,
     /// Numbers the moves to another place.
     moves: u64,
+    /// The day of what was said last.
+    day: String,
+    /// Lines of a long answer that did not fit.
+    more: VecDeque<String>,
     /// Where the person wants to talk, until it is known who or what that is.
     moving: Option<String>,
     interrupted: Interrupted,
@@ -126,7 +136,7 @@ async fn talk(context: Context, started: Started) -> Result<(), CommandError> {
         hosting
     });
     if is_new && let Some(hosting) = &hosting {
-        show_link(&context.output, &hosting.link)?;
+        show_link(&context.output, &hosting.link, Without::Nothing)?;
         let hint = "Hand this link to your friends; they come in with: chat --link 'LINK'\n";
         context.output.say(hint)?;
     }
@@ -154,7 +164,7 @@ async fn talk(context: Context, started: Started) -> Result<(), CommandError> {
         line,
         next_typed,
         place: None,
-        unread: BTreeMap::new(),
+        elsewhere: Elsewhere::default(),
         flight: Flight::default(),
         transfers: BTreeMap::new(),
         next_transfer: 0,
@@ -166,6 +176,8 @@ async fn talk(context: Context, started: Started) -> Result<(), CommandError> {
         questions: VecDeque::new(),
         set_aside: None,
         moves: 0,
+        day: render::date(chatcore::net::now()),
+        more: VecDeque::new(),
         moving: None,
         interrupted: Interrupted::No,
         leaving: Leaving::No,
@@ -181,10 +193,10 @@ async fn talk(context: Context, started: Started) -> Result<(), CommandError> {
     result.and(left)
 }
 
-/// Returns when a relay in this process ends by itself.
-async fn ended(hosting: &mut Option<Hosting>) -> Option<RelayError> {
+/// Returns what happens next to a relay in this process.
+async fn host_news(hosting: &mut Option<Hosting>) -> HostNews {
     match hosting {
-        Some(hosting) => hosting.ended().await,
+        Some(hosting) => hosting.news().await,
         None => std::future::pending().await,
     }
 }
@@ -230,7 +242,12 @@ impl Talk {
                 }
                 Some(happened) = happenings.recv() => self.take(happened).await?,
                 Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
-                ended = ended(&mut self.hosting) => self.hosting_ended(ended)?,
+                news = host_news(&mut self.hosting) => match news {
+                    HostNews::Newcomer(nickname) => {
+                        self.say_quietly(&hosting::welcome(&nickname))?;
+                    }
+                    HostNews::Ended(error) => self.hosting_ended(error)?,
+                },
                 () = &mut stop => self.mood = Mood::Leaves,
             }
         }
@@ -303,10 +320,14 @@ impl Talk {
 
     /// Goes: what is due goes out, the relay in this process ends.
     async fn leave(self) -> Result<(), CommandError> {
-        let Self { client, session, mut tasks, hosting, mut screen, link, .. } = self;
+        let Self { client, session, mut tasks, hosting, mut screen, link, settings, .. } = self;
         drop(session);
+        let left = match settings.keep {
+            Toggle::On => screen.leave(),
+            Toggle::Off => screen.wipe(),
+        };
         // A terminal that is gone does not keep the rest from ending well.
-        let written = Terminal::write(&screen.leave());
+        let written = Terminal::write(&left);
         tasks.shutdown().await;
         if link == Link::Online {
             let _late = tokio::time::timeout(LEAVING, client.settle()).await;
@@ -445,11 +466,15 @@ impl Talk {
             Some(certain) if certain.len() > typed.len() || offer.words.len() == 1 => {
                 self.line.complete(offer.from, &certain);
             }
-            Some(_) => {
-                let shown: Vec<_> = offer.words.iter().map(|word| render::line(word)).collect();
-                self.say_quietly(&shown.join("  "))?;
+            _ if offer.words.is_empty() => {}
+            _ => {
+                let words = offer.words.iter().take(MAX_OFFERED).map(|word| render::line(word));
+                let mut shown = words.collect::<Vec<_>>().join("  ");
+                if let more @ 1.. = offer.words.len().saturating_sub(MAX_OFFERED) {
+                    shown.push_str(&format!("  and {more} more"));
+                }
+                self.say_quietly(&shown)?;
             }
-            None => {}
         }
         Ok(())
     }

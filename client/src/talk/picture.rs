@@ -15,6 +15,12 @@ const MAX_MEMORY: u64 = 256 << 20;
 /// Most dots each way.
 const MAX_SIDE: u32 = 16_384;
 
+/// Tells whether a file's name is that of a picture that can be shown here.
+pub(super) fn is_named_like_one(name: &str) -> bool {
+    let extension = Path::new(name).extension().unwrap_or_default().to_string_lossy();
+    matches!(extension.to_lowercase().as_str(), "png" | "jpg" | "jpeg" | "gif" | "webp")
+}
+
 /// Reads a picture and returns it as lines for a terminal with colours.
 ///
 /// # Errors

@@ -14,8 +14,12 @@ const INDENT: usize = 2;
 const HANGING: &str = "    ";
 /// The same for what the relay announces.
 const FRAME: &str = "║ ";
-/// What a line begins with that is a link and nothing else.
-const LINK: &str = "chat://";
+/// What a link begins with.
+const LINKS: [&str; 3] = ["https://", "http://", "chat://"];
+/// What makes a link of what follows, up to the same without an address (OSC 8).
+const OPEN: &str = "\x1b]8;;";
+/// Ends the address.
+const END_OF: &str = "\x1b\\";
 /// Columns that a tab takes in the line.
 const TAB: usize = 2;
 
@@ -49,11 +53,15 @@ pub(super) struct Screen {
     height: usize,
     paint: Paint,
     painted: Option<Rows>,
+    /// Rows that were printed above; at most as many as the terminal has.
+    above: usize,
+    /// Most rows that the bottom had.
+    deepest: usize,
 }
 
 impl Screen {
     pub(super) fn new((width, height): (u16, u16), paint: Paint) -> Self {
-        let mut screen = Self { width: 0, height: 0, paint, painted: None };
+        let mut screen = Self { width: 0, height: 0, paint, painted: None, above: 0, deepest: 0 };
         screen.set_size((width, height));
         screen
     }
@@ -70,7 +78,8 @@ impl Screen {
         self.begin(&mut out);
         for line in lines {
             for part in line.split('\n') {
-                self.fold(&mut out, part);
+                let rows = self.fold(&mut out, part);
+                self.above = (self.above + rows).min(self.height);
                 out.push_str("\r\n");
             }
         }
@@ -79,15 +88,12 @@ impl Screen {
     }
 
     /// Writes a line so that no row but the first begins at the edge: what a row begins with there,
-    /// nobody else has written.
-    fn fold(&self, out: &mut String, line: &str) {
-        if line.starts_with(LINK) {
-            // Whole, so that it can be copied; the terminal breaks it.
-            out.push_str(line);
-            return;
-        }
+    /// nobody else has written, except a link, of which only the terminal breaks what is wider than a row: so it can be
+    /// copied. Returns how many rows it takes.
+    fn fold(&self, out: &mut String, line: &str) -> usize {
         let hanging = if line.contains(FRAME) { FRAME } else { HANGING };
-        let (mut rest, mut column) = (line, 0);
+        let (mut rest, mut column, mut rows) = (line, 0, 1);
+        let mut is_word_start = true;
         // Behind the last space: its place in what is written, and the column.
         let mut gap = None;
         while !rest.is_empty() {
@@ -99,11 +105,33 @@ impl Screen {
                 rest = after;
                 continue;
             }
+            if is_word_start && let Some(link) = link(rest) {
+                if column > 0 && column + link.len() > self.width {
+                    put(out, format_args!("\r\n{hanging}"));
+                    (column, rows) = (hanging.width(), rows + 1);
+                }
+                match self.paint {
+                    Paint::Colour => {
+                        put(out, format_args!("{OPEN}{link}{END_OF}{link}{OPEN}{END_OF}"))
+                    }
+                    Paint::Plain => out.push_str(link),
+                }
+                column += link.len();
+                if column > self.width {
+                    rows += (column - 1) / self.width;
+                    column = (column - 1) % self.width + 1;
+                }
+                rest = rest.strip_prefix(link).unwrap_or_default();
+                (gap, is_word_start) = (None, false);
+                continue;
+            }
             let part = rest.graphemes(true).next().unwrap_or_default();
+            is_word_start = !part.chars().any(char::is_alphanumeric);
             let columns = if part == "\t" { 8 - column % 8 } else { part.width() };
             if column + columns > self.width {
                 let (place, behind) = gap.take().unwrap_or((out.len(), column));
                 out.insert_str(place, &format!("\r\n{hanging}"));
+                rows += 1;
                 column = hanging.width() + column - behind;
             }
             out.push_str(part);
@@ -113,6 +141,17 @@ impl Screen {
             }
             rest = rest.strip_prefix(part).unwrap_or_default();
         }
+        rows
+    }
+
+    /// Returns as many lines as fit above what stands at the bottom.
+    pub(super) fn page(&self) -> usize {
+        self.height.saturating_sub(4).max(1)
+    }
+
+    /// Cuts a text to a row.
+    pub(super) fn row_of(&self, text: &str) -> String {
+        cut(text, self.width).0
     }
 
     /// Paints the bottom as it is now.
@@ -123,6 +162,8 @@ impl Screen {
     /// The terminal has another size now; it moved what was painted as it likes.
     pub(super) fn resize(&mut self, size: (u16, u16), bottom: &Bottom) -> String {
         self.set_size(size);
+        // What was printed may take any number of rows.
+        self.above = self.above.saturating_mul(self.height);
         self.paint(bottom)
     }
 
@@ -140,6 +181,26 @@ impl Screen {
         self.begin(&mut out);
         out.push_str(END);
         self.painted = None;
+        // What others print in between moves what was shown away.
+        self.above = self.above.saturating_mul(self.height);
+        out
+    }
+
+    /// Takes away what was shown as well: of what the terminal keeps above its first row all, if any of it is ours.
+    pub(super) fn wipe(&mut self) -> String {
+        let mut out = String::new();
+        self.begin(&mut out);
+        let is_full = self.above > 0 && self.above + self.deepest > self.height;
+        let rows = if is_full { self.height } else { self.above };
+        // Row by row: what is cleared as a whole, some terminals keep above their first row.
+        for _ in 0..rows {
+            out.push_str("\x1b[1A\x1b[2K");
+        }
+        if is_full {
+            out.push_str("\x1b[H\x1b[3J");
+        }
+        out.push_str(END);
+        (self.painted, self.above) = (None, 0);
         out
     }
 
@@ -172,6 +233,7 @@ impl Screen {
             put(out, format_args!("\x1b[{column}C"));
         }
         out.push_str(END);
+        self.deepest = self.deepest.max(rows.rows.len());
         self.painted = Some(rows);
     }
 
@@ -246,6 +308,17 @@ const END: &str = "\x1b[?25h\x1b[?2026l";
 fn put(out: &mut String, what: std::fmt::Arguments<'_>) {
     // Writing to a string does not fail.
     let _written = out.write_fmt(what);
+}
+
+/// Returns the link that a text begins with. It has no character but those of RFC 3986, and no bracket: wherever a
+/// terminal breaks it, no row looks like one of ours.
+fn link(text: &str) -> Option<&str> {
+    let scheme = LINKS.iter().find(|scheme| text.starts_with(**scheme))?;
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "-._~:/?#@!$&'()*+,;=%".contains(c);
+    let end = text.find(|c| !is_part(c)).unwrap_or(text.len());
+    // What ends a sentence ends no link.
+    let link = text.get(..end)?.trim_end_matches(['.', ',', ';', ':', '!', '?', '\'', ')']);
+    (link.len() > scheme.len()).then_some(link)
 }
 
 /// Cuts a text at a number of columns; returns its own.
@@ -346,8 +419,47 @@ mod tests {
         assert!(printed.contains("║ 123456789012345678\r\n║ 901234\r\n"), "{printed:?}");
         let link = format!("chat://{}", "x".repeat(40));
         assert!(screen.print(std::slice::from_ref(&link), &bottom("", 0)).contains(&link));
+        let said = format!("[12:00] bob: see {link}, there");
+        let printed = screen.print(&[said], &bottom("", 0));
+        assert!(printed.contains(&format!("bob: see \r\n    {link}, there\r\n")), "{printed:?}");
         let coloured = "\x1b[1;32m12345678901234567890\x1b[0m".to_owned();
         assert!(screen.print(std::slice::from_ref(&coloured), &bottom("", 0)).contains(&coloured));
+    }
+
+    #[test]
+    fn links_are_whole_and_lead_where_they_say() {
+        for (text, expected) in [
+            ("https://example.org/a?b=(c)&d#e, and", Some("https://example.org/a?b=(c)&d#e")),
+            ("http://example.org.", Some("http://example.org")),
+            ("https://", None),
+            ("ftp://example.org", None),
+            ("https://a.b/[12:00]bob:x", Some("https://a.b/")),
+            ("https://a.b/\u{202e}x", Some("https://a.b/")),
+        ] {
+            assert_eq!(link(text), expected, "{text}");
+        }
+        let mut screen = Screen::new((30, 9), Paint::Colour);
+        let printed = screen.print(&["see https://a.b/c xhttps://d".to_owned()], &bottom("", 0));
+        let shown = "see \x1b]8;;https://a.b/c\x1b\\https://a.b/c\x1b]8;;\x1b\\ xhttps://d";
+        assert!(printed.contains(shown), "{printed:?}");
+    }
+
+    #[test]
+    fn what_was_shown_is_wiped_and_what_stood_before_stays_if_it_can() {
+        let mut screen = Screen::new((20, 5), Paint::Plain);
+        screen.paint(&bottom("", 0));
+        assert!(!screen.wipe().contains("[3J"), "nothing was printed");
+        screen.print(&["one".to_owned(), "1234567890123456789012345".to_owned()], &bottom("", 0));
+        let wiped = screen.wipe();
+        assert_eq!(wiped.matches("\x1b[1A\x1b[2K").count(), 3, "{wiped:?}");
+        assert!(!wiped.contains("\x1b[H"), "{wiped:?}");
+        screen.print(&["one\ntwo\nthree\nfour\nfive\nsix".to_owned()], &bottom("", 0));
+        let wiped = screen.wipe();
+        assert_eq!(wiped.matches("\x1b[1A\x1b[2K").count(), 5, "it fills the window: {wiped:?}");
+        assert!(wiped.contains("\x1b[H\x1b[3J"), "{wiped:?}");
+        screen.print(&["one".to_owned()], &bottom("", 0));
+        screen.resize((10, 5), &bottom("", 0));
+        assert!(screen.wipe().contains("\x1b[H\x1b[3J"), "nobody knows where it is");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! How the prompt behaves; kept in the profile.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -9,7 +10,8 @@ use crate::render;
 use crate::wanted::{Accept, Wanted, size};
 
 /// What [`Settings::set`] knows.
-pub(super) const NAMES: [&str; 5] = ["accept", "autosave", "folder", "notify", "receipts"];
+pub(super) const NAMES: [&str; 7] =
+    ["accept", "autosave", "focus", "folder", "keep", "notify", "receipts"];
 
 /// The person's choices.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +26,13 @@ pub(super) struct Settings {
     /// What tells that a message came.
     pub(super) notify: Notify,
     /// Whether contacts are told that their messages were seen.
-    pub(super) receipts: Receipts,
+    pub(super) receipts: Toggle,
+    /// Whether nothing of other conversations is shown.
+    pub(super) focus: Toggle,
+    /// Whether what was shown stays on the screen at the end.
+    pub(super) keep: Toggle,
+    /// Conversations that are quiet, by the hexadecimal id of user or room, and until when; none: for good.
+    pub(super) muted: BTreeMap<String, Option<u64>>,
     /// Where the person talked last: a room's or user's id, in hex.
     pub(super) last: Option<String>,
     /// The relay that this profile hosts.
@@ -51,13 +59,22 @@ pub(super) enum Notify {
     Desktop,
 }
 
-/// Whether writers are told.
+/// Something that is done, or not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Receipts {
-    #[default]
+pub(super) enum Toggle {
     On,
+    #[default]
     Off,
+}
+
+impl Toggle {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
 }
 
 impl Default for Settings {
@@ -67,7 +84,10 @@ impl Default for Settings {
             autosave: 0,
             folder: None,
             notify: Notify::Off,
-            receipts: Receipts::On,
+            receipts: Toggle::On,
+            focus: Toggle::Off,
+            keep: Toggle::Off,
+            muted: BTreeMap::new(),
             last: None,
             host: None,
         }
@@ -109,14 +129,13 @@ impl Settings {
             Notify::Bell => "bell",
             Notify::Desktop => "desktop",
         };
-        let receipts = match self.receipts {
-            Receipts::On => "on",
-            Receipts::Off => "off",
-        };
+        let [receipts, focus, keep] = [self.receipts, self.focus, self.keep].map(Toggle::as_str);
         format!(
             "autosave {autosave:<16} files up to this size are saved at once: off, 500k, 20M\n\
              accept   {accept:<16} whose: verified, contacts, all\n\
              folder   {folder:<16} where files are saved\n\
+             focus    {focus:<16} whether other conversations are only counted: on, off\n\
+             keep     {keep:<16} whether what was shown stays when you leave: on, off\n\
              notify   {notify:<16} when a message comes: off, bell, desktop\n\
              receipts {receipts:<16} whether contacts see that you read: on, off"
         )
@@ -155,16 +174,36 @@ impl Settings {
                 }
             }
             "receipts" => {
-                self.receipts = match value {
-                    "on" => Receipts::On,
-                    "off" => Receipts::Off,
-                    _ => return Err(wrong("on, off")),
-                }
+                self.receipts = toggle(value).ok_or_else(|| wrong("on, off"))?;
             }
+            "focus" => self.focus = toggle(value).ok_or_else(|| wrong("on, off"))?,
+            "keep" => self.keep = toggle(value).ok_or_else(|| wrong("on, off"))?,
             _ => return Err(format!("there is no such setting; there are {}", NAMES.join(", "))),
         }
         Ok(())
     }
+}
+
+fn toggle(value: &str) -> Option<Toggle> {
+    match value {
+        "on" => Some(Toggle::On),
+        "off" => Some(Toggle::Off),
+        _ => None,
+    }
+}
+
+/// Reads a length of time, such as `30m`, `8h` or `2d`; in milliseconds.
+pub(super) fn duration(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let minutes = match unit {
+        "m" => 1,
+        "h" => 60,
+        "d" => 24 * 60,
+        "w" => 7 * 24 * 60,
+        _ => return None,
+    };
+    let minutes = number.parse::<u64>().ok().filter(|number| *number > 0)?.checked_mul(minutes)?;
+    minutes.checked_mul(60_000)
 }
 
 #[cfg(test)]
@@ -179,9 +218,22 @@ mod tests {
         settings.set("notify", "bell").unwrap();
         settings.set("receipts", "off").unwrap();
         settings.set("folder", "/").unwrap();
+        settings.set("focus", "on").unwrap();
+        settings.set("keep", "on").unwrap();
+        settings.muted.insert("ab".to_owned(), Some(5));
+        settings.muted.insert("cd".to_owned(), None);
         assert_eq!(Settings::decode(&settings.encode()), settings);
         assert_eq!(Settings::decode(b"{\"autosave\":5,\"new\":1}").autosave, 5);
         assert_eq!(Settings::decode(b"not json"), Settings::default());
+    }
+
+    #[test]
+    fn lengths_of_time_are_read() {
+        assert_eq!(duration("30m"), Some(1_800_000));
+        assert_eq!((duration("8h"), duration("1w")), (Some(28_800_000), Some(604_800_000)));
+        for wrong in ["", "h", "8", "0h", "-1h", "8 h", "8é", "99999999999999999999d"] {
+            assert_eq!(duration(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

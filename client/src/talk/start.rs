@@ -10,6 +10,7 @@ use chatcore::store::Store;
 use super::settings::{Host, Settings};
 use super::{SETTINGS, talk, wizard};
 use crate::cli::TalkArgs;
+use crate::command::join::parse_address;
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::hosting::Hosting;
@@ -84,7 +85,7 @@ fn rejoin(store: &mut RedbStore, args: &TalkArgs) -> Result<(), CommandError> {
         return Err(CommandError::new(ExitCode::Usage, what).hint("change it with !nick NAME"));
     }
     let address = match (&args.connect, &link) {
-        (Some(address), _) => wizard::parse_address(address)?,
+        (Some(address), _) => parse_address(address)?,
         (None, Some(link)) => link.address(),
         (None, None) => own.address,
     };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use chatcore::engine::backup::Changed;
 use chatcore::engine::{Command, Lobby, NewProfile, Rejoin, query};
-use chatcore::invite::{InviteLink, split_address};
+use chatcore::invite::{DEFAULT_PORT, InviteLink, complete_address};
 use chatcore::keys::Nickname;
 use chatcore::net::{Client, Options, Reconnect};
 use chatcore::wire::relay::ErrorCode;
@@ -15,10 +15,10 @@ use super::settings::Host;
 use super::start::Started;
 use crate::cli::TalkArgs;
 use crate::command::backup;
-use crate::command::join::parse_nickname;
+use crate::command::join::{parse_address, parse_address_at, parse_nickname};
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
-use crate::hosting::{Bound, Hosting, address_in_network};
+use crate::hosting::{Bound, Hosting, address_in_network, cannot_listen};
 use crate::passphrase::PassphraseSource;
 use crate::store::{Protection, RedbStore};
 
@@ -36,15 +36,20 @@ pub(super) fn parse_link(text: &str) -> Result<InviteLink, CommandError> {
 }
 
 fn parse_listen(text: &str) -> Result<SocketAddr, CommandError> {
-    text.parse().map_err(|_| {
+    complete_address(text, DEFAULT_PORT).unwrap_or_default().parse().map_err(|_| {
         CommandError::new(ExitCode::Usage, "that is no address with a port")
             .hint(format_args!("such as {LISTEN}: every address of this computer, port 7667"))
     })
 }
 
-pub(super) fn parse_address(text: &str) -> Result<String, CommandError> {
-    split_address(text).map_err(|error| CommandError::new(ExitCode::Usage, error))?;
-    Ok(text.to_owned())
+/// Reads what a person is asked for: a port that is free.
+fn parse_free_listen(text: &str) -> Result<SocketAddr, CommandError> {
+    let listen = parse_listen(text)?;
+    match std::net::TcpListener::bind(listen) {
+        Ok(_) => Ok(listen),
+        Err(error) => Err(CommandError::new(ExitCode::Other, cannot_listen(listen, &error))
+            .hint("choose another port")),
+    }
 }
 
 /// Makes a profile from flags and answers, and registers it.
@@ -156,7 +161,7 @@ async fn come_back(context: &Context, args: &TalkArgs) -> Result<Started, Comman
                 break restored.nickname.clone();
             }
             Err(error) if error.is_refusal(ErrorCode::NicknameTaken) => {
-                let _told = error.report(&mut std::io::stderr());
+                let _told = error.report_to_be_answered(&mut std::io::stderr());
                 rename(&mut reopen()?, ask_name(context)?)?;
             }
             Err(error) => return Err(error),
@@ -192,13 +197,17 @@ async fn begin_to_host(
         if args.listen.is_none() {
             let question = "Address and port to listen on";
             let flag = "--listen ADDR:PORT";
-            args.listen = Some(prompt.text_that(question, Some(LISTEN), flag, parse_listen)?);
+            args.listen =
+                Some(prompt.text_that(question, Some(LISTEN), flag, parse_free_listen)?);
         }
         if args.public_address.is_none() {
-            let found = found(host_from(&args, None)?.listen);
+            let listen = host_from(&args, None)?.listen;
+            let found = found(listen);
+            // Behind a router the port is mostly the same.
+            let read = |text: &str| parse_address_at(text, listen.port());
             let question = "Address and port by which your friends reach this computer";
             let flag = "--public-address HOST:PORT";
-            let said = prompt.text_that(question, found.as_deref(), flag, parse_address)?;
+            let said = prompt.text_that(question, found.as_deref(), flag, read)?;
             args.public_address = Some(said).filter(|said| Some(said) != found.as_ref());
         }
     }
@@ -219,7 +228,7 @@ pub(super) fn host_from(args: &TalkArgs, kept: Option<Host>) -> Result<Host, Com
     };
     // Only what the person said is kept: this computer's address changes.
     let public_address = match &args.public_address {
-        Some(address) => Some(parse_address(address)?),
+        Some(address) => Some(parse_address_at(address, listen.port())?),
         None => kept.as_ref().and_then(|kept| kept.public_address.clone()),
     };
     let data = args.data.clone().or_else(|| kept.and_then(|kept| kept.data));
@@ -288,7 +297,7 @@ async fn register(
         if !error.is_refusal(ErrorCode::NicknameTaken) {
             return Err(error);
         }
-        let _told = error.report(&mut std::io::stderr());
+        let _told = error.report_to_be_answered(&mut std::io::stderr());
         rename(&mut store, ask_name(context)?)?;
     }
 }
@@ -327,6 +336,11 @@ mod tests {
     fn addresses_are_checked_before_anything_is_started() {
         assert!(parse_listen("127.0.0.1:0").is_ok() && parse_listen("[::]:7667").is_ok());
         assert!(parse_listen("7667").is_err() && parse_listen("example.org:1").is_err());
-        assert!(parse_address("example.org:7667").is_ok() && parse_address(":1").is_err());
+        assert_eq!(parse_listen("0.0.0.0").unwrap(), parse_listen(LISTEN).unwrap());
+        assert_eq!(parse_address("example.org").unwrap(), "example.org:7667");
+        assert!(parse_address(":1").is_err());
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = parse_free_listen(&taken.local_addr().unwrap().to_string()).unwrap_err();
+        assert!(error.to_string().starts_with("can't listen on 127.0.0.1:"), "{error}");
     }
 }

@@ -125,6 +125,10 @@ pub(crate) fn register(
     match stored.map_err(internal)? {
         Put::Stored => {
             forget_former(shared, &record, former.as_ref())?;
+            if former.is_none() {
+                // Nobody may listen.
+                let _ = shared.newcomers.send(record.nickname().clone());
+            }
             welcome(shared, link_key, address).map(Registered::Welcome)
         }
         Put::Same => {

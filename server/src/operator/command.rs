@@ -26,9 +26,9 @@ pub enum Command {
     /// Takes that back.
     Unban(Whom),
     /// Has everybody in a room of the relay refuse a user's messages.
-    Mute(Whom),
+    Silence(Whom),
     /// Takes that back.
-    Unmute(Whom),
+    Unsilence(Whom),
     /// Names the room that newcomers come into.
     Lobby(String),
     /// Makes a user an administrator.
@@ -117,8 +117,12 @@ pub(super) const HELP: [(&str, &str, &str); 23] = [
         "keep a user out of this relay and its rooms, or out of one of these; the name stays theirs",
     ),
     ("unban", "!unban USER [#ROOM]", "let a banned user in again"),
-    ("mute", "!mute USER #ROOM", "have everybody in a room of this relay refuse their messages"),
-    ("unmute", "!unmute USER #ROOM", "let them speak there again"),
+    (
+        "silence",
+        "!silence USER #ROOM",
+        "have everybody in a room of this relay refuse their messages",
+    ),
+    ("unsilence", "!unsilence USER #ROOM", "let them speak there again"),
     ("lobby", "!lobby ROOM", "have newcomers come into this room of the relay"),
     ("grant", "!grant USER admin", "let a user use these commands: chat admin COMMAND"),
     ("revoke", "!revoke USER", "take that back"),
@@ -182,8 +186,8 @@ impl Command {
             "kick" => whom().map(Self::Kick),
             "ban" => whom().map(Self::Ban),
             "unban" => whom().map(Self::Unban),
-            "mute" => in_room().map(Self::Mute),
-            "unmute" => in_room().map(Self::Unmute),
+            "silence" => in_room().map(Self::Silence),
+            "unsilence" => in_room().map(Self::Unsilence),
             "lobby" => some().map(Self::Lobby),
             "grant" => {
                 let user = rest.strip_suffix("admin").map(str::trim_end);
@@ -223,8 +227,8 @@ impl Command {
             Self::Kick(whom) => format!("kick {whom}"),
             Self::Ban(whom) => format!("ban {whom}"),
             Self::Unban(whom) => format!("unban {whom}"),
-            Self::Mute(whom) => format!("mute {whom}"),
-            Self::Unmute(whom) => format!("unmute {whom}"),
+            Self::Silence(whom) => format!("silence {whom}"),
+            Self::Unsilence(whom) => format!("unsilence {whom}"),
             Self::Lobby(name) => format!("lobby {name}"),
             Self::Grant(user) => format!("grant {user} admin"),
             Self::Revoke(user) => format!("revoke {user}"),
@@ -323,7 +327,7 @@ mod tests {
             "!kick",
             "!kick #tea",
             "!kick bob #",
-            "!mute bob",
+            "!silence bob",
             "!lobby",
             "!grant bob",
             "!grant admin",
