@@ -8,11 +8,11 @@ use chatcore::engine::query::{self, Requests, WaitingFile};
 use chatcore::engine::{ContactView, HistoryView, ProfileView, RoomView};
 use chatcore::ids::{Conversation, RoomId};
 use chatcore::membership::ForkProof;
-use chatcore::net::{Client, Options, Reconnect};
+use chatcore::net::{Client, Options, Proxy, ProxyError, Reconnect};
 use chatcore::store::StoreError;
 
 use crate::cli::GlobalArgs;
-use crate::error::CommandError;
+use crate::error::{CommandError, ExitCode};
 use crate::output::{Output, OutputMode};
 use crate::passphrase::PassphraseSource;
 use crate::paths::Paths;
@@ -35,6 +35,8 @@ pub struct Context {
     pub cost: KdfCost,
     /// How long it waits for a profile that another process has.
     pub lock_timeout: Duration,
+    /// Through which the relay is reached.
+    pub proxy: Option<Proxy>,
     /// The client that has the profile open in this process, if one has.
     pub(crate) session: Option<Session>,
     /// What belongs to the process that asks.
@@ -121,6 +123,25 @@ impl Known {
     }
 }
 
+/// Returns the proxy that flag or environment name. One that can't be used is an error: going without it would show
+/// where the person is.
+fn proxy_of(args: &GlobalArgs) -> Result<Option<Proxy>, CommandError> {
+    let from_environment = || {
+        let variables = ["ALL_PROXY", "all_proxy"].into_iter();
+        let set = |name| Some((name, std::env::var(name).ok().filter(|value| !value.is_empty())?));
+        variables.filter_map(set).next()
+    };
+    let (name, text) = match (&args.proxy, from_environment()) {
+        (Some(text), _) => ("--proxy", text.clone()),
+        (None, Some((name, text))) => (name, text),
+        (None, None) => return Ok(None),
+    };
+    text.parse().map(Some).map_err(|error: ProxyError| {
+        CommandError::new(ExitCode::Usage, format_args!("{name}: {error}"))
+            .hint("such as --proxy socks5://127.0.0.1:9050 for Tor")
+    })
+}
+
 impl Context {
     /// Takes the flags of every command.
     ///
@@ -135,6 +156,7 @@ impl Context {
             passphrase: PassphraseSource::new(args),
             cost: KdfCost::default(),
             lock_timeout: Duration::from_secs(args.lock_timeout),
+            proxy: proxy_of(args)?,
             session: None,
             asker: Asker::default(),
         })
@@ -142,7 +164,8 @@ impl Context {
 
     /// Returns how a client behaves on this profile.
     pub(crate) fn options(&self, reconnect: Reconnect) -> Options {
-        Options::new(reconnect).with_spool(self.paths.profile_folder().join(SPOOL))
+        let spool = self.paths.profile_folder().join(SPOOL);
+        Options::new(reconnect).with_spool(spool).with_proxy(self.proxy.clone())
     }
 
     /// Returns where to read what is known.
@@ -278,6 +301,7 @@ mod tests {
             passphrase,
             cost: KdfCost::CHEAP_FOR_TESTING_ONLY,
             lock_timeout: Duration::ZERO,
+            proxy: None,
             session: None,
             asker: Asker::default(),
         }

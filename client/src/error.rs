@@ -243,6 +243,15 @@ impl From<ClientError> for CommandError {
                 ExitCode::RelayUnreachable,
                 "the relay takes no more connections from your network now; repeat the command in a minute",
             ),
+            ClientError::Unreachable(ErrorKind::NotFound) => {
+                let what = "no host has the name that the relay's address begins with";
+                let hint = "check the address, and the network, then repeat the command";
+                Self::new(ExitCode::RelayUnreachable, what).hint(hint)
+            }
+            ClientError::Proxy => say(
+                ExitCode::RelayUnreachable,
+                "check the proxy's address, and that it runs, then repeat the command",
+            ),
             ClientError::Unreachable(_) => say(
                 ExitCode::RelayUnreachable,
                 "check the network, and that the relay runs, then repeat the command",

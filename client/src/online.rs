@@ -212,9 +212,8 @@ impl Online {
 /// Tells whether the relay may take later what it does not take now.
 pub(crate) fn is_for_now(error: &ClientError) -> bool {
     match error {
-        ClientError::Unreachable(_) => true,
         ClientError::Refused(_) => !error.is_final(),
-        _ => false,
+        error => error.is_unreachable(),
     }
 }
 

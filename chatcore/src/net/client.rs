@@ -6,6 +6,7 @@ use std::thread;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::dial::Proxy;
 use super::driver;
 use super::op::Op;
 use super::transfer::FileError;
@@ -31,6 +32,9 @@ pub enum ClientError {
     /// No connection, or it broke. What was saved is sent on the next one.
     #[error("the relay can't be reached ({0})")]
     Unreachable(io::ErrorKind),
+    /// The proxy does not answer, or refuses.
+    #[error("the proxy does not lead to the relay")]
+    Proxy,
     /// Something answers at that address, but not with the pinned key.
     #[error("what answers there is not the relay of the invite link, or hung up")]
     WrongRelay,
@@ -61,6 +65,12 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Tells whether there was no connection, or it broke: the relay may be there later.
+    #[must_use]
+    pub const fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Proxy)
+    }
+
     /// Tells whether trying again does not mend it: a client that meets it ends.
     #[must_use]
     pub const fn is_final(&self) -> bool {
@@ -107,19 +117,27 @@ pub struct Options {
     /// Folder of the profile for sealed copies of files that wait for the relay; without one
     /// [`Client::queue_file_to`] is refused.
     pub spool: Option<PathBuf>,
+    /// Through which the relay is reached; without one it is reached directly.
+    pub proxy: Option<Proxy>,
 }
 
 impl Options {
-    /// Without a spool.
+    /// Without a spool and a proxy.
     #[must_use]
     pub const fn new(reconnect: Reconnect) -> Self {
-        Self { reconnect, spool: None }
+        Self { reconnect, spool: None, proxy: None }
     }
 
     /// With a folder that is for this profile alone.
     #[must_use]
     pub fn with_spool(self, folder: PathBuf) -> Self {
         Self { spool: Some(folder), ..self }
+    }
+
+    /// With a proxy through which the relay is reached.
+    #[must_use]
+    pub fn with_proxy(self, proxy: Option<Proxy>) -> Self {
+        Self { proxy, ..self }
     }
 }
 

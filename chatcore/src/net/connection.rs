@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::dial::{Proxy, dial, patience};
 use super::{ClientError, os_rng};
 use crate::crypto::DhSecret;
 use crate::keys::RelayKey;
@@ -15,8 +16,8 @@ use crate::noise::transport::{frame_record, split_record};
 use crate::noise::{ClientHandshake, Transport};
 use crate::wire::relay::{DeviceFrame, RelayFrame};
 
-/// How long connecting and the handshake may take, each.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a farewell may take.
+const GOODBYE: Duration = Duration::from_secs(10);
 
 /// An established link; both buffers belong to it so that every await may be cancelled.
 #[derive(Debug)]
@@ -38,20 +39,17 @@ pub(super) enum Activity {
 impl Connection {
     /// Connects, proves both keys, and sends the first request inside the handshake.
     pub(super) async fn open(
-        address: &str,
+        (address, proxy): (&str, Option<&Proxy>),
         relay: &RelayKey,
         link: &DhSecret,
         first: &DeviceFrame,
     ) -> Result<Self, ClientError> {
-        let unreachable = |_| ClientError::Unreachable(io::ErrorKind::TimedOut);
-        let mut stream = timeout(PATIENCE, TcpStream::connect(address))
-            .await
-            .map_err(unreachable)?
-            .map_err(|e| ClientError::Unreachable(e.kind()))?;
+        let mut stream = dial(address, proxy).await?;
         stream.set_nodelay(true).map_err(|e| ClientError::Unreachable(e.kind()))?;
-        let transport = timeout(PATIENCE, handshake(&mut stream, relay, link, first))
+        let shaking = handshake(&mut stream, relay, link, first);
+        let transport = timeout(patience(address, proxy), shaking)
             .await
-            .map_err(unreachable)??;
+            .map_err(|_| ClientError::Unreachable(io::ErrorKind::TimedOut))??;
         Ok(Self {
             stream,
             transport,
@@ -114,7 +112,7 @@ impl Connection {
                 let _gone = self.stream.shutdown().await;
             }
         };
-        let _late = timeout(PATIENCE, writing).await;
+        let _late = timeout(GOODBYE, writing).await;
     }
 }
 

@@ -232,8 +232,9 @@ impl Driver {
             Ok(first) => first,
             Err(error) => return Ok(Err(error)),
         };
-        let opening =
-            Connection::open(&profile.address, &profile.relay, &profile.device.link, &first);
+        let proxy = self.options.proxy.clone();
+        let way = (profile.address.as_str(), proxy.as_ref());
+        let opening = Connection::open(way, &profile.relay, &profile.device.link, &first);
         tokio::pin!(opening);
         let notices = self.notices.clone();
         loop {

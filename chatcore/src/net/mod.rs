@@ -5,6 +5,7 @@
 
 mod client;
 mod connection;
+mod dial;
 mod driver;
 mod op;
 mod rooms;
@@ -13,6 +14,7 @@ mod silence;
 mod transfer;
 
 pub use client::{Client, ClientError, Events, Notice, Options, Reconnect};
+pub use dial::{Proxy, ProxyError};
 pub use serve::ServeError;
 pub use transfer::{Fetched, FileError};
 

@@ -90,7 +90,7 @@ impl Client {
             match self.fetch_file(&text, &folder, &mut |_| {}).await {
                 Ok(_) | Err(ClientError::File(_) | ClientError::Refused(_)) => {}
                 // On the next connection.
-                Err(ClientError::Unreachable(_)) => return Ok(None),
+                Err(error) if error.is_unreachable() => return Ok(None),
                 Err(error) => return Err(error),
             }
         }

@@ -122,6 +122,10 @@ pub struct GlobalArgs {
     #[arg(long, global = true, value_name = "N")]
     pub passphrase_fd: Option<u32>,
 
+    /// Reach the relay through this SOCKS5 proxy, such as Tor [default: the one that ALL_PROXY names]
+    #[arg(long, global = true, value_name = "socks5://HOST:PORT")]
+    pub proxy: Option<String>,
+
     /// Seconds to wait while another `chat` has the profile
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10, value_parser = seconds())]
     pub lock_timeout: u64,

@@ -77,7 +77,7 @@ impl<'a> Fetching<'a> {
                     self.next_due().await
                 }
                 // Tried again when the relay is back.
-                Err(ClientError::Unreachable(_)) => Ok(None),
+                Err(error) if error.is_unreachable() => Ok(None),
                 Err(error) => return error,
             };
             match due {

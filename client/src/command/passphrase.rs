@@ -55,6 +55,7 @@ mod tests {
             path
         };
         let with = |passphrase| Context {
+            proxy: None,
             session: None,
             asker: crate::context::Asker::default(),
             paths: Paths::new(Some(home.path().to_owned()), "alice".parse().unwrap()).unwrap(),

@@ -7,7 +7,7 @@ use chatcore::engine::backup::Changed;
 use chatcore::engine::{Command, Lobby, NewProfile, Rejoin, query};
 use chatcore::invite::{DEFAULT_PORT, InviteLink, complete_address};
 use chatcore::keys::Nickname;
-use chatcore::net::{Client, Options, Reconnect};
+use chatcore::net::{Client, Reconnect};
 use chatcore::wire::relay::ErrorCode;
 use server::config::Settings as RelaySettings;
 
@@ -282,7 +282,7 @@ async fn register(
     };
     Client::create_profile(&mut store, profile)?;
     loop {
-        let done = come_in(store, no_lobby).await;
+        let done = come_in(context, store, no_lobby).await;
         store = RedbStore::open(&folder, protection.passphrase())?;
         let error = match done {
             Ok(()) => return Ok(store),
@@ -303,8 +303,8 @@ async fn register(
 }
 
 /// Registers, and joins the Lobby meanwhile.
-async fn come_in(store: RedbStore, no_lobby: bool) -> Result<(), CommandError> {
-    let (client, mut events) = Client::open(store, Options::new(Reconnect::Never))?;
+async fn come_in(context: &Context, store: RedbStore, no_lobby: bool) -> Result<(), CommandError> {
+    let (client, mut events) = Client::open(store, context.options(Reconnect::Never))?;
     let register = async {
         client.online().await?;
         if no_lobby {

@@ -29,7 +29,7 @@ impl Client {
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<MessageId, ClientError> {
         match self.send_file_to(to, path, progress).await {
-            Err(ClientError::Unreachable(_)) if self.spool.is_some() => {
+            Err(error) if error.is_unreachable() && self.spool.is_some() => {
                 let message = self.queue_file_to(to, path).await?;
                 // It is kept, whatever becomes of what is left of the attempt.
                 let _left = self.forget_uploads(to, path).await;

@@ -1,0 +1,188 @@
+//! How a relay's address is reached: directly, or through a SOCKS5 proxy such as Tor (RFC 1928, RFC 1929).
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tokio_socks::tcp::Socks5Stream;
+use zeroize::Zeroizing;
+
+use super::ClientError;
+use crate::invite::{complete_address, split_address};
+
+/// How long connecting and the handshake may take, each.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The same through a proxy, which may lead around the world.
+const PATIENCE_OF_PROXIES: Duration = Duration::from_secs(60);
+/// Port of a proxy whose address has none.
+const PROXY_PORT: u16 = 1080;
+/// Most bytes of a proxy's user name or password.
+const MAX_CREDENTIAL: usize = 255;
+
+/// A SOCKS5 proxy: `socks5://[USER:PASSWORD@]HOST[:PORT]`; `socks5h` means the same. Relays on this computer
+/// (`localhost`, 127.0.0.1, `::1`) are reached without it; all other names are resolved by the proxy alone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// `HOST:PORT`.
+    address: String,
+    credentials: Option<(String, Zeroizing<String>)>,
+}
+
+/// A text names no proxy that can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyError {
+    /// Another scheme than `socks5`, or none.
+    #[error("only SOCKS5 proxies can be used: socks5://HOST:PORT")]
+    Scheme,
+    /// The address is none.
+    #[error("the proxy's address is not HOST:PORT")]
+    Address,
+    /// User name or password is missing, or longer than 255 bytes.
+    #[error("the proxy's user and password are not USER:PASSWORD of at most 255 bytes each")]
+    Credentials,
+}
+
+impl FromStr for Proxy {
+    type Err = ProxyError;
+
+    fn from_str(text: &str) -> Result<Self, ProxyError> {
+        let rest = text.strip_prefix("socks5://").or_else(|| text.strip_prefix("socks5h://"));
+        let rest = rest.ok_or(ProxyError::Scheme)?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (credentials, address) = match rest.rsplit_once('@') {
+            Some((credentials, address)) => (Some(credentials), address),
+            None => (None, rest),
+        };
+        let credentials = credentials.map(|text| {
+            let is_short = |part: &str| (1..=MAX_CREDENTIAL).contains(&part.len());
+            let (user, password) = text.split_once(':').ok_or(ProxyError::Credentials)?;
+            match is_short(user) && is_short(password) {
+                true => Ok((user.to_owned(), Zeroizing::new(password.to_owned()))),
+                false => Err(ProxyError::Credentials),
+            }
+        });
+        let address = complete_address(address, PROXY_PORT).map_err(|_| ProxyError::Address)?;
+        Ok(Self { address, credentials: credentials.transpose()? })
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Returns how long to wait for each step.
+pub(super) fn patience(address: &str, proxy: Option<&Proxy>) -> Duration {
+    match proxy.filter(|_| !is_here(address)) {
+        Some(_) => PATIENCE_OF_PROXIES,
+        None => PATIENCE,
+    }
+}
+
+/// Opens a TCP connection to `HOST:PORT`.
+///
+/// # Errors
+/// [`ClientError::Unreachable`] with `NotFound` when no host has the name, `ConnectionRefused` when the proxy does not
+/// answer.
+pub(super) async fn dial(address: &str, proxy: Option<&Proxy>) -> Result<TcpStream, ClientError> {
+    let connecting = async {
+        match proxy.filter(|_| !is_here(address)) {
+            Some(proxy) => through(proxy, address).await,
+            None => direct(address).await,
+        }
+    };
+    timeout(patience(address, proxy), connecting)
+        .await
+        .map_err(|_| ClientError::Unreachable(io::ErrorKind::TimedOut))?
+}
+
+async fn direct(address: &str) -> Result<TcpStream, ClientError> {
+    let unreachable = |e: io::Error| ClientError::Unreachable(e.kind());
+    // What the resolver says differs between systems.
+    let unknown = |_| ClientError::Unreachable(io::ErrorKind::NotFound);
+    let found: Vec<_> = lookup_host(address).await.map_err(unknown)?.collect();
+    TcpStream::connect(found.as_slice()).await.map_err(unreachable)
+}
+
+async fn through(proxy: &Proxy, address: &str) -> Result<TcpStream, ClientError> {
+    let unreachable = |kind| ClientError::Unreachable(kind);
+    let (host, port) =
+        split_address(address).map_err(|_| unreachable(io::ErrorKind::InvalidInput))?;
+    let proxied = async |socket| match &proxy.credentials {
+        Some((user, password)) => {
+            let to = (host.as_str(), port);
+            Socks5Stream::connect_with_password_and_socket(socket, to, user, password).await
+        }
+        None => Socks5Stream::connect_with_socket(socket, (host.as_str(), port)).await,
+    };
+    let socket = direct(&proxy.address).await.map_err(|_| ClientError::Proxy)?;
+    match proxied(socket).await {
+        Ok(stream) => Ok(stream.into_inner()),
+        Err(tokio_socks::Error::HostUnreachable) => {
+            Err(unreachable(io::ErrorKind::HostUnreachable))
+        }
+        Err(tokio_socks::Error::NetworkUnreachable) => {
+            Err(unreachable(io::ErrorKind::NetworkUnreachable))
+        }
+        Err(tokio_socks::Error::ConnectionRefused) => {
+            Err(unreachable(io::ErrorKind::ConnectionRefused))
+        }
+        Err(tokio_socks::Error::TtlExpired) => Err(unreachable(io::ErrorKind::TimedOut)),
+        Err(_) => Err(ClientError::Proxy),
+    }
+}
+
+/// Tells whether an address is one of this computer: no proxy leads there.
+fn is_here(address: &str) -> bool {
+    let Ok((host, _)) = split_address(address) else { return false };
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_read_and_its_password_never_shown() {
+        let read = |text: &str| text.parse::<Proxy>();
+        let plain = read("socks5://127.0.0.1:9050").unwrap();
+        assert_eq!((plain.address.as_str(), plain.credentials.is_none()), ("127.0.0.1:9050", true));
+        assert_eq!(read("socks5h://127.0.0.1:9050/"), Ok(plain));
+        assert_eq!(read("socks5://proxy.example").unwrap().address, "proxy.example:1080");
+        let with = read("socks5://ann:p@ss:w@[::1]:1").unwrap();
+        assert_eq!(with.address, "[::1]:1");
+        let (user, password) = with.credentials.clone().unwrap();
+        assert_eq!((user.as_str(), password.as_str()), ("ann", "p@ss:w"));
+        assert!(!format!("{with:?}").contains("p@ss"), "{with:?}");
+        for (wrong, error) in [
+            ("http://127.0.0.1:3128", ProxyError::Scheme),
+            ("127.0.0.1:9050", ProxyError::Scheme),
+            ("socks5://", ProxyError::Address),
+            ("socks5://a b:1", ProxyError::Address),
+            ("socks5://ann@127.0.0.1", ProxyError::Credentials),
+            ("socks5://:p@127.0.0.1", ProxyError::Credentials),
+        ] {
+            assert_eq!(read(wrong), Err(error), "{wrong}");
+        }
+        assert_eq!(
+            read(&format!("socks5://a:{}@h", "p".repeat(256))),
+            Err(ProxyError::Credentials)
+        );
+    }
+
+    #[test]
+    fn this_computer_is_reached_without_a_proxy() {
+        for here in ["localhost:1", "127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "LOCALHOST:1"] {
+            assert!(is_here(here), "{here}");
+        }
+        for elsewhere in ["example.org:1", "192.168.0.1:1", "localhost.example:1", "[::2]:1"] {
+            assert!(!is_here(elsewhere), "{elsewhere}");
+        }
+    }
+}
