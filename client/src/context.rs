@@ -1,5 +1,6 @@
 //! What every command needs: where the profile is, who reads the output, who answers questions.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use chatcore::ids::{Conversation, RoomId};
 use chatcore::membership::ForkProof;
 use chatcore::net::{Client, Options, Proxy, ProxyError, Reconnect};
 use chatcore::store::StoreError;
+use server::permissions::refused_in;
 
 use crate::cli::GlobalArgs;
 use crate::error::{CommandError, ExitCode};
@@ -188,8 +190,18 @@ impl Context {
     /// Opens the profile's store; asks for the passphrase if there is one and no flag gives it.
     ///
     /// # Errors
-    /// [`ExitCode::Store`](crate::error::ExitCode::Store), or that of the passphrase's source.
+    /// [`ExitCode::Store`], or that of the passphrase's source.
     pub fn open_store(&self) -> Result<RedbStore, CommandError> {
+        self.open_whole_store().map_err(|error| {
+            let is_denied = error == StoreError::Io(ErrorKind::PermissionDenied).into();
+            match refused_in(&self.paths.profile_folder()).filter(|_| is_denied) {
+                Some(what) => error.hint(what),
+                None => error,
+            }
+        })
+    }
+
+    fn open_whole_store(&self) -> Result<RedbStore, CommandError> {
         let dir = self.paths.profile_folder();
         if !RedbStore::needs_passphrase(&dir)? {
             return Ok(self.open_patiently(&dir, None)?);
@@ -255,10 +267,10 @@ impl Context {
     /// Refuses a profile that is there already, before anything is asked in vain.
     ///
     /// # Errors
-    /// [`ExitCode::Store`](crate::error::ExitCode::Store).
+    /// [`ExitCode::Store`].
     pub(crate) fn require_no_profile(&self) -> Result<(), CommandError> {
         match self.has_profile() {
-            true => Err(StoreError::Io(std::io::ErrorKind::AlreadyExists).into()),
+            true => Err(StoreError::Io(ErrorKind::AlreadyExists).into()),
             false => Ok(()),
         }
     }

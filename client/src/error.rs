@@ -43,6 +43,22 @@ pub enum ExitCode {
 }
 
 impl ExitCode {
+    /// Each with what it means, as the manual says it.
+    pub(crate) const MEANINGS: [(Self, &'static str); 12] = [
+        (Self::Other, "something else went wrong"),
+        (Self::Usage, "the command line makes no sense, or a question could not be asked"),
+        (Self::RelayUnreachable, "the relay cannot be reached"),
+        (Self::Refused, "the relay refused, or the room's rules do not allow it"),
+        (Self::UnknownRecipient, "nobody has that name, and no room"),
+        (Self::Identity, "the identity changed, or is not verified where that was demanded"),
+        (Self::Store, "the profile is in use, damaged or missing, or the passphrase is wrong"),
+        (Self::File, "a file cannot be read or written"),
+        (Self::Integrity, "what arrived is not what was sent"),
+        (Self::Limit, "more than is allowed"),
+        (Self::Kept, "kept, and not as far yet as was to be waited for: it goes out by itself"),
+        (Self::Interrupted, "interrupted (Ctrl-C)"),
+    ];
+
     /// Returns the kind of failure that a relay's exit code means.
     #[must_use]
     pub const fn of_relay(code: u8) -> Self {
@@ -83,6 +99,11 @@ impl From<ExitCode> for std::process::ExitCode {
     fn from(code: ExitCode) -> Self {
         Self::from(code as u8)
     }
+}
+
+/// Says something on standard error. If that is gone nobody can be told.
+pub fn tell(words: fmt::Arguments<'_>) {
+    let _gone = writeln!(io::stderr().lock(), "{words}");
 }
 
 /// Why a command ended early.
@@ -139,6 +160,12 @@ impl CommandError {
     #[must_use]
     pub fn silent() -> Self {
         Self::new(ExitCode::Other, "")
+    }
+
+    /// Tells whether there is nothing to say.
+    #[must_use]
+    pub const fn is_silent(&self) -> bool {
+        self.what.is_empty()
     }
 
     /// Returns the exit code.

@@ -1,11 +1,11 @@
 //! A relay within this process.
 
-use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use chatcore::invite::InviteLink;
 use chatcore::keys::Nickname;
 use server::config::Settings;
+use server::error::cannot_listen;
 use server::operator::Operator;
 use server::{Relay, RelayError};
 use tokio::net::TcpListener;
@@ -18,12 +18,14 @@ use crate::output::{Output, Without};
 use crate::paths::data_root;
 use crate::render;
 
-/// Ports below belong to the system.
-const FIRST_FREE_PORT: u16 = 1024;
-
 pub(crate) fn relay_error(error: RelayError) -> CommandError {
     let code = if error.exit_code() == 7 { ExitCode::Store } else { ExitCode::Other };
-    CommandError::new(code, error)
+    let refused = error.refused();
+    let error = CommandError::new(code, error);
+    match refused {
+        Some(what) => error.hint(what),
+        None => error,
+    }
 }
 
 /// A relay that has its port, and does not serve yet.
@@ -42,7 +44,7 @@ impl Bound {
     /// The address, or the relay's store.
     pub(crate) async fn new(listen: SocketAddr, settings: Settings) -> Result<Self, CommandError> {
         let listener = TcpListener::bind(listen).await.map_err(|error| {
-            CommandError::new(ExitCode::Other, cannot_listen(listen, &error))
+            CommandError::new(ExitCode::Other, cannot_listen(&listen.to_string(), &error))
                 .hint("choose another port: --listen ADDR:PORT")
         })?;
         let config = settings.config(data_root()).map_err(relay_error)?;
@@ -65,24 +67,6 @@ impl Bound {
         };
         let own = SocketAddr::new(own, self.address.port());
         Hosting { link: self.link, own, operator, newcomers, stop, serving }
-    }
-}
-
-/// Says why nothing can listen at an address.
-pub(crate) fn cannot_listen(listen: SocketAddr, error: &std::io::Error) -> String {
-    match error.kind() {
-        ErrorKind::AddrInUse => {
-            format!(
-                "can't listen on {listen}: another program does, perhaps another relay of yours"
-            )
-        }
-        ErrorKind::PermissionDenied if listen.port() < FIRST_FREE_PORT => format!(
-            "can't listen on {listen}: the system lets only its administrator use ports below {FIRST_FREE_PORT}"
-        ),
-        ErrorKind::AddrNotAvailable => {
-            format!("can't listen on {listen}: this computer has no such address")
-        }
-        _ => format!("can't listen on {listen}: {error}"),
     }
 }
 

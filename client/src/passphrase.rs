@@ -64,11 +64,11 @@ pub fn from_file(path: &Path) -> Result<Passphrase, CommandError> {
     let failed = |error: &std::io::Error| CommandError::file(path, error);
     let file = File::open(path).map_err(|error| failed(&error))?;
     if is_readable_by_others(&file) {
-        eprintln!(
+        crate::error::tell(format_args!(
             "chat: others can read {}; better: chmod 600 {}",
             crate::render::line(&path.to_string_lossy()),
             crate::render::line(&path.to_string_lossy())
-        );
+        ));
     }
     // Reserved at once, so that no copy stays behind in a buffer that grew.
     let mut line = Zeroizing::new(Vec::with_capacity(LONGEST));

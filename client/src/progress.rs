@@ -33,7 +33,7 @@ impl Progress {
             return Self::lines(label, total, out);
         }
         let stderr = io::stderr();
-        if !stderr.is_terminal() {
+        if !stderr.is_terminal() || render::is_dumb() {
             return Self::lines(label, total, Box::new(stderr));
         }
         let label = render::line(label);
@@ -59,7 +59,8 @@ impl Progress {
             Shown::Lines { out, tenths } => {
                 let now = u128::from(to) * 10 / u128::from(self.total.max(1));
                 let now = u64::try_from(now.min(9)).unwrap_or(9);
-                if now > *tenths {
+                // A small one is there at once.
+                if now > *tenths && self.total >= SMALL {
                     *tenths = now;
                     // Nobody may be reading, and the file matters more.
                     let _ =
@@ -97,6 +98,9 @@ impl fmt::Debug for Progress {
     }
 }
 
+/// Bytes of a file from which on it is said how far it is.
+const SMALL: u64 = 256 << 10;
+
 const TEMPLATE: &str =
     "{msg} [{bar:24}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
 
@@ -131,17 +135,18 @@ mod tests {
 
     #[test]
     fn a_tenth_is_said_once() {
-        let steps = [0, 99, 100, 199, 512, 513, 1000, 1000];
+        let steps = [0, 99, 100, 199, 512, 513, 1000, 1000].map(|step| step << 10);
         assert_eq!(
-            lines("photo.png", 1000, &steps),
-            "photo.png: 10% of 1000 B\nphoto.png: 50% of 1000 B\nphoto.png: 90% of 1000 B\n\
-             photo.png: 1000 B, done\n"
+            lines("photo.png", 1000 << 10, &steps),
+            "photo.png: 10% of 1000.0 KiB\nphoto.png: 50% of 1000.0 KiB\n\
+             photo.png: 90% of 1000.0 KiB\nphoto.png: 1000.0 KiB, done\n"
         );
+        assert_eq!(lines("note.txt", 1_229, &[700, 1_229]), "note.txt: 1.2 KiB, done\n");
     }
 
     #[test]
     fn odd_totals_and_labels_do_no_harm() {
-        assert_eq!(lines("a\n\x1b[2J", 0, &[0, 5]), "a[2J: 90% of 0 B\na[2J: 0 B, done\n");
+        assert_eq!(lines("a\n\x1b[2J", 0, &[0, 5]), "a[2J: 0 B, done\n");
         assert!(lines("x", u64::MAX, &[u64::MAX]).contains("90%"));
     }
 

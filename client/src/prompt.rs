@@ -3,12 +3,13 @@
 //!
 //! Questions block: async callers ask them on a thread of their own.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
 use dialoguer::{Confirm, Input, Password, Select};
 use zeroize::Zeroizing;
 
 use crate::error::{CommandError, ExitCode};
+use crate::render::is_dumb;
 use crate::store::Passphrase;
 
 /// Whether there is somebody to ask.
@@ -37,6 +38,9 @@ impl Prompt {
     /// [`ExitCode::Usage`] without a terminal, naming `flag`; [`ExitCode::Interrupted`].
     pub fn confirm(self, question: &str, flag: &str) -> Result<bool, CommandError> {
         self.attended(question, flag)?;
+        if is_dumb() {
+            return plain_yes_or_no(question);
+        }
         let asked = Confirm::new().with_prompt(question);
         asked.wait_for_newline(true).interact().map_err(failed)
     }
@@ -47,6 +51,9 @@ impl Prompt {
     /// As [`confirm`](Self::confirm).
     pub fn text(self, question: &str, flag: &str) -> Result<String, CommandError> {
         self.attended(question, flag)?;
+        if is_dumb() {
+            return plain_line(question).map(|line| line.trim().to_owned());
+        }
         let asked = Input::<String>::new().with_prompt(question);
         asked.interact_text().map_err(failed)
     }
@@ -141,7 +148,7 @@ impl Prompt {
             if secret("The same again")? == first {
                 return Ok(Passphrase::new(first));
             }
-            eprintln!("they differ, please repeat");
+            crate::error::tell(format_args!("they differ, please repeat"));
         }
     }
 
@@ -166,12 +173,22 @@ impl Default for Prompt {
 /// Reads a line as the terminal edits it: a pasted link is longer than a row, which dialoguer would
 /// paint twice.
 fn plain_line(question: &str) -> Result<String, CommandError> {
-    eprint!("{question}: ");
+    let _gone = write!(io::stderr(), "{question}: ");
     let mut line = String::new();
     let read = io::stdin().read_line(&mut line);
     match read.map_err(|error| failed(error.into()))? {
         0 => Err(CommandError::interrupted()),
         _ => Ok(line),
+    }
+}
+
+fn plain_yes_or_no(question: &str) -> Result<bool, CommandError> {
+    loop {
+        match plain_line(&format!("{question} [y/n]"))?.trim().to_lowercase().as_str() {
+            "y" | "yes" => return Ok(true),
+            "n" | "no" => return Ok(false),
+            _ => {}
+        }
     }
 }
 

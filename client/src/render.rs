@@ -191,6 +191,12 @@ pub fn size(bytes: u64) -> String {
     format!("{}.{} {unit}", tenths / 10, tenths % 10)
 }
 
+/// Tells whether the terminal obeys nothing but letters and line breaks.
+#[must_use]
+pub fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
 /// Colours, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paint {
@@ -204,8 +210,8 @@ impl Paint {
     /// Colours what goes to a terminal unless `NO_COLOR` is set (no-color.org).
     #[must_use]
     pub fn new(stream: &impl std::io::IsTerminal) -> Self {
-        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-            || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let unwanted =
+            std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || is_dumb();
         if stream.is_terminal() && !unwanted { Self::Colour } else { Self::Plain }
     }
 
@@ -258,7 +264,7 @@ impl Paint {
 pub enum Tone {
     /// The person's own, in no colour of another.
     Own,
-    /// One of [`SENDERS`].
+    /// That of another, by its number.
     Of(usize),
 }
 

@@ -491,18 +491,18 @@ pub(crate) fn closing(reason: CloseReason) {
         CloseReason::Revoked => "your account has moved to another device, or is closed",
         CloseReason::Kicked => "the relay's operator cut the connection; trying again later",
     };
-    eprintln!("chat: {why}");
+    crate::error::tell(format_args!("chat: {why}"));
 }
 
 /// Says that the connection is gone and will be tried again.
 pub(crate) fn offline(error: &ClientError) {
     let words = format!("{error}; trying again");
-    eprintln!("chat: {}", render::line(&words));
+    crate::error::tell(format_args!("chat: {}", render::line(&words)));
 }
 
 /// Says that the connection is back.
 pub(crate) fn online() {
-    eprintln!("chat: connected again");
+    crate::error::tell(format_args!("chat: connected again"));
 }
 
 /// Says what went wrong without ending.

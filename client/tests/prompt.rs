@@ -387,7 +387,7 @@ fn other_conversations_keep_to_themselves() {
     bob.sees("Nothing is unread.");
     // A conversation that is muted neither shows nor counts.
     bob.line("!mute 8 hours");
-    bob.sees("unexpected argument");
+    bob.sees("'hours' is a word too many");
     bob.line("!mute 8h");
     bob.sees("You hear nothing of alice for 8h, unless somebody mentions you.");
     bob.line("!room Lobby");

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use chatcore::ids::{DAY, HOUR};
 use chatcore::invite::{complete_address, split_address};
+use clap::builder::BoolishValueParser;
 use serde::Deserialize;
 
 use crate::clock::AtStart;
@@ -94,7 +95,7 @@ pub struct Settings {
     pub registration: Option<Registration>,
     /// Keep everything in memory; nothing survives a stop
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
-    #[arg(env = "CHAT_SERVER_EPHEMERAL", require_equals = true)]
+    #[arg(env = "CHAT_SERVER_EPHEMERAL", require_equals = true, value_parser = BoolishValueParser::new())]
     pub ephemeral: Option<bool>,
     /// Address that the invite link says
     #[arg(long, value_name = "HOST:PORT", env = "CHAT_SERVER_PUBLIC_ADDRESS")]
@@ -126,7 +127,7 @@ pub struct Settings {
     pub inactive_days: Option<u32>,
     /// Believe the machine's clock, though it jumped by more than a day since the relay last ran
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
-    #[arg(require_equals = true)]
+    #[arg(require_equals = true, value_parser = BoolishValueParser::new())]
     pub accept_clock: Option<bool>,
 }
 

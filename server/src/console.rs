@@ -1,6 +1,6 @@
 //! The operator's terminal.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufRead, IsTerminal, Write};
 
 use crate::operator::{Command, Operator};
 
@@ -23,7 +23,8 @@ pub fn start(operator: Operator) {
                 Err(error) => error.to_string(),
             };
             // Names of users are printable by rule; nothing else of theirs is shown here.
-            eprintln!("{said}");
+            // A terminal that is gone is told nothing.
+            let _gone = writeln!(io::stderr(), "{said}");
         }
     };
     let thread = std::thread::Builder::new().name("console".to_owned());

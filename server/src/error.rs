@@ -1,8 +1,11 @@
 //! Why a relay does not start, or stops.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
+use chatcore::invite::split_address;
+
+use crate::permissions::{refused, refused_in};
 use crate::store::StoreError;
 
 /// A failure of the relay itself; what a device is told is `ErrorCode`.
@@ -32,7 +35,7 @@ pub enum RelayError {
         path: PathBuf,
     },
     /// The address can't be listened on.
-    #[error("can't listen on {address}: {source}; choose another one with --listen")]
+    #[error("{}; choose another one with --listen", cannot_listen(address, source))]
     Listen {
         /// The address.
         address: String,
@@ -100,7 +103,43 @@ pub enum RelayError {
     System(io::Error),
 }
 
+/// Ports below belong to the system.
+const FIRST_FREE_PORT: u16 = 1_024;
+
+/// Says why nothing can listen at an address.
+#[must_use]
+pub fn cannot_listen(address: &str, error: &io::Error) -> String {
+    let port = split_address(address).map_or(u16::MAX, |(_, port)| port);
+    match error.kind() {
+        ErrorKind::AddrInUse => {
+            format!(
+                "can't listen on {address}: another program does, perhaps another relay of yours"
+            )
+        }
+        ErrorKind::PermissionDenied if port < FIRST_FREE_PORT => format!(
+            "can't listen on {address}: the system lets only its administrator use ports below \
+             {FIRST_FREE_PORT}"
+        ),
+        ErrorKind::AddrNotAvailable => {
+            format!("can't listen on {address}: this computer has no such address")
+        }
+        _ => format!("can't listen on {address}: {error}"),
+    }
+}
+
 impl RelayError {
+    /// Returns what the system refuses, if that may be why: a file with its owner and mode.
+    #[must_use]
+    pub fn refused(&self) -> Option<String> {
+        match self {
+            Self::Store { folder, source: StoreError::Failed } => refused_in(folder),
+            Self::File { path, source } if source.kind() == ErrorKind::PermissionDenied => {
+                refused(path.ancestors().collect::<Vec<_>>().into_iter().rev().map(PathBuf::from))
+            }
+            _ => None,
+        }
+    }
+
     /// Returns the exit code of the process.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {

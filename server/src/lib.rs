@@ -32,6 +32,7 @@ mod memory;
 mod open_files;
 pub mod operator;
 mod peer;
+pub mod permissions;
 mod registry;
 mod rights;
 mod rooms;
@@ -40,6 +41,7 @@ mod server;
 pub mod store;
 mod sums;
 mod turns;
+pub mod usage;
 
 pub use config::{Config, Registration, Storage};
 pub use error::RelayError;

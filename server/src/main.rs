@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use chatcore::invite::{DEFAULT_PORT, InviteLink, complete_address};
 use chatcore::wire::relay::AnswerForm;
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use server::backup::Verified;
@@ -17,6 +18,7 @@ use server::config::{DEFAULT_LISTEN, Settings};
 #[cfg(unix)]
 use server::control;
 use server::store::StoreError;
+use server::usage::{Wrong, without_empty_environment, wrong};
 use server::{Relay, RelayError, backup, console};
 use tokio::net::TcpListener;
 
@@ -68,7 +70,25 @@ enum Command {
 const BLOCKING_THREADS: usize = 64;
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let command = without_empty_environment(Flags::command().args_override_self(true));
+    let matches = command.try_get_matches();
+    let flags = match matches.and_then(|mut matches| Flags::from_arg_matches_mut(&mut matches)) {
+        Ok(flags) => flags,
+        Err(error)
+            if error.kind() == ErrorKind::DisplayHelp
+                || error.kind() == ErrorKind::DisplayVersion =>
+        {
+            // Who stops reading has read enough.
+            let _gone = write!(std::io::stdout().lock(), "{error}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let Wrong { what, hint } = wrong(&error);
+            tell(format_args!("chat-server: {what}"));
+            hint.iter().for_each(|line| tell(format_args!("  {line}")));
+            return ExitCode::from(2);
+        }
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_env("CHAT_SERVER_LOG");
     tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_else(|_| "server=info,chat_server=info".into()))
@@ -78,7 +98,10 @@ fn main() -> ExitCode {
     match run(flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("chat-server: {error}");
+            tell(format_args!("chat-server: {error}"));
+            if let Some(what) = error.refused() {
+                tell(format_args!("  {what}"));
+            }
             ExitCode::from(error.exit_code())
         }
     }
@@ -160,10 +183,10 @@ async fn serve(settings: Settings) -> Result<(), RelayError> {
         write_link(path, &link)?;
     }
     if local.ip().is_unspecified() && !has_public_address {
-        eprintln!(
+        tell(format_args!(
             "chat-server: the link names no machine; start with --public-address HOST:PORT so \
              that others can use it"
-        );
+        ));
     }
     show_link(&link)?;
     relay.serve(listener, stop).await
@@ -254,6 +277,11 @@ fn show_link(link: &InviteLink) -> Result<(), RelayError> {
         say(format_args!("{}", picture.quiet_zone(true).build()))?;
     }
     Ok(())
+}
+
+/// Says something on standard error. If that is gone nobody can be told.
+fn tell(words: std::fmt::Arguments<'_>) {
+    let _gone = writeln!(std::io::stderr().lock(), "{words}");
 }
 
 fn say(text: std::fmt::Arguments<'_>) -> Result<(), RelayError> {

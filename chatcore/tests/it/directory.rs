@@ -296,3 +296,31 @@ fn all_links_that_the_directory_showed_are_remembered() {
     assert_eq!((texts(&world), refusals(&world, bob.user())), (before + 1, 0));
     assert_eq!(name(&world, bob.user()), "MALLORY");
 }
+
+/// An id is what a name leads to: it needs no name, and no other id can be given for it.
+#[test]
+fn an_id_names_somebody_whatever_a_name_leads_to() {
+    let mut world = World::new(309, 2);
+    let bob = Stranger::new(&mut world, "mallory", 9);
+    let (whole, short) = (bob.user().to_hex(), bob.user().fmt_short());
+    // Nobody is known by the beginning of an id: it may be anybody's, or a name.
+    assert_eq!(world.look_up(0, &short), Err(LookupError::Unknown));
+    assert_eq!(world.look_up(0, &UserId::from_bytes([7; 32]).to_hex()), Err(LookupError::Unknown));
+    // A relay that answers with somebody else's records.
+    let other = Stranger::new(&mut world, "carol", 10);
+    world.relay.shown.insert(bob.user(), vec![other.record.signed().clone()]);
+    assert_eq!(world.look_up(0, &whole), Err(LookupError::BadAnswer));
+    assert!(query::contacts(&world.peers[0].store).unwrap().is_empty());
+    show(&mut world, &bob, &[&bob.record]);
+    assert_eq!(world.look_up(0, &whole), Ok(bob.user()));
+    assert_eq!(world.look_up(0, &whole.to_uppercase()), Ok(bob.user()));
+    assert_eq!(world.look_up(0, &short), Ok(bob.user()));
+    // Somebody takes the beginning of the id for a name: it goes on meaning the id.
+    let liar = Stranger::new(&mut world, &short, 11);
+    show(&mut world, &liar, &[&liar.record]);
+    assert_eq!(world.look_up(0, &short), Ok(bob.user()));
+    assert_eq!(world.look_up(0, &liar.user().to_hex()), Ok(liar.user()));
+    // Oneself.
+    let own = query::profile(&world.peers[0].store).unwrap().user;
+    assert_eq!(world.look_up(0, &own.to_hex()), Ok(own));
+}

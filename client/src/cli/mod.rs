@@ -1,5 +1,6 @@
 //! The command line: types only, and the texts of `--help`.
 
+mod parse;
 mod room;
 
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use crate::paths::{DEFAULT_PROFILE, ProfileName};
 use crate::sending::{SendingArgs, seconds};
 use crate::wanted::{Accept, MAX_SIZE, Wanted, size_flag};
 
+pub use parse::{Parsed, parse};
 pub use room::{
     CheckProofArgs, ProofArgs, RebuildArgs, RoleArg, RoomArgs, RoomCommand, RoomCreateArgs,
     RoomInviteArgs, RoomPolicyArgs, RoomRoleArgs, RoomShowArgs, RoomTextArgs, RoomWhoArgs, Verbose,

@@ -30,8 +30,10 @@ pub(super) async fn run(context: &Context, args: &HostArgs) -> Result<(), Comman
     let bound = Bound::new(args.listen, settings).await?;
     let address = bound.address;
     if address.ip().is_unspecified() && args.public_address.is_none() {
-        eprintln!("chat: the link names no address that others can reach; give one:");
-        eprintln!("  --public-address HOST:{}", address.port());
+        crate::error::tell(format_args!(
+            "chat: the link names no address that others can reach; give one:"
+        ));
+        crate::error::tell(format_args!("  --public-address HOST:{}", address.port()));
     }
     if std::io::stdout().is_terminal() && context.output.mode() == OutputMode::People {
         show_link(&context.output, &bound.link, Without::Nothing)?;

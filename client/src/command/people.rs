@@ -287,7 +287,13 @@ pub(super) async fn verify(context: &Context, args: &VerifyArgs) -> Result<(), C
     let contact = match online.contact(&args.who).await {
         Ok(contact) => contact,
         Err(error) if error.code() == ExitCode::Identity => {
-            decide(context, &online, args).await?;
+            if decide(context, &online, args).await? == Decided::Keeps {
+                let name = render::name(&args.who);
+                online.finish().await?;
+                return context
+                    .output
+                    .say(&format!("You go on writing to {name} as you knew them."));
+            }
             online.contact(&args.who).await?
         }
         Err(error) => return Err(error),
@@ -321,8 +327,21 @@ pub(super) async fn verify(context: &Context, args: &VerifyArgs) -> Result<(), C
     online.finish().await
 }
 
+/// What a person makes of a name that leads to another key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decided {
+    /// It is who they knew, with the key that they knew.
+    Keeps,
+    /// It is the new one.
+    Accepts,
+}
+
 /// The name leads to another key: shows both and lets the person decide.
-async fn decide(context: &Context, online: &Online, args: &VerifyArgs) -> Result<(), CommandError> {
+async fn decide(
+    context: &Context,
+    online: &Online,
+    args: &VerifyArgs,
+) -> Result<Decided, CommandError> {
     let known = online.client.contacts().await?;
     let fold = Nickname::from_input(&args.who).map(|n| n.fold()).unwrap_or_default();
     let contact = known
@@ -331,7 +350,7 @@ async fn decide(context: &Context, online: &Online, args: &VerifyArgs) -> Result
         .ok_or_else(CommandError::identity_changed)?;
     if args.keep {
         online.client.command(Command::KeepIdentity(contact.user)).await?;
-        return Ok(());
+        return Ok(Decided::Keeps);
     }
     let own = online.client.profile().await?;
     let new = contact.replaced_by.and_then(|user| known.iter().find(|c| c.user == user));
@@ -357,13 +376,13 @@ async fn decide(context: &Context, online: &Online, args: &VerifyArgs) -> Result
         let question = "Stay with the person as you knew them, and go on writing to them?";
         if context.prompt.confirm(question, "--keep")? {
             online.client.command(Command::KeepIdentity(contact.user)).await?;
-            return Ok(());
+            return Ok(Decided::Keeps);
         }
         return Err(CommandError::identity_changed());
     }
     let (known, new) = (contact.user, new.user);
     online.client.command(Command::AcceptIdentity { known, new }).await?;
-    Ok(())
+    Ok(Decided::Accepts)
 }
 
 /// Shows the digits and, for a person, the code that a telephone scans.

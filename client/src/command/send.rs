@@ -33,7 +33,8 @@ pub(super) async fn text(context: &Context, args: &SendArgs) -> Result<(), Comma
         "-" => read_input(context)?,
         text => text.to_owned(),
     };
-    if text.is_empty() {
+    // Also what shows as nothing.
+    if render::text(&text).trim().is_empty() {
         return Err(usage("there is nothing to send"));
     }
     let online = Online::to_send(context, &args.sending).await?;

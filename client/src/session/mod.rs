@@ -3,6 +3,7 @@
 
 mod json_rpc;
 pub(crate) mod remote;
+mod room_methods;
 pub(crate) mod rpc;
 #[cfg(unix)]
 pub(crate) mod socket;
@@ -118,7 +119,9 @@ impl Serving {
         match socket::listen(context, session) {
             Ok(listening) => Self { listening: Some(listening) },
             Err(error) => {
-                eprintln!("chat: other commands can't use this profile meanwhile: {error}");
+                crate::error::tell(format_args!(
+                    "chat: other commands can't use this profile meanwhile: {error}"
+                ));
                 Self::default()
             }
         }

@@ -170,7 +170,7 @@ fn ask_for(
                 if is_sent { Ok(()) } else { printed }
             }
             ("output", _) => {
-                eprintln!("{}", render::text(text));
+                crate::error::tell(format_args!("{}", render::text(text)));
                 Ok(())
             }
             _ => Ok(()),

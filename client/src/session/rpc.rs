@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use chatcore::engine::{Command as EngineCommand, EngineError, ProgramName};
 use chatcore::net::ClientError;
-use clap::Parser;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -23,8 +22,8 @@ use super::json_rpc::{
     Failure, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, Request, answer_line,
     failed, notification, params, skip_line,
 };
-use super::{Phase, Session};
-use crate::cli::Cli;
+use super::{Phase, Session, room_methods};
+use crate::cli::{self, Parsed};
 use crate::command;
 use crate::context::{Asker, Context};
 use crate::error::{CommandError, ExitCode};
@@ -108,6 +107,15 @@ struct RoomParams {
 #[serde(deny_unknown_fields)]
 struct WhoParams {
     who: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VerifyParams {
+    who: String,
+    /// Digits that the other side read out.
+    #[serde(default)]
+    number: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -333,6 +341,13 @@ impl Connection {
                 let RoomParams { room } = params(given)?;
                 one(self.lines(["room", "show", "--", &room], Asker::default()).await?)
             }
+            "verify" => {
+                let VerifyParams { who, number } = params(given)?;
+                let number = number.map(|number| format!("--number={number}"));
+                let args = ["verify"].into_iter().chain(number.as_deref()).chain(["--", &who]);
+                one(self.lines(args, Asker::default()).await?)
+            }
+            "version" => Ok(json!({"version": env!("CARGO_PKG_VERSION")})),
             "whoami" => one(self.lines(["whoami"], Asker::default()).await?),
             "subscribe" => self.subscribe(params(given)?).await,
             "unsubscribe" => {
@@ -363,7 +378,14 @@ impl Connection {
                 let shown = events.into_iter().map(|(number, event)| told(number, &event));
                 Ok(shown.collect())
             }
-            _ => Err(Failure::new(METHOD_NOT_FOUND, "there is no such method")),
+            _ => match room_methods::command_line(method, given) {
+                Some(line) => {
+                    let line = line?;
+                    let words = line.iter().map(String::as_str);
+                    one(self.lines(words, Asker::default()).await?)
+                }
+                None => Err(Failure::new(METHOD_NOT_FOUND, "there is no such method")),
+            },
         }
     }
 
@@ -468,12 +490,13 @@ async fn run(
     asker: Asker,
     said: mpsc::UnboundedSender<Said>,
 ) -> Result<(), CommandError> {
-    let args = std::iter::once("chat".to_owned()).chain(args);
-    let cli = Cli::try_parse_from(args).map_err(|error| {
-        let text = error.to_string();
-        let line = text.lines().next().unwrap_or_default();
-        CommandError::new(ExitCode::Usage, line.trim_start_matches("error: "))
-    })?;
+    let args = std::iter::once("chat".to_owned()).chain(args).map(Into::into);
+    let cli = match cli::parse(args)? {
+        Parsed::Run(cli) => cli,
+        Parsed::Show(_) | Parsed::Incomplete(_) => {
+            return Err(CommandError::new(ExitCode::Usage, "a command is missing"));
+        }
+    };
     let Some(command) = cli.command else {
         return Err(CommandError::new(ExitCode::Usage, "a command is missing"));
     };

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
+
+use server::usage::{Wrong, wrong};
 
 use crate::cli::{RequestsCommand, RoleArg, Switch};
 
@@ -267,30 +269,23 @@ fn first_word(text: &str) -> (String, &str) {
 }
 
 fn explain(error: &clap::Error) -> String {
-    let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.clone()),
-        // The nearest comes last.
-        Some(ContextValue::Strings(texts)) => texts.last().cloned(),
-        _ => None,
-    };
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
-            let given = context(ContextKind::InvalidSubcommand).unwrap_or_default();
-            let given = crate::render::line(&given);
-            match context(ContextKind::SuggestedSubcommand) {
-                Some(near) => format!("there is no !{given}; did you mean !{near}?"),
-                None => format!("there is no !{given}; !help lists what there is"),
+            let Wrong { what, hint } = wrong(error);
+            let what = what.replacen("command '", "!", 1);
+            let what = what.strip_suffix('\'').unwrap_or(&what);
+            match hint.first().and_then(|hint| hint.strip_prefix("did you mean '")) {
+                Some(near) => format!("{what}; did you mean !{}", near.replacen('\'', "", 1)),
+                None => format!("{what}; !help lists what there is"),
             }
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             "a command follows the !, as !help; // sends a text that begins with one".to_owned()
         }
         _ => {
-            let text = error.to_string().replace(BANG, "!");
-            let text = text.strip_prefix("error: ").unwrap_or(&text);
-            let useful = |line: &&str| !line.trim().is_empty() && !line.contains("--help");
-            let lines: Vec<_> = text.lines().filter(useful).collect();
-            crate::render::text(&lines.join("\n"))
+            let Wrong { what, hint } = wrong(error);
+            let lines = std::iter::once(what).chain(hint);
+            lines.map(|line| line.replace(BANG, "!")).collect::<Vec<_>>().join("\n")
         }
     }
 }
@@ -429,7 +424,7 @@ mod tests {
         assert_eq!(parse("!xyzzy").unwrap_err(), "there is no !xyzzy; !help lists what there is");
         assert!(parse("!").unwrap_err().contains("!help"));
         let missing = parse("!kick").unwrap_err();
-        assert!(missing.contains("<WHO>") && missing.contains("Usage: !kick <WHO>"), "{missing}");
+        assert!(missing.contains("<WHO>") && missing.contains("usage: !kick <WHO>"), "{missing}");
         let role = parse("!role bob king").unwrap_err();
         assert!(role.contains("moderator"), "{role}");
     }

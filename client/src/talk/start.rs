@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::hosting::Hosting;
 use crate::prompt::Prompt;
+use crate::render;
 use crate::store::RedbStore;
 
 /// A profile that is ready to be opened.
@@ -34,6 +35,11 @@ pub(crate) async fn run(context: Context, args: &TalkArgs) -> Result<(), Command
     if context.prompt == Prompt::Unattended || !std::io::stdout().is_terminal() {
         let what = "the prompt needs a terminal";
         let hint = "for scripts there are chat send, chat receive and others: chat --help";
+        return Err(CommandError::new(ExitCode::Usage, what).hint(hint));
+    }
+    if render::is_dumb() {
+        let what = "this terminal (TERM=dumb) can't show the prompt";
+        let hint = "there are chat send, chat receive --follow and others: chat --help";
         return Err(CommandError::new(ExitCode::Usage, what).hint(hint));
     }
     let started = match context.has_profile() {

@@ -10,6 +10,7 @@ use chatcore::keys::Nickname;
 use chatcore::net::{Client, Reconnect};
 use chatcore::wire::relay::ErrorCode;
 use server::config::Settings as RelaySettings;
+use server::error::cannot_listen;
 
 use super::settings::Host;
 use super::start::Started;
@@ -18,7 +19,7 @@ use crate::command::backup;
 use crate::command::join::{parse_address, parse_address_at, parse_nickname};
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
-use crate::hosting::{Bound, Hosting, address_in_network, cannot_listen};
+use crate::hosting::{Bound, Hosting, address_in_network};
 use crate::passphrase::PassphraseSource;
 use crate::store::{Protection, RedbStore};
 
@@ -47,8 +48,10 @@ fn parse_free_listen(text: &str) -> Result<SocketAddr, CommandError> {
     let listen = parse_listen(text)?;
     match std::net::TcpListener::bind(listen) {
         Ok(_) => Ok(listen),
-        Err(error) => Err(CommandError::new(ExitCode::Other, cannot_listen(listen, &error))
-            .hint("choose another port")),
+        Err(error) => {
+            Err(CommandError::new(ExitCode::Other, cannot_listen(&listen.to_string(), &error))
+                .hint("choose another port"))
+        }
     }
 }
 
@@ -69,7 +72,7 @@ async fn end_at_interrupt() {
         let _shown = dialoguer::console::Term::stderr().show_cursor();
         // A question for a passphrase hides what is typed.
         let _shown = std::process::Command::new("stty").arg("echo").status();
-        eprintln!();
+        crate::error::tell(format_args!(""));
         std::process::exit(i32::from(ExitCode::Interrupted as u8));
     }
 }
@@ -78,7 +81,9 @@ async fn ask_and_register(context: &Context, args: &TalkArgs) -> Result<Started,
     let prompt = context.prompt;
     let wants_host = match (&args.link, args.host) {
         (None, false) => {
-            eprintln!("Welcome. What you write here only those can read whom you write to.\n");
+            crate::error::tell(format_args!(
+                "Welcome. What you write here only those can read whom you write to.\n"
+            ));
             let choices = [
                 "I have a link that somebody gave me",
                 "Host here, and invite others",
@@ -150,7 +155,7 @@ async fn come_back(context: &Context, args: &TalkArgs) -> Result<Started, Comman
         }
     })?;
     let opened = backup::open(context, &file, None)?;
-    eprintln!("The profile here gets a passphrase of its own.");
+    crate::error::tell(format_args!("The profile here gets a passphrase of its own."));
     let protection = protection(context)?;
     let restored = backup::restore(context, opened, changed, &protection)?;
     let reopen = || RedbStore::open(&context.paths.profile_folder(), protection.passphrase());
