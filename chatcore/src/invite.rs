@@ -79,8 +79,8 @@ pub fn split_address(text: &str) -> Result<(String, u16), InviteError> {
 /// Port of a relay, where nobody says another.
 pub const DEFAULT_PORT: u16 = 7667;
 
-/// Returns an address that may lack its port with `port` in its place: `HOST` as `HOST:PORT`; IPv6 alone needs no
-/// brackets.
+/// Returns an address that may lack its port with `port` in its place: `HOST` as `HOST:PORT`. IPv6 stands in brackets, with
+/// and without a port: what is behind its last colon could be one.
 ///
 /// # Errors
 /// [`InviteError::Address`].
@@ -92,8 +92,7 @@ pub fn complete_address(text: &str, port: u16) -> Result<String, InviteError> {
         // A port that lacks its host.
         return Err(InviteError::Address);
     }
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let completed = join_address(bare, port);
+    let completed = format!("{text}:{port}");
     split_address(&completed).map(|_| completed)
 }
 
@@ -151,14 +150,22 @@ mod tests {
             ("example.org", "example.org:7667"),
             ("example.org:1", "example.org:1"),
             ("192.0.2.1", "192.0.2.1:7667"),
-            ("::1", "[::1]:7667"),
             ("[::1]", "[::1]:7667"),
             ("[::1]:5", "[::1]:5"),
         ] {
             assert_eq!(complete_address(text, DEFAULT_PORT).as_deref(), Ok(completed));
         }
-        for wrong in ["", "7667", ":1", "example.org:", "example.org:x", "a b", "example.org:70000"]
-        {
+        for wrong in [
+            "",
+            "7667",
+            ":1",
+            "example.org:",
+            "::1",
+            "2001:db8::1:7667",
+            "example.org:x",
+            "a b",
+            "example.org:70000",
+        ] {
             assert_eq!(complete_address(wrong, DEFAULT_PORT), Err(InviteError::Address), "{wrong}");
         }
     }

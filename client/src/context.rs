@@ -130,7 +130,11 @@ impl Known {
 fn proxy_of(args: &GlobalArgs) -> Result<Option<Proxy>, CommandError> {
     let from_environment = || {
         let variables = ["ALL_PROXY", "all_proxy"].into_iter();
-        let set = |name| Some((name, std::env::var(name).ok().filter(|value| !value.is_empty())?));
+        // What is no text is no proxy, and no reason to go without.
+        let set = |name| {
+            let value = std::env::var_os(name).filter(|value| !value.is_empty())?;
+            Some((name, value.to_string_lossy().into_owned()))
+        };
         variables.filter_map(set).next()
     };
     let (name, text) = match (&args.proxy, from_environment()) {

@@ -102,19 +102,14 @@ pub fn message(paint: Paint, spoken: &Spoken<'_>) -> String {
 /// Returns where `@nickname` stands in a text, in bytes: in any case, and no part of a longer word.
 #[must_use]
 pub fn mentions(text: &str, nickname: &str) -> Vec<std::ops::Range<usize>> {
-    let nickname = nickname.to_lowercase();
-    let longest = nickname.chars().count();
+    let nickname: String = nickname.chars().flat_map(char::to_lowercase).collect();
     let mut all = Vec::new();
     if nickname.is_empty() {
         return all;
     }
     for (at, _) in text.match_indices('@') {
         let behind = text.get(at + 1..).unwrap_or_default();
-        // Lower case may have another length, but no fewer characters.
-        let ends = behind.char_indices().map(|(end, c)| end + c.len_utf8()).take(longest);
-        let is_named =
-            |end: &usize| behind.get(..*end).is_some_and(|word| word.to_lowercase() == nickname);
-        let end = { ends }.find(is_named);
+        let end = end_of(&nickname, behind);
         let Some(end) = end else { continue };
         let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
         let before = text.get(..at).and_then(|before| before.chars().next_back());
@@ -124,6 +119,20 @@ pub fn mentions(text: &str, nickname: &str) -> Vec<std::ops::Range<usize>> {
         }
     }
     all
+}
+
+/// Returns where a name in lower case ends that a text begins with, in any case. It looks no further than they agree.
+fn end_of(name: &str, text: &str) -> Option<usize> {
+    let mut rest = name;
+    for (at, c) in text.char_indices() {
+        if rest.is_empty() {
+            return Some(at);
+        }
+        for lower in c.to_lowercase() {
+            rest = rest.strip_prefix(lower)?;
+        }
+    }
+    rest.is_empty().then_some(text.len())
 }
 
 /// Returns what the relay says, framed by bars: no text of a user begins a line with one, because its

@@ -429,9 +429,29 @@ fn other_conversations_keep_to_themselves() {
     // What was shown is wiped, unless it is to stay.
     bob.line("!set keep on");
     bob.sees("keep     on");
+    bob.line("!room Lobby");
+    bob.sees("[Lobby] bob>");
+    alice.line("!msg bob for later");
+    bob.sees("unread: alice 1");
     bob.press("C-d");
     assert_eq!(bob.exit_code(), 0);
     assert!(bob.all().contains("such as: !kick mallory"));
+    drop(bob);
+    // What was only counted is so the next time, until it was read.
+    let bob = ready(&world, "bob");
+    bob.sees("unread: alice 1");
+    bob.line("!next");
+    let shown = bob.sees("[alice] bob>");
+    assert!(shown.contains("── alice: 1 new ──") && shown.contains(": for later"), "{shown}");
+    alice.sees("your last message: read");
+    bob.line("!room Lobby");
+    bob.sees("[Lobby] bob>");
+    bob.press("C-d");
+    assert_eq!(bob.exit_code(), 0);
+    drop(bob);
+    let bob = ready(&world, "bob");
+    bob.line("!next");
+    bob.sees("Nothing is unread.");
     alice.line("!quit");
     assert_eq!(alice.exit_code(), 0);
     let all = alice.all();

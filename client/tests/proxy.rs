@@ -109,6 +109,14 @@ fn serve(
     out.join().ok()
 }
 
+/// Tells whether a client of alice's answers others.
+fn served(world: &World) -> bool {
+    let quick = ["--lock-timeout", "0", "contacts"];
+    world.run("alice", &quick).status.success()
+        && world.run("alice", &["--proxy", "socks5://127.0.0.1:1", "whoami"]).status.code()
+            == Some(2)
+}
+
 fn at_relay(world: &World) -> String {
     world.relay.link.strip_prefix("chat://").unwrap().split('/').next().unwrap().to_owned()
 }
@@ -139,6 +147,18 @@ fn everything_goes_through_the_proxy_names_too() {
     let said = world.fails("alice", &["send", "--no-queue", "bob", "lost?"], 3);
     assert!(said.contains("no host has the name"), "{said}");
     assert_eq!(socks.asked().len(), count + 1);
+    // Nor does it go through a client that is open without one.
+    let mut open = world.command("alice", &["receive", "--follow"]);
+    let open = open.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut open = open.spawn().unwrap();
+    let begun = std::time::Instant::now();
+    while !served(&world) {
+        assert!(begun.elapsed().as_secs() < 30, "it is never open");
+    }
+    let said = world.fails("alice", &[&proxy[..], &["send", "bob", "around?"]].concat(), 2);
+    assert!(said.contains("does not use that proxy"), "{said}");
+    open.kill().unwrap();
+    open.wait().unwrap();
     // A relay on this computer needs none.
     world.ok("bob", &["--proxy", "socks5://127.0.0.1:1", "send", "alice", "hi"]);
 }

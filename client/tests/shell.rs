@@ -60,9 +60,11 @@ fn an_id_names_somebody_where_a_name_does_not() {
         .collect();
     let short = |id: &str| id.chars().take(8).collect::<String>();
     world.ok("alice", &["send", &ids[0], "to the first"]);
-    world.ok("alice", &["send", &short(&ids[1]), "to the second"]);
+    // Of a stranger only the whole id counts, of a contact its beginning as well.
+    world.ok("alice", &["send", &ids[1], "to the second"]);
+    world.ok("alice", &["send", &short(&ids[1]), "again"]);
     assert_eq!(world.texts("bob"), ["to the first"]);
-    assert_eq!(world.texts("other"), ["to the second"]);
+    assert_eq!(world.texts("other"), ["to the second", "again"]);
     let history = world.ok("alice", &["history", &short(&ids[1])]);
     assert!(history.contains("to the second") && !history.contains("to the first"), "{history}");
     world.ok("alice", &["block", &ids[1]]);
@@ -95,11 +97,16 @@ fn a_file_that_may_not_be_used_is_named_with_its_mode() {
 }
 
 #[test]
-fn a_dumb_terminal_sees_letters_only() {
+fn a_dumb_terminal_is_told_what_it_can_have() {
+    if !support::screen::has_tmux() {
+        return;
+    }
     let world = World::friends(&["alice", "bob"]);
-    let mut command = world.command("alice", &["contacts"]);
-    let shown = command.env_remove("NO_COLOR").env("TERM", "dumb").output().unwrap();
-    assert!(!shown.stdout.contains(&0x1b), "{shown:?}");
+    let mut command = world.command("alice", &[]);
+    command.env_remove("NO_COLOR").env("TERM", "dumb");
+    let screen = support::screen::Screen::start(&command, 80, 24);
+    screen.sees("this terminal (TERM=dumb) can't show the prompt");
+    assert_eq!(screen.exit_code(), 2);
 }
 
 /// Asks `chat rpc`; returns result or error of each.

@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::clock::{Clock, SystemClock, TimeNote};
 use crate::error::RelayError;
 use crate::identity::{self, KEY_FILE, TOKEN_FILE, sync_folder, write_private};
-use crate::server::{LOCK_FILE, lock_folder, store_error};
+use crate::server::{lock_folder, store_error};
 use crate::store::{Epoch, Stores};
 use crate::sums::Sums;
 
@@ -50,7 +50,8 @@ pub(crate) fn backup_of(folder: &Path, stores: &Stores, to: &Path) -> Result<(),
         }
         snapshot.copy_to(partial).map_err(|source| store_error(partial, source))?;
         check(partial)?;
-        let sums = sums_of(partial)?;
+        let mut sums = Sums::default();
+        sums.add(partial, "").map_err(|source| file_error(partial, source))?;
         let path = partial.join(SUMS_FILE);
         write_private(&path, sums.encode().as_bytes()).map_err(|source| file_error(&path, source))
     })
@@ -75,7 +76,7 @@ pub enum Verified {
 /// [`RelayError`] with the names of those that are not.
 pub fn verify(folder: &Path) -> Result<Verified, RelayError> {
     if folder.join(SUMS_FILE).is_file() {
-        return compare(folder).map(|files| Verified::Backup { files });
+        return compare(folder, folder).map(|files| Verified::Backup { files });
     }
     if !folder.join(KEY_FILE).is_file() {
         let path = folder.to_owned();
@@ -89,31 +90,30 @@ pub fn verify(folder: &Path) -> Result<Verified, RelayError> {
 /// Opens what is in a data folder, as a relay does at its start.
 fn check(folder: &Path) -> Result<(), RelayError> {
     identity::check(folder)?;
-    Stores::open(folder).map(drop).map_err(|source| store_error(folder, source))
-}
-
-/// Compares the files of a backup with its list; returns their number.
-fn compare(folder: &Path) -> Result<usize, RelayError> {
-    let path = folder.join(SUMS_FILE);
-    let list = fs::read(&path).map_err(|source| file_error(&path, source))?;
-    let list = std::str::from_utf8(&list).ok().and_then(Sums::decode);
-    let found = sums_of(folder)?;
-    let files = match &list {
-        Some(list) => list.differences(&found),
-        None => vec![SUMS_FILE.to_owned()],
-    };
-    match files.is_empty() {
-        true => Ok(found.len()),
-        false => Err(RelayError::BadBackup { folder: folder.to_owned(), files }),
+    match Stores::inspect(folder).map_err(|source| store_error(folder, source))? {
+        0 => Ok(()),
+        users => Err(RelayError::KeysMissing { folder: folder.to_owned(), users }),
     }
 }
 
-fn sums_of(folder: &Path) -> Result<Sums, RelayError> {
-    let mut sums = Sums::default();
-    sums.add(folder, "").map_err(|source| file_error(folder, source))?;
-    sums.remove(SUMS_FILE);
-    sums.remove(LOCK_FILE);
-    Ok(sums)
+fn list_of(folder: &Path) -> Result<Sums, RelayError> {
+    let path = folder.join(SUMS_FILE);
+    let list = fs::read(&path).map_err(|source| file_error(&path, source))?;
+    let list = std::str::from_utf8(&list).ok().and_then(Sums::decode);
+    list.ok_or_else(|| RelayError::BadBackup {
+        folder: folder.to_owned(),
+        files: vec![SUMS_FILE.to_owned()],
+    })
+}
+
+/// Compares the files of `folder` with the list of the backup in `from`; returns their number.
+fn compare(folder: &Path, from: &Path) -> Result<usize, RelayError> {
+    let list = list_of(from)?;
+    let files = list.damaged(folder).map_err(|source| file_error(folder, source))?;
+    match files.is_empty() {
+        true => Ok(list.len()),
+        false => Err(RelayError::BadBackup { folder: from.to_owned(), files }),
+    }
 }
 
 /// Makes a data folder of the backup in `from`; `folder` must be absent or empty.
@@ -128,15 +128,9 @@ pub fn restore(from: &Path, folder: &Path) -> Result<(), RelayError> {
     require_empty(folder)?;
     require_outside(from, folder)?;
     write_whole(folder, |partial| {
-        copy_folder(from, partial)?;
-        compare(partial).map_err(|error| match error {
-            RelayError::BadBackup { files, .. } => {
-                RelayError::BadBackup { folder: from.to_owned(), files }
-            }
-            error => error,
-        })?;
-        let list = partial.join(SUMS_FILE);
-        fs::remove_file(&list).map_err(|source| file_error(&list, source))?;
+        copy_listed(from, partial)?;
+        // What was copied, not only what was there.
+        compare(partial, from)?;
         identity::check(partial)?;
         let damaged = |source| store_error(partial, source);
         let stores = Stores::open(partial).map_err(damaged)?;
@@ -229,16 +223,19 @@ fn finish(partial: &Path, to: &Path) -> Result<(), RelayError> {
     fs::rename(partial, to).map_err(|e| file_error(to, e))
 }
 
-fn copy_folder(from: &Path, to: &Path) -> Result<(), RelayError> {
-    for entry in fs::read_dir(from).map_err(|e| file_error(from, e))? {
-        let entry = entry.map_err(|e| file_error(from, e))?;
-        let target = to.join(entry.file_name());
-        let kind = entry.file_type().map_err(|e| file_error(&entry.path(), e))?;
-        if kind.is_dir() {
-            make_folder(&target)?;
-            copy_folder(&entry.path(), &target)?;
-        } else if kind.is_file() && entry.file_name() != LOCK_FILE {
-            copy_file(&entry.path(), &target)?;
+/// Copies what the list of a backup names, and nothing that somebody else put there.
+fn copy_listed(from: &Path, to: &Path) -> Result<(), RelayError> {
+    let blobs = to.join("blobs");
+    make_folder(&blobs)?;
+    for name in list_of(from)?.names() {
+        let (source, target) = (from.join(name), to.join(name));
+        if let Some(folder) = target.parent() {
+            folder_builder().recursive(true).create(folder).map_err(|e| file_error(folder, e))?;
+        }
+        match copy_file(&source, &target) {
+            // Told with all that is damaged.
+            Err(RelayError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            copied => copied?,
         }
     }
     Ok(())
@@ -248,11 +245,15 @@ fn copy_file(from: &Path, to: &Path) -> Result<(), RelayError> {
     fs::copy(from, to).map(|_| ()).map_err(|e| file_error(from, e))
 }
 
-fn make_folder(path: &Path) -> Result<(), RelayError> {
+fn folder_builder() -> fs::DirBuilder {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|e| file_error(path, e))
+    builder
+}
+
+fn make_folder(path: &Path) -> Result<(), RelayError> {
+    folder_builder().create(path).map_err(|e| file_error(path, e))
 }
 
 fn sync_all(folder: &Path) -> io::Result<()> {

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
 use chatcore::invite::split_address;
+use chatcore::keys::is_printable;
 
 use crate::permissions::{refused, refused_in};
 use crate::store::StoreError;
@@ -65,12 +66,23 @@ pub enum RelayError {
         path: PathBuf,
     },
     /// Files of a backup are not what was written.
-    #[error("{folder} is damaged: {}; use another backup", files.join(", "))]
+    #[error("{folder} is damaged: {}; use another backup", some_of(files))]
     BadBackup {
         /// Which folder.
         folder: PathBuf,
-        /// Those that differ, are missing, or were not in it.
+        /// Those that differ or are missing.
         files: Vec<String>,
+    },
+    /// Users have a name and no keys: they were lost in a crash, or damaged.
+    #[error(
+        "{folder}: keys/db lacks the keys of {users} users; they come back when those users do; \
+         if the disk is to blame, restore a backup"
+    )]
+    KeysMissing {
+        /// Which folder.
+        folder: PathBuf,
+        /// How many.
+        users: usize,
     },
     /// The folder holds a backup, and a relay would change it.
     #[error("{path} is a backup; make a data folder of it with: chat-server restore {path}")]
@@ -101,6 +113,21 @@ pub enum RelayError {
     /// The operating system refused a thread or a signal.
     #[error("the operating system refused: {0}")]
     System(io::Error),
+}
+
+/// Names in a line.
+const NAMED: usize = 10;
+
+/// Returns the first of some names, which may be somebody else's.
+fn some_of(names: &[String]) -> String {
+    let clean = |name: &String| -> String {
+        name.chars().filter(|c| *c == ' ' || is_printable(*c)).collect()
+    };
+    let mut shown = names.iter().take(NAMED).map(clean).collect::<Vec<_>>().join(", ");
+    if let more @ 1.. = names.len().saturating_sub(NAMED) {
+        shown.push_str(&format!(", and {more} more"));
+    }
+    shown
 }
 
 /// Ports below belong to the system.
@@ -149,6 +176,7 @@ impl RelayError {
             | Self::BadFile { .. }
             | Self::BadBackup { .. }
             | Self::IsBackup { .. }
+            | Self::KeysMissing { .. }
             | Self::NotEmpty { .. } => 7,
             Self::Operator { code, .. } => *code,
             _ => 1,

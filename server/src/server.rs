@@ -56,6 +56,8 @@ const COMPLAINTS: Rate = Rate { burst: 3, interval_us: 600 * 1_000_000 };
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of a user's files that a relay without a disk keeps.
 const EPHEMERAL_PER_USER: u64 = 1 << 30;
+/// How long reading all that is kept may take at the end.
+const SEALING: Duration = Duration::from_secs(60);
 /// Newcomers that whoever hosts was not told of yet; of more the first are not told.
 const MAX_NEWCOMERS: usize = 64;
 /// Name of the file that keeps a second relay out.
@@ -463,9 +465,18 @@ impl Relay {
             checkpoint_all(&self.shared);
             let _ = self.shared.stores.retention.note_time(self.shared.clock.note());
             self.stop_committer();
+            self
         });
-        if tokio::time::timeout_at(until, work).await.is_err() {
+        let Ok(stopped) = tokio::time::timeout_at(until, work).await else {
             tracing::warn!("the disk does not answer: the relay ends without waiting for it");
+            return;
+        };
+        // All is durable. What is kept is read once more, so that damage of it does not go unnoticed.
+        let sealing = tokio::task::spawn_blocking(move || drop(stopped));
+        if tokio::time::timeout(SEALING, sealing).await.is_err() {
+            tracing::warn!(
+                "the stores were not sealed in time: damage of their files may go unnoticed"
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! Lists of files and what they hash to, as `sha256sum` writes and reads them.
+//! Lists of files and what they hash to, as `sha256sum` writes and reads them. The first line, which it passes over, says
+//! how many there are and what their lines hash to: a list that was cut is none.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -32,15 +33,30 @@ impl Sums {
         Ok(())
     }
 
-    /// Takes a file out of the list.
-    pub(crate) fn remove(&mut self, name: &str) {
-        self.0.remove(name);
-    }
-
     /// Returns the names of files that are not the same in both lists, or only in one.
     pub(crate) fn differences(&self, found: &Self) -> Vec<String> {
         let names = self.0.keys().chain(found.0.keys().filter(|name| !self.0.contains_key(*name)));
         names.filter(|name| self.0.get(*name) != found.0.get(*name)).cloned().collect()
+    }
+
+    /// Returns the names of the files below a folder that are missing or not what the list says; those that it does not
+    /// name are not looked at.
+    pub(crate) fn damaged(&self, folder: &Path) -> io::Result<Vec<String>> {
+        let mut damaged = Vec::new();
+        for (name, expected) in &self.0 {
+            match hash(&folder.join(name)) {
+                Ok(found) if found == *expected => {}
+                Ok(_) => damaged.push(name.clone()),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => damaged.push(name.clone()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(damaged)
+    }
+
+    /// Returns the names.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -48,16 +64,28 @@ impl Sums {
     }
 
     pub(crate) fn encode(&self) -> String {
-        self.0.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect()
+        let rows: String = self.0.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
+        format!("{}\n{rows}", self.head(&rows))
     }
 
-    /// Reads a list; `None`: it is none.
+    fn head(&self, rows: &str) -> String {
+        let hash = HEXLOWER.encode(&Sha256::digest(rows.as_bytes()));
+        format!("# {} files; the lines below hash to {hash}", self.len())
+    }
+
+    /// Reads a list; `None`: it is none, was cut or changed, or names what lies elsewhere.
     pub(crate) fn decode(text: &str) -> Option<Self> {
         let row = |line: &str| {
             let (hash, name) = line.split_once("  ")?;
-            Some((name.to_owned(), hash.to_owned()))
+            let is_below = !name.is_empty()
+                && name
+                    .split('/')
+                    .all(|part| !matches!(part, "" | "." | "..") && !part.contains('\\'));
+            is_below.then(|| (name.to_owned(), hash.to_owned()))
         };
-        text.lines().map(row).collect::<Option<_>>().map(Self)
+        let (head, rows) = text.split_once('\n')?;
+        let sums = Self(rows.lines().map(row).collect::<Option<_>>()?);
+        (head == sums.head(rows)).then_some(sums)
     }
 }
 
@@ -92,13 +120,23 @@ mod tests {
             sums
         };
         let first = sums();
-        assert!(first.encode().starts_with(&format!("{ABC}  keys/db\n")), "{}", first.encode());
-        assert_eq!(Sums::decode(&first.encode()), Some(first.clone()));
-        assert_eq!(Sums::decode("no list"), None);
+        let text = first.encode();
+        assert!(text.starts_with("# 2 files") && text.contains(&format!("\n{ABC}  keys/db\n")));
+        assert_eq!(Sums::decode(&text), Some(first.clone()));
+        for cut in 0..text.len() {
+            let cut: String = text.chars().take(cut).collect();
+            assert_eq!(Sums::decode(&cut), None, "{cut}");
+        }
+        for wrong in ["", "../x", "/x", "a//b", "a/../b"] {
+            let sums = Sums([(wrong.to_owned(), ABC.to_owned())].into());
+            assert_eq!(Sums::decode(&sums.encode()), None, "{wrong}");
+        }
+        assert!(first.damaged(folder.path()).unwrap().is_empty());
         assert!(first.differences(&sums()).is_empty());
         fs::write(folder.path().join("keys/db"), "abd").unwrap();
         fs::remove_file(folder.path().join("relay.key")).unwrap();
         fs::write(folder.path().join("more"), "").unwrap();
         assert_eq!(first.differences(&sums()), ["keys/db", "relay.key", "more"]);
+        assert_eq!(first.damaged(folder.path()).unwrap(), ["keys/db", "relay.key"]);
     }
 }

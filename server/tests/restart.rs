@@ -366,14 +366,23 @@ async fn a_changed_byte_in_any_file_is_found_and_named() {
         });
     }
     flipped(&path("copy/SHA256SUMS"), &|| assert_eq!(verify(&path("copy")).status.code(), Some(7)));
-    fs::write(path("copy/more"), "").unwrap();
-    said(&verify(&path("copy")), "more");
-    fs::remove_file(path("copy/more")).unwrap();
+    // What somebody else put there is nothing of ours.
+    fs::write(path("copy/.DS_Store"), "").unwrap();
+    fs::write(path("data/keys/.DS_Store"), "").unwrap();
+    assert!(verify(&path("copy")).status.success() && verify(&path("data")).status.success());
+    // A list that was cut names less.
+    let list = fs::read_to_string(path("copy/SHA256SUMS")).unwrap();
+    let cut = list.lines().count() - 1;
+    let shorter: String = list.lines().take(cut).map(|line| format!("{line}\n")).collect();
+    fs::write(path("copy/SHA256SUMS"), shorter).unwrap();
+    said(&verify(&path("copy")), "SHA256SUMS");
+    fs::write(path("copy/SHA256SUMS"), list).unwrap();
     fs::rename(path("copy").join(&blob), path("blob")).unwrap();
     said(&verify(&path("copy")), &blob);
     fs::rename(path("blob"), path("copy").join(&blob)).unwrap();
     assert!(verify(&path("copy")).status.success());
     backup::restore(&path("copy"), &path("new")).unwrap();
+    assert!(!path("new/.DS_Store").exists() && !path("new/SHA256SUMS").exists());
     TestRelay::start(Config::in_folder(path("new"))).await.stop().await;
     assert!(verify(&path("new")).status.success());
     assert_eq!(verify(&path("nothing")).status.code(), Some(1));

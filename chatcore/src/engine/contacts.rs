@@ -158,15 +158,22 @@ fn find(contacts: &[Contact], name: &str) -> Result<Option<UserId>, LookupError>
     Ok(None)
 }
 
-/// Finds whom we know by an id, which is written whole or begun: an id can't be claimed as a name can, so it goes first.
+/// Finds whom an id means: of anybody a whole one, of contacts and those blocked also its beginning. A stranger can draw
+/// keys until their id begins as somebody wants, and take any name: what could be the one or the other is neither.
 fn by_id(contacts: &[Contact], text: &str) -> Result<Option<UserId>, LookupError> {
     if let Some(user) = UserId::from_hex(text) {
         return Ok(Some(user));
     }
-    let mut begun = contacts.iter().map(Contact::user).filter(|user| user.begins_as(text));
+    let is_known =
+        |c: &&Contact| matches!(c.standing, ContactStanding::Contact | ContactStanding::Blocked);
+    let known = contacts.iter().filter(is_known).map(Contact::user);
+    let mut begun = known.filter(|user| user.begins_as(text));
     match (begun.next(), begun.next()) {
-        (Some(_), Some(_)) => Err(LookupError::Ambiguous),
-        (user, _) => Ok(user),
+        (None, _) => Ok(None),
+        (Some(user), None) if find(contacts, text)?.is_none_or(|named| named == user) => {
+            Ok(Some(user))
+        }
+        _ => Err(LookupError::Ambiguous),
     }
 }
 

@@ -6,12 +6,14 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_socks::tcp::Socks5Stream;
 use zeroize::Zeroizing;
 
 use super::ClientError;
+use crate::crypto::kdf::sha256;
 use crate::invite::{complete_address, split_address};
 
 /// How long connecting and the handshake may take, each.
@@ -30,6 +32,19 @@ pub struct Proxy {
     /// `HOST:PORT`.
     address: String,
     credentials: Option<(String, Zeroizing<String>)>,
+}
+
+impl Proxy {
+    /// Returns a text by which two programs find out whether they mean the same proxy; it gives no password away.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let (user, password) = match &self.credentials {
+            Some((user, password)) => (user.as_str(), password.as_str()),
+            None => ("", ""),
+        };
+        let parts = [self.address.as_str(), "\n", user, "\n", password];
+        HEXLOWER.encode(&sha256(&parts.map(str::as_bytes)))
+    }
 }
 
 /// A text names no proxy that can be used.
@@ -160,6 +175,9 @@ mod tests {
         let (user, password) = with.credentials.clone().unwrap();
         assert_eq!((user.as_str(), password.as_str()), ("ann", "p@ss:w"));
         assert!(!format!("{with:?}").contains("p@ss"), "{with:?}");
+        let other = read("socks5://ann:p@ss@[::1]:1").unwrap();
+        assert_ne!(with.fingerprint(), other.fingerprint());
+        assert_eq!(with.fingerprint(), with.clone().fingerprint());
         for (wrong, error) in [
             ("http://127.0.0.1:3128", ProxyError::Scheme),
             ("127.0.0.1:9050", ProxyError::Scheme),

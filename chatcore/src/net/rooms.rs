@@ -226,6 +226,12 @@ impl Client {
         let view = self.room(room).await?;
         let fold = Nickname::from_input(name).map(|n| n.fold()).ok();
         let everybody = view.roster.iter().chain(&view.invited);
+        // An id goes first: nobody can take it for a name.
+        if let Some(user) = UserId::from_hex(name)
+            && everybody.clone().any(|m| m.user == user)
+        {
+            return Ok(user);
+        }
         let is_named = |m: &&crate::engine::RoomMemberView| {
             m.user.begins_as(name)
                 || fold.is_some() && m.nickname.as_ref().map(Nickname::fold) == fold

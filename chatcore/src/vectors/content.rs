@@ -17,9 +17,12 @@ fn contents_are_as_written() {
         assert_eq!(hash, hex(case, "previous_own_hash"), "{name}");
         let tag = hex(case, "next_tag");
         assert_eq!(content.next_tag, DeliveryTag::from_slice(&tag), "{name}");
-        let receipts = list(case, "receipts");
+        // Of a kind that a later version adds nothing is said.
+        let all = list(case, "receipts");
+        let receipts: Vec<_> =
+            all.iter().filter(|r| (1..=4).contains(&number(r, "kind"))).collect();
         assert_eq!(content.receipts.len(), receipts.len(), "{name}");
-        for (receipt, expected) in content.receipts.iter().zip(receipts) {
+        for (receipt, expected) in content.receipts.iter().zip(&receipts) {
             assert_eq!(receipt.message_id.as_bytes()[..], hex(expected, "message_id"));
             let (kind, reason) = match receipt.kind {
                 ReceiptKind::Delivered => (1, 0),
@@ -52,7 +55,8 @@ fn contents_are_as_written() {
             Body::RoomQuery { .. } => "room_query",
         };
         assert_eq!(kind, text(&case["body"], "kind"), "{name}");
-        let is_newer = receipts.iter().any(|r| r["reason"].as_u64() > Some(4));
+        let is_newer =
+            receipts.len() < all.len() || receipts.iter().any(|r| r["reason"].as_u64() > Some(4));
         if content.body != Body::Unknown && !is_newer {
             assert_eq!(content.encode().to_vec(), bytes, "{name}");
         }

@@ -369,7 +369,11 @@ impl Content {
             message_id: MessageId::from_bytes(array(&content.message_id, "message_id")?),
             position,
             sent_at: Timestamp(content.sent_at),
-            receipts: content.receipts.iter().map(receipt_from).collect::<Result<_, _>>()?,
+            receipts: content
+                .receipts
+                .iter()
+                .filter_map(|receipt| receipt_from(receipt).transpose())
+                .collect::<Result<_, _>>()?,
             next_tag,
             body: body_from(content.body)?,
         })
@@ -504,11 +508,11 @@ fn body_into(body: &Body) -> Option<pb::content::Body> {
     })
 }
 
-fn receipt_from(receipt: &pb::Receipt) -> Result<Receipt, WireError> {
-    Ok(Receipt {
-        message_id: MessageId::from_bytes(array(&receipt.message_id, "receipt")?),
-        kind: ReceiptKind::from_numbers(receipt.kind, receipt.reason)?,
-    })
+/// Reads a receipt; `None`: it is of a kind that this version does not know, and says nothing to it.
+fn receipt_from(receipt: &pb::Receipt) -> Result<Option<Receipt>, WireError> {
+    let message_id = MessageId::from_bytes(array(&receipt.message_id, "receipt")?);
+    let kind = ReceiptKind::from_numbers(receipt.kind, receipt.reason).ok();
+    Ok(kind.map(|kind| Receipt { message_id, kind }))
 }
 
 fn receipt_into(receipt: &Receipt) -> pb::Receipt {

@@ -312,6 +312,8 @@ def envelope():
             receipts[0], receipts[1] | {"kind": 2}, receipts[2] | {"kind": 4},
             *(receipts[3 + reason] | {"kind": 3, "reason": reason} for reason in range(5)),
             receipts[8] | {"kind": 3, "reason": 99}]),
+        "receipts of kinds that are not known among others": make_content("newer kinds", text("all the same"), 6, digest, receipts=[
+            receipts[0], receipts[1] | {"kind": 5}, receipts[2] | {"kind": 0}, receipts[3] | {"kind": 99, "reason": 1}, receipts[4] | {"kind": 2}]),
         "64 receipts": make_content("receipts", {"kind": "empty"}, receipts=receipts),
         "file": make_content("file", {"kind": "file", "manifest": a_manifest}, 3, digest),
         "long text": make_content("long", {"kind": "long_text", "manifest": long_manifest}, 4, digest),
@@ -339,9 +341,8 @@ def envelope():
     changed("previous_own_hash without a sequence number", sender_seq=0)
     changed("next_tag of 15 bytes", next_tag=tag[:15])
     changed("65 receipts", receipts=receipts + receipts[:1])
-    changed("receipt of an unknown kind", receipts=[receipts[0] | {"kind": 5}])
-    changed("receipt without a kind", receipts=[receipts[0] | {"kind": 0}])
     changed("receipt with a message_id of 15 bytes", receipts=[{"message_id": bytes(15), "kind": 1}])
+    changed("receipt of an unknown kind with a message_id of 15 bytes", receipts=[{"message_id": bytes(15), "kind": 5}])
 
     def with_manifest(name, kind="file", **changes):
         of = a_manifest if kind == "file" else long_manifest

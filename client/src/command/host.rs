@@ -52,7 +52,8 @@ pub(super) async fn run(context: &Context, args: &HostArgs) -> Result<(), Comman
         telling.abort();
         return served.map_err(relay_error);
     }
-    context.output.say(&bound.link.to_string())?;
+    // A reader that goes away takes no relay with it.
+    let _gone = context.output.say(&bound.link.to_string());
     bound.relay.serve(bound.listener, stopped()).await.map_err(relay_error)
 }
 

@@ -150,23 +150,18 @@ pub(crate) const fn visibility(visible: Switch) -> (Visibility, &'static str) {
 /// [`ExitCode::UnknownRecipient`], or that several have the name.
 pub(crate) fn find(contacts: Vec<ContactView>, name: &str) -> Result<ContactView, CommandError> {
     let fold = Nickname::from_input(name).map(|n| n.fold()).unwrap_or_default();
-    if let Some(contact) = contacts.iter().find(|c| c.user.begins_as(name)) {
-        if contacts.iter().filter(|c| c.user.begins_as(name)).count() > 1 {
-            let error = CommandError::new(ExitCode::Usage, "several ids begin like that");
-            return Err(error.hint("give more of its digits"));
-        }
+    if let Some(contact) = contacts.iter().find(|c| c.user.to_hex() == name.to_lowercase()) {
         return Ok(contact.clone());
     }
-    let is_named = |c: &ContactView| c.nickname.fold() == fold;
+    // The beginning of an id says as much as a name, and no more: strangers can choose both.
+    let is_named = |c: &ContactView| c.nickname.fold() == fold || c.user.begins_as(name);
     let (known, met): (Vec<_>, Vec<_>) =
         contacts.into_iter().filter(is_named).partition(|c| c.standing != ContactStanding::Member);
     // Whom we wrote with goes before whom we only meet in rooms.
     let named = if known.is_empty() { met } else { known };
     if named.len() > 1 {
         let error = CommandError::new(ExitCode::Usage, "you know several people with that name");
-        return Err(error.hint(
-            "give the id instead of the name: 'chat contacts -v' shows it, 8 digits are enough",
-        ));
+        return Err(error.hint("give the id instead of the name: 'chat contacts -v' shows it"));
     }
     named.into_iter().next().ok_or_else(|| {
         CommandError::new(ExitCode::UnknownRecipient, "you know nobody with that name")
@@ -225,16 +220,7 @@ pub(crate) fn show_message(
     conversation: Conversation,
     message: &HistoryView,
 ) -> Result<(), CommandError> {
-    let (text, name) = match &message.body {
-        Body::Text(text) => (text.as_str(), ""),
-        Body::File(manifest) => ("", manifest.name.as_str()),
-        Body::LongText(_) => ("(a long text, not fetched yet)", ""),
-        _ => ("(something that needs a newer version)", ""),
-    };
-    let by = match message.direction {
-        Direction::Incoming => message.from,
-        Direction::Outgoing(_) => own.user,
-    };
+    let ((text, name), by) = (words_of(message), author_of(own, message));
     if context.output.mode() == OutputMode::Json {
         let (id, status, sent_at) = (message.message, status(message), message.sent_at);
         let path = message.file_path.as_str();
@@ -247,6 +233,18 @@ pub(crate) fn show_message(
         let line = Line::History { id, status, text, name, path, sent_at, from, user_id };
         return context.output.json(&line);
     }
+    context.output.say(&message_line(context, own, names, message))
+}
+
+/// Returns a message of the history as a person reads it.
+pub(crate) fn message_line(
+    context: &Context,
+    own: &ProfileView,
+    names: &Names,
+    message: &HistoryView,
+) -> String {
+    let (text, name) = words_of(message);
+    let by = author_of(own, message);
     let shown = match name {
         "" => text.to_owned(),
         name => format!("[file {}] {}", render::name(name), render::line(&message.file_path)),
@@ -263,7 +261,24 @@ pub(crate) fn show_message(
     if let Direction::Outgoing(_) = message.direction {
         line.push_str(&paint.dim(&format!("  [{}]", status(message).replace('_', " "))));
     }
-    context.output.say(&line)
+    line
+}
+
+/// Returns text and file name of a message.
+fn words_of(message: &HistoryView) -> (&str, &str) {
+    match &message.body {
+        Body::Text(text) => (text.as_str(), ""),
+        Body::File(manifest) => ("", manifest.name.as_str()),
+        Body::LongText(_) => ("(a long text, not fetched yet)", ""),
+        _ => ("(something that needs a newer version)", ""),
+    }
+}
+
+const fn author_of(own: &ProfileView, message: &HistoryView) -> UserId {
+    match message.direction {
+        Direction::Incoming => message.from,
+        Direction::Outgoing(_) => own.user,
+    }
 }
 
 const fn status(message: &HistoryView) -> &'static str {
@@ -300,19 +315,24 @@ pub(super) async fn verify(context: &Context, args: &VerifyArgs) -> Result<(), C
     };
     let own = online.client.profile().await?;
     let number = contact.safety_number(&own.identity_key);
-    show_number(context, &contact, &number)?;
-    let same = match (&args.number, args.yes) {
-        (Some(digits), _) => {
-            if !number.matches(digits) {
-                return Err(CommandError::new(ExitCode::Identity, "these are other digits")
-                    .hint("read them again; if they still differ, somebody stands between you"));
-            }
-            true
+    // Decided before anything is printed: whoever reads it may go away.
+    let decided = match (&args.number, args.yes) {
+        (Some(digits), _) if !number.matches(digits) => {
+            return Err(CommandError::new(ExitCode::Identity, "these are other digits")
+                .hint("read them again; if they still differ, somebody stands between you"));
         }
-        (None, true) => true,
+        (Some(_), _) | (None, true) => Some(true),
         // Without anybody to ask, showing the number is all that was wanted.
-        (None, false) if context.output.mode() == OutputMode::Json => false,
-        (None, false) => context.prompt.confirm(
+        (None, false) if context.output.mode() == OutputMode::Json => Some(false),
+        (None, false) => None,
+    };
+    if decided == Some(true) {
+        online.client.command(Command::Verify(contact.user)).await?;
+    }
+    show_number(context, &contact, &number)?;
+    let same = match decided {
+        Some(same) => same,
+        None => context.prompt.confirm(
             "Do they see the same digits (over a call, or face to face)?",
             "--yes or --number DIGITS",
         )?,
@@ -346,7 +366,9 @@ async fn decide(
     let fold = Nickname::from_input(&args.who).map(|n| n.fold()).unwrap_or_default();
     let contact = known
         .iter()
-        .find(|c| c.trust == Trust::Changed && c.nickname.fold() == fold)
+        .find(|c| {
+            c.trust == Trust::Changed && (c.nickname.fold() == fold || c.user.begins_as(&args.who))
+        })
         .ok_or_else(CommandError::identity_changed)?;
     if args.keep {
         online.client.command(Command::KeepIdentity(contact.user)).await?;

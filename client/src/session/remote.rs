@@ -71,6 +71,24 @@ impl Remote<std::os::unix::net::UnixStream> {
     }
 }
 
+/// Refuses to go through a client that does not use the proxy that is wanted: it would show where the person is.
+///
+/// # Errors
+/// [`ExitCode::Usage`]; that of the other process.
+#[cfg(unix)]
+pub(crate) fn require_same_proxy(context: &Context) -> Result<(), CommandError> {
+    let Some(wanted) = &context.proxy else { return Ok(()) };
+    let Some(mut remote) = Remote::connect(context) else { return Ok(()) };
+    let answer = remote.call("proxy", &json!({}), |_, _| Ok(()))?;
+    let theirs = answer.get("fingerprint").and_then(Value::as_str);
+    if theirs == Some(wanted.fingerprint().as_str()) {
+        return Ok(());
+    }
+    let what = "another `chat` has the profile open, and does not use that proxy";
+    let hint = "close that one, or start it with the same --proxy or ALL_PROXY";
+    Err(CommandError::new(ExitCode::Usage, what).hint(hint))
+}
+
 impl<S: Read> Remote<S>
 where
     for<'a> &'a S: Write,

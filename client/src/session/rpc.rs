@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chatcore::engine::{Command as EngineCommand, EngineError, ProgramName};
-use chatcore::net::ClientError;
+use chatcore::net::{ClientError, Proxy};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -346,6 +346,10 @@ impl Connection {
                 let number = number.map(|number| format!("--number={number}"));
                 let args = ["verify"].into_iter().chain(number.as_deref()).chain(["--", &who]);
                 one(self.lines(args, Asker::default()).await?)
+            }
+            "proxy" => {
+                let proxy = self.context.proxy.as_ref();
+                Ok(json!({"fingerprint": proxy.map(Proxy::fingerprint)}))
             }
             "version" => Ok(json!({"version": env!("CARGO_PKG_VERSION")})),
             "whoami" => one(self.lines(["whoami"], Asker::default()).await?),

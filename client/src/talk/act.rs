@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use chatcore::engine::{Command, RoomStanding};
+use chatcore::engine::{Command, Direction, RoomStanding};
 use chatcore::ids::{Conversation, MessageId, Timestamp, UserId};
 use chatcore::net::{self, Client, ClientError};
 use chatcore::wire::content::Body;
@@ -34,8 +34,10 @@ const MAX_FOUND: usize = 50;
 /// Most messages that are shown of a history.
 const MAX_HISTORY: usize = 1_000;
 
-/// Messages of a conversation among which the unread ones are.
+/// Messages of a conversation among which the unread ones are looked for.
 const UNREAD_WITHIN: usize = 1_000;
+/// Unread messages that are shown when the person goes there.
+const UNREAD_SHOWN: usize = 200;
 
 /// Returns the name by which settings know a conversation.
 fn hex(conversation: &Conversation) -> String {
@@ -175,47 +177,54 @@ impl Talk {
         if let Some(unread) = self.elsewhere.take(&place.conversation) {
             self.show_unread(&place, unread).await?;
         }
-        if let Conversation::User(user) = place.conversation
-            && let Some(seen) = self.unseen.remove(&user)
-        {
-            self.say_seen([(user, seen)].into()).await?;
-        }
+        self.keep_unread().await?;
         let hex = hex(&place.conversation);
         self.place = Some(place);
         self.settings.last = Some(hex);
         self.keep_settings().await
     }
 
-    /// Shows what was only counted while the person was elsewhere.
+    /// Shows what was only counted while the person was elsewhere, and tells its writer that it was read.
     async fn show_unread(&mut self, place: &Place, unread: Unread) -> Result<(), CommandError> {
         let names = Names::load(&self.client).await?;
         let paint = self.context.output.paint();
-        let earlier = unread.count - unread.messages.len() as u64;
-        let mut heading = format!("── {}: {} new", render::name(&place.name), unread.count);
-        if earlier > 0 {
-            heading.push_str(&format!(", {earlier} of them before these: !history"));
-        }
-        self.say(&paint.dim(&format!("{heading} ──")))?;
         let (context, own, conversation) = (&self.context, &self.own, place.conversation);
         let history = self.client.history(conversation, UNREAD_WITHIN).await?;
-        let mut day = self.day.clone();
-        for message in history.iter().filter(|message| unread.messages.contains(&message.message)) {
+        let from = history.iter().position(|message| message.message == unread.first);
+        let since = history.get(from.unwrap_or(0)..).unwrap_or_default();
+        let came: Vec<_> = since.iter().filter(|m| m.direction == Direction::Incoming).collect();
+        let shown = came.get(came.len().saturating_sub(UNREAD_SHOWN)..).unwrap_or_default();
+        let mut heading = format!("── {}: {} new", render::name(&place.name), unread.count);
+        if unread.count > shown.len() as u64 {
+            heading.push_str(&format!(", the last {} of them; more: !history N", shown.len()));
+        }
+        let mut lines = vec![paint.dim(&format!("{heading} ──"))];
+        let (mut day, mut seen) = (self.day.clone(), Vec::new());
+        for message in shown {
             let date = render::date(message.sent_at);
             if date != day {
-                context.output.say(&paint.dim(&format!("── {date} ──")))?;
+                lines.push(paint.dim(&format!("── {date} ──")));
                 day = date;
             }
-            let files = self.offered.iter().enumerate();
-            let mut files = files.filter(|(_, file)| file.waiting.message == message.message);
-            match files.next() {
+            let mut files = self.offered.iter().enumerate();
+            match files.find(|(_, file)| file.waiting.message == message.message) {
                 Some((at, file)) => {
-                    context.output.say(&super::files::offer(context, &names, at + 1, file))?;
+                    lines.push(super::files::offer(context, &names, at + 1, file));
                 }
-                None => people::show_message(context, own, &names, conversation, message)?,
+                None => lines.push(people::message_line(context, own, &names, message)),
+            }
+            if matches!(message.body, Body::Text(_)) {
+                seen.push(message.message);
             }
         }
         self.day = day;
-        Ok(())
+        self.print(&lines)?;
+        match conversation {
+            Conversation::User(user) if !seen.is_empty() => {
+                self.say_seen([(user, seen)].into()).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Goes where something waits.
@@ -228,6 +237,7 @@ impl Talk {
             // Declined, or left.
             self.elsewhere.take(&there);
         }
+        self.keep_unread().await?;
         self.say_quietly("Nothing is unread.")
     }
 

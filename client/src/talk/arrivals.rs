@@ -11,7 +11,7 @@ use chatcore::wire::relay::CloseReason;
 
 use super::Talk;
 use super::elsewhere::{Mentions, Muted};
-use super::files::{Attempt, offer};
+use super::files::{Attempt, Count, offer};
 use super::flight::Stage;
 use super::settings::{Notify, Toggle};
 use super::state::{Fate, Link, Place};
@@ -97,7 +97,7 @@ impl Talk {
             Event::RequestRefused(failure) => {
                 self.say_error(&CommandError::refused(failure.code))?;
             }
-            Event::File { .. } => self.offer_files().await?,
+            Event::File { .. } => self.offer_files(Count::Yes).await?,
             _ => {}
         }
         self.show_journal(Grouping::Off).await
@@ -129,7 +129,8 @@ impl Talk {
             if !shown.lines.is_empty() {
                 self.print(&shown.lines)?;
             }
-            // Only what was printed is taken off the list.
+            // What was printed, or is counted and kept, is taken off the list.
+            self.keep_unread().await?;
             self.client.shown(*last).await?;
             if let Some(from) = shown.last {
                 self.notify(&from)?;
@@ -167,7 +168,6 @@ impl Talk {
                 }
                 (from, room, *message, net::now())
             }
-            Event::RoomNews { room, .. } if self.is_hidden(&Conversation::Room(room.id)) => return,
             _ => {
                 shown.lines.extend(show::words(&self.context, names, event));
                 return;
@@ -183,15 +183,14 @@ impl Talk {
         if !is_quiet {
             shown.last = Some(names.sender(from));
         }
-        if room.is_none() && matches!(event, Event::Text { .. }) {
+        if room.is_none() && is_here && matches!(event, Event::Text { .. }) {
             // Read is what the person had before her while she talked there.
-            let seen = if is_here { &mut shown.seen } else { &mut self.unseen };
-            seen.entry(from.user).or_default().push(message);
+            shown.seen.entry(from.user).or_default().push(message);
         }
         let mut lines = Vec::new();
         if is_here {
             lines.extend(self.new_day(at));
-        } else {
+        } else if matches!(event, Event::Text { .. }) || self.is_news(message) {
             self.elsewhere.add(conversation, &name, message, mentions);
         }
         if is_here || mentions == Mentions::Us || !self.is_hidden(&conversation) {
@@ -232,6 +231,12 @@ impl Talk {
             (false, Mentions::Us) => paint.bold(&self.screen.row_of(&words)),
             (false, Mentions::Nobody) => paint.dim(&self.screen.row_of(&words)),
         })
+    }
+
+    /// Tells whether a file that was saved was not announced before: it is saved at once.
+    fn is_news(&self, message: MessageId) -> bool {
+        let offered = self.offered.iter().find(|file| file.waiting.message == message);
+        offered.is_some_and(|file| self.is_wanted(file))
     }
 
     pub(super) fn is_here(&self, conversation: &Conversation) -> bool {

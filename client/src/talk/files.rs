@@ -34,6 +34,13 @@ pub(super) enum Attempt {
     Again,
 }
 
+/// Whether files count as unread: those of earlier runs were counted then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Count {
+    Yes,
+    No,
+}
+
 impl Talk {
     pub(super) fn send_files(&mut self, paths: Vec<PathBuf>) -> Result<(), CommandError> {
         let Some(place) = self.place.clone() else {
@@ -141,7 +148,7 @@ impl Talk {
     }
 
     /// Tells of files that came, and fetches those that are wanted at once.
-    pub(super) async fn offer_files(&mut self) -> Result<(), CommandError> {
+    pub(super) async fn offer_files(&mut self, count: Count) -> Result<(), CommandError> {
         let waiting = self.client.waiting_files().await?;
         let names = Names::load(&self.client).await?;
         let mut lines = Vec::new();
@@ -158,7 +165,7 @@ impl Talk {
             }
             // One that is saved at once is shown then.
             if !self.is_wanted(&offered) {
-                lines.extend(self.announce(&names, &offered));
+                lines.extend(self.announce(&names, &offered, count));
             }
             self.offered.push(offered);
         }
@@ -169,7 +176,7 @@ impl Talk {
     }
 
     /// Returns the line about a file that came: dimmed, or none, where the person does not talk.
-    fn announce(&mut self, names: &Names, offered: &Offered) -> Option<String> {
+    fn announce(&mut self, names: &Names, offered: &Offered, count: Count) -> Option<String> {
         let line = offer(&self.context, names, self.offered.len() + 1, offered);
         let (from, room) = (&offered.waiting.from, offered.waiting.room.as_ref());
         let (conversation, name) = match room {
@@ -179,8 +186,10 @@ impl Talk {
         if self.is_here(&conversation) {
             return Some(line);
         }
-        let (message, mentions) = (offered.waiting.message, Mentions::Nobody);
-        self.elsewhere.add(conversation, &name, message, mentions);
+        if count == Count::Yes {
+            let (message, mentions) = (offered.waiting.message, Mentions::Nobody);
+            self.elsewhere.add(conversation, &name, message, mentions);
+        }
         // Cut, it would lack what to type: it is short.
         (!self.is_hidden(&conversation)).then(|| self.context.output.paint().dim(&line))
     }

@@ -38,7 +38,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chatcore::engine::{Command, Lobby, ProfileView, RoomStanding, query};
-use chatcore::ids::{MessageId, UserId};
 use chatcore::membership::RoomKind;
 use chatcore::net::{Client, ClientError, Events, Notice, Reconnect};
 use chatcore::wire::limits::MAX_TEXT;
@@ -59,6 +58,7 @@ use crate::prompt::Prompt;
 use crate::render;
 use crate::session::{Serving, Session};
 use elsewhere::Elsewhere;
+use files::Count;
 use flight::Flight;
 use line::{Asked, Line, MAX_TYPED, TooLong};
 use question::Question;
@@ -76,6 +76,10 @@ const SETTINGS: &str = "prompt/settings";
 const TYPED: &str = "prompt/typed";
 /// Most words that Tab lists.
 const MAX_OFFERED: usize = 40;
+/// Name under which what is unread is kept.
+const UNREAD: &str = "prompt/unread";
+/// Conversations with something unread that are known again.
+const MAX_UNREAD: usize = 10_000;
 /// How long the way out may take: receipts go, nothing is lost without it.
 const LEAVING: Duration = Duration::from_secs(3);
 struct Talk {
@@ -101,8 +105,6 @@ struct Talk {
     offered: Vec<Offered>,
     /// Texts that were too long for a message.
     long_texts: Vec<Offered>,
-    /// Texts to us alone that were shown while the person talked elsewhere.
-    unseen: BTreeMap<UserId, Vec<MessageId>>,
     link: Link,
     /// The first is asked now.
     questions: VecDeque<Question>,
@@ -131,6 +133,8 @@ async fn talk(context: Context, started: Started) -> Result<(), CommandError> {
     let next_typed = typed.last().map_or(1, |(number, _)| number + 1);
     let typed = typed.iter().filter_map(|(_, text)| String::from_utf8(text.to_vec()).ok());
     let line = Line::new(typed);
+    let unread = query::kept(&store, UNREAD, MAX_UNREAD)?;
+    let unread: Vec<_> = unread.into_iter().map(|(_, row)| row.to_vec()).collect();
     let hosting = host.map(|(host, hosting)| {
         settings.host = Some(host);
         hosting
@@ -164,14 +168,13 @@ async fn talk(context: Context, started: Started) -> Result<(), CommandError> {
         line,
         next_typed,
         place: None,
-        elsewhere: Elsewhere::default(),
+        elsewhere: Elsewhere::new(unread),
         flight: Flight::default(),
         transfers: BTreeMap::new(),
         next_transfer: 0,
         transferring: Arc::default(),
         offered: Vec::new(),
         long_texts: Vec::new(),
-        unseen: BTreeMap::new(),
         link: Link::Connecting,
         questions: VecDeque::new(),
         set_aside: None,
@@ -288,7 +291,7 @@ impl Talk {
                 self.say(&at)?;
             }
         }
-        self.offer_files().await?;
+        self.offer_files(Count::No).await?;
         self.show_missed().await
     }
 
@@ -539,6 +542,15 @@ impl Talk {
     async fn keep_settings(&self) -> Result<(), CommandError> {
         let value = Some(Zeroizing::new(self.settings.encode()));
         Ok(self.client.command(Command::Keep { name: SETTINGS, number: 0, value }).await?)
+    }
+
+    /// Keeps what changed of what is unread.
+    pub(super) async fn keep_unread(&mut self) -> Result<(), CommandError> {
+        for (number, row) in self.elsewhere.take_changes() {
+            let value = row.map(Zeroizing::new);
+            self.client.command(Command::Keep { name: UNREAD, number, value }).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn keep_typed(&mut self, text: &str) -> Result<(), CommandError> {

@@ -36,6 +36,13 @@ pub(super) struct Bottom {
     pub(super) cursor: usize,
 }
 
+/// Whether rows of ours are where only the terminal reaches them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MovedOut {
+    Yes,
+    No,
+}
+
 /// Rows as they stand on the screen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rows {
@@ -55,13 +62,14 @@ pub(super) struct Screen {
     painted: Option<Rows>,
     /// Rows that were printed above; at most as many as the terminal has.
     above: usize,
-    /// Most rows that the bottom had.
-    deepest: usize,
+    /// Whether some of them were moved above the first row of the terminal.
+    moved_out: MovedOut,
 }
 
 impl Screen {
     pub(super) fn new((width, height): (u16, u16), paint: Paint) -> Self {
-        let mut screen = Self { width: 0, height: 0, paint, painted: None, above: 0, deepest: 0 };
+        let mut screen =
+            Self { width: 0, height: 0, paint, painted: None, above: 0, moved_out: MovedOut::No };
         screen.set_size((width, height));
         screen
     }
@@ -91,7 +99,9 @@ impl Screen {
     /// nobody else has written, except a link, of which only the terminal breaks what is wider than a row: so it can be
     /// copied. Returns how many rows it takes.
     fn fold(&self, out: &mut String, line: &str) -> usize {
-        let hanging = if line.contains(FRAME) { FRAME } else { HANGING };
+        // Only at the very beginning, where no text of a user stands.
+        let is_framed = line.starts_with(FRAME) || line.starts_with(&self.paint.bold(FRAME));
+        let hanging = if is_framed { FRAME } else { HANGING };
         let (mut rest, mut column, mut rows) = (line, 0, 1);
         let mut is_word_start = true;
         // Behind the last space: its place in what is written, and the column.
@@ -161,8 +171,12 @@ impl Screen {
 
     /// The terminal has another size now; it moved what was painted as it likes.
     pub(super) fn resize(&mut self, size: (u16, u16), bottom: &Bottom) -> String {
+        let before = (self.width, self.height);
         self.set_size(size);
-        // What was printed may take any number of rows.
+        if self.above > 0 && (self.width < before.0 || self.height < before.1) {
+            self.moved_out = MovedOut::Yes;
+        }
+        // What was printed may stand in any row.
         self.above = self.above.saturating_mul(self.height);
         self.paint(bottom)
     }
@@ -170,7 +184,13 @@ impl Screen {
     /// Begins an empty screen.
     pub(super) fn clear(&mut self, bottom: &Bottom) -> String {
         self.painted = None;
-        let mut out = "\x1b[H\x1b[2J".to_owned();
+        // Row by row, as at the end.
+        let mut out = "\x1b[H".to_owned();
+        for _ in 0..self.height {
+            out.push_str("\x1b[2K\x1b[1B");
+        }
+        out.push_str("\x1b[H");
+        self.above = 0;
         out.push_str(&self.paint(bottom));
         out
     }
@@ -190,17 +210,15 @@ impl Screen {
     pub(super) fn wipe(&mut self) -> String {
         let mut out = String::new();
         self.begin(&mut out);
-        let is_full = self.above > 0 && self.above + self.deepest > self.height;
-        let rows = if is_full { self.height } else { self.above };
         // Row by row: what is cleared as a whole, some terminals keep above their first row.
-        for _ in 0..rows {
+        for _ in 0..self.above.min(self.height) {
             out.push_str("\x1b[1A\x1b[2K");
         }
-        if is_full {
+        if self.moved_out == MovedOut::Yes {
             out.push_str("\x1b[H\x1b[3J");
         }
         out.push_str(END);
-        (self.painted, self.above) = (None, 0);
+        (self.painted, self.above, self.moved_out) = (None, 0, MovedOut::No);
         out
     }
 
@@ -233,7 +251,9 @@ impl Screen {
             put(out, format_args!("\x1b[{column}C"));
         }
         out.push_str(END);
-        self.deepest = self.deepest.max(rows.rows.len());
+        if self.above > 0 && self.above + rows.rows.len() > self.height {
+            self.moved_out = MovedOut::Yes;
+        }
         self.painted = Some(rows);
     }
 
@@ -417,6 +437,10 @@ mod tests {
         );
         let printed = screen.print(&["║ 123456789012345678901234".to_owned()], &bottom("", 0));
         assert!(printed.contains("║ 123456789012345678\r\n║ 901234\r\n"), "{printed:?}");
+        // A text of a user's that holds one makes no row that begins so.
+        let faked = format!("[12:00] bob: x ║ {}", "y".repeat(40));
+        let printed = screen.print(&[faked], &bottom("", 0));
+        assert!(!printed.contains("\r\n║"), "{printed:?}");
         let link = format!("chat://{}", "x".repeat(40));
         assert!(screen.print(std::slice::from_ref(&link), &bottom("", 0)).contains(&link));
         let said = format!("[12:00] bob: see {link}, there");
@@ -458,8 +482,8 @@ mod tests {
         assert_eq!(wiped.matches("\x1b[1A\x1b[2K").count(), 5, "it fills the window: {wiped:?}");
         assert!(wiped.contains("\x1b[H\x1b[3J"), "{wiped:?}");
         screen.print(&["one".to_owned()], &bottom("", 0));
-        screen.resize((10, 5), &bottom("", 0));
-        assert!(screen.wipe().contains("\x1b[H\x1b[3J"), "nobody knows where it is");
+        screen.clear(&bottom("", 0));
+        assert!(!screen.wipe().contains("[3J"), "it is gone already");
     }
 
     #[test]

@@ -233,7 +233,10 @@ impl Guard {
     fn close(&self) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if matches!(*state, State::Open(_)) {
-            *state = State::Full;
+            let stores = std::mem::replace(&mut *state, State::Full);
+            // Closing them reads all that they keep: nobody waits for that.
+            drop(state);
+            drop(stores);
             tracing::error!(
                 folder = %self.folder.display(),
                 free = (self.health.free)().unwrap_or(0),
@@ -275,7 +278,10 @@ impl Guard {
     fn fail(&self) {
         // First of all: whoever still works in the stores must not say that it succeeded.
         let had_failed = self.health.failed.send_replace(true);
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::Failed;
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let stores = std::mem::replace(&mut *state, State::Failed);
+        drop(state);
+        drop(stores);
         if !had_failed {
             tracing::error!(
                 folder = %self.folder.display(),

@@ -525,6 +525,15 @@ impl Stores {
         disk::is_used(folder)
     }
 
+    /// Opens the stores in a data folder, looks at everything in them, and closes them. Returns how many users have a
+    /// name and no keys: after a crash those can be missing that came since the stores were opened last.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn inspect(folder: &Path) -> Result<usize, StoreError> {
+        disk::inspect(folder)
+    }
+
     /// Opens the stores in a data folder, or creates them in an empty one.
     ///
     /// # Errors

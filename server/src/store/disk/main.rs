@@ -58,7 +58,7 @@ impl MainDb {
         let is_new = std::fs::metadata(path).map_or(true, |m| m.len() == 0);
         let open = || {
             let mut builder = Database::builder();
-            builder.set_cache_size(CACHE);
+            builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
             if is_new { builder.create(path) } else { builder.open(path) }
         };
         let db = match catch_unwind(AssertUnwindSafe(open)) {
@@ -159,15 +159,15 @@ impl MainDb {
         class
     }
 
-    /// Returns all nicknames that somebody has, not only had, with their owners.
-    pub(super) fn named(&self) -> Result<Vec<(String, UserId)>, StoreError> {
+    /// Returns everybody who has a nickname, not only had one.
+    pub(super) fn named(&self) -> Result<Vec<UserId>, StoreError> {
         self.read_with(|tx| {
             let mut all = Vec::new();
             for row in tx.open_table(NICKNAMES)?.iter()? {
-                let (name, row) = row?;
+                let (_, row) = row?;
                 let row = decode_nickname(row.value());
                 if row.until.is_none() {
-                    all.push((name.value().to_owned(), row.owner));
+                    all.push(row.owner);
                 }
             }
             Ok(all)

@@ -1,22 +1,23 @@
 //! A file that says what the files of the engines hash to, while nobody has them open.
 //!
-//! sled takes a damaged log for the end of one that a crash cut, and writes over the rest of it; redb looks at its
-//! checksums after a crash only. So the hashes are written when the stores are closed, compared before an engine
-//! opens anything, and taken away while they are open. After a crash there are none: then redb checks each page
-//! by itself, and of sled everything is read once.
+//! sled takes a damaged log for the end of one that a crash cut, and writes over the rest of it. So the hashes are
+//! written when the stores are closed, compared before an engine opens anything, and taken away while they are open.
+//! After a crash there are none. What was damaged while the stores were open is found by what is looked at in any
+//! case when they are opened: redb checks each page, and of sled everything is read once.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-
-use chatcore::crypto::kdf::sha256;
-use data_encoding::HEXLOWER;
+use std::time::{Duration, Instant};
 
 use super::super::StoreError;
 use super::{KEYS, MAIN, failed, file_of};
+use crate::identity::sync_folder;
 use crate::sums::Sums;
 
+/// How long sled may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Name of the file in the data folder.
 const NAME: &str = "stores.seal";
 
@@ -46,10 +47,13 @@ impl Seal {
     /// stores were opened, or were sealed before.
     pub(super) fn lift(folder: &Path) -> Result<Self, StoreError> {
         let was_sealed = Self::check(folder)?;
-        match fs::remove_file(folder.join(NAME)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(&e)),
-            _ => {}
-        }
+        let lifted = match fs::remove_file(folder.join(NAME)) {
+            // Else a power cut could bring it back beside files that have changed.
+            Ok(()) => sync_folder(folder),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        };
+        lifted.map_err(|e| failed(&e))?;
         Ok(Self { folder: folder.to_owned(), is_due: AtomicBool::new(was_sealed) })
     }
 
@@ -65,16 +69,17 @@ impl Seal {
 
     fn write(&self) -> io::Result<()> {
         let log = File::options().read(true).write(true).open(self.folder.join(KEYS).join("db"))?;
-        // sled's last threads hold its lock: once it is ours, nobody writes any more.
-        log.lock()?;
+        wait_for(&log)?;
         log.sync_all()?;
-        let list = describe(&self.folder)?.encode();
-        let sealed = format!("{}\n{list}", HEXLOWER.encode(&sha256(&[list.as_bytes()])));
+        // Held, it would keep even us from reading on some systems.
+        drop(log);
+        let sealed = describe(&self.folder)?.encode();
         let (path, new) = (self.folder.join(NAME), self.folder.join("stores.seal.new"));
         let written = File::create(&new).and_then(|mut file| {
             file.write_all(sealed.as_bytes())?;
             file.sync_all()?;
-            fs::rename(&new, path)
+            fs::rename(&new, path)?;
+            sync_folder(&self.folder)
         });
         if written.is_err() {
             // Of no use, and the space is.
@@ -94,6 +99,21 @@ impl Drop for Seal {
     }
 }
 
+/// Waits until sled's last threads, which hold its lock, write no more.
+fn wait_for(log: &File) -> io::Result<()> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match log.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::TimedOut.into()),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
 /// Reads a seal; one that is not whole is as good as none.
 fn read(folder: &Path) -> Result<Option<Sums>, StoreError> {
     let text = match fs::read_to_string(folder.join(NAME)) {
@@ -102,20 +122,22 @@ fn read(folder: &Path) -> Result<Option<Sums>, StoreError> {
         Err(e) if e.kind() == io::ErrorKind::InvalidData => String::new(),
         Err(error) => return Err(failed(&error)),
     };
-    let list = text
-        .split_once('\n')
-        .filter(|(hash, list)| *hash == HEXLOWER.encode(&sha256(&[list.as_bytes()])));
-    let sums = list.and_then(|(_, list)| Sums::decode(list));
+    let sums = Sums::decode(&text);
     if sums.is_none() {
         tracing::warn!(folder = %folder.display(), "stores.seal is damaged: it is not used");
     }
     Ok(sums)
 }
 
+/// Hashes what the engines own; what somebody else put beside it is nothing of ours.
 fn describe(folder: &Path) -> io::Result<Sums> {
     let mut sums = Sums::default();
-    for name in [KEYS, MAIN] {
-        sums.add(&folder.join(name), name)?;
+    sums.add(&folder.join(MAIN), MAIN)?;
+    for entry in fs::read_dir(folder.join(KEYS))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if matches!(name.as_str(), "db" | "conf" | "blobs") || name.starts_with("snap.") {
+            sums.add(&folder.join(KEYS).join(&name), &format!("{KEYS}/{name}"))?;
+        }
     }
     Ok(sums)
 }
