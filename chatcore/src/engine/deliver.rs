@@ -1,41 +1,24 @@
 //! What became of sent envelopes: accepted, still queued, or to be sent again.
 
-use super::clock::{Timer, is_due};
+use super::clock::Timer;
 use super::contacts::sender;
+use super::copy::Due;
 use super::outbound::{envelope, give_up_entry, seal_unkept, set_status};
 use super::rooms::shared_answered;
 use super::sessions::begin_reset;
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Pending, QUERY_EVERY, Sent};
-use crate::ids::{DAY, DeviceAddress, MessageId, SECOND, Timestamp, UserId};
-use crate::store::rows::{MessageStatus, OutboxContent, OutboxEntry, OutboxState, SealedEnvelope};
+use crate::ids::{DeviceAddress, MessageId, UserId};
+use crate::store::rows::{MessageStatus, OutboxContent, OutboxState};
 use crate::wire::content::Body;
 use crate::wire::limits::MAX_QUERY;
 use crate::wire::relay::{ErrorCode, Request};
-
-/// Milliseconds after which a message is given up.
-pub(super) const GIVE_UP_AFTER: u64 = 30 * DAY;
-/// Milliseconds that an unknown envelope is given before it is sent again.
-const UNKNOWN_FOR: u64 = 60 * SECOND;
-/// Milliseconds that the recipient of one that is held is given before it is asked again.
-const HELD_FOR: u64 = DAY;
 
 /// When the outbox is gone through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Round {
     AtLogin,
     Later,
-}
-
-/// Tells whether an envelope that the relay does not have is given more time to be receipted.
-fn is_young(sealed: &SealedEnvelope, now: Timestamp) -> bool {
-    !is_due(sealed.sent_at, if sealed.held { HELD_FOR } else { UNKNOWN_FOR }, now)
-}
-
-/// Tells whether a copy was tried for so long that it is given up. Time that we were away before it was first tried
-/// does not count.
-pub(super) fn is_over(entry: &OutboxEntry, settled: Timestamp) -> bool {
-    entry.tried_at != Timestamp(0) && settled.since(entry.tried_at) >= GIVE_UP_AFTER
 }
 
 impl Engine {
@@ -59,10 +42,11 @@ impl Engine {
                 continue;
             };
             let message = entry.message;
-            match (result, entry.state) {
-                (Ok(()), OutboxState::Sealed(mut sealed)) => {
-                    sealed.sent_at = tx.now;
-                    entry.state = OutboxState::Accepted(sealed);
+            match result {
+                Ok(()) => {
+                    if !entry.accept(tx.now) {
+                        continue;
+                    }
                     tx.save_outbox(number, &entry);
                     if matches!(entry.content, OutboxContent::Shared { .. }) {
                         shared_answered(tx, number, &mut entry)?;
@@ -71,9 +55,7 @@ impl Engine {
                     set_status(tx, &user, &message, MessageStatus::AtRelay)?;
                     tx.event(Event::AtRelay { message });
                 }
-                (Ok(()), _) => {}
-                (Err(code), state) => {
-                    entry.state = state;
+                Err(code) => {
                     if code == ErrorCode::UnknownDevice {
                         self.refresh_if_old(tx, user);
                     }
@@ -99,33 +81,27 @@ impl Engine {
         let users = tx.outbox_users()?;
         for user in &users {
             for (number, mut entry) in tx.outbox(user)? {
-                let is_ahead = |at: Timestamp| at > tx.begins();
-                if is_ahead(entry.created_at) || is_ahead(entry.tried_at) {
-                    // Written by a clock that was ahead.
-                    entry.created_at = entry.created_at.min(tx.begins());
-                    entry.tried_at = entry.tried_at.min(tx.begins());
-                    tx.save_outbox(number, &entry);
-                }
-                if entry.tried_at == Timestamp(0) {
-                    entry.tried_at = tx.begins();
+                if entry.try_from(tx.begins()) {
                     tx.save_outbox(number, &entry);
                 }
                 // What waits at the relay may hold its receipt; for that it is not believed for ever.
                 let may_come = when == Round::AtLogin && self.undelivered > 0;
-                if !may_come && is_over(&entry, tx.settled) {
+                if !may_come && entry.is_over(tx.settled) {
                     give_up_entry(tx, user, number, &entry)?;
                     continue;
                 }
-                match &entry.state {
-                    OutboxState::Waiting => {
-                        self.waiting.insert(*user);
-                    }
-                    OutboxState::Sealed(sealed) => {
+                match (entry.due(tx.now), &entry.state) {
+                    (Due::Send, OutboxState::Sealed(sealed)) => {
                         again.push((Sent::Outbox(*user, number), envelope(entry.to, sealed)));
                         self.renew_blob(tx, &entry)?;
                     }
-                    OutboxState::Accepted(sealed) if is_young(sealed, tx.now) => {}
-                    OutboxState::Accepted(sealed) => ask.push(((*user, number), sealed.key)),
+                    (Due::Ask, OutboxState::Accepted(sealed)) => {
+                        ask.push(((*user, number), sealed.key));
+                    }
+                    (Due::Seal, _) => {
+                        self.waiting.insert(*user);
+                    }
+                    _ => {}
                 }
             }
         }
@@ -144,7 +120,7 @@ impl Engine {
     pub(super) fn give_up_overdue(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
         for user in tx.outbox_users()? {
             for (number, entry) in tx.outbox(&user)? {
-                if is_over(&entry, tx.settled) {
+                if entry.is_over(tx.settled) {
                     give_up_entry(tx, &user, number, &entry)?;
                 }
             }
@@ -160,27 +136,21 @@ impl Engine {
         let mut again = Vec::new();
         let mut broken: Vec<DeviceAddress> = Vec::new();
         for ((user, number), queued) in answers {
+            if queued {
+                continue;
+            }
             let Some(mut entry) = tx.outbox_entry(&user, number)? else {
                 continue;
             };
-            let OutboxState::Accepted(sealed) = &entry.state else {
-                continue;
-            };
-            if queued || is_young(sealed, tx.now) {
-                continue;
-            }
-            if sealed.resent {
-                if !broken.contains(&entry.to) {
-                    broken.push(entry.to);
+            match (entry.miss(tx.now), &entry.state) {
+                (Due::Send, OutboxState::Sealed(sealed)) => {
+                    again.push((Sent::Outbox(user, number), envelope(entry.to, sealed)));
+                    tx.save_outbox(number, &entry);
+                    self.renew_blob(tx, &entry)?;
                 }
-                continue;
+                (Due::NewSession, _) if !broken.contains(&entry.to) => broken.push(entry.to),
+                _ => {}
             }
-            let mut sealed = sealed.clone();
-            (sealed.resent, sealed.held, sealed.sent_at) = (true, false, tx.now);
-            again.push((Sent::Outbox(user, number), envelope(entry.to, &sealed)));
-            entry.state = OutboxState::Sealed(sealed);
-            tx.save_outbox(number, &entry);
-            self.renew_blob(tx, &entry)?;
         }
         self.send(tx, again);
         for device in broken {

@@ -3,10 +3,9 @@
 //! When our record changes, those who write with us are told. When theirs names another device than
 //! before, what was on its way to one that is gone goes to the one that came.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::contacts::sender;
-use super::deliver::is_over;
 use super::outbound::{envelope, give_up_entry, make_content, seal_unkept};
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Sent};
@@ -70,19 +69,22 @@ impl Engine {
         new: &[DeviceId],
     ) -> Result<(), EngineError> {
         let named = named_devices(contact);
-        let mut copies: BTreeSet<_> =
-            entries.iter().map(|(_, entry)| (entry.message, entry.to.device)).collect();
-        let is_gone = |entry: &OutboxEntry| {
-            let is_over = is_over(entry, tx.settled);
-            !named.contains(&entry.to.device) && !is_over
-        };
+        let is_gone =
+            |entry: &OutboxEntry| !named.contains(&entry.to.device) && !entry.is_over(tx.settled);
         let gone: Vec<_> = entries.iter().filter(|(_, entry)| is_gone(entry)).collect();
-        let last: BTreeMap<_, _> = gone.iter().map(|(n, entry)| (entry.message, *n)).collect();
+        let mut copies: BTreeMap<MessageId, (Vec<DeviceId>, usize)> = BTreeMap::new();
+        for (_, entry) in entries {
+            copies.entry(entry.message).or_default().0.push(entry.to.device);
+        }
+        for (_, entry) in &gone {
+            copies.entry(entry.message).or_default().1 += 1;
+        }
+        let mut all: BTreeMap<_, _> = copies
+            .into_iter()
+            .map(|(message, (has, gone))| (message, heirs(&has, gone, new).into_iter()))
+            .collect();
         for (number, entry) in gone {
-            let is_last = last.get(&entry.message) == Some(number);
-            let limit = if is_last { usize::MAX } else { 1 };
-            let heirs = new.iter().filter(|d| copies.insert((entry.message, **d)));
-            let heirs: Vec<_> = heirs.take(limit).copied().collect();
+            let heirs = all.get_mut(&entry.message).and_then(Iterator::next).unwrap_or_default();
             match heirs.as_slice() {
                 [] => give_up_entry(tx, &contact.user(), *number, entry)?,
                 heirs => bequeath(tx, contact, (*number, entry), heirs)?,
@@ -202,6 +204,17 @@ impl Engine {
     }
 }
 
+/// Tells who takes over each of the copies of one message whose devices are `gone`: one of the `new` devices that has
+/// none, and of the last copy all that are left.
+pub(crate) fn heirs(has: &[DeviceId], gone: usize, new: &[DeviceId]) -> Vec<Vec<DeviceId>> {
+    let mut left = new.iter().filter(|device| !has.contains(device)).copied();
+    let mut heirs: Vec<Vec<_>> = (1..gone).map(|_| left.next().into_iter().collect()).collect();
+    if gone > 0 {
+        heirs.push(left.collect());
+    }
+    heirs
+}
+
 fn hears_of_us(contact: &Contact) -> bool {
     matches!(contact.standing, ContactStanding::Contact | ContactStanding::Member)
 }
@@ -279,6 +292,8 @@ pub(super) fn address_anew(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
     use crate::engine::{Context, Lobby, NewProfile};
     use crate::ids::{SessionId, Timestamp, UserId};
     use crate::keys::{

@@ -1,18 +1,18 @@
 //! Receiving: from a delivered envelope to something a person sees.
 
 use super::account::KEEP_SECRET;
-use super::clock::is_due;
 use super::contacts::{accept_record, sender};
 use super::devices::named_devices;
 use super::files::receipt_of;
 use super::receipts::take_receipt;
 use super::rooms::HOLD_FOR;
-use super::sessions::{RESET_EVERY, add_session, incoming_tag};
+use super::sequence::{Order, said_at};
+use super::sessions::{add_session, heed_reset, incoming_tag};
 use super::tx::Tx;
-use super::{Engine, EngineError, Event, FileKind};
+use super::{Engine, EngineError, Event, FileKind, RoomRef, Sender};
 use crate::agreement::open_first;
 use crate::crypto::kdf::sha256;
-use crate::ids::{DAY, DeviceAddress, DeviceId, HOUR, MINUTE, SessionId, Timestamp};
+use crate::ids::{DAY, DeviceAddress, DeviceId, HOUR, SessionId, Timestamp};
 use crate::keys::{PrekeyKind, RecordSource, UserRecord};
 use crate::ratchet::OpenMessageError;
 use crate::store::Table;
@@ -30,10 +30,6 @@ const MAX_OF_STRANGER: u64 = 1 << 20;
 const MESSAGE_COST: u64 = 256;
 /// First messages accepted from one peer device within an hour.
 const FIRST_MESSAGES: usize = 6;
-/// Milliseconds a peer's clock may be ahead of ours in what is shown.
-pub(super) const MAX_AHEAD: u64 = 5 * MINUTE;
-/// Missing numbers kept per peer device.
-const MAX_MISSING: usize = 2_000;
 
 /// What an envelope turned out to be.
 enum Opened {
@@ -408,9 +404,7 @@ impl Engine {
         }
         if content.body == Body::Reset && place == Place::FirstOfRepair {
             let (device, now) = (contact.device_mut(from.device), tx.now);
-            // Else a few small contents would make everything go out again and again.
-            if is_due(device.their_reset_at, RESET_EVERY, now) {
-                device.their_reset_at = now;
+            if heed_reset(device, now) {
                 // The peer lost our sessions: what is not receipted goes out again in this one.
                 self.send_again(tx, from)?;
             }
@@ -439,7 +433,9 @@ impl Engine {
                 if is_new && holds_enough(contact, bytes.len()) {
                     return Ok(None);
                 }
-                if is_new || is_ahead(contact, from, content.position) {
+                let received = &contact.device_mut(from.device).received;
+                // Another device of theirs may have sent what we know already.
+                if is_new || content.position.is_some_and(|at| received.is_before(&at)) {
                     follow_chain(tx, contact, from, content.position, bytes);
                 }
                 if is_new {
@@ -461,7 +457,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let peer = contact.user();
         let (message, received_at) = (content.message_id, tx.now);
-        let sent_at = content.sent_at.min(tx.now.plus(MAX_AHEAD));
+        let sent_at = said_at(content.sent_at, tx.now);
         let history = tx.next_number(Table::History, peer.as_bytes())?;
         let entry = HistoryEntry {
             message,
@@ -543,13 +539,6 @@ fn forget_old_devices(tx: &mut Tx<'_, '_>, contact: &mut Contact) {
     });
 }
 
-/// Tells whether a content goes on with the sender's chain: another device of his may have sent what
-/// we know already.
-fn is_ahead(contact: &Contact, from: DeviceAddress, position: Option<ChainPosition>) -> bool {
-    let received = contact.device(from.device).map_or(0, |device| device.received_seq);
-    position.is_some_and(|position| position.seq > received)
-}
-
 /// Holds a content against the sender's own chain: loss and reordering become visible.
 fn follow_chain(
     tx: &mut Tx<'_, '_>,
@@ -558,29 +547,16 @@ fn follow_chain(
     position: Option<ChainPosition>,
     bytes: &[u8],
 ) {
-    let who = sender(contact);
-    let device = contact.device_mut(from.device);
-    let Some(ChainPosition { seq, previous }) = position else {
-        tx.event(Event::OutOfOrder { from: who, room: None });
-        return;
-    };
-    let next = device.received_seq.saturating_add(1);
-    if seq >= next {
-        if seq == next && previous != device.received_hash {
-            tx.event(Event::OutOfOrder { from: who.clone(), room: None });
-        }
-        if seq > next {
-            let missing = next..seq;
-            tx.event(Event::Gap { from: who, room: None, missing: seq - next });
-            device.missing.extend(missing.rev().take(MAX_MISSING));
-            let excess = device.missing.len().saturating_sub(MAX_MISSING);
-            device.missing.drain(..excess);
-        }
-        device.received_seq = seq;
-        device.received_hash = sha256(&[bytes]);
-    } else if let Some(late) = device.missing.iter().position(|n| *n == seq) {
-        device.missing.remove(late);
-    } else {
-        tx.event(Event::OutOfOrder { from: who, room: None });
+    let received = &mut contact.device_mut(from.device).received;
+    let order = position.map_or(Order::Wrong, |at| received.follow(&at, sha256(&[bytes])));
+    tell_order(tx, sender(contact), None, order);
+}
+
+/// Tells the person of what a sender's chain shows.
+pub(super) fn tell_order(tx: &mut Tx<'_, '_>, from: Sender, room: Option<RoomRef>, order: Order) {
+    match order {
+        Order::Next | Order::Late => {}
+        Order::Gap(missing) => tx.event(Event::Gap { from, room, missing }),
+        Order::Wrong => tx.event(Event::OutOfOrder { from, room }),
     }
 }

@@ -9,7 +9,7 @@ use super::tx::Tx;
 use super::{Engine, EngineError, Event, Flush, Link, QUERY_EVERY, Sent};
 use crate::ids::{Conversation, DeviceAddress, MINUTE, MessageId, SECOND, Timestamp, UserId};
 use crate::store::rows::{
-    Contact, ContactStanding, Direction, MessageStatus, OutboxEntry, OutboxState, PeerDevice,
+    Contact, ContactStanding, Direction, MessageStatus, OutboxEntry, PeerDevice,
 };
 use crate::wire::content::{Body, Receipt, ReceiptKind};
 
@@ -152,15 +152,6 @@ impl Engine {
     }
 }
 
-/// The recipient's device has this copy, and tells later whether the person can have it: it is asked
-/// again after a day, in case that word was lost.
-fn hold_entry(tx: &mut Tx<'_, '_>, number: u64, mut entry: OutboxEntry) {
-    if let OutboxState::Sealed(sealed) | OutboxState::Accepted(sealed) = &mut entry.state {
-        (sealed.held, sealed.resent, sealed.sent_at) = (true, false, tx.now);
-        tx.save_outbox(number, &entry);
-    }
-}
-
 /// Takes a receipt for something of ours in.
 pub(super) fn take_receipt(
     tx: &mut Tx<'_, '_>,
@@ -188,18 +179,17 @@ pub(super) fn take_receipt(
         ReceiptKind::Refused(_) => MessageStatus::Refused,
         ReceiptKind::Held => {
             for number in index.outbox {
-                if let Some(entry) = tx.outbox_entry(&from.user, number)?
+                if let Some(mut entry) = tx.outbox_entry(&from.user, number)?
                     && entry.to == from
+                    && entry.hold(tx.now)
                 {
-                    hold_entry(tx, number, entry);
+                    tx.save_outbox(number, &entry);
                 }
             }
             return Ok(());
         }
     };
-    // A copy that has yet to go out, to a device that has the message from another one of ours, has its
-    // place in the chain: what follows would seem to miss it.
-    let is_done = |entry: &OutboxEntry| entry.to == from && entry.state != OutboxState::Waiting;
+    let is_done = |entry: &OutboxEntry| entry.to == from && entry.is_ended_by(receipt.kind);
     leave_outbox(tx, &from.user, &message, is_done)?;
     if status.follows(before) {
         set_status(tx, &from.user, &message, status)?;
@@ -218,12 +208,14 @@ fn take_shared_receipt(
     let message = receipt.message_id;
     let is_refusal = matches!(receipt.kind, ReceiptKind::Refused(_));
     let mut had_a_copy = false;
-    for (number, entry) in tx.outbox(&from.user)? {
+    for (number, mut entry) in tx.outbox(&from.user)? {
         if entry.message != message || entry.to != from {
             continue;
         }
         if receipt.kind == ReceiptKind::Held {
-            hold_entry(tx, number, entry);
+            if entry.hold(tx.now) {
+                tx.save_outbox(number, &entry);
+            }
         } else {
             had_a_copy = true;
             let fate = if is_refusal { Fate::Lost } else { Fate::Delivered };

@@ -11,7 +11,7 @@ use super::rooms::newest_head;
 use super::tx::{Context, Tx};
 use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY, Step};
 use crate::ids::{DAY, DeviceId};
-use crate::keys::{RecordSource, Signed, UserRecord};
+use crate::keys::{DeviceKeys, RecordSource, Signed, UserRecord};
 use crate::store::rows::{Admission, Profile};
 use crate::wire::relay::{DeviceFrame, ErrorCode, Failure, LoggedIn, Request};
 
@@ -74,39 +74,36 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let mut profile = tx.profile()?;
         let chain = verify_chain(records).map_err(|_| EngineError::RelayMisbehaved)?;
-        let is_ours = |record: &UserRecord| record.user_id() == profile.user();
-        let newest = chain.last().filter(|_| chain.iter().all(is_ours));
-        let newest = newest.ok_or(EngineError::RelayMisbehaved)?.clone();
-        let is_restoring = profile.admission == Admission::Restoring;
-        let contradicts = |record: &UserRecord| {
-            record.version() == profile.record.version() && *record != profile.record
+        let origin = match profile.admission {
+            Admission::Restoring => Origin::Restored,
+            _ => Origin::Admitted,
         };
-        let is_forked = !is_restoring && chain.iter().any(contradicts);
-        if newest.version() < profile.record.version() || is_forked {
-            // Only what is newer can stand in its way: the relay lost records, or branches off.
-            tx.event(Event::RecordRefused {
-                user: profile.user(),
-                source: RecordSource::Directory,
-            });
-            tx.event(Event::Refused(ErrorCode::BadRecord.into()));
-            return Ok(());
-        }
-        if profile.is_named_in(&newest) {
-            // A later one of ours, of which the answer was lost.
-            (profile.record, profile.admission) = (newest, Admission::Admitted);
-            tx.save_profile(&profile);
-            self.ask(tx, Request::Login { newest_head: None }, Pending::Login);
-            return Ok(());
-        }
-        let own = profile.device.link.public();
-        let names_us = |r: &UserRecord| r.devices().iter().any(|d| d.link_key() == own);
-        let was_in = !is_restoring || chain.iter().any(names_us);
-        if was_in || newest.devices().is_empty() {
-            profile.record = newest;
-            tx.save_profile(&profile);
-            tx.event(Event::Revoked);
-            return Ok(());
-        }
+        let own = Own { record: &profile.record, device: &profile.device, origin };
+        let newest = match place(&own, &chain) {
+            None => return Err(EngineError::RelayMisbehaved),
+            Some(Place::Refused) => {
+                tx.event(Event::RecordRefused {
+                    user: profile.user(),
+                    source: RecordSource::Directory,
+                });
+                tx.event(Event::Refused(ErrorCode::BadRecord.into()));
+                return Ok(());
+            }
+            Some(Place::Named(newest)) => {
+                // A later one of ours, of which the answer was lost.
+                (profile.record, profile.admission) = (newest.clone(), Admission::Admitted);
+                tx.save_profile(&profile);
+                self.ask(tx, Request::Login { newest_head: None }, Pending::Login);
+                return Ok(());
+            }
+            Some(Place::Revoked(newest)) => {
+                profile.record = newest.clone();
+                tx.save_profile(&profile);
+                tx.event(Event::Revoked);
+                return Ok(());
+            }
+            Some(Place::Behind(newest)) => newest.clone(),
+        };
         // The backup is older than what happened since: goes on from there.
         if newest.device(profile.device.id).is_some() {
             profile.device.id = new_device_id(&newest, tx.rng);
@@ -160,6 +157,58 @@ impl Engine {
         self.ask_for_kept(tx)?;
         self.drive_outbox(tx, Round::AtLogin)
     }
+}
+
+/// By what a device finds its place among the records that the relay has of its user.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Own<'a> {
+    /// The newest record that it signed or took over.
+    pub(crate) record: &'a UserRecord,
+    pub(crate) device: &'a DeviceKeys,
+    pub(crate) origin: Origin,
+}
+
+/// Whether a device was ever let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// It was made of a backup, and has not been in yet.
+    Restored,
+    Admitted,
+}
+
+/// Where the records leave a device (PROTOCOL.md section 4, *Another device*).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Place<'a> {
+    /// They end before its own, or branch off: only what is newer can stand in its way.
+    Refused,
+    /// The newest names it.
+    Named(&'a UserRecord),
+    /// It was in, and the newest does not name it; or the account is closed.
+    Revoked(&'a UserRecord),
+    /// It has yet to come in, with a record that follows this one.
+    Behind(&'a UserRecord),
+}
+
+/// Finds a device's place in a chain that was verified; `None` if that is no chain of its user.
+pub(crate) fn place<'a>(own: &Own<'_>, chain: &'a [UserRecord]) -> Option<Place<'a>> {
+    let is_ours = |record: &UserRecord| record.user_id() == own.record.user_id();
+    let newest = chain.last().filter(|_| chain.iter().all(is_ours))?;
+    let is_restored = own.origin == Origin::Restored;
+    let contradicts =
+        |record: &UserRecord| record.version() == own.record.version() && record != own.record;
+    if newest.version() < own.record.version() || !is_restored && chain.iter().any(contradicts) {
+        return Some(Place::Refused);
+    }
+    if own.device.is_named_in(newest) {
+        return Some(Place::Named(newest));
+    }
+    let link = own.device.link.public();
+    let names_us = |record: &UserRecord| record.devices().iter().any(|d| d.link_key() == link);
+    let was_in = !is_restored || chain.iter().any(names_us);
+    Some(match was_in || newest.devices().is_empty() {
+        true => Place::Revoked(newest),
+        false => Place::Behind(newest),
+    })
 }
 
 fn registration(profile: &Profile) -> Request {

@@ -1,5 +1,6 @@
 //! Which session speaks, when a new one is needed, and how it comes about.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use super::clock::{Timer, is_due};
@@ -7,7 +8,7 @@ use super::rooms::shared_answered;
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY};
 use crate::agreement::{AgreementError, Offer, start_session_between};
-use crate::ids::{DAY, DeliveryTag, DeviceAddress, SECOND, Timestamp};
+use crate::ids::{DAY, DeliveryTag, DeviceAddress, SECOND, SessionId, Timestamp};
 use crate::keys::{PrekeyRecord, Signed};
 use crate::ratchet::Session;
 use crate::store::rows::{Contact, OutboxContent, OutboxEntry, OutboxState, PeerDevice};
@@ -18,6 +19,8 @@ use crate::wire::relay::{ErrorCode, Request};
 const FIRST_CLAIM_AGAIN: u64 = 5 * SECOND;
 /// Most sessions with one peer device.
 const MAX_SESSIONS: usize = 5;
+/// Milliseconds after which a session that was not used speaks no more.
+const SESSION_LIFE: u64 = 30 * DAY;
 /// Milliseconds a session of a lower generation still opens messages.
 const OLD_GENERATION_LIFE: u64 = 7 * DAY;
 
@@ -37,25 +40,80 @@ pub(super) fn incoming_tag(
     tag
 }
 
-/// Returns the session to send in (PROTOCOL.md section 8).
+/// What is known of one of the sessions with a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) id: SessionId,
+    pub(crate) generation: u32,
+    pub(crate) confirmed: Confirmed,
+    pub(crate) used_at: Timestamp,
+}
+
+/// Whether the other side is known to have a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Confirmed {
+    No,
+    Yes,
+}
+
+impl From<&Session> for Known {
+    fn from(session: &Session) -> Self {
+        let confirmed = if session.is_confirmed() { Confirmed::Yes } else { Confirmed::No };
+        let (generation, used_at) = (session.generation(), session.used_at());
+        Self { id: session.id(), generation, confirmed, used_at }
+    }
+}
+
+impl Known {
+    const fn is_stale(&self, now: Timestamp) -> bool {
+        now.since(self.used_at) >= SESSION_LIFE
+    }
+}
+
+/// Returns the session to send in (PROTOCOL.md section 8). `generation` is the highest that either side has named; a
+/// confirmed session needs a `tag` of the peer.
+pub(crate) fn speaking(
+    sessions: &[Known],
+    generation: u32,
+    tag: Option<DeliveryTag>,
+    now: Timestamp,
+) -> Option<SessionId> {
+    let speaks = |known: &&Known| {
+        known.generation >= generation
+            && !known.is_stale(now)
+            && (known.confirmed == Confirmed::No || tag.is_some())
+    };
+    let rank = |known: &&Known| (known.generation, known.confirmed, Reverse(known.id));
+    sessions.iter().filter(speaks).max_by_key(rank).map(|known| known.id)
+}
+
+/// Returns which of the sessions with a device go once the last of them was added.
+pub(crate) fn leaving(sessions: &[Known], generation: u32, now: Timestamp) -> Vec<SessionId> {
+    let Some((_, former)) = sessions.split_last() else { return Vec::new() };
+    let is_over = |known: &Known| {
+        let is_former = known.generation < generation;
+        known.is_stale(now) || is_former && now.since(known.used_at) >= OLD_GENERATION_LIFE
+    };
+    let (mut gone, mut kept): (Vec<Known>, Vec<Known>) =
+        former.iter().partition(|known| is_over(known));
+    kept.sort_unstable_by_key(|known| (known.generation, known.used_at, known.id));
+    gone.extend(kept.drain(..kept.len().saturating_sub(MAX_SESSIONS - 1)));
+    gone.into_iter().map(|known| known.id).collect()
+}
+
+fn sessions_with(tx: &Tx<'_, '_>, device: &PeerDevice) -> Result<Vec<Session>, EngineError> {
+    device.sessions.iter().filter_map(|id| tx.session(id).transpose()).collect()
+}
+
+/// Returns the session to send in.
 pub(super) fn sending_session(
     tx: &Tx<'_, '_>,
     device: &PeerDevice,
 ) -> Result<Option<Session>, EngineError> {
-    let mut best: Option<Session> = None;
-    for id in &device.sessions {
-        let Some(session) = tx.session(id)? else {
-            continue;
-        };
-        let speaks = session.generation() >= device.generation
-            && !session.is_stale(tx.settled)
-            && (!session.is_confirmed() || device.outgoing_tag.is_some());
-        let rank = |s: &Session| (s.generation(), s.is_confirmed(), std::cmp::Reverse(s.id()));
-        if speaks && best.as_ref().is_none_or(|b| rank(&session) > rank(b)) {
-            best = Some(session);
-        }
-    }
-    Ok(best)
+    let mut sessions = sessions_with(tx, device)?;
+    let known: Vec<_> = sessions.iter().map(Known::from).collect();
+    let best = speaking(&known, device.generation, device.outgoing_tag, tx.settled);
+    Ok(best.and_then(|id| sessions.drain(..).find(|session| session.id() == id)))
 }
 
 /// Adds a session to a device and lets those go that are over the limits.
@@ -67,28 +125,13 @@ pub(super) fn add_session(
     device.generation = device.generation.max(session.generation());
     device.sessions.push(session.id());
     tx.save_session(session);
-    let mut kept = Vec::new();
-    for id in std::mem::take(&mut device.sessions) {
-        let Some(other) = tx.session(&id)? else {
-            continue;
-        };
-        let life =
-            if other.generation() < device.generation { Some(OLD_GENERATION_LIFE) } else { None };
-        let over = other.is_stale(tx.settled)
-            || life.is_some_and(|life| tx.settled.since(other.used_at()) >= life);
-        if over && id != session.id() {
-            tx.delete_session(&id);
-        } else {
-            kept.push((other.generation(), other.used_at(), id));
-        }
+    let known: Vec<_> = sessions_with(tx, device)?.iter().map(Known::from).collect();
+    let leaving = leaving(&known, device.generation, tx.settled);
+    for id in &leaving {
+        tx.delete_session(id);
     }
-    while kept.len() > MAX_SESSIONS {
-        let oldest = kept.iter().filter(|(_, _, id)| *id != session.id()).min().copied();
-        let Some(oldest) = oldest else { break };
-        tx.delete_session(&oldest.2);
-        kept.retain(|entry| *entry != oldest);
-    }
-    device.sessions = kept.into_iter().map(|(_, _, id)| id).collect();
+    device.sessions = known.iter().map(|known| known.id).collect();
+    device.sessions.retain(|id| !leaving.contains(id));
     Ok(())
 }
 
@@ -235,14 +278,24 @@ impl Engine {
 }
 
 /// Milliseconds between two resets of sessions with one device.
-pub(super) const RESET_EVERY: u64 = crate::ids::HOUR;
+const RESET_EVERY: u64 = crate::ids::HOUR;
 
 /// Tells whether a new session may replace those with a device, and notes that it does.
-pub(super) fn begin_reset(device: &mut PeerDevice, now: Timestamp) -> bool {
+pub(crate) fn begin_reset(device: &mut PeerDevice, now: Timestamp) -> bool {
     if !is_due(device.last_reset_at, RESET_EVERY, now) {
         return false;
     }
     device.last_reset_at = now;
     device.generation = device.generation.saturating_add(1);
     true
+}
+
+/// Tells whether a reset by a device makes everything go out again, and notes that it does. Else a few small contents
+/// would do so again and again.
+pub(crate) fn heed_reset(device: &mut PeerDevice, now: Timestamp) -> bool {
+    let is_heeded = is_due(device.their_reset_at, RESET_EVERY, now);
+    if is_heeded {
+        device.their_reset_at = now;
+    }
+    is_heeded
 }

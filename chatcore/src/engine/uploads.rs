@@ -9,7 +9,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::clock::Timer;
-use super::deliver::GIVE_UP_AFTER;
+use super::copy::GIVE_UP_AFTER;
 use super::files::body_of;
 use super::outbound::give_up_message;
 use super::query::damaged;

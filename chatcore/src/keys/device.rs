@@ -7,7 +7,7 @@ use rand::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::identity::{IdentityKey, IdentityKeyPair};
-use super::record::RecordError;
+use super::record::{RecordError, UserRecord};
 use super::signed::Signed;
 use crate::crypto::kdf::LABEL_DEVICE_CERT;
 use crate::crypto::{DhPublicKey, DhSecret};
@@ -98,6 +98,16 @@ impl DeviceKeys {
         rng.fill_bytes(seed.as_mut_slice());
         let signing = SigningKey::from_seed(&seed);
         Self { id, signing, agreement: DhSecret::generate(rng), link: DhSecret::generate(rng) }
+    }
+
+    /// Tells whether a record names this device, by its id and with these keys.
+    #[must_use]
+    pub fn is_named_in(&self, record: &UserRecord) -> bool {
+        record.device(self.id).is_some_and(|cert| {
+            cert.link_key() == self.link.public()
+                && cert.agreement_key() == self.agreement.public()
+                && *cert.signing_key() == self.signing.public()
+        })
     }
 
     /// Has the user's identity key certify these keys from `now` on.

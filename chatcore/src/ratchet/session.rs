@@ -5,11 +5,8 @@ use super::pq::{Answer, PqState};
 use super::skipped::Skipped;
 use crate::agreement::SessionSecrets;
 use crate::crypto::{DhPublicKey, DhSecret};
-use crate::ids::{DAY, SessionId, Timestamp};
+use crate::ids::{SessionId, Timestamp};
 use crate::wire::envelope::FirstBlock;
-
-/// Milliseconds after which an unused session is deleted.
-pub(super) const SESSION_LIFE: u64 = 30 * DAY;
 
 #[derive(Debug)]
 pub(crate) struct SendingChain {
@@ -148,11 +145,5 @@ impl Session {
     #[must_use]
     pub const fn is_confirmed(&self) -> bool {
         self.0.block.is_none()
-    }
-
-    /// Tells whether the session was not used for 30 days.
-    #[must_use]
-    pub const fn is_stale(&self, now: Timestamp) -> bool {
-        now.since(self.0.used_at) >= SESSION_LIFE
     }
 }

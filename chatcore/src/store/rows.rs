@@ -140,11 +140,7 @@ impl Profile {
 
     /// Tells whether a record is of a time when this device belonged to the user.
     pub(crate) fn is_named_in(&self, record: &UserRecord) -> bool {
-        record.device(self.device.id).is_some_and(|cert| {
-            cert.link_key() == self.device.link.public()
-                && cert.agreement_key() == self.device.agreement.public()
-                && *cert.signing_key() == self.device.signing.public()
-        })
+        self.device.is_named_in(record)
     }
 
     pub(crate) fn cert(&self) -> Option<&DeviceCert> {
@@ -182,13 +178,21 @@ pub(crate) struct PeerDevice {
     pub(crate) generation: u32,
     pub(crate) sent_seq: u64,
     pub(crate) sent_hash: [u8; 32],
-    pub(crate) received_seq: u64,
-    pub(crate) received_hash: [u8; 32],
-    pub(crate) missing: Vec<u64>,
+    pub(crate) received: Sequence,
     pub(crate) due_receipts: Vec<Receipt>,
     pub(crate) receipts_due_at: Timestamp,
     /// Our record changed, and the relay has not accepted the news for this device yet.
     pub(crate) profile_owed: bool,
+}
+
+/// What was received of one sending device.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Sequence {
+    /// The highest number, and the hash of the content that has it.
+    pub(crate) seq: u64,
+    pub(crate) hash: [u8; 32],
+    /// Lower numbers that did not come, ascending.
+    pub(crate) missing: Vec<u64>,
 }
 
 impl PeerDevice {
@@ -205,9 +209,7 @@ impl PeerDevice {
             generation: 0,
             sent_seq: 0,
             sent_hash: [0; 32],
-            received_seq: 0,
-            received_hash: [0; 32],
-            missing: Vec::new(),
+            received: Sequence::begin(0, [0; 32]),
             due_receipts: Vec::new(),
             receipts_due_at: Timestamp(0),
             profile_owed: false,
@@ -741,9 +743,7 @@ pub(crate) struct LogEntry {
 pub(crate) struct RoomSender {
     /// When we came in: who comes in anew counts anew.
     pub(crate) joined: u64,
-    pub(crate) seq: u64,
-    pub(crate) hash: [u8; 32],
-    pub(crate) missing: Vec<u64>,
+    pub(crate) received: Sequence,
 }
 
 /// The join or leave of a user of an open room.

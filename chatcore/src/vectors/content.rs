@@ -61,6 +61,10 @@ fn contents_are_as_written() {
             assert_eq!(content.encode().to_vec(), bytes, "{name}");
         }
     }
+    for case in list(&v, "same") {
+        let contents = ["bytes", "same_as"].map(|f| Content::decode(&hex(case, f)).unwrap());
+        assert_eq!(contents[0], contents[1], "{}", text(case, "name"));
+    }
     for case in list(&v, "refused") {
         assert!(Content::decode(&hex(case, "bytes")).is_err(), "{}", text(case, "name"));
     }

@@ -3,6 +3,7 @@
 //! They stand inside the crate because they look at keys that no public function gives away.
 
 mod content;
+mod delivery;
 mod files;
 mod first_message;
 mod link;

@@ -6,7 +6,7 @@
     python3 generate.py --check    exits 1 when one of them differs
     python3 generate.py --verbose  also tells why each refused variant was refused
 
-It and protocol.py share no code with the Rust sources, so that a fault has to be made twice to go unseen. Every secret
+It, protocol.py and delivery.py share no code with the Rust sources, so that a fault has to be made twice to go unseen. Every secret
 comes from a label (see `rnd`), so the files are the same on each run. Whatever is sealed here is opened again from the
 other side, and every refused variant was refused by the checks in protocol.py.
 """
@@ -17,6 +17,7 @@ import blake3
 
 sys.dont_write_bytecode = True  # leave no __pycache__ among the vectors
 from protocol import *
+from delivery import *
 
 T0 = 1_750_000_000_000  # the "now" the stories start at
 
@@ -317,6 +318,9 @@ def envelope():
         "64 receipts": make_content("receipts", {"kind": "empty"}, receipts=receipts),
         "file": make_content("file", {"kind": "file", "manifest": a_manifest}, 3, digest),
         "long text": make_content("long", {"kind": "long_text", "manifest": long_manifest}, 4, digest),
+        "file cut as a text is": make_content("small file", {"kind": "file", "manifest": a_manifest | {"size": 3000, "chunk_size": 4096, "chunk_count": 1}}, 7, digest),
+        "long text cut as a file is": make_content("odd text", {"kind": "long_text", "manifest": long_manifest | {"size": 3000}}, 8, digest),
+        "long text with a name": make_content("named text", {"kind": "long_text", "manifest": long_manifest | {"name": "a.txt", "media_type": "text/plain"}}, 9, digest),
         "profile": make_content("profile", profile),
         "reset": make_content("reset", {"kind": "reset"}),
         "unknown body": make_content("unknown", {"kind": "unknown", "field": 99, "bytes": b"\x0a\x03new"}, 5, digest),
@@ -327,6 +331,15 @@ def envelope():
 
     base, no_body = positive["text"], content(positive["text"])[:-len(sub(20, data(1, "Grüße 👋".encode())))]
     bad, encoded = [], content(positive["text"])
+    a_text, an_empty, newer, unreadable = sub(20, data(1, b"said")), sub(22, b""), sub(99, b"\x0a\x03new"), sub(20, data(1, b"\xff"))
+    front = no_body
+    same = [{"name": name, "bytes": front + more, "same_as": front + rest} for name, more, rest in [
+        ("two bodies: the last counts", an_empty + a_text, a_text), ("two bodies, the other way", a_text + an_empty, an_empty),
+        ("an unknown body behind one", a_text + newer, a_text), ("an unknown body before one", newer + a_text, a_text),
+        ("only an unknown body", newer, b""), ("a receipt of an unknown kind", sub(9, receipt(receipts[0] | {"kind": 9})) + a_text, a_text),
+        ("receipts behind the body", a_text + sub(9, receipt(receipts[0])), sub(9, receipt(receipts[0])) + a_text)]]
+    for case in same:
+        check_content(case["bytes"]), check_content(case["same_as"])
     def refuse(name, message): bad.append(refused(name, check_content, message))
     def changed(name, **changes): refuse(name, content(base | changes))
     refuse("empty", b"")
@@ -375,7 +388,7 @@ def envelope():
     padding_bad = [refused(n, unpad, p) for n, p in (("empty", b""), ("only zeros", bytes(413)), ("no 0x80", b"text" + bytes(9)),
                                                      ("another byte after the zeros", b"text\x80\0\0\x01"), ("0x81 for 0x80", b"text\x81\0"))]
     ends = [b"\x80", b"x\x80\0\0", b"\0\0", b""]  # contents that look like padding themselves
-    return {"contents": [{"name": n, **c, "bytes": content(c), "sha256": sha256(content(c))} for n, c in positive.items()],
+    return {"same": same, "contents": [{"name": n, **c, "bytes": content(c), "sha256": sha256(content(c))} for n, c in positive.items()],
             "blobs": {"content": "byte i is i mod 251", "session_id": session, "header_key": key, "header": header, "mk": mk,
                       "nonce": nonce, "overhead": overhead, "edges": edges},
             "padding": lengths, "padding_round_trip": [{"content": e, "padded": pad(e, 99)} for e in ends],
@@ -1117,12 +1130,174 @@ def room():
                                                        "receipt_kind": 1, "next_tag": tag}, "refused_messages": bad_messages}
 
 
+# ---- sections 4, 7, 8 and 16: what two devices decide ----
+
+def dice(label):
+    """Numbers below a bound, the same on each run."""
+    drawn = 0
+    def roll(bound):
+        nonlocal drawn
+        drawn += 1
+        return int.from_bytes(rnd(f"dice/{label}/{drawn}", 8), "big") % bound
+    return roll
+
+
+def sender_numbers():
+    def story(name, numbers, in_room=False, wrong=()):
+        sender, hashes, steps = Sender(in_room), {}, []
+        for at, number in enumerate(numbers):
+            digest = rnd(f"sender/{name}/{at}")
+            previous = rnd("sender/wrong") if at in wrong else hashes.get(number - 1, bytes(32))
+            hashes.setdefault(number, digest)
+            steps.append({"sender_seq": number, "previous_own_hash": previous, "hash": digest, "verdict": sender.take(number, previous, digest)})
+        return {"name": name, "in_room": in_room, "contents": steps}
+    roll = dice("sender numbers")
+    return [story("in order", [1, 2, 3, 4]), story("the first one is missing", [2, 1, 3]), story("one is late, and comes twice", [1, 3, 2, 2, 4]),
+            story("a number twice", [1, 2, 2, 3]), story("without a number", [1, 0, 2]), story("another hash", [1, 2, 3], wrong=(1,)),
+            story("another hash behind a gap is not looked at", [1, 3, 4], wrong=(1,)), story("another hash in what is late is not looked at", [1, 3, 2], wrong=(2,)),
+            story("the oldest of more than 2,000 are forgotten", [1, 502, 2303, 301, 302, 501, 503, 2302, 2304]),
+            story("a gap of more than 2,000", [1, 5000, 2, 2999, 3000, 4999]), story("the highest number", [1, 2**64 - 1, 2**64 - 2, 2]),
+            story("in a room the first one begins", [7, 8, 6, 10, 9], True), story("in a room a hash", [7, 8, 9], True, wrong=(2,)),
+            story("any", [1 + roll(12) for _ in range(60)]), story("any in a room", [1 + roll(12) for _ in range(60)], True)]
+
+
+def copies():
+    def story(name, steps):
+        copy, out = Copy(), []
+        for step in steps:
+            now, what = step[:2]
+            done = {"login": lambda: copy.look(now, True), "login, all taken in": lambda: copy.look(now, False), "10 minutes": lambda: copy.look(now, False),
+                    "sealed": lambda: copy.sealed(now), "accepted": lambda: copy.accepted(now), "not queued": lambda: copy.not_queued(now),
+                    "session lost": lambda: copy.session_lost(now), "receipt": lambda: copy.receipt(now, step[2])}[what]()
+            out.append({"at": T0 + now, "what": what, **({"kind": step[2]} if step[2:] else {}), "then": done})
+            if done in ("done", "not delivered"): break
+        return {"name": name, "steps": out}
+    S, M = 1000, 60_000
+    sent = [(1, "10 minutes"), (1, "sealed"), (2, "accepted")]
+    stories = [
+        ("receipted", sent + [(3, "receipt", 1)]), ("read", sent + [(3, "receipt", 2)]), ("refused", sent + [(3, "receipt", 3)]),
+        ("the answer of the relay is lost", [(1, "10 minutes"), (1, "sealed"), (50, "login"), (51, "login"), (52, "accepted"), (53, "receipt", 1)]),
+        ("a receipt comes before the relay's answer", [(1, "10 minutes"), (1, "sealed"), (2, "receipt", 1)]),
+        ("it waits at the relay", sent + [(3 * S, "login"), (61_001, "login"), (20 * M, "10 minutes"), (30 * M, "receipt", 1)]),
+        ("lost at the relay: once more, then a new session", sent + [(60_001, "10 minutes"), (60_002, "10 minutes"), (60_003, "not queued"), (60_004, "accepted"), (60_005, "not queued"),
+            (12 * M, "10 minutes"), (12 * M, "not queued"), (12 * M + 1, "session lost"), (12 * M + 2, "sealed"), (12 * M + 3, "accepted"), (12 * M + 4, "receipt", 1)]),
+        ("held: asked for a day later", sent + [(3, "receipt", 4), (20 * M, "10 minutes"), (DAY + 2, "login"), (DAY + 3, "login"), (DAY + 3, "not queued"), (DAY + 4, "accepted"),
+            (DAY + 5, "receipt", 4), (DAY + 61_000, "10 minutes"), (2 * DAY + 5, "10 minutes"), (2 * DAY + 5, "not queued"), (2 * DAY + 6, "accepted"), (2 * DAY + 7, "receipt", 2)]),
+        ("held, and lost twice", sent + [(3, "receipt", 4), (DAY + 3, "not queued"), (DAY + 4, "accepted"), (DAY + 60_003, "not queued"), (DAY + 60_004, "not queued")]),
+        ("no session for a month", [(1, "login"), (10 * M, "10 minutes"), (30 * DAY, "10 minutes"), (30 * DAY + 1, "login"), (30 * DAY + 2, "login, all taken in")]),
+        ("a month, and a receipt among what waits", sent + [(30 * DAY + 1, "login"), (30 * DAY + 2, "receipt", 1)]),
+        ("a month, held", sent + [(3, "receipt", 4), (30 * DAY, "10 minutes"), (30 * DAY + 1, "10 minutes")]),
+        ("a receipt before it went out", [(1, "10 minutes"), (2, "receipt", 1), (2, "receipt", 4), (3, "sealed"), (4, "accepted"), (5, "receipt", 1)]),
+    ]
+    for number in range(12):
+        roll, now, steps = dice(f"copies {number}"), 0, []
+        for _ in range(40):
+            now += [1, S, 61 * S, 10 * M, 13 * HOUR, 3 * DAY][roll(6)]
+            kinds = ["login", "10 minutes", "accepted", "not queued", "sealed", "login", "10 minutes", "accepted", "not queued", "receipt", "session lost"]
+            what = kinds[roll(len(kinds))]
+            steps.append((now, what) + ((4,) if what == "receipt" else ()))
+        stories.append((f"any {number}", steps))
+    return [story(*s) for s in stories]
+
+
+def reset_stories():
+    def story(name, steps):
+        resets, out = Resets(), []
+        for now, what, *more in steps:
+            then = resets.begin(now) if what == "begin" else resets.opened(now, *more)
+            out.append({"at": T0 + now, "what": what, **(dict(zip(("generation", "is_first"), more))), "then": then})
+        return {"name": name, "steps": out}
+    return [story("one an hour", [(0, "begin"), (1, "begin"), (HOUR - 1, "begin"), (HOUR, "begin"), (HOUR + 1, "begin")]),
+            story("theirs", [(0, "opened", 0, True), (1, "opened", 1, False), (2, "opened", 1, True), (3, "opened", 2, True), (HOUR + 1, "opened", 3, True), (HOUR + 2, "opened", 4, True)]),
+            story("both at once", [(0, "begin"), (1, "opened", 1, True), (HOUR, "begin")]),
+            story("the highest generation stays", [(0, "opened", 2**32 - 1, True), (1, "begin"), (HOUR + 1, "begin")])]
+
+
+def session_choices():
+    roll, out = dice("sessions"), []
+    for _ in range(60):
+        now = T0 + 100 * DAY
+        sessions = [{"id": rnd(f"session {len(out)} {i}", 16), "generation": roll(3), "confirmed": bool(roll(2)),
+                     "used_at": now - [1, 6 * DAY, 7 * DAY, 29 * DAY, 30 * DAY, 31 * DAY, HOUR][roll(7)] - roll(2)} for i in range(1 + roll(8))]
+        generation = max([s["generation"] for s in sessions] + [roll(4)])
+        knows_tag = bool(roll(3))
+        out.append({"now": now, "generation": generation, "knows_tag": knows_tag, "sessions": sessions,
+                    "speaks": speaking(sessions, generation, knows_tag, now) or b"", "leave_when_the_last_is_added": leaving(sessions, generation, now)})
+    return out
+
+
+def room_verdicts():
+    return {f"{own}, read {read}, event {event}, {kind}, author {author}": room_message(own, read, event, kind, author)
+            for own in ("member", "coming", "outside") for read in ("not yet", "with news", "to its end") for event in ("settled", "unknown")
+            for kind in ("private", "open") for author in ("member", "muted", "banned", "unheard", "left", "barred")
+            if kind == "open" or author not in ("left", "barred")}
+
+
+def own_records():
+    user = User("alice", "alice")
+    def keys(name, number):
+        seed, agreement, link = (rnd(f"own/{name}/{k}") for k in ("signing", "agreement", "link"))
+        return {"device_id": number, "signing_seed": seed, "agreement_secret": agreement, "link_secret": link}
+    def public(d): return d["device_id"], ed_public(d["signing_seed"]), Key(d["agreement_secret"]).public, Key(d["link_secret"]).public
+    def record(version, before, *devices, nickname="alice"):
+        prev = sha256(split_signed(before)[0]) if before else bytes(32)
+        certs = [signed(user.seed, CERT, cert_body(user.id, *public(d), T0)) for d in devices]
+        return user.signed(record_body(user.key, nickname.encode(), version, prev, certs))
+    a, b, c = keys("a", 1), keys("b", 77), keys("c", 88)
+    same_id = keys("d", 77)
+    v1 = record(1, None, a)
+    v2 = record(2, v1, a, nickname="alicia")
+    v2_other = record(2, v1, a, nickname="alina")
+    b2, b3 = record(2, v1, b), record(3, v2, b, nickname="alicia")
+    c3, c4, taken, closed = record(3, v2, c), record(4, b3, c), record(3, v2, same_id), record(3, v2)
+    stranger = User("bob", "bob")
+    cases = []
+    def case(name, own, device, let_in, shown):
+        for at, r in enumerate(shown):
+            check_record(r, stranger.id if r == stranger.record else user.id, shown[at - 1] if at else None) if at else None
+        cases.append({"name": name, "record": own, "device": device, "was_let_in": let_in, "shown": shown,
+                      "then": own_place(user.key, own, public(device), let_in, shown)})
+    case("the answer to a change was lost", v1, a, True, [v1, v2])
+    case("the same record", v2, a, True, [v1, v2])
+    case("the relay has less", v2, a, True, [v1])
+    case("another record of the own version", v2, a, True, [v1, v2_other])
+    case("another one, and more", v2, a, True, [v1, v2_other, record(3, v2_other, a)])
+    case("another device took its place", v2, a, True, [v1, v2, b3])
+    case("the account was closed", v2, a, True, [v1, v2, closed])
+    case("only the newest are shown", v2, a, True, [b3, c4])
+    case("restored, and the backup is the newest", b2, b, False, [v1])
+    case("restored, and more happened since", b2, b, False, [v1, v2])
+    case("restored, and the answer was lost", b3, b, False, [v1, v2, b3])
+    case("restored, let in, and another one took its place", b3, b, False, [v1, v2, b3, c4])
+    case("restored, and another device was before it", b2, b, False, [v1, v2, c3])
+    case("restored, and its id is another device's", b2, b, False, [v1, v2, taken])
+    case("restored, and the account was closed", b2, b, False, [v1, v2, closed])
+    case("nothing is shown", v2, a, True, [])
+    case("somebody else's", v2, a, True, [stranger.record])
+    return cases
+
+
+def device_changes():
+    out = []
+    for copies, former, named in [([1], [1], [7]), ([1], [1], [7, 8, 9]), ([1, 2], [1, 2], [7]), ([1, 2], [1, 2], [7, 8, 9]), ([1, 2, 3], [1, 2, 3], [2, 7]),
+                                  ([1, 2], [1, 2], [1, 2, 7]), ([1, 2], [1, 2], [1, 7, 8]), ([1, 7], [1], [7, 8]), ([1, 2], [1, 2], []), ([1, 2, 3], [1, 2, 3], [7, 8])]:
+        out.append({"copies": copies, "former": former, "named": named, "then": heirs(copies, former, named)})
+    return out
+
+
+def delivery():
+    now = T0
+    return {"senders": sender_numbers(), "copies": copies(), "resets": reset_stories(), "sessions": session_choices(), "room_messages": room_verdicts(),
+            "own_records": own_records(), "device_changes": device_changes(),
+            "times": [{"sent_at": s, "now": now, "shown": shown_time(s, now)} for s in (0, now - DAY, now, now + 299_999, now + 300_000, now + 300_001, 2**63)]}
+
+
 VERBOSE = "--verbose" in sys.argv
 
 
 def main():
     stale = []
-    for make in (user_record, link, first_message, ratchet, envelope, file_chunk, room):
+    for make in (user_record, link, first_message, ratchet, envelope, file_chunk, room, delivery):
         path = Path(__file__).parent / f"{make.__name__}.json"
         if VERBOSE: print(path.name)
         made = json.dumps(make(), indent=2, ensure_ascii=False, default=bytes.hex) + "\n"

@@ -314,13 +314,15 @@ def content(c):
             + b"".join(sub(9, receipt(r)) for r in c["receipts"]) + data(10, c["next_tag"]) + sub(number, encode(c["body"])))
 
 
+KNOWN_BODIES = {*range(20, 29)}  # the last of these counts
+
+
 def check_content(message):
     f = parse(message)
     need(len(one(f, 1)) == 16 and len(one(f, 6)) == (32 if one(f, 5, 0) else 0) and len(one(f, 10)) in (0, 16), "a length")
-    receipts, bodies = [parse(r) for r in every(f, 9)], [(n, v) for n, v in f if n >= 20]
+    receipts, bodies = [parse(r) for r in every(f, 9)], [(n, v) for n, v in f if n in KNOWN_BODIES]
     need(len(receipts) <= 64 and all(len(one(r, 1)) == 16 for r in receipts), "receipts")
-    need(len(bodies) == 1, "exactly one body")
-    number, body = bodies[0]
+    number, body = bodies[-1] if bodies else (0, b"")
     need(not one(f, 10) or any(one(f, 10)), "a tag of zeros")
     if number == 20:
         one(parse(body), 1).decode()
@@ -501,12 +503,16 @@ def counts(size):
     return count, padme(count)
 
 
+def text_cut(size): return next(((chunk, 1) for chunk in (4096, 8192, 16384, 32768, 65536) if size <= chunk), None)
+
+
 def check_manifest(message):
     f = parse(message)
     lengths = {1: 32, 2: 16, 3: 16, 7: 32}
     need(all(len(one(f, n)) == length for n, length in lengths.items()), "a length")
     size = one(f, 4, 0)
-    need(size <= 16 << 30 and one(f, 5, 0) == chunk_size(size) and one(f, 6, 0) == counts(size)[1], "sizes")
+    cut = one(f, 5, 0), one(f, 6, 0)
+    need(size <= 16 << 30 and cut in ((chunk_size(size), counts(size)[1]), text_cut(size)), "sizes")
     need(len(one(f, 8)) <= 255 and len(one(f, 9)) <= 127, "a name")
     one(f, 8).decode(), one(f, 9).decode()
 

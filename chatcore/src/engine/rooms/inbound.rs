@@ -3,11 +3,13 @@
 use super::super::clock::{Timer, is_due};
 use super::super::contacts::sender;
 use super::super::files::receipt_of;
-use super::super::inbound::{MAX_AHEAD, refuse_content};
+use super::super::inbound::refuse_content;
+use super::super::sequence::said_at;
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, FileKind, QUERY_EVERY};
 use super::Freshness;
 use super::hints::Asked;
+use super::judge::{Author, Facts, Named, Reading, Standing, Verdict, judge};
 use super::loaded::Room;
 use super::senders::{follow_sender, is_ahead};
 use crate::ids::{Conversation, DAY, DeviceAddress, MessageId, Timestamp, UserId};
@@ -29,23 +31,6 @@ const MAX_HELD_OF_STRANGER: usize = 8;
 const MAX_HELD_OF_STRANGERS: usize = 64;
 /// Milliseconds that a message is held.
 pub(in crate::engine) const HOLD_FOR: u64 = DAY;
-
-/// What is to be done with a message to a room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Show,
-    Hold,
-    Refuse(RefusedBecause),
-}
-
-/// How much of a room was read on this connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reading {
-    NotYet,
-    /// To its end, and the relay has told of something since.
-    Stale,
-    Fresh,
-}
 
 /// Why a message to a room was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,7 +100,7 @@ impl Engine {
             return receipted(kind);
         };
         let verdict = if content.message_id == outer {
-            judge(&room, &from, &content, self.reading(&room))
+            judge(&facts(&room, &from, &content, self.reading(&room)))
         } else {
             Verdict::Refuse(RefusedBecause::Contradiction)
         };
@@ -160,7 +145,7 @@ impl Engine {
         bytes: &[u8],
     ) -> Result<(), EngineError> {
         let Some(room) = self.take_room(tx, &content.room)? else { return Ok(()) };
-        match judge(&room, &from, content, self.reading(&room)) {
+        match judge(&facts(&room, &from, content, self.reading(&room))) {
             Verdict::Show => follow_sender(tx, &room, contact, from, content, bytes)?,
             // Those before it may be held as well.
             Verdict::Hold => {
@@ -252,7 +237,7 @@ impl Engine {
                 continue;
             }
             let is_over = tx.settled.since(held.came_at) >= HOLD_FOR;
-            match judge(room, &held.from, &content, reading) {
+            match judge(&facts(room, &held.from, &content, reading)) {
                 Verdict::Show => {
                     tx.delete_held(&id, number);
                     let bytes = &held.content;
@@ -312,7 +297,7 @@ impl Engine {
         follow_sender(tx, room, contact, from, &content, bytes)?;
         let id = room.id();
         let history = tx.next_number(Table::History, Conversation::Room(id).as_bytes())?;
-        let (received_at, sent_at) = (tx.now, content.sent_at.min(tx.now.plus(MAX_AHEAD)));
+        let (received_at, sent_at) = (tx.now, said_at(content.sent_at, tx.now));
         let entry = HistoryEntry {
             message,
             peer: from.user,
@@ -370,34 +355,25 @@ impl Engine {
     }
 }
 
-/// Decides by what is known now. Nothing is decided before the room was read to its end on this
-/// connection: who was taken out while we were away has no say.
-fn judge(room: &Room, from: &DeviceAddress, content: &RoomContent, reading: Reading) -> Verdict {
-    let is_read = reading != Reading::NotYet;
-    if room.row.standing != RoomStanding::Member {
-        // Our own join may be there already, its answer lost.
-        return match room.may_be_in() && !is_read {
-            true => Verdict::Hold,
-            false => Verdict::Refuse(RefusedBecause::UnknownRoom),
-        };
-    }
-    let (Some(chain), Some(state)) = (&room.chain, room.state()) else { return Verdict::Hold };
-    if !is_read || !chain.knows(&content.head) || !state.version().is_known() {
-        return Verdict::Hold;
-    }
-    if room.is_member(&from.user) {
-        return if state.is_muted(&from.user) {
-            Verdict::Refuse(RefusedBecause::Muted)
-        } else {
-            Verdict::Show
-        };
-    }
-    // Who joined just now: the statement is on its way to us. Who had left may have come back, if there is news.
-    let is_new = room.statements.counter(&from.user) == 0;
-    let may_be_back = reading == Reading::Stale && room.statements.join_of(&from.user).is_none();
-    let is_open = state.kind() == RoomKind::Open;
-    if is_open && (is_new || may_be_back) && !state.is_banned(&from.user) {
-        return Verdict::Hold;
-    }
-    Verdict::Refuse(RefusedBecause::NotAMember)
+/// Puts together by what a message to a room is judged.
+fn facts(room: &Room, from: &DeviceAddress, content: &RoomContent, reading: Reading) -> Facts {
+    let standing = match room.row.standing {
+        RoomStanding::Member => Standing::Member,
+        _ if room.may_be_in() => Standing::Coming,
+        _ => Standing::Outside,
+    };
+    let state = room.state();
+    let is_understood = state.is_some_and(|state| state.version().is_known());
+    let is_settled = room.chain.as_ref().is_some_and(|chain| chain.knows(&content.head));
+    let named = if is_understood && is_settled { Named::Settled } else { Named::Unknown };
+    let is_banned = state.is_some_and(|state| state.is_banned(&from.user));
+    let author = match room.is_member(&from.user) {
+        true if state.is_some_and(|state| state.is_muted(&from.user)) => Author::Muted,
+        true => Author::Member,
+        false if is_banned => Author::Banned,
+        false if room.statements.counter(&from.user) == 0 => Author::Unheard,
+        false if room.statements.join_of(&from.user).is_none() => Author::Left,
+        false => Author::Barred,
+    };
+    Facts { standing, reading, named, kind: room.row.kind, author }
 }

@@ -16,6 +16,7 @@ mod fork;
 mod hints;
 mod inbound;
 mod invitations;
+pub(crate) mod judge;
 mod loaded;
 mod log;
 mod open;

@@ -10,7 +10,7 @@ use super::message::{receipt_from, receipt_into};
 use super::{device, encode, present, record_from, user};
 use crate::ids::{DeliveryTag, SessionId, Timestamp};
 use crate::keys::{KnownRecord, RecordHistory};
-use crate::store::rows::{Contact, ContactStanding, Fetched, PeerDevice};
+use crate::store::rows::{Contact, ContactStanding, Fetched, PeerDevice, Sequence};
 use crate::trust::Trust;
 
 pub(crate) fn encode_contact(contact: &Contact) -> Zeroizing<Vec<u8>> {
@@ -82,9 +82,9 @@ fn device_into(d: &PeerDevice) -> pb::PeerDevice {
         generation: d.generation,
         sent_seq: d.sent_seq,
         sent_hash: d.sent_hash.to_vec(),
-        received_seq: d.received_seq,
-        received_hash: d.received_hash.to_vec(),
-        missing: d.missing.clone(),
+        received_seq: d.received.seq,
+        received_hash: d.received.hash.to_vec(),
+        missing: d.received.missing.clone(),
         due_receipts: d.due_receipts.iter().map(receipt_into).collect(),
         receipts_due_at: d.receipts_due_at.0,
         profile_owed: d.profile_owed,
@@ -105,9 +105,11 @@ fn device_from(pb: &pb::PeerDevice) -> Result<PeerDevice, WireError> {
         generation: pb.generation,
         sent_seq: pb.sent_seq,
         sent_hash: array(&pb.sent_hash, "sent_hash")?,
-        received_seq: pb.received_seq,
-        received_hash: array(&pb.received_hash, "received_hash")?,
-        missing: pb.missing.clone(),
+        received: Sequence {
+            seq: pb.received_seq,
+            hash: array(&pb.received_hash, "received_hash")?,
+            missing: pb.missing.clone(),
+        },
         due_receipts: pb.due_receipts.iter().map(receipt_from).collect::<Result<_, _>>()?,
         receipts_due_at: Timestamp(pb.receipts_due_at),
         profile_owed: pb.profile_owed,

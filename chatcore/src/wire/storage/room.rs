@@ -14,7 +14,7 @@ use crate::membership::{Joined, RoomKind};
 use crate::room::RegisterSecret;
 use crate::store::rows::{
     HandedOn, HeldMessage, Intent, Invitation, LogEntry, RoomRow, RoomSender, RoomStanding,
-    StatementRow, Unsent,
+    Sequence, StatementRow, Unsent,
 };
 use crate::wire::content::LogPoint;
 
@@ -239,9 +239,9 @@ pub(crate) fn decode_room_statement(bytes: &[u8]) -> Result<StatementRow, WireEr
 
 pub(crate) fn encode_room_sender(sender: &RoomSender) -> Zeroizing<Vec<u8>> {
     encode(&pb::RoomSender {
-        seq: sender.seq,
-        hash: sender.hash.to_vec(),
-        missing: sender.missing.clone(),
+        seq: sender.received.seq,
+        hash: sender.received.hash.to_vec(),
+        missing: sender.received.missing.clone(),
         joined: sender.joined,
     })
 }
@@ -249,7 +249,8 @@ pub(crate) fn encode_room_sender(sender: &RoomSender) -> Zeroizing<Vec<u8>> {
 pub(crate) fn decode_room_sender(bytes: &[u8]) -> Result<RoomSender, WireError> {
     let pb = pb::RoomSender::decode(bytes)?;
     let hash = array(&pb.hash, "hash")?;
-    Ok(RoomSender { joined: pb.joined, seq: pb.seq, hash, missing: pb.missing })
+    let received = Sequence { seq: pb.seq, hash, missing: pb.missing };
+    Ok(RoomSender { joined: pb.joined, received })
 }
 
 pub(crate) fn encode_held(held: &HeldMessage) -> Zeroizing<Vec<u8>> {
