@@ -96,6 +96,31 @@ pub fn complete_address(text: &str, port: u16) -> Result<String, InviteError> {
     split_address(&completed).map(|_| completed)
 }
 
+impl InviteLink {
+    /// Reads a link as people pass it on: with words around it, in quotes or brackets, broken into rows, with a full
+    /// stop behind it, with its scheme in capitals or `%23` for `#`.
+    ///
+    /// # Errors
+    /// There is none in it, or it is not complete.
+    pub fn pasted(text: &str) -> Result<Self, InviteError> {
+        // A word of its own; else it was broken, and what is no letter of a link stands in between.
+        let word = text.split_whitespace().find_map(|word| in_one_piece(word).ok());
+        let whole = || in_one_piece(&text.replace(char::is_whitespace, ""));
+        word.map_or_else(whole, Ok)
+    }
+}
+
+fn in_one_piece(text: &str) -> Result<InviteLink, InviteError> {
+    // Web pages put signs into long words that nobody sees.
+    let text: String = text.chars().filter(char::is_ascii).collect();
+    let begin = text.to_ascii_lowercase().find(SCHEME).ok_or(InviteError::Scheme)?;
+    let rest = text.get(begin + SCHEME.len()..).unwrap_or_default();
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "-._:/[]#%".contains(c);
+    let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+    let rest = rest.get(..end).unwrap_or_default().trim_end_matches(['.', ':', '/', '-', ']']);
+    format!("{SCHEME}{}", rest.replace("%23", "#")).parse()
+}
+
 impl FromStr for InviteLink {
     type Err = InviteError;
 
@@ -179,6 +204,29 @@ mod tests {
                 assert_eq!(format!("  {link}\n").parse(), Ok(link));
             }
         }
+    }
+
+    #[test]
+    fn links_are_found_in_what_people_paste() {
+        let link = link("example.org", Some(&[7; 16]));
+        let text = link.to_string();
+        let (before, after) = text.split_at(60);
+        for pasted in [
+            text.clone(),
+            format!(" '{text}'\n"),
+            format!("Join me: <{text}>, please."),
+            format!("({text})."),
+            format!("\u{201c}{text}\u{201d}!"),
+            format!("{before}\n    {after}"),
+            format!("{before}\u{200b}{after}\u{feff}"),
+            text.replace("chat://", "CHAT://").replace('#', "%23"),
+        ] {
+            assert_eq!(InviteLink::pasted(&pasted), Ok(link.clone()), "{pasted}");
+        }
+        assert_eq!(InviteLink::pasted("hello"), Err(InviteError::Scheme));
+        let cut = text.get(..text.len() - 1).unwrap();
+        assert_eq!(InviteLink::pasted(cut), Err(InviteError::Token));
+        assert_eq!(InviteLink::pasted(&format!("{text}x")), Err(InviteError::Token));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a command says: for a person or as JSON lines for a program, on standard output or above the
 //! line that is being typed.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, StdoutLock, Write};
 
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
@@ -142,7 +142,9 @@ impl Output {
             }
         }
         match self.mode {
-            OutputMode::People => written(writeln!(io::stdout().lock(), "{line}")),
+            OutputMode::People => {
+                written(write_whole(io::stdout().lock(), format!("{line}\n").as_bytes()))
+            }
             OutputMode::Json => written(writeln!(io::stderr().lock(), "{line}")),
         }
     }
@@ -192,9 +194,41 @@ impl Output {
             let line = Said::Out(text.trim_end_matches('\n').to_owned());
             return said.send(line).map_err(|_| CommandError::silent());
         }
-        let mut out = io::stdout().lock();
-        written(out.write_all(bytes).and_then(|()| out.flush()))
+        written(write_whole(io::stdout().lock(), bytes))
     }
+}
+
+/// Writes and flushes all of it, also to what another program has left in a mode in which nobody waits for a reader.
+pub(crate) fn write_whole(mut out: StdoutLock<'_>, bytes: &[u8]) -> io::Result<()> {
+    let mut rest = bytes;
+    loop {
+        let written = match rest {
+            [] => out.flush().map(|()| None),
+            _ => out.write(rest).map(Some),
+        };
+        match written {
+            Ok(None) => return Ok(()),
+            Ok(Some(0)) => return Err(ErrorKind::WriteZero.into()),
+            Ok(Some(count)) => rest = rest.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => wait_for_reader(&out)?,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn wait_for_reader(out: &StdoutLock<'_>) -> io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    match poll(&mut [PollFd::new(out, PollFlags::OUT)], None) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(unix))]
+fn wait_for_reader(_out: &StdoutLock<'_>) -> io::Result<()> {
+    Err(ErrorKind::WouldBlock.into())
 }
 
 /// Passes whole lines on.

@@ -80,6 +80,8 @@ pub fn from_file(path: &Path) -> Result<Passphrase, CommandError> {
     }
     while line.pop_if(|byte| matches!(byte, b'\n' | b'\r')).is_some() {}
     let text = std::str::from_utf8(&line).map_err(|_| unusable(path, "it is not UTF-8 text"))?;
+    // Some editors put a sign before the text that says how it is encoded.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     Passphrase::new(Zeroizing::new(text.to_owned()))
         .ok_or_else(|| unusable(path, "its first line is empty"))
 }

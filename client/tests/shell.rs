@@ -171,3 +171,126 @@ fn programs_run_rooms_and_compare_numbers() {
     let members = last[3]["result"]["members"].as_array().unwrap();
     assert!(members.iter().any(|m| m["nickname"] == "bob" && m["muted"] == true), "{members:?}");
 }
+
+#[test]
+fn a_process_that_is_stopped_is_not_waited_for() {
+    let world = World::friends(&["alice", "bob"]);
+    let mut follower = world.follow("alice");
+    follower.wait_for_text(&world, "bob", "there?");
+    follower.signal("STOP");
+    for args in [&["whoami"][..], &["send", "bob", "x"], &["rpc"], &["receive"]] {
+        let said = world.fails("alice", &[&["--lock-timeout", "1"], args].concat(), 7);
+        assert!(said.contains("does not answer") && said.contains("fg"), "{said}");
+    }
+    follower.signal("CONT");
+    world.ok("alice", &["whoami"]);
+}
+
+#[test]
+fn a_profile_is_shared_wherever_it_lies() {
+    let world = World::with(&["bob"]);
+    let deep = world.deep();
+    let run = |args: &[&str]| {
+        let mut command = world.command("alice", args);
+        command.env("CHAT_HOME", &deep).arg("--home").arg(&deep).stdin(Stdio::null());
+        command
+    };
+    let done = |args: &[&str]| {
+        let output = run(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    done(&["join", &world.relay.link, "--nick", "alice"]);
+    let mut follower =
+        run(&["receive", "--follow", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(follower.stdout.take().unwrap()).lines().map(Result::unwrap);
+    world.ok("bob", &["send", "alice", "are you there?"]);
+    assert!(said.any(|line| line.contains("are you there?")));
+    let sent = done(&["--json", "--lock-timeout", "0", "send", "bob", "yes"]);
+    assert!(sent.contains("queued"), "{sent}");
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn folders_whose_names_are_no_text_stop_nobody() {
+    use std::os::unix::ffi::OsStrExt;
+    let world = World::friends(&["alice", "bob"]);
+    let odd = world.home.path().join(std::ffi::OsStr::from_bytes(b"d\xe9"));
+    let gone = world.home.path().join("gone");
+    for folder in [&odd, &gone] {
+        fs::create_dir(folder).unwrap();
+    }
+    let mut follower = world.follow("alice");
+    follower.wait_for_text(&world, "bob", "there?");
+    let here = world.command("alice", &["send", "bob", "from there"]).current_dir(&odd).output();
+    assert!(here.unwrap().status.success());
+    // In one that was deleted meanwhile.
+    let command = format!("rmdir '{}'; exec \"$@\"", gone.display());
+    let mut shell = std::process::Command::new("sh");
+    let chat = world.command("alice", &["send", "bob", "from nowhere"]);
+    shell.arg("-c").arg(command).arg("sh").arg(chat.get_program()).args(chat.get_args());
+    assert!(shell.current_dir(&gone).output().unwrap().status.success());
+    assert_eq!(world.texts("bob"), ["from there", "from nowhere"]);
+    let output = world.run("alice", &["contacts"]);
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_file_goes_by_the_name_that_it_was_given_and_with_what_is_in_it() {
+    let world = World::friends(&["alice", "bob"]);
+    let target = world.file("blob-0001", b"one");
+    let link = world.home.path().join("report.txt");
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let empty = world.file("empty.txt", b"");
+    world.ok("alice", &["send-file", "bob", link.to_str().unwrap(), &empty]);
+    if cfg!(target_os = "linux") {
+        // The system says that it is empty until it is read.
+        world.ok("alice", &["send-file", "bob", "/proc/version"]);
+    }
+    world.receive("bob");
+    let inbox = world.inbox("bob");
+    assert_eq!(fs::read(inbox.join("report.txt")).unwrap(), b"one");
+    assert_eq!(fs::read(inbox.join("empty.txt")).unwrap(), b"");
+    assert!(!inbox.join("blob-0001").exists(), "alice did not tell that name");
+    if cfg!(target_os = "linux") {
+        assert_eq!(fs::read(inbox.join("version")).unwrap(), fs::read("/proc/version").unwrap());
+    }
+}
+
+#[test]
+fn who_is_told_to_outlive_the_terminal_does() {
+    let world = World::friends(&["alice", "bob"]);
+    for (trap, stays) in [("trap '' HUP; ", true), ("", false)] {
+        let inbox = world.inbox("alice");
+        let args = ["receive", "--follow", "--json", "--to", inbox.to_str().unwrap()];
+        let chat = world.command("alice", &args);
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", &format!("{trap}exec \"$@\""), "sh"])
+            .arg(chat.get_program())
+            .args(chat.get_args())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        world.ok("bob", &["send", "alice", "one"]);
+        assert!(said.any(|line| line.contains("\"one\"")));
+        let pid = child.id().to_string();
+        assert!(
+            std::process::Command::new("kill")
+                .args(["-s", "HUP", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+        if stays {
+            world.ok("bob", &["send", "alice", "two"]);
+            assert!(said.any(|line| line.contains("\"two\"")));
+            child.kill().unwrap();
+        }
+        let ended = child.wait().unwrap().code();
+        assert_eq!(ended, if stays { None } else { Some(130) });
+    }
+}

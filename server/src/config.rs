@@ -139,7 +139,9 @@ impl Settings {
     pub fn from_file(path: &Path) -> Result<Self, RelayError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| RelayError::File { path: path.to_owned(), source })?;
-        toml::from_str(&text).map_err(|source| RelayError::ConfigFile {
+        // Some editors put a sign before the text that says how it is encoded.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        toml::from_str(text).map_err(|source| RelayError::ConfigFile {
             path: path.to_owned(),
             source: Box::new(source),
         })
@@ -245,6 +247,10 @@ mod tests {
         let a_minute = Rate { burst: 60, interval_us: 60_000_000 };
         assert_eq!((config.limits.invites, config.limits.member_life), (Some(a_minute), 0));
         assert!(toml::from_str::<Settings>("lisen = 'x'").is_err());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chat-server.toml");
+        std::fs::write(&path, "\u{feff}listen = '[::1]:0'\r\nephemeral = true\r\n").unwrap();
+        assert_eq!(Settings::from_file(&path).unwrap().ephemeral, Some(true));
     }
 
     #[test]

@@ -1,18 +1,17 @@
 //! The operator's terminal.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::time::Duration;
 
 use crate::operator::{Command, Operator};
 
 /// Carries out the commands typed on standard input, on a thread of its own; its end is not `!quit`.
 pub fn start(operator: Operator) {
-    // Reading a terminal that belongs to another job would stop the process.
-    if io::stdin().is_terminal() && is_in_background() {
-        return;
-    }
     let read = move || {
-        for line in io::stdin().lock().lines() {
-            let Ok(line) = line else { return };
+        let mut lines = io::stdin().lock().lines();
+        loop {
+            wait_for_line();
+            let Some(Ok(line)) = lines.next() else { return };
             if line.trim().is_empty() {
                 continue;
             }
@@ -33,6 +32,32 @@ pub fn start(operator: Operator) {
     }
 }
 
+/// Time after which it is looked again whose the terminal is.
+#[cfg(target_os = "linux")]
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Waits until there is something to read on a terminal, and it is ours to read: reading one that belongs to another
+/// job, as after Ctrl-Z and `bg`, would stop the process.
+#[cfg(target_os = "linux")]
+fn wait_for_line() {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let stdin = io::stdin();
+    let limit = LOOK_AGAIN.try_into().ok();
+    while stdin.is_terminal() {
+        let mut asked = [PollFd::new(&stdin, PollFlags::IN)];
+        match poll(&mut asked, limit.as_ref()) {
+            Ok(1..) if !is_in_background() => return,
+            Ok(1..) => std::thread::sleep(LOOK_AGAIN),
+            Ok(0) => {}
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn wait_for_line() {}
+
 /// Tells whether the terminal belongs to another job, as after `chat-server &`.
 #[cfg(target_os = "linux")]
 fn is_in_background() -> bool {
@@ -42,9 +67,4 @@ fn is_in_background() -> bool {
     let mut fields = fields.split_ascii_whitespace();
     let own = fields.nth(2);
     own.is_some() && own != fields.nth(2)
-}
-
-#[cfg(not(target_os = "linux"))]
-const fn is_in_background() -> bool {
-    false
 }

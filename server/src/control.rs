@@ -1,10 +1,11 @@
 //! The socket through which other processes of the operator reach a running relay.
 //!
-//! One command a connection: a line of JSON, `{"line": …, "json": …}`, goes in; a line with the
-//! exit code and then text come out, until the end of the stream. Only the relay's own user can open
+//! One command a connection: a line of JSON, `{"line": …, "json": …}`, goes in; an empty line as soon as it is heard,
+//! a line with the exit code and then text come out, until the end of the stream. Only the relay's own user can open
 //! it: it lies in the data folder, mode 0600.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
@@ -52,7 +53,7 @@ impl Control {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        let listener = UnixListener::bind(&path)?;
+        let listener = with_socket(folder, SOCKET, |path| UnixListener::bind(path))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         Ok(Self { listener, path })
     }
@@ -87,12 +88,34 @@ impl Drop for Control {
     }
 }
 
+/// Most bytes of a socket's path, with some to spare: there is place for 104 to 108.
+const MAX_SOCKET_PATH: usize = 100;
+
+/// Has somebody use a socket in a folder. Where its path is too long for one, the system is led there by the folder.
+///
+/// # Errors
+/// What `act` says; the folder can't be opened.
+pub fn with_socket<T>(
+    folder: &Path,
+    name: &str,
+    act: impl FnOnce(&Path) -> io::Result<T>,
+) -> io::Result<T> {
+    let path = folder.join(name);
+    if cfg!(not(target_os = "linux")) || path.as_os_str().len() <= MAX_SOCKET_PATH {
+        return act(&path);
+    }
+    let folder = std::fs::File::open(folder)?;
+    act(&Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name))
+}
+
 async fn answer(mut stream: UnixStream, operator: Operator) -> io::Result<()> {
     let (read, mut write) = stream.split();
     let mut line = String::new();
     let mut read = BufReader::new(read).take(MAX_LINE);
     tokio::time::timeout(PATIENCE, read.read_line(&mut line)).await??;
     let asked: Asked = serde_json::from_str(&line)?;
+    // What is asked for may take long; that it was heard is said at once.
+    tokio::time::timeout(PATIENCE, write.write_all(b"\n")).await??;
     let form = if asked.json { AnswerForm::Json } else { AnswerForm::Words };
     let command = Command::parse(&asked.line);
     let is_last = command == Ok(Command::Quit);
@@ -128,16 +151,28 @@ async fn answer(mut stream: UnixStream, operator: Operator) -> io::Result<()> {
 /// Has the relay that runs in a folder carry out a command; returns its exit code and what it said.
 ///
 /// # Errors
-/// No relay answers there.
+/// No relay answers there; `WouldBlock` or `TimedOut`: one is there, and does not answer.
 pub fn ask(folder: &Path, command: &str, form: AnswerForm) -> io::Result<(u8, String)> {
+    ask_within(folder, command, form, PATIENCE)
+}
+
+fn ask_within(
+    folder: &Path,
+    command: &str,
+    form: AnswerForm,
+    patience: Duration,
+) -> io::Result<(u8, String)> {
     use std::io::{Read, Write};
-    let mut stream = StdStream::connect(folder.join(SOCKET))?;
+    let mut stream = with_socket(folder, SOCKET, |path| StdStream::connect(path))?;
     let asked = Asked { line: command.to_owned(), json: form == AnswerForm::Json };
     let line = serde_json::to_string(&asked)?;
     if line.len() as u64 >= MAX_LINE {
         return Ok((2, format!("the command is too long: at most {MAX_LINE} bytes")));
     }
     writeln!(stream, "{line}")?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.read_exact(&mut [0])?;
+    stream.set_read_timeout(None)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (code, text) = answer.split_once('\n').ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -166,5 +201,26 @@ mod tests {
         assert_eq!(answered, (0, "the relay has stopped".to_owned()));
         assert_eq!(silent.len(), MAX_AT_A_TIME - 1);
         serving.abort();
+    }
+
+    #[tokio::test]
+    async fn a_folder_may_lie_deep_and_a_relay_that_is_stopped_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("deep/".repeat(40));
+        std::fs::create_dir_all(&deep).unwrap();
+        let control = Control::open(&deep).unwrap();
+        let path = deep.clone();
+        let asked = tokio::task::spawn_blocking(move || ask_for(&path, Duration::from_millis(10)));
+        let silent = asked.await.unwrap().unwrap_err();
+        assert!(matches!(silent.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut));
+        let operator = Operator::new(Weak::new());
+        let serving = tokio::spawn(async move { control.serve(&operator).await });
+        let asked = tokio::task::spawn_blocking(move || ask_for(&deep, PATIENCE));
+        assert_eq!(asked.await.unwrap().unwrap(), (0, "the relay has stopped".to_owned()));
+        serving.abort();
+    }
+
+    fn ask_for(folder: &Path, patience: Duration) -> io::Result<(u8, String)> {
+        ask_within(folder, "stats", AnswerForm::Words, patience)
     }
 }

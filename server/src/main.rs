@@ -188,7 +188,13 @@ async fn serve(settings: Settings) -> Result<(), RelayError> {
              that others can use it"
         ));
     }
-    show_link(&link)?;
+    match &settings.link_file {
+        // What is printed may be kept for good where it goes to, as a journal does.
+        Some(path) if !std::io::stdout().is_terminal() => {
+            say(format_args!("the invite link is in {}", path.display()))?;
+        }
+        _ => show_link(&link)?,
+    }
     relay.serve(listener, stop).await
 }
 
@@ -216,11 +222,16 @@ fn ask(folder: &Path, line: &str, form: AnswerForm) -> Result<(), RelayError> {
     let asked = control::ask(folder, line, form);
     let (code, said) = asked.map_err(|error| RelayError::Operator {
         code: 3,
-        said: format!(
-            "no relay answers in {} ({}); start one there, or name its folder with --data",
-            folder.display(),
-            error.kind()
-        ),
+        said: match error.kind() {
+            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => format!(
+                "the relay in {} does not answer; it may be stopped (Ctrl-Z): fg in its terminal lets it go on",
+                folder.display()
+            ),
+            kind => format!(
+                "no relay answers in {} ({kind}); start one there, or name its folder with --data",
+                folder.display()
+            ),
+        },
     })?;
     if code != 0 {
         return Err(RelayError::Operator { code, said });

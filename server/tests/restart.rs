@@ -88,7 +88,10 @@ impl Process {
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let link = line.parse().unwrap_or_else(|e| panic!("{line:?}: {e}"));
+        // With a file for it, it is not printed where it may be kept.
+        let file = line.strip_prefix("the invite link is in ");
+        let text = file.map_or(line.clone(), |path| fs::read_to_string(path.trim_end()).unwrap());
+        let link = text.parse().unwrap_or_else(|e| panic!("{line:?}: {e}"));
         Self { child, link }
     }
 

@@ -2,6 +2,7 @@
 
 use super::clock::is_due;
 use super::contacts::sender;
+use super::devices::named_devices;
 use super::rooms::{RoomRef, reference, room_content};
 use super::tx::Tx;
 use super::{Engine, EngineError, Event, FileKind, Pending};
@@ -230,6 +231,11 @@ impl Engine {
         else {
             return Ok(());
         };
+        let devices = tx.contact(user)?.map_or(0, |contact| named_devices(&contact).len());
+        if devices > 1 {
+            // Another one of theirs may still want it: it goes when its life is over.
+            return Ok(());
+        }
         let left: Vec<UserId> = waiting.iter().copied().filter(|w| w != user).collect();
         match to {
             Conversation::User(to) if to != *user => return Ok(()),

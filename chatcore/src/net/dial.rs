@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::timeout;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use tokio_socks::tcp::Socks5Stream;
 use zeroize::Zeroizing;
 
@@ -20,6 +21,10 @@ use crate::invite::{complete_address, split_address};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The same through a proxy, which may lead around the world.
 const PATIENCE_OF_PROXIES: Duration = Duration::from_secs(60);
+/// Time after which the next address of a name is tried beside those before it (RFC 8305 section 5).
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+/// Most addresses of a name that are tried.
+const MAX_ADDRESSES: usize = 16;
 /// Port of a proxy whose address has none.
 const PROXY_PORT: u16 = 1080;
 /// Most bytes of a proxy's user name or password.
@@ -120,8 +125,31 @@ async fn direct(address: &str) -> Result<TcpStream, ClientError> {
     let unreachable = |e: io::Error| ClientError::Unreachable(e.kind());
     // What the resolver says differs between systems.
     let unknown = |_| ClientError::Unreachable(io::ErrorKind::NotFound);
-    let found: Vec<_> = lookup_host(address).await.map_err(unknown)?.collect();
-    TcpStream::connect(found.as_slice()).await.map_err(unreachable)
+    let found: Vec<_> = lookup_host(address).await.map_err(unknown)?.take(MAX_ADDRESSES).collect();
+    first_of(found).await.map_err(unreachable)
+}
+
+/// Connects to whichever of the addresses of a name answers first. One that is silent keeps nobody from the next.
+async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let (mut waiting, mut attempts) = (addresses.into_iter(), JoinSet::new());
+    let mut failed = io::ErrorKind::NotFound.into();
+    loop {
+        let next = waiting.next();
+        let has_more = next.is_some();
+        if let Some(address) = next {
+            attempts.spawn(TcpStream::connect(address));
+        }
+        tokio::select! {
+            attempt = attempts.join_next() => match attempt {
+                Some(Ok(Ok(stream))) => return Ok(stream),
+                Some(Ok(Err(error))) => failed = error,
+                Some(Err(_)) => {}
+                None if !has_more => return Err(failed),
+                None => {}
+            },
+            () = sleep(NEXT_ADDRESS), if has_more => {}
+        }
+    }
 }
 
 async fn through(proxy: &Proxy, address: &str) -> Result<TcpStream, ClientError> {
@@ -192,6 +220,20 @@ mod tests {
             read(&format!("socks5://a:{}@h", "p".repeat(256))),
             Err(ProxyError::Credentials)
         );
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_keeps_nobody_from_the_next() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = listener.local_addr().unwrap();
+        // One for documentation (RFC 5737): it leads nowhere, or is refused.
+        let nowhere = "192.0.2.1:9".parse().unwrap();
+        let found = timeout(PATIENCE, first_of(vec![nowhere, here])).await.unwrap().unwrap();
+        assert_eq!(found.peer_addr().unwrap(), here);
+        drop(listener);
+        let refused = first_of(vec![here]).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(first_of(Vec::new()).await.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

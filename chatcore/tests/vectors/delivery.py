@@ -116,12 +116,12 @@ def leaving(sessions, generation, now):
 def room_message(own, read, event, kind, author):
     """Section 16, the table: the first row that fits."""
     if own == "outside": return "refuse unknown_room"
-    if own == "coming": return "hold" if read == "not yet" else "refuse unknown_room"
+    if own == "coming": return "hold"
     if read == "not yet" or event == "unknown": return "hold"
     if author == "member": return "show"
     if author == "muted": return "refuse muted"
     if kind == "open" and author == "unheard": return "hold"
-    if kind == "open" and author == "left" and read == "with news": return "hold"
+    if kind == "open" and author in ("left", "barred") and read == "with news": return "hold"
     return "refuse not_a_member"
 
 

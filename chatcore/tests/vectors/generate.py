@@ -416,6 +416,9 @@ def script():
     # A's 24 hours have passed as well, but she holds B's key: she answers instead of offering.
     yield from (("A", "a21", 51.5), ("A", "a22", 51.6), ("deliver", "a21", 51.7), ("deliver", "a22", 51.8))
     yield from (("B", "b4", 52), ("deliver", "b4", 52.1), ("A", "a23", 53), ("deliver", "a23", 53.1))
+    # B offers again, in n = 0, 1 and 2, of which one comes late and none in order: A does not take it, and offers herself.
+    yield from (("B", f"b{i}", 80 + i / 100) for i in range(5, 9))
+    yield from (("deliver", "b8", 80.5), ("deliver", "b5", 80.6), ("A", "a24", 81), ("deliver", "a24", 81.1))
 
 
 def ratchet():

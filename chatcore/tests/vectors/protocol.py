@@ -446,7 +446,7 @@ class Ratchet:
             header = header_under(key)
             if header and (header[2] in stored or key != self.hkr):
                 need(header[2] in stored, "message key used or dropped")
-                return self.finish(header, stored.pop(header[2]), nonce, sealed, body)
+                return self.finish(header, stored.pop(header[2]), nonce, sealed, body, in_order=False)
         header = header_under(self.hkr)
         if not header:
             header = header_under(self.nhkr)
@@ -475,12 +475,13 @@ class Ratchet:
         if ct:
             self.offer, self.offer_dk, self.count, self.since = b"", b"", 0, now
 
-    def finish(self, header, mk, nonce, sealed, body):
+    def finish(self, header, mk, nonce, sealed, body, in_order=True):
         bk, bn = body_key(mk, nonce)
         padded = unseal(bk, bn, self.session + nonce + sealed, body)
         if header[3] and sha256(header[3]) != self.answered:
             check_ek(header[3])
-            self.held = header[3]
+            if in_order:
+                self.held = header[3]
         self.count += 1
         return unpad(padded)
 

@@ -1,6 +1,8 @@
 //! `chat host`: a relay in this process.
 
 use std::io::IsTerminal;
+#[cfg(unix)]
+use std::sync::OnceLock;
 
 use server::config::Settings;
 use server::console;
@@ -62,16 +64,41 @@ pub(crate) async fn stopped() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        if let (Ok(mut terminate), Ok(mut hangup)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
-        {
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
             tokio::select! {
                 _ = tokio::signal::ctrl_c() => {}
                 _ = terminate.recv() => {}
-                _ = hangup.recv() => {}
+                () = hung_up() => {}
             }
             return;
         }
     }
     let _pressed = tokio::signal::ctrl_c().await;
+}
+
+/// Ends when the terminal goes away, unless whoever started us said that it is to be outlived (`nohup`).
+pub(crate) async fn hung_up() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        // Looked at once: listening takes the place of what was inherited.
+        static IS_OUTLIVED: OnceLock<bool> = OnceLock::new();
+        if !IS_OUTLIVED.get_or_init(is_hangup_ignored)
+            && let Ok(mut hangup) = signal(SignalKind::hangup())
+        {
+            hangup.recv().await;
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Tells whether hangups are ignored (Linux: proc_pid_status(5), the lowest bit of `SigIgn`).
+#[cfg(unix)]
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 == 1)
 }

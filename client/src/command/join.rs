@@ -18,7 +18,7 @@ use crate::render;
 /// The link, the name, or the relay.
 pub(super) async fn run(context: &Context, args: &JoinArgs) -> Result<(), CommandError> {
     let usage = |error: &dyn std::fmt::Display| CommandError::new(ExitCode::Usage, error);
-    let link: InviteLink = args.link.parse().map_err(|error| {
+    let link = InviteLink::pasted(&args.link).map_err(|error| {
         usage(&error).hint("copy the whole link, and put it in quotes: it may contain #")
     })?;
     let address = match &args.connect {

@@ -87,7 +87,7 @@ fn has_read_input(command: &Command) -> bool {
 
 #[cfg(unix)]
 fn receive(context: &Context, args: &ReceiveArgs) -> Result<(), CommandError> {
-    match remote::Remote::connect(context) {
+    match remote::Remote::connect(context)? {
         Some(remote) => rpc::receive(context, args, remote),
         None => serve(receive::run(context, args)),
     }
@@ -100,7 +100,7 @@ fn receive(context: &Context, args: &ReceiveArgs) -> Result<(), CommandError> {
 
 #[cfg(unix)]
 fn rpc(context: &Context, args: &RpcArgs) -> Result<(), CommandError> {
-    match remote::Remote::connect(context) {
+    match remote::Remote::connect(context)? {
         Some(remote) => rpc::pass_on(remote),
         None => block_on(rpc::run(context, args)),
     }

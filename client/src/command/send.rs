@@ -248,7 +248,12 @@ fn parcels(context: &Context, args: &SendFileArgs) -> Result<Vec<Parcel>, Comman
             return Err(CommandError::new(ExitCode::File, what)
                 .hint("pack it first: tar czf folder.tar.gz folder"));
         }
-        if kind.is_file() && args.name.is_none() {
+        if kind.is_file() {
+            // Before another one is on its way.
+            std::fs::File::open(&path).map_err(failed)?;
+        }
+        // Of what the system makes up as it is read (/proc) it does not know the length.
+        if kind.is_file() && kind.len() > 0 && args.name.is_none() {
             parcels.push(Parcel::File(path));
             continue;
         }

@@ -1,7 +1,8 @@
 //! The other side: a process that finds the profile open in another one, and asks that.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,6 +15,8 @@ use crate::render;
 
 /// Most bytes of an answer.
 const MAX_ANSWER: u64 = 64 << 20;
+/// Least time within which the other process says that it is there.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A connection to the process that has the profile open.
 pub(crate) struct Remote<S> {
@@ -56,9 +59,26 @@ pub(crate) enum Heard {
 #[cfg(unix)]
 impl Remote<std::os::unix::net::UnixStream> {
     /// Connects, if a process serves the profile.
-    pub(crate) fn connect(context: &Context) -> Option<Self> {
-        let stream = super::socket::connect(&context.paths.profile_folder())?;
-        Some(Self { stream: BufReader::new(stream), next_id: 1 })
+    ///
+    /// # Errors
+    /// [`ExitCode::Store`]: it does not answer, as one that Ctrl-Z has stopped.
+    pub(crate) fn connect(context: &Context) -> Result<Option<Self>, CommandError> {
+        let Some(stream) = super::socket::connect(&context.paths.profile_folder()) else {
+            return Ok(None);
+        };
+        let patience = context.lock_timeout.max(LEAST_PATIENCE);
+        let limit = |of| stream.set_read_timeout(of).map_err(|_| gone());
+        limit(Some(patience))?;
+        let mut remote =
+            Self { stream: BufReader::new(stream.try_clone().map_err(|_| gone())?), next_id: 1 };
+        match remote.call("version", &json!({}), |_, _| Ok(())) {
+            // Gone since: as if there had been none.
+            Err(error) if error == gone() => return Ok(None),
+            answer => answer?,
+        };
+        // What it is asked for may take long.
+        limit(None)?;
+        Ok(Some(remote))
     }
 
     /// Returns what answers come from, and what requests go to.
@@ -78,7 +98,7 @@ impl Remote<std::os::unix::net::UnixStream> {
 #[cfg(unix)]
 pub(crate) fn require_same_proxy(context: &Context) -> Result<(), CommandError> {
     let Some(wanted) = &context.proxy else { return Ok(()) };
-    let Some(mut remote) = Remote::connect(context) else { return Ok(()) };
+    let Some(mut remote) = Remote::connect(context)? else { return Ok(()) };
     let answer = remote.call("proxy", &json!({}), |_, _| Ok(()))?;
     let theirs = answer.get("fingerprint").and_then(Value::as_str);
     if theirs == Some(wanted.fingerprint().as_str()) {
@@ -106,7 +126,11 @@ where
     pub(crate) fn hear(&mut self) -> Result<Heard, CommandError> {
         let mut line = Vec::new();
         let read = (&mut self.stream).take(MAX_ANSWER).read_until(b'\n', &mut line);
-        if read.map_err(|_| gone())? == 0 {
+        let read = read.map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => silent(),
+            _ => gone(),
+        });
+        if read? == 0 {
             return Err(gone());
         }
         let heard: Message = serde_json::from_slice(&line).map_err(|_| gone())?;
@@ -134,6 +158,12 @@ where
     }
 }
 
+fn silent() -> CommandError {
+    let what = "another `chat` has the profile open, and does not answer";
+    CommandError::new(ExitCode::Store, what)
+        .hint("it may be stopped (Ctrl-Z): fg in its terminal lets it go on; else end it")
+}
+
 fn gone() -> CommandError {
     let what = "the other `chat` that has the profile open ended";
     CommandError::new(ExitCode::Store, what).hint("repeat the command")
@@ -151,8 +181,10 @@ fn failure(error: Failure) -> CommandError {
 /// Has the process that has the profile open do what this one was asked; `None`: there is none.
 #[cfg(unix)]
 pub(crate) fn forward(context: &Context, command: &Command) -> Option<Result<(), CommandError>> {
-    let mut remote = Remote::connect(context)?;
-    Some(ask_for(context, command, &mut remote))
+    match Remote::connect(context) {
+        Ok(remote) => remote.map(|mut remote| ask_for(context, command, &mut remote)),
+        Err(error) => Some(Err(error)),
+    }
 }
 
 #[cfg(unix)]
@@ -176,7 +208,9 @@ fn ask_for(
         .skip(1)
         .map(|arg| arg.into_string().map_err(|_| not_text()))
         .collect::<Result<_, _>>()?;
-    let folder = std::env::current_dir().ok();
+    // One whose name is no text can't be told; only paths that begin there need it.
+    let folder =
+        std::env::current_dir().ok().and_then(|folder| folder.into_os_string().into_string().ok());
     let params = json!({"args": args, "folder": folder, "input": input});
     let is_sent = matches!(command, Command::Send(_) | Command::SendFile(_));
     let done = remote.call("command", &params, |method, params| {

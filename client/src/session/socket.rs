@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use server::control::with_socket;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
@@ -65,7 +66,8 @@ pub(crate) fn listen(context: &Context, session: &Session) -> io::Result<Listeni
         _ => {}
     }
     // The folder keeps others out from the first moment on.
-    let listener = UnixListener::bind(&path)?;
+    let folder = context.paths.profile_folder();
+    let listener = with_socket(&folder, NAME, |path| UnixListener::bind(path))?;
     fs::set_permissions(&path, Permissions::from_mode(0o600))?;
     let context = Context { session: Some(session.clone()), ..context.clone() };
     let (stop, ending) = watch::channel(Phase::Serves);
@@ -107,5 +109,5 @@ async fn accept(
 
 /// Connects to the process that has a profile open, if one serves it.
 pub(crate) fn connect(folder: &Path) -> Option<BlockingStream> {
-    BlockingStream::connect(path(folder)).ok()
+    with_socket(folder, NAME, |path| BlockingStream::connect(path)).ok()
 }

@@ -8,6 +8,7 @@ use chatcore::crypto::kdf::hmac;
 use chatcore::store::StoreError;
 use rand::TryRng;
 use rand::rngs::SysRng;
+use unicode_normalization::UnicodeNormalization;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 /// What a person types to open a profile; zeroized on drop, never shown.
@@ -15,10 +16,13 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 pub struct Passphrase(String);
 
 impl Passphrase {
-    /// Takes a passphrase; an empty one is none.
+    /// Takes a passphrase; an empty one is none. Systems differ in how they write an accented letter: it is the same
+    /// one (NFC, as RFC 8265 section 4.2.2).
     #[must_use]
-    pub fn new(mut text: Zeroizing<String>) -> Option<Self> {
-        (!text.is_empty()).then(|| Self(std::mem::take(&mut *text)))
+    pub fn new(text: Zeroizing<String>) -> Option<Self> {
+        let mut same = Zeroizing::new(String::with_capacity(3 * text.len()));
+        same.extend(text.nfc());
+        (!same.is_empty()).then(|| Self(std::mem::take(&mut *same)))
     }
 }
 
@@ -319,6 +323,9 @@ mod tests {
     #[test]
     fn an_empty_passphrase_is_none() {
         assert!(Passphrase::new(Zeroizing::new(String::new())).is_none());
+        let [one, other] = ["caf\u{e9}", "cafe\u{301}"]
+            .map(|text| Passphrase::new(Zeroizing::new(text.to_owned())).unwrap());
+        assert_eq!(one.0, other.0, "typed on two systems");
     }
 
     #[test]

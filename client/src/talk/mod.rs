@@ -48,7 +48,7 @@ use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 use zeroize::Zeroizing;
 
-use crate::command::host::stopped;
+use crate::command::host::{hung_up, stopped};
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::hosting::{self, HostNews, Hosting, show_link};
@@ -411,7 +411,11 @@ impl Talk {
         Terminal::write(&self.screen.leave())?;
         Terminal::lend()?;
         self.shown = self.bottom();
-        Terminal::write(&self.screen.paint(&self.shown))
+        // The shell was told of a new size meanwhile, and we were not.
+        match Terminal::size() {
+            Some(size) => Terminal::write(&self.screen.resize(size, &self.shown)),
+            None => Terminal::write(&self.screen.paint(&self.shown)),
+        }
     }
 
     /// A line is not thrown away at the first Ctrl-C.
@@ -581,17 +585,4 @@ impl Talk {
             _ => Ok(()),
         }
     }
-}
-
-/// Ends when the terminal goes away.
-async fn hung_up() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut hangup) = signal(SignalKind::hangup()) {
-            hangup.recv().await;
-            return;
-        }
-    }
-    std::future::pending::<()>().await;
 }

@@ -336,8 +336,19 @@ fn link(text: &str) -> Option<&str> {
     let scheme = LINKS.iter().find(|scheme| text.starts_with(**scheme))?;
     let is_part = |c: char| c.is_ascii_alphanumeric() || "-._~:/?#@!$&'()*+,;=%".contains(c);
     let end = text.find(|c| !is_part(c)).unwrap_or(text.len());
+    let (mut link, behind) = text.split_at_checked(end)?;
+    if behind.starts_with(char::is_alphanumeric) {
+        // A part of an address leads to another page.
+        return None;
+    }
     // What ends a sentence ends no link.
-    let link = text.get(..end)?.trim_end_matches(['.', ',', ';', ':', '!', '?', '\'', ')']);
+    loop {
+        link = link.trim_end_matches(['.', ',', ';', ':', '!', '?', '\'']);
+        match link.strip_suffix(')') {
+            Some(rest) if link.matches(')').count() > link.matches('(').count() => link = rest,
+            _ => break,
+        }
+    }
     (link.len() > scheme.len()).then_some(link)
 }
 
@@ -459,6 +470,13 @@ mod tests {
             ("ftp://example.org", None),
             ("https://a.b/[12:00]bob:x", Some("https://a.b/")),
             ("https://a.b/\u{202e}x", Some("https://a.b/")),
+            ("https://a.b/Rust_(fungus)", Some("https://a.b/Rust_(fungus)")),
+            ("https://a.b/x)", Some("https://a.b/x")),
+            ("https://a.b/x).", Some("https://a.b/x")),
+            ("https://a.b/(y)!)", Some("https://a.b/(y)")),
+            // A part of it would lead to another page.
+            ("https://a.b/wiki/\u{427}\u{435}", None),
+            ("https://b\u{fc}cher.example/a", None),
         ] {
             assert_eq!(link(text), expected, "{text}");
         }

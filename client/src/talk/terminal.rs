@@ -1,13 +1,13 @@
 //! The terminal itself: keys one by one while we have it, as it was when we give it back.
 
-use std::io::{self, Write, stdout};
-use std::process::Command;
+use std::io::{self, stdout};
 
 use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use crossterm::execute;
 use crossterm::terminal::{disable_raw_mode, enable_raw_mode};
 
 use crate::error::{CommandError, ExitCode};
+use crate::output::write_whole;
 
 /// While it lives, the terminal hands over keys; dropped, it is as before.
 #[derive(Debug)]
@@ -29,19 +29,25 @@ impl Terminal {
     /// # Errors
     /// The terminal refuses; where there are no such signals nothing happens.
     pub(super) fn lend() -> Result<(), CommandError> {
-        if cfg!(not(unix)) {
-            return Ok(());
+        #[cfg(unix)]
+        {
+            use rustix::process::{Signal, kill_current_process_group};
+            give_back();
+            // The whole job, whatever started us included: it ends when the job goes on.
+            let stopped = kill_current_process_group(Signal::TSTP);
+            take()?;
+            stopped.map_err(|error| failed(error.into()))?;
         }
-        give_back();
-        // The whole job, whatever started us included: it ends when the job goes on.
-        let stopped = Command::new("kill").args(["-s", "TSTP", "0"]).status();
-        take()?;
-        stopped.map(drop).map_err(failed)
+        Ok(())
+    }
+
+    /// Returns its size in columns and rows.
+    pub(super) fn size() -> Option<(u16, u16)> {
+        crossterm::terminal::size().ok()
     }
 
     pub(super) fn write(text: &str) -> Result<(), CommandError> {
-        let mut out = stdout().lock();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(failed)
+        write_whole(stdout().lock(), text.as_bytes()).map_err(failed)
     }
 }
 

@@ -28,9 +28,7 @@ const LISTEN: &str = "0.0.0.0:7667";
 
 /// Reads a link that a person typed or pasted.
 pub(super) fn parse_link(text: &str) -> Result<InviteLink, CommandError> {
-    // Copied from a terminal it may be broken into rows.
-    let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
-    text.trim_matches(['\'', '"']).parse().map_err(|error| {
+    InviteLink::pasted(text).map_err(|error| {
         CommandError::new(ExitCode::Usage, error)
             .hint("copy the whole link: it begins with chat:// and has a # in it")
     })

@@ -98,7 +98,8 @@ impl World {
         writeln!(stream, "{asked}").unwrap();
         let mut said = String::new();
         stream.read_to_string(&mut said).unwrap();
-        said
+        // Before it is carried out it is said that it was heard.
+        said.strip_prefix('\n').unwrap().to_owned()
     }
 
     pub(crate) fn command(&self, who: &str, args: &[&str]) -> Command {
@@ -111,6 +112,13 @@ impl World {
 
     pub(crate) fn run(&self, who: &str, args: &[&str]) -> Output {
         self.command(who, args).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// A folder whose name is longer than a socket's path may be.
+    pub(crate) fn deep(&self) -> PathBuf {
+        let deep = self.home.path().join("deep/".repeat(40));
+        fs::create_dir_all(&deep).unwrap();
+        deep
     }
 
     /// Opens somebody's prompt in a terminal of 80 columns and 24 rows.
@@ -220,6 +228,12 @@ impl Follower {
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 }
 

@@ -69,20 +69,23 @@ pub(crate) fn judge(facts: &Facts) -> Verdict {
     let is_read = facts.reading != Reading::NotYet;
     match facts.standing {
         Standing::Member => {}
-        // Our own join may be there already, its answer lost.
-        Standing::Coming if !is_read => return Verdict::Hold,
-        _ => return Verdict::Refuse(RefusedBecause::UnknownRoom),
+        // Our own join may be there already, and its answer be on its way, or lost.
+        Standing::Coming => return Verdict::Hold,
+        Standing::Outside => return Verdict::Refuse(RefusedBecause::UnknownRoom),
     }
     if !is_read || facts.named == Named::Unknown {
         return Verdict::Hold;
     }
-    // Who joins an open room may speak before we hear of the join; who had left may have come back, if there is news.
+    // Who joins an open room may speak before we hear of the join; who had left, or was taken out, may have come back,
+    // if there is news.
     let is_open = facts.kind == RoomKind::Open;
     match facts.author {
         Author::Member => Verdict::Show,
         Author::Muted => Verdict::Refuse(RefusedBecause::Muted),
         Author::Unheard if is_open => Verdict::Hold,
-        Author::Left if is_open && facts.reading == Reading::Stale => Verdict::Hold,
+        Author::Left | Author::Barred if is_open && facts.reading == Reading::Stale => {
+            Verdict::Hold
+        }
         _ => Verdict::Refuse(RefusedBecause::NotAMember),
     }
 }

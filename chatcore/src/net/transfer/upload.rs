@@ -28,7 +28,10 @@ const MAX_RUNS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) file: File,
+    /// Where it lies, whatever led there.
     path: PathBuf,
+    /// As the person named it.
+    name: PathBuf,
     size: u64,
     modified: Timestamp,
 }
@@ -40,8 +43,8 @@ fn modified(file: &File) -> Result<(u64, Timestamp), FileError> {
 }
 
 impl Source {
-    pub(super) fn open(path: &Path) -> Result<Self, FileError> {
-        let path = path.canonicalize()?;
+    pub(super) fn open(name: &Path) -> Result<Self, FileError> {
+        let path = name.canonicalize()?;
         let kind = std::fs::metadata(&path)?;
         if kind.is_dir() {
             return Err(FileError::Folder);
@@ -54,7 +57,7 @@ impl Source {
         if size > MAX_FILE {
             return Err(FileError::TooLarge { max: MAX_FILE });
         }
-        Ok(Self { file, path, size, modified })
+        Ok(Self { file, path, name: name.to_owned(), size, modified })
     }
 
     /// Tells whether what was sent is what was there when it was opened: a file that only grew is sent at the
@@ -88,7 +91,7 @@ fn new_manifest(plan: ChunkPlan, size: u64, name: String) -> Manifest {
 
 /// Draws what a file is sealed and found with.
 pub(super) fn new_file_manifest(source: &Source) -> Manifest {
-    new_manifest_of(source.size, &source.path)
+    new_manifest_of(source.size, &source.name)
 }
 
 /// As [`new_file_manifest`], of something that has a name of its own.
@@ -225,7 +228,9 @@ impl Client {
             }
             let same = upload.manifest.size == source.size && upload.modified == source.modified;
             if same && upload.runs.len() < MAX_RUNS {
-                return Ok(upload);
+                // It may have got another name since.
+                let name = wire_name(&source.name);
+                return Ok(Upload { manifest: Manifest { name, ..upload.manifest }, ..upload });
             }
             self.discard(upload).await?;
         }
