@@ -521,3 +521,23 @@ fn who_follows_waits_for_a_relay_that_is_away() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn each_change_of_a_name_is_told_as_it_was() {
+    let world = World::friends(&["alice", "bob"]);
+    for name in ["robert", "Robert", "bob"] {
+        world.ok("bob", &["nick", name]);
+    }
+    let told = world.receive("alice");
+    let changes: Vec<_> = told
+        .iter()
+        .filter(|line| line["type"] == "nickname_changed")
+        .map(|line| (line["from"].as_str().unwrap(), line["nickname"].as_str().unwrap()))
+        .collect();
+    assert_eq!(changes, [("bob", "robert"), ("robert", "Robert"), ("Robert", "bob")]);
+    world.ok("bob", &["account", "delete", "--yes"]);
+    world.fails("alice", &["send", "bob", "still there?"], 5);
+    let contacts = world.ok("alice", &["contacts"]);
+    assert!(contacts.contains("closed their account"), "{contacts}");
+    assert_eq!(world.lines("alice", &["contacts"])[0]["closed"], true);
+}

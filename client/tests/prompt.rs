@@ -797,3 +797,26 @@ fn what_another_program_sends_stands_in_the_prompt_and_ctrl_z_leads_to_the_shell
     alice.line(", and the rest");
     bob.sees("half a thought, and the rest");
 }
+
+/// Under `nohup` no signal tells that the window was closed.
+#[test]
+fn a_prompt_whose_terminal_is_gone_ends_though_hangups_are_ignored() {
+    if !has_tmux() {
+        return;
+    }
+    let world = World::friends(&["alice", "bob"]);
+    let chat = world.command("alice", &[]);
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(chat.get_program());
+    command.args(chat.get_args());
+    let screen = Screen::start(&command, 80, 24);
+    screen.sees("alice>");
+    let socket = world.home.path().join("people/alice/rpc.sock");
+    assert!(socket.exists());
+    drop(screen);
+    let begun = std::time::Instant::now();
+    while socket.exists() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "it goes on");
+        std::thread::sleep(std::time::Duration::from_millis(15));
+    }
+}

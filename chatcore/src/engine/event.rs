@@ -16,7 +16,7 @@ use crate::wire::relay::{CloseReason, ErrorCode, Failure, RoomSummary};
 pub struct Sender {
     /// The user.
     pub user: UserId,
-    /// The name they have now.
+    /// The name they had when it was said.
     pub nickname: Nickname,
     /// How far their key is trusted.
     pub trust: Trust,

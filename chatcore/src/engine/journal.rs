@@ -50,7 +50,8 @@ pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
             (contact.user, JournalKind::IdentityChanged(*new_user))
         }
         Event::NicknameChanged { who, before } => {
-            (who.user, JournalKind::NicknameChanged(before.as_str().to_owned()))
+            let [before, after] = [before, &who.nickname].map(|name| name.as_str().to_owned());
+            (who.user, JournalKind::NicknameChanged { before, after })
         }
         Event::NewSession { with } => (with.user, JournalKind::NewSession),
         Event::NewDevice { who } => (who.user, JournalKind::NewDevice),
@@ -260,10 +261,12 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
         JournalKind::IdentityChanged(new_user) => {
             Event::IdentityChanged { contact: from, new_user }
         }
-        JournalKind::NicknameChanged(before) => match Nickname::new(&before) {
-            Ok(before) => Event::NicknameChanged { who: from, before },
-            Err(_) => return Ok(None),
-        },
+        JournalKind::NicknameChanged { before, after } => {
+            let (Ok(before), Ok(nickname)) = (Nickname::new(&before), Nickname::new(&after)) else {
+                return Ok(None);
+            };
+            Event::NicknameChanged { who: Sender { nickname, ..from }, before }
+        }
         JournalKind::NewSession => Event::NewSession { with: from },
         JournalKind::NewDevice => Event::NewDevice { who: from },
         JournalKind::RecordRefused(source) => Event::RecordRefused { user: entry.peer, source },

@@ -72,6 +72,8 @@ pub struct ContactView {
     pub replaced_by: Option<UserId>,
     /// The relay's directory has shown that the name is theirs; else it is what they call themselves.
     pub is_listed: bool,
+    /// Their newest record closes the account.
+    pub is_closed: bool,
 }
 
 impl ContactView {
@@ -165,6 +167,7 @@ fn view(contact: &Contact) -> ContactView {
         trust: contact.trust,
         replaced_by: contact.replaced_by,
         is_listed: contact.records.is_listed(),
+        is_closed: contact.records.newest().devices().is_empty(),
     }
 }
 

@@ -564,7 +564,7 @@ pub(crate) enum JournalKind {
     Gap(u64),
     OutOfOrder,
     IdentityChanged(UserId),
-    NicknameChanged(String),
+    NicknameChanged { before: String, after: String },
     NewSession,
     NewDevice,
     RecordRefused(RecordSource),

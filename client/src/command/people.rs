@@ -41,6 +41,7 @@ const fn trust(contact: &ContactView) -> &'static str {
 fn known_as(context: &Context, contact: &ContactView) -> String {
     match (contact.standing, contact.trust) {
         (ContactStanding::Blocked, _) => "blocked".to_owned(),
+        _ if contact.is_closed => "closed their account".to_owned(),
         (_, Trust::Changed) => {
             let how = context.output.how("chat verify", "!verify");
             let name = render::quoted(&render::name(contact.nickname.as_str()));
@@ -101,7 +102,8 @@ pub(crate) fn show_contacts(
         match context.output.mode() {
             OutputMode::Json => {
                 let user_id = contact.user;
-                let line = Line::Contact { nickname, user_id, standing, trust, online };
+                let closed = contact.is_closed;
+                let line = Line::Contact { nickname, user_id, standing, trust, closed, online };
                 context.output.json(&line)?;
             }
             OutputMode::People => {

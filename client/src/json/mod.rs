@@ -286,6 +286,8 @@ pub enum Line<'a> {
         standing: &'a str,
         /// `pinned`, `verified` or `changed`.
         trust: &'a str,
+        /// They closed their account.
+        closed: bool,
         /// Whether they are here and let us see it; only when it was asked.
         #[serde(skip_serializing_if = "Option::is_none")]
         online: Option<bool>,

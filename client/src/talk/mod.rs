@@ -217,6 +217,7 @@ impl Talk {
             tokio::select! {
                 () = stopped() => {}
                 () = hung_up() => {}
+                () = terminal::gone() => {}
             }
         };
         tokio::pin!(stop);

@@ -1,6 +1,8 @@
 //! The terminal itself: keys one by one while we have it, as it was when we give it back.
 
-use std::io::{self, stdout};
+use std::io::{self, stdin, stdout};
+#[cfg(unix)]
+use std::time::Duration;
 
 use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use crossterm::execute;
@@ -49,6 +51,28 @@ impl Terminal {
     pub(super) fn write(text: &str) -> Result<(), CommandError> {
         write_whole(stdout().lock(), text.as_bytes()).map_err(failed)
     }
+}
+
+/// Time after which it is looked again whether the terminal is there.
+#[cfg(unix)]
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Ends when the terminal is gone: also for who is told to outlive hangups, and would read its end for ever.
+pub(super) async fn gone() {
+    #[cfg(unix)]
+    loop {
+        use rustix::event::{PollFd, PollFlags, poll};
+        tokio::time::sleep(LOOK_AGAIN).await;
+        let input = stdin();
+        let mut asked = [PollFd::new(&input, PollFlags::IN)];
+        let answered = poll(&mut asked, Some(&rustix::event::Timespec::default()));
+        let [asked] = asked;
+        if answered == Ok(1) && asked.revents().intersects(PollFlags::HUP | PollFlags::ERR) {
+            return;
+        }
+    }
+    #[cfg(not(unix))]
+    std::future::pending::<()>().await
 }
 
 impl Drop for Terminal {

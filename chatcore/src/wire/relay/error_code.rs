@@ -39,7 +39,7 @@ error_codes! {
     /// The user exists with another record.
     AlreadyRegistered = "this user is registered already",
     /// The invite token is wrong.
-    BadToken = "the invite token is not valid any more",
+    BadToken = "the link has no invite token, or one that is not valid any more",
     /// The relay takes no new users.
     RegistrationClosed = "the relay takes no new users",
     /// The nickname belongs to somebody else.

@@ -76,9 +76,10 @@ pub(crate) fn encode_journal(entry: &JournalEntry) -> Zeroizing<Vec<u8>> {
             pb.kind = 10;
             pb.other_user = other.as_bytes().to_vec();
         }
-        JournalKind::NicknameChanged(before) => {
+        JournalKind::NicknameChanged { before, after } => {
             pb.kind = 11;
             pb.before.clone_from(before);
+            pb.after.clone_from(after);
         }
         JournalKind::NewSession => pb.kind = 12,
         JournalKind::RecordRefused(source) => {
@@ -140,7 +141,7 @@ pub(crate) fn decode_journal(bytes: &[u8]) -> Result<JournalEntry, WireError> {
         8 => JournalKind::Gap(pb.count),
         9 => JournalKind::OutOfOrder,
         10 => JournalKind::IdentityChanged(user(&pb.other_user)?),
-        11 => JournalKind::NicknameChanged(pb.before.clone()),
+        11 => JournalKind::NicknameChanged { before: pb.before.clone(), after: pb.after.clone() },
         12 => JournalKind::NewSession,
         13 if pb.count == 0 => JournalKind::RecordRefused(RecordSource::Directory),
         13 => JournalKind::RecordRefused(RecordSource::Owner),
