@@ -217,17 +217,20 @@ fn relay_set_back_is_healed_to_the_same_log() {
             world.relay.rooms.is_recovering = true;
             reconnect(&mut world, 0..3);
             // Acts wait meanwhile; messages go on.
-            let now = world.now;
-            let last = Command::ActInRoom { ticket: 1, room, act: topic("waits") };
-            assert!(world.peers[0].command(now, last).is_ok());
-            let told = done(&mut world, 0).unwrap_err();
-            assert!(told.contains("for some hours"), "{told}");
+            // Also who comes with another one later is told so at once.
+            for (ticket, text) in [(1, "waits"), (2, "waits as well")] {
+                let now = world.now;
+                let last = Command::ActInRoom { ticket, room, act: topic(text) };
+                assert!(world.peers[0].command(now, last).is_ok());
+                let told = done(&mut world, 0).unwrap_err();
+                assert!(told.contains("for some hours"), "{told}");
+            }
             say(&mut world, 0, room, "still here").unwrap();
             later(&mut world);
             assert_eq!(view(&world, 1, room).head, head);
             world.relay.rooms.is_recovering = false;
             later(&mut world);
-            assert_eq!(view(&world, 1, room).topic, "waits", "{kind:?}");
+            assert_eq!(view(&world, 1, room).topic, "waits as well", "{kind:?}");
             act(&mut world, 0, room, topic("on")).unwrap();
             later(&mut world);
         }

@@ -150,6 +150,8 @@ pub(super) struct Sync {
     move_at: Option<Timer>,
     /// Until when acts wait: the relay waits for what it lost.
     acts_at: Option<Timer>,
+    /// Why, where that is longer than anybody is kept waiting.
+    acts_wait: Option<RoomFailure>,
     /// Until when what is new in an open room is gathered.
     read_at: Option<Timer>,
     /// Until when nothing is read: the relay could not.
@@ -366,6 +368,7 @@ impl Engine {
         for (id, sync) in &mut self.rooms.sync {
             let is_move_due = sync.move_at.take_if(|timer| timer.is_due(now)).is_some();
             let is_act_due = sync.acts_at.take_if(|timer| timer.is_due(now)).is_some();
+            sync.acts_wait.take_if(|_| is_act_due);
             let is_read_due = sync.read_at.take_if(|timer| timer.is_due(now)).is_some();
             let is_due_again = sync.read_again.take_if(|timer| timer.is_due(now)).is_some();
             if is_read_due {

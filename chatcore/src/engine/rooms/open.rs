@@ -93,7 +93,7 @@ impl Engine {
             self.ask_room(tx, id, request, RoomAsk::Statement);
             return Ok(());
         }
-        if self.rooms.sync(&id).refused || self.rooms.sync(&id).acts_at.is_some() {
+        if self.acts_rest(tx, room) {
             return self.drive_unsent(tx, room);
         }
         let own = tx.profile()?.user();

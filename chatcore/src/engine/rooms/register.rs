@@ -76,7 +76,7 @@ impl Engine {
         if self.look_back(tx, room)? {
             return Ok(());
         }
-        if self.rooms.sync(&id).refused || self.rooms.sync(&id).acts_at.is_some() {
+        if self.acts_rest(tx, room) {
             return self.drive_unsent(tx, room);
         }
         if room.row.standing == RoomStanding::Member
@@ -273,12 +273,24 @@ impl Engine {
                     ErrorCode::DiskFull => RoomFailure::Refused(ErrorCode::DiskFull),
                     _ => RoomFailure::Filled,
                 };
+                sync.acts_wait = Some(because);
                 self.release_tickets(tx, room, because);
             }
             return;
         }
         sync.refused = true;
         self.give_up_intents(tx, room, failure.code);
+    }
+
+    /// Tells whether nothing is to be ordered now, since the relay refused or delayed it. Who comes with another act
+    /// meanwhile is not kept waiting for hours either.
+    pub(super) fn acts_rest(&mut self, tx: &mut Tx<'_, '_>, room: &Room) -> bool {
+        let sync = self.rooms.sync(&room.id());
+        let rests = sync.refused || sync.acts_at.is_some();
+        if let Some(because) = sync.acts_wait {
+            self.release_tickets(tx, room, because);
+        }
+        rests
     }
 
     /// Forgets what waits to be done by somebody who is out: coming in again, they do none of it.
