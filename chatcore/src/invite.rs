@@ -25,6 +25,9 @@ pub enum InviteError {
     /// The token is cut off or mistyped.
     #[error("the invite link's token, after #, is not complete")]
     Token,
+    /// More than one stands there.
+    #[error("there are several invite links in that")]
+    Several,
 }
 
 /// A parsed invite link.
@@ -101,23 +104,43 @@ impl InviteLink {
     /// stop behind it, with its scheme in capitals or `%23` for `#`.
     ///
     /// # Errors
-    /// There is none in it, or it is not complete.
+    /// There is none in it, or it is not complete; [`InviteError::Several`].
     pub fn pasted(text: &str) -> Result<Self, InviteError> {
-        // A word of its own; else it was broken, and what is no letter of a link stands in between.
-        let word = text.split_whitespace().find_map(|word| in_one_piece(word).ok());
-        let whole = || in_one_piece(&text.replace(char::is_whitespace, ""));
-        word.map_or_else(whole, Ok)
+        // Web pages put signs into long words that nobody sees.
+        let text: String = text.chars().filter(|c| !is_unseen(*c)).collect();
+        let lower = text.to_ascii_lowercase();
+        let begins = lower.match_indices(SCHEME).map(|(at, _)| at + SCHEME.len());
+        let begins: Vec<_> = begins.chain([text.len() + SCHEME.len()]).collect();
+        let rests = begins.iter().zip(begins.iter().skip(1));
+        let rests = rests.filter_map(|(at, next)| text.get(*at..next - SCHEME.len()));
+        let mut found = rests.map(first_in);
+        let first = found.next().ok_or(InviteError::Scheme)?;
+        // Which of two relays is meant is not ours to say.
+        if found.any(|other| other != first) { Err(InviteError::Several) } else { first }
     }
 }
 
-fn in_one_piece(text: &str) -> Result<InviteLink, InviteError> {
-    // Web pages put signs into long words that nobody sees.
-    let text: String = text.chars().filter(char::is_ascii).collect();
-    let begin = text.to_ascii_lowercase().find(SCHEME).ok_or(InviteError::Scheme)?;
-    let rest = text.get(begin + SCHEME.len()..).unwrap_or_default();
+const fn is_unseen(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
+}
+
+/// Reads what stands behind a scheme, broken into rows or in one piece, up to what is no part of a link.
+fn first_in(rest: &str) -> Result<InviteLink, InviteError> {
+    let joined = rest.replace(char::is_whitespace, "");
+    let word = rest.split_whitespace().next().unwrap_or_default();
+    let whole = in_one_piece(&joined);
+    whole.or_else(|error| in_one_piece(word).map_err(|_| error))
+}
+
+fn in_one_piece(rest: &str) -> Result<InviteLink, InviteError> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "-._:/[]#%".contains(c);
     let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
-    let rest = rest.get(..end).unwrap_or_default().trim_end_matches(['.', ':', '/', '-', ']']);
+    let (rest, behind) = rest.split_at_checked(end).unwrap_or_default();
+    if behind.starts_with(char::is_alphanumeric) {
+        // A letter that only looks like one of a link.
+        return Err(InviteError::Address);
+    }
+    let rest = rest.trim_end_matches(['.', ':', '/', '-', ']']);
     format!("{SCHEME}{}", rest.replace("%23", "#")).parse()
 }
 
@@ -220,10 +243,17 @@ mod tests {
             format!("{before}\n    {after}"),
             format!("{before}\u{200b}{after}\u{feff}"),
             text.replace("chat://", "CHAT://").replace('#', "%23"),
+            format!("{text} {text}"),
+            text.replace('#', "\n#"),
         ] {
             assert_eq!(InviteLink::pasted(&pasted), Ok(link.clone()), "{pasted}");
         }
         assert_eq!(InviteLink::pasted("hello"), Err(InviteError::Scheme));
+        let other = text.replace("example.org", "example.com");
+        assert_eq!(InviteLink::pasted(&format!("{other} {text}")), Err(InviteError::Several));
+        // One of its letters is Cyrillic.
+        let odd = text.replace("example", "ex\u{430}mple");
+        assert_eq!(InviteLink::pasted(&odd), Err(InviteError::Address));
         let cut = text.get(..text.len() - 1).unwrap();
         assert_eq!(InviteLink::pasted(cut), Err(InviteError::Token));
         assert_eq!(InviteLink::pasted(&format!("{text}x")), Err(InviteError::Token));

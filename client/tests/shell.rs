@@ -233,6 +233,19 @@ fn folders_whose_names_are_no_text_stop_nobody() {
     shell.arg("-c").arg(command).arg("sh").arg(chat.get_program()).args(chat.get_args());
     assert!(shell.current_dir(&gone).output().unwrap().status.success());
     assert_eq!(world.texts("bob"), ["from there", "from nowhere"]);
+    // A relative path means the same as in the folder where it was typed, and nothing where there is none.
+    fs::write(odd.join("notes.txt"), "of that folder").unwrap();
+    let sent =
+        world.command("alice", &["send-file", "bob", "notes.txt"]).current_dir(&odd).output();
+    assert!(sent.unwrap().status.success());
+    world.receive("bob");
+    assert_eq!(fs::read(world.inbox("bob").join("notes.txt")).unwrap(), b"of that folder");
+    fs::create_dir(&gone).unwrap();
+    let chat = world.command("alice", &["send-file", "bob", "Cargo.toml"]);
+    let mut shell = std::process::Command::new("sh");
+    let command = format!("rmdir '{}'; exec \"$@\"", gone.display());
+    shell.arg("-c").arg(command).arg("sh").arg(chat.get_program()).args(chat.get_args());
+    assert_eq!(shell.current_dir(&gone).output().unwrap().status.code(), Some(8));
     let output = world.run("alice", &["contacts"]);
     assert!(output.status.success(), "{output:?}");
 }

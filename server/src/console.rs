@@ -1,6 +1,9 @@
 //! The operator's terminal.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+#[cfg(target_os = "linux")]
+use std::io::IsTerminal;
+use std::io::{self, BufRead, Write};
+#[cfg(target_os = "linux")]
 use std::time::Duration;
 
 use crate::operator::{Command, Operator};

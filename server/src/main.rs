@@ -275,7 +275,15 @@ fn shutdown() -> Result<impl Future<Output = ()>, RelayError> {
 }
 
 fn write_link(path: &Path, link: &InviteLink) -> Result<(), RelayError> {
-    server::write_private(path, format!("{link}\n").as_bytes())
+    let line = format!("{link}\n");
+    if cfg!(unix) && path.starts_with("/dev") {
+        // Such as /dev/stdout, which is no file that another could take the place of.
+        let file = std::fs::File::options().append(true).open(path);
+        return file
+            .and_then(|mut file| file.write_all(line.as_bytes()))
+            .map_err(RelayError::System);
+    }
+    server::write_private(path, line.as_bytes())
 }
 
 fn show_link(link: &InviteLink) -> Result<(), RelayError> {

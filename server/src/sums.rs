@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
@@ -77,10 +77,10 @@ impl Sums {
     pub(crate) fn decode(text: &str) -> Option<Self> {
         let row = |line: &str| {
             let (hash, name) = line.split_once("  ")?;
-            let is_below = !name.is_empty()
-                && name
-                    .split('/')
-                    .all(|part| !matches!(part, "" | "." | "..") && !part.contains('\\'));
+            let is_plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\\');
+            let is_below = name.split('/').all(is_plain)
+                // No drive either.
+                && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
             is_below.then(|| (name.to_owned(), hash.to_owned()))
         };
         let (head, rows) = text.split_once('\n')?;
@@ -90,6 +90,10 @@ impl Sums {
 }
 
 fn hash(path: &Path) -> io::Result<String> {
+    if !fs::symlink_metadata(path)?.is_file() {
+        // Neither a pipe, which may never end, nor what lies elsewhere.
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let (mut file, mut hash, mut block) = (File::open(path)?, Sha256::new(), vec![0; BLOCK]);
     loop {
         match file.read(&mut block) {

@@ -245,6 +245,35 @@ async fn a_backup_becomes_the_same_relay_and_overwrites_nothing() {
     relay.stop().await;
 }
 
+/// A registration that a backup or a kill cut in two leaves a name without keys: its user brings them back, and nobody is
+/// kept from backups meanwhile.
+#[tokio::test]
+async fn a_name_without_keys_is_told_and_keeps_nobody_from_a_backup() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let relay = TestRelay::start(Config::in_folder(path("data"))).await;
+    let (_, _alice) = relay.join("alice").await;
+    relay.stop().await;
+    backup::backup(&path("data"), &path("before")).unwrap();
+    let relay = TestRelay::start(Config::in_folder(path("data"))).await;
+    let (bob, _bobs) = relay.join("bob").await;
+    relay.stop().await;
+    // The keys of before, the names of after.
+    fs::remove_dir_all(path("data/keys")).unwrap();
+    fs::remove_file(path("data/stores.seal")).unwrap();
+    let copied =
+        Command::new("cp").arg("-r").args([path("before/keys"), path("data/keys")]).status();
+    assert!(copied.unwrap().success());
+    let missing = backup::verify(&path("data"));
+    assert!(matches!(missing, Err(RelayError::KeysMissing { users: 1, .. })), "{missing:?}");
+    backup::backup(&path("data"), &path("copy")).unwrap();
+    backup::restore(&path("copy"), &path("new")).unwrap();
+    let relay = TestRelay::start(Config::in_folder(path("new"))).await;
+    let (_, answer) = relay.register(&bob).await;
+    assert!(matches!(answer, Answer::LoggedIn(_)), "{answer:?}");
+    relay.stop().await;
+}
+
 #[tokio::test]
 async fn a_second_relay_is_kept_out_of_the_folder() {
     let folder = tempfile::tempdir().unwrap();

@@ -164,14 +164,15 @@ fn by_id(contacts: &[Contact], text: &str) -> Result<Option<UserId>, LookupError
     if let Some(user) = UserId::from_hex(text) {
         return Ok(Some(user));
     }
-    let is_known =
-        |c: &&Contact| matches!(c.standing, ContactStanding::Contact | ContactStanding::Blocked);
-    let known = contacts.iter().filter(is_known).map(Contact::user);
-    let mut begun = known.filter(|user| user.begins_as(text));
-    match (begun.next(), begun.next()) {
-        (None, _) => Ok(None),
-        (Some(user), None) if find(contacts, text)?.is_none_or(|named| named == user) => {
-            Ok(Some(user))
+    let begun = contacts.iter().filter(|contact| contact.user().begins_as(text));
+    let (known, others): (Vec<_>, Vec<_>) = begun.partition(|contact| {
+        matches!(contact.standing, ContactStanding::Contact | ContactStanding::Blocked)
+    });
+    match known.as_slice() {
+        // Of somebody else whom we have met: nobody who took it for a name.
+        [] if others.is_empty() => Ok(None),
+        [contact] if find(contacts, text)?.is_none_or(|named| named == contact.user()) => {
+            Ok(Some(contact.user()))
         }
         _ => Err(LookupError::Ambiguous),
     }

@@ -231,11 +231,6 @@ impl Engine {
         else {
             return Ok(());
         };
-        let devices = tx.contact(user)?.map_or(0, |contact| named_devices(&contact).len());
-        if devices > 1 {
-            // Another one of theirs may still want it: it goes when its life is over.
-            return Ok(());
-        }
         let left: Vec<UserId> = waiting.iter().copied().filter(|w| w != user).collect();
         match to {
             Conversation::User(to) if to != *user => return Ok(()),
@@ -251,6 +246,17 @@ impl Engine {
             Conversation::User(_) | Conversation::Room(_) => {}
         }
         tx.delete_transfer_at(blob.as_bytes());
+        let mut recipients = match to {
+            Conversation::User(user) => vec![user],
+            Conversation::Room(room) => self.members_of(tx, &room)?,
+        };
+        recipients.push(*user);
+        for user in recipients {
+            if tx.contact(&user)?.is_some_and(|contact| named_devices(&contact).len() > 1) {
+                // Another device of theirs may still want it: it goes when its life is over.
+                return Ok(());
+            }
+        }
         let request = Request::DeleteBlob { blob, write_key };
         self.ask(tx, request, Pending::DeleteBlob);
         Ok(())

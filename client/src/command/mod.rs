@@ -42,8 +42,6 @@ pub fn run(cli: &Cli) -> Result<(), CommandError> {
     ) {
         // Before anything is asked or read, while Ctrl-C still ends it.
         context.wait_for_profile();
-        #[cfg(unix)]
-        remote::require_same_proxy(&context)?;
     }
     let Some(command) = &cli.command else {
         return serve(crate::talk::run(context, &cli.talk));

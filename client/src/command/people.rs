@@ -464,7 +464,8 @@ pub(crate) async fn set_block(
     let known = client.contacts().await?;
     let user = match find(known, who) {
         Ok(contact) => contact.user,
-        Err(_) => client.lookup(who).await?,
+        Err(error) if error.code() == ExitCode::UnknownRecipient => client.lookup(who).await?,
+        Err(error) => return Err(error),
     };
     client.command(command(user)).await?;
     context.output.say(&format!("{} {done}", render::name(who)))

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -61,7 +62,8 @@ impl Remote<std::os::unix::net::UnixStream> {
     /// Connects, if a process serves the profile.
     ///
     /// # Errors
-    /// [`ExitCode::Store`]: it does not answer, as one that Ctrl-Z has stopped.
+    /// [`ExitCode::Store`]: it does not answer, as one that Ctrl-Z has stopped. [`ExitCode::Usage`]: it does not go
+    /// through the proxy that is wanted.
     pub(crate) fn connect(context: &Context) -> Result<Option<Self>, CommandError> {
         let Some(stream) = super::socket::connect(&context.paths.profile_folder()) else {
             return Ok(None);
@@ -71,11 +73,18 @@ impl Remote<std::os::unix::net::UnixStream> {
         limit(Some(patience))?;
         let mut remote =
             Self { stream: BufReader::new(stream.try_clone().map_err(|_| gone())?), next_id: 1 };
-        match remote.call("version", &json!({}), |_, _| Ok(())) {
+        let answer = match remote.call("proxy", &json!({}), |_, _| Ok(())) {
             // Gone since: as if there had been none.
             Err(error) if error == gone() => return Ok(None),
             answer => answer?,
         };
+        let theirs = answer.get("fingerprint").and_then(Value::as_str);
+        if context.proxy.as_ref().is_some_and(|wanted| theirs != Some(&*wanted.fingerprint())) {
+            // It would show where the person is.
+            let what = "another `chat` has the profile open, and does not use that proxy";
+            let hint = "close that one, or start it with the same --proxy or ALL_PROXY";
+            return Err(CommandError::new(ExitCode::Usage, what).hint(hint));
+        }
         // What it is asked for may take long.
         limit(None)?;
         Ok(Some(remote))
@@ -89,24 +98,6 @@ impl Remote<std::os::unix::net::UnixStream> {
         let requests = self.stream.get_ref().try_clone()?;
         Ok((self.stream, requests))
     }
-}
-
-/// Refuses to go through a client that does not use the proxy that is wanted: it would show where the person is.
-///
-/// # Errors
-/// [`ExitCode::Usage`]; that of the other process.
-#[cfg(unix)]
-pub(crate) fn require_same_proxy(context: &Context) -> Result<(), CommandError> {
-    let Some(wanted) = &context.proxy else { return Ok(()) };
-    let Some(mut remote) = Remote::connect(context)? else { return Ok(()) };
-    let answer = remote.call("proxy", &json!({}), |_, _| Ok(()))?;
-    let theirs = answer.get("fingerprint").and_then(Value::as_str);
-    if theirs == Some(wanted.fingerprint().as_str()) {
-        return Ok(());
-    }
-    let what = "another `chat` has the profile open, and does not use that proxy";
-    let hint = "close that one, or start it with the same --proxy or ALL_PROXY";
-    Err(CommandError::new(ExitCode::Usage, what).hint(hint))
 }
 
 impl<S: Read> Remote<S>
@@ -208,9 +199,15 @@ fn ask_for(
         .skip(1)
         .map(|arg| arg.into_string().map_err(|_| not_text()))
         .collect::<Result<_, _>>()?;
-    // One whose name is no text can't be told; only paths that begin there need it.
-    let folder =
-        std::env::current_dir().ok().and_then(|folder| folder.into_os_string().into_string().ok());
+    use std::os::unix::ffi::OsStrExt;
+    // A relative path means something else to the other process. A name need not be text: it goes as hex.
+    let folder = match std::env::current_dir() {
+        Ok(folder) => Some(HEXLOWER.encode(folder.as_os_str().as_bytes())),
+        Err(error) if matches!(command, Command::SendFile(_) | Command::Save(_)) => {
+            return Err(CommandError::file(Path::new("."), &error));
+        }
+        Err(_) => None,
+    };
     let params = json!({"args": args, "folder": folder, "input": input});
     let is_sent = matches!(command, Command::Send(_) | Command::SendFile(_));
     let done = remote.call("command", &params, |method, params| {

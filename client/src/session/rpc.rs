@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use chatcore::engine::{Command as EngineCommand, EngineError, ProgramName};
 use chatcore::net::{ClientError, Proxy};
+use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -134,10 +135,22 @@ struct AcknowledgeParams {
 #[serde(deny_unknown_fields)]
 struct CommandParams {
     args: Vec<String>,
+    /// Where relative paths begin, in hex: a name need not be text.
     #[serde(default)]
-    folder: Option<PathBuf>,
+    folder: Option<String>,
     #[serde(default)]
     input: Option<String>,
+}
+
+/// Returns where relative paths of another process begin: never in our own folder.
+fn folder_of(hex: Option<&str>) -> Option<PathBuf> {
+    let Some(hex) = hex else { return Some(PathBuf::from("/")) };
+    let bytes = HEXLOWER.decode(hex.as_bytes()).ok()?;
+    #[cfg(unix)]
+    let name = <std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(bytes);
+    #[cfg(not(unix))]
+    let name = String::from_utf8(bytes).ok()?;
+    Some(PathBuf::from(name))
 }
 
 /// Serves one program until it hangs up.
@@ -407,6 +420,10 @@ impl Connection {
     /// Runs a command for another process, which shows what it says as it comes.
     async fn command(&self, params: CommandParams) -> Result<Result<Value, Failure>, HungUp> {
         let CommandParams { args, folder, input } = params;
+        let Some(folder) = folder_of(folder.as_deref()) else {
+            return Ok(Err(Failure::new(INVALID_PARAMS, "the folder is not hex")));
+        };
+        let folder = Some(folder);
         let (said, mut heard) = mpsc::unbounded_channel();
         let work = run(&self.context, args, None, Asker { folder, input }, said);
         tokio::pin!(work);

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use chatcore::engine::query::HistoryView;
 use chatcore::engine::{Command, Direction, RoomStanding};
 use chatcore::ids::{Conversation, MessageId, Timestamp, UserId};
 use chatcore::net::{self, Client, ClientError};
@@ -174,8 +175,9 @@ impl Talk {
     /// Goes on talking elsewhere.
     pub(super) async fn go_to(&mut self, place: Place) -> Result<(), CommandError> {
         self.moving = None;
-        if let Some(unread) = self.elsewhere.take(&place.conversation) {
+        if let Some(unread) = self.elsewhere.of(&place.conversation) {
             self.show_unread(&place, unread).await?;
+            self.elsewhere.take(&place.conversation);
         }
         self.keep_unread().await?;
         let hex = hex(&place.conversation);
@@ -190,8 +192,14 @@ impl Talk {
         let paint = self.context.output.paint();
         let (context, own, conversation) = (&self.context, &self.own, place.conversation);
         let history = self.client.history(conversation, UNREAD_WITHIN).await?;
-        let from = history.iter().position(|message| message.message == unread.first);
-        let since = history.get(from.unwrap_or(0)..).unwrap_or_default();
+        let first = history.iter().position(|message| message.message == unread.first);
+        // A long text stands where it was sent, and is counted once it is fetched.
+        let incoming =
+            |(_, message): &(usize, &HistoryView)| message.direction == Direction::Incoming;
+        let before = usize::try_from(unread.count).unwrap_or(usize::MAX).saturating_sub(1);
+        let counted = history.iter().enumerate().rev().filter(incoming).nth(before);
+        let from = first.unwrap_or(0).min(counted.map_or(0, |(at, _)| at));
+        let since = history.get(from..).unwrap_or_default();
         let came: Vec<_> = since.iter().filter(|m| m.direction == Direction::Incoming).collect();
         let shown = came.get(came.len().saturating_sub(UNREAD_SHOWN)..).unwrap_or_default();
         let mut heading = format!("── {}: {} new", render::name(&place.name), unread.count);

@@ -118,7 +118,12 @@ impl Elsewhere {
         self.changed.insert(conversation);
     }
 
-    /// The person goes there: it is shown.
+    /// Returns what is unread there.
+    pub(super) fn of(&self, conversation: &Conversation) -> Option<Unread> {
+        self.unread.get(conversation).cloned()
+    }
+
+    /// The person went there: it was shown.
     pub(super) fn take(&mut self, conversation: &Conversation) -> Option<Unread> {
         let taken = self.unread.remove(conversation);
         if taken.is_some() {

@@ -117,6 +117,8 @@ impl Health {
 
 enum State {
     Open(Stores),
+    /// Being closed: not to be opened again before that is over.
+    Closing,
     Full,
     Failed,
 }
@@ -219,7 +221,7 @@ impl Guard {
                 // What a panic leaves behind is not used again.
                 catch_unwind(AssertUnwindSafe(|| run(stores))).unwrap_or(Err(StoreError::Failed))
             }
-            State::Full => Err(StoreError::NoSpace),
+            State::Closing | State::Full => Err(StoreError::NoSpace),
             State::Failed => Err(StoreError::Failed),
         };
         if matches!(result, Err(StoreError::Failed)) {
@@ -233,10 +235,11 @@ impl Guard {
     fn close(&self) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if matches!(*state, State::Open(_)) {
-            let stores = std::mem::replace(&mut *state, State::Full);
+            let stores = std::mem::replace(&mut *state, State::Closing);
             // Closing them reads all that they keep: nobody waits for that.
             drop(state);
             drop(stores);
+            *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::Full;
             tracing::error!(
                 folder = %self.folder.display(),
                 free = (self.health.free)().unwrap_or(0),
@@ -246,8 +249,10 @@ impl Guard {
     }
 
     fn open_again(&self) -> Result<(), StoreError> {
-        if !matches!(*self.look(), State::Full) {
-            return Ok(());
+        match &*self.look() {
+            State::Full => {}
+            State::Closing => return Err(StoreError::NoSpace),
+            State::Open(_) | State::Failed => return Ok(()),
         }
         let is_again = lock(&self.reopened).is_some_and(|at| at.elapsed() < REOPEN_EVERY);
         if is_again || !self.has_space(Kind::Envelopes) {
@@ -611,7 +616,7 @@ impl Snapshot for Guarded {
         // finds the disk full meanwhile must be able to close the stores.
         let snapshot = match &*self.0.look() {
             State::Open(stores) => stores.snapshot.clone(),
-            State::Full => return Err(StoreError::NoSpace),
+            State::Closing | State::Full => return Err(StoreError::NoSpace),
             State::Failed => None,
         };
         let snapshot = snapshot.ok_or(StoreError::Failed)?;

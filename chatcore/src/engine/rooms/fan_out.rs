@@ -484,6 +484,19 @@ pub(super) fn may_speak(room: &Room, own: &UserId) -> Result<(), RoomFailure> {
     if state.is_muted(own) { Err(RoomFailure::Muted) } else { Ok(()) }
 }
 
+impl Engine {
+    /// Returns who else belongs to a room.
+    pub(in crate::engine) fn members_of(
+        &mut self,
+        tx: &Tx<'_, '_>,
+        room: &RoomId,
+    ) -> Result<Vec<UserId>, EngineError> {
+        let own = tx.profile()?.user();
+        let members = self.look_room(tx, room, |room| members_but(room, &own))?;
+        Ok(members.unwrap_or_default().into_iter().collect())
+    }
+}
+
 fn members_but(room: &Room, own: &UserId) -> BTreeSet<UserId> {
     let roster = room.state().map(|state| state.roster(&room.statements)).unwrap_or_default();
     roster.into_iter().map(|(user, _)| user).filter(|user| user != own).take(MAX_MEMBERS).collect()

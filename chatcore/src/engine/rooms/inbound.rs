@@ -113,12 +113,25 @@ impl Engine {
             Verdict::Refuse(reason) => self.refuse(tx, contact, from, (Some(&room), outer), reason),
             Verdict::Hold => {
                 let kind = self.hold(tx, &room, contact, from, outer, bytes)?;
-                self.rooms.touch(&id, Freshness::Stale);
+                if kind == ReceiptKind::Held {
+                    self.look_for(tx, &room, &from.user);
+                }
                 kind
             }
         };
         self.put_room(tx, room);
         receipted(kind)
+    }
+
+    /// Has a room read because of what is held: a member may know more than we have read. Of whoever else comes in the
+    /// relay tells by itself; it is asked all the same, but not as often as a stranger writes.
+    fn look_for(&mut self, tx: &Tx<'_, '_>, room: &Room, from: &UserId) {
+        if room.is_member(from) {
+            self.rooms.touch(&room.id(), Freshness::Stale);
+        } else {
+            let again = Timer::after(QUERY_EVERY, tx.now);
+            self.rooms.sync(&room.id()).read_at.get_or_insert(again);
+        }
     }
 
     /// Tells whether a room was read to its end on this connection.
