@@ -5,7 +5,9 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use dialoguer::{Confirm, Input, Password, Select};
+use crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers, read};
+use crossterm::terminal::{disable_raw_mode, enable_raw_mode};
+use dialoguer::{Confirm, Input, Select};
 use zeroize::Zeroizing;
 
 use crate::error::{CommandError, ExitCode};
@@ -64,8 +66,11 @@ impl Prompt {
     /// As [`confirm`](Self::confirm).
     pub fn passphrase(self, question: &str, flag: &str) -> Result<Passphrase, CommandError> {
         self.attended(question, flag)?;
-        let asked = Password::new().with_prompt(question).report(false);
-        given(asked.interact())
+        loop {
+            if let Some(passphrase) = Passphrase::new(secret(question)?) {
+                return Ok(passphrase);
+            }
+        }
     }
 
     /// Asks for a new passphrase, twice; `question` says for what.
@@ -74,11 +79,16 @@ impl Prompt {
     /// As [`confirm`](Self::confirm).
     pub fn new_passphrase(self, question: &str, flag: &str) -> Result<Passphrase, CommandError> {
         self.attended("a passphrase is to be chosen", flag)?;
-        let asked = Password::new()
-            .with_prompt(question)
-            .with_confirmation("The same again", "they differ, please repeat")
-            .report(false);
-        given(asked.interact())
+        loop {
+            let first = secret(question)?;
+            if first.is_empty() {
+                crate::error::tell(format_args!("it can't be empty; without one: {flag}"));
+            } else if secret("The same again")? == first {
+                return passphrase_of(first);
+            } else {
+                crate::error::tell(format_args!("they differ, please repeat"));
+            }
+        }
     }
 
     /// Asks to choose one of several; returns its place.
@@ -132,10 +142,6 @@ impl Prompt {
     pub fn passphrase_or_none(self, flag: &str) -> Result<Option<Passphrase>, CommandError> {
         self.attended("a passphrase is to be chosen", flag)?;
         loop {
-            let secret = |question: &str| {
-                let asked = Password::new().with_prompt(question).allow_empty_password(true);
-                asked.report(false).interact().map(Zeroizing::new).map_err(failed)
-            };
             let first = secret("Passphrase (Enter for none)")?;
             if first.is_empty() {
                 let warning = "Without one, who can read your files can read your messages. \
@@ -192,9 +198,55 @@ fn plain_yes_or_no(question: &str) -> Result<bool, CommandError> {
     }
 }
 
-fn given(answer: dialoguer::Result<String>) -> Result<Passphrase, CommandError> {
-    Passphrase::new(Zeroizing::new(answer.map_err(failed)?))
+fn passphrase_of(text: Zeroizing<String>) -> Result<Passphrase, CommandError> {
+    Passphrase::new(text)
         .ok_or_else(|| CommandError::new(ExitCode::Usage, "the passphrase is empty"))
+}
+
+/// Most bytes of a passphrase that is typed.
+const LONGEST: usize = 4096;
+
+/// The terminal hands over each key, and shows none.
+struct Hidden(());
+
+impl Hidden {
+    fn new() -> io::Result<Self> {
+        let hidden = Self(());
+        enable_raw_mode()?;
+        Ok(hidden)
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no restoring.
+        let _gone = disable_raw_mode();
+        let _gone = writeln!(io::stderr());
+    }
+}
+
+/// Reads a line that is not shown. Ctrl-C comes as a key: who already listens for signals does not hear it while a
+/// question blocks.
+fn secret(question: &str) -> Result<Zeroizing<String>, CommandError> {
+    let failed = |error: io::Error| failed(error.into());
+    let _gone = write!(io::stderr(), "{question}: ").and_then(|()| io::stderr().flush());
+    let _hidden = Hidden::new().map_err(failed)?;
+    // Reserved at once, so that no copy stays behind in a buffer that grew.
+    let mut line = Zeroizing::new(String::with_capacity(LONGEST));
+    loop {
+        let Event::Key(key) = read().map_err(failed)? else { continue };
+        if key.kind == KeyEventKind::Release {
+            continue;
+        }
+        match (key.code, key.modifiers.contains(KeyModifiers::CONTROL)) {
+            (KeyCode::Enter, _) | (KeyCode::Char('j' | 'm'), true) => return Ok(line),
+            (KeyCode::Char('c' | 'd'), true) => return Err(CommandError::interrupted()),
+            (KeyCode::Char('u'), true) => line.clear(),
+            (KeyCode::Backspace, _) | (KeyCode::Char('h'), true) => drop(line.pop()),
+            (KeyCode::Char(c), false) if line.len() + c.len_utf8() <= LONGEST => line.push(c),
+            _ => {}
+        }
+    }
 }
 
 fn failed(error: dialoguer::Error) -> CommandError {

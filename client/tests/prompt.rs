@@ -250,7 +250,7 @@ fn the_relay_goes_and_comes_back_and_nothing_is_lost() {
     world.relay.kill();
     alice.sees("offline, ");
     alice.line("into the dark");
-    alice.sees("your last message: sent, not at the relay yet");
+    alice.sees("your last message: kept, not at the relay yet");
     // A crash of the whole program takes nothing of it away.
     alice.kill();
     drop(alice);
@@ -819,4 +819,57 @@ fn a_prompt_whose_terminal_is_gone_ends_though_hangups_are_ignored() {
         assert!(begun.elapsed() < std::time::Duration::from_secs(30), "it goes on");
         std::thread::sleep(std::time::Duration::from_millis(15));
     }
+}
+
+/// Whoever listens for signals does not hear them while a question blocks: Ctrl-C is a key there.
+#[test]
+fn ctrl_c_ends_a_question_for_a_passphrase() {
+    if !has_tmux() {
+        return;
+    }
+    let world = World::with(&["alice"]);
+    let new = world.file("new", b"correct horse\n");
+    world.ok("alice", &["passphrase", "--new-passphrase-file", &new]);
+    let home = world.home.path().join("people");
+    let ask = |args: &[&str]| {
+        let mut command = world.command("alice", args);
+        // Without the flag that answers it.
+        let program = command.get_program().to_owned();
+        command = std::process::Command::new(program);
+        command.arg("--home").arg(&home).args(["--profile", "alice"]).args(args);
+        Screen::start(&command, 80, 24)
+    };
+    for args in [&["whoami"][..], &["history", "bob"], &[]] {
+        for _ in 0..3 {
+            let screen = ask(args);
+            screen.sees("Passphrase");
+            screen.press("C-c");
+            assert_eq!(screen.exit_code(), 130, "{args:?}");
+        }
+    }
+    let screen = ask(&["whoami"]);
+    screen.sees("Passphrase");
+    screen.line_hidden("wrong");
+    screen.sees("That is not it");
+    screen.line_hidden("correct horse");
+    assert_eq!(screen.exit_code(), 0);
+    assert!(!screen.shown().contains("horse"), "{}", screen.shown());
+}
+
+#[test]
+fn who_leaves_a_room_is_in_the_lobby_and_two_rooms_have_two_names() {
+    if !has_tmux() {
+        return;
+    }
+    let world = World::with(&["alice"]);
+    let alice = ready(&world, "alice");
+    alice.line("!makeroom plans");
+    alice.sees("[#plans] alice>");
+    alice.line("!makeroom Plans");
+    alice.sees("you know a room #Plans already");
+    alice.line("!leave");
+    alice.sees("You are in #Lobby now.");
+    alice.sees("[Lobby] alice>");
+    alice.line("!exit");
+    assert_eq!(alice.exit_code(), 0);
 }

@@ -227,10 +227,14 @@ fn ask(folder: &Path, line: &str, form: AnswerForm) -> Result<(), RelayError> {
                 "the relay in {} does not answer; it may be stopped (Ctrl-Z): fg in its terminal lets it go on",
                 folder.display()
             ),
-            kind => format!(
-                "no relay answers in {} ({kind}); start one there, or name its folder with --data",
-                folder.display()
-            ),
+            kind => {
+                let name = folder.display();
+                let why = match kind {
+                    std::io::ErrorKind::PermissionDenied => " (permission denied)",
+                    _ => "",
+                };
+                format!("no relay answers in {name}{why}; start one there, or name its folder with --data")
+            }
         },
     })?;
     if code != 0 {

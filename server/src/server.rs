@@ -219,7 +219,7 @@ impl Relay {
         if let Some(most) = open_files::connections()
             && most < u64::from(limits.connections)
         {
-            tracing::info!(most, "the system allows fewer open files than connections are wanted");
+            tracing::debug!(most, "the system allows fewer open files than connections are wanted");
             limits.connections = u32::try_from(most).unwrap_or(u32::MAX);
         }
         let (lock, identity, stores) = match &config.storage {

@@ -74,8 +74,13 @@ pub fn wrong(error: &clap::Error) -> Wrong {
             format!("'{value}' can't be used for {argument}")
         }
         ErrorKind::ValueValidation => {
-            let why = std::error::Error::source(error).map(|why| clean(&why.to_string()));
-            format!("'{value}' can't be used for {argument}: {}", why.unwrap_or_default())
+            let why = std::error::Error::source(error);
+            if why.is_some_and(|why| why.is::<std::num::ParseIntError>()) {
+                format!("{argument} is a number, and '{value}' is none that fits")
+            } else {
+                let why = why.map(|why| clean(&why.to_string())).unwrap_or_default();
+                format!("'{value}' can't be used for {argument}: {why}")
+            }
         }
         ErrorKind::ArgumentConflict => {
             let other = all(ContextKind::PriorArg);

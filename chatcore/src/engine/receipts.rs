@@ -17,6 +17,13 @@ use crate::wire::content::{Body, Receipt, ReceiptKind};
 const RECEIPT_DELAY: u64 = 2 * SECOND;
 /// Milliseconds that a receipt for a message to a room waits.
 const ROOM_RECEIPT_DELAY: u64 = MINUTE;
+/// Whether each of a room can answer each message within seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RoomSize {
+    Small,
+    Large,
+}
+
 /// Receipts owed to one device; more are left to the sender's own questions.
 const MAX_OWED: usize = 10_000;
 
@@ -38,16 +45,20 @@ impl Engine {
         self.owe_within(tx, contact, to, Receipt { message_id, kind }, RECEIPT_DELAY);
     }
 
-    /// In rooms many are owed at a time; they can wait.
+    /// In large rooms many are owed at a time; they can wait.
     pub(super) fn owe_room_receipt(
         &mut self,
         tx: &Tx<'_, '_>,
         contact: &mut Contact,
         to: DeviceAddress,
-        message_id: MessageId,
-        kind: ReceiptKind,
+        receipt: Receipt,
+        size: RoomSize,
     ) {
-        self.owe_within(tx, contact, to, Receipt { message_id, kind }, ROOM_RECEIPT_DELAY);
+        let delay = match size {
+            RoomSize::Small => RECEIPT_DELAY,
+            RoomSize::Large => ROOM_RECEIPT_DELAY,
+        };
+        self.owe_within(tx, contact, to, receipt, delay);
     }
 
     /// Owes every device of a user the word that a message of theirs was seen.

@@ -137,6 +137,18 @@ impl Statements {
         is_newer
     }
 
+    /// Returns of how many users something is known, who left included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Tells whether nothing is known of anybody.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Forgets a user who is gone for good.
     pub fn forget(&mut self, user: &UserId) {
         self.0.remove(user);

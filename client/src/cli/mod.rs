@@ -561,7 +561,7 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
 #[derive(Debug, Args)]
 pub struct HostArgs {
     /// Address and port to listen on; port 0 takes a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7667", value_parser = listen_address)]
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7667", value_parser = listen_address)]
     pub listen: SocketAddr,
     /// Folder of the relay [default: chat-server in the usual data folder]
     #[arg(long, value_name = "DIR", conflicts_with = "ephemeral")]

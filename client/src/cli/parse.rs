@@ -1,6 +1,6 @@
 //! From what was typed to what is meant, or to what is wrong with it in this program's own words.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
@@ -30,6 +30,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Command
         args.remove(1);
         args.push("--help".into());
     }
+    if args.get(1).is_some_and(|word| is_link(word)) {
+        // Who was given a link, and nothing else, does not know that it wants a flag.
+        args.insert(1, "--link".into());
+    }
     let command = without_empty_environment(Cli::command().args_override_self(true));
     let parsed = command
         .try_get_matches_from(args)
@@ -49,6 +53,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Command
             }
         },
     }
+}
+
+fn is_link(word: &OsStr) -> bool {
+    let word = word.to_string_lossy();
+    word.get(.."chat://".len()).is_some_and(|start| start.eq_ignore_ascii_case("chat://"))
 }
 
 #[cfg(test)]
@@ -117,5 +126,14 @@ mod tests {
         assert_eq!(cli.global.profile.as_str(), "b");
         // A text that is "help" is a text.
         assert!(matches!(read(&["send", "help", "help"]), Ok(Parsed::Run(_))));
+    }
+
+    #[test]
+    fn a_link_alone_is_where_to_come_in() {
+        let Ok(Parsed::Run(cli)) = read(&["chat://example.org:1/AA#BB", "--nick", "bob"]) else {
+            panic!("it is read");
+        };
+        assert_eq!(cli.talk.link.as_deref(), Some("chat://example.org:1/AA#BB"));
+        assert_eq!(cli.talk.nick.as_deref(), Some("bob"));
     }
 }

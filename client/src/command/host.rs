@@ -1,6 +1,7 @@
 //! `chat host`: a relay in this process.
 
 use std::io::IsTerminal;
+use std::net::{IpAddr, SocketAddr};
 #[cfg(unix)]
 use std::sync::OnceLock;
 
@@ -21,7 +22,7 @@ pub(super) async fn run(context: &Context, args: &HostArgs) -> Result<(), Comman
     let settings = Settings {
         data: args.data.clone(),
         ephemeral: Some(args.ephemeral),
-        public_address: args.public_address.clone(),
+        public_address: args.public_address.clone().or_else(|| address_in(args.listen)),
         registration: Some(match args.registration {
             Registration::Invite => server::Registration::Invite,
             Registration::Open => server::Registration::Open,
@@ -31,7 +32,13 @@ pub(super) async fn run(context: &Context, args: &HostArgs) -> Result<(), Comman
     };
     let bound = Bound::new(args.listen, settings).await?;
     let address = bound.address;
-    if address.ip().is_unspecified() && args.public_address.is_none() {
+    if address.ip().is_loopback() && args.public_address.is_none() {
+        crate::error::tell(format_args!(
+            "chat: only this computer reaches that; for others: --listen 0.0.0.0:{}",
+            address.port()
+        ));
+    }
+    if bound.link.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
         crate::error::tell(format_args!(
             "chat: the link names no address that others can reach; give one:"
         ));
@@ -57,6 +64,12 @@ pub(super) async fn run(context: &Context, args: &HostArgs) -> Result<(), Comman
     // A reader that goes away takes no relay with it.
     let _gone = context.output.say(&bound.link.to_string());
     bound.relay.serve(bound.listener, stopped()).await.map_err(relay_error)
+}
+
+/// Returns the address by which others in the network reach what listens on every address of this computer.
+fn address_in(listen: SocketAddr) -> Option<String> {
+    let found = listen.ip().is_unspecified().then(hosting::address_in_network).flatten();
+    found.map(|ip| SocketAddr::new(ip, listen.port()).to_string())
 }
 
 /// Ends with Ctrl-C, a request to terminate, or the terminal.

@@ -334,6 +334,12 @@ pub(super) async fn verify(context: &Context, args: &VerifyArgs) -> Result<(), C
     show_number(context, &contact, &number)?;
     let same = match decided {
         Some(same) => same,
+        None if context.session.is_some() => {
+            // Another process shows this, and can't ask.
+            let what = "compare the digits, and say then whether they see the same";
+            let hint = "chat verify NAME --yes, or --number DIGITS with what they read to you";
+            return Err(CommandError::new(ExitCode::Usage, what).hint(hint));
+        }
         None => context.prompt.confirm(
             "Do they see the same digits (over a call, or face to face)?",
             "--yes or --number DIGITS",

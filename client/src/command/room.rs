@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use chatcore::engine::{NewRoom, RoomStanding, RoomView};
+use chatcore::engine::{EngineError, NewRoom, RoomStanding, RoomView};
 use chatcore::ids::{RoomId, UserId};
 use chatcore::membership::{Act, Policy, Role, RoomKind, RoomName, RoomNameError, Topic};
-use chatcore::net::{Client, Reconnect};
+use chatcore::net::{Client, ClientError, Reconnect};
 use chatcore::wire::relay::RoomSummary;
 
 use super::proof;
@@ -127,6 +127,12 @@ async fn create(
     let topic = Topic::from_input(&args.topic).map_err(usage)?;
     let kind = if args.open { RoomKind::Open } else { RoomKind::Private };
     let shown = name.as_str().to_owned();
+    // Else neither could be named any more.
+    if !matches!(super::people::find_room(&client.rooms().await?, &shown), Err(e) if e.code() == ExitCode::UnknownRecipient)
+    {
+        let what = format_args!("you know a room #{} already", render::name(&shown));
+        return Err(CommandError::new(ExitCode::Usage, what).hint("choose another name"));
+    }
     let id = client.create_room(NewRoom { name, topic, kind }).await?;
     let next = match kind {
         RoomKind::Private => {
@@ -212,7 +218,7 @@ async fn topic(
     let topic = Topic::from_input(&args.text).map_err(usage)?;
     let (id, name) = find(client, &args.room).await?;
     client.act_in_room(id, Act::SetTopic(topic)).await?;
-    said(context, (id, &name), "set_topic", &format!("#{} has the topic.", render::name(&name)))
+    said(context, (id, &name), "set_topic", &format!("#{}: the topic is set.", render::name(&name)))
 }
 
 async fn rename(
@@ -326,9 +332,17 @@ async fn here(
     Ok(here)
 }
 
+const fn is_offline(error: &ClientError) -> bool {
+    matches!(error, ClientError::Engine(EngineError::Offline))
+}
+
 async fn list(context: &Context, client: &Client, verbose: Verbose) -> Result<(), CommandError> {
     let own = client.profile().await?.user;
-    let open = client.open_rooms().await?;
+    // Without the relay one's own rooms are known all the same.
+    let open = match client.open_rooms().await {
+        Err(error) if is_offline(&error) => None,
+        open => Some(open?),
+    };
     let rooms = client.rooms().await?;
     let mut rows = Vec::new();
     for room in &rooms {
@@ -338,7 +352,10 @@ async fn list(context: &Context, client: &Client, verbose: Verbose) -> Result<()
         let count = match room.standing {
             RoomStanding::Member => {
                 let detail = client.room(room.room).await?;
-                Some(here(client, &detail, own).await?.len())
+                match &open {
+                    Some(_) => Some(here(client, &detail, own).await?.len()),
+                    None => None,
+                }
             }
             _ => None,
         };
@@ -358,7 +375,7 @@ async fn list(context: &Context, client: &Client, verbose: Verbose) -> Result<()
         .filter(|room| matches!(room.standing, RoomStanding::Member | RoomStanding::Invited))
         .map(|room| room.room)
         .collect();
-    for room in open.iter().filter(|room: &&RoomSummary| !joined.contains(&room.room)) {
+    for room in open.iter().flatten().filter(|room: &&RoomSummary| !joined.contains(&room.room)) {
         let (members, online) = (room.members as usize, Some(room.online as usize));
         let (name, role) = (room.name.as_str(), "");
         let (kind, standing) = ("open", "outside");

@@ -345,7 +345,12 @@ impl Talk {
             }
             Typable::Leave { room } => {
                 let args = self.room_args(room)?;
-                self.room(RoomCommand::Leave(args), None)
+                let (context, client) = (self.context.clone(), self.client.clone());
+                self.spawn(async move {
+                    room::act(&context, &client, &RoomCommand::Leave(args)).await?;
+                    Ok(Some(Happened::Left))
+                });
+                Ok(())
             }
             Typable::Invite { who, role } => {
                 let room = self.room_here()?;

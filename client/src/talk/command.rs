@@ -32,6 +32,7 @@ pub(super) enum Typable {
     /// Show what there is: topics, one of them, or all about a command
     Help { command: Option<String> },
     /// Leave; messages not at the relay yet go out when you come again
+    #[command(alias = "exit")]
     Quit,
     /// Talk in a room; without a name: list the rooms
     Room { name: Option<String> },

@@ -24,7 +24,7 @@ pub(super) enum Stage {
 impl Stage {
     const fn as_str(self) -> &'static str {
         match self {
-            Self::Sent => "sent, not at the relay yet",
+            Self::Sent => "kept, not at the relay yet",
             Self::Stored => "stored at the relay",
             Self::Delivered => "delivered",
             Self::Read => "read",
@@ -97,7 +97,7 @@ mod tests {
         let (first, second) = (MessageId::from_bytes([1; 16]), MessageId::from_bytes([2; 16]));
         flight.began(first);
         flight.began(second);
-        assert_eq!(flight.shown().unwrap(), "your last 2 messages: sent, not at the relay yet");
+        assert_eq!(flight.shown().unwrap(), "your last 2 messages: kept, not at the relay yet");
         flight.came(second, Stage::Read);
         flight.came(second, Stage::Delivered);
         assert_eq!(flight.shown().unwrap(), "your last message: read");

@@ -37,7 +37,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chatcore::engine::{Command, Lobby, ProfileView, RoomStanding, query};
+use chatcore::engine::{Command, Lobby, ProfileView, RoomStanding, RoomView, query};
+use chatcore::ids::Conversation;
 use chatcore::membership::RoomKind;
 use chatcore::net::{Client, ClientError, Events, Notice, Reconnect};
 use chatcore::wire::limits::MAX_TEXT;
@@ -247,6 +248,8 @@ impl Talk {
                 Some(happened) = happenings.recv() => self.take(happened).await?,
                 Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
                 news = host_news(&mut self.hosting) => match news {
+                    // We are no news to ourselves.
+                    HostNews::Newcomer(nickname) if nickname == self.own.nickname => {}
                     HostNews::Newcomer(nickname) => {
                         self.say_quietly(&hosting::welcome(&nickname))?;
                     }
@@ -294,6 +297,27 @@ impl Talk {
         }
         self.offer_files(Count::No).await?;
         self.show_missed().await
+    }
+
+    /// Goes to the Lobby if the person is in a room no more.
+    async fn go_home(&mut self) -> Result<(), CommandError> {
+        let Some(Conversation::Room(here)) = self.place.as_ref().map(|place| place.conversation)
+        else {
+            return Ok(());
+        };
+        let rooms = self.client.rooms().await?;
+        let is_here = |room: &RoomView| room.room == here && room.standing == RoomStanding::Member;
+        if rooms.iter().any(is_here) {
+            return Ok(());
+        }
+        (self.place, self.settings.last) = (None, None);
+        match self.first_place().await? {
+            Some(place) => {
+                self.say_quietly(&format!("You are in {} now.", render::name(&place.name)))?;
+                self.go_to(place).await
+            }
+            None => self.keep_settings().await,
+        }
     }
 
     /// Returns where the person was last, or the Lobby.
@@ -510,6 +534,7 @@ impl Talk {
                 }
                 self.say_error(&error)?;
             }
+            Happened::Left => self.go_home().await?,
             Happened::Asking(question) => self.ask(question),
             Happened::Progress { transfer, done } => {
                 if let Some(transfer) = self.transfers.get_mut(&transfer) {

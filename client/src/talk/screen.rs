@@ -64,12 +64,28 @@ pub(super) struct Screen {
     above: usize,
     /// Whether some of them were moved above the first row of the terminal.
     moved_out: MovedOut,
+    first_row: FirstRow,
+}
+
+/// What stands in the first row of the terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FirstRow {
+    /// The bottom begins there, since everything was cleared.
+    Bottom,
+    Anything,
 }
 
 impl Screen {
     pub(super) fn new((width, height): (u16, u16), paint: Paint) -> Self {
-        let mut screen =
-            Self { width: 0, height: 0, paint, painted: None, above: 0, moved_out: MovedOut::No };
+        let mut screen = Self {
+            width: 0,
+            height: 0,
+            paint,
+            painted: None,
+            above: 0,
+            moved_out: MovedOut::No,
+            first_row: FirstRow::Anything,
+        };
         screen.set_size((width, height));
         screen
     }
@@ -84,6 +100,9 @@ impl Screen {
     pub(super) fn print(&mut self, lines: &[String], bottom: &Bottom) -> String {
         let mut out = String::new();
         self.begin(&mut out);
+        if !lines.is_empty() {
+            self.first_row = FirstRow::Anything;
+        }
         for line in lines {
             for part in line.split('\n') {
                 let rows = self.fold(&mut out, part);
@@ -190,7 +209,7 @@ impl Screen {
             out.push_str("\x1b[2K\x1b[1B");
         }
         out.push_str("\x1b[H");
-        self.above = 0;
+        (self.above, self.first_row) = (0, FirstRow::Bottom);
         out.push_str(&self.paint(bottom));
         out
     }
@@ -235,7 +254,11 @@ impl Screen {
         if up > 0 {
             put(out, format_args!("\x1b[{up}A"));
         }
-        out.push_str("\x1b[J");
+        match self.first_row {
+            FirstRow::Anything => out.push_str("\x1b[J"),
+            // From there some terminals take it for a page that scrolls away, and keep each.
+            FirstRow::Bottom => out.push_str("\x1b[2K \x1b[J\r"),
+        }
     }
 
     fn show(&mut self, out: &mut String, bottom: &Bottom) {
@@ -501,6 +524,7 @@ mod tests {
         assert!(wiped.contains("\x1b[H\x1b[3J"), "{wiped:?}");
         screen.print(&["one".to_owned()], &bottom("", 0));
         screen.clear(&bottom("", 0));
+        assert!(screen.paint(&bottom("h", 1)).contains("\x1b[2K \x1b[J\r"), "not at the edge");
         assert!(!screen.wipe().contains("[3J"), "it is gone already");
     }
 

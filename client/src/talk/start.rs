@@ -61,7 +61,9 @@ async fn start_again(context: &Context, args: &TalkArgs) -> Result<Started, Comm
         (false, kept) => kept,
     };
     let lobby = if args.no_lobby { Lobby::Declined } else { Lobby::Wanted };
-    let mut started = Started { store, host: None, lobby, is_new: false };
+    // Whose first try failed is as new as at the first.
+    let is_new = query::profile(&store)?.registration != Registration::Done;
+    let mut started = Started { store, host: None, lobby, is_new };
     let Some(host) = host else { return Ok(started) };
     match wizard::start_hosting(&host).await {
         Ok(hosting) => {

@@ -48,6 +48,8 @@ pub(super) enum Happened {
         number: u64,
         error: CommandError,
     },
+    /// Out of a room: of which, may be the one where the person is.
+    Left,
     Asking(Question),
     Progress {
         transfer: u64,

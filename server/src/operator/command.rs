@@ -86,7 +86,7 @@ pub struct InviteArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
     /// Nobody knows it.
-    #[error("no such command; !help lists them")]
+    #[error("there is no such command; help lists them")]
     Unknown,
     /// Something is missing or too much behind it.
     #[error("not like that: {0}")]

@@ -560,7 +560,7 @@ fn help(about: Option<&str>, by: By) -> Result<Said, RelayError> {
         .map(|(name, usage, does)| json!({"command": name, "usage": usage, "does": does}))
         .collect();
     if lines.is_empty() {
-        return Err(not_found("no such command; !help lists them".to_owned()));
+        return Err(not_found("there is no such command; help lists them".to_owned()));
     }
     Ok(Said::new(lines.join("\n"), json!({"commands": list})))
 }

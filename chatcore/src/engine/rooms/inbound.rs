@@ -4,6 +4,7 @@ use super::super::clock::{Timer, is_due};
 use super::super::contacts::sender;
 use super::super::files::receipt_of;
 use super::super::inbound::refuse_content;
+use super::super::receipts::RoomSize;
 use super::super::sequence::said_at;
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, FileKind, QUERY_EVERY};
@@ -29,6 +30,8 @@ const MAX_HELD_OF_MEMBER: usize = 100;
 const MAX_HELD_OF_STRANGER: usize = 8;
 /// Most of them from all who are none.
 const MAX_HELD_OF_STRANGERS: usize = 64;
+/// Most people of a room in which each message is receipted within seconds.
+const MAX_SMALL: usize = 16;
 /// Milliseconds that a message is held.
 pub(in crate::engine) const HOLD_FOR: u64 = DAY;
 
@@ -92,7 +95,8 @@ impl Engine {
             if content.message_id == outer && is_ahead(tx, &id, from, &content)? {
                 self.take_repeated(tx, contact, from, &content, bytes)?;
             }
-            self.owe_room_receipt(tx, contact, from, outer, kind);
+            let receipt = Receipt { message_id: outer, kind };
+            self.owe_room_receipt(tx, contact, from, receipt, RoomSize::Large);
             return receipted(kind);
         }
         let Some(mut room) = self.take_room(tx, &id)? else {
@@ -201,7 +205,8 @@ impl Engine {
             tx.save_held(&room.id(), number, &HeldMessage { from, content, came_at, asked_at });
         }
         // It is safe here; whether the person can have it is told when that is known.
-        self.owe_room_receipt(tx, contact, from, outer, ReceiptKind::Held);
+        let receipt = Receipt { message_id: outer, kind: ReceiptKind::Held };
+        self.owe_room_receipt(tx, contact, from, receipt, size(room));
         Ok(ReceiptKind::Held)
     }
 
@@ -298,7 +303,8 @@ impl Engine {
     ) -> Result<ReceiptKind, EngineError> {
         let message = content.message_id;
         if let Some(kind) = receipt_of(tx, &from.user, &message)? {
-            self.owe_room_receipt(tx, contact, from, message, kind);
+            let receipt = Receipt { message_id: message, kind };
+            self.owe_room_receipt(tx, contact, from, receipt, size(room));
             if is_ahead(tx, &room.id(), from, &content)? {
                 follow_sender(tx, room, contact, from, &content, bytes)?;
             }
@@ -330,7 +336,8 @@ impl Engine {
             tx.save_transfer(&Transfer::Download(Download::new(from.user, message, kind, said)));
         }
         let kind = receipt_of(tx, &from.user, &message)?.unwrap_or(ReceiptKind::Delivered);
-        self.owe_room_receipt(tx, contact, from, message, kind);
+        let receipt = Receipt { message_id: message, kind };
+        self.owe_room_receipt(tx, contact, from, receipt, size(room));
         let room = Some(room.reference());
         let from = sender(contact);
         tx.event(match content.body {
@@ -366,6 +373,15 @@ impl Engine {
         }
         Ok(false)
     }
+}
+
+/// Tells how large a room is, for all that is known of who belongs to it.
+fn size(room: &Room) -> RoomSize {
+    let known = match room.row.kind {
+        RoomKind::Private => room.state().map_or(0, |state| state.members().len()),
+        RoomKind::Open => room.statements.len(),
+    };
+    if known <= MAX_SMALL { RoomSize::Small } else { RoomSize::Large }
 }
 
 /// Puts together by what a message to a room is judged.
