@@ -9,6 +9,7 @@ use super::deliver::Round;
 use super::requests::REQUEST_LIFE;
 use super::rooms::newest_head;
 use super::tx::{Context, Tx};
+use super::uploads::forget_offers;
 use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY, Step};
 use crate::ids::{DAY, DeviceId};
 use crate::keys::{DeviceKeys, RecordSource, Signed, UserRecord};
@@ -145,6 +146,7 @@ impl Engine {
             profile.unplaced_told = profile.unplaced_told.min(profile.unplaced.len());
             drop_old_prekeys(tx)?;
             tx.forget_seen()?;
+            forget_offers(tx)?;
         }
         self.settle_record(tx, &mut profile, login.record_version)?;
         self.top_up_prekeys(tx, &mut profile, login)?;

@@ -24,6 +24,9 @@ use crate::wire::content::Body;
 use crate::wire::relay::{ErrorCode, Failure, Request, WriteKey};
 use crate::wire::storage;
 
+/// Milliseconds after which a blob is gone from every relay.
+const OFFER_LIFE: u64 = 40 * DAY;
+
 /// Milliseconds until a blob is tried again at the earliest, whatever the relay says.
 const SOONEST: u64 = 10 * SECOND;
 
@@ -302,6 +305,19 @@ fn offered(
 ) {
     let (waiting, renewed_at) = (Vec::new(), tx.now);
     tx.save_transfer(&Transfer::Offered { to, message, blob, write_key, waiting, renewed_at });
+}
+
+/// Forgets what was brought to the relay so long ago that it is not there any more (PROTOCOL.md section 11): there is
+/// nothing to delete, nor to renew.
+pub(super) fn forget_offers(tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+    for transfer in tx.transfers()? {
+        if let Transfer::Offered { blob, renewed_at, .. } = transfer
+            && tx.settled.since(renewed_at) >= OFFER_LIFE
+        {
+            tx.delete_transfer_at(blob.as_bytes());
+        }
+    }
+    Ok(())
 }
 
 /// Returns the blobs that are queued and whose bytes the driver keeps, and the messages that name them.

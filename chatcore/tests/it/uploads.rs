@@ -5,7 +5,8 @@ use chatcore::engine::{
     Command, EngineError, Event, FileKind, MessageStatus, QueuedUpload, UploadSource, query,
 };
 use chatcore::file::chunk_plan;
-use chatcore::ids::{BlobId, Conversation, MINUTE, MessageId, RoomId};
+use chatcore::ids::{BlobId, Conversation, DAY, MINUTE, MessageId, RoomId};
+use chatcore::store::Table;
 use chatcore::wire::content::Body;
 use chatcore::wire::relay::{ErrorCode, Failure, WriteKey};
 
@@ -217,6 +218,24 @@ fn given_up_after_a_month_it_is_not_brought_to_the_relay_any_more() {
     assert_eq!(world.status(0, user(&world, 1), message), MessageStatus::NotDelivered);
     world.reconnect();
     assert!(world.peers[0].engine.as_ref().unwrap().is_settled());
+}
+
+/// What nobody fetched leaves nothing behind once the relay has let it go.
+#[test]
+fn what_is_gone_from_the_relay_is_forgotten() {
+    let mut world = acquainted(511);
+    let to = bob(&world);
+    let (_, blob) = queue(&mut world, to, FileKind::File);
+    command(&mut world, Command::Uploaded(blob));
+    assert_eq!(world.rows(0, Table::Transfers), 1);
+    for (days, left) in [(38, 1), (3, 0)] {
+        // Nobody is there who would fetch it.
+        for _ in 0..days {
+            world.wait(1, DAY);
+            world.reconnect();
+        }
+        assert_eq!(world.rows(0, Table::Transfers), left, "{days}");
+    }
 }
 
 #[test]
