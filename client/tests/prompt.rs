@@ -867,9 +867,38 @@ fn who_leaves_a_room_is_in_the_lobby_and_two_rooms_have_two_names() {
     alice.sees("[#plans] alice>");
     alice.line("!makeroom Plans");
     alice.sees("you know a room #Plans already");
+    // Alone there is nobody to be asked about.
     alice.line("!leave");
     alice.sees("You are in #Lobby now.");
     alice.sees("[Lobby] alice>");
     alice.line("!exit");
     assert_eq!(alice.exit_code(), 0);
+}
+
+#[test]
+fn an_owner_who_leaves_is_asked_first() {
+    if !has_tmux() {
+        return;
+    }
+    let world = World::friends(&["alice", "bob"]);
+    world.ok("alice", &["room", "create", "plans"]);
+    world.ok("alice", &["room", "invite", "plans", "bob"]);
+    world.receive("bob");
+    world.ok("bob", &["room", "join", "plans"]);
+    world.receive("alice");
+    let alice = ready(&world, "alice");
+    alice.line("!room plans");
+    alice.sees("[#plans] alice>");
+    alice.line("!leave");
+    alice.sees("You own #plans, and somebody else there will. Leave it?");
+    alice.line("no");
+    alice.sees("Nothing was done.");
+    alice.line("!leave");
+    alice.sees("yes or no>");
+    alice.line("yes");
+    alice.sees("You are out of #plans.");
+    alice.sees("[Lobby] alice>");
+    world.receive("bob");
+    let plans = world.ok("bob", &["room", "show", "plans"]);
+    assert!(plans.contains("you are owner"), "{plans}");
 }

@@ -175,7 +175,7 @@ fn what_waits_in_a_room_is_given_up_after_a_month() {
     command(&mut world, Command::SendRoomText { room, message: after, text: "after".to_owned() });
     for days in [29, 2] {
         assert!(texts(&world, 1, tea).is_empty());
-        world.now = world.now.plus(days * chatcore::ids::DAY);
+        world.now = world.now.plus(days * DAY);
         world.reconnect();
         later(&mut world);
     }

@@ -5,6 +5,7 @@ use std::future::Future;
 use chatcore::engine::query::HistoryView;
 use chatcore::engine::{Command, Direction, RoomStanding};
 use chatcore::ids::{Conversation, MessageId, Timestamp, UserId};
+use chatcore::membership::Role;
 use chatcore::net::{self, Client, ClientError};
 use chatcore::wire::content::Body;
 use chatcore::wire::limits::{MAX_ROOM_INLINE, MAX_TEXT};
@@ -345,11 +346,7 @@ impl Talk {
             }
             Typable::Leave { room } => {
                 let args = self.room_args(room)?;
-                let (context, client) = (self.context.clone(), self.client.clone());
-                self.spawn(async move {
-                    room::act(&context, &client, &RoomCommand::Leave(args)).await?;
-                    Ok(Some(Happened::Left))
-                });
+                self.leave_room(args);
                 Ok(())
             }
             Typable::Invite { who, role } => {
@@ -473,7 +470,7 @@ impl Talk {
         match then {
             None => self.spawn(async move {
                 room::act(&context, &client, &command).await?;
-                Ok(None)
+                Ok(matches!(command, RoomCommand::Leave(_)).then_some(Happened::Left))
             }),
             Some(name) => self.spawn_move(name.clone(), async move {
                 room::act(&context, &client, &command).await?;
@@ -481,6 +478,22 @@ impl Talk {
             }),
         }
         Ok(())
+    }
+
+    /// Leaves a room; who owns it is asked first, since somebody else owns it then.
+    fn leave_room(&mut self, args: RoomArgs) {
+        let (context, client) = (self.context.clone(), self.client.clone());
+        self.spawn(async move {
+            let room = client.room(client.find_room(&args.room).await?).await?;
+            let command = RoomCommand::Leave(args);
+            if room.role == Some(Role::Owner) && room.members > 1 {
+                let name = render::name(&room.name);
+                let what = format!("You own #{name}, and somebody else there will. Leave it");
+                return Ok(Some(Happened::Asking(Question::Sure { what, command })));
+            }
+            room::act(&context, &client, &command).await?;
+            Ok(Some(Happened::Left))
+        });
     }
 
     /// Goes where a task leads, unless the person goes elsewhere first.
