@@ -77,6 +77,10 @@ impl Engine {
         when: Round,
     ) -> Result<(), EngineError> {
         self.next_query = Timer::after(QUERY_EVERY, tx.now);
+        if when == Round::Later || self.undelivered == 0 {
+            // What waits at the relay is not believed for ever.
+            self.forget_left(tx)?;
+        }
         let (mut again, mut ask) = (Vec::new(), Vec::new());
         let users = tx.outbox_users()?;
         for user in &users {

@@ -100,6 +100,7 @@ impl Engine {
         self.drive_rooms(tx)?;
         if were_waiting && self.undelivered == 0 {
             self.give_up_overdue(tx)?;
+            self.forget_left(tx)?;
         }
         for user in self.waiting.clone() {
             self.drive_user(tx, &user)?;
@@ -109,6 +110,30 @@ impl Engine {
         if is_all_placed && queue == MailQueue::Untagged {
             // Perhaps there are more, and places for them.
             self.ask_for_kept(tx)?;
+        }
+        Ok(())
+    }
+
+    /// Devices that others have taken the place of have said what they had to say: all that waited was taken in.
+    pub(super) fn forget_left(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+        for user in std::mem::take(&mut self.leaving) {
+            if let Some(mut contact) = tx.contact(&user)? {
+                forget_old_devices(tx, &mut contact);
+                tx.save_contact(&contact);
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds those of whom a device left while something else was being taken in, in case we ended before it was.
+    pub(super) fn find_left(&mut self, tx: &Tx<'_, '_>) -> Result<(), EngineError> {
+        for contact in tx.contacts()? {
+            let named = named_devices(&contact);
+            let (here, gone): (Vec<_>, Vec<_>) =
+                contact.devices.iter().partition(|device| named.contains(&device.id));
+            if !gone.is_empty() && here.iter().any(|device| !device.sessions.is_empty()) {
+                self.leaving.insert(contact.user());
+            }
         }
         Ok(())
     }
@@ -292,7 +317,12 @@ impl Engine {
             // Now that there is a session to go out in.
             self.follow_devices(tx, &mut contact, &former)?;
         }
-        forget_old_devices(tx, &mut contact);
+        if self.undelivered == 0 {
+            forget_old_devices(tx, &mut contact);
+        } else {
+            // What the former device sent may stand in the other queue, and come after this.
+            self.leaving.insert(user);
+        }
         if replaces && contact.standing != ContactStanding::Request {
             tx.event(Event::NewSession { with: sender(&contact) });
         }

@@ -241,6 +241,8 @@ pub struct Engine {
     next_request: RequestId,
     /// Envelopes that waited at login and have not come yet.
     undelivered: u64,
+    /// Of whom a device has left, and is heard until what waited at the relay was taken in.
+    leaving: BTreeSet<UserId>,
     /// Envelopes that the relay keeps, as there was no place for them here.
     kept: u64,
     claiming: BTreeSet<DeviceAddress>,
@@ -293,6 +295,7 @@ impl Engine {
             pending: BTreeMap::new(),
             next_request: 1,
             undelivered: 0,
+            leaving: BTreeSet::new(),
             kept: 0,
             claiming: BTreeSet::new(),
             claim_again: BTreeMap::new(),

@@ -147,6 +147,7 @@ impl Engine {
             drop_old_prekeys(tx)?;
             tx.forget_seen()?;
             forget_offers(tx)?;
+            self.find_left(tx)?;
         }
         self.settle_record(tx, &mut profile, login.record_version)?;
         self.top_up_prekeys(tx, &mut profile, login)?;

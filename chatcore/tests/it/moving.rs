@@ -602,3 +602,32 @@ fn a_backup_of_another_version_is_refused_and_a_newer_one_by_its_name() {
     assert_eq!(take(found), Err(StoreError::NewerSchema { found, known }));
     assert_eq!(take(known - 1), Err(StoreError::Damaged));
 }
+
+/// The first word of the new device may come before what the former one sent: they wait in two queues.
+#[test]
+fn what_the_former_device_sent_is_heard_though_the_new_one_comes_first() {
+    let mut world = World::new(14, 2);
+    for (from, to, text) in [(0, 1, "hello"), (1, 0, "hi"), (0, 1, "how are you?")] {
+        send(&mut world, from, to, text);
+        settle(&mut world);
+    }
+    let rows = world.peers[0].save(world.now);
+    let bob = user(&world, 1);
+    world.relay.deaf.insert(bob);
+    send(&mut world, 0, 1, "not in the backup");
+    settle(&mut world);
+    world.restore(0, &rows);
+    settle(&mut world);
+    assert!(!said(&world, 1, 0).contains("not in the backup"));
+    world.relay.deaf.remove(&bob);
+    world.relay.untagged_first = true;
+    world.reconnect();
+    settle(&mut world);
+    assert!(said(&world, 1, 0).contains("not in the backup"), "{:?}", said(&world, 1, 0));
+    // It has nothing to say after that.
+    let devices = world.rows(1, Table::Tags);
+    assert_eq!(devices, 1, "of the new device alone");
+    send(&mut world, 0, 1, "from the new one");
+    settle(&mut world);
+    assert!(said(&world, 1, 0).contains("from the new one"));
+}

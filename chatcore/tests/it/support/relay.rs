@@ -108,6 +108,8 @@ pub(crate) struct Relay {
     pub(crate) claims: usize,
     /// Nothing is delivered at the moment.
     pub(crate) hold_back: bool,
+    /// What has no tag goes out before what has one.
+    pub(crate) untagged_first: bool,
     /// How many of the next envelopes to a user are lost.
     pub(crate) lose_next: BTreeMap<UserId, usize>,
     /// Users to whom nothing is delivered at the moment.
@@ -151,6 +153,7 @@ impl Relay {
             handed_out_twice: 0,
             claims: 0,
             hold_back: false,
+            untagged_first: false,
             lose_next: BTreeMap::new(),
             deaf: BTreeSet::new(),
             is_full: false,
@@ -704,8 +707,19 @@ impl Relay {
             *n > mailbox.delivered_up_to[MailQueue::of(&e.tag) as usize]
         };
         let fresh: Vec<_> = mailbox.waiting.iter().filter(is_new).collect();
-        let queue = MailQueue::of(&fresh.first()?.1.tag);
-        let run = fresh.into_iter().take_while(|(_, e)| MailQueue::of(&e.tag) == queue);
+        let is_untagged = |(_, e): &&&(u64, Envelope)| MailQueue::of(&e.tag) == MailQueue::Untagged;
+        let first = match self.untagged_first {
+            true => fresh.iter().find(is_untagged).or(fresh.first()),
+            false => fresh.first(),
+        };
+        let queue = MailQueue::of(&first?.1.tag);
+        let run: Vec<_> = match self.untagged_first {
+            true => fresh.into_iter().filter(|(_, e)| MailQueue::of(&e.tag) == queue).collect(),
+            false => {
+                fresh.into_iter().take_while(|(_, e)| MailQueue::of(&e.tag) == queue).collect()
+            }
+        };
+        let run = run.into_iter();
         let delivery = |(n, e): &(u64, Envelope)| Delivery {
             n: *n,
             tag: e.tag,
