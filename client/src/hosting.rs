@@ -142,8 +142,17 @@ pub(crate) fn show_link(
     output.say(&link)
 }
 
+/// Returns the address by which others in the network reach a relay that listens here.
+pub(crate) fn address_for_others(listen: SocketAddr) -> Option<String> {
+    let found = match listen.ip() {
+        ip if ip.is_unspecified() => address_in_network(),
+        ip => Some(ip),
+    };
+    found.map(|ip| SocketAddr::new(ip, listen.port()).to_string())
+}
+
 /// Returns the address that this computer has in its network, if it has one; nothing is sent.
-pub(crate) fn address_in_network() -> Option<IpAddr> {
+fn address_in_network() -> Option<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     // Asks the system for its route there: an address set aside for documentation (RFC 5737).
     socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;

@@ -47,7 +47,15 @@ impl Sums {
             match hash(&folder.join(name)) {
                 Ok(found) if found == *expected => {}
                 Ok(_) => damaged.push(name.clone()),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => damaged.push(name.clone()),
+                // Gone, or something else than a file now.
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
+                    ) =>
+                {
+                    damaged.push(name.clone());
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -141,6 +149,8 @@ mod tests {
         fs::remove_file(folder.path().join("relay.key")).unwrap();
         fs::write(folder.path().join("more"), "").unwrap();
         assert_eq!(first.differences(&sums()), ["keys/db", "relay.key", "more"]);
+        assert_eq!(first.damaged(folder.path()).unwrap(), ["keys/db", "relay.key"]);
+        fs::create_dir(folder.path().join("relay.key")).unwrap();
         assert_eq!(first.damaged(folder.path()).unwrap(), ["keys/db", "relay.key"]);
     }
 }

@@ -12,7 +12,7 @@ const UNKNOWN_FOR: u64 = 60 * SECOND;
 /// Milliseconds that the recipient of one that is held is given.
 const HELD_FOR: u64 = DAY;
 
-/// What is to be done with a copy.
+/// The next step of a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Due {
     /// Nothing for now.

@@ -40,7 +40,7 @@ pub(super) fn incoming_tag(
     tag
 }
 
-/// What is known of one of the sessions with a device.
+/// One of the sessions with a device, as far as the choice between them goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) id: SessionId,

@@ -185,7 +185,7 @@ pub(crate) struct PeerDevice {
     pub(crate) profile_owed: bool,
 }
 
-/// What was received of one sending device.
+/// The numbers received of one sending device.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Sequence {
     /// The highest number, and the hash of the content that has it.

@@ -83,7 +83,7 @@ fn sealed() -> SealedEnvelope {
     }
 }
 
-/// What the engine does on connecting and every 10 minutes.
+/// A look at the outbox, as the engine takes one on connecting and every 10 minutes.
 fn look(copy: &mut OutboxEntry, now: Timestamp, receipts_may_wait: bool) -> &'static str {
     copy.try_from(now);
     if !receipts_may_wait && copy.is_over(now) {

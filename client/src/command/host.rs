@@ -1,7 +1,7 @@
 //! `chat host`: a relay in this process.
 
 use std::io::IsTerminal;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 #[cfg(unix)]
 use std::sync::OnceLock;
 
@@ -11,7 +11,7 @@ use server::console;
 use crate::cli::{HostArgs, Registration};
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::hosting::{self, Bound, relay_error, show_link};
+use crate::hosting::{self, Bound, address_for_others, relay_error, show_link};
 use crate::output::{OutputMode, Without};
 
 /// Runs a relay until Ctrl-C, after printing its link.
@@ -22,7 +22,7 @@ pub(super) async fn run(context: &Context, args: &HostArgs) -> Result<(), Comman
     let settings = Settings {
         data: args.data.clone(),
         ephemeral: Some(args.ephemeral),
-        public_address: args.public_address.clone().or_else(|| address_in(args.listen)),
+        public_address: args.public_address.clone().or_else(|| address_for_others(args.listen)),
         registration: Some(match args.registration {
             Registration::Invite => server::Registration::Invite,
             Registration::Open => server::Registration::Open,
@@ -64,12 +64,6 @@ pub(super) async fn run(context: &Context, args: &HostArgs) -> Result<(), Comman
     // A reader that goes away takes no relay with it.
     let _gone = context.output.say(&bound.link.to_string());
     bound.relay.serve(bound.listener, stopped()).await.map_err(relay_error)
-}
-
-/// Returns the address by which others in the network reach what listens on every address of this computer.
-fn address_in(listen: SocketAddr) -> Option<String> {
-    let found = listen.ip().is_unspecified().then(hosting::address_in_network).flatten();
-    found.map(|ip| SocketAddr::new(ip, listen.port()).to_string())
 }
 
 /// Ends with Ctrl-C, a request to terminate, or the terminal.

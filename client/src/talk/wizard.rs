@@ -19,7 +19,7 @@ use crate::command::backup;
 use crate::command::join::{parse_address, parse_address_at, parse_nickname};
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
-use crate::hosting::{Bound, Hosting, address_in_network};
+use crate::hosting::{Bound, Hosting, address_for_others};
 use crate::passphrase::PassphraseSource;
 use crate::store::{Protection, RedbStore};
 
@@ -205,7 +205,7 @@ async fn begin_to_host(
         }
         if args.public_address.is_none() {
             let listen = host_from(&args, None)?.listen;
-            let found = found(listen);
+            let found = address_for_others(listen);
             // Behind a router the port is mostly the same.
             let read = |text: &str| parse_address_at(text, listen.port());
             let question = "Address and port by which your friends reach this computer";
@@ -238,15 +238,6 @@ pub(super) fn host_from(args: &TalkArgs, kept: Option<Host>) -> Result<Host, Com
     Ok(Host { listen, public_address, data })
 }
 
-/// Returns the address by which others in the network reach a relay here.
-fn found(listen: SocketAddr) -> Option<String> {
-    let found = match listen.ip() {
-        ip if ip.is_unspecified() => address_in_network(),
-        ip => Some(ip),
-    };
-    found.map(|ip| SocketAddr::new(ip, listen.port()).to_string())
-}
-
 /// Starts the relay of this profile.
 ///
 /// # Errors
@@ -254,7 +245,7 @@ fn found(listen: SocketAddr) -> Option<String> {
 pub(super) async fn start_hosting(host: &Host) -> Result<Hosting, CommandError> {
     let settings = RelaySettings {
         data: host.data.clone(),
-        public_address: host.public_address.clone().or_else(|| found(host.listen)),
+        public_address: host.public_address.clone().or_else(|| address_for_others(host.listen)),
         ..RelaySettings::default()
     };
     Ok(Bound::new(host.listen, settings).await?.start())

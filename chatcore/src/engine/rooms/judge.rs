@@ -1,9 +1,9 @@
-//! What becomes of a message to a room, by what is known when it is looked at (PROTOCOL.md section 16).
+//! Shows, holds or refuses a message to a room, by what is known when it is looked at (PROTOCOL.md section 16).
 
 use super::inbound::RefusedBecause;
 use crate::membership::RoomKind;
 
-/// What is to be done with a message to a room.
+/// The fate of a message to a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Show,
@@ -39,7 +39,7 @@ pub(crate) enum Named {
     Unknown,
 }
 
-/// What the newest state says of the sender.
+/// The sender, by the newest state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Author {
     Member,

@@ -108,7 +108,7 @@ pub(crate) struct Relay {
     pub(crate) claims: usize,
     /// Nothing is delivered at the moment.
     pub(crate) hold_back: bool,
-    /// What has no tag goes out before what has one.
+    /// Envelopes without a tag go out before those that have one.
     pub(crate) untagged_first: bool,
     /// How many of the next envelopes to a user are lost.
     pub(crate) lose_next: BTreeMap<UserId, usize>,
