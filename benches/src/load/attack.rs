@@ -12,7 +12,7 @@ use chatcore::ids::{DeliveryTag, DeviceAddress, IdempotencyKey, RegisterId};
 use chatcore::noise::transport::split_record;
 use chatcore::room::RegisterSecret;
 use chatcore::wire::envelope::{Envelope, EnvelopeKind};
-use chatcore::wire::limits::MAX_TTL;
+use chatcore::wire::limits::{MAX_CLAIMS, MAX_TTL};
 use chatcore::wire::relay::{Answer, DeviceFrame, RelayFrame, Request, Who};
 use rand::RngExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -48,6 +48,8 @@ pub enum Attack {
     Envelopes,
     /// They ask for what is dear: the list of rooms, whole rooms, whole logs.
     Questions,
+    /// They claim the prekeys of all others, as whoever begins a conversation does.
+    Claims,
     /// They log in again and again.
     Logins,
     /// They open sockets and say nothing.
@@ -56,14 +58,15 @@ pub enum Attack {
 
 impl Attack {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Unread, Self::Envelopes, Self::Questions, Self::Logins, Self::Sockets];
+    pub const ALL: [Self; 6] =
+        [Self::Unread, Self::Envelopes, Self::Questions, Self::Claims, Self::Logins, Self::Sockets];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Unread => "unread",
             Self::Envelopes => "envelopes",
             Self::Questions => "questions",
+            Self::Claims => "claims",
             Self::Logins => "logins",
             Self::Sockets => "sockets",
         }
@@ -74,6 +77,7 @@ impl Attack {
             Self::Unread => "p99, answers unread",
             Self::Envelopes => "p99, flood of envelopes",
             Self::Questions => "p99, dear questions",
+            Self::Claims => "p99, claims of prekeys",
             Self::Logins => "p99, flood of logins",
             Self::Sockets => "p99, silent sockets",
         }
@@ -197,6 +201,11 @@ pub async fn attack(attack: Attack, attackers: usize, link: &Target) -> Result<(
                     Attack::Unread => ask_without_reading(&link, &user, register).await,
                     Attack::Envelopes => send_envelopes(&link, &user, &away).await,
                     Attack::Questions => ask(&link, &user, &dear).await,
+                    Attack::Claims => {
+                        let of_all =
+                            Request::ClaimPrekeys(away.iter().take(MAX_CLAIMS).copied().collect());
+                        ask(&link, &user, &[of_all]).await
+                    }
                     Attack::Logins => {
                         let login = Request::Login { newest_head: None };
                         connect(&link, &user, login).await.map(drop)

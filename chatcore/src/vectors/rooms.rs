@@ -6,7 +6,7 @@ use crate::keys::{
     verify_append,
 };
 use crate::membership::{
-    Announcement, Chain, Event, EventDraft, Joined, LogHead, RoomState, Signer, Statement,
+    Act, Announcement, Chain, Event, EventDraft, Joined, LogHead, RoomState, Signer, Statement,
     StatementFields, Statements,
 };
 use crate::room::RegisterSecret;
@@ -73,7 +73,9 @@ fn follow(v: &Value, events: &[Value]) -> RoomState {
                 })
             }
         };
-        assert_eq!(encode_signed(made.signed()), bytes, "{}", text(case, "act"));
+        if *event.act() != Act::Unknown {
+            assert_eq!(encode_signed(made.signed()), bytes, "{}", text(case, "act"));
+        }
         match &mut chain {
             None => chain = Some(Chain::create(event).unwrap()),
             Some(chain) => {
@@ -101,7 +103,12 @@ fn chains_are_made_and_folded_as_written() {
 fn events_that_are_none_are_refused() {
     let v = read("room");
     for case in list(&v, "refused_events") {
-        assert!(verify(&v, &hex(case, "bytes")).is_err(), "{}", text(case, "name"));
+        let refused = match verify(&v, &hex(case, "bytes")) {
+            // It counts for nothing, wherever the version is known.
+            Ok(event) => *event.act() == Act::Unknown,
+            Err(_) => true,
+        };
+        assert!(refused, "{}", text(case, "name"));
     }
 }
 

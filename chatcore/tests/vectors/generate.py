@@ -797,6 +797,8 @@ def room():
     versions.add(alice, "invite", grant(bob.id, MEMBER)).add(bob, "join").add(alice, "invite", grant(carol.id, MEMBER)).add(carol, "join")
     versions.add(alice, "set_version", num(1, 2)).add(alice, "set_topic", text_field("unseen")).add(dave, "set_topic", text_field("of a stranger"))
     versions.add(alice, "move", data(1, next_ids[1])).add(bob, "leave").add(bob, "leave").add(alice, "set_version", num(1, 9)).add(carol, "close")
+    # Roles and lengths of tomorrow are kept there as well.
+    versions.add(alice, "set_role", grant(carol.id, 9)).add(alice, "rename", text_field("n" * 65)).add(alice, "move", data(1, bytes(31)))
     assert versions.room.register == next_ids[1] and bob.id not in versions.room.members and not versions.room.closed
     versions.add(alice, "close")
 
@@ -896,7 +898,8 @@ def room():
 
     # Events that verification alone refuses.
     bad_events, after = [], private.until(7)
-    def refuse(name, message): bad_events.append(refused(name, checked, message))
+    def known(message): need(checked(message)["act"], "act that can't be read")
+    def refuse(name, message): bad_events.append(refused(name, known, message))
     def bad(name, actor, act, encoded=b"", chain=after, **changes): refuse(name, chain.make(actor, act, encoded, **changes)[0])
     def body_of(act="set_topic", encoded=text_field("x"), actor=actor_field(alice), seq=7):
         return event_body(after.room.id, seq, after.room.head, T0, actor, act, encoded)
@@ -921,6 +924,8 @@ def room():
     refuse("actor missing", signed(alice.signing, EVENT, body_of(actor=b"")))
     refuse("relay actor signed by a device key", signed(alice.signing, EVENT, body_of(actor=sub(6, b""))))
     refuse("relay actor signed by another relay", signed(rnd("room/other relay"), EVENT, body_of(actor=sub(6, b""))))
+    refuse("tag above 32 bits", signed(alice.signing, EVENT, body_of() + num(2**29, 1)))
+    refuse("three acts, the last an empty one", signed(alice.signing, EVENT, body_of("rename", text_field("x")) + sub(ACTS["close"], b"") + sub(ACTS["rename"], b"")))
     refuse("body over 4,096 bytes", signed(alice.signing, EVENT, body_of() + sub(99, bytes(4096))))
     bad("prev of 31 bytes", alice, "set_topic", text_field("x"), prev=after.room.head[:31])
     bad("prev missing", alice, "set_topic", text_field("x"), prev=b"")
