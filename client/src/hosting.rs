@@ -58,7 +58,7 @@ impl Bound {
     pub(crate) fn start(self) -> Hosting {
         let (stop, stopped) = oneshot::channel::<()>();
         let (operator, newcomers) = (self.relay.operator(), self.relay.newcomers());
-        let serving = tokio::spawn(self.relay.serve(self.listener, async move {
+        let serving = tokio::spawn(self.relay.serve(vec![self.listener], async move {
             let _stopped = stopped.await;
         }));
         let own = match self.address.ip() {
@@ -127,6 +127,10 @@ impl Hosting {
         served.map_err(relay_error)
     }
 }
+
+/// What whoever hosts does with the link.
+pub(crate) const HAND_ON: &str =
+    "Hand this link, and the program, to your friends; they come in with: chat --link 'LINK'";
 
 /// Shows a link, and the code that a telephone scans where there is room for it.
 ///

@@ -166,7 +166,7 @@ async fn play(death: Death) -> u64 {
     let relay = Relay::open(Config::ephemeral()).unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let link = relay.invite_link(listener.local_addr().unwrap());
-    let serving = tokio::spawn(relay.serve(listener, std::future::pending()));
+    let serving = tokio::spawn(relay.serve(vec![listener], std::future::pending()));
     let (alice, bob) = (home.path().join("alice"), home.path().join("bob"));
     create(&alice, "alice", &link);
     create(&bob, "bob", &link);
@@ -215,7 +215,7 @@ async fn play_move(dies_in: usize, death: Death) -> u64 {
     let relay = Relay::open(Config::ephemeral()).unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let link = relay.invite_link(listener.local_addr().unwrap());
-    let serving = tokio::spawn(relay.serve(listener, std::future::pending()));
+    let serving = tokio::spawn(relay.serve(vec![listener], std::future::pending()));
     let folder = |name: &str| home.path().join(name);
     let (alice, bob, moved) = (folder("alice"), folder("bob"), folder("moved"));
     create(&alice, "alice", &link);

@@ -148,18 +148,28 @@ async fn answer(mut stream: UnixStream, operator: Operator) -> io::Result<()> {
     Ok(())
 }
 
+/// How long somebody waits for what a command comes to, once the relay has heard it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Until it is done: a backup may take hours.
+    UntilDone,
+    /// Ten seconds.
+    Shortly,
+}
+
 /// Has the relay that runs in a folder carry out a command; returns its exit code and what it said.
 ///
 /// # Errors
 /// No relay answers there; `WouldBlock` or `TimedOut`: one is there, and does not answer.
-pub fn ask(folder: &Path, command: &str, form: AnswerForm) -> io::Result<(u8, String)> {
-    ask_within(folder, command, form, PATIENCE)
+pub fn ask(folder: &Path, command: &str, form: AnswerForm, wait: Wait) -> io::Result<(u8, String)> {
+    ask_within(folder, command, form, wait, PATIENCE)
 }
 
 fn ask_within(
     folder: &Path,
     command: &str,
     form: AnswerForm,
+    wait: Wait,
     patience: Duration,
 ) -> io::Result<(u8, String)> {
     use std::io::{Read, Write};
@@ -172,7 +182,9 @@ fn ask_within(
     writeln!(stream, "{line}")?;
     stream.set_read_timeout(Some(patience))?;
     stream.read_exact(&mut [0])?;
-    stream.set_read_timeout(None)?;
+    if wait == Wait::UntilDone {
+        stream.set_read_timeout(None)?;
+    }
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (code, text) = answer.split_once('\n').ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -196,9 +208,11 @@ mod tests {
         let silent: Vec<_> =
             (1..MAX_AT_A_TIME).map(|_| StdStream::connect(folder.path().join(SOCKET))).collect();
         let path = folder.path().to_owned();
-        let asked = tokio::task::spawn_blocking(move || ask(&path, "stats", AnswerForm::Words));
+        let asked = tokio::task::spawn_blocking(move || {
+            ask(&path, "stats", AnswerForm::Words, Wait::UntilDone)
+        });
         let answered = tokio::time::timeout(PATIENCE / 2, asked).await.unwrap().unwrap().unwrap();
-        assert_eq!(answered, (0, "the relay has stopped".to_owned()));
+        assert_eq!(answered, (3, "the relay has stopped".to_owned()));
         assert_eq!(silent.len(), MAX_AT_A_TIME - 1);
         serving.abort();
     }
@@ -216,11 +230,11 @@ mod tests {
         let operator = Operator::new(Weak::new());
         let serving = tokio::spawn(async move { control.serve(&operator).await });
         let asked = tokio::task::spawn_blocking(move || ask_for(&deep, PATIENCE));
-        assert_eq!(asked.await.unwrap().unwrap(), (0, "the relay has stopped".to_owned()));
+        assert_eq!(asked.await.unwrap().unwrap(), (3, "the relay has stopped".to_owned()));
         serving.abort();
     }
 
     fn ask_for(folder: &Path, patience: Duration) -> io::Result<(u8, String)> {
-        ask_within(folder, "stats", AnswerForm::Words, patience)
+        ask_within(folder, "stats", AnswerForm::Words, Wait::UntilDone, patience)
     }
 }

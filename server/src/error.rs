@@ -96,6 +96,16 @@ pub enum RelayError {
         /// Which folder.
         path: PathBuf,
     },
+    /// The configuration file has a setting that nobody knows.
+    #[error("{}: there is no setting {name}; did you mean {near}?", path.display())]
+    UnknownSetting {
+        /// Which file.
+        path: PathBuf,
+        /// What it says.
+        name: String,
+        /// What is meant, perhaps.
+        near: String,
+    },
     /// The folder holds no relay.
     #[error("{path} holds no relay")]
     NoRelay {
@@ -171,7 +181,7 @@ impl RelayError {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Setting { .. } | Self::ConfigFile { .. } => 2,
+            Self::Setting { .. } | Self::ConfigFile { .. } | Self::UnknownSetting { .. } => 2,
             Self::Store { .. }
             | Self::BadFile { .. }
             | Self::BadBackup { .. }

@@ -2,6 +2,7 @@
 //! the oldest of them makes place, so that silent ones shut nobody out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
@@ -15,7 +16,7 @@ const MAX_IN_ALL: usize = 4_096;
 #[derive(Debug)]
 pub(crate) struct HalfOpenTable {
     /// Most of all addresses.
-    most: usize,
+    most: AtomicUsize,
     table: Mutex<Table>,
 }
 
@@ -58,8 +59,15 @@ impl HalfOpenTable {
     /// Makes an empty table for a relay that takes so many connections: those who are logged in have most of
     /// the places.
     pub(crate) fn new(connections: u32) -> Self {
+        let table = Self { most: AtomicUsize::new(0), table: Mutex::default() };
+        table.set_most(connections);
+        table
+    }
+
+    /// Has another number of connections hold.
+    pub(crate) fn set_most(&self, connections: u32) {
         let most = (connections as usize / 4).clamp(1, MAX_IN_ALL);
-        Self { most, table: Mutex::default() }
+        self.most.store(most, Ordering::Relaxed);
     }
 
     /// Takes one more connection of an address in. Beyond `most` of that address the oldest of them is
@@ -74,7 +82,7 @@ impl HalfOpenTable {
             let oldest = of_address.and_then(|numbers| numbers.first()).copied();
             table.push_out(oldest);
         }
-        if table.all.len() >= self.most {
+        if table.all.len() >= self.most.load(Ordering::Relaxed) {
             let oldest = table.all.keys().next().copied();
             table.push_out(oldest);
         }
@@ -84,6 +92,11 @@ impl HalfOpenTable {
         table.by_address.entry(address).or_default().insert(number);
         drop(table);
         Some(HalfOpen { table: Arc::clone(self), number, end })
+    }
+
+    /// Returns how many are under way.
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.table).all.len()
     }
 }
 

@@ -7,6 +7,7 @@
 //! committer   batches for the store   store       traits, sled + redb + files, memory
 //! operator    commands of whoever runs it, typed (console), through a socket (control), or of admins
 //! rooms       open rooms in memory    rights      bans, administrators, invitations
+//! metrics     what is counted         exporter    how Prometheus reads it
 //! ```
 //! It decrypts the link and nothing else: envelopes, files and names in them stay sealed.
 
@@ -21,14 +22,18 @@ pub mod console;
 #[cfg(unix)]
 pub mod control;
 pub mod error;
+pub mod exporter;
 mod half_open;
 mod handler;
+mod health;
 mod identity;
 pub mod limits;
 mod lock;
 mod login;
 mod mailboxes;
+pub mod manual;
 mod memory;
+mod metrics;
 mod open_files;
 pub mod operator;
 mod peer;
@@ -38,6 +43,7 @@ mod rights;
 mod rooms;
 mod seen;
 mod server;
+pub mod size;
 pub mod store;
 mod sums;
 mod turns;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use chatcore::ids::{DAY, HOUR, MINUTE};
@@ -186,15 +186,36 @@ const MAX_BUCKETS: usize = 200_000;
 /// Full buckets that are forgotten with each that is used.
 const FORGOTTEN_AT_ONCE: usize = 4;
 
+/// What may change while the relay runs.
+#[derive(Debug)]
+pub(crate) struct Live<T>(RwLock<Arc<T>>);
+
+impl<T> Live<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(RwLock::new(Arc::new(value)))
+    }
+
+    /// Returns what holds now.
+    pub(crate) fn get(&self) -> Arc<T> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set(&self, value: T) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
+    }
+}
+
 /// One bucket for each key; full ones take no memory.
 #[derive(Debug)]
 pub struct RateTable<K> {
-    rate: Rate,
     buckets: Mutex<Buckets<K>>,
 }
 
 #[derive(Debug)]
 struct Buckets<K> {
+    rate: Rate,
+    /// How often somebody did not get all that was wanted.
+    hits: u64,
     full_at: HashMap<K, u64>,
     order: BTreeSet<(u64, K)>,
 }
@@ -221,8 +242,13 @@ impl<K: Eq + Hash + Ord + Copy> RateTable<K> {
     /// Makes a table whose buckets are all full.
     #[must_use]
     pub fn new(rate: Rate) -> Self {
-        let buckets = Buckets { full_at: HashMap::new(), order: BTreeSet::new() };
-        Self { rate, buckets: Mutex::new(buckets) }
+        let buckets = Buckets { rate, hits: 0, full_at: HashMap::new(), order: BTreeSet::new() };
+        Self { buckets: Mutex::new(buckets) }
+    }
+
+    /// Has what is taken from now on follow another rate.
+    pub(crate) fn set_rate(&self, rate: Rate) {
+        lock(&self.buckets).rate = rate;
     }
 
     /// Takes up to `wanted` tokens; returns how many there were.
@@ -236,11 +262,17 @@ impl<K: Eq + Hash + Ord + Copy> RateTable<K> {
             buckets.forget_first();
         }
         let mut full_at = buckets.full_at.get(&key).copied().unwrap_or(0);
-        let granted = self.rate.take(&mut full_at, now_us, wanted);
+        let granted = buckets.rate.take(&mut full_at, now_us, wanted);
         if granted > 0 {
             buckets.put(key, full_at);
         }
+        buckets.hits += u64::from(granted < wanted);
         granted
+    }
+
+    /// Returns how often somebody did not get all that was wanted.
+    pub fn hits(&self) -> u64 {
+        lock(&self.buckets).hits
     }
 
     /// Takes one token.
@@ -258,14 +290,15 @@ impl<K: Eq + Hash + Ord + Copy> RateTable<K> {
     /// Returns how many tokens are there, without taking any.
     pub fn available(&self, key: &K, now: Uptime) -> u32 {
         let now_us = now.0.saturating_mul(1_000);
-        let mut full_at = lock(&self.buckets).full_at.get(key).copied().unwrap_or(0);
-        self.rate.take(&mut full_at, now_us, self.rate.burst)
+        let buckets = lock(&self.buckets);
+        let mut full_at = buckets.full_at.get(key).copied().unwrap_or(0);
+        buckets.rate.take(&mut full_at, now_us, buckets.rate.burst)
     }
 
     /// Returns the milliseconds after which an empty bucket has a token again.
     #[must_use]
-    pub const fn retry_after_ms(&self) -> u64 {
-        self.rate.interval_us.div_ceil(1_000)
+    pub fn retry_after_ms(&self) -> u64 {
+        lock(&self.buckets).rate.interval_us.div_ceil(1_000)
     }
 }
 

@@ -28,8 +28,9 @@ const BUSY_TIME: Duration = Duration::from_secs(2);
 /// Requests a device may try before it is logged in.
 const MAX_ATTEMPTS: usize = 8;
 
+/// Why a connection did not come in.
 #[derive(Debug, thiserror::Error)]
-enum LoginError {
+pub(crate) enum LoginError {
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error(transparent)]
@@ -44,6 +45,33 @@ enum LoginError {
     Stopping,
     #[error("it made place for another one")]
     PushedOut,
+}
+
+impl LoginError {
+    /// Every word for whoever counts; the first is for those who did not even begin.
+    pub(crate) const REASONS: [&str; 8] = [
+        "busy",
+        "gone",
+        "handshake",
+        "malformed",
+        "too_many_attempts",
+        "timed_out",
+        "stopping",
+        "pushed_out",
+    ];
+
+    /// Returns the word for it.
+    const fn reason(&self) -> &'static str {
+        match self {
+            Self::Link(_) => "gone",
+            Self::Handshake(_) => "handshake",
+            Self::Malformed => "malformed",
+            Self::TooManyAttempts => "too_many_attempts",
+            Self::TimedOut => "timed_out",
+            Self::Stopping => "stopping",
+            Self::PushedOut => "pushed_out",
+        }
+    }
 }
 
 impl From<io::Error> for LoginError {
@@ -93,6 +121,7 @@ pub(crate) async fn serve(
         Ok(entered) => Peer::new(shared, entered).run().await,
         Err(error) => {
             tracing::debug!(%error, "a connection ended before its login");
+            shared.metrics.refused_connection(error.reason());
         }
     }
 }
@@ -121,7 +150,7 @@ async fn log_in(
         first_requests(shared, link, link_key, request, from).await
     };
     let result = tokio::select! {
-        result = tokio::time::timeout(shared.limits.handshake_time, attempt) => {
+        result = tokio::time::timeout(shared.limits().handshake_time, attempt) => {
             result.unwrap_or(Err(LoginError::TimedOut))
         }
         _ = stopping.wait_for(|is_stopping| *is_stopping) => Err(LoginError::Stopping),
@@ -225,12 +254,14 @@ async fn first_requests(
             Ok(Registered::Welcome(Welcome { seat, answer })) => {
                 link.push(&RelayFrame { request_id, answer })?;
                 penalty.waive();
+                shared.metrics.logins.inc();
                 link.limit_messages(MAX_LINK_MESSAGE);
                 return Ok(Entered { seat, link, link_key, messages });
             }
             Ok(Registered::Superseded(records)) => records,
             Err(failure) => Answer::Failure(failure),
         };
+        shared.metrics.answered(&answer);
         if request_id != 0 {
             link.push(&RelayFrame { request_id, answer })?;
             link.write_some().await?;

@@ -13,7 +13,7 @@ use chatcore::wire::envelope::Envelope;
 use chatcore::wire::relay::{CloseReason, ErrorCode, MailQueue};
 
 use crate::committer::{Batch, Committer};
-use crate::limits::Limits;
+use crate::limits::{Limits, Live};
 use crate::lock::lock;
 use crate::registry::{ConnectionId, PeerHandle, Ticket};
 use crate::store::{Arrival, Queued};
@@ -49,12 +49,12 @@ pub(crate) struct Mailboxes {
     keys: Vec<Mutex<BTreeMap<(IdempotencyKey, u64), Arrival>>>,
     hasher: RandomState,
     committer: Committer,
-    limits: Limits,
+    limits: Arc<Live<Limits>>,
 }
 
 impl Mailboxes {
     /// Takes over what is stored.
-    pub(crate) fn new(epoch: u64, stored: &[Queued], limits: Limits) -> Self {
+    pub(crate) fn new(epoch: u64, stored: &[Queued], limits: Arc<Live<Limits>>) -> Self {
         let first = stored.last().map_or(1, |queued| queued.arrival + 1);
         let mailboxes = Self {
             epoch,
@@ -181,6 +181,7 @@ impl Mailboxes {
         let mark = SenderMark::new(self.hasher.hash_one(sender));
         let (mut wake, mut displaced): (Vec<Arc<PeerHandle>>, Vec<_>) = (Vec::new(), Vec::new());
         let mut results = Vec::with_capacity(envelopes.len());
+        let limits = self.limits.get();
         // Held until every envelope has its slot: an ack can't come before.
         let mut queue = self.committer.lock();
         for envelope in envelopes {
@@ -191,7 +192,7 @@ impl Mailboxes {
                     queue.wait_for(arrival, ticket);
                     return Ok(None);
                 }
-                for left in mailbox.accepts(&envelope, mark, &self.limits)? {
+                for left in mailbox.accepts(&envelope, mark, &limits)? {
                     // At once: the same envelope sent again is no copy of it.
                     self.forget_key(&left.1, &to);
                     displaced.push(left.0);
@@ -252,17 +253,20 @@ impl Mailboxes {
 
     /// Returns what the connection may be sent now; it counts as delivered.
     pub(crate) fn due(&self, address: &DeviceAddress, id: ConnectionId, now: Timestamp) -> Due {
-        let due = self.with_reader(address, id, |m| m.due(&self.limits, now));
+        let limits = self.limits.get();
+        let due = self.with_reader(address, id, |m| m.due(&limits, now));
         due.unwrap_or_default()
     }
 
-    /// Forgets what the connection has stored, and sets aside what it has no place for.
-    pub(crate) fn ack(&self, address: &DeviceAddress, id: ConnectionId, ack: &Ack) {
+    /// Forgets what the connection has stored, and sets aside what it has no place for; returns how many are forgotten.
+    pub(crate) fn ack(&self, address: &DeviceAddress, id: ConnectionId, ack: &Ack) -> usize {
         if ack.epoch != self.epoch {
-            return;
+            return 0;
         }
         let acked = self.with_reader(address, id, |m| m.ack(ack.queue, ack.up_to, &ack.kept));
-        self.forget(address, &acked.unwrap_or_default());
+        let acked = acked.unwrap_or_default();
+        self.forget(address, &acked);
+        acked.len()
     }
 
     /// Has the oldest of what was set aside delivered once more; returns how many, and how many are left.

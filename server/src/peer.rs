@@ -224,7 +224,7 @@ impl Peer {
     }
 
     async fn serve(&mut self) -> End {
-        let idle_time = self.shared.limits.idle_time;
+        let idle_time = self.shared.limits().idle_time;
         let silence = tokio::time::sleep(idle_time);
         tokio::pin!(silence);
         let mut messages = std::mem::take(&mut self.messages);
@@ -414,6 +414,7 @@ impl Peer {
     }
 
     fn answer(&mut self, request_id: RequestId, answer: Answer) -> Result<(), LinkError> {
+        self.shared.metrics.answered(&answer);
         self.link.push(&RelayFrame { request_id, answer })
     }
 
@@ -429,7 +430,8 @@ impl Peer {
             Request::Ping => self.answer(id, Answer::Pong)?,
             Request::Ack { epoch, up_to, queue, kept } => {
                 let ack = Ack { epoch, queue, up_to, kept };
-                self.shared.mailboxes.ack(&self.caller.address, self.handle.id, &ack);
+                let acked = self.shared.mailboxes.ack(&self.caller.address, self.handle.id, &ack);
+                self.shared.metrics.acked.inc_by(acked as u64);
             }
             Request::DeliverKept { most } => {
                 let mailboxes = &self.shared.mailboxes;

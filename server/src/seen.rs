@@ -110,7 +110,7 @@ impl Seen {
 
 /// Lets go of members of the relay's own rooms who did not come for long. They come back by coming.
 pub(crate) fn retire_members(shared: &Shared) -> Result<(), StoreError> {
-    let life = shared.limits.member_life;
+    let life = shared.limits().member_life;
     shared.registry.connected().into_iter().for_each(|user| shared.seen.came(user));
     let (store, now) = (&*shared.stores.open_rooms, shared.clock.now());
     let rooms = shared.rooms.of_relay();

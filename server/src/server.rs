@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::task::Poll;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chatcore::ids::{DeviceAddress, InviteToken, LogHash, LogId, RoomId, Timestamp, UserId};
 use chatcore::invite::InviteLink;
@@ -27,11 +28,12 @@ use crate::control::Control;
 use crate::error::RelayError;
 use crate::half_open::HalfOpenTable;
 use crate::identity::Identity;
-use crate::limits::{Limits, Rate, RateTable, address_key};
+use crate::limits::{Limits, Live, Rate, RateTable, address_key};
 use crate::lock::lock;
 use crate::login;
 use crate::mailboxes::Mailboxes;
 use crate::memory::Memory;
+use crate::metrics::Metrics;
 use crate::open_files;
 use crate::operator::Operator;
 use crate::registry::Registry;
@@ -54,6 +56,8 @@ const MAX_REFUSALS: usize = 64;
 const COMPLAINTS: Rate = Rate { burst: 3, interval_us: 600 * 1_000_000 };
 /// Pause when the system has no more sockets.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// As fast as they come; nobody counts.
+const NO_RATE: Rate = Rate { burst: u32::MAX, interval_us: 1 };
 /// Bytes of a user's files that a relay without a disk keeps.
 const EPHEMERAL_PER_USER: u64 = 1 << 30;
 /// How long reading all that is kept may take at the end.
@@ -66,8 +70,8 @@ pub(crate) const LOCK_FILE: &str = "lock";
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) identity: Identity,
-    pub(crate) registration: Registration,
-    pub(crate) limits: Limits,
+    registration: Live<Registration>,
+    limits: Arc<Live<Limits>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stores: Arc<Stores>,
     pub(crate) health: Arc<Health>,
@@ -92,12 +96,13 @@ pub(crate) struct Shared {
     pub(crate) prekey_uploads: RateTable<UserId>,
     pub(crate) register_appends: RateTable<UserId>,
     pub(crate) memory: Memory,
+    pub(crate) metrics: Arc<Metrics>,
     /// Places for those who are told that the relay takes no more of them now.
     refusals: Arc<Semaphore>,
     pub(crate) turns: Turns,
     pub(crate) seen: Seen,
     /// New accounts by one link, by the hash of its token.
-    pub(crate) invited: Option<RateTable<[u8; 32]>>,
+    pub(crate) invited: RateTable<[u8; 32]>,
     pub(crate) rooms: Rooms,
     pub(crate) rights: RightsTable,
     /// How often the relay was set back to a backup.
@@ -107,11 +112,38 @@ pub(crate) struct Shared {
     /// Held while an announcement gets its number.
     pub(crate) announcing: Mutex<()>,
     /// Host and port that links say, once the relay listens.
-    address: OnceLock<(String, u16)>,
+    address: Live<Option<(String, u16)>>,
+    /// Where it listens.
+    listening: OnceLock<SocketAddr>,
     storage: Storage,
 }
 
 impl Shared {
+    /// Returns every limit, as it is now.
+    pub(crate) fn limits(&self) -> Arc<Limits> {
+        self.limits.get()
+    }
+
+    /// Returns who may register now.
+    pub(crate) fn registration(&self) -> Registration {
+        *self.registration.get()
+    }
+
+    /// Has other settings hold from now on: who may register, limits, the address in links. The others are those of the
+    /// start.
+    pub(crate) fn reconfigure(&self, config: Config) {
+        let limits = bounded(config.limits, &self.storage);
+        self.handshakes.set_rate(limits.handshakes);
+        self.sends.set_rate(limits.sends);
+        self.invited.set_rate(limits.invites.unwrap_or(NO_RATE));
+        self.half_open.set_most(limits.connections);
+        self.limits.set(limits);
+        self.registration.set(config.registration);
+        if let Some(listening) = self.listening.get() {
+            self.address.set(Some(in_links(config.public_address.as_ref(), *listening)));
+        }
+    }
+
     /// Returns the data folder, for messages.
     pub(crate) fn folder(&self) -> &std::path::Path {
         self.storage.folder()
@@ -140,7 +172,7 @@ impl Shared {
     /// Returns what holds up new entries in logs that may have lost some.
     pub(crate) fn recovering(&self) -> Recovering {
         let began = lock(&self.epoch).began;
-        let healing = self.limits.recovery;
+        let healing = self.limits().recovery;
         let rest = healing.checked_sub(self.clock.latest().since(began)).filter(|rest| *rest > 0);
         let set_back = rest.filter(|_| began != Timestamp(0) && began <= self.clock.latest());
         Recovering { set_back, healing }
@@ -173,9 +205,9 @@ impl Shared {
 
     /// Returns an invite link with a token; `None` before the relay listens.
     pub(crate) fn link(&self, token: Option<InviteToken>) -> Option<InviteLink> {
-        let (host, port) = self.address.get().cloned()?;
+        let (host, port) = self.address.get().as_ref().clone()?;
         let relay = self.identity.keys.public();
-        let has_token = self.registration == Registration::Invite;
+        let has_token = self.registration() == Registration::Invite;
         Some(InviteLink { host, port, relay, token: token.filter(|_| has_token) })
     }
 }
@@ -215,18 +247,9 @@ impl Relay {
         clock: Arc<dyn Clock>,
         wrap: impl FnOnce(Stores) -> Stores,
     ) -> Result<Self, RelayError> {
-        let mut limits = config.limits;
-        if let Some(most) = open_files::connections()
-            && most < u64::from(limits.connections)
-        {
-            tracing::debug!(most, "the system allows fewer open files than connections are wanted");
-            limits.connections = u32::try_from(most).unwrap_or(u32::MAX);
-        }
+        let limits = bounded(config.limits, &config.storage);
         let (lock, identity, stores) = match &config.storage {
-            Storage::Memory => {
-                limits.stored_per_user = limits.stored_per_user.min(EPHEMERAL_PER_USER);
-                (None, Identity::generate(), Stores::in_memory())
-            }
+            Storage::Memory => (None, Identity::generate(), Stores::in_memory()),
             Storage::Folder(folder) => {
                 let lock = lock_folder(folder)?;
                 if folder.join(SUMS_FILE).exists() {
@@ -257,10 +280,12 @@ impl Relay {
         let rights = RightsTable::load(&*stores.privileges).map_err(|e| store_error(folder, e))?;
         let epoch = stores.registers.epoch().map_err(|e| store_error(folder, e))?;
         let seen = Seen::load(&*stores.open_rooms).map_err(|e| store_error(folder, e))?;
-        let mailboxes = Mailboxes::new(rand::rng().random(), &stored, limits.clone());
-        let shared = Arc::new(Shared {
+        let live = Arc::new(Live::new(limits.clone()));
+        let mailboxes = Mailboxes::new(rand::rng().random(), &stored, Arc::clone(&live));
+        let shared = Arc::new_cyclic(|this| Shared {
+            metrics: Arc::new(Metrics::new(Weak::clone(this))),
             identity,
-            registration: config.registration,
+            registration: Live::new(config.registration),
             clock,
             stores: Arc::new(stores),
             health,
@@ -286,15 +311,16 @@ impl Relay {
             refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
             turns: Turns::default(),
             seen,
-            invited: limits.invites.map(RateTable::new),
+            invited: RateTable::new(limits.invites.unwrap_or(NO_RATE)),
             rooms,
             rights,
             epoch: Mutex::new(epoch),
             raising: Mutex::new(()),
             announcing: Mutex::new(()),
-            address: OnceLock::new(),
+            address: Live::new(None),
+            listening: OnceLock::new(),
             storage: config.storage,
-            limits,
+            limits: live,
         });
         let committer = spawn_committer(&shared).map_err(RelayError::System)?;
         Ok(Self {
@@ -328,13 +354,10 @@ impl Relay {
     /// public address, if there is one, with the port of `address` where that says 0.
     #[must_use]
     pub fn invite_link(&self, address: SocketAddr) -> InviteLink {
-        let (host, port) = match &self.public_address {
-            Some((host, 0)) => (host.clone(), address.port()),
-            Some((host, port)) => (host.clone(), *port),
-            None => (address.ip().to_string(), address.port()),
-        };
-        let (host, port) = self.shared.address.get_or_init(|| (host, port)).clone();
-        let has_token = self.shared.registration == Registration::Invite;
+        let listening = *self.shared.listening.get_or_init(|| address);
+        let (host, port) = in_links(self.public_address.as_ref(), listening);
+        self.shared.address.set(Some((host.clone(), port)));
+        let has_token = self.shared.registration() == Registration::Invite;
         let token = has_token.then(|| self.shared.identity.token());
         InviteLink { host, port, relay: self.key(), token }
     }
@@ -346,7 +369,7 @@ impl Relay {
     /// [`RelayError`] when what was accepted could not be stored at the end.
     pub async fn serve(
         self,
-        listener: TcpListener,
+        listeners: Vec<TcpListener>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), RelayError> {
         let mut connections = JoinSet::new();
@@ -358,13 +381,13 @@ impl Relay {
         let control = self.control();
         tokio::pin!(control);
         loop {
-            let has_room = connections.len() < self.shared.limits.connections as usize;
+            let has_room = connections.len() < self.shared.limits().connections as usize;
             tokio::select! {
                 () = &mut shutdown => break,
                 () = self.shared.health.failed() => break,
                 () = self.shared.quit.notified() => break,
                 () = &mut control => {}
-                accepted = listener.accept(), if has_room => match accepted {
+                accepted = accept(&listeners), if has_room => match accepted {
                     Ok((stream, from)) => self.admit(&mut connections, stream, from),
                     Err(error) => {
                         tracing::warn!(%error, "a connection could not be accepted");
@@ -376,7 +399,7 @@ impl Relay {
                 _ = checkpoint.tick() => self.spawn_work(checkpoint_all),
             }
         }
-        drop(listener);
+        drop(listeners);
         let (health, folder) = (Arc::clone(&self.shared.health), self.shared.folder().to_owned());
         self.stop(connections).await;
         // Also what failed only at the end.
@@ -411,11 +434,13 @@ impl Relay {
 
     fn admit(&self, connections: &mut JoinSet<()>, stream: TcpStream, from: SocketAddr) {
         let shared = &self.shared;
+        shared.metrics.connections.inc();
         let address = address_key(from.ip());
         // What is under way counts as if it had failed already: silent ones cost no token yet.
         let most = shared.handshakes.available(&address, shared.clock.uptime());
         let Some(half_open) = shared.half_open.enter(address, most) else {
             tracing::debug!("an address made too many attempts");
+            shared.metrics.refused_connection("busy");
             self.refuse(connections, stream);
             return;
         };
@@ -443,13 +468,13 @@ impl Relay {
 
     /// Ends what is under way; takes no longer than the time for it, whatever the disk does.
     async fn stop(mut self, mut connections: JoinSet<()>) {
-        let until = tokio::time::Instant::now() + self.shared.limits.drain_time;
+        let drain_time = self.shared.limits().drain_time;
+        let until = tokio::time::Instant::now() + drain_time;
         self.shared.stopping.send_replace(true);
         self.shared.registry.close_all();
         if !self.shared.health.has_failed() {
             let drained = async { while connections.join_next().await.is_some() {} };
-            let some_of_it =
-                tokio::time::Instant::now() + self.shared.limits.drain_time.mul_f32(0.7);
+            let some_of_it = tokio::time::Instant::now() + drain_time.mul_f32(0.7);
             if tokio::time::timeout_at(some_of_it, drained).await.is_err() {
                 tracing::warn!("connections did not end in time and were cut");
             }
@@ -457,7 +482,7 @@ impl Relay {
         connections.shutdown().await;
         // Blocking jobs of cut connections hold the stores a moment longer. The committer holds
         // its own references.
-        let rest = until - self.shared.limits.drain_time.mul_f32(0.2);
+        let rest = until - drain_time.mul_f32(0.2);
         while Arc::strong_count(&self.shared) > 1 && tokio::time::Instant::now() < rest {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -500,6 +525,38 @@ impl std::fmt::Debug for Relay {
     }
 }
 
+/// Takes the next connection of whichever address.
+async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+    poll_fn(|context| {
+        let mut accepted = listeners.iter().map(|listener| listener.poll_accept(context));
+        accepted.find(Poll::is_ready).unwrap_or(Poll::Pending)
+    })
+    .await
+}
+
+/// Returns limits that the system and the storage allow.
+fn bounded(mut limits: Limits, storage: &Storage) -> Limits {
+    if let Some(most) = open_files::connections()
+        && most < u64::from(limits.connections)
+    {
+        tracing::debug!(most, "the system allows fewer open files than connections are wanted");
+        limits.connections = u32::try_from(most).unwrap_or(u32::MAX);
+    }
+    if *storage == Storage::Memory {
+        limits.stored_per_user = limits.stored_per_user.min(EPHEMERAL_PER_USER);
+    }
+    limits
+}
+
+/// Returns host and port that links say, for a relay that listens on `address`.
+fn in_links(public: Option<&(String, u16)>, address: SocketAddr) -> (String, u16) {
+    match public {
+        Some((host, 0)) => (host.clone(), address.port()),
+        Some((host, port)) => (host.clone(), *port),
+        None => (address.ip().to_string(), address.port()),
+    }
+}
+
 /// Returns what is queued, without what is for devices that were removed just before a crash. A
 /// user who is not known at all may come back with a directory that was lost.
 fn queued(stores: &Stores) -> Result<Vec<Queued>, StoreError> {
@@ -524,13 +581,13 @@ fn queued(stores: &Stores) -> Result<Vec<Queued>, StoreError> {
 fn sweep_all(shared: &Shared) {
     let now = shared.clock.now();
     shared.mailboxes.sweep(now);
-    let oldest = Timestamp(now.0.saturating_sub(shared.limits.blob_life));
+    let oldest = Timestamp(now.0.saturating_sub(shared.limits().blob_life));
     let since = |life| Timestamp(now.0.saturating_sub(life));
     // Said in the log; the next sweep tries again.
     let _ = shared.stores.retention.note_time(shared.clock.note());
     let _ = shared.stores.retention.sweep(now, oldest);
-    let _ = shared.stores.registers.sweep(since(shared.limits.register_life));
-    let _ = shared.stores.announcements.sweep(since(shared.limits.announcement_life));
+    let _ = shared.stores.registers.sweep(since(shared.limits().register_life));
+    let _ = shared.stores.announcements.sweep(since(shared.limits().announcement_life));
     let _ = retire_members(shared);
 }
 
@@ -544,10 +601,13 @@ fn checkpoint_all(shared: &Shared) {
 /// Starts the thread that stores envelopes.
 fn spawn_committer(shared: &Shared) -> io::Result<JoinHandle<()>> {
     let (stores, mailboxes) = (Arc::clone(&shared.stores), Arc::clone(&shared.mailboxes));
+    let metrics = Arc::clone(&shared.metrics);
     let run = move || {
         let committer = mailboxes.committer();
         while let Some(batch) = committer.next_batch() {
+            let began = Instant::now();
             let stored = stores.mailbox.commit(Arc::clone(&batch.changes));
+            metrics.committed(batch.changes.appended.len(), began.elapsed());
             if stored.is_err() {
                 mailboxes.discard(&batch);
             }

@@ -146,7 +146,7 @@ fn serve(data: &Path, order: &str) {
         let relay = Relay::open_with(Config::in_folder(data), clock, wrap).unwrap();
         let listener = TcpListener::bind(listen).await.unwrap();
         println!("\n{}", relay.invite_link(listener.local_addr().unwrap()));
-        relay.serve(listener, std::future::pending()).await.unwrap();
+        relay.serve(vec![listener], std::future::pending()).await.unwrap();
     });
 }
 

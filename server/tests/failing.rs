@@ -59,7 +59,7 @@ async fn a_relay_ends_with_an_error_when_its_store_fails_or_panics() {
         let address = listener.local_addr().unwrap();
         let (key, token) = (relay.key(), relay.invite_link(address).token);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = tokio::spawn(relay.serve(listener, async move { drop(stopped.await) }));
+        let serving = tokio::spawn(relay.serve(vec![listener], async move { drop(stopped.await) }));
         let mut devices = Vec::new();
         let users = [User::new("alice"), User::new("bob")];
         for user in &users {
@@ -114,7 +114,7 @@ async fn serve(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (key, token) = (relay.key(), relay.invite_link(address).token);
-    let serving = tokio::spawn(relay.serve(listener, std::future::pending()));
+    let serving = tokio::spawn(relay.serve(vec![listener], std::future::pending()));
     let register = Request::Register { token, record: user.record.signed().clone() };
     let (device, _) = Device::connect(address, &key, &user.keys.link, register).await;
     (device, key, serving)

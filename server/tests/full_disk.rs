@@ -17,6 +17,7 @@ use chatcore::room::RegisterSecret;
 use chatcore::wire::relay::{Answer, BlobShape, ErrorCode, Failure, Request, WriteKey};
 use server::Config;
 use server::clock::{Clock, SystemClock};
+use support::process::Process;
 use support::{Device, TestRelay, User, envelope};
 
 const MIB: u64 = 1 << 20;
@@ -191,4 +192,36 @@ async fn a_relay_that_has_no_byte_left_goes_on_when_there_is_space() {
     let mut bobs = relay.login(&bob).await;
     assert_eq!(bobs.deliveries(2).await.1.len(), 2, "nothing was acked, nothing is lost");
     relay.stop().await;
+}
+
+/// Asks whether the relay in a folder does its work; returns the exit code and the line.
+fn health(data: &Path) -> (Option<i32>, String) {
+    let asked = Command::new(env!("CARGO_BIN_EXE_chat-server"))
+        .args(["health", "--data"])
+        .arg(data)
+        .output()
+        .unwrap();
+    let said = [asked.stdout, asked.stderr].concat();
+    (asked.status.code(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn health_turns_with_the_disk() {
+    let Some(disk) = Disk::new(400) else { return };
+    let (code, said) = health(&disk.data());
+    assert!(code == Some(1) && said.contains("no relay answers"), "{said}");
+    let relay = Process::start(&disk.data());
+    let (code, said) = health(&disk.data());
+    assert!(code == Some(0) && said.starts_with("healthy: 0 connected, "), "{said}");
+    for (left, refused) in [(100 * MIB, "files, private rooms"), (0, "messages")] {
+        disk.leave(left);
+        let (code, said) = health(&disk.data());
+        assert!(code == Some(1) && said.contains("nearly full"), "{said}");
+        assert!(said.contains(refused) && said.lines().count() == 1, "{said}");
+    }
+    disk.make_room();
+    let (code, said) = health(&disk.data());
+    assert!(code == Some(0), "{said}");
+    drop(relay);
+    assert_eq!(health(&disk.data()).0, Some(1));
 }

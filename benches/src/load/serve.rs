@@ -57,7 +57,7 @@ async fn run(role: Role) -> Result<(), BenchError> {
     config.limits = limits;
     let relay = Relay::open(config)?;
     say(&relay.invite_link(address).to_string())?;
-    Ok(relay.serve(listener, stopped).await?)
+    Ok(relay.serve(vec![listener], stopped).await?)
 }
 
 fn say(line: &str) -> Result<(), BenchError> {

@@ -7,13 +7,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_socks::tcp::Socks5Stream;
 use zeroize::Zeroizing;
 
 use super::ClientError;
+use super::resolve::resolve;
 use crate::crypto::kdf::sha256;
 use crate::invite::{complete_address, split_address};
 
@@ -123,9 +124,8 @@ pub(super) async fn dial(address: &str, proxy: Option<&Proxy>) -> Result<TcpStre
 
 async fn direct(address: &str) -> Result<TcpStream, ClientError> {
     let unreachable = |e: io::Error| ClientError::Unreachable(e.kind());
-    // What the resolver says differs between systems.
-    let unknown = |_| ClientError::Unreachable(io::ErrorKind::NotFound);
-    let found: Vec<_> = lookup_host(address).await.map_err(unknown)?.take(MAX_ADDRESSES).collect();
+    let mut found = resolve(address).await.map_err(unreachable)?;
+    found.truncate(MAX_ADDRESSES);
     first_of(found).await.map_err(unreachable)
 }
 

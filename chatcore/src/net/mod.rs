@@ -8,6 +8,7 @@ mod connection;
 mod dial;
 mod driver;
 mod op;
+mod resolve;
 mod rooms;
 mod serve;
 mod silence;

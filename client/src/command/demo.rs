@@ -134,7 +134,7 @@ pub(super) async fn run(context: &Context) -> Result<(), CommandError> {
     let address = listener.local_addr().map_err(|e| CommandError::new(ExitCode::Other, e))?;
     let link = relay.invite_link(address);
     let (stop, stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(relay.serve(listener, async move {
+    let serving = tokio::spawn(relay.serve(vec![listener], async move {
         let _stopped = stopped.await;
     }));
     let result = play(context, folder.path(), &relay_folder, &link).await;

@@ -11,7 +11,7 @@ use server::console;
 use crate::cli::{HostArgs, Registration};
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::hosting::{self, Bound, address_for_others, relay_error, show_link};
+use crate::hosting::{self, Bound, HAND_ON, address_for_others, relay_error, show_link};
 use crate::output::{OutputMode, Without};
 
 /// Runs a relay until Ctrl-C, after printing its link.
@@ -46,7 +46,7 @@ pub(super) async fn run(context: &Context, args: &HostArgs) -> Result<(), Comman
     }
     if std::io::stdout().is_terminal() && context.output.mode() == OutputMode::People {
         show_link(&context.output, &bound.link, Without::Nothing)?;
-        context.output.say("Hand this link to your friends; they join with: chat --link 'LINK'")?;
+        context.output.say(HAND_ON)?;
         console::start(bound.relay.operator());
         context.output.say("Ctrl-C or !quit stops the relay; nothing that it accepted is lost.")?;
         let (mut newcomers, output) = (bound.relay.newcomers(), context.output.clone());
@@ -57,13 +57,13 @@ pub(super) async fn run(context: &Context, args: &HostArgs) -> Result<(), Comman
                 let _gone = output.say(&hosting::welcome(&nickname));
             }
         });
-        let served = bound.relay.serve(bound.listener, stopped()).await;
+        let served = bound.relay.serve(vec![bound.listener], stopped()).await;
         telling.abort();
         return served.map_err(relay_error);
     }
     // A reader that goes away takes no relay with it.
     let _gone = context.output.say(&bound.link.to_string());
-    bound.relay.serve(bound.listener, stopped()).await.map_err(relay_error)
+    bound.relay.serve(vec![bound.listener], stopped()).await.map_err(relay_error)
 }
 
 /// Ends with Ctrl-C, a request to terminate, or the terminal.

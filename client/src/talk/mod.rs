@@ -52,7 +52,7 @@ use zeroize::Zeroizing;
 use crate::command::host::{hung_up, stopped};
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
-use crate::hosting::{self, HostNews, Hosting, show_link};
+use crate::hosting::{self, HAND_ON, HostNews, Hosting, show_link};
 use crate::online::Notices;
 use crate::output::{Output, Without};
 use crate::prompt::Prompt;
@@ -142,8 +142,7 @@ async fn talk(context: Context, started: Started) -> Result<(), CommandError> {
     });
     if is_new && let Some(hosting) = &hosting {
         show_link(&context.output, &hosting.link, Without::Nothing)?;
-        let hint = "Hand this link to your friends; they come in with: chat --link 'LINK'\n";
-        context.output.say(hint)?;
+        context.output.say(&format!("{HAND_ON}\n"))?;
     }
     let (client, events) = Client::open(store, context.options(Reconnect::Always))?;
     let (lines, said) = unbounded_channel();

@@ -10,7 +10,6 @@ use chatcore::wire::relay::{Answer, ErrorCode, Failure, LoggedIn, Who};
 
 use super::{Caller, internal};
 use crate::config::Registration;
-use crate::limits::RateTable;
 use crate::login::{Registered, Welcome};
 use crate::registry::Seat;
 use crate::server::Shared;
@@ -86,14 +85,14 @@ pub(crate) fn register(
     let former = newest(shared, &address.user)?;
     let mut invited = None;
     if former.is_none() {
-        match shared.registration {
+        match shared.registration() {
             Registration::Closed => return Err(ErrorCode::RegistrationClosed.into()),
             // `InviteToken` compares in constant time.
             Registration::Invite if !is_in_time(shared, token) => {
                 return Err(Failure {
                     code: ErrorCode::RateLimited,
                     limit: 0,
-                    retry_after_ms: shared.invited.as_ref().map_or(0, RateTable::retry_after_ms),
+                    retry_after_ms: shared.invited.retry_after_ms(),
                 });
             }
             Registration::Invite if token != Some(&shared.identity.token()) => {
@@ -111,11 +110,9 @@ pub(crate) fn register(
         invited.store(privileges).map_err(internal)?;
     }
     let stored = directory.put(&record, link_key, now);
-    if let (Ok(Put::Stored), None, Some(rates), Some(token)) =
-        (&stored, &former, &shared.invited, token)
-    {
+    if let (Ok(Put::Stored), None, Some(token)) = (&stored, &former, token) {
         // Only who came in counts.
-        let _ = rates.pay(key_of(token), shared.clock.uptime());
+        let _ = shared.invited.pay(key_of(token), shared.clock.uptime());
     }
     match (&stored, invited) {
         (Ok(Put::Stored), Some(mut invited)) => invited.used(),
@@ -128,6 +125,7 @@ pub(crate) fn register(
             if former.is_none() {
                 // Nobody may listen.
                 let _ = shared.newcomers.send(record.nickname().clone());
+                shared.metrics.registrations.inc();
             }
             welcome(shared, link_key, address).map(Registered::Welcome)
         }
@@ -145,9 +143,9 @@ pub(crate) fn register(
 
 /// Tells whether a link may let somebody in now. One that lets nobody in is refused for that.
 fn is_in_time(shared: &Shared, token: Option<&InviteToken>) -> bool {
-    let (Some(rates), Some(token)) = (&shared.invited, token) else { return true };
+    let Some(token) = token else { return true };
     let is_ours = *token == shared.identity.token() || shared.rights.has_invite(token);
-    !is_ours || rates.available(&key_of(token), shared.clock.uptime()) > 0
+    !is_ours || shared.invited.available(&key_of(token), shared.clock.uptime()) > 0
 }
 
 fn key_of(token: &InviteToken) -> [u8; 32] {

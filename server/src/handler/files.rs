@@ -30,7 +30,7 @@ pub(super) fn create(
         since: shared.clock.latest(),
     };
     let quota =
-        BlobQuota { open: shared.limits.open_uploads, bytes: shared.limits.stored_per_user };
+        BlobQuota { open: shared.limits().open_uploads, bytes: shared.limits().stored_per_user };
     match shared.stores.blobs.create(blob, &record, &quota).map_err(internal)? {
         CreateOutcome::Created(state) => Ok(state.into()),
         CreateOutcome::Exists => Err(ErrorCode::BlobExists.into()),

@@ -27,7 +27,7 @@ pub(super) fn create(shared: &Shared, caller: &Caller, event: Signed) -> Result<
     take_act(shared, caller)?;
     let event = verify_of(event, &shared.identity.keys.public(), &caller.address.user)?;
     let store = &*shared.stores.open_rooms;
-    let most = shared.limits.open_rooms_per_user;
+    let most = shared.limits().open_rooms_per_user;
     let id = event.room();
     let end = shared.rooms.create(store, event, most)?;
     Ok(Answer::Appended(shared.sign_head(id.into(), end)))
@@ -131,7 +131,7 @@ pub(super) fn recover(
             let register = RegisterId::from_bytes(*head.log.as_bytes());
             let registers = &shared.stores.registers;
             let fits = registers
-                .recover(&register, (&user, shared.limits.registers), entries, end, now)
+                .recover(&register, (&user, shared.limits().registers), entries, end, now)
                 .map_err(internal)?;
             if !fits {
                 return Err(ErrorCode::Forbidden.into());
@@ -155,7 +155,7 @@ pub(super) fn put_statement(
         // Its connection is about to be cut.
         return Err(ErrorCode::Banned.into());
     }
-    let most = shared.limits.joined_per_user;
+    let most = shared.limits().joined_per_user;
     let (store, now) = (&*shared.stores.open_rooms, shared.clock.latest());
     let told = shared.rooms.put_statement(store, &statement, most, now)?;
     shared.registry.tell(statement.room(), &told);
@@ -183,7 +183,7 @@ pub(super) fn append_register(
     let register =
         verify_append(write_key, position, &entry, proof).map_err(|_| ErrorCode::Forbidden)?;
     take_turn(shared, register.into(), caller)?;
-    let quota = shared.limits.registers;
+    let quota = shared.limits().registers;
     let registers = &shared.stores.registers;
     let times = (shared.recovering(), now);
     let appended = registers.append(&register, (&user, quota), (position, entry), times);

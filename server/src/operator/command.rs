@@ -43,6 +43,8 @@ pub enum Command {
     Audit(usize),
     /// Shows counters.
     Stats,
+    /// Looks whether the relay does its work.
+    Health,
     /// Shows what a user has stored, or who has stored most.
     Usage(Option<String>),
     /// Deletes what a user has stored.
@@ -94,7 +96,7 @@ pub enum CommandError {
 }
 
 /// Name, how it is used, what it does.
-pub(super) const HELP: [(&str, &str, &str); 23] = [
+pub(super) const HELP: [(&str, &str, &str); 24] = [
     ("help", "!help [COMMAND]", "this list, or more about one command"),
     ("users", "!users", "who is registered, and who of them is connected"),
     ("rooms", "!rooms", "open rooms, with members and who of them is here"),
@@ -134,6 +136,7 @@ pub(super) const HELP: [(&str, &str, &str); 23] = [
     ),
     ("audit", "!audit [N]", "the newest privileged acts"),
     ("stats", "!stats", "counters"),
+    ("health", "!health", "whether the relay takes connections, stores, and has space; why not"),
     ("usage", "!usage [USER]", "what a user has stored here, or who has stored most"),
     (
         "purge",
@@ -200,6 +203,7 @@ impl Command {
             "audit" if rest.is_empty() => Ok(Self::Audit(AUDIT_LINES)),
             "audit" => rest.parse().map(Self::Audit).map_err(|_| usage),
             "stats" => none(Self::Stats),
+            "health" => none(Self::Health),
             "usage" => Ok(Self::Usage((!rest.is_empty()).then(|| rest.to_owned()))),
             "purge" => some().map(Self::Purge),
             "backup" => some().map(|folder| Self::Backup(PathBuf::from(folder))),
@@ -250,7 +254,8 @@ impl Command {
             | Self::Room(_)
             | Self::Audit(_)
             | Self::Usage(_)
-            | Self::Stats => {
+            | Self::Stats
+            | Self::Health => {
                 return None;
             }
         })

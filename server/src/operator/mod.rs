@@ -16,7 +16,10 @@ use serde_json::{Value, json};
 pub use command::{Command, CommandError, InviteArgs, Whom};
 
 use crate::backup;
+use crate::config::Config;
 use crate::error::RelayError;
+use crate::health;
+use crate::open_files;
 use crate::rooms;
 use crate::server::{Shared, store_error};
 use crate::store::{AuditLine, Invite, StoreError, StoredAnnouncement};
@@ -59,6 +62,19 @@ impl Said {
     }
 }
 
+/// What a relay is bound by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Connections at once, as far as the system allows them.
+    pub connections: u32,
+    /// Files and sockets that the process may have open; `None` where nobody counts.
+    pub open_files: Option<u64>,
+    /// Bytes of files of one user.
+    pub user_files: u64,
+    /// Bytes that wait for one device.
+    pub mailbox: u64,
+}
+
 /// Carries out the operator's commands; outlives the relay without keeping it.
 #[derive(Debug, Clone)]
 pub struct Operator {
@@ -77,8 +93,44 @@ impl Operator {
     pub fn run(&self, command: &Command) -> Result<Said, RelayError> {
         match self.shared.upgrade() {
             Some(shared) => Self::run_in(&shared, command, By::Operator),
-            None => Ok(Said::new("the relay has stopped", json!({"stopped": true}))),
+            None if *command == Command::Quit => Ok(Said::stopping()),
+            None => Err(RelayError::Operator { code: 3, said: "the relay has stopped".to_owned() }),
         }
+    }
+
+    /// Returns once the relay has looked at what its connections share, and into its store: one that is stuck does not.
+    /// Blocks.
+    pub fn ping(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            let _looked_at = (shared.registry.count(), shared.mailboxes.totals());
+            let _read = shared.stores.retention.last_time();
+        }
+    }
+
+    /// Returns what the relay counts, as Prometheus reads it; `None` once it has stopped. Blocks.
+    #[must_use]
+    pub fn metrics(&self) -> Option<String> {
+        self.shared.upgrade().map(|shared| shared.metrics.text())
+    }
+
+    /// Has other settings hold from now on, as far as a running relay takes them over: who may register, limits, the
+    /// address in links.
+    pub fn reconfigure(&self, config: Config) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.reconfigure(config);
+        }
+    }
+
+    /// Returns what the relay is bound by; `None` once it has stopped.
+    #[must_use]
+    pub fn bounds(&self) -> Option<Bounds> {
+        let limits = self.shared.upgrade()?.limits();
+        Some(Bounds {
+            connections: limits.connections,
+            open_files: open_files::limit(),
+            user_files: limits.stored_per_user,
+            mailbox: limits.mailbox_bytes,
+        })
     }
 
     /// Carries out a command of the operator or of an administrator.
@@ -135,6 +187,7 @@ impl Task<'_> {
             Command::Invite(args) => self.invite(*args),
             Command::Audit(max) => self.audit(*max),
             Command::Stats => self.stats(),
+            Command::Health => self.health(),
             Command::Usage(Some(user)) => self.usage_of(user),
             Command::Usage(None) => self.usage(),
             Command::Purge(user) => self.purge(user),
@@ -506,6 +559,13 @@ impl Task<'_> {
         }
         let text = if texts.is_empty() { "nothing yet".to_owned() } else { texts.join("\n") };
         Ok(Said::new(text, json!({"audit": list})))
+    }
+
+    fn health(&self) -> Result<Said, RelayError> {
+        match health::check(self.shared) {
+            Ok(said) => Ok(Said::new(said, json!({"healthy": true}))),
+            Err(why) => Err(RelayError::Operator { code: 1, said: why.to_string() }),
+        }
     }
 
     fn stats(&self) -> Result<Said, RelayError> {

@@ -99,7 +99,7 @@ impl TestRelay {
             let shutdown = async {
                 let _ = stopped.await;
             };
-            relay.serve(listener, shutdown).await.unwrap();
+            relay.serve(vec![listener], shutdown).await.unwrap();
         });
         Self { address, key, token, operator, stop, serving }
     }

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Makes static chat and chat-server, the same bytes from whatever folder: ./deploy/build.sh [TARGET…]
+# They are in dist/TARGET, beside an empty folder that the image takes as the relay's.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+targets=("$@")
+if [ ${#targets[@]} = 0 ]; then targets=("$(rustc -vV | sed -n 's/^host: //p')"); fi
+
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
+out=${CARGO_TARGET_DIR:-target}
+# Time and folders are no part of the result.
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 0)
+export SOURCE_DATE_EPOCH
+export RUSTFLAGS="-C target-feature=+crt-static \
+ --remap-path-prefix=$PWD=/src --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$(realpath -m "$out")=/target"
+
+for target in "${targets[@]}"; do
+  # Named also where it is the host's: else the flags would be for build scripts and macros, too.
+  cargo build --profile dist --locked --target "$target" -p client -p server
+  mkdir -p "dist/$target/data"
+  for program in chat chat-server; do
+    cp "$out/$target/dist/$program" "dist/$target/$program"
+  done
+done

@@ -1,0 +1,152 @@
+//! What is asked of a relay that runs, and what is done with the folder of one that does not.
+
+use std::path::Path;
+
+use chatcore::wire::relay::AnswerForm;
+use clap::CommandFactory;
+use server::backup::Verified;
+use server::config::Settings;
+#[cfg(unix)]
+use server::control::{self, Wait};
+use server::manual::Manual;
+use server::store::StoreError;
+use server::{RelayError, backup};
+
+use crate::cli::{Command, Flags};
+use crate::{home_data, print, say};
+
+/// What the manual says beside the flags.
+const MANUAL: Manual<'_> = Manual {
+    codes: &[
+        (0, "done; health: the relay does its work"),
+        (
+            1,
+            "something else failed, such as an address that can't be listened on; health: it does not do its work",
+        ),
+        (2, "wrong flags, settings or command"),
+        (3, "no relay answers"),
+        (4, "refused"),
+        (5, "not found"),
+        (7, "the data folder is in use, damaged, or failed: it has to be looked at"),
+    ],
+    environment: &[
+        ("XDG_DATA_HOME", "where the data folder is unless told otherwise"),
+        ("NOTIFY_SOCKET, WATCHDOG_USEC", "set by systemd, which is told that the relay serves"),
+    ],
+    files: &[
+        ("~/.local/share/chat-server", "the data folder: keys, users, rooms, what waits for whom"),
+        ("relay.key", "in it: what every link and every profile is bound to"),
+        ("control.sock", "in it: where chat-server ctl and health ask"),
+    ],
+};
+
+/// Carries out a command.
+pub(crate) fn run(command: Command, settings: &Settings) -> Result<(), RelayError> {
+    match command {
+        // Shown before, with where they come from.
+        Command::Config => Ok(()),
+        Command::Backup { dir } => back_up(&settings.data_folder(home_data())?, &dir),
+        #[cfg(unix)]
+        Command::Ctl { json, command } => {
+            let form = if json { AnswerForm::Json } else { AnswerForm::Words };
+            let command = from_here(command)?;
+            ask(&settings.data_folder(home_data())?, &command.join(" "), form, Wait::UntilDone)
+        }
+        #[cfg(unix)]
+        Command::Health => {
+            let folder = settings.data_folder(home_data())?;
+            let asked = ask(&folder, "health", AnswerForm::Words, Wait::Shortly);
+            // There is one way not to be healthy, for whoever watches.
+            asked.map_err(|error| RelayError::Operator { code: 1, said: error.to_string() })
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Flags::command(), "chat-server", &mut script);
+            print(&script)
+        }
+        Command::Man { to: Some(folder) } => MANUAL
+            .write_all(Flags::command(), &folder)
+            .map_err(|source| RelayError::File { path: folder, source }),
+        Command::Man { to: None } => {
+            let mut page = Vec::new();
+            MANUAL.write_page(&Flags::command(), &mut page).map_err(RelayError::System)?;
+            print(&page)
+        }
+        Command::Restore { dir } => {
+            let folder = settings.data_folder(home_data())?;
+            backup::restore(&dir, &folder)?;
+            say(format_args!("restored to {}", folder.display()))
+        }
+        Command::Verify { dir } => {
+            let folder = dir.map_or_else(|| settings.data_folder(home_data()), Ok)?;
+            let name = folder.display();
+            match backup::verify(&folder)? {
+                Verified::Backup { files } => {
+                    say(format_args!("{name}: all {files} files are what was written"))
+                }
+                Verified::DataFolder => say(format_args!(
+                    "{name}: keys, users, rooms and messages are what was written; files that \
+                     users sent are checked by who fetches them"
+                )),
+            }
+        }
+    }
+}
+
+/// A backup goes where it was asked for, not where the relay runs.
+#[cfg(unix)]
+fn from_here(mut command: Vec<String>) -> Result<Vec<String>, RelayError> {
+    if let [name, rest @ ..] = command.as_mut_slice()
+        && matches!(name.as_str(), "backup" | "!backup")
+        && let [folder, ..] = rest
+    {
+        let here = std::path::absolute(&*folder).map_err(RelayError::System)?;
+        *folder = here.display().to_string();
+    }
+    Ok(command)
+}
+
+/// Copies a relay; one that runs does it itself.
+fn back_up(folder: &Path, to: &Path) -> Result<(), RelayError> {
+    match backup::backup(folder, to) {
+        #[cfg(unix)]
+        Err(RelayError::Store { source: StoreError::Locked, .. }) => {
+            let to = std::path::absolute(to).map_err(RelayError::System)?;
+            let text = to.to_str().filter(|text| !text.contains('\n'));
+            let text = text.ok_or(RelayError::Setting {
+                setting: "DIR",
+                hint: "a running relay needs a name of plain text",
+            })?;
+            ask(folder, &format!("backup {text}"), AnswerForm::Words, Wait::UntilDone)
+        }
+        Err(error) => Err(error),
+        Ok(()) => say(format_args!("backed up to {}", to.display())),
+    }
+}
+
+/// Has the relay that runs in a folder carry out a command, and prints what it says.
+#[cfg(unix)]
+fn ask(folder: &Path, line: &str, form: AnswerForm, wait: Wait) -> Result<(), RelayError> {
+    let asked = control::ask(folder, line, form, wait);
+    let (code, said) = asked.map_err(|error| RelayError::Operator {
+        code: 3,
+        said: match error.kind() {
+            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => format!(
+                "the relay in {} does not answer; it may be stopped (Ctrl-Z): fg in its terminal lets it go on",
+                folder.display()
+            ),
+            kind => {
+                let name = folder.display();
+                let why = match kind {
+                    std::io::ErrorKind::PermissionDenied => " (permission denied)",
+                    _ => "",
+                };
+                format!("no relay answers in {name}{why}; start one there, or name its folder with --data")
+            }
+        },
+    })?;
+    if code != 0 {
+        return Err(RelayError::Operator { code, said });
+    }
+    say(format_args!("{said}"))
+}
