@@ -106,6 +106,9 @@ impl RegisterSecret {
     /// # Errors
     /// [`EntryError::NotAuthentic`].
     pub fn open(&self, position: u64, entry: &[u8]) -> Result<Zeroizing<Vec<u8>>, EntryError> {
+        if !ENTRY_SIZES.contains(&entry.len()) {
+            return Err(EntryError::NotAuthentic);
+        }
         let (seal, write) = self.keys();
         let id = register_id(&write.public());
         let (nonce, sealed) =

@@ -112,6 +112,17 @@ fn events_that_are_none_are_refused() {
     }
 }
 
+/// What they hold besides is passed over, by everybody alike.
+#[test]
+fn events_with_more_in_them_are_events() {
+    let v = read("room");
+    for case in list(&v, "unusual_events") {
+        let event = verify(&v, &hex(case, "bytes"));
+        let name = text(case, "name");
+        assert!(event.is_ok_and(|event| *event.act() != Act::Unknown), "{name}");
+    }
+}
+
 #[test]
 fn acts_that_are_not_allowed_change_nothing() {
     let v = read("room");

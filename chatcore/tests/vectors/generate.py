@@ -917,6 +917,10 @@ def room():
     for name, cert in {"certificate of another identity": bob.cert, "certificate of another user": signed(alice.seed, CERT, bob.cert_body),
                        "certificate with the wrong label": signed(alice.seed, USER, alice.cert_body),
                        "certificate of device 0": signed(alice.seed, CERT, alice.certify(0)),
+                       "certificate with an agreement key of 31 bytes": signed(alice.seed, CERT, data(1, alice.id) + num(2, 1) + data(3, ed_public(alice.signing))
+                                                                                + data(4, bytes(31)) + data(5, bytes(32)) + num(6, T0) + num(7, T0)),
+                       "certificate without a link key": signed(alice.seed, CERT, data(1, alice.id) + num(2, 1) + data(3, ed_public(alice.signing))
+                                                                 + data(4, bytes(32)) + num(6, T0) + num(7, T0)),
                        "certificate with a flipped bit": flip(alice.cert, 60)}.items():
         refuse(name, signed((bob if cert == bob.cert else alice).signing, EVENT, body_of(actor=sub(5, as_device(alice, cert)))))
     refuse("identity key of 31 bytes", signed(alice.signing, EVENT, body_of(actor=sub(5, device_actor(alice.key[:31], alice.cert)))))
@@ -924,6 +928,21 @@ def room():
     refuse("actor missing", signed(alice.signing, EVENT, body_of(actor=b"")))
     refuse("relay actor signed by a device key", signed(alice.signing, EVENT, body_of(actor=sub(6, b""))))
     refuse("relay actor signed by another relay", signed(rnd("room/other relay"), EVENT, body_of(actor=sub(6, b""))))
+    def deep(n, inside=b""): return group(99, deep(n - 1, inside)) if n else inside
+    set_topic = sub(ACTS["set_topic"], text_field("x") + deep(100))  # one more than stand beside the act
+    refuse("an empty group inside of 100 others", signed(alice.signing, EVENT, body_of() + deep(101)))
+    refuse("a field inside of 100 groups", signed(alice.signing, EVENT, body_of() + deep(100, num(9, 1))))
+    refuse("a group inside of the act and 99 others", signed(alice.signing, EVENT, body_of("none", b"") + set_topic))
+    refuse("an end of another group", signed(alice.signing, EVENT, body_of() + varint(99 << 3 | 3) + varint(98 << 3 | 4)))
+    refuse("an end of a group without one", signed(alice.signing, EVENT, body_of() + varint(99 << 3 | 4)))
+    refuse("wire type 6", signed(alice.signing, EVENT, body_of() + varint(99 << 3 | 6)))
+    odd_events = []
+    for name, message in {"100 groups": body_of() + deep(100), "a field inside of 99 groups": body_of() + deep(99, num(9, 1)),
+                          "99 groups in the act": body_of("none", b"") + sub(ACTS["set_topic"], text_field("x") + deep(99)),
+                          "unknown fields of 4 and 8 bytes": body_of() + varint(99 << 3 | 5) + bytes(4) + varint(98 << 3 | 1) + bytes(8),
+                          "a mute with a counter": body_of("mute", target(carol.id, 5))}.items():
+        odd_events.append({"name": name, "bytes": signed(alice.signing, EVENT, message)})
+        known(odd_events[-1]["bytes"])
     refuse("tag above 32 bits", signed(alice.signing, EVENT, body_of() + num(2**29, 1)))
     refuse("three acts, the last an empty one", signed(alice.signing, EVENT, body_of("rename", text_field("x")) + sub(ACTS["close"], b"") + sub(ACTS["rename"], b"")))
     refuse("body over 4,096 bytes", signed(alice.signing, EVENT, body_of() + sub(99, bytes(4096))))
@@ -1093,6 +1112,9 @@ def room():
                               ("truncated to 23 bytes", entry[:23], 1), ("empty", b"", 1)):
         refused(name, open_entry, message, secret, at)
         bad_entries.append({"name": name, "entry": message, "position": at})
+    odd, at = seal_entry(secret, 1, nonce24, events, [len(events) + 100])[1], 1
+    refused("a length that no entry has", open_entry, odd, secret, at)
+    bad_entries.append({"name": "a length that no entry has", "entry": odd, "position": at})
 
     news = {"room": lobby.room.id, "seq": T0 + 3 * HOUR, "text": "Am Sonntag wird neu gestartet.", "at": T0 + 3 * HOUR}
     def announce(seed=relay_seed, label=ANNOUNCEMENT, **changes): return signed(seed, label, announcement_body(**news | changes))
@@ -1129,7 +1151,7 @@ def room():
             "shares": {"events": shares.events}, "over_shares": full,
             "vanished": {"events": vanished.events}, "vanished_later": {"events": later.events}, "too_early": early,
             "open": {"events": lobby.events}, "unfit_in_open": unfit, "statements": statements, "members_after": members,
-            "refused_events": bad_events, "not_allowed": not_allowed, "refused_statements": bad_statements,
+            "refused_events": bad_events, "unusual_events": odd_events, "not_allowed": not_allowed, "refused_statements": bad_statements,
             "heads": heads, "refused_heads": bad_heads, "forks": forks,
             "register": {"secret": secret, "sealing_key": sealing, "write_key": write_key, "id": register_id(write_key), "position": position,
                          "events": events, "nonce": nonce24, "entry": entry, "proof": proof}, "refused_entries": bad_entries,

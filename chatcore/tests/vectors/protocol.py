@@ -110,7 +110,11 @@ def sub(n, v): return varint(n << 3 | 2) + varint(len(v)) + v  # messages and re
 def data(n, v): return sub(n, v) if v else b""
 
 
-def parse(message):
+def group(n, inside=b""): return varint(n << 3 | 3) + inside + varint(n << 3 | 4)
+
+
+def parse(message, inside_of=0):
+    """The fields with varints, bytes and submessages; others are skipped. `inside_of`: how many submessages this one stands in."""
     fields, at = [], 0
     def read():
         nonlocal at
@@ -120,15 +124,31 @@ def parse(message):
             byte, at = message[at], at + 1
             value, shift = value | (byte & 127) << shift, shift + 7
             if byte < 128:
+                need(value < 2**64, "protobuf: varint")
                 return value
-    while at < len(message):
+    def tag():
         tag = read()
-        need(0 < tag >> 3 and tag < 2**32 and tag & 7 in (0, 2), "protobuf: tag")
-        value = read()
-        if tag & 7 == 2:
+        need(0 < tag >> 3 and tag < 2**32 and tag & 7 < 6, "protobuf: tag")
+        return tag >> 3, tag & 7
+    def field(n, wire, depth):
+        nonlocal at
+        need(wire != 4, "protobuf: end of a group that was not begun")
+        if wire == 3:
+            need(depth < 100, "protobuf: depth")
+            while (inner := tag()) != (n, 4):
+                field(*inner, depth + 1)
+            return None
+        # Known fields stand nowhere as deep.
+        need(depth < 100, "protobuf: depth")
+        value = {1: 8, 5: 4}.get(wire) or read()
+        if wire:
             need(at + value <= len(message), "protobuf: length")
             value, at = message[at:at + value], at + value
-        fields.append((tag >> 3, value))
+        return value
+    while at < len(message):
+        n, wire = tag()
+        value = field(n, wire, inside_of)
+        if wire in (0, 2): fields.append((n, value))
     return fields
 
 
@@ -145,8 +165,8 @@ def signed(seed, label, body): return sub(1, body) + sub(2, sign(seed, label, bo
 def user_id(identity_key): return sha256(b"chatcore/1/user" + identity_key)
 
 
-def split_signed(message):
-    fields = parse(message)
+def split_signed(message, inside_of=0):
+    fields = parse(message, inside_of)
     body, signature = one(fields, 1), one(fields, 2)
     need(len(signature) == 64, "signature length")
     return body, signature
@@ -554,8 +574,8 @@ def event_body(room, seq, prev, at, actor, act, encoded):  # `actor` is the writ
 
 
 def check_device_actor(message):
-    f = parse(message)
-    identity, (cert, signature) = one(f, 1), split_signed(one(f, 2))
+    f = parse(message, 1)
+    identity, (cert, signature) = one(f, 1), split_signed(one(f, 2), 2)
     verify(identity, CERT, cert, signature)
     c = parse(cert)
     need(one(c, 1) == user_id(identity) and one(c, 2, 0) >= 1 and all(len(one(c, n)) == 32 for n in (3, 4, 5)), "certificate")
@@ -581,7 +601,7 @@ def read_act(e, a, relay_key):
         e["value"] = one(a, 1)
         need(len(e["value"]) == 32, "state hash or register id")
     if act == "retire":
-        e["users"] = [(one(parse(u), 1), one(parse(u), 2, 0)) for n, u in a if n == 1]
+        e["users"] = [(one(parse(u, 2), 1), one(parse(u, 2), 2, 0)) for n, u in a if n == 1]
         need(all(len(u) == 32 for u, _ in e["users"]), "user id")
     if act == "succeed": e["acted"], e["now"] = check_head(one(a, 1), relay_key), check_head(one(a, 2), relay_key)
     if act == "resume": need(len(one(a, 1)) == len(one(a, 3)) == 32, "log id or chain hash")
@@ -599,7 +619,7 @@ def check_event(message, relay_key):
     room, seq, prev = one(f, 1), one(f, 2, 0), one(f, 3)
     e = {"message": message, "hash": sha256(body), "room": room, "seq": seq, "prev": prev, "actor": user, "act": None, "target": None}
     if acts:
-        e["act"], a = {n: name for name, n in ACTS.items()}[acts[-1][0]], parse(acts[-1][1])
+        e["act"], a = {n: name for name, n in ACTS.items()}[acts[-1][0]], parse(acts[-1][1], 1)
         try:
             read_act(e, a, relay_key)
         except Refused:
@@ -855,10 +875,10 @@ def register_id(write_key): return sha256(REGISTER + write_key)
 def register_events(events): return b"".join(sub(1, e) for e in events)
 
 
-def seal_entry(secret, position, nonce, events):
+def seal_entry(secret, position, nonce, events, sizes=None):
     key, seed = register_keys(secret)
     name = register_id(ed_public(seed))
-    entry = nonce + seal(key, nonce, REGISTER_ENTRY + name + u64(position), pad(events, 40, ENTRY_SIZES))
+    entry = nonce + seal(key, nonce, REGISTER_ENTRY + name + u64(position), pad(events, 40, sizes or ENTRY_SIZES))
     return entry, sign(seed, REGISTER_APPEND, name + u64(position) + sha256(entry))
 
 

@@ -8,7 +8,7 @@ use super::super::outbound::{envelope, seal_unkept};
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Sent};
 use super::fan_out::MAX_SECRETS_AT_ONCE;
-use super::inbound::MAX_HELD;
+use super::held::MAX_HELD;
 use super::invitations::Shown;
 use super::loaded::Room;
 use super::{ASK_EVERY, Freshness};

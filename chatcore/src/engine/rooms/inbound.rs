@@ -9,6 +9,7 @@ use super::super::sequence::said_at;
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, FileKind, QUERY_EVERY};
 use super::Freshness;
+use super::held::{IsRead, Place, place};
 use super::hints::Asked;
 use super::judge::{Author, Facts, Named, Reading, Standing, Verdict, judge};
 use super::loaded::Room;
@@ -22,14 +23,6 @@ use crate::store::rows::{
 };
 use crate::wire::content::{Body, Receipt, ReceiptKind, RefusalReason, RoomContent};
 
-/// Most messages held in one room.
-pub(super) const MAX_HELD: usize = 1_000;
-/// Most of them from one member.
-const MAX_HELD_OF_MEMBER: usize = 100;
-/// Most of them from one who is no member as far as is known.
-const MAX_HELD_OF_STRANGER: usize = 8;
-/// Most of them from all who are none.
-const MAX_HELD_OF_STRANGERS: usize = 64;
 /// Most people of a room in which each message is receipted within seconds.
 const MAX_SMALL: usize = 16;
 /// Milliseconds that a message is held.
@@ -184,19 +177,20 @@ impl Engine {
         bytes: &[u8],
     ) -> Result<ReceiptKind, EngineError> {
         let held = tx.held(&room.id())?;
-        let is_of_member = |user: &UserId| room.is_member(user);
-        let same = held.iter().filter(|(_, held)| held.from.user == from.user).count();
-        let strange = held.iter().filter(|(_, held)| !is_of_member(&held.from.user)).count();
-        let is_over = match is_of_member(&from.user) {
-            // Before the room was read it says nothing of the sender that there is much.
-            true if !self.is_read(room) => held.len() >= 2 * MAX_HELD,
-            true => same >= MAX_HELD_OF_MEMBER || held.len() >= MAX_HELD,
-            // Who joined just now, or anybody: they leave the members their places.
-            false => same >= MAX_HELD_OF_STRANGER || strange >= MAX_HELD_OF_STRANGERS,
-        };
-        if is_over {
-            let reason = RefusedBecause::UnknownEvent;
-            return Ok(self.refuse(tx, contact, from, (Some(room), outer), reason));
+        let is_read = if self.is_read(room) { IsRead::Yes } else { IsRead::No };
+        let senders: Vec<_> = held.iter().map(|(_, held)| held.from.user).collect();
+        match place(&senders, from.user, is_read, |user| room.is_member(user)) {
+            Place::Free => {}
+            Place::InsteadOf(index) => {
+                if let Some((number, former)) = held.get(index) {
+                    tx.delete_held(&room.id(), *number);
+                    self.give_way(tx, room, former)?;
+                }
+            }
+            Place::None => {
+                let reason = RefusedBecause::UnknownEvent;
+                return Ok(self.refuse(tx, contact, from, (Some(room), outer), reason));
+            }
         }
         if !held.iter().any(|(_, held)| held.content.as_slice() == bytes && held.from == from) {
             let content = zeroize::Zeroizing::new(bytes.to_vec());
@@ -208,6 +202,24 @@ impl Engine {
         let receipt = Receipt { message_id: outer, kind: ReceiptKind::Held };
         self.owe_room_receipt(tx, contact, from, receipt, size(room));
         Ok(ReceiptKind::Held)
+    }
+
+    /// Refuses what was held, and has no place any more.
+    fn give_way(
+        &mut self,
+        tx: &mut Tx<'_, '_>,
+        room: &Room,
+        held: &HeldMessage,
+    ) -> Result<(), EngineError> {
+        let (Ok(content), Some(mut contact)) =
+            (RoomContent::decode(&held.content), tx.contact(&held.from.user)?)
+        else {
+            return Ok(());
+        };
+        let message = (Some(room), content.message_id);
+        self.refuse(tx, &mut contact, held.from, message, RefusedBecause::UnknownEvent);
+        tx.save_contact(&contact);
+        Ok(())
     }
 
     fn refuse(

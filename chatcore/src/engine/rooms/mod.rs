@@ -13,6 +13,7 @@ mod announce;
 mod duties;
 mod fan_out;
 mod fork;
+mod held;
 mod hints;
 mod inbound;
 mod invitations;
