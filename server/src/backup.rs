@@ -3,14 +3,15 @@
 //! A backup is a data folder with a list of what its files hash to.
 
 use std::fs::{self, File};
-use std::io;
-use std::path::Path;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
+use crate::archive::Archive;
 use crate::clock::{Clock, SystemClock, TimeNote};
 use crate::error::RelayError;
 use crate::identity::{self, KEY_FILE, TOKEN_FILE, sync_folder, write_private};
 use crate::server::{lock_folder, store_error};
-use crate::store::{Epoch, Stores};
+use crate::store::{Epoch, Loose, Snapshot, Stores};
 use crate::sums::Sums;
 
 /// Name of a backup's list.
@@ -45,21 +46,106 @@ pub(crate) fn backup_of(folder: &Path, stores: &Stores, to: &Path) -> Result<(),
     require_outside(folder, to)?;
     identity::check(folder)?;
     write_whole(to, |partial| {
-        for name in [KEY_FILE, TOKEN_FILE] {
-            copy_file(&folder.join(name), &partial.join(name))?;
-        }
-        snapshot.copy_to(partial).map_err(|source| store_error(partial, source))?;
-        identity::check(partial)?;
-        let missing = Stores::inspect(partial).map_err(|source| store_error(partial, source))?;
-        if missing > 0 {
-            // Who registers meanwhile has the name first. Whoever lacks keys in the copy brings them back.
-            tracing::warn!(users = missing, "users in the backup have a name and no keys");
+        let loose = copy_databases(folder, &**snapshot, partial)?;
+        make_folder(&partial.join("blobs"))?;
+        for Loose { name, path } in loose {
+            match copy_file(&path, &partial.join(name)) {
+                // Deleted since; its opening knows that.
+                Err(RelayError::File { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound => {}
+                copied => copied?,
+            }
         }
         let mut sums = Sums::default();
         sums.add(partial, "").map_err(|source| file_error(partial, source))?;
         let path = partial.join(SUMS_FILE);
         write_private(&path, sums.encode().as_bytes()).map_err(|source| file_error(&path, source))
     })
+}
+
+/// Writes a tar archive of the relay in `folder`, which does not run, to `out`; unpacked it is what [`backup`] makes.
+///
+/// # Errors
+/// As [`backup`]; what was written then is of no use.
+pub fn stream(folder: &Path, out: impl Write) -> Result<(), RelayError> {
+    if !folder.join(KEY_FILE).is_file() {
+        let path = folder.to_owned();
+        return Err(RelayError::NoRelay { path });
+    }
+    let _lock = lock_folder(folder)?;
+    forget_partial(folder);
+    let stores = Stores::open(folder).map_err(|source| store_error(folder, source))?;
+    stream_of(folder, &stores, out)
+}
+
+/// Writes an archive of a relay whose stores are open; it may go on meanwhile. The databases are copied into the data
+/// folder first: that takes as much space there once more; what users sent goes straight to `out`.
+///
+/// # Errors
+/// As [`stream`].
+pub(crate) fn stream_of(folder: &Path, stores: &Stores, out: impl Write) -> Result<(), RelayError> {
+    let snapshot = stores.snapshot.as_ref().ok_or(RelayError::Setting {
+        setting: "--ephemeral",
+        hint: "such a relay keeps nothing that could be copied",
+    })?;
+    identity::check(folder)?;
+    let partial = Partial(folder.join(format!("{PARTIAL}{:08x}", rand::random::<u32>())));
+    make_folder(&partial.0)?;
+    let loose = copy_databases(folder, &**snapshot, &partial.0)?;
+    let mut archive = Archive::new(out, SystemClock.now().0 / 1_000);
+    let unwritten = RelayError::Stream;
+    archive.add_all(&partial.0, "").map_err(unwritten)?;
+    for Loose { name, path } in loose {
+        match archive.add(&path, &name) {
+            // Deleted since; its opening knows that.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            added => added.map_err(unwritten)?,
+        }
+    }
+    archive.finish(SUMS_FILE).map_err(unwritten)
+}
+
+/// How the names of folders begin that hold databases while they are streamed.
+const PARTIAL: &str = "stream.partial-";
+
+/// Deletes what streams left in a data folder that were killed; nobody else makes such folders there.
+pub(crate) fn forget_partial(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+            drop(Partial(entry.path()));
+        }
+    }
+}
+
+/// A folder that is gone when it is dropped.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            let path = self.0.display();
+            tracing::warn!(%error, %path, "could not be deleted");
+        }
+    }
+}
+
+/// Copies key, invitation and databases, and looks whether they are whole; returns what belongs to them.
+fn copy_databases(
+    folder: &Path,
+    snapshot: &dyn Snapshot,
+    to: &Path,
+) -> Result<Vec<Loose>, RelayError> {
+    for name in [KEY_FILE, TOKEN_FILE] {
+        copy_file(&folder.join(name), &to.join(name))?;
+    }
+    let loose = snapshot.copy_to(to).map_err(|source| store_error(to, source))?;
+    identity::check(to)?;
+    let found = Stores::inspect(to).map_err(|source| store_error(to, source))?;
+    if found.without_keys > 0 {
+        // Who registers meanwhile has the name first. Whoever lacks keys in the copy brings them back.
+        tracing::warn!(users = found.without_keys, "users in the backup have a name and no keys");
+    }
+    Ok(loose)
 }
 
 /// What was found whole.
@@ -74,8 +160,9 @@ pub enum Verified {
     DataFolder,
 }
 
-/// Looks whether the files of a backup, or of a data folder whose relay does not run, are what was written. What the
-/// senders of files sealed is not looked at in a data folder: who fetches them sees it.
+/// Looks whether the files of a backup, or of a data folder whose relay does not run, are what was written. Of the files
+/// that users sent a data folder knows which parts are there; whether these are what their senders sealed is seen by who
+/// fetches them.
 ///
 /// # Errors
 /// [`RelayError`] with the names of those that are not.
@@ -95,9 +182,12 @@ pub fn verify(folder: &Path) -> Result<Verified, RelayError> {
 /// Opens what is in a data folder, as a relay does at its start.
 fn check(folder: &Path) -> Result<(), RelayError> {
     identity::check(folder)?;
-    match Stores::inspect(folder).map_err(|source| store_error(folder, source))? {
-        0 => Ok(()),
-        users => Err(RelayError::KeysMissing { folder: folder.to_owned(), users }),
+    let found = Stores::inspect(folder).map_err(|source| store_error(folder, source))?;
+    let folder = folder.to_owned();
+    match (found.damaged.is_empty(), found.without_keys) {
+        (true, 0) => Ok(()),
+        (true, users) => Err(RelayError::KeysMissing { folder, users }),
+        (false, _) => Err(RelayError::FilesMissing { folder, files: found.damaged }),
     }
 }
 

@@ -118,6 +118,9 @@ async fn answer(mut stream: UnixStream, operator: Operator) -> io::Result<()> {
     tokio::time::timeout(PATIENCE, write.write_all(b"\n")).await??;
     let form = if asked.json { AnswerForm::Json } else { AnswerForm::Words };
     let command = Command::parse(&asked.line);
+    if command == Ok(Command::Backup(STREAM.into())) {
+        return tokio::task::spawn_blocking(move || pour(stream, &operator)).await?;
+    }
     let is_last = command == Ok(Command::Quit);
     let stopping = operator.clone();
     let work = move || match command {
@@ -148,6 +151,83 @@ async fn answer(mut stream: UnixStream, operator: Operator) -> io::Result<()> {
     Ok(())
 }
 
+/// The folder's name that stands for a stream.
+pub const STREAM: &str = "-";
+/// Longest piece of a stream.
+const MAX_PIECE: usize = 64 << 10;
+/// What stands in the place of a piece's length when the stream broke off; the reason follows.
+const BROKEN: u32 = u32::MAX;
+
+/// Writes a stream in pieces, each behind its length: who reads it knows its end from a break.
+struct Pieces<W: io::Write>(W);
+
+impl<W: io::Write> io::Write for Pieces<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = bytes.get(..bytes.len().min(MAX_PIECE)).unwrap_or_default();
+        if !piece.is_empty() {
+            let length = u32::try_from(piece.len()).map_err(io::Error::other)?;
+            self.0.write_all(&length.to_be_bytes())?;
+            self.0.write_all(piece)?;
+        }
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Streams a backup to whoever asked for it.
+fn pour(stream: UnixStream, operator: &Operator) -> io::Result<()> {
+    use io::Write;
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    // Who does not read for so long has gone.
+    stream.set_write_timeout(Some(6 * PATIENCE))?;
+    let mut out = io::BufWriter::with_capacity(MAX_PIECE, Pieces(&stream));
+    let poured = operator.stream_backup(&mut out);
+    out.flush()?;
+    let mut end = &stream;
+    match poured {
+        Ok(()) => end.write_all(&0_u32.to_be_bytes()),
+        Err(error) => {
+            end.write_all(&BROKEN.to_be_bytes())?;
+            write!(end, "{}\n{error}", error.exit_code())
+        }
+    }
+}
+
+/// Has the relay that runs in a folder stream a backup to `out`; returns an exit code, and why it broke off.
+///
+/// # Errors
+/// As [`ask`], and those of `out`.
+pub fn fetch_backup(folder: &Path, out: &mut impl io::Write) -> io::Result<(u8, String)> {
+    use io::Read;
+    let mut stream = hear(folder, &format!("backup {STREAM}"), AnswerForm::Words, PATIENCE)?;
+    stream.set_read_timeout(None)?;
+    loop {
+        let mut length = [0; 4];
+        stream.read_exact(&mut length)?;
+        match u32::from_be_bytes(length) {
+            0 => {
+                out.flush()?;
+                return Ok((0, String::new()));
+            }
+            BROKEN => {
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer)?;
+                return answer_of(&answer);
+            }
+            length => {
+                let mut piece = Read::take(&mut stream, length.into());
+                if io::copy(&mut piece, out)? < u64::from(length) {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+        }
+    }
+}
+
 /// How long somebody waits for what a command comes to, once the relay has heard it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
@@ -172,24 +252,39 @@ fn ask_within(
     wait: Wait,
     patience: Duration,
 ) -> io::Result<(u8, String)> {
-    use std::io::{Read, Write};
-    let mut stream = with_socket(folder, SOCKET, |path| StdStream::connect(path))?;
-    let asked = Asked { line: command.to_owned(), json: form == AnswerForm::Json };
-    let line = serde_json::to_string(&asked)?;
-    if line.len() as u64 >= MAX_LINE {
-        return Ok((2, format!("the command is too long: at most {MAX_LINE} bytes")));
+    use std::io::Read;
+    if command.len() as u64 >= MAX_LINE / 2 {
+        return Ok((2, format!("the command is too long: at most {} bytes", MAX_LINE / 2)));
     }
-    writeln!(stream, "{line}")?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.read_exact(&mut [0])?;
+    let mut stream = hear(folder, command, form, patience)?;
     if wait == Wait::UntilDone {
         stream.set_read_timeout(None)?;
     }
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
+    answer_of(&answer)
+}
+
+fn answer_of(answer: &str) -> io::Result<(u8, String)> {
     let (code, text) = answer.split_once('\n').ok_or(io::ErrorKind::UnexpectedEof)?;
     let code = code.parse().map_err(|_| io::ErrorKind::InvalidData)?;
     Ok((code, text.trim_end().to_owned()))
+}
+
+/// Has a relay hear a command; its answer is what comes next.
+fn hear(
+    folder: &Path,
+    command: &str,
+    form: AnswerForm,
+    patience: Duration,
+) -> io::Result<StdStream> {
+    use std::io::{Read, Write};
+    let mut stream = with_socket(folder, SOCKET, |path| StdStream::connect(path))?;
+    let asked = Asked { line: command.to_owned(), json: form == AnswerForm::Json };
+    writeln!(stream, "{}", serde_json::to_string(&asked)?)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.read_exact(&mut [0])?;
+    Ok(stream)
 }
 
 #[cfg(test)]

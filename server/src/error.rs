@@ -73,6 +73,20 @@ pub enum RelayError {
         /// Those that differ or are missing.
         files: Vec<String>,
     },
+    /// Of files that users sent there is less than what is known to be stored.
+    #[error(
+        "{folder}: files that users sent are missing or cut: {}; who sent them is asked again, or restore a backup",
+        some_of(files)
+    )]
+    FilesMissing {
+        /// Which folder.
+        folder: PathBuf,
+        /// Which.
+        files: Vec<String>,
+    },
+    /// An archive could not be written.
+    #[error("the archive was not written to its end: {0}")]
+    Stream(io::Error),
     /// Users have a name and no keys: they were lost in a crash, or damaged.
     #[error(
         "{folder}: keys/db lacks the keys of {users} users; they come back when those users do; \
@@ -187,6 +201,7 @@ impl RelayError {
             | Self::BadBackup { .. }
             | Self::IsBackup { .. }
             | Self::KeysMissing { .. }
+            | Self::FilesMissing { .. }
             | Self::NotEmpty { .. } => 7,
             Self::Operator { code, .. } => *code,
             _ => 1,

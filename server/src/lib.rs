@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod archive;
 pub mod backup;
 pub mod clock;
 mod committer;

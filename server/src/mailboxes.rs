@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use chatcore::ids::{DeliveryTag, DeviceAddress, IdempotencyKey, Timestamp, UserId};
+use chatcore::ids::{DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, Timestamp, UserId};
 use chatcore::wire::envelope::Envelope;
 use chatcore::wire::relay::{CloseReason, ErrorCode, MailQueue};
 
@@ -320,6 +320,18 @@ impl Mailboxes {
             }
         }
         waiting
+    }
+
+    /// Returns what waits in each mailbox of a user: envelopes and bytes, empty ones too.
+    pub(crate) fn mailboxes_of(&self, user: &UserId) -> Vec<(DeviceId, u64, u64)> {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            let shard = lock(shard);
+            let own = shard.iter().filter(|(to, _)| to.user == *user);
+            found.extend(own.map(|(to, m)| (to.device, m.len() as u64, m.bytes())));
+        }
+        found.sort_by_key(|(device, ..)| *device);
+        found
     }
 
     /// Drops everything that waits for a user; returns how many envelopes that were.

@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use tokio::task::JoinSet;
 
-use crate::backup::SUMS_FILE;
+use crate::backup::{SUMS_FILE, forget_partial};
 use crate::clock::{CarefulClock, Clock, SystemClock};
 use crate::config::{Config, Registration, Storage};
 #[cfg(unix)]
@@ -255,6 +255,7 @@ impl Relay {
                 if folder.join(SUMS_FILE).exists() {
                     return Err(RelayError::IsBackup { path: folder.clone() });
                 }
+                forget_partial(folder);
                 // Before the stores: a used folder without a key is one that lost it.
                 let identity = Identity::load(folder)?;
                 let stores = Stores::open(folder).map_err(|source| store_error(folder, source))?;

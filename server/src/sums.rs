@@ -33,6 +33,11 @@ impl Sums {
         Ok(())
     }
 
+    /// Takes what a file hashes to, in hexadecimal.
+    pub(crate) fn put(&mut self, name: String, hash: String) {
+        self.0.insert(name, hash);
+    }
+
     /// Returns the names of files that are not the same in both lists, or only in one.
     pub(crate) fn differences(&self, found: &Self) -> Vec<String> {
         let names = self.0.keys().chain(found.0.keys().filter(|name| !self.0.contains_key(*name)));

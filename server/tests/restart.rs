@@ -335,6 +335,71 @@ async fn a_running_relay_is_backed_up_through_its_socket() {
     process.child.wait().unwrap();
 }
 
+/// A stream is what a backup is, without a folder for it: of a relay that runs, and of one that does not.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_backup_can_be_streamed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let data = path("data");
+    let mut process = Process::start(&data, &[]);
+    let (alice, bob) = (User::new("alice"), User::new("bob"));
+    drop(process.register(&bob).await);
+    let mut device = process.register(&alice).await;
+    assert_eq!(device.send_many(vec![envelope(bob.address(), 1)]).await, [Ok(())]);
+    let (blob, write_key) = (BlobId::from_bytes([3; 16]), WriteKey([4; 32]));
+    let shape = BlobShape { chunk_size: 65_568, chunk_count: 2 };
+    let chunk = Bytes::from(vec![5; 65_568]);
+    device.request(Request::CreateBlob { blob, write_key: write_key.clone(), shape }).await;
+    for index in 0..2 {
+        let (write_key, chunk) = (write_key.clone(), chunk.clone());
+        let put = Request::PutChunk { blob, write_key, index, chunk };
+        assert_eq!(device.request(put).await, Answer::Done);
+    }
+    assert_eq!(device.request(Request::CompleteBlob { blob, write_key }).await, Answer::Done);
+    let stream = || {
+        let mut command = Command::new(PROGRAM);
+        command.args(["backup", "-", "--data"]).arg(&data).stderr(Stdio::null());
+        command
+    };
+    let is_left = || {
+        fs::read_dir(&data)
+            .unwrap()
+            .flatten()
+            .any(|entry| entry.file_name().to_string_lossy().contains("partial"))
+    };
+    let check = |made: Output, name: &str| {
+        assert!(made.status.success() && !is_left());
+        tar::Archive::new(made.stdout.as_slice()).unpack(path(name)).unwrap();
+        assert!(matches!(backup::verify(&path(name)), Ok(backup::Verified::Backup { files: 5.. })));
+    };
+    check(stream().output().unwrap(), "running");
+    // Who reads only its beginning has no backup, and is told; the relay goes on.
+    let mut cut = stream().stdout(Stdio::piped()).spawn().unwrap();
+    drop(cut.stdout.take());
+    assert!(!cut.wait().unwrap().success());
+    assert_eq!(device.send_many(vec![envelope(bob.address(), 2)]).await, [Ok(())]);
+    process.child.kill().unwrap();
+    process.child.wait().unwrap();
+    // What a stream left that was killed is gone with the next start.
+    fs::create_dir(data.join("stream.partial-00000001")).unwrap();
+    check(stream().output().unwrap(), "stopped");
+    backup::restore(&path("running"), &path("new")).unwrap();
+    let mut process = Process::start(&path("new"), &[]);
+    let (mut bobs, answer) = process.enter(&bob, Request::Login { newest_head: None }).await;
+    assert_eq!(logged_in(&answer).queued, 1);
+    assert_eq!(bobs.request(Request::GetChunk { blob, index: 1 }).await, Answer::Chunk(chunk));
+    process.child.kill().unwrap();
+    process.child.wait().unwrap();
+    // A file of which the end is gone.
+    let name = blob.to_hex();
+    let file = fs::File::options().write(true).open(data.join("blobs").join(&name)).unwrap();
+    file.set_len(65_568 + 100).unwrap();
+    let told = run(&["verify", data.to_str().unwrap()]);
+    assert_eq!(told.status.code(), Some(7));
+    assert!(String::from_utf8_lossy(&told.stderr).contains(&name), "{told:?}");
+}
+
 /// One byte that the disk changed was restored as if nothing was, or read as another relay's key.
 #[tokio::test]
 async fn a_changed_byte_in_any_file_is_found_and_named() {

@@ -4,6 +4,7 @@
 mod command;
 mod usage;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use chatcore::ids::{DAY, InviteToken, RoomId, Timestamp, UserId};
@@ -107,6 +108,18 @@ impl Operator {
         }
     }
 
+    /// Streams a backup as a tar archive. Blocks.
+    ///
+    /// # Errors
+    /// [`RelayError`]; what was written then is of no use.
+    pub fn stream_backup(&self, out: &mut impl std::io::Write) -> Result<(), RelayError> {
+        let stopped = || RelayError::Operator { code: 3, said: "the relay has stopped".to_owned() };
+        let shared = self.shared.upgrade().ok_or_else(stopped)?;
+        backup::stream_of(shared.folder(), &shared.stores, out)?;
+        tracing::info!("a backup was streamed");
+        audit(&shared, &Command::Backup(PathBuf::new()), By::Operator)
+    }
+
     /// Returns what the relay counts, as Prometheus reads it; `None` once it has stopped. Blocks.
     #[must_use]
     pub fn metrics(&self) -> Option<String> {
@@ -146,17 +159,21 @@ impl Operator {
             return Err(refused("only whoever runs the relay may do that"));
         }
         let said = Task { shared, by }.run(command)?;
-        if let Some(act) = command.audited() {
-            let by = match by {
-                By::Operator => None,
-                By::Admin(user) => Some(user),
-            };
-            let line = AuditLine { at: shared.clock.now(), by, act };
-            let audited = shared.stores.privileges.audit(&line);
-            audited.map_err(|source| store_error(shared.folder(), source))?;
-        }
+        audit(shared, command, by)?;
         Ok(said)
     }
+}
+
+/// Notes what was done, if it is of that kind.
+fn audit(shared: &Shared, command: &Command, by: By) -> Result<(), RelayError> {
+    let Some(act) = command.audited() else { return Ok(()) };
+    let by = match by {
+        By::Operator => None,
+        By::Admin(user) => Some(user),
+    };
+    let line = AuditLine { at: shared.clock.now(), by, act };
+    let audited = shared.stores.privileges.audit(&line);
+    audited.map_err(|source| store_error(shared.folder(), source))
 }
 
 /// One command in one relay.
@@ -191,6 +208,9 @@ impl Task<'_> {
             Command::Usage(Some(user)) => self.usage_of(user),
             Command::Usage(None) => self.usage(),
             Command::Purge(user) => self.purge(user),
+            Command::Backup(to) if to.as_os_str() == "-" => {
+                Err(usage("a stream goes to standard output: chat-server backup - > FILE"))
+            }
             Command::Backup(to) => {
                 backup::backup_of(self.shared.folder(), &self.shared.stores, to)?;
                 tracing::info!("a backup was made");

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Said, Task};
 use crate::error::RelayError;
+use crate::size::Size;
 
 /// Users listed.
 const MAX_SHOWN: usize = 50;
@@ -94,7 +95,25 @@ impl Task<'_> {
     pub(super) fn usage_of(&self, name: &str) -> Result<Said, RelayError> {
         let user = self.find(name)?;
         let usage = self.usages()?.get(&user).copied().unwrap_or_default();
-        Ok(Said::new(usage.words(), usage.json(&user, &self.nickname(&user)?)))
+        let mut text = usage.words();
+        let limits = self.shared.limits();
+        let mut mailboxes = Vec::new();
+        for (device, count, bytes) in self.shared.mailboxes.mailboxes_of(&user) {
+            let share = bytes * 100 / limits.mailbox_bytes.max(1);
+            text += &format!(
+                "\nmailbox of device {}: {count} messages, {} ({share} % of what it may hold)",
+                device.get(),
+                mib(bytes)
+            );
+            mailboxes.push(json!({"device_id": device.get(), "waiting": count, "bytes": bytes}));
+        }
+        let files = usage.files * 100 / limits.stored_per_user.max(1);
+        text += &format!("\nfiles: {files} % of {}", Size(limits.stored_per_user));
+        let mut json = usage.json(&user, &self.nickname(&user)?);
+        if let Value::Object(fields) = &mut json {
+            fields.insert("mailboxes".to_owned(), mailboxes.into());
+        }
+        Ok(Said::new(text, json))
     }
 
     /// Deletes what a user has stored: files, and registers begun. Of a register length and hash stay: those who

@@ -18,9 +18,9 @@ use tokio::sync::watch;
 
 use super::{
     Announcements, Appended, Arrival, AuditLine, BlobQuota, BlobRecord, BlobState, BlobUsage,
-    Blobs, Body, ChunkOutcome, CreateOutcome, Directory, Epoch, Invite, Mailbox, MailboxBatch,
-    OpenRooms, PrekeyStatus, Prekeys, Privileges, Put, Queued, Recovering, RegisterPage,
-    RegisterQuota, RegisterUsage, Registers, Retention, Rights, Snapshot, StoreError,
+    Blobs, Body, ChunkOutcome, CreateOutcome, Directory, Epoch, Invite, Loose, Mailbox,
+    MailboxBatch, OpenRooms, PrekeyStatus, Prekeys, Privileges, Put, Queued, Recovering,
+    RegisterPage, RegisterQuota, RegisterUsage, Registers, Retention, Rights, Snapshot, StoreError,
     StoredAnnouncement, StoredPrekey, StoredRoom, StoredStatement, Stores,
 };
 use crate::clock::TimeNote;
@@ -611,7 +611,7 @@ impl Retention for Guarded {
 }
 
 impl Snapshot for Guarded {
-    fn copy_to(&self, folder: &Path) -> Result<(), StoreError> {
+    fn copy_to(&self, folder: &Path) -> Result<Vec<Loose>, StoreError> {
         // Not through `run`: where the copy goes is another disk's failure. Copying takes long, and whoever
         // finds the disk full meanwhile must be able to close the stores.
         let snapshot = match &*self.0.look() {

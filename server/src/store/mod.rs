@@ -5,7 +5,7 @@
 //! `--ephemeral` and tests; both pass the same conformance suite. No engine type, iterator or
 //! transaction leaves this module. All calls block.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -478,14 +478,34 @@ pub trait Retention: Send + Sync {
     fn note_time(&self, note: TimeNote) -> Result<(), StoreError>;
 }
 
+/// What was found in stores that can be opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// Users who have a name and no keys: after a crash those can be missing that came since the stores were opened
+    /// last.
+    pub without_keys: usize,
+    /// Files that users sent which are missing, or shorter than what is known to be stored of them.
+    pub damaged: Vec<String>,
+}
+
+/// A file that belongs to a copy as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loose {
+    /// What it is called in the copy, with `/` between the parts.
+    pub name: String,
+    /// Where it is now, if it is there still.
+    pub path: PathBuf,
+}
+
 /// Copies of everything.
 pub trait Snapshot: Send + Sync {
-    /// Copies the stores, as they are at one moment, into an empty folder, while they are in use.
-    /// One-time prekeys are left out, so that none is handed out twice.
+    /// Copies the databases, as they are at one moment, into an empty folder, while they are in use. One-time prekeys are
+    /// left out, so that none is handed out twice. Returns the files that belong to the copy besides, to be copied in
+    /// this order; of those that have gone meanwhile nothing is known any more.
     ///
     /// # Errors
     /// [`StoreError`]; what is in the folder then is of no use.
-    fn copy_to(&self, folder: &Path) -> Result<(), StoreError>;
+    fn copy_to(&self, folder: &Path) -> Result<Vec<Loose>, StoreError>;
 }
 
 /// All of a relay's stores.
@@ -525,12 +545,11 @@ impl Stores {
         disk::is_used(folder)
     }
 
-    /// Opens the stores in a data folder, looks at everything in them, and closes them. Returns how many users have a
-    /// name and no keys: after a crash those can be missing that came since the stores were opened last.
+    /// Opens the stores in a data folder, looks at everything in them, and closes them; changes nothing.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn inspect(folder: &Path) -> Result<usize, StoreError> {
+    pub fn inspect(folder: &Path) -> Result<Inspection, StoreError> {
         disk::inspect(folder)
     }
 

@@ -25,7 +25,7 @@ pub(crate) struct Flags {
 pub(crate) enum Command {
     /// Copy everything the relay keeps to DIR; it may be running
     Backup {
-        /// Folder to write; absent or empty
+        /// Folder to write, absent or empty; - writes a tar archive to standard output
         dir: PathBuf,
     },
     /// Print the settings that hold, each with where it comes from, as a file for --config

@@ -1,5 +1,6 @@
 //! What is asked of a relay that runs, and what is done with the folder of one that does not.
 
+use std::io::IsTerminal;
 use std::path::Path;
 
 use chatcore::wire::relay::AnswerForm;
@@ -45,6 +46,9 @@ pub(crate) fn run(command: Command, settings: &Settings) -> Result<(), RelayErro
     match command {
         // Shown before, with where they come from.
         Command::Config => Ok(()),
+        Command::Backup { dir } if dir.as_os_str() == "-" => {
+            stream(&settings.data_folder(home_data())?)
+        }
         Command::Backup { dir } => back_up(&settings.data_folder(home_data())?, &dir),
         #[cfg(unix)]
         Command::Ctl { json, command } => {
@@ -85,8 +89,9 @@ pub(crate) fn run(command: Command, settings: &Settings) -> Result<(), RelayErro
                     say(format_args!("{name}: all {files} files are what was written"))
                 }
                 Verified::DataFolder => say(format_args!(
-                    "{name}: keys, users, rooms and messages are what was written; files that \
-                     users sent are checked by who fetches them"
+                    "{name}: keys, users, rooms and messages are what was written, and of files that \
+                     users sent all that is known to be stored is there; whether it is what they sealed \
+                     is checked by who fetches them"
                 )),
             }
         }
@@ -99,6 +104,7 @@ fn from_here(mut command: Vec<String>) -> Result<Vec<String>, RelayError> {
     if let [name, rest @ ..] = command.as_mut_slice()
         && matches!(name.as_str(), "backup" | "!backup")
         && let [folder, ..] = rest
+        && folder != "-"
     {
         let here = std::path::absolute(&*folder).map_err(RelayError::System)?;
         *folder = here.display().to_string();
@@ -121,6 +127,29 @@ fn back_up(folder: &Path, to: &Path) -> Result<(), RelayError> {
         }
         Err(error) => Err(error),
         Ok(()) => say(format_args!("backed up to {}", to.display())),
+    }
+}
+
+/// Streams a copy of a relay to standard output; one that runs does it itself.
+fn stream(folder: &Path) -> Result<(), RelayError> {
+    let out = std::io::stdout();
+    if out.is_terminal() {
+        return Err(RelayError::Setting {
+            setting: "DIR",
+            hint: "a backup is nothing to read: chat-server backup - > FILE",
+        });
+    }
+    let mut out = out.lock();
+    match backup::stream(folder, &mut out) {
+        #[cfg(unix)]
+        Err(RelayError::Store { source: StoreError::Locked, .. }) => {
+            match control::fetch_backup(folder, &mut out) {
+                Ok((0, _)) => Ok(()),
+                Ok((code, said)) => Err(RelayError::Operator { code, said }),
+                Err(error) => Err(RelayError::Stream(error)),
+            }
+        }
+        streamed => streamed,
     }
 }
 

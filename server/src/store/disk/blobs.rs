@@ -20,8 +20,8 @@ use super::super::rules::Bitmap;
 use super::super::{
     BlobQuota, BlobRecord, BlobState, BlobUsage, Blobs, ChunkOutcome, CreateOutcome, StoreError,
 };
-use super::failed;
 use super::main::MainDb;
+use super::{BLOBS, failed};
 use crate::lock::lock;
 
 /// Chunks of one blob after which they are synced and its map is written.
@@ -306,6 +306,29 @@ impl DiskBlobs {
         }
         Ok(full)
     }
+}
+
+/// Returns the names of the files in a folder of blobs that are missing, or shorter than what is known to be stored of them.
+pub(super) fn damaged(main: &MainDb, folder: &Path) -> Result<Vec<String>, StoreError> {
+    let mut damaged = Vec::new();
+    for (id, record, complete) in main.blobs()? {
+        let name = id.to_hex();
+        let (count, size) = (record.shape.chunk_count, u64::from(record.shape.chunk_size));
+        let stored = match complete {
+            true => Bitmap::full(count),
+            false => {
+                let map = fs::read(folder.join(format!("{name}.map"))).unwrap_or_default();
+                Bitmap::from_disk(count, &map)
+            }
+        };
+        let last = (0..count).rev().find(|index| stored.is_set(*index));
+        let needed = last.map_or(0, |index| (u64::from(index) + 1) * size);
+        let is_whole = fs::metadata(folder.join(&name)).is_ok_and(|file| file.len() >= needed);
+        if !is_whole {
+            damaged.push(format!("{BLOBS}/{name}"));
+        }
+    }
+    Ok(damaged)
 }
 
 impl Shared {

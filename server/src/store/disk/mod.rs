@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use chatcore::ids::Timestamp;
 
-use super::{KEYS_FILE, Retention, StoreError, Stores};
+use super::{Inspection, KEYS_FILE, Retention, StoreError, Stores};
 use crate::clock::TimeNote;
 use blobs::DiskBlobs;
 use directory::DiskDirectory;
@@ -40,15 +40,24 @@ pub(super) fn is_used(folder: &Path) -> bool {
 }
 
 pub(super) fn open(folder: &Path) -> Result<Stores, StoreError> {
-    open_counting(folder).map(|(stores, _)| stores)
+    open_all(folder)
 }
 
-/// Opens the stores, looks at everything in them, and closes them; returns how many users have a name and no keys.
-pub(super) fn inspect(folder: &Path) -> Result<usize, StoreError> {
-    open_counting(folder).map(|(_, missing)| missing)
+/// Opens the stores, looks at everything in them, and closes them.
+pub(super) fn inspect(folder: &Path) -> Result<Inspection, StoreError> {
+    let Databases { keys: _keys, main, without_keys } = open_databases(folder)?;
+    Ok(Inspection { without_keys, damaged: blobs::damaged(&main, &folder.join(BLOBS))? })
 }
 
-fn open_counting(folder: &Path) -> Result<(Stores, usize), StoreError> {
+/// Everything but the files of blobs.
+struct Databases {
+    keys: Arc<KeysDb>,
+    main: Arc<MainDb>,
+    /// Users who have a name and no keys.
+    without_keys: usize,
+}
+
+fn open_databases(folder: &Path) -> Result<Databases, StoreError> {
     let is_lost = std::fs::metadata(folder.join(MAIN)).map_or(true, |m| m.len() == 0);
     if is_lost && folder.join(KEYS).exists() {
         return Err(StoreError::Damaged(MAIN));
@@ -74,6 +83,11 @@ fn open_counting(folder: &Path) -> Result<(Stores, usize), StoreError> {
     seal.is_open();
     keys.prepare()?;
     main.prepare()?;
+    Ok(Databases { keys, main, without_keys: missing })
+}
+
+fn open_all(folder: &Path) -> Result<Stores, StoreError> {
+    let Databases { keys, main, .. } = open_databases(folder)?;
     let blobs = Arc::new(DiskBlobs::open(folder.join(BLOBS), Arc::clone(&main))?);
     let retention = DiskRetention { main: Arc::clone(&main), blobs: Arc::clone(&blobs) };
     let snapshot = DiskSnapshot {
@@ -93,7 +107,7 @@ fn open_counting(folder: &Path) -> Result<(Stores, usize), StoreError> {
         blobs: Box::new(blobs),
         retention: Box::new(retention),
     };
-    Ok((stores, missing))
+    Ok(stores)
 }
 
 /// Counts the users who have a name and no record: after a crash sled cuts its log at the first damage behind what it

@@ -4,8 +4,6 @@
 //! snapshot of a moment after that, so that who came meanwhile has at least the name. One-time prekeys are left out: the copy must not hand out what was handed out since.
 //! Devices upload new ones when they connect.
 
-use std::fs;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,8 +11,8 @@ use super::blobs::DiskBlobs;
 use super::keys::KeysDb;
 use super::main::MainDb;
 use super::seal::Seal;
-use super::{BLOBS, KEYS, MAIN, failed};
-use crate::store::{Snapshot, StoreError};
+use super::{BLOBS, KEYS, MAIN};
+use crate::store::{Loose, Snapshot, StoreError};
 
 pub(super) struct DiskSnapshot {
     pub(super) keys: Arc<KeysDb>,
@@ -23,7 +21,7 @@ pub(super) struct DiskSnapshot {
 }
 
 impl Snapshot for DiskSnapshot {
-    fn copy_to(&self, folder: &Path) -> Result<(), StoreError> {
+    fn copy_to(&self, folder: &Path) -> Result<Vec<Loose>, StoreError> {
         // Their chunks are on disk before the map that speaks of them is copied.
         self.blobs.checkpoint_all()?;
         let seal = Arc::new(Seal::lift(folder)?);
@@ -34,20 +32,15 @@ impl Snapshot for DiskSnapshot {
         let main = MainDb::open(&folder.join(MAIN), &seal)?;
         moment.copy_to(&main)?;
         main.prepare()?;
-        let blobs = folder.join(BLOBS);
-        fs::create_dir(&blobs).map_err(|e| failed(&e))?;
-        for (id, ..) in main.blobs()? {
-            // The map first: the bytes it speaks of are there by then.
-            for name in [format!("{}.map", id.to_hex()), id.to_hex()] {
-                let copied = fs::copy(self.blobs.folder().join(&name), blobs.join(&name));
-                match copied {
-                    // Deleted since, or complete and without a map: its opening knows both.
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(&e)),
-                    _ => {}
-                }
-            }
-        }
+        let loose = main.blobs()?.into_iter().flat_map(|(id, ..)| {
+            // The map first: the bytes it speaks of are there by then. A blob that is complete has none.
+            [format!("{}.map", id.to_hex()), id.to_hex()].map(|name| Loose {
+                path: self.blobs.folder().join(&name),
+                name: format!("{BLOBS}/{name}"),
+            })
+        });
+        let loose = loose.collect();
         seal.is_open();
-        Ok(())
+        Ok(loose)
     }
 }
