@@ -1,6 +1,7 @@
 //! Invite links: a relay's address with its pinned key (PROTOCOL.md section 3).
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use data_encoding::BASE64URL_NOPAD;
@@ -77,6 +78,14 @@ pub fn split_address(text: &str) -> Result<(String, u16), InviteError> {
         return Err(InviteError::Address);
     }
     Ok((host.to_owned(), port))
+}
+
+/// Tells whether an address is one of this computer itself.
+#[must_use]
+pub fn is_here(address: &str) -> bool {
+    let Ok((host, _)) = split_address(address) else { return false };
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 /// Port of a relay, where nobody says another.

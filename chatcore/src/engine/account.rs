@@ -4,6 +4,7 @@ use super::Clock;
 use super::clock::is_due;
 use super::tx::{Context, Tx};
 use super::{Engine, EngineError, Event, Link, Pending, Step, Visibility};
+use crate::addresses::{RelayAddress, RelayAddresses};
 use crate::agreement::publish_prekey;
 use crate::ids::{DAY, DeviceId, InviteToken, PrekeyId, Timestamp};
 use crate::keys::{
@@ -57,7 +58,7 @@ impl NewProfile {
             record,
             pending_record: None,
             relay: self.relay,
-            address: self.address,
+            addresses: RelayAddresses::only(self.address),
             token: self.token,
             refused_record: None,
             admission: Admission::New,
@@ -69,6 +70,7 @@ impl NewProfile {
             unplaced_told: 0,
             visibility: Visibility::Shown,
             announced: 0,
+            moved: 0,
             lobby: self.lobby,
         });
         tx.finish()
@@ -101,7 +103,7 @@ impl Rejoin {
         if !is_new && profile.relay != self.relay {
             return Err(EngineError::OtherRelay);
         }
-        profile.address = self.address;
+        profile.addresses.learn(RelayAddress { address: self.address, from: Timestamp(0) });
         if profile.admission != Admission::Admitted {
             if self.token.is_some() || profile.relay != self.relay {
                 profile.token = self.token;

@@ -10,6 +10,7 @@ use super::{
     ContactStanding, Direction, EngineError, FetchFailure, FileKind, MessageStatus, PersonWaiting,
     Upload,
 };
+use crate::addresses::RelayAddresses;
 use crate::file::Manifest;
 use crate::ids::{Conversation, DAY, MessageId, Timestamp, UserId};
 use crate::keys::{IdentityKey, Nickname, RelayKey};
@@ -35,8 +36,8 @@ pub struct ProfileView {
     pub nickname: Nickname,
     /// The relay's pinned key.
     pub relay: RelayKey,
-    /// `HOST:PORT`.
-    pub address: String,
+    /// Where it can be reached.
+    pub addresses: RelayAddresses,
     /// Whether the relay has our record.
     pub registration: Registration,
 }
@@ -135,7 +136,7 @@ pub fn profile(store: &dyn Store) -> Result<ProfileView, EngineError> {
         identity_key: profile.identity.public(),
         nickname: profile.record.nickname().clone(),
         relay: profile.relay,
-        address: profile.address.clone(),
+        addresses: profile.addresses.clone(),
         registration: match profile.admission {
             _ if !profile.is_named_in(&profile.record) => Registration::Revoked,
             Admission::Admitted => Registration::Done,

@@ -155,7 +155,7 @@ impl Engine {
         self.show_presence(tx)?;
         self.tell_owed(tx)?;
         self.find_uploads(tx)?;
-        self.catch_up(tx, login.announced)?;
+        self.catch_up(tx, login.announced, login.moved)?;
         self.rooms_logged_in(tx, login.lobby)?;
         self.ask_for_kept(tx)?;
         self.drive_outbox(tx, Round::AtLogin)

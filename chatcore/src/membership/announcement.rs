@@ -1,6 +1,7 @@
 //! Announcements: what the relay itself says, signed with its pinned key.
 
 use super::RoomError;
+use crate::addresses::RelayAddress;
 use crate::crypto::kdf::LABEL_ANNOUNCEMENT;
 use crate::ids::{RoomId, Timestamp};
 use crate::keys::{RelayKey, RelayKeyPair, SignatureError, Signed};
@@ -37,6 +38,8 @@ pub struct Announcement {
     pub text: String,
     /// The relay's clock.
     pub at: Timestamp,
+    /// Where the relay will be.
+    pub moved: Option<RelayAddress>,
 }
 
 impl Announcement {

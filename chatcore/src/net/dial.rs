@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::ClientError;
 use super::resolve::resolve;
 use crate::crypto::kdf::sha256;
-use crate::invite::{complete_address, split_address};
+use crate::invite::{complete_address, is_here, split_address};
 
 /// How long connecting and the handshake may take, each.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -178,13 +178,6 @@ async fn through(proxy: &Proxy, address: &str) -> Result<TcpStream, ClientError>
         Err(tokio_socks::Error::TtlExpired) => Err(unreachable(io::ErrorKind::TimedOut)),
         Err(_) => Err(ClientError::Proxy),
     }
-}
-
-/// Tells whether an address is one of this computer: no proxy leads there.
-fn is_here(address: &str) -> bool {
-    let Ok((host, _)) = split_address(address) else { return false };
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]

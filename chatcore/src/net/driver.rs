@@ -2,6 +2,7 @@
 //! then sent, then shown.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -10,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::client::{ClientError, Notice, Options, Reconnect};
 use super::connection::{Activity, Connection};
+use super::dial::Proxy;
 use super::op::{Op, Reply};
 use super::silence::{Awaited, Silence};
 use super::transfer::{Next, Unreadable, Uploading, remove_spooled, sweep_spool};
@@ -233,8 +235,8 @@ impl Driver {
             Err(error) => return Ok(Err(error)),
         };
         let proxy = self.options.proxy.clone();
-        let way = (profile.address.as_str(), proxy.as_ref());
-        let opening = Connection::open(way, &profile.relay, &profile.device.link, &first);
+        let ways = profile.addresses.in_order(now());
+        let opening = open_first(&ways, proxy.as_ref(), &profile, &first);
         tokio::pin!(opening);
         let notices = self.notices.clone();
         loop {
@@ -355,7 +357,7 @@ impl Driver {
     ) -> Result<(), ClientError> {
         let (at, awaited) = (Instant::now(), self.awaited(connection));
         if silence.is_over(at, awaited) {
-            return Err(ClientError::Unreachable(std::io::ErrorKind::TimedOut));
+            return Err(ClientError::Unreachable(io::ErrorKind::TimedOut));
         }
         if silence.wants_ping(at, awaited) {
             let request_id = DRIVER_REQUESTS;
@@ -439,7 +441,7 @@ impl Driver {
             }
             Op::Request { request, reply } => {
                 let Some(connection) = connection.filter(|_| engine.is_online()) else {
-                    let offline = ClientError::Unreachable(std::io::ErrorKind::NotConnected);
+                    let offline = ClientError::Unreachable(io::ErrorKind::NotConnected);
                     let _gone = reply.send(Err(offline));
                     return Ok(());
                 };
@@ -619,4 +621,24 @@ fn next_wake(engine: &Engine, silence: Instant) -> Instant {
         Some(at) => silence.min(Instant::now() + Duration::from_millis(at.since(now))),
         None => silence,
     }
+}
+
+/// Connects at the first address where the relay answers; the error is that of the first one.
+async fn open_first(
+    addresses: &[String],
+    proxy: Option<&Proxy>,
+    profile: &Profile,
+    first: &DeviceFrame,
+) -> Result<Connection, ClientError> {
+    let mut failed = None;
+    for address in addresses {
+        let way = (address.as_str(), proxy);
+        match Connection::open(way, &profile.relay, &profile.device.link, first).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => {
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    Err(failed.unwrap_or(ClientError::Unreachable(io::ErrorKind::NotFound)))
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
+use crate::addresses::RelayAddresses;
 use crate::engine::Clock;
 use crate::engine::{FetchFailure, FileKind, QueuedUpload, Visibility, Wanted};
 use crate::file::Manifest;
@@ -33,7 +34,7 @@ pub(crate) struct Profile {
     /// is ever signed in its place: the next one follows it.
     pub(crate) refused_record: Option<UserRecord>,
     pub(crate) relay: RelayKey,
-    pub(crate) address: String,
+    pub(crate) addresses: RelayAddresses,
     pub(crate) token: Option<InviteToken>,
     pub(crate) admission: Admission,
     pub(crate) next_prekey_id: u64,
@@ -43,6 +44,8 @@ pub(crate) struct Profile {
     pub(crate) visibility: Visibility,
     /// Highest announcement taken in.
     pub(crate) announced: u64,
+    /// Highest one of those that tell an address.
+    pub(crate) moved: u64,
     pub(crate) lobby: Lobby,
     pub(crate) clock: Clock,
     /// Who tried to reach us and found no place.
@@ -58,7 +61,7 @@ pub(crate) struct SavedProfile {
     pub(crate) identity: IdentityKeyPair,
     pub(crate) record: UserRecord,
     pub(crate) relay: RelayKey,
-    pub(crate) address: String,
+    pub(crate) addresses: RelayAddresses,
     pub(crate) token: Option<InviteToken>,
     pub(crate) visibility: Visibility,
     pub(crate) announced: u64,

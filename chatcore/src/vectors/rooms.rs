@@ -1,5 +1,6 @@
 use super::records::{device, identity};
 use super::{Script, array, hex, list, number, read, text};
+use crate::addresses::RelayAddress;
 use crate::ids::{LogHash, LogId, MessageId, RegisterId, RoomId, Timestamp};
 use crate::keys::{
     DeviceCert, DeviceKeys, IdentityKeyPair, RelayKeyPair, SigningPublicKey, register_id,
@@ -243,11 +244,24 @@ fn announcements_are_as_written() {
         seq: number(case, "seq"),
         text: text(case, "text").to_owned(),
         at: Timestamp(number(case, "at")),
+        moved: None,
     };
     let bytes = hex(case, "bytes");
     let signed = decode_signed(&bytes).unwrap();
     assert_eq!(Announcement::verify(&signed, &keys.public()).as_ref(), Ok(&expected));
     assert_eq!(encode_signed(&expected.sign(&keys)), bytes);
+    let case = &v["moving"];
+    let moving = Announcement {
+        room: None,
+        moved: Some(RelayAddress {
+            address: text(case, "address").to_owned(),
+            from: Timestamp(number(case, "address_from")),
+        }),
+        ..expected
+    };
+    assert_eq!(encode_signed(&moving.sign(&keys)), hex(case, "bytes"));
+    let signed = decode_signed(&hex(case, "bytes")).unwrap();
+    assert_eq!(Announcement::verify(&signed, &keys.public()), Ok(moving));
     for case in list(&v, "refused_announcements") {
         let signed = decode_signed(&hex(case, "bytes"));
         let refused = signed.map_or(true, |s| Announcement::verify(&s, &keys.public()).is_err());

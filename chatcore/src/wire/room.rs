@@ -6,7 +6,9 @@ use proto::room as pb;
 use super::directory::{signed_from, signed_into};
 use super::limits::{MAX_ANNOUNCEMENT, MAX_EVENT, MAX_EVENTS_IN_ENTRY};
 use super::{WireError, array, at_most};
+use crate::addresses::RelayAddress;
 use crate::ids::{EventHash, LogHash, LogId, RegisterId, RoomId, Timestamp, UserId};
+use crate::invite::split_address;
 use crate::keys::{IdentityKey, RelayKey, Signed};
 use crate::membership::{
     Absence, Act, ActorFields, Announcement, Branch, Creation, EventFields, ForkProof, Joined,
@@ -336,15 +338,21 @@ pub fn encode_fork_proof(proof: &ForkProof) -> Vec<u8> {
 pub(crate) fn decode_announcement(body: &[u8]) -> Result<Announcement, WireError> {
     let body = pb::AnnouncementBody::decode(body)?;
     at_most(body.text.len(), MAX_ANNOUNCEMENT, "text")?;
-    Ok(Announcement {
-        room: match body.room_id.as_slice() {
-            [] => None,
-            id => Some(RoomId::from_bytes(array(id, "room_id")?)),
-        },
-        seq: body.seq,
-        text: body.text,
-        at: Timestamp(body.at),
-    })
+    let room = match body.room_id.as_slice() {
+        [] => None,
+        id => Some(RoomId::from_bytes(array(id, "room_id")?)),
+    };
+    let moved = match body.address {
+        address if address.is_empty() => None,
+        address => {
+            split_address(&address).map_err(|_| WireError::BadValue("address"))?;
+            if room.is_some() {
+                return Err(WireError::BadValue("address"));
+            }
+            Some(RelayAddress { address, from: Timestamp(body.address_from) })
+        }
+    };
+    Ok(Announcement { room, moved, seq: body.seq, text: body.text, at: Timestamp(body.at) })
 }
 
 pub(crate) fn encode_announcement(announcement: &Announcement) -> Vec<u8> {
@@ -353,6 +361,8 @@ pub(crate) fn encode_announcement(announcement: &Announcement) -> Vec<u8> {
         seq: announcement.seq,
         text: announcement.text.clone(),
         at: announcement.at.0,
+        address: announcement.moved.as_ref().map_or_else(String::new, |m| m.address.clone()),
+        address_from: announcement.moved.as_ref().map_or(0, |moved| moved.from.0),
     }
     .encode_to_vec()
 }

@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod addresses;
 mod altered;
 mod client;
 mod delivery;

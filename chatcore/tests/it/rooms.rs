@@ -346,8 +346,8 @@ fn announcements_are_shown_once_and_only_under_the_pinned_key() {
     let third = world.relay.announce(None, 12, "third");
     let at = world.now;
     let forged = RelayKeyPair::generate(&mut world.rng);
-    let forged =
-        Announcement { room: None, seq: 99, text: "pay here".to_owned(), at }.sign(&forged);
+    let forged = Announcement { room: None, seq: 99, text: "pay here".to_owned(), at, moved: None }
+        .sign(&forged);
     let users: Vec<_> = (0..3).map(|i| user(&world, i)).collect();
     for user in &users {
         let pushed =

@@ -1119,10 +1119,16 @@ def room():
     news = {"room": lobby.room.id, "seq": T0 + 3 * HOUR, "text": "Am Sonntag wird neu gestartet.", "at": T0 + 3 * HOUR}
     def announce(seed=relay_seed, label=ANNOUNCEMENT, **changes): return signed(seed, label, announcement_body(**news | changes))
     announced, bad_announcements = announce(), []
+    moving = {"address": "[2001:db8::7]:7667", "address_from": T0 + 5 * HOUR}
+    moving |= {"bytes": announce(room=b"", **moving)}
+    check_announcement(moving["bytes"], relay_key), check_announcement(announce(room=b"", address="new.example.org:1"), relay_key)
     check_announcement(announced, relay_key), check_announcement(announce(text="n" * 4096), relay_key), check_announcement(announce(room=b""), relay_key)
     for name, message in {"empty": b"", "truncated": announced[:-1], "wrong label": announce(label=EVENT), "flipped bit in the body": flip(announced, 50),
                           "flipped bit in the signature": flip(announced, -1), "signed by another relay": announce(rnd("room/other relay")),
-                          "text over 4,096 bytes": announce(text="n" * 4097), "room id of 31 bytes": announce(room=bytes(31))}.items():
+                          "text over 4,096 bytes": announce(text="n" * 4097), "room id of 31 bytes": announce(room=bytes(31)),
+                          "an address in a room": announce(address="new.example:7667"), "an address without a port": announce(room=b"", address="new.example"),
+                          "a port that is none": announce(room=b"", address="new.example:70000"), "IPv6 without brackets": announce(room=b"", address="::1:7667"),
+                          "a space in the address": announce(room=b"", address="new example:7667")}.items():
         bad_announcements.append(refused(name, check_announcement, message, relay_key))
 
     fields = {"message_id": rnd("room/message id", 16), "room_id": private.room.id, "room_seq": 8, "room_head": private.events[8]["hash"],
@@ -1155,7 +1161,7 @@ def room():
             "heads": heads, "refused_heads": bad_heads, "forks": forks,
             "register": {"secret": secret, "sealing_key": sealing, "write_key": write_key, "id": register_id(write_key), "position": position,
                          "events": events, "nonce": nonce24, "entry": entry, "proof": proof}, "refused_entries": bad_entries,
-            "announcement": {"bytes": announced} | news, "refused_announcements": bad_announcements,
+            "announcement": {"bytes": announced} | news, "moving": moving, "refused_announcements": bad_announcements,
             "message": {"content": inside} | fields | {"hash": sha256(inside), "outer": outer, "receipt_id": answered["message_id"],
                                                        "receipt_kind": 1, "next_tag": tag}, "refused_messages": bad_messages}
 

@@ -3,7 +3,7 @@
 It exists to disagree with the Rust sources where the text can be read in two ways. Not for use with real secrets:
 nothing here runs in constant time, and ML-KEM comes from a package written for study.
 """
-import copy, hashlib, hmac, struct, unicodedata
+import copy, hashlib, hmac, ipaddress, struct, unicodedata
 
 from Crypto.Cipher import ChaCha20_Poly1305
 from cryptography.exceptions import InvalidSignature
@@ -909,7 +909,19 @@ def check_room_content(message):
         one(parse(t), 1).decode()
 
 
-def announcement_body(room, seq, text, at): return data(1, room) + num(2, seq) + data(3, text.encode()) + num(4, at)
+def announcement_body(room, seq, text, at, address="", address_from=0):
+    return data(1, room) + num(2, seq) + data(3, text.encode()) + num(4, at) + data(5, address.encode()) + num(6, address_from)
+
+
+def check_address(text):
+    need(text.isascii(), "address")
+    host, port = text.rsplit(":", 1) if ":" in text else ("", "")
+    need(port.isdigit() and int(port) < 65536, "port")
+    if host.startswith("["):
+        need(host.endswith("]"), "host")
+        try: ipaddress.IPv6Address(host[1:-1])
+        except ValueError: raise Refused("host")
+    else: need(0 < len(host) <= 253 and all(c.isalnum() or c in ".-_" for c in host), "host")
 
 
 def check_announcement(message, relay_key):
@@ -918,3 +930,6 @@ def check_announcement(message, relay_key):
     f = parse(body)
     need(len(one(f, 1)) in (0, 32) and len(one(f, 3)) <= 4096, "a length")
     one(f, 3).decode()
+    if one(f, 5):
+        need(not one(f, 1), "an address in a room")
+        check_address(one(f, 5).decode())

@@ -1,6 +1,7 @@
 //! `chat whoami`.
 
 use chatcore::engine::{ProfileView, Registration};
+use chatcore::net;
 
 use crate::context::Context;
 use crate::error::CommandError;
@@ -40,15 +41,13 @@ pub(crate) fn show(
         return context.output.json(&Line::Whoami {
             nickname,
             user_id: profile.user,
-            relay: &profile.address,
+            relay: &profile.addresses.newest().address,
+            relay_addresses: profile.addresses.in_order(net::now()),
             registered: profile.registration == Registration::Done,
         });
     }
-    context.output.say(&format!(
-        "{} at {}",
-        render::name(nickname),
-        render::line(&profile.address)
-    ))?;
+    let tried = profile.addresses.in_order(net::now()).join(", or else ");
+    context.output.say(&format!("{} at {}", render::name(nickname), render::line(&tried)))?;
     context.output.say(&format!("id {}", profile.user.to_hex()))?;
     if hint.is_empty() { Ok(()) } else { context.output.say(hint) }
 }

@@ -299,8 +299,10 @@ pub enum Line<'a> {
         /// The id.
         #[serde(serialize_with = "user_hex")]
         user_id: UserId,
-        /// The relay's address.
+        /// The relay's address that was learned last.
         relay: &'a str,
+        /// All of them, in the order in which they are tried now.
+        relay_addresses: Vec<String>,
         /// Whether the relay knows us.
         registered: bool,
     },

@@ -69,7 +69,10 @@ async fn start_again(context: &Context, args: &TalkArgs) -> Result<Started, Comm
         Ok(hosting) => {
             let own = query::profile(&started.store)?;
             let address = hosting.own.to_string();
-            if args.connect.is_none() && own.relay == hosting.link.relay && own.address != address {
+            if args.connect.is_none()
+                && own.relay == hosting.link.relay
+                && own.addresses.newest().address != address
+            {
                 let (nickname, token) = (None, None);
                 let rejoin = Rejoin { nickname, relay: own.relay, address, token };
                 Client::rejoin(&mut started.store, rejoin)?;
@@ -95,7 +98,7 @@ fn rejoin(store: &mut RedbStore, args: &TalkArgs) -> Result<(), CommandError> {
     let address = match (&args.connect, &link) {
         (Some(address), _) => parse_address(address)?,
         (None, Some(link)) => link.address(),
-        (None, None) => own.address,
+        (None, None) => own.addresses.newest().address.clone(),
     };
     let (relay, token) = link.map_or((own.relay, None), |link| (link.relay, link.token));
     Ok(Client::rejoin(store, Rejoin { nickname, relay, address, token })?)

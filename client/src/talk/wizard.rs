@@ -179,7 +179,8 @@ async fn come_back(context: &Context, args: &TalkArgs) -> Result<Started, Comman
 fn rename(store: &mut RedbStore, nickname: Nickname) -> Result<(), CommandError> {
     let own = query::profile(store)?;
     let nickname = Some(nickname);
-    let rejoin = Rejoin { nickname, relay: own.relay, address: own.address, token: None };
+    let address = own.addresses.newest().address.clone();
+    let rejoin = Rejoin { nickname, relay: own.relay, address, token: None };
     Ok(Client::rejoin(store, rejoin)?)
 }
 

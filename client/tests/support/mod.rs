@@ -42,6 +42,11 @@ impl Relay {
         self.child.wait().unwrap();
     }
 
+    /// Starts it again somewhere else.
+    pub(crate) fn move_to(&mut self, address: &str) {
+        *self = Self::start(self.folder.clone(), address);
+    }
+
     pub(crate) fn restart(&mut self) {
         let address = self.link.strip_prefix("chat://").unwrap().split('/').next().unwrap();
         *self = Self::start(self.folder.clone(), address);

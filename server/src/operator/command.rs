@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use chatcore::invite::{DEFAULT_PORT, complete_address};
+
 /// A command of the operator; administrators have most of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -49,6 +51,8 @@ pub enum Command {
     Usage(Option<String>),
     /// Deletes what a user has stored.
     Purge(String),
+    /// Tells everybody where the relay will be, or shows what was told.
+    Address(Option<NewAddress>),
     /// Copies everything into a folder.
     Backup(PathBuf),
     /// Stops the relay.
@@ -84,6 +88,15 @@ pub struct InviteArgs {
     pub reset: bool,
 }
 
+/// Where a relay moves to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewAddress {
+    /// `HOST:PORT`.
+    pub address: String,
+    /// Hours until it is there.
+    pub hours: u32,
+}
+
 /// Why a line is no command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
@@ -96,7 +109,7 @@ pub enum CommandError {
 }
 
 /// Name, how it is used, what it does.
-pub(super) const HELP: [(&str, &str, &str); 24] = [
+pub(super) const HELP: [(&str, &str, &str); 25] = [
     ("help", "!help [COMMAND]", "this list, or more about one command"),
     ("users", "!users", "who is registered, and who of them is connected"),
     ("rooms", "!rooms", "open rooms, with members and who of them is here"),
@@ -142,6 +155,11 @@ pub(super) const HELP: [(&str, &str, &str); 24] = [
         "purge",
         "!purge USER",
         "delete the files of a user and the logs they began; of a banned one also what waits for them",
+    ),
+    (
+        "address",
+        "!address [HOST:PORT] [--in HOURS]",
+        "tell everybody where this relay will be; their programs go there by themselves",
     ),
     ("backup", "!backup DIR", "copy everything into DIR, absent or empty, without stopping"),
     ("quit", "!quit", "stop; nothing that was accepted is lost"),
@@ -206,6 +224,8 @@ impl Command {
             "health" => none(Self::Health),
             "usage" => Ok(Self::Usage((!rest.is_empty()).then(|| rest.to_owned()))),
             "purge" => some().map(Self::Purge),
+            "address" if rest.is_empty() => Ok(Self::Address(None)),
+            "address" => address(rest).map(|new| Self::Address(Some(new))).ok_or(usage),
             "backup" => some().map(|folder| Self::Backup(PathBuf::from(folder))),
             "quit" => none(Self::Quit),
             _ => Err(CommandError::Unknown),
@@ -218,7 +238,12 @@ impl Command {
     pub const fn is_for_admins(&self) -> bool {
         !matches!(
             self,
-            Self::Quit | Self::Backup(_) | Self::Grant(_) | Self::Revoke(_) | Self::Purge(_)
+            Self::Quit
+                | Self::Backup(_)
+                | Self::Grant(_)
+                | Self::Revoke(_)
+                | Self::Purge(_)
+                | Self::Address(Some(_))
         )
     }
 
@@ -246,6 +271,7 @@ impl Command {
                 }
             },
             Self::Purge(user) => format!("purge {user}"),
+            Self::Address(Some(new)) => format!("address {} in {} hours", new.address, new.hours),
             Self::Backup(_) => "backup".to_owned(),
             Self::Quit => "quit".to_owned(),
             Self::Help(_)
@@ -255,11 +281,24 @@ impl Command {
             | Self::Audit(_)
             | Self::Usage(_)
             | Self::Stats
+            | Self::Address(None)
             | Self::Health => {
                 return None;
             }
         })
     }
+}
+
+fn address(rest: &str) -> Option<NewAddress> {
+    let words: Vec<_> = rest.split_whitespace().collect();
+    let (address, hours) = match words.as_slice() {
+        [address] => (address, 0),
+        // At most ten years: a date that can be told.
+        [address, "--in", hours] => (address, hours.parse().ok().filter(|h| *h <= 87_600)?),
+        _ => return None,
+    };
+    let address = complete_address(address, DEFAULT_PORT).ok()?;
+    Some(NewAddress { address, hours })
 }
 
 fn invite(rest: &str) -> Option<InviteArgs> {
@@ -300,9 +339,20 @@ mod tests {
         for (name, usage, _) in HELP {
             let line = usage.replace(['[', ']'], "").replace(" N", " 3");
             let line = line.replace(" --reset", "").replace("NAME", "tea");
+            let line = line.replace(":PORT", "").replace("HOURS", "3");
             assert!(Command::parse(&line).is_ok(), "{line}");
             assert!(usage.starts_with(&format!("!{name}")));
         }
+    }
+
+    #[test]
+    fn an_address_may_lack_its_port() {
+        let new = |address: &str, hours| {
+            Ok(Command::Address(Some(NewAddress { address: address.to_owned(), hours })))
+        };
+        assert_eq!(Command::parse("!address a.example"), new("a.example:7667", 0));
+        assert_eq!(Command::parse("!address [::1]:9 --in 48"), new("[::1]:9", 48));
+        assert_eq!(Command::parse("!address"), Ok(Command::Address(None)));
     }
 
     #[test]
@@ -340,6 +390,11 @@ mod tests {
             "!room",
             "!audit x",
             "!users all",
+            "!address a:b",
+            "!address a.example --in",
+            "!address a.example --in -1",
+            "!address a.example --in 100000",
+            "!address --in 3",
             "!announce",
         ] {
             assert!(matches!(Command::parse(line), Err(CommandError::Usage(_))), "{line}");

@@ -7,14 +7,15 @@ mod usage;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use chatcore::ids::{DAY, InviteToken, RoomId, Timestamp, UserId};
-use chatcore::keys::{Nickname, UserRecord};
+use chatcore::addresses::RelayAddress;
+use chatcore::ids::{DAY, HOUR, InviteToken, RoomId, Timestamp, UserId};
+use chatcore::keys::{Nickname, Signed, UserRecord};
 use chatcore::membership::{Act, Announcement, RoomName};
 use chatcore::wire::limits::MAX_ANNOUNCEMENT;
 use chatcore::wire::relay::{AnswerForm, CloseReason, ErrorCode, More, RoomSummary};
 use serde_json::{Value, json};
 
-pub use command::{Command, CommandError, InviteArgs, Whom};
+pub use command::{Command, CommandError, InviteArgs, NewAddress, Whom};
 
 use crate::backup;
 use crate::config::Config;
@@ -23,7 +24,7 @@ use crate::health;
 use crate::open_files;
 use crate::rooms;
 use crate::server::{Shared, store_error};
-use crate::store::{AuditLine, Invite, StoreError, StoredAnnouncement};
+use crate::store::{AuditLine, Invite, StoreError, StoredAnnouncement, Tells};
 
 /// Most users listed.
 const MAX_LISTED: usize = 2_000;
@@ -192,6 +193,8 @@ impl Task<'_> {
             Command::MakeRoom(name) => self.make_room(name),
             Command::CloseRoom(name) => self.close_room(name),
             Command::Announce(text) => self.announce(text),
+            Command::Address(Some(new)) => self.move_to(new),
+            Command::Address(None) => self.moved(),
             Command::Kick(whom) => self.kick(whom),
             Command::Ban(whom) => self.ban(whom),
             Command::Unban(whom) => self.unban(whom),
@@ -446,15 +449,7 @@ impl Task<'_> {
         if text.is_empty() || text.len() > MAX_ANNOUNCEMENT {
             return Err(usage(format!("an announcement has 1 to {MAX_ANNOUNCEMENT} bytes")));
         }
-        let at = self.shared.clock.latest();
-        let store = &self.shared.stores.announcements;
-        // One at a time: numbers ascend.
-        let _turn = crate::lock::lock(&self.shared.announcing);
-        let seq = self.stored(store.newest())?.saturating_add(1).max(at.0);
-        let announcement = Announcement { room, seq, text: text.to_owned(), at };
-        let signed = announcement.sign(&self.shared.identity.keys);
-        let stored = StoredAnnouncement { seq, room, at, signed: signed.clone() };
-        self.stored(store.append(&stored))?;
+        let (seq, signed) = self.say(room, text, None)?;
         let told = match room {
             None => {
                 self.shared.registry.announce(&signed);
@@ -475,6 +470,64 @@ impl Task<'_> {
         let to = to.map(|room| format!(" in #{}", room.name)).unwrap_or_default();
         let text = format!("announced{to}; {told} connected now, the others see it when they come");
         Ok(Said::new(text, json!({"seq": seq, "told": told})))
+    }
+
+    /// Signs and stores an announcement.
+    fn say(
+        &self,
+        room: Option<RoomId>,
+        text: &str,
+        moved: Option<RelayAddress>,
+    ) -> Result<(u64, Signed), RelayError> {
+        let at = self.shared.clock.latest();
+        let store = &self.shared.stores.announcements;
+        // One at a time: numbers ascend.
+        let _turn = crate::lock::lock(&self.shared.announcing);
+        let seq = self.stored(store.newest())?.saturating_add(1).max(at.0);
+        let tells = if moved.is_some() { Tells::Address } else { Tells::Text };
+        let announcement = Announcement { room, seq, text: text.to_owned(), at, moved };
+        let signed = announcement.sign(&self.shared.identity.keys);
+        let stored = StoredAnnouncement { seq, room, at, signed: signed.clone() };
+        self.stored(store.append(&stored, tells))?;
+        Ok((seq, signed))
+    }
+
+    /// Tells everybody where the relay will be.
+    fn move_to(&self, new: &NewAddress) -> Result<Said, RelayError> {
+        let address = new.address.clone();
+        let from = match new.hours {
+            0 => Timestamp(0),
+            hours => self.now().plus(u64::from(hours) * HOUR),
+        };
+        let text = match new.hours {
+            0 => format!("This relay moves to {address}."),
+            _ => format!("This relay moves to {address}, on {}.", utc(from)),
+        };
+        let text = text
+            + " Your program goes there by itself, and comes here as long as nobody answers there.";
+        let moved = RelayAddress { address: address.clone(), from };
+        let (seq, signed) = self.say(None, &text, Some(moved))?;
+        self.shared.registry.announce(&signed);
+        let told = self.shared.registry.count();
+        let text = format!("told; {told} connected now, the others hear of it when they come");
+        Ok(Said::new(text, json!({"address": address, "from": from.0, "seq": seq, "told": told})))
+    }
+
+    /// Says what was told last of where the relay will be.
+    fn moved(&self) -> Result<Said, RelayError> {
+        let stored = self.stored(self.shared.stores.announcements.moved())?;
+        let key = self.shared.identity.keys.public();
+        let announced = stored.and_then(|stored| Announcement::verify(&stored.signed, &key).ok());
+        let Some(moved) = announced.and_then(|announced| announced.moved) else {
+            return Ok(Said::new("nobody was told of another address", json!({"address": null})));
+        };
+        let from = if moved.from == Timestamp(0) {
+            String::new()
+        } else {
+            format!(", on {}", utc(moved.from))
+        };
+        let json = json!({"address": moved.address, "from": moved.from.0});
+        Ok(Said::new(format!("everybody is told to go to {}{from}", moved.address), json))
     }
 
     fn kick(&self, whom: &Whom) -> Result<Said, RelayError> {
@@ -629,7 +682,8 @@ enum Role {
 fn help(about: Option<&str>, by: By) -> Result<Said, RelayError> {
     let about = about.map(|name| name.strip_prefix('!').unwrap_or(name));
     let is_for = |name: &str| {
-        by == By::Operator || !matches!(name, "quit" | "backup" | "grant" | "revoke" | "purge")
+        by == By::Operator
+            || !matches!(name, "quit" | "backup" | "grant" | "revoke" | "purge" | "address")
     };
     let wanted = command::HELP
         .iter()

@@ -247,7 +247,7 @@ fn announcements_are_kept_in_order_and_their_numbers_for_ever() {
         assert_eq!(said.newest(), Ok(0));
         let all =
             [make(5, None, NOW), make(7, Some(ROOM), NOW.plus(1)), make(9, None, NOW.plus(2))];
-        all.iter().try_for_each(|one| said.append(one)).unwrap();
+        all.iter().try_for_each(|one| said.append(one, Tells::Text)).unwrap();
         assert_eq!(said.after(0, 2), Ok(all[..2].to_vec()));
         assert_eq!(said.after(5, 64), Ok(all[1..].to_vec()));
         assert_eq!(said.after(u64::MAX, 64), Ok(vec![]));
@@ -255,6 +255,14 @@ fn announcements_are_kept_in_order_and_their_numbers_for_ever() {
         assert_eq!(said.after(0, 64), Ok(all[2..].to_vec()));
         said.sweep(Timestamp(u64::MAX)).unwrap();
         assert_eq!((said.after(0, 64), said.newest()), (Ok(vec![]), Ok(9)));
+        // Where the relay is has to be told for ever; of several the newest.
+        assert_eq!(said.moved(), Ok(None));
+        let moves = [make(11, None, NOW), make(12, None, NOW)];
+        moves.iter().try_for_each(|one| said.append(one, Tells::Address)).unwrap();
+        said.append(&make(13, None, NOW), Tells::Text).unwrap();
+        said.sweep(Timestamp(u64::MAX)).unwrap();
+        assert_eq!(said.after(0, 64), Ok(moves[1..].to_vec()));
+        assert_eq!(said.moved(), Ok(Some(moves[1].clone())));
     });
 }
 

@@ -21,7 +21,7 @@ use super::{
     Blobs, Body, ChunkOutcome, CreateOutcome, Directory, Epoch, Invite, Loose, Mailbox,
     MailboxBatch, OpenRooms, PrekeyStatus, Prekeys, Privileges, Put, Queued, Recovering,
     RegisterPage, RegisterQuota, RegisterUsage, Registers, Retention, Rights, Snapshot, StoreError,
-    StoredAnnouncement, StoredPrekey, StoredRoom, StoredStatement, Stores,
+    StoredAnnouncement, StoredPrekey, StoredRoom, StoredStatement, Stores, Tells,
 };
 use crate::clock::TimeNote;
 use crate::lock::lock;
@@ -552,8 +552,12 @@ impl OpenRooms for Guarded {
 }
 
 impl Announcements for Guarded {
-    fn append(&self, announcement: &StoredAnnouncement) -> Result<(), StoreError> {
-        self.0.write(Kind::Events, |s| s.announcements.append(announcement))
+    fn append(&self, announcement: &StoredAnnouncement, tells: Tells) -> Result<(), StoreError> {
+        self.0.write(Kind::Events, |s| s.announcements.append(announcement, tells))
+    }
+
+    fn moved(&self) -> Result<Option<StoredAnnouncement>, StoreError> {
+        self.0.run(|s| s.announcements.moved())
     }
 
     fn after(&self, after: u64, max: usize) -> Result<Vec<StoredAnnouncement>, StoreError> {

@@ -11,7 +11,7 @@ use super::StoreError;
 use super::rooms::{
     Announcements, Appended, AuditLine, Epoch, Invite, OpenRooms, Privileges, Recovering,
     RegisterPage, RegisterQuota, RegisterUsage, Registers, Rights, Share, StoredAnnouncement,
-    StoredRoom, StoredStatement,
+    StoredRoom, StoredStatement, Tells,
 };
 use crate::lock::lock;
 
@@ -26,6 +26,8 @@ struct Tables {
     rooms: BTreeMap<RoomId, StoredRoom>,
     lobbies: Vec<RoomId>,
     announcements: BTreeMap<u64, StoredAnnouncement>,
+    /// Number of the newest that tells an address.
+    moved: Option<u64>,
     newest: u64,
     epoch: Epoch,
     seen: BTreeMap<UserId, Timestamp>,
@@ -308,8 +310,11 @@ impl OpenRooms for MemoryRooms {
 }
 
 impl Announcements for MemoryRooms {
-    fn append(&self, announcement: &StoredAnnouncement) -> Result<(), StoreError> {
+    fn append(&self, announcement: &StoredAnnouncement, tells: Tells) -> Result<(), StoreError> {
         let mut tables = lock(&self.0);
+        if tells == Tells::Address {
+            tables.moved = Some(announcement.seq);
+        }
         tables.newest = tables.newest.max(announcement.seq);
         tables.announcements.insert(announcement.seq, announcement.clone());
         Ok(())
@@ -326,8 +331,15 @@ impl Announcements for MemoryRooms {
     }
 
     fn sweep(&self, oldest: Timestamp) -> Result<(), StoreError> {
-        lock(&self.0).announcements.retain(|_, announcement| announcement.at >= oldest);
+        let mut tables = lock(&self.0);
+        let moved = tables.moved;
+        tables.announcements.retain(|seq, said| said.at >= oldest || Some(*seq) == moved);
         Ok(())
+    }
+
+    fn moved(&self) -> Result<Option<StoredAnnouncement>, StoreError> {
+        let tables = lock(&self.0);
+        Ok(tables.moved.and_then(|seq| tables.announcements.get(&seq)).cloned())
     }
 }
 

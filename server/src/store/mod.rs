@@ -32,7 +32,7 @@ pub(crate) use guard::{FreeSpace, Health, Reopen, disk_of, guard};
 pub use rooms::{
     Announcements, Appended, AuditLine, Epoch, Invite, OpenRooms, Privileges, Recovering,
     RegisterPage, RegisterQuota, RegisterUsage, Registers, Rights, StoredAnnouncement, StoredRoom,
-    StoredStatement,
+    StoredStatement, Tells,
 };
 
 /// Version of what is on disk; a store with a higher one is refused.

@@ -334,7 +334,13 @@ pub trait Announcements: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError`].
-    fn append(&self, announcement: &StoredAnnouncement) -> Result<(), StoreError>;
+    fn append(&self, announcement: &StoredAnnouncement, tells: Tells) -> Result<(), StoreError>;
+
+    /// Returns the newest one that tells an address.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn moved(&self) -> Result<Option<StoredAnnouncement>, StoreError>;
 
     /// Returns at most `max` with a higher number than `after`, ascending.
     ///
@@ -348,11 +354,21 @@ pub trait Announcements: Send + Sync {
     /// [`StoreError`].
     fn newest(&self) -> Result<u64, StoreError>;
 
-    /// Deletes those made before `oldest`.
+    /// Deletes those made before `oldest`, but not the newest one that tells an address: who comes after a year has to
+    /// hear it.
     ///
     /// # Errors
     /// [`StoreError`].
     fn sweep(&self, oldest: Timestamp) -> Result<(), StoreError>;
+}
+
+/// What an announcement is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tells {
+    /// What the operator says.
+    Text,
+    /// Where the relay will be.
+    Address,
 }
 
 /// How a user stands to the operator.

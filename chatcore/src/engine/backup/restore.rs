@@ -7,6 +7,7 @@ use super::super::registration::new_device_id;
 use super::super::rooms::load;
 use super::super::tx::{Context, Tx};
 use super::super::{EngineError, Step, UploadSource};
+use crate::addresses::{RelayAddress, RelayAddresses};
 use crate::engine::Clock;
 use crate::ids::{Conversation, Timestamp, UserId};
 use crate::keys::{DeviceKeys, Nickname};
@@ -156,7 +157,7 @@ impl Restore {
             record,
             pending_record: None,
             relay: saved.relay,
-            address: changed.address.unwrap_or(saved.address),
+            addresses: learned(saved.addresses, changed.address),
             token: saved.token,
             refused_record: None,
             admission: Admission::Restoring,
@@ -166,6 +167,8 @@ impl Restore {
             clock: Clock { believed: tx.now, ..Clock::default() },
             visibility: saved.visibility,
             announced: saved.announced,
+            // Told anew, and learned already.
+            moved: 0,
             lobby: saved.lobby,
             unplaced: Vec::new(),
             unplaced_told: 0,
@@ -252,4 +255,12 @@ fn send_anew(tx: &mut Tx<'_, '_>, contact: &mut Contact) -> Result<bool, EngineE
         tx.save_outbox(number, &entry);
     }
     Ok(!entries.is_empty())
+}
+
+/// What the person says now comes before what the backup knows.
+fn learned(mut addresses: RelayAddresses, said: Option<String>) -> RelayAddresses {
+    if let Some(address) = said {
+        addresses.learn(RelayAddress { address, from: Timestamp(0) });
+    }
+    addresses
 }

@@ -90,7 +90,7 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
             record: profile.newest_signed().clone(),
             identity: profile.identity,
             relay: profile.relay,
-            address: profile.address,
+            addresses: profile.addresses,
             token: profile.token,
             visibility: profile.visibility,
             announced: profile.announced,

@@ -3,6 +3,7 @@
 use super::super::tx::Tx;
 use super::super::{Engine, EngineError, Event, Pending};
 use super::{Room, RoomAsk};
+use crate::invite::is_here;
 use crate::keys::Signed;
 use crate::membership::Announcement;
 use crate::store::rows::RoomStanding;
@@ -20,16 +21,20 @@ pub(super) enum Asked {
 }
 
 impl Engine {
-    /// Asks for what was announced while we were away.
+    /// Asks for what was announced while we were away, and for where the relay is if we did not hear it: of that also
+    /// who was not here yet.
     pub(in crate::engine) fn catch_up(
         &mut self,
         tx: &mut Tx<'_, '_>,
         announced: u64,
+        moved: u64,
     ) -> Result<(), EngineError> {
-        let known = tx.profile()?.announced;
-        if announced > known {
+        let profile = tx.profile()?;
+        let known = (announced > profile.announced).then_some(profile.announced);
+        let before = (moved > profile.moved).then(|| moved - 1);
+        if let Some(after) = known.into_iter().chain(before).min() {
             let pending = Pending::Room { room: None, ask: RoomAsk::Announcements };
-            self.ask(tx, Request::GetAnnouncements { after: known }, pending);
+            self.ask(tx, Request::GetAnnouncements { after }, pending);
             self.rooms.announcements = Asked::Yes;
         }
         Ok(())
@@ -50,7 +55,7 @@ impl Engine {
         all.into_iter().try_for_each(|signed| self.take_announcement(tx, signed))?;
         let is_progress = tx.profile()?.announced > known;
         if was == Asked::AndPushed || (is_full && is_progress) {
-            self.catch_up(tx, u64::MAX)?;
+            self.catch_up(tx, u64::MAX, 0)?;
         }
         Ok(())
     }
@@ -82,6 +87,15 @@ impl Engine {
             }
             return Ok(());
         };
+        if let Some(moved) = &announcement.moved
+            && announcement.seq > profile.moved
+        {
+            profile.moved = announcement.seq;
+            if may_lead(&moved.address, &profile.addresses.newest().address) {
+                profile.addresses.learn(moved.clone());
+            }
+            tx.save_profile(&profile);
+        }
         if announcement.seq <= profile.announced {
             return Ok(());
         }
@@ -101,4 +115,10 @@ impl Engine {
         tx.event(Event::Announcement { room, seq, text, at, signed: Box::new(signed) });
         Ok(())
     }
+}
+
+/// Tells whether a relay may lead us from one address to another: who runs it does not choose what on our own computer
+/// is connected to, unless the relay is there.
+fn may_lead(to: &str, from: &str) -> bool {
+    is_here(from) || !is_here(to)
 }

@@ -38,6 +38,8 @@ pub struct LoggedIn {
     pub lobby: Option<RoomId>,
     /// Number of the newest announcement, 0 for none.
     pub announced: u64,
+    /// Number of the newest announcement that tells an address, 0 for none.
+    pub moved: u64,
     /// The relay's clock.
     pub time: Timestamp,
 }
@@ -248,6 +250,7 @@ impl RelayFrame {
                     id => Some(room_id(id)?),
                 },
                 announced: l.announced,
+                moved: l.moved,
                 time: Timestamp(l.time),
             }),
             Pb::Records(r) => {
@@ -371,6 +374,7 @@ impl RelayFrame {
                 kept: l.kept,
                 lobby: l.lobby.map_or_else(Bytes::new, |room| copy(room.as_bytes())),
                 announced: l.announced,
+                moved: l.moved,
                 time: l.time.0,
             }),
             Answer::Records(records) => {

@@ -7,6 +7,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::super::directory::{signed_from, signed_into};
 use super::super::{WireError, array};
 use super::{device, encode, present, record_from, user};
+use crate::addresses::{RelayAddress, RelayAddresses};
 use crate::crypto::{DhSecret, KemSecret};
 use crate::engine::Clock;
 use crate::engine::{Visibility, Wanted};
@@ -17,6 +18,22 @@ use crate::keys::{
 use crate::store::SCHEMA_VERSION;
 use crate::store::rows::{Admission, Lobby, Profile, SavedProfile, Unplaced};
 
+fn addresses_into(addresses: &RelayAddresses) -> Vec<pb::RelayAddress> {
+    let into = |known: &RelayAddress| pb::RelayAddress {
+        address: known.address.clone(),
+        from: known.from.0,
+    };
+    addresses.iter().map(into).collect()
+}
+
+fn addresses_from(list: &[pb::RelayAddress]) -> Result<RelayAddresses, WireError> {
+    let from = |known: &pb::RelayAddress| RelayAddress {
+        address: known.address.clone(),
+        from: Timestamp(known.from),
+    };
+    RelayAddresses::from_list(list.iter().map(from)).ok_or(WireError::Missing("relay_addresses"))
+}
+
 pub(crate) fn encode_profile(profile: &Profile) -> Zeroizing<Vec<u8>> {
     let mut pb = pb::Profile {
         identity_seed: profile.identity.seed().to_vec(),
@@ -26,7 +43,7 @@ pub(crate) fn encode_profile(profile: &Profile) -> Zeroizing<Vec<u8>> {
         link_secret: profile.device.link.to_bytes().to_vec(),
         record: Some(signed_into(profile.record.signed())),
         relay_key: profile.relay.as_bytes().to_vec(),
-        relay_address: profile.address.clone(),
+        relay_addresses: addresses_into(&profile.addresses),
         invite_token: profile.token.as_ref().map_or_else(Vec::new, |t| t.as_bytes().to_vec()),
         admission: admission_into(profile.admission),
         next_prekey_id: profile.next_prekey_id,
@@ -37,6 +54,7 @@ pub(crate) fn encode_profile(profile: &Profile) -> Zeroizing<Vec<u8>> {
         refused_record: profile.refused_record.as_ref().map(|r| signed_into(r.signed())),
         hidden: profile.visibility == Visibility::Hidden,
         announced: profile.announced,
+        moved: profile.moved,
         lobby_declined: profile.lobby == Lobby::Declined,
         lobby_settled: profile.lobby == Lobby::Settled,
         clock: Some(pb::Clock {
@@ -79,7 +97,7 @@ fn profile_from(pb: &pb::Profile) -> Result<Profile, WireError> {
         pending_record: pb.pending_record.clone().map(|r| record_from(Some(r))).transpose()?,
         refused_record: pb.refused_record.clone().map(|r| record_from(Some(r))).transpose()?,
         relay: RelayKey::from_slice(&pb.relay_key).ok_or(WireError::BadLength("relay_key"))?,
-        address: pb.relay_address.clone(),
+        addresses: addresses_from(&pb.relay_addresses)?,
         token: present(&pb.invite_token).and_then(InviteToken::from_slice),
         admission: admission_from(pb.admission)?,
         next_prekey_id: pb.next_prekey_id,
@@ -87,6 +105,7 @@ fn profile_from(pb: &pb::Profile) -> Result<Profile, WireError> {
         swept_at: Timestamp(pb.swept_at),
         visibility: if pb.hidden { Visibility::Hidden } else { Visibility::Shown },
         announced: pb.announced,
+        moved: pb.moved,
         lobby: lobby(pb.lobby_declined, pb.lobby_settled),
         clock: pb.clock.map_or_else(Clock::default, |clock| Clock {
             believed: Timestamp(clock.believed),
@@ -164,7 +183,7 @@ pub(crate) fn encode_saved_profile(saved: &SavedProfile) -> Zeroizing<Vec<u8>> {
         identity_seed: saved.identity.seed().to_vec(),
         record: Some(signed_into(saved.record.signed())),
         relay_key: saved.relay.as_bytes().to_vec(),
-        relay_address: saved.address.clone(),
+        relay_addresses: addresses_into(&saved.addresses),
         invite_token: saved.token.as_ref().map_or_else(Vec::new, |t| t.as_bytes().to_vec()),
         hidden: saved.visibility == Visibility::Hidden,
         announced: saved.announced,
@@ -204,7 +223,7 @@ fn saved_from(pb: &pb::SavedProfile) -> Result<SavedProfile, WireError> {
         identity,
         record,
         relay: RelayKey::from_slice(&pb.relay_key).ok_or(WireError::BadLength("relay_key"))?,
-        address: pb.relay_address.clone(),
+        addresses: addresses_from(&pb.relay_addresses)?,
         token: present(&pb.invite_token).and_then(InviteToken::from_slice),
         visibility: if pb.hidden { Visibility::Hidden } else { Visibility::Shown },
         announced: pb.announced,

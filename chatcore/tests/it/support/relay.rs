@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use chatcore::addresses::RelayAddress;
 use chatcore::crypto::DhPublicKey;
 use chatcore::engine::Command;
 use chatcore::ids::{
@@ -246,8 +247,18 @@ impl Relay {
     }
 
     pub(crate) fn announce(&mut self, room: Option<RoomId>, seq: u64, text: &str) -> Signed {
+        self.announce_move(room, seq, text, None)
+    }
+
+    pub(crate) fn announce_move(
+        &mut self,
+        room: Option<RoomId>,
+        seq: u64,
+        text: &str,
+        moved: Option<RelayAddress>,
+    ) -> Signed {
         let text = text.to_owned();
-        let signed = Announcement { room, seq, text, at: self.now }.sign(&self.keys);
+        let signed = Announcement { room, seq, text, at: self.now, moved }.sign(&self.keys);
         self.rooms.announcements.push(signed.clone());
         signed
     }
@@ -486,6 +497,7 @@ impl Relay {
             kept: self.mailboxes.entry(device).or_default().kept.len() as u64,
             lobby: self.rooms.lobby,
             announced: self.rooms.newest_announcement(&self.keys),
+            moved: self.rooms.newest_move(&self.keys),
             time: self.shown_time.unwrap_or(self.now),
         })
     }

@@ -356,6 +356,12 @@ impl RelayRooms {
         let all = self.announcements.iter().filter_map(|s| Announcement::verify(s, &key).ok());
         all.map(|a| a.seq).max().unwrap_or(0)
     }
+
+    pub(crate) fn newest_move(&self, keys: &RelayKeyPair) -> u64 {
+        let key = keys.public();
+        let all = self.announcements.iter().filter_map(|s| Announcement::verify(s, &key).ok());
+        all.filter(|a| a.moved.is_some()).map(|a| a.seq).max().unwrap_or(0)
+    }
 }
 
 fn summary(id: RoomId, room: &OpenRoom) -> RoomSummary {

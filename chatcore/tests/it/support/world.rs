@@ -88,6 +88,19 @@ impl World {
         world
     }
 
+    /// Somebody new comes; returns their number.
+    pub(crate) fn newcomer(&mut self, name: &str) -> usize {
+        let i = self.peers.len();
+        self.peers.push(Peer::new(
+            name,
+            self.relay.public(),
+            self.now,
+            self.seed * 100 + i as u64 + 1,
+        ));
+        self.connect(i);
+        i
+    }
+
     pub(crate) fn connect_all(&mut self) {
         for i in 0..self.peers.len() {
             if !self.peers[i].online {

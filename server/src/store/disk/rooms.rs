@@ -10,7 +10,7 @@ use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use super::super::StoreError;
 use super::super::rooms::{
     Announcements, AuditLine, Invite, OpenRooms, Privileges, Rights, StoredAnnouncement,
-    StoredRoom, StoredStatement,
+    StoredRoom, StoredStatement, Tells,
 };
 use super::main::{MainDb, put, take};
 
@@ -39,6 +39,8 @@ pub(super) const INVITES: TableDefinition<&[u8; 16], &[u8; 12]> = TableDefinitio
 pub(super) const AUDIT: TableDefinition<u64, &[u8]> = TableDefinition::new("audit");
 
 const NEWEST: &str = "newest_announcement";
+/// Number of the newest announcement that tells an address.
+const MOVED: &str = "moved";
 const SAID_HEAD: usize = 8 + 32;
 const NO_LIMIT: u32 = u32::MAX;
 
@@ -244,12 +246,26 @@ fn decode_said(seq: u64, row: &[u8]) -> Option<StoredAnnouncement> {
 }
 
 impl Announcements for Arc<MainDb> {
-    fn append(&self, announcement: &StoredAnnouncement) -> Result<(), StoreError> {
+    fn append(&self, announcement: &StoredAnnouncement, tells: Tells) -> Result<(), StoreError> {
         let (seq, row) = (announcement.seq, encode_said(announcement));
         self.write(move |tx| {
             tx.open_table(SAID)?.insert(seq, row.as_slice())?;
-            tx.open_table(NUMBERS)?.insert(NEWEST, seq)?;
+            let mut numbers = tx.open_table(NUMBERS)?;
+            numbers.insert(NEWEST, seq)?;
+            if tells == Tells::Address {
+                numbers.insert(MOVED, seq)?;
+            }
             Ok(())
+        })
+    }
+
+    fn moved(&self) -> Result<Option<StoredAnnouncement>, StoreError> {
+        self.read_with(|tx| {
+            let Some(seq) = tx.open_table(NUMBERS)?.get(MOVED)?.map(|v| v.value()) else {
+                return Ok(None);
+            };
+            let row = tx.open_table(SAID)?.get(seq)?;
+            Ok(row.and_then(|row| decode_said(seq, row.value())))
         })
     }
 
@@ -271,10 +287,11 @@ impl Announcements for Arc<MainDb> {
 
     fn sweep(&self, oldest: Timestamp) -> Result<(), StoreError> {
         self.write(move |tx| {
+            let moved = tx.open_table(NUMBERS)?.get(MOVED)?.map(|v| v.value());
             let mut table = tx.open_table(SAID)?;
-            table.retain(|_, row| {
+            table.retain(|seq, row| {
                 let mut row = row;
-                u64::from_be_bytes(take(&mut row)) >= oldest.0
+                u64::from_be_bytes(take(&mut row)) >= oldest.0 || Some(seq) == moved
             })?;
             Ok(())
         })
