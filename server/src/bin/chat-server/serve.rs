@@ -116,7 +116,7 @@ fn hand_on(link: &InviteLink, is_in_file: bool) -> String {
     let version = env!("CARGO_PKG_VERSION");
     format!(
         "chat-server: to hand on, with chat-{version}-….tar.gz of the same release:\n  \
-         tar -xzf chat-*.tar.gz && ./chat-*/chat --link '{link}'"
+         tar -xzf chat-[0-9]*.tar.gz && ./chat-[0-9]*/chat --link '{link}'"
     )
 }
 
