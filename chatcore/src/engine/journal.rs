@@ -11,10 +11,10 @@ use super::{EngineError, Event, FileKind};
 use crate::ids::{Conversation, MessageId, UserId};
 use crate::keys::Nickname;
 use crate::membership::{Announcement, Event as RoomEvent};
+use crate::store::codec;
 use crate::store::rows::{Contact, HistoryEntry, JournalEntry, JournalKind};
 use crate::store::{Direction, Key, Store, Table};
 use crate::wire::content::{Body, ReceiptKind};
-use crate::wire::storage;
 
 pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
     let mut about = None;
@@ -125,11 +125,11 @@ pub fn journal(
     limit: usize,
 ) -> Result<Vec<(u64, Option<Event>)>, EngineError> {
     let row = store.load(&readers_key())?;
-    let readers = row.map(|row| storage::decode_readers(&row).map_err(damaged)).transpose()?;
+    let readers = row.map(|row| codec::decode_readers(&row).map_err(damaged)).transpose()?;
     let done = readers.unwrap_or_default().done(reader).ok_or(EngineError::NotFollowing)?;
     let mut events = Vec::new();
     for (number, row) in store.scan(Table::Journal, &[], done + 1, Direction::Forward, limit)? {
-        let entry = storage::decode_journal(&row).map_err(damaged)?;
+        let entry = codec::decode_journal(&row).map_err(damaged)?;
         events.push((number, event_of(store, entry)?));
     }
     Ok(events)
@@ -144,11 +144,11 @@ fn history(
     let Some(index) = store.load(&Key::new(Table::Messages, &key))? else {
         return Ok(None);
     };
-    let index = storage::decode_message_index(&index).map_err(damaged)?;
+    let index = codec::decode_message_index(&index).map_err(damaged)?;
     let conversation = index.room.map_or(Conversation::User(*peer), Conversation::Room);
     let key = Key::numbered(Table::History, conversation.as_bytes(), index.history);
     let row = store.load(&key)?;
-    row.map(|row| storage::decode_history(&row).map_err(damaged)).transpose()
+    row.map(|row| codec::decode_history(&row).map_err(damaged)).transpose()
 }
 
 /// Names somebody as they were called when the message came.
@@ -203,7 +203,7 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
     let Some(row) = store.load(&Key::new(Table::Contacts, entry.peer.as_bytes()))? else {
         return Ok(None);
     };
-    let contact: Contact = storage::decode_contact(&row).map_err(damaged)?;
+    let contact: Contact = codec::decode_contact(&row).map_err(damaged)?;
     let from = sender(&contact);
     let receipt = |message, kind| Event::Receipt { from: sender(&contact), message, kind };
     Ok(Some(match entry.kind {

@@ -14,13 +14,14 @@ use crate::addresses::RelayAddresses;
 use crate::file::Manifest;
 use crate::ids::{Conversation, DAY, MessageId, Timestamp, UserId};
 use crate::keys::{IdentityKey, Nickname, RelayKey};
+use crate::store::codec;
 use crate::store::rows::{
     Admission, Contact, Download, Fetched, HistoryEntry, Profile, Said, Transfer,
 };
 use crate::store::{Direction as Order, Key, Store, StoreError, Table, Value};
 use crate::trust::{SafetyNumber, Trust};
+use crate::wire::WireError;
 use crate::wire::content::Body;
-use crate::wire::{WireError, storage};
 
 pub use super::journal::journal;
 pub use super::rooms::{fork_proof, room, rooms};
@@ -122,7 +123,7 @@ pub(super) fn damaged(_: WireError) -> EngineError {
 fn profile_row(store: &dyn Store) -> Result<Profile, EngineError> {
     let row = store.load(&Key::new(Table::Profile, &[]))?;
     let row = row.ok_or(EngineError::Store(StoreError::Damaged))?;
-    storage::decode_profile(&row).map_err(damaged)
+    codec::decode_profile(&row).map_err(damaged)
 }
 
 /// Returns who we are.
@@ -152,7 +153,7 @@ pub fn profile(store: &dyn Store) -> Result<ProfileView, EngineError> {
 /// [`EngineError::Store`].
 pub fn contacts(store: &dyn Store) -> Result<Vec<ContactView>, EngineError> {
     let rows = store.list(Table::Contacts)?;
-    let decode = |row| storage::decode_contact(row).map(|c| view(&c)).map_err(damaged);
+    let decode = |row| codec::decode_contact(row).map(|c| view(&c)).map_err(damaged);
     let mut contacts =
         rows.iter().map(|row| decode(row)).collect::<Result<Vec<ContactView>, _>>()?;
     contacts.sort_by_key(|c| (c.nickname.fold(), c.user));
@@ -185,7 +186,7 @@ pub fn history(
     let rows = store.scan(Table::History, group, u64::MAX, Order::Backward, limit)?;
     let mut messages = Vec::with_capacity(rows.len());
     for (number, row) in rows.into_iter().rev() {
-        let entry = storage::decode_history(&row).map_err(damaged)?;
+        let entry = codec::decode_history(&row).map_err(damaged)?;
         // A content that does not decode is shown as unknown; it never hides the others.
         let body = body_of(&entry).unwrap_or(Body::Unknown);
         messages.push(HistoryView {
@@ -229,9 +230,9 @@ pub(super) fn sent(
         Conversation::Room(_) => profile_row(store)?.user(),
     };
     let Some(index) = store.load(&message_key(&author, message))? else { return Ok(None) };
-    let number = storage::decode_message_index(&index).map_err(damaged)?.history;
+    let number = codec::decode_message_index(&index).map_err(damaged)?.history;
     let entry = store.load(&Key::numbered(Table::History, to.as_bytes(), number))?;
-    entry.map(|row| storage::decode_history(&row).map_err(damaged)).transpose()
+    entry.map(|row| codec::decode_history(&row).map_err(damaged)).transpose()
 }
 
 /// Returns the newest `limit` things that the program kept under a name, with their numbers, oldest
@@ -261,7 +262,7 @@ pub struct Requests {
 pub fn requests(store: &dyn Store) -> Result<Requests, EngineError> {
     let mut held = Vec::new();
     for row in store.list(Table::Contacts)? {
-        let contact = storage::decode_contact(&row).map_err(damaged)?;
+        let contact = codec::decode_contact(&row).map_err(damaged)?;
         let Some(at) = asked_at(&contact) else { continue };
         let said = history(store, Conversation::User(contact.user()), 1)?.pop();
         held.push((at, view(&contact), said));
@@ -333,7 +334,7 @@ impl WaitingFile {
 pub fn waiting_files(store: &dyn Store) -> Result<Vec<WaitingFile>, EngineError> {
     let mut waiting = Vec::new();
     for row in store.list(Table::Transfers)? {
-        let transfer = storage::decode_transfer(&row).map_err(damaged)?;
+        let transfer = codec::decode_transfer(&row).map_err(damaged)?;
         if let Transfer::Download(download) = transfer {
             waiting.extend(waiting_file(store, &download)?);
         }
@@ -392,7 +393,7 @@ fn waiting_file(
     let Some(index) = store.load(&message_key(from, &message))? else {
         return Ok(None);
     };
-    let index = storage::decode_message_index(&index).map_err(damaged)?;
+    let index = codec::decode_message_index(&index).map_err(damaged)?;
     let number = index.history;
     let conversation = index.room.map_or(Conversation::User(*from), Conversation::Room);
     let contact = store.load(&Key::new(Table::Contacts, from.as_bytes()))?;
@@ -400,8 +401,8 @@ fn waiting_file(
     let (Some(contact), Some(entry)) = (contact, entry) else {
         return Ok(None);
     };
-    let contact = storage::decode_contact(&contact).map_err(damaged)?;
-    let entry = storage::decode_history(&entry).map_err(damaged)?;
+    let contact = codec::decode_contact(&contact).map_err(damaged)?;
+    let entry = codec::decode_history(&entry).map_err(damaged)?;
     if contact.standing == ContactStanding::Blocked {
         return Ok(None);
     }
@@ -444,7 +445,7 @@ fn waiting_file(
 pub fn uploads(store: &dyn Store) -> Result<Vec<Upload>, EngineError> {
     let mut uploads = Vec::new();
     for row in store.list(Table::Transfers)? {
-        let transfer = storage::decode_transfer(&row).map_err(damaged)?;
+        let transfer = codec::decode_transfer(&row).map_err(damaged)?;
         if let Transfer::Upload { to, manifest, path, modified, write_key, runs } = transfer {
             let runs = runs.into_iter().map(|run| (run.salt_seed, run.stored)).collect();
             uploads.push(Upload { to, manifest, path, modified, write_key, runs });

@@ -12,14 +12,15 @@ use crate::ids::{
 };
 use crate::keys::{PrekeySecret, Signed};
 use crate::ratchet::Session;
+use crate::store::codec;
 use crate::store::rows::{
     Contact, Download, HeldMessage, HistoryEntry, JournalEntry, LogEntry, MessageIndex,
     OutboxEntry, Payload, PayloadCounts, PeerDevice, Profile, RoomRow, RoomSender, Seen,
     StatementRow, Transfer,
 };
 use crate::store::{Changes, Direction, Key, Store, StoreError, Table, Value};
+use crate::wire::WireError;
 use crate::wire::relay::{DeviceFrame, Request};
-use crate::wire::{WireError, storage};
 
 /// What a step is given: store, time, randomness.
 pub struct Context<'a> {
@@ -87,7 +88,7 @@ impl<'c, 'a> Tx<'c, 'a> {
             let first = self.newest_journal()?.max(self.readers()?.last) + 1;
             for (number, entry) in (first..).zip(std::mem::take(&mut self.journal)) {
                 let key = Key::numbered(Table::Journal, &[], number);
-                self.changes.put(key, storage::encode_journal(&entry));
+                self.changes.put(key, codec::encode_journal(&entry));
                 super::readers::make_room(&mut self, number)?;
             }
         }
@@ -132,26 +133,26 @@ impl<'c, 'a> Tx<'c, 'a> {
 
     pub(super) fn profile(&self) -> Result<Profile, EngineError> {
         let key = Key::new(Table::Profile, &[]);
-        self.load_as(&key, storage::decode_profile)?.ok_or(EngineError::Store(StoreError::Damaged))
+        self.load_as(&key, codec::decode_profile)?.ok_or(EngineError::Store(StoreError::Damaged))
     }
 
     pub(super) fn save_profile(&mut self, profile: &Profile) {
-        self.changes.put(Key::new(Table::Profile, &[]), storage::encode_profile(profile));
+        self.changes.put(Key::new(Table::Profile, &[]), codec::encode_profile(profile));
     }
 
     pub(super) fn contact(&self, user: &UserId) -> Result<Option<Contact>, EngineError> {
-        self.load_as(&Key::new(Table::Contacts, user.as_bytes()), storage::decode_contact)
+        self.load_as(&Key::new(Table::Contacts, user.as_bytes()), codec::decode_contact)
     }
 
     pub(super) fn save_contact(&mut self, contact: &Contact) {
         let key = Key::new(Table::Contacts, contact.user().as_bytes());
-        self.changes.put(key, storage::encode_contact(contact));
+        self.changes.put(key, codec::encode_contact(contact));
     }
 
     /// Every contact as it was before this step.
     pub(super) fn contacts_on_disk(&self) -> Result<Vec<Contact>, EngineError> {
         let rows = self.store.list(Table::Contacts)?;
-        rows.iter().map(|row| storage::decode_contact(row).map_err(damaged)).collect()
+        rows.iter().map(|row| codec::decode_contact(row).map_err(damaged)).collect()
     }
 
     /// Every contact, with this step's writes.
@@ -163,18 +164,18 @@ impl<'c, 'a> Tx<'c, 'a> {
             !written.contains_key(&Key::new(Table::Contacts, contact.user().as_bytes()))
         });
         for row in written.into_values().flatten() {
-            contacts.push(storage::decode_contact(row).map_err(damaged)?);
+            contacts.push(codec::decode_contact(row).map_err(damaged)?);
         }
         Ok(contacts)
     }
 
     pub(super) fn session(&self, id: &SessionId) -> Result<Option<Session>, EngineError> {
-        self.load_as(&Key::new(Table::Sessions, id.as_bytes()), storage::decode_session)
+        self.load_as(&Key::new(Table::Sessions, id.as_bytes()), codec::decode_session)
     }
 
     pub(super) fn save_session(&mut self, session: &Session) {
         let key = Key::new(Table::Sessions, session.id().as_bytes());
-        self.changes.put(key, storage::encode_session(session));
+        self.changes.put(key, codec::encode_session(session));
     }
 
     pub(super) fn delete_session(&mut self, id: &SessionId) {
@@ -185,12 +186,12 @@ impl<'c, 'a> Tx<'c, 'a> {
         &self,
         tag: &DeliveryTag,
     ) -> Result<Option<DeviceAddress>, EngineError> {
-        self.load_as(&Key::new(Table::Tags, tag.as_bytes()), storage::decode_tag_owner)
+        self.load_as(&Key::new(Table::Tags, tag.as_bytes()), codec::decode_tag_owner)
     }
 
     pub(super) fn save_tag(&mut self, tag: &DeliveryTag, peer: &DeviceAddress) {
         let key = Key::new(Table::Tags, tag.as_bytes());
-        self.changes.put(key, storage::encode_tag_owner(tag, peer));
+        self.changes.put(key, codec::encode_tag_owner(tag, peer));
         self.has_new_tags = true;
     }
 
@@ -216,17 +217,17 @@ impl<'c, 'a> Tx<'c, 'a> {
         &self,
         id: PrekeyId,
     ) -> Result<Option<(PrekeySecret, Option<Timestamp>)>, EngineError> {
-        self.load_as(&Key::numbered(Table::Prekeys, &[], id.0), storage::decode_prekey)
+        self.load_as(&Key::numbered(Table::Prekeys, &[], id.0), codec::decode_prekey)
     }
 
     pub(super) fn prekeys(&self) -> Result<Vec<(PrekeySecret, Option<Timestamp>)>, EngineError> {
         let rows = self.list(Table::Prekeys)?;
-        rows.iter().map(|row| storage::decode_prekey(row).map_err(damaged)).collect()
+        rows.iter().map(|row| codec::decode_prekey(row).map_err(damaged)).collect()
     }
 
     pub(super) fn save_prekey(&mut self, prekey: &PrekeySecret, replaced_at: Option<Timestamp>) {
         let key = Key::numbered(Table::Prekeys, &[], prekey.id.0);
-        self.changes.put(key, storage::encode_prekey(prekey, replaced_at));
+        self.changes.put(key, codec::encode_prekey(prekey, replaced_at));
     }
 
     pub(super) fn delete_prekey(&mut self, id: PrekeyId) {
@@ -234,19 +235,19 @@ impl<'c, 'a> Tx<'c, 'a> {
     }
 
     pub(super) fn seen(&self, hash: &[u8; 32]) -> Result<Option<Seen>, EngineError> {
-        let seen = self.load_as(&Key::new(Table::Seen, hash), storage::decode_seen)?;
+        let seen = self.load_as(&Key::new(Table::Seen, hash), codec::decode_seen)?;
         // What is over its time is deleted by the sweep, and by nothing else.
         Ok(seen)
     }
 
     pub(super) fn save_seen(&mut self, seen: &Seen) {
-        self.changes.put(Key::new(Table::Seen, &seen.hash), storage::encode_seen(seen));
+        self.changes.put(Key::new(Table::Seen, &seen.hash), codec::encode_seen(seen));
     }
 
     /// Deletes what need not be remembered any more.
     pub(super) fn forget_seen(&mut self) -> Result<(), EngineError> {
         for row in self.list(Table::Seen)? {
-            let seen = storage::decode_seen(&row).map_err(damaged)?;
+            let seen = codec::decode_seen(&row).map_err(damaged)?;
             if seen.keep_until < self.settled {
                 self.changes.delete(Key::new(Table::Seen, &seen.hash));
             }
@@ -259,10 +260,10 @@ impl<'c, 'a> Tx<'c, 'a> {
             self.store.scan(Table::Outbox, user.as_bytes(), 0, Direction::Forward, usize::MAX)?;
         let mut entries = BTreeMap::new();
         for (number, row) in rows {
-            entries.insert(number, Some(storage::decode_outbox(&row).map_err(damaged)?));
+            entries.insert(number, Some(codec::decode_outbox(&row).map_err(damaged)?));
         }
         for (number, row) in self.changes.group(Table::Outbox, user.as_bytes()) {
-            let entry = row.map(|r| storage::decode_outbox(r).map_err(damaged)).transpose()?;
+            let entry = row.map(|r| codec::decode_outbox(r).map_err(damaged)).transpose()?;
             entries.insert(number, entry);
         }
         Ok(entries.into_iter().filter_map(|(n, entry)| Some((n, entry?))).collect())
@@ -271,7 +272,7 @@ impl<'c, 'a> Tx<'c, 'a> {
     pub(super) fn outbox_users(&self) -> Result<Vec<UserId>, EngineError> {
         let mut users = std::collections::BTreeSet::new();
         for row in self.list(Table::Outbox)? {
-            users.insert(storage::decode_outbox(&row).map_err(damaged)?.to.user);
+            users.insert(codec::decode_outbox(&row).map_err(damaged)?.to.user);
         }
         Ok(users.into_iter().collect())
     }
@@ -282,12 +283,12 @@ impl<'c, 'a> Tx<'c, 'a> {
         number: u64,
     ) -> Result<Option<OutboxEntry>, EngineError> {
         let key = Key::numbered(Table::Outbox, user.as_bytes(), number);
-        self.load_as(&key, storage::decode_outbox)
+        self.load_as(&key, codec::decode_outbox)
     }
 
     pub(super) fn save_outbox(&mut self, number: u64, entry: &OutboxEntry) {
         let key = Key::numbered(Table::Outbox, entry.to.user.as_bytes(), number);
-        self.changes.put(key, storage::encode_outbox(entry));
+        self.changes.put(key, codec::encode_outbox(entry));
     }
 
     pub(super) fn delete_outbox(&mut self, user: &UserId, number: u64) {
@@ -308,17 +309,17 @@ impl<'c, 'a> Tx<'c, 'a> {
         number: u64,
     ) -> Result<Option<HistoryEntry>, EngineError> {
         let key = Key::numbered(Table::History, conversation.as_bytes(), number);
-        self.load_as(&key, storage::decode_history)
+        self.load_as(&key, codec::decode_history)
     }
 
     pub(super) fn save_history(&mut self, number: u64, entry: &HistoryEntry) {
         let key = Key::numbered(Table::History, entry.conversation().as_bytes(), number);
-        self.changes.put(key, storage::encode_history(entry));
+        self.changes.put(key, codec::encode_history(entry));
     }
 
     pub(super) fn save_transfer(&mut self, transfer: &Transfer) {
         let key = Key::new(Table::Transfers, &transfer.key());
-        self.changes.put(key, storage::encode_transfer(transfer));
+        self.changes.put(key, codec::encode_transfer(transfer));
     }
 
     pub(super) fn journal_numbers(&self, up_to: u64) -> Result<Vec<u64>, EngineError> {
@@ -332,11 +333,11 @@ impl<'c, 'a> Tx<'c, 'a> {
     }
 
     pub(super) fn readers(&self) -> Result<Readers, EngineError> {
-        Ok(self.load_as(&journal::readers_key(), storage::decode_readers)?.unwrap_or_default())
+        Ok(self.load_as(&journal::readers_key(), codec::decode_readers)?.unwrap_or_default())
     }
 
     pub(super) fn save_readers(&mut self, readers: &Readers) {
-        self.changes.put(journal::readers_key(), storage::encode_readers(readers));
+        self.changes.put(journal::readers_key(), codec::encode_readers(readers));
     }
 
     pub(super) fn delete_readers(&mut self) {
@@ -352,7 +353,7 @@ impl<'c, 'a> Tx<'c, 'a> {
     }
 
     pub(super) fn transfer(&self, key: &[u8]) -> Result<Option<Transfer>, EngineError> {
-        self.load_as(&Key::new(Table::Transfers, key), storage::decode_transfer)
+        self.load_as(&Key::new(Table::Transfers, key), codec::decode_transfer)
     }
 
     pub(super) fn delete_transfer_at(&mut self, key: &[u8]) {
@@ -374,14 +375,14 @@ impl<'c, 'a> Tx<'c, 'a> {
     /// Files on their way as they were before this step.
     pub(super) fn transfers(&self) -> Result<Vec<Transfer>, EngineError> {
         let rows = self.list(Table::Transfers)?;
-        rows.iter().map(|row| storage::decode_transfer(row).map_err(damaged)).collect()
+        rows.iter().map(|row| codec::decode_transfer(row).map_err(damaged)).collect()
     }
 
     /// Ids of all rooms, with this step's.
     pub(super) fn room_ids(&self) -> Result<Vec<RoomId>, EngineError> {
         let mut ids = std::collections::BTreeSet::new();
         for row in self.list(Table::Rooms)? {
-            ids.insert(storage::decode_room(&row).map_err(damaged)?.id);
+            ids.insert(codec::decode_room(&row).map_err(damaged)?.id);
         }
         for (key, row) in self.changes.rows().filter(|(key, _)| key.table == Table::Rooms) {
             let Some(id) = RoomId::from_slice(&key.group) else { continue };
@@ -404,7 +405,7 @@ impl<'c, 'a> Tx<'c, 'a> {
     }
 
     pub(super) fn save_room(&mut self, row: &RoomRow) {
-        self.changes.put(Key::new(Table::Rooms, row.id.as_bytes()), storage::encode_room(row));
+        self.changes.put(Key::new(Table::Rooms, row.id.as_bytes()), codec::encode_room(row));
     }
 
     /// Deletes the rows of a group from a number on, those of this step as well.
@@ -429,7 +430,7 @@ impl<'c, 'a> Tx<'c, 'a> {
         for row in
             self.store.scan(Table::History, group.as_bytes(), 0, Direction::Forward, usize::MAX)?
         {
-            let entry = storage::decode_history(&row.1).map_err(damaged)?;
+            let entry = codec::decode_history(&row.1).map_err(damaged)?;
             self.changes.delete(message_key(with, &entry.message));
             self.delete_transfer_at(&Download::key(with, &entry.message));
         }
@@ -450,7 +451,7 @@ impl<'c, 'a> Tx<'c, 'a> {
 
     pub(super) fn save_room_event(&mut self, room: &RoomId, seq: u64, event: &Signed) {
         let key = Key::numbered(Table::RoomEvents, room.as_bytes(), seq);
-        self.changes.put(key, storage::encode_room_event(event));
+        self.changes.put(key, codec::encode_room_event(event));
     }
 
     pub(super) fn delete_room_event(&mut self, room: &RoomId, seq: u64) {
@@ -459,7 +460,7 @@ impl<'c, 'a> Tx<'c, 'a> {
 
     pub(super) fn save_log_entry(&mut self, log: &LogId, number: u64, entry: &LogEntry) {
         let key = Key::numbered(Table::RoomLogs, log.as_bytes(), number);
-        self.changes.put(key, storage::encode_log_entry(entry));
+        self.changes.put(key, codec::encode_log_entry(entry));
     }
 
     /// Deletes the entries of a log from a number on.
@@ -485,12 +486,12 @@ impl<'c, 'a> Tx<'c, 'a> {
         number: u64,
     ) -> Result<Option<StatementRow>, EngineError> {
         let key = Key::numbered(Table::RoomStatements, room.as_bytes(), number);
-        self.load_as(&key, storage::decode_room_statement)
+        self.load_as(&key, codec::decode_room_statement)
     }
 
     pub(super) fn save_room_statement(&mut self, room: &RoomId, number: u64, row: &StatementRow) {
         let key = Key::numbered(Table::RoomStatements, room.as_bytes(), number);
-        self.changes.put(key, storage::encode_room_statement(row));
+        self.changes.put(key, codec::encode_room_statement(row));
     }
 
     pub(super) fn delete_room_statement(&mut self, room: &RoomId, number: u64) {
@@ -502,7 +503,7 @@ impl<'c, 'a> Tx<'c, 'a> {
         room: &RoomId,
         from: &DeviceAddress,
     ) -> Result<Option<RoomSender>, EngineError> {
-        self.load_as(&sender_key(room, from), storage::decode_room_sender)
+        self.load_as(&sender_key(room, from), codec::decode_room_sender)
     }
 
     pub(super) fn save_room_sender(
@@ -511,7 +512,7 @@ impl<'c, 'a> Tx<'c, 'a> {
         from: &DeviceAddress,
         sender: &RoomSender,
     ) {
-        self.changes.put(sender_key(room, from), storage::encode_room_sender(sender));
+        self.changes.put(sender_key(room, from), codec::encode_room_sender(sender));
     }
 
     pub(super) fn held(&self, room: &RoomId) -> Result<Vec<(u64, HeldMessage)>, EngineError> {
@@ -519,10 +520,10 @@ impl<'c, 'a> Tx<'c, 'a> {
         let rows = self.store.scan(Table::Held, group, 0, Direction::Forward, usize::MAX)?;
         let mut all = BTreeMap::new();
         for (number, row) in rows {
-            all.insert(number, Some(storage::decode_held(&row).map_err(damaged)?));
+            all.insert(number, Some(codec::decode_held(&row).map_err(damaged)?));
         }
         for (number, row) in self.changes.group(Table::Held, group) {
-            let held = row.map(|r| storage::decode_held(r).map_err(damaged)).transpose()?;
+            let held = row.map(|r| codec::decode_held(r).map_err(damaged)).transpose()?;
             all.insert(number, held);
         }
         Ok(all.into_iter().filter_map(|(n, held)| Some((n, held?))).collect())
@@ -530,7 +531,7 @@ impl<'c, 'a> Tx<'c, 'a> {
 
     pub(super) fn save_held(&mut self, room: &RoomId, number: u64, held: &HeldMessage) {
         let key = Key::numbered(Table::Held, room.as_bytes(), number);
-        self.changes.put(key, storage::encode_held(held));
+        self.changes.put(key, codec::encode_held(held));
     }
 
     pub(super) fn delete_held(&mut self, room: &RoomId, number: u64) {
@@ -548,22 +549,22 @@ impl<'c, 'a> Tx<'c, 'a> {
 
     pub(super) fn payload(&self, message: &MessageId) -> Result<Option<Payload>, EngineError> {
         let key = Key::numbered(Table::Payloads, message.as_bytes(), 0);
-        self.load_as(&key, storage::decode_payload)
+        self.load_as(&key, codec::decode_payload)
     }
 
     pub(super) fn save_payload(&mut self, message: &MessageId, payload: &Payload) {
         let key = Key::numbered(Table::Payloads, message.as_bytes(), 0);
-        self.changes.put(key, storage::encode_payload(payload));
+        self.changes.put(key, codec::encode_payload(payload));
     }
 
     pub(super) fn counts(&self, message: &MessageId) -> Result<Option<PayloadCounts>, EngineError> {
         let key = Key::numbered(Table::Payloads, message.as_bytes(), 1);
-        self.load_as(&key, storage::decode_counts)
+        self.load_as(&key, codec::decode_counts)
     }
 
     pub(super) fn save_counts(&mut self, message: &MessageId, counts: &PayloadCounts) {
         let key = Key::numbered(Table::Payloads, message.as_bytes(), 1);
-        self.changes.put(key, storage::encode_counts(counts));
+        self.changes.put(key, codec::encode_counts(counts));
     }
 
     pub(super) fn delete_payload(&mut self, message: &MessageId) {
@@ -577,7 +578,7 @@ impl<'c, 'a> Tx<'c, 'a> {
         peer: &UserId,
         message: &MessageId,
     ) -> Result<Option<MessageIndex>, EngineError> {
-        self.load_as(&message_key(peer, message), storage::decode_message_index)
+        self.load_as(&message_key(peer, message), codec::decode_message_index)
     }
 
     pub(super) fn save_message_index(
@@ -586,7 +587,7 @@ impl<'c, 'a> Tx<'c, 'a> {
         message: &MessageId,
         index: &MessageIndex,
     ) {
-        self.changes.put(message_key(peer, message), storage::encode_message_index(index));
+        self.changes.put(message_key(peer, message), codec::encode_message_index(index));
     }
 }
 

@@ -18,11 +18,11 @@ use super::tx::Tx;
 use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, DAY, MessageId, SECOND, Timestamp, UserId};
+use crate::store::codec;
 use crate::store::rows::{MessageIndex, Transfer};
 use crate::store::{Key, Store, Table};
 use crate::wire::content::Body;
 use crate::wire::relay::{ErrorCode, Failure, Request, WriteKey};
-use crate::wire::storage;
 
 /// Milliseconds after which a blob is gone from every relay.
 const OFFER_LIFE: u64 = 40 * DAY;
@@ -325,7 +325,7 @@ fn all_spooled(store: &dyn Store) -> Result<Vec<(BlobId, MessageId)>, EngineErro
     let mut found = Vec::new();
     for row in store.list(Table::Transfers)? {
         if let Transfer::Queued { manifest, message, upload, .. } =
-            storage::decode_transfer(&row).map_err(damaged)?
+            codec::decode_transfer(&row).map_err(damaged)?
             && upload.source == UploadSource::Spooled
         {
             found.push((manifest.blob_id, message));
@@ -352,7 +352,7 @@ fn load(store: &dyn Store, blob: &BlobId) -> Result<Option<NextUpload>, EngineEr
         return Ok(None);
     };
     let Transfer::Queued { to, message, manifest, upload, .. } =
-        storage::decode_transfer(&row).map_err(damaged)?
+        codec::decode_transfer(&row).map_err(damaged)?
     else {
         return Ok(None);
     };

@@ -17,10 +17,10 @@ use super::silence::{Awaited, Silence};
 use super::transfer::{Next, Unreadable, Uploading, remove_spooled, sweep_spool};
 use super::{now, os_rng};
 use crate::engine::{Command, Context, DRIVER_REQUESTS, Engine, EngineError, Event, Step, spooled};
+use crate::store::codec;
 use crate::store::rows::Profile;
 use crate::store::{ApplyChanges, Key, StoreError, Table};
 use crate::wire::relay::{Answer, CloseReason, DeviceFrame, RelayFrame, Request, RequestId};
-use crate::wire::storage;
 
 /// Notices held for a slow reader before the socket is left alone.
 const MAX_NOTICES: usize = 1_024;
@@ -254,7 +254,7 @@ impl Driver {
         engine: &mut Engine,
     ) -> Result<(Profile, DeviceFrame), ClientError> {
         let row = self.store.load(&Key::new(Table::Profile, &[]))?.ok_or(StoreError::Damaged)?;
-        let profile = storage::decode_profile(&row).map_err(|_| StoreError::Damaged)?;
+        let profile = codec::decode_profile(&row).map_err(|_| StoreError::Damaged)?;
         let mut rng = os_rng();
         let mut context = Context { store: &*self.store, now: now(), rng: &mut rng };
         let (first, step) = engine.first_request(&mut context)?;

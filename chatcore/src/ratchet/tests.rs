@@ -4,8 +4,8 @@ use super::*;
 use crate::agreement::SessionSecrets;
 use crate::crypto::{DhSecret, KemCiphertext, KemSecret};
 use crate::ids::{DAY, HOUR, PrekeyId, SessionId, Timestamp};
+use crate::store::codec;
 use crate::wire::envelope::FirstBlock;
-use crate::wire::storage;
 use rand::CryptoRng;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
@@ -74,9 +74,9 @@ impl Talk {
 
     /// Opens nothing, and leaves everything as it was.
     fn refuses(&mut self, to: End, message: &[u8]) -> OpenMessageError {
-        let before = storage::encode_session(self.end(to)).to_vec();
+        let before = codec::encode_session(self.end(to)).to_vec();
         let error = self.try_open(to, message).unwrap_err();
-        assert_eq!(storage::encode_session(self.end(to)).to_vec(), before);
+        assert_eq!(codec::encode_session(self.end(to)).to_vec(), before);
         error
     }
 

@@ -3,6 +3,7 @@
 //! The core reads through [`Store`] and never writes: each step's writes are one [`Changes`], which
 //! the driver applies in one durable transaction before anything is sent or shown.
 
+pub(crate) mod codec;
 pub mod conformance;
 mod memory;
 pub(crate) mod rows;

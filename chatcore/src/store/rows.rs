@@ -1,4 +1,4 @@
-//! The rows of a profile, as the engine works with them; `wire::storage` encodes them.
+//! The rows of a profile, as the engine works with them; `codec` encodes them.
 
 use bytes::Bytes;
 use zeroize::Zeroizing;

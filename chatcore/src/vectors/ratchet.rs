@@ -5,8 +5,8 @@ use crate::agreement::SessionSecrets;
 use crate::crypto::{DhSecret, KemCiphertext};
 use crate::ids::{PrekeyId, SessionId, Timestamp};
 use crate::ratchet::{ChainKey, HeaderKey, RootKey, Session};
+use crate::store::codec;
 use crate::wire::envelope::{EnvelopeKind, FirstBlock};
-use crate::wire::storage;
 use serde_json::Value;
 
 fn secrets(v: &Value) -> SessionSecrets {
@@ -33,7 +33,7 @@ fn both(v: &Value) -> (Session, Session) {
 }
 
 fn state(session: &Session) -> Vec<u8> {
-    storage::encode_session(session).to_vec()
+    codec::encode_session(session).to_vec()
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn the_conversation_is_byte_for_byte() {
             rng.assert_spent();
             assert_eq!(kind, EnvelopeKind::Session);
             assert_eq!(blob, hex(message, "bytes"), "{}", text(event, "name"));
-            *sender = storage::decode_session(&state(sender)).unwrap();
+            *sender = codec::decode_session(&state(sender)).unwrap();
         } else {
             let receiver =
                 if text(event, "to").eq_ignore_ascii_case("a") { &mut a } else { &mut b };

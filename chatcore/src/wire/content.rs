@@ -63,7 +63,7 @@ impl RefusalReason {
 
 impl ReceiptKind {
     /// Returns the numbers of kind and reason, as on the wire; rows of the store have the same.
-    pub(in crate::wire) fn to_numbers(self) -> (i32, i32) {
+    pub(crate) fn to_numbers(self) -> (i32, i32) {
         let refused = |reason: RefusalReason| match reason {
             RefusalReason::Other => 0,
             RefusalReason::NotAllowed => 1,
@@ -79,7 +79,7 @@ impl ReceiptKind {
         }
     }
 
-    pub(in crate::wire) const fn from_numbers(kind: i32, reason: i32) -> Result<Self, WireError> {
+    pub(crate) const fn from_numbers(kind: i32, reason: i32) -> Result<Self, WireError> {
         Ok(match kind {
             1 => Self::Delivered,
             2 => Self::Read,

@@ -25,11 +25,11 @@ pub fn encode_signed(signed: &Signed) -> Vec<u8> {
     signed_into(signed).encode_to_vec()
 }
 
-pub(super) fn signed_from(signed: pb::Signed) -> Result<Signed, WireError> {
+pub(crate) fn signed_from(signed: pb::Signed) -> Result<Signed, WireError> {
     Ok(Signed { signature: array(&signed.signature, "signature")?, body: signed.body })
 }
 
-pub(super) fn signed_into(signed: &Signed) -> pb::Signed {
+pub(crate) fn signed_into(signed: &Signed) -> pb::Signed {
     pb::Signed { body: signed.body.clone(), signature: signed.signature.to_vec() }
 }
 

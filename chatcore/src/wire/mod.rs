@@ -1,4 +1,4 @@
-//! The only user of `proto`: two functions per message, `decode` and `encode`.
+//! What travels; with `store::codec` the only user of `proto`. Two functions per message, `decode` and `encode`.
 //!
 //! Decoding is strict: a missing field, a wrong length, an unknown enum value or a value over its
 //! limit is refused. The one exception is the body of a content, where an unknown kind is kept.
@@ -12,7 +12,6 @@ pub mod limits;
 pub mod prekey;
 pub mod relay;
 pub mod room;
-pub mod storage;
 
 /// Why bytes are not the message they should be. State is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

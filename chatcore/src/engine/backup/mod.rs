@@ -25,13 +25,13 @@ mod tests {
         BlobId, Conversation, DeliveryTag, DeviceAddress, FileId, MessageId, SessionId, Timestamp,
     };
     use crate::keys::{Nickname, RecordHistory, RelayKeyPair};
+    use crate::store::codec;
     use crate::store::rows::{Contact, ContactStanding, Download, Profile, Said, Transfer};
     use crate::store::{ApplyChanges, Changes, Key, MemoryStore, Store, StoreError, Table};
-    use crate::wire::storage;
 
     fn profile(store: &MemoryStore) -> Profile {
         let row = store.load(&Key::new(Table::Profile, &[])).unwrap().unwrap();
-        storage::decode_profile(&row).unwrap()
+        codec::decode_profile(&row).unwrap()
     }
 
     /// A profile with a contact with whom there is a session.
@@ -55,9 +55,9 @@ mod tests {
                 device.sessions.push(SessionId::from_bytes([0xa3; 16]));
                 let address = DeviceAddress { user, device: device.id };
                 let key = Key::new(Table::Tags, tag.as_bytes());
-                changes.put(key, storage::encode_tag_owner(&tag, &address));
+                changes.put(key, codec::encode_tag_owner(&tag, &address));
                 let key = Key::new(Table::Contacts, user.as_bytes());
-                changes.put(key, storage::encode_contact(&contact));
+                changes.put(key, codec::encode_contact(&contact));
             }
             store.apply(&changes).unwrap();
         }
@@ -80,17 +80,17 @@ mod tests {
         let take = |key: Key, value: &crate::store::Value| {
             let (mut restore, mut changes) = (Restore::default(), Changes::default());
             restore.take(&rows[0], &mut changes).unwrap();
-            restore.take(&storage::encode_saved_row(&key, value), &mut changes)
+            restore.take(&codec::encode_saved_row(&key, value), &mut changes)
         };
-        let (_, contact) = storage::decode_saved_row(&rows[1]).unwrap();
-        let user = storage::decode_contact(&contact).unwrap().user();
+        let (_, contact) = codec::decode_saved_row(&rows[1]).unwrap();
+        let user = codec::decode_contact(&contact).unwrap().user();
         assert_eq!(take(Key::new(Table::Contacts, user.as_bytes()), &contact), Ok(()));
         let elsewhere = take(Key::new(Table::Contacts, &[7; 32]), &contact);
         assert_eq!(elsewhere, Err(StoreError::Damaged));
         let message = MessageId::from_bytes([1; 16]);
         let said = Said::new(crate::ids::DeviceId::new(1).unwrap(), None);
         let download = Transfer::Download(Download::new(user, message, FileKind::File, said));
-        let value = storage::encode_transfer(&download);
+        let value = codec::encode_transfer(&download);
         assert_eq!(take(Key::new(Table::Transfers, &download.key()), &value), Ok(()));
         let manifest = Manifest {
             key: FileKey::from_bytes([1; 32]),
@@ -111,7 +111,7 @@ mod tests {
             write_key: crate::wire::relay::WriteKey([2; 32]),
             runs: Vec::new(),
         };
-        let value = storage::encode_transfer(&upload);
+        let value = codec::encode_transfer(&upload);
         let key = Key::new(Table::Transfers, &upload.key());
         assert_eq!(take(key, &value), Err(StoreError::Damaged), "of a file here");
     }

@@ -12,13 +12,14 @@ use crate::engine::Clock;
 use crate::ids::{Conversation, Timestamp, UserId};
 use crate::keys::{DeviceKeys, Nickname};
 use crate::membership::RoomKind;
+use crate::store::codec;
 use crate::store::rows::{
     Admission, Contact, ContactStanding, MessageIndex, OutboxContent, Profile, RoomStanding,
     SavedProfile, Transfer,
 };
 use crate::store::{Changes, Key, SCHEMA_VERSION, StoreError, Table, Value};
 use crate::trust::Trust;
-use crate::wire::{WireError, storage};
+use crate::wire::WireError;
 
 /// What was restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,12 +62,12 @@ impl Restore {
     /// # Errors
     /// [`StoreError::Damaged`] for what no backup holds, [`StoreError::NewerSchema`].
     pub fn take(&mut self, row: &[u8], changes: &mut Changes) -> Result<(), StoreError> {
-        let (key, value) = storage::decode_saved_row(row).map_err(|_| StoreError::Damaged)?;
+        let (key, value) = codec::decode_saved_row(row).map_err(|_| StoreError::Damaged)?;
         if (key.table == Table::Profile) != self.profile.is_none() {
             return Err(StoreError::Damaged);
         }
         if key.table == Table::Profile {
-            match storage::saved_schema(&value).map_err(|_| StoreError::Damaged)? {
+            match codec::saved_schema(&value).map_err(|_| StoreError::Damaged)? {
                 SCHEMA_VERSION => {}
                 found if found > SCHEMA_VERSION => {
                     return Err(StoreError::NewerSchema { found, known: SCHEMA_VERSION });
@@ -80,39 +81,39 @@ impl Restore {
     fn take_row(&mut self, key: Key, value: Value, changes: &mut Changes) -> Result<(), WireError> {
         match key.table {
             Table::Profile => {
-                self.profile = Some(storage::decode_saved_profile(&value)?);
+                self.profile = Some(codec::decode_saved_profile(&value)?);
                 return Ok(());
             }
             Table::Contacts => {
-                let contact = storage::decode_contact(&value)?;
+                let contact = codec::decode_contact(&value)?;
                 stands_at(&key, contact.user().as_bytes())?;
                 self.contacts += 1;
             }
             Table::Rooms => {
-                stands_at(&key, storage::decode_room(&value)?.id.as_bytes())?;
+                stands_at(&key, codec::decode_room(&value)?.id.as_bytes())?;
                 self.rooms += 1;
             }
             Table::History => {
-                let entry = storage::decode_history(&value)?;
+                let entry = codec::decode_history(&value)?;
                 stands_at(&key, entry.conversation().as_bytes())?;
                 let (history, room) = (key.number, entry.room);
                 let index = MessageIndex { history, outbox: Vec::new(), room, blob: None };
                 let place = super::super::tx::message_key(&entry.peer, &entry.message);
-                changes.put(place, storage::encode_message_index(&index));
+                changes.put(place, codec::encode_message_index(&index));
                 self.messages += 1;
             }
-            Table::RoomEvents => drop(storage::decode_room_event(&value)?),
-            Table::RoomLogs => drop(storage::decode_log_entry(&value)?),
+            Table::RoomEvents => drop(codec::decode_room_event(&value)?),
+            Table::RoomLogs => drop(codec::decode_log_entry(&value)?),
             Table::RoomForks => drop(crate::wire::room::decode_fork_proof(&value)?),
-            Table::RoomStatements => drop(storage::decode_room_statement(&value)?),
-            Table::RoomSenders => drop(storage::decode_room_sender(&value)?),
-            Table::Held => drop(storage::decode_held(&value)?),
+            Table::RoomStatements => drop(codec::decode_room_statement(&value)?),
+            Table::RoomSenders => drop(codec::decode_room_sender(&value)?),
+            Table::Held => drop(codec::decode_held(&value)?),
             Table::Outbox => {
-                stands_at(&key, storage::decode_outbox(&value)?.to.user.as_bytes())?;
+                stands_at(&key, codec::decode_outbox(&value)?.to.user.as_bytes())?;
             }
-            Table::Payloads if key.number == 0 => drop(storage::decode_payload(&value)?),
-            Table::Payloads => drop(storage::decode_counts(&value)?),
-            Table::Transfers => match storage::decode_transfer(&value)? {
+            Table::Payloads if key.number == 0 => drop(codec::decode_payload(&value)?),
+            Table::Payloads => drop(codec::decode_counts(&value)?),
+            Table::Transfers => match codec::decode_transfer(&value)? {
                 // Goes on with a file of another machine.
                 Transfer::Upload { .. } => return Err(WireError::BadValue("transfer")),
                 Transfer::Queued { upload, .. } if upload.source == UploadSource::Spooled => {
@@ -120,8 +121,8 @@ impl Restore {
                 }
                 transfer => stands_at(&key, &transfer.key())?,
             },
-            Table::Journal if key.group.is_empty() => drop(storage::decode_journal(&value)?),
-            Table::Journal => drop(storage::decode_readers(&value)?),
+            Table::Journal if key.group.is_empty() => drop(codec::decode_journal(&value)?),
+            Table::Journal => drop(codec::decode_readers(&value)?),
             Table::Prekeys
             | Table::Sessions
             | Table::Tags

@@ -6,13 +6,13 @@ use super::super::EngineError;
 use super::super::query::damaged;
 use super::super::rooms::load;
 use crate::ids::{DeviceAddress, MessageId, RoomId, Timestamp};
+use crate::store::codec;
 use crate::store::rows::{
     self, Admission, Contact, MessageStatus, OutboxContent, OutboxState, Payload, PeerDevice,
     SavedProfile, Transfer, Unsent,
 };
 use crate::store::{Cursor, Direction, Key, Store, Table, Value};
 use crate::wire::content::{Body, Content};
-use crate::wire::storage;
 
 /// Rows looked at in one go.
 const PAGE: usize = 500;
@@ -66,14 +66,14 @@ struct Save<'s, W> {
 
 impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
     fn row(&mut self, key: &Key, value: &Value) -> Result<(), E> {
-        (self.write)(&storage::encode_saved_row(key, value))
+        (self.write)(&codec::encode_saved_row(key, value))
     }
 
     fn profile(&mut self, now: Timestamp) -> Result<(), E> {
         let key = Key::new(Table::Profile, &[]);
         let row = self.store.load(&key).map_err(EngineError::Store)?;
         let row = row.ok_or(EngineError::Store(crate::store::StoreError::Damaged))?;
-        let profile = storage::decode_profile(&row).map_err(damaged)?;
+        let profile = codec::decode_profile(&row).map_err(damaged)?;
         if !profile.is_named_in(&profile.record) {
             return Err(EngineError::Revoked.into());
         }
@@ -96,15 +96,15 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
             announced: profile.announced,
             lobby: profile.lobby,
         };
-        self.row(&key, &storage::encode_saved_profile(&saved))
+        self.row(&key, &codec::encode_saved_profile(&saved))
     }
 
     fn contacts(&mut self) -> Result<(), E> {
         for row in self.store.list(Table::Contacts).map_err(EngineError::Store)? {
-            let mut contact = storage::decode_contact(&row).map_err(damaged)?;
+            let mut contact = codec::decode_contact(&row).map_err(damaged)?;
             forget_pairing(&mut contact);
             let key = Key::new(Table::Contacts, contact.user().as_bytes());
-            self.row(&key, &storage::encode_contact(&contact))?;
+            self.row(&key, &codec::encode_contact(&contact))?;
             self.saved.contacts += 1;
         }
         Ok(())
@@ -114,7 +114,7 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
     fn rooms(&mut self) -> Result<BTreeSet<MessageId>, E> {
         let mut waiting = BTreeSet::new();
         for row in self.store.list(Table::Rooms).map_err(EngineError::Store)? {
-            let mut room = storage::decode_room(&row).map_err(damaged)?;
+            let mut room = codec::decode_room(&row).map_err(damaged)?;
             let is_left_out = |unsent: &Unsent| match unsent {
                 Unsent::Message(message) => self.left_out.contains(message),
                 Unsent::Update { .. } => false,
@@ -124,7 +124,7 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
                 Unsent::Message(message) | Unsent::Update { message, .. } => *message,
             }));
             let group = *room.id.as_bytes();
-            self.row(&Key::new(Table::Rooms, &group), &storage::encode_room(&room))?;
+            self.row(&Key::new(Table::Rooms, &group), &codec::encode_room(&room))?;
             for table in [Table::RoomEvents, Table::RoomStatements, Table::Held, Table::RoomForks] {
                 self.group(table, &group)?;
             }
@@ -144,7 +144,7 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
         for (user, _) in roster {
             let contact = self.store.load(&Key::new(Table::Contacts, user.as_bytes()));
             let Some(contact) = contact.map_err(EngineError::Store)? else { continue };
-            for device in storage::decode_contact(&contact).map_err(damaged)?.devices {
+            for device in codec::decode_contact(&contact).map_err(damaged)?.devices {
                 let from = DeviceAddress { user, device: device.id };
                 let key = super::super::tx::sender_key(id, &from);
                 if let Some(row) = self.store.load(&key).map_err(EngineError::Store)? {
@@ -158,13 +158,13 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
     fn history(&mut self) -> Result<(), E> {
         let store = self.store;
         pages(store, Table::History, |number, row| {
-            let mut entry = storage::decode_history(row).map_err(damaged)?;
+            let mut entry = codec::decode_history(row).map_err(damaged)?;
             if self.left_out.contains(&entry.message) {
                 entry.direction = rows::Direction::Outgoing(MessageStatus::NotDelivered);
             }
             let key = Key::numbered(Table::History, entry.conversation().as_bytes(), number);
             self.saved.messages += 1;
-            self.row(&key, &storage::encode_history(&entry))
+            self.row(&key, &codec::encode_history(&entry))
         })
     }
 
@@ -172,7 +172,7 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
     fn outbox(&mut self, mut payloads: BTreeSet<MessageId>) -> Result<(), E> {
         let (store, mut alone) = (self.store, BTreeSet::new());
         pages(store, Table::Outbox, |number, row| {
-            let mut entry = storage::decode_outbox(row).map_err(damaged)?;
+            let mut entry = codec::decode_outbox(row).map_err(damaged)?;
             if self.left_out.contains(&entry.message) {
                 return Ok(());
             }
@@ -183,14 +183,14 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
             // Its ciphertext belongs to a session that stays behind.
             entry.state = OutboxState::Waiting;
             let key = Key::numbered(Table::Outbox, entry.to.user.as_bytes(), number);
-            self.row(&key, &storage::encode_outbox(&entry))
+            self.row(&key, &codec::encode_outbox(&entry))
         })?;
         self.saved.waiting = alone.len() as u64;
         for message in payloads {
             for number in [0, 1] {
                 let key = Key::numbered(Table::Payloads, message.as_bytes(), number);
                 let Some(row) = store.load(&key).map_err(EngineError::Store)? else { continue };
-                if number == 0 && is_message(&storage::decode_payload(&row).map_err(damaged)?) {
+                if number == 0 && is_message(&codec::decode_payload(&row).map_err(damaged)?) {
                     self.saved.waiting += 1;
                 }
                 self.row(&key, &row)?;
@@ -201,7 +201,7 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
 
     fn transfers(&mut self) -> Result<(), E> {
         for row in self.store.list(Table::Transfers).map_err(EngineError::Store)? {
-            let transfer = storage::decode_transfer(&row).map_err(damaged)?;
+            let transfer = codec::decode_transfer(&row).map_err(damaged)?;
             let is_left_out = match &transfer {
                 Transfer::Upload { .. } => true,
                 Transfer::Queued { message, .. } => self.left_out.contains(message),

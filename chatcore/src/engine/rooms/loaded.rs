@@ -13,10 +13,10 @@ use crate::membership::{
     Act, Chain, Event as RoomEvent, Joined, Role, RoomError, RoomKind, RoomState, RoomVersion,
     Statements,
 };
+use crate::store::codec;
 use crate::store::rows::{RoomRow, RoomStanding};
 use crate::store::{Direction, Key, Store, Table, Value};
 use crate::wire::relay::ErrorCode;
-use crate::wire::storage;
 
 /// No counter of ours gets there.
 const MAX_COUNTER: u64 = u64::MAX / 2;
@@ -40,7 +40,7 @@ pub(in crate::engine) fn load(store: &dyn Store, id: &RoomId) -> Result<Option<R
     let Some(saved) = store.load(&Key::new(Table::Rooms, id.as_bytes()))? else {
         return Ok(None);
     };
-    let row = storage::decode_room(&saved).map_err(damaged)?;
+    let row = codec::decode_room(&saved).map_err(damaged)?;
     let mut room = Room {
         row,
         chain: None,
@@ -52,7 +52,7 @@ pub(in crate::engine) fn load(store: &dyn Store, id: &RoomId) -> Result<Option<R
     };
     let group = id.as_bytes();
     for (_, bytes) in store.scan(Table::RoomEvents, group, 0, Direction::Forward, usize::MAX)? {
-        let signed = storage::decode_room_event(&bytes).map_err(damaged)?;
+        let signed = codec::decode_room_event(&bytes).map_err(damaged)?;
         room.stored_events += 1;
         // What does not fit any more was written by a version with other rules.
         let Ok(event) = RoomEvent::restore(signed) else { continue };
@@ -72,7 +72,7 @@ pub(in crate::engine) fn load(store: &dyn Store, id: &RoomId) -> Result<Option<R
     for (number, bytes) in
         store.scan(Table::RoomStatements, group, 0, Direction::Forward, usize::MAX)?
     {
-        let row = storage::decode_room_statement(&bytes).map_err(damaged)?;
+        let row = codec::decode_room_statement(&bytes).map_err(damaged)?;
         room.restore_statement(number, row);
     }
     Ok(Some(room))
@@ -178,7 +178,7 @@ impl Room {
             tx.delete_room_event(&id, left_over);
         }
         (self.saved_events, self.stored_events) = (length, length);
-        let bytes = storage::encode_room(&self.row);
+        let bytes = codec::encode_room(&self.row);
         if bytes != self.saved {
             tx.save_room(&self.row);
             self.saved = bytes;

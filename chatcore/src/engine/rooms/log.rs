@@ -21,6 +21,7 @@ use crate::membership::{
     Act, Chain, Event as RoomEvent, Joined, LogHead, MAX_EVENTS, RoomError, RoomKind,
 };
 use crate::room::RegisterSecret;
+use crate::store::codec;
 use crate::store::rows::{LogEntry, RoomRow, RoomStanding, Unsent};
 use crate::store::{Direction, Key, Store, Table};
 use crate::wire::content::{LogPoint, ShownLog};
@@ -28,7 +29,6 @@ use crate::wire::directory::{decode_signed, encode_signed};
 use crate::wire::limits::{MAX_ENTRIES, MAX_SHOWN_ENTRIES};
 use crate::wire::relay::{Answer, ErrorCode, Request};
 use crate::wire::room::{decode_head, decode_register_entry};
-use crate::wire::storage;
 
 /// No log of an honest relay is longer: a register has its entries and candidates, an open room the events
 /// that count and those that do not.
@@ -65,7 +65,7 @@ pub(super) fn hash_at(
 ) -> Result<Option<LogHash>, EngineError> {
     let Some(last) = length.checked_sub(1) else { return Ok(Some(LogHash::begin(log))) };
     let row = store.load(&Key::numbered(Table::RoomLogs, log.as_bytes(), last))?;
-    row.map(|row| storage::decode_log_entry(&row).map(|e| e.hash).map_err(damaged)).transpose()
+    row.map(|row| codec::decode_log_entry(&row).map(|e| e.hash).map_err(damaged)).transpose()
 }
 
 pub(super) fn entries_from(
@@ -75,14 +75,14 @@ pub(super) fn entries_from(
 ) -> Result<Vec<LogEntry>, EngineError> {
     let group = log.as_bytes();
     let rows = store.scan(Table::RoomLogs, group, from, Direction::Forward, usize::MAX)?;
-    rows.iter().map(|(_, row)| storage::decode_log_entry(row).map_err(damaged)).collect()
+    rows.iter().map(|(_, row)| codec::decode_log_entry(row).map_err(damaged)).collect()
 }
 
 /// Returns how far a log was read.
 pub(super) fn end_of(store: &dyn Store, log: &LogId) -> Result<LogPoint, EngineError> {
     let last = store.scan(Table::RoomLogs, log.as_bytes(), u64::MAX, Direction::Backward, 1)?;
     let Some((number, row)) = last.into_iter().next() else { return Ok(LogPoint::begin(*log)) };
-    let hash = storage::decode_log_entry(&row).map_err(damaged)?.hash;
+    let hash = codec::decode_log_entry(&row).map_err(damaged)?.hash;
     Ok(LogPoint { id: *log, length: number + 1, hash })
 }
 
@@ -93,7 +93,7 @@ pub(super) fn end_of(store: &dyn Store, log: &LogId) -> Result<LogPoint, EngineE
 pub(in crate::engine) fn newest_head(store: &dyn Store) -> Result<Option<Signed>, EngineError> {
     let mut newest: Option<((u64, Timestamp), Signed)> = None;
     for row in store.list(Table::Rooms)? {
-        let row = storage::decode_room(&row).map_err(damaged)?;
+        let row = codec::decode_room(&row).map_err(damaged)?;
         let Some(signed) = row.head else { continue };
         let head = decode_head(&signed.body).map_err(damaged)?;
         let rank = (head.epoch, head.at);

@@ -6,10 +6,10 @@ use super::{Room, RoomRef, load};
 use crate::ids::{RoomId, UserId};
 use crate::keys::Nickname;
 use crate::membership::{Act, Chain, Creation, Role, RoomKind, RoomState};
+use crate::store::codec;
 use crate::store::rows::RoomStanding;
 use crate::store::{Key, Store, Table};
 use crate::trust::Trust;
-use crate::wire::storage;
 
 /// A room of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub struct RoomMemberView {
 pub fn rooms(store: &dyn Store) -> Result<Vec<RoomView>, EngineError> {
     let mut all = Vec::new();
     for row in store.list(Table::Rooms)? {
-        let id = storage::decode_room(&row).map_err(damaged)?.id;
+        let id = codec::decode_room(&row).map_err(damaged)?.id;
         if let Some(room) = load(store, &id)? {
             all.push(view(store, &room)?);
         }
@@ -92,7 +92,7 @@ pub fn room(store: &dyn Store, id: &RoomId) -> Result<Option<RoomView>, EngineEr
     let member = |user: UserId, role| -> Result<_, EngineError> {
         let contact = store.load(&Key::new(Table::Contacts, user.as_bytes()))?;
         let contact =
-            contact.map(|row| storage::decode_contact(&row).map_err(damaged)).transpose()?;
+            contact.map(|row| codec::decode_contact(&row).map_err(damaged)).transpose()?;
         let own = profile(store)?;
         let own_name = (own.user == user).then_some(own.nickname);
         Ok(RoomMemberView {
@@ -207,6 +207,6 @@ pub(in crate::engine) fn reference(
     id: &RoomId,
 ) -> Result<Option<RoomRef>, EngineError> {
     let row = store.load(&Key::new(Table::Rooms, id.as_bytes()))?;
-    let row = row.map(|row| storage::decode_room(&row).map_err(damaged)).transpose()?;
+    let row = row.map(|row| codec::decode_room(&row).map_err(damaged)).transpose()?;
     Ok(row.map(|row| RoomRef { id: row.id, name: row.name }))
 }

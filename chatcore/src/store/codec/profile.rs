@@ -4,8 +4,6 @@ use prost::Message;
 use proto::storage as pb;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::super::directory::{signed_from, signed_into};
-use super::super::{WireError, array};
 use super::{device, encode, present, record_from, user};
 use crate::addresses::{RelayAddress, RelayAddresses};
 use crate::crypto::{DhSecret, KemSecret};
@@ -17,6 +15,8 @@ use crate::keys::{
 };
 use crate::store::SCHEMA_VERSION;
 use crate::store::rows::{Admission, Lobby, Profile, SavedProfile, Unplaced};
+use crate::wire::directory::{signed_from, signed_into};
+use crate::wire::{WireError, array};
 
 fn addresses_into(addresses: &RelayAddresses) -> Vec<pb::RelayAddress> {
     let into = |known: &RelayAddress| pb::RelayAddress {

@@ -4,14 +4,14 @@ use prost::Message;
 use proto::storage as pb;
 use zeroize::Zeroizing;
 
-use super::super::file::{manifest_from, manifest_into};
-use super::super::{WireError, array};
 use super::{device, encode, user};
 use crate::engine::{FetchFailure, FileKind, QueuedUpload, UploadSource};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, MessageId, RoomId, Timestamp};
 use crate::store::rows::{Download, Said, Transfer, UploadRun};
+use crate::wire::file::{manifest_from, manifest_into};
 use crate::wire::relay::WriteKey;
+use crate::wire::{WireError, array};
 
 pub(crate) fn encode_transfer(transfer: &Transfer) -> Zeroizing<Vec<u8>> {
     encode(&match transfer {

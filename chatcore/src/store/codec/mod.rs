@@ -1,4 +1,4 @@
-//! Rows of a profile's store; private to this implementation.
+//! How the rows of a profile lie on disk; they never travel, and other implementations have their own.
 
 mod contact;
 mod journal;
@@ -32,10 +32,10 @@ pub(crate) use transfer::{decode_transfer, encode_transfer};
 use proto::storage as pb;
 use zeroize::Zeroizing;
 
-use super::directory::signed_from;
-use super::{WireError, array};
 use crate::ids::{DeviceAddress, DeviceId, RoomId, Timestamp, UserId};
 use crate::keys::UserRecord;
+use crate::wire::directory::signed_from;
+use crate::wire::{WireError, array};
 
 fn present(bytes: &[u8]) -> Option<&[u8]> {
     if bytes.is_empty() { None } else { Some(bytes) }

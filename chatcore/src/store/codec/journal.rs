@@ -4,8 +4,6 @@ use prost::Message;
 use proto::storage as pb;
 use zeroize::Zeroizing;
 
-use super::super::directory::{signed_from, signed_into};
-use super::super::{WireError, array};
 use super::message::{kind_of, numbers};
 use super::transfer::{failure_from, failure_into};
 use super::{encode, room_from, room_into, user};
@@ -15,6 +13,8 @@ use crate::ids::{EventHash, MessageId};
 use crate::keys::RecordSource;
 use crate::store::rows::{JournalEntry, JournalKind};
 use crate::wire::content::ReceiptKind;
+use crate::wire::directory::{signed_from, signed_into};
+use crate::wire::{WireError, array};
 
 pub(crate) fn encode_readers(readers: &Readers) -> Zeroizing<Vec<u8>> {
     let program = |(name, done): (&ProgramName, &u64)| pb::JournalProgram {

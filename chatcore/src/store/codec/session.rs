@@ -4,7 +4,6 @@ use prost::Message;
 use proto::storage as pb;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::super::{WireError, array};
 use super::present;
 use crate::crypto::{DhPublicKey, DhSecret, KemCiphertext, KemPublicKey, KemSecret};
 use crate::ids::{PrekeyId, SessionId, Timestamp};
@@ -13,6 +12,7 @@ use crate::ratchet::{
     SendingChain, Session, Skipped, SkippedChain, Snapshot,
 };
 use crate::wire::envelope::FirstBlock;
+use crate::wire::{WireError, array};
 
 /// Encodes a session for storage.
 pub(crate) fn encode_session(session: &Session) -> Zeroizing<Vec<u8>> {

@@ -5,8 +5,6 @@ use prost::Message;
 use proto::storage as pb;
 use zeroize::Zeroizing;
 
-use super::super::envelope::EnvelopeKind;
-use super::super::{WireError, array};
 use super::{address_from, address_into, encode, present, room_from, room_into, user};
 use crate::ids::{
     BlobId, DeliveryTag, DeviceAddress, IdempotencyKey, MessageId, SessionId, Timestamp,
@@ -16,6 +14,8 @@ use crate::store::rows::{
     Payload, PayloadCounts, SealedEnvelope, Seen,
 };
 use crate::wire::content::{Receipt, ReceiptKind};
+use crate::wire::envelope::EnvelopeKind;
+use crate::wire::{WireError, array};
 
 fn message_id(bytes: &[u8]) -> Result<MessageId, WireError> {
     Ok(MessageId::from_bytes(array(bytes, "message_id")?))

@@ -4,14 +4,14 @@ use prost::Message;
 use proto::storage as pb;
 use zeroize::Zeroizing;
 
-use super::super::directory::signed_into;
-use super::super::{WireError, array};
 use super::message::{receipt_from, receipt_into};
 use super::{device, encode, present, record_from, user};
 use crate::ids::{DeliveryTag, SessionId, Timestamp};
 use crate::keys::{KnownRecord, RecordHistory};
 use crate::store::rows::{Contact, ContactStanding, Fetched, PeerDevice, Sequence};
 use crate::trust::Trust;
+use crate::wire::directory::signed_into;
+use crate::wire::{WireError, array};
 
 pub(crate) fn encode_contact(contact: &Contact) -> Zeroizing<Vec<u8>> {
     let known = |k: &KnownRecord| pb::KnownRecord {

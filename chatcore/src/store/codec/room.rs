@@ -4,9 +4,6 @@ use prost::Message;
 use proto::storage as pb;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::super::directory::{signed_from, signed_into};
-use super::super::room::{decode_act, encode_act};
-use super::super::{WireError, array};
 use super::{address_from, address_into, encode, present, room_from, user};
 use crate::ids::{LogHash, LogId, MessageId, Timestamp, UserId};
 use crate::keys::Signed;
@@ -17,6 +14,9 @@ use crate::store::rows::{
     Sequence, StatementRow, Unsent,
 };
 use crate::wire::content::LogPoint;
+use crate::wire::directory::{signed_from, signed_into};
+use crate::wire::room::{decode_act, encode_act};
+use crate::wire::{WireError, array};
 
 pub(crate) fn encode_room(room: &RoomRow) -> Zeroizing<Vec<u8>> {
     let intent = |i: &Intent| pb::RoomIntent { act: encode_act(&i.act), counter: i.number };

@@ -4,9 +4,9 @@ use prost::Message;
 use proto::storage as pb;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::super::WireError;
 use super::encode;
 use crate::store::{Key, Table, Value};
+use crate::wire::WireError;
 
 pub(crate) fn encode_saved_row(key: &Key, value: &Value) -> Value {
     let mut pb = pb::SavedRow {
