@@ -2,7 +2,7 @@
 
 use super::Clock;
 use super::clock::is_due;
-use super::tx::{Context, Tx};
+use super::transaction::{Context, Transaction};
 use super::{Engine, EngineError, Event, Link, Pending, Step, Visibility};
 use crate::addresses::{RelayAddress, RelayAddresses};
 use crate::agreement::publish_prekey;
@@ -47,7 +47,7 @@ impl NewProfile {
     /// # Errors
     /// [`EngineError::Store`].
     pub fn create(self, context: &mut Context<'_>) -> Result<Step, EngineError> {
-        let mut tx = Tx::new(context);
+        let mut tx = Transaction::new(context);
         let identity = IdentityKeyPair::generate(tx.rng);
         let device = DeviceKeys::generate(DeviceId::FIRST, tx.rng);
         let cert = device.certify(&identity, tx.now);
@@ -97,7 +97,7 @@ impl Rejoin {
     /// # Errors
     /// [`EngineError::OtherRelay`] once the profile belongs to another relay.
     pub fn apply(self, context: &mut Context<'_>) -> Result<Step, EngineError> {
-        let mut tx = Tx::new(context);
+        let mut tx = Transaction::new(context);
         let mut profile = tx.profile()?;
         let is_new = matches!(profile.admission, Admission::New | Admission::Sent);
         if !is_new && profile.relay != self.relay {
@@ -137,7 +137,7 @@ impl Engine {
     /// Goes on with a record whose update was cut off, or renews the certificate.
     pub(super) fn settle_record(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         profile: &mut Profile,
         version_at_relay: u64,
     ) -> Result<(), EngineError> {
@@ -175,7 +175,12 @@ impl Engine {
         Ok(())
     }
 
-    fn submit_record(&mut self, tx: &mut Tx<'_, '_>, profile: &mut Profile, record: UserRecord) {
+    fn submit_record(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+        profile: &mut Profile,
+        record: UserRecord,
+    ) {
         let (signed, hash) = (record.signed().clone(), record.hash());
         let (request, pending) = if record.devices().is_empty() {
             (Request::CloseAccount(signed), Pending::CloseAccount)
@@ -189,7 +194,7 @@ impl Engine {
     /// Takes over the newest record of ours that the relay has: we signed it.
     pub(super) fn own_records(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         answer: Answer,
     ) -> Result<(), EngineError> {
         let Answer::Records(records) = answer else { return Ok(()) };
@@ -214,7 +219,7 @@ impl Engine {
 
     pub(super) fn record_updated(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         hash: &[u8; 32],
     ) -> Result<(), EngineError> {
         let mut profile = tx.profile()?;
@@ -227,7 +232,7 @@ impl Engine {
 
     fn adopt_record(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         profile: &mut Profile,
         record: UserRecord,
     ) -> Result<(), EngineError> {
@@ -249,7 +254,7 @@ impl Engine {
 
     pub(super) fn rename(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         nickname: Nickname,
     ) -> Result<(), EngineError> {
         let mut profile = tx.profile()?;
@@ -280,7 +285,10 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn close_account(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+    pub(super) fn close_account(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+    ) -> Result<(), EngineError> {
         if self.link == Link::Offline {
             return Err(EngineError::Offline);
         }
@@ -298,7 +306,7 @@ impl Engine {
 
     pub(super) fn top_up_prekeys(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         profile: &mut Profile,
         login: &LoggedIn,
     ) -> Result<(), EngineError> {
@@ -327,7 +335,7 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn upload(&mut self, tx: &mut Tx<'_, '_>, records: Vec<Signed>) {
+    pub(super) fn upload(&mut self, tx: &mut Transaction<'_, '_>, records: Vec<Signed>) {
         let pending = Pending::UploadPrekeys(records.clone());
         self.ask(tx, Request::UploadPrekeys(records), pending);
     }
@@ -335,7 +343,7 @@ impl Engine {
     /// Makes prekeys, keeps their secrets, and uploads them.
     fn publish(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         profile: &mut Profile,
         one_time: u32,
         last_resort: LastResort,
@@ -360,7 +368,7 @@ impl Engine {
     }
 }
 
-pub(super) fn drop_old_prekeys(tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+pub(super) fn drop_old_prekeys(tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
     for (prekey, replaced_at) in tx.prekeys()? {
         let end = match prekey.kind {
             PrekeyKind::OneTime => Some(prekey.not_after),
@@ -383,7 +391,7 @@ enum LastResort {
 }
 
 fn make_prekey(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     profile: &mut Profile,
     kind: PrekeyKind,
 ) -> Option<(PrekeyId, Signed)> {
@@ -400,7 +408,7 @@ fn make_prekey(
 /// The relay refused a new version of our record: the old one counts. The relay may have kept the new
 /// one all the same, so the next one follows that.
 pub(super) fn record_refused(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     hash: &[u8; 32],
     failure: Failure,
 ) -> Result<(), EngineError> {

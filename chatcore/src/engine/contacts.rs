@@ -4,7 +4,7 @@ use super::clock::is_due;
 use super::devices::named_devices;
 use super::event::{LookupError, Sender};
 use super::inbound::has_more;
-use super::tx::Tx;
+use super::transaction::Transaction;
 use super::{Asker, Engine, EngineError, Event, Link, Pending};
 use crate::ids::{DeviceAddress, HOUR, MINUTE, UserId};
 use crate::keys::{Nickname, RecordHistory, RecordSource, Signed, Standing, UserRecord};
@@ -22,7 +22,7 @@ pub(super) fn sender(contact: &Contact) -> Sender {
     }
 }
 
-fn known(tx: &Tx<'_, '_>, user: &UserId) -> Result<Contact, EngineError> {
+fn known(tx: &Transaction<'_, '_>, user: &UserId) -> Result<Contact, EngineError> {
     tx.contact(user)?.ok_or(EngineError::UnknownContact)
 }
 
@@ -31,7 +31,7 @@ fn known(tx: &Tx<'_, '_>, user: &UserId) -> Result<Contact, EngineError> {
 pub(super) struct LeftOut(Vec<DeviceAddress>);
 
 /// Makes a contact of somebody. What was left out of what they sent is to be asked for.
-pub(super) fn make_contact(tx: &mut Tx<'_, '_>, contact: &mut Contact) -> LeftOut {
+pub(super) fn make_contact(tx: &mut Transaction<'_, '_>, contact: &mut Contact) -> LeftOut {
     if contact.standing == ContactStanding::Contact {
         return LeftOut(Vec::new());
     }
@@ -47,14 +47,14 @@ impl Engine {
     /// Asks for what was left out. It can't be opened again: in a new session they send it anew.
     pub(super) fn ask_for(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         LeftOut(devices): LeftOut,
     ) -> Result<(), EngineError> {
         devices.into_iter().try_for_each(|device| self.reset(tx, device))
     }
 }
 
-pub(super) fn verify(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<LeftOut, EngineError> {
+pub(super) fn verify(tx: &mut Transaction<'_, '_>, user: &UserId) -> Result<LeftOut, EngineError> {
     let mut contact = known(tx, user)?;
     if contact.trust == Trust::Changed {
         return Err(EngineError::IdentityChanged);
@@ -69,7 +69,7 @@ pub(super) fn verify(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<LeftOut, Engi
 
 /// The person decided: the new holder of the name is who is meant from now on.
 pub(super) fn accept_identity(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     user: &UserId,
     new: &UserId,
 ) -> Result<LeftOut, EngineError> {
@@ -89,7 +89,10 @@ pub(super) fn accept_identity(
 }
 
 /// The person decided: the contact is who was always meant.
-pub(super) fn keep_identity(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), EngineError> {
+pub(super) fn keep_identity(
+    tx: &mut Transaction<'_, '_>,
+    user: &UserId,
+) -> Result<(), EngineError> {
     let mut contact = known(tx, user)?;
     if contact.trust == Trust::Changed {
         // Who has the name now stays noted: that one raises no second alarm.
@@ -100,7 +103,7 @@ pub(super) fn keep_identity(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), En
     Ok(())
 }
 
-pub(super) fn unblock(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), EngineError> {
+pub(super) fn unblock(tx: &mut Transaction<'_, '_>, user: &UserId) -> Result<(), EngineError> {
     let mut contact = known(tx, user)?;
     if contact.standing == ContactStanding::Blocked {
         // A stranger stays one: a block says nothing about who somebody is.
@@ -113,7 +116,7 @@ pub(super) fn unblock(tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), EngineEr
 
 /// Takes a newer record of a known user in; tells of a new name.
 pub(super) fn accept_record(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     contact: &mut Contact,
     record: UserRecord,
     source: RecordSource,
@@ -182,7 +185,7 @@ impl Engine {
     /// Takes a newer record of a known user in; tells of a new name, and follows to new devices.
     pub(super) fn take_record(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         contact: &mut Contact,
         record: UserRecord,
     ) -> Result<Result<(), LookupError>, EngineError> {
@@ -198,7 +201,7 @@ impl Engine {
     /// or branches off from it, is refused and shown. What the user alone has told us is no reason to blame the relay.
     fn take_chain(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         contact: &mut Contact,
         chain: Vec<UserRecord>,
     ) -> Result<Result<(), LookupError>, EngineError> {
@@ -241,7 +244,11 @@ impl Engine {
         Ok(Ok(()))
     }
 
-    pub(super) fn block(&mut self, tx: &mut Tx<'_, '_>, user: &UserId) -> Result<(), EngineError> {
+    pub(super) fn block(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+        user: &UserId,
+    ) -> Result<(), EngineError> {
         let mut contact = known(tx, user)?;
         if contact.standing != ContactStanding::Blocked {
             contact.standing_before = contact.standing;
@@ -257,7 +264,7 @@ impl Engine {
 
     pub(super) fn look_up(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         ticket: u64,
         name: String,
     ) -> Result<(), EngineError> {
@@ -310,7 +317,7 @@ impl Engine {
     /// Whose id it is needs no directory to be known; what devices they have does.
     fn look_up_id(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         ticket: u64,
         user: UserId,
     ) -> Result<(), EngineError> {
@@ -332,7 +339,7 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn ask_directory(&mut self, tx: &mut Tx<'_, '_>, name: &str, asker: Asker) {
+    pub(super) fn ask_directory(&mut self, tx: &mut Transaction<'_, '_>, name: &str, asker: Asker) {
         let who = Who::Nickname(name.to_owned());
         let request = Request::GetRecords { who, after_version: 0 };
         self.ask(tx, request, Pending::Lookup { name: name.to_owned(), asker });
@@ -340,7 +347,7 @@ impl Engine {
 
     pub(super) fn looked_up(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         name: &str,
         asker: Asker,
         answer: Answer,
@@ -369,7 +376,7 @@ impl Engine {
     }
 
     /// A contact's name leads to another user: asks what became of the contact.
-    fn mismatch(&mut self, tx: &mut Tx<'_, '_>, name: &str, asker: Asker, other: UserId) {
+    fn mismatch(&mut self, tx: &mut Transaction<'_, '_>, name: &str, asker: Asker, other: UserId) {
         let Some(contact) = asker.expected() else { return };
         let request = Request::GetRecords { who: Who::User(contact), after_version: 0 };
         let name = name.to_owned();
@@ -380,7 +387,7 @@ impl Engine {
     /// The contact's own, signed record says whether the name was given up; else it is an alarm.
     pub(super) fn mismatch_answered(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         name: &str,
         contact: UserId,
         other: UserId,
@@ -407,7 +414,7 @@ impl Engine {
 
     fn name_answered(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         name: &str,
         records: Vec<Signed>,
     ) -> Result<Result<UserId, LookupError>, EngineError> {
@@ -442,7 +449,7 @@ impl Engine {
     }
 
     /// Asks for newer records unless we just did: an answer must not lead to the same question.
-    pub(super) fn refresh_if_old(&mut self, tx: &mut Tx<'_, '_>, user: UserId) {
+    pub(super) fn refresh_if_old(&mut self, tx: &mut Transaction<'_, '_>, user: UserId) {
         let recent = self.looked_up.get(&user).is_some_and(|at| !is_due(*at, MINUTE, tx.now));
         if !recent {
             self.looked_up.insert(user, tx.now);
@@ -451,19 +458,24 @@ impl Engine {
     }
 
     /// Asks for newer records of a user we know.
-    pub(super) fn refresh(&mut self, tx: &mut Tx<'_, '_>, user: UserId, ticket: Option<u64>) {
+    pub(super) fn refresh(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+        user: UserId,
+        ticket: Option<u64>,
+    ) {
         let request = Request::GetRecords { who: Who::User(user), after_version: 0 };
         self.ask(tx, request, Pending::Refresh { user, ticket });
     }
 
     pub(super) fn refreshed(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         user: &UserId,
         ticket: Option<u64>,
         answer: Answer,
     ) -> Result<(), EngineError> {
-        let version = |tx: &Tx<'_, '_>| -> Result<_, EngineError> {
+        let version = |tx: &Transaction<'_, '_>| -> Result<_, EngineError> {
             Ok(tx.contact(user)?.map(|contact| contact.records.newest().version()))
         };
         let before = version(tx)?;
@@ -480,7 +492,7 @@ impl Engine {
 
     fn take_refreshed(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         user: &UserId,
         answer: Answer,
         stranger: Stranger,
@@ -525,7 +537,11 @@ enum Stranger {
     IsNobody,
 }
 
-fn finish_lookup(tx: &mut Tx<'_, '_>, ticket: Option<u64>, result: Result<UserId, LookupError>) {
+fn finish_lookup(
+    tx: &mut Transaction<'_, '_>,
+    ticket: Option<u64>,
+    result: Result<UserId, LookupError>,
+) {
     if let Some(ticket) = ticket {
         tx.event(Event::LookupDone { ticket, result });
     }
@@ -533,7 +549,7 @@ fn finish_lookup(tx: &mut Tx<'_, '_>, ticket: Option<u64>, result: Result<UserId
 
 /// A contact's name leads to another key: sending waits for the person.
 fn identity_changed(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     contact: &UserId,
     new_user: UserId,
 ) -> Result<(), EngineError> {

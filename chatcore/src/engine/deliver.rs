@@ -6,7 +6,7 @@ use super::copy::Due;
 use super::outbound::{envelope, give_up_entry, seal_unkept, set_status};
 use super::rooms::shared_answered;
 use super::sessions::begin_reset;
-use super::tx::Tx;
+use super::transaction::Transaction;
 use super::{Engine, EngineError, Event, Pending, QUERY_EVERY, Sent};
 use crate::ids::{DeviceAddress, MessageId, UserId};
 use crate::store::rows::{MessageStatus, OutboxContent, OutboxState};
@@ -24,7 +24,7 @@ pub(super) enum Round {
 impl Engine {
     pub(super) fn sent(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         results: impl Iterator<Item = (Sent, Result<(), ErrorCode>)>,
     ) -> Result<(), EngineError> {
         for (sent, result) in results {
@@ -73,7 +73,7 @@ impl Engine {
     /// Goes through the whole outbox: sends, sends again, asks what still waits.
     pub(super) fn drive_outbox(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         when: Round,
     ) -> Result<(), EngineError> {
         self.next_query = Timer::after(QUERY_EVERY, tx.now);
@@ -121,7 +121,10 @@ impl Engine {
     }
 
     /// Gives up what was tried for long enough, now that everything that waited at the relay was taken in.
-    pub(super) fn give_up_overdue(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+    pub(super) fn give_up_overdue(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+    ) -> Result<(), EngineError> {
         for user in tx.outbox_users()? {
             for (number, entry) in tx.outbox(&user)? {
                 if entry.is_over(tx.settled) {
@@ -134,7 +137,7 @@ impl Engine {
 
     pub(super) fn queried(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         answers: impl Iterator<Item = ((UserId, u64), bool)>,
     ) -> Result<(), EngineError> {
         let mut again = Vec::new();
@@ -166,7 +169,7 @@ impl Engine {
     /// The peer device lost our session: everything unreceipted goes out again in a new one.
     pub(super) fn reset(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         address: DeviceAddress,
     ) -> Result<(), EngineError> {
         let Some(mut contact) = tx.contact(&address.user)? else {
@@ -184,7 +187,7 @@ impl Engine {
     /// Everything to a device that has no receipt waits for a new ciphertext.
     pub(super) fn send_again(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         address: DeviceAddress,
     ) -> Result<(), EngineError> {
         for (number, mut entry) in tx.outbox(&address.user)? {
@@ -200,7 +203,7 @@ impl Engine {
     /// Sends the first content of a session that replaces a broken one.
     pub(super) fn announce_reset(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         address: DeviceAddress,
     ) -> Result<(), EngineError> {
         let Some(mut contact) = tx.contact(&address.user)? else {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::contacts::sender;
 use super::outbound::{envelope, give_up_entry, make_content, seal_unkept};
-use super::tx::Tx;
+use super::transaction::Transaction;
 use super::{Engine, EngineError, Event, Sent};
 use crate::crypto::kdf::sha256;
 use crate::ids::{DeviceAddress, DeviceId, MessageId};
@@ -29,7 +29,7 @@ impl Engine {
     /// to those that came.
     pub(super) fn follow_devices(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         contact: &mut Contact,
         former: &[DeviceId],
     ) -> Result<(), EngineError> {
@@ -63,7 +63,7 @@ impl Engine {
     /// Each copy for a device that is gone goes to one that came; the last one to all that are left.
     fn pass_on_copies(
         &self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         contact: &mut Contact,
         entries: &[(u64, OutboxEntry)],
         new: &[DeviceId],
@@ -96,7 +96,7 @@ impl Engine {
     /// What we owe a device that is gone we owe to those that came.
     fn pass_on_dues(
         &mut self,
-        tx: &Tx<'_, '_>,
+        tx: &Transaction<'_, '_>,
         contact: &mut Contact,
         (named, new): (&[DeviceId], &[DeviceId]),
     ) {
@@ -122,7 +122,10 @@ impl Engine {
     }
 
     /// Notes that everybody we write with is to hear of our changed record, and tells them.
-    pub(super) fn tell_contacts(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+    pub(super) fn tell_contacts(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+    ) -> Result<(), EngineError> {
         self.profiles_tried.clear();
         for mut contact in tx.contacts()? {
             // Who shares a room with us has a session if one of us ever spoke there.
@@ -141,7 +144,7 @@ impl Engine {
 
     /// Sends our record to those for whom the relay has not accepted it yet, each once until the outbox
     /// is gone through again. Who has no session with this device is owed one: it is asked for first.
-    pub(super) fn tell_owed(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+    pub(super) fn tell_owed(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
         if self.profiles_owed.is_empty() {
             return Ok(());
         }
@@ -188,7 +191,7 @@ impl Engine {
     /// The relay has our record for a peer device.
     pub(super) fn told(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         address: DeviceAddress,
         version: u64,
     ) -> Result<(), EngineError> {
@@ -225,7 +228,7 @@ pub(super) fn named_devices(contact: &Contact) -> Vec<DeviceId> {
 
 /// Leaves a copy of a message to other devices than the one it was for.
 fn bequeath(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     contact: &mut Contact,
     (number, entry): (u64, &OutboxEntry),
     heirs: &[DeviceId],
@@ -253,7 +256,7 @@ fn bequeath(
 
 /// Writes an entry for one device, to be sealed anew.
 fn save_copy(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     contact: &mut Contact,
     (number, entry): (u64, &OutboxEntry),
     device: DeviceId,
@@ -269,7 +272,7 @@ fn save_copy(
 /// Makes a content that was meant for another pair of devices one of this pair: with a place in its
 /// chain and its tag, and all else as it was.
 pub(super) fn address_anew(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     contact: &mut Contact,
     to: DeviceAddress,
     bytes: &Value,
@@ -351,7 +354,7 @@ mod tests {
     }
 
     /// Writes one copy of a message for each device that the newest record names.
-    fn write(tx: &mut Tx<'_, '_>, contact: &mut Contact, message: MessageId) {
+    fn write(tx: &mut Transaction<'_, '_>, contact: &mut Contact, message: MessageId) {
         let user = contact.user();
         let mut index = MessageIndex { history: 1, outbox: Vec::new(), room: None, blob: None };
         for (number, device) in (1..).zip(named_devices(contact)) {
@@ -368,7 +371,7 @@ mod tests {
     }
 
     /// Who has a copy, by the outbox and by the message's own list.
-    fn copies(tx: &Tx<'_, '_>, user: &UserId, message: &MessageId) -> Vec<u32> {
+    fn copies(tx: &Transaction<'_, '_>, user: &UserId, message: &MessageId) -> Vec<u32> {
         let entries = tx.outbox(user).unwrap();
         let numbers: BTreeSet<_> = entries.iter().map(|(number, _)| *number).collect();
         let listed = tx.message_index(user, message).unwrap().unwrap().outbox;
@@ -379,7 +382,7 @@ mod tests {
     /// Plays with somebody who is a contact and names these devices.
     fn with_peer(
         ids: std::ops::Range<u32>,
-        play: impl FnOnce(&mut Engine, &mut Tx<'_, '_>, &mut Fickle, &mut Contact),
+        play: impl FnOnce(&mut Engine, &mut Transaction<'_, '_>, &mut Fickle, &mut Contact),
     ) {
         let store = store();
         let mut rng = crate::testing::rng();
@@ -388,7 +391,7 @@ mod tests {
         let mut peer = Fickle::new();
         let records = RecordHistory::new(peer.names(ids));
         let mut contact = Contact::new(records, ContactStanding::Contact);
-        play(&mut engine, &mut Tx::new(&mut context), &mut peer, &mut contact);
+        play(&mut engine, &mut Transaction::new(&mut context), &mut peer, &mut contact);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::clock::is_due;
 use super::contacts::sender;
 use super::devices::named_devices;
 use super::rooms::{RoomRef, reference, room_content};
-use super::tx::Tx;
+use super::transaction::Transaction;
 use super::{Engine, EngineError, Event, FileKind, Pending};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, DAY, HOUR, MINUTE, MessageId, Timestamp, UserId};
@@ -73,7 +73,7 @@ pub struct Upload {
     pub runs: Vec<([u8; 32], Vec<u8>)>,
 }
 
-pub(super) fn save_upload(tx: &mut Tx<'_, '_>, upload: Upload) {
+pub(super) fn save_upload(tx: &mut Transaction<'_, '_>, upload: Upload) {
     let runs = upload.runs.into_iter();
     tx.save_transfer(&Transfer::Upload {
         to: upload.to,
@@ -85,7 +85,7 @@ pub(super) fn save_upload(tx: &mut Tx<'_, '_>, upload: Upload) {
     });
 }
 
-pub(super) fn drop_upload(tx: &mut Tx<'_, '_>, blob: &BlobId) -> Result<(), EngineError> {
+pub(super) fn drop_upload(tx: &mut Transaction<'_, '_>, blob: &BlobId) -> Result<(), EngineError> {
     if let Some(upload) = tx.transfer(blob.as_bytes())? {
         tx.delete_transfer(&upload);
     }
@@ -95,7 +95,7 @@ pub(super) fn drop_upload(tx: &mut Tx<'_, '_>, blob: &BlobId) -> Result<(), Engi
 /// Returns the blob of a file that we sent to a user, in a conversation with them or in a room. Found by the message,
 /// so that what somebody claims to have read costs the same whatever was sent before.
 fn offered_blob(
-    tx: &Tx<'_, '_>,
+    tx: &Transaction<'_, '_>,
     user: &UserId,
     message: &MessageId,
 ) -> Result<Option<BlobId>, EngineError> {
@@ -108,7 +108,7 @@ fn offered_blob(
 
 /// Has a file fetched that was given up, or that is to wait.
 pub(super) fn retry(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     user: &UserId,
     message: &MessageId,
 ) -> Result<(), EngineError> {
@@ -122,7 +122,7 @@ pub(super) fn retry(
 
 /// Notes where a part of a file lies.
 pub(super) fn fetch_into(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     user: &UserId,
     message: &MessageId,
     folder: String,
@@ -135,7 +135,7 @@ pub(super) fn fetch_into(
 
 /// Returns the receipt that a message of the history has by now; `None` for one that is not there.
 pub(super) fn receipt_of(
-    tx: &Tx<'_, '_>,
+    tx: &Transaction<'_, '_>,
     user: &UserId,
     message: &MessageId,
 ) -> Result<Option<ReceiptKind>, EngineError> {
@@ -154,7 +154,7 @@ impl Engine {
     /// A file could not be fetched: it waits for the next attempt, or is given up and both sides told.
     pub(super) fn fetch_failed(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         user: &UserId,
         message: &MessageId,
         failure: FetchFailure,
@@ -195,7 +195,7 @@ impl Engine {
     /// the one before: who gets that one must be able to fetch it.
     pub(super) fn renew_blob(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         entry: &OutboxEntry,
     ) -> Result<(), EngineError> {
         if tx.settled.since(entry.created_at) < RENEW_AFTER {
@@ -221,7 +221,7 @@ impl Engine {
     /// The recipient has a file of ours: the relay need not keep it.
     pub(super) fn file_fetched(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         user: &UserId,
         fetched: &MessageId,
     ) -> Result<(), EngineError> {
@@ -264,7 +264,7 @@ impl Engine {
 
     pub(super) fn file_saved(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         user: &UserId,
         message: &MessageId,
         path: String,
@@ -287,7 +287,7 @@ impl Engine {
 
     pub(super) fn long_text_fetched(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         user: &UserId,
         message: &MessageId,
         text: String,
@@ -313,7 +313,7 @@ impl Engine {
     /// Tells every device of the sender that its file may go.
     fn fetched(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         user: &UserId,
         message: &MessageId,
     ) -> Result<(), EngineError> {
@@ -326,7 +326,7 @@ impl Engine {
 }
 
 fn find(
-    tx: &Tx<'_, '_>,
+    tx: &Transaction<'_, '_>,
     user: &UserId,
     message: &MessageId,
 ) -> Result<Option<(u64, HistoryEntry)>, EngineError> {
@@ -336,7 +336,10 @@ fn find(
 }
 
 /// Returns the file that an outgoing message names.
-fn manifest_of(tx: &Tx<'_, '_>, entry: &OutboxEntry) -> Result<Option<Manifest>, EngineError> {
+fn manifest_of(
+    tx: &Transaction<'_, '_>,
+    entry: &OutboxEntry,
+) -> Result<Option<Manifest>, EngineError> {
     let body = match &entry.content {
         OutboxContent::Own(content) => Content::decode(content).ok().map(|content| content.body),
         OutboxContent::Shared { .. } => {
@@ -365,7 +368,7 @@ fn with_body(entry: &HistoryEntry, body: Body) -> Option<zeroize::Zeroizing<Vec<
     })
 }
 
-fn room_of(tx: &Tx<'_, '_>, entry: &HistoryEntry) -> Result<Option<RoomRef>, EngineError> {
+fn room_of(tx: &Transaction<'_, '_>, entry: &HistoryEntry) -> Result<Option<RoomRef>, EngineError> {
     match &entry.room {
         Some(room) => reference(tx.store(), room),
         None => Ok(None),

@@ -8,7 +8,7 @@ use super::receipts::take_receipt;
 use super::rooms::HOLD_FOR;
 use super::sequence::{Order, said_at};
 use super::sessions::{add_session, heed_reset, incoming_tag};
-use super::tx::Tx;
+use super::transaction::Transaction;
 use super::{Engine, EngineError, Event, FileKind, RoomRef, Sender};
 use crate::agreement::open_first;
 use crate::crypto::kdf::sha256;
@@ -77,7 +77,7 @@ struct SeenFirst {
 impl Engine {
     pub(super) fn deliver(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         epoch: u64,
         envelopes: Vec<Delivery>,
     ) -> Result<(), EngineError> {
@@ -115,7 +115,7 @@ impl Engine {
     }
 
     /// Devices that others have taken the place of have said what they had to say: all that waited was taken in.
-    pub(super) fn forget_left(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+    pub(super) fn forget_left(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
         for user in std::mem::take(&mut self.leaving) {
             if let Some(mut contact) = tx.contact(&user)? {
                 forget_old_devices(tx, &mut contact);
@@ -126,7 +126,7 @@ impl Engine {
     }
 
     /// Finds those of whom a device left while something else was being taken in, in case we ended before it was.
-    pub(super) fn find_left(&mut self, tx: &Tx<'_, '_>) -> Result<(), EngineError> {
+    pub(super) fn find_left(&mut self, tx: &Transaction<'_, '_>) -> Result<(), EngineError> {
         for contact in tx.contacts()? {
             let named = named_devices(&contact);
             let (here, gone): (Vec<_>, Vec<_>) =
@@ -140,7 +140,7 @@ impl Engine {
 
     fn process(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         delivery: &Delivery,
     ) -> Result<Processed, EngineError> {
         let hash = sha256(&[&delivery.blob]);
@@ -192,7 +192,11 @@ impl Engine {
     }
 
     /// An envelope came again: its receipt is repeated, as it is by now.
-    fn receipt_again(&mut self, tx: &mut Tx<'_, '_>, seen: &Seen) -> Result<(), EngineError> {
+    fn receipt_again(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+        seen: &Seen,
+    ) -> Result<(), EngineError> {
         let (Some(from), Some(given)) = (seen.from, seen.receipt) else { return Ok(()) };
         let Some(mut contact) = tx.contact(&from.user)? else { return Ok(()) };
         if contact.standing == ContactStanding::Blocked {
@@ -215,7 +219,7 @@ impl Engine {
 
     fn open_session_message(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         delivery: &Delivery,
     ) -> Result<Opened, EngineError> {
         let Some(from) = tx.tag_owner(&delivery.tag)? else {
@@ -253,7 +257,7 @@ impl Engine {
 
     fn open_first_message(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         delivery: &Delivery,
     ) -> Result<Opened, EngineError> {
         let failed = Opened::Failed { from: None };
@@ -345,7 +349,7 @@ impl Engine {
     /// A later message of a starter who has not heard from us yet repeats the block.
     fn open_repeated_first(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         seen: &Seen,
         message: &[u8],
     ) -> Result<Opened, EngineError> {
@@ -371,7 +375,7 @@ impl Engine {
     /// Decides whether a starter may start: known or within the limits, not blocked, not forked.
     fn admit(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         record: &UserRecord,
         from: DeviceAddress,
     ) -> Result<Result<Contact, NotAdmitted>, EngineError> {
@@ -407,7 +411,7 @@ impl Engine {
     /// Takes an opened content in; returns the receipt that it got.
     fn take_content(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         contact: &mut Contact,
         from: DeviceAddress,
         (bytes, place): (&[u8], Place),
@@ -480,7 +484,7 @@ impl Engine {
 
     fn show(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         contact: &Contact,
         device: DeviceId,
         (content, bytes): (Content, &[u8]),
@@ -540,13 +544,13 @@ fn holds_enough(contact: &mut Contact, more: usize) -> bool {
 }
 
 /// Tells the person of a content that is refused as a whole, but for those of strangers, who could send many.
-pub(super) fn refuse_content(tx: &mut Tx<'_, '_>, contact: &Contact) {
+pub(super) fn refuse_content(tx: &mut Transaction<'_, '_>, contact: &Contact) {
     if contact.standing != ContactStanding::Request {
         tx.event(Event::ContentRefused { from: sender(contact) });
     }
 }
 
-fn is_request(tx: &Tx<'_, '_>, from: &DeviceAddress) -> Result<bool, EngineError> {
+fn is_request(tx: &Transaction<'_, '_>, from: &DeviceAddress) -> Result<bool, EngineError> {
     let contact = tx.contact(&from.user)?;
     Ok(contact.is_some_and(|contact| contact.standing == ContactStanding::Request))
 }
@@ -557,7 +561,7 @@ pub(super) const fn has_more(contact: &Contact) -> bool {
 }
 
 /// Devices that are in no certificate any more have nothing to say.
-fn forget_old_devices(tx: &mut Tx<'_, '_>, contact: &mut Contact) {
+fn forget_old_devices(tx: &mut Transaction<'_, '_>, contact: &mut Contact) {
     let certified: Vec<_> =
         contact.records.newest().devices().iter().map(|d| d.device_id()).collect();
     contact.devices.retain(|device| {
@@ -571,7 +575,7 @@ fn forget_old_devices(tx: &mut Tx<'_, '_>, contact: &mut Contact) {
 
 /// Holds a content against the sender's own chain: loss and reordering become visible.
 fn follow_chain(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     contact: &mut Contact,
     from: DeviceAddress,
     position: Option<ChainPosition>,
@@ -583,7 +587,12 @@ fn follow_chain(
 }
 
 /// Tells the person of what a sender's chain shows.
-pub(super) fn tell_order(tx: &mut Tx<'_, '_>, from: Sender, room: Option<RoomRef>, order: Order) {
+pub(super) fn tell_order(
+    tx: &mut Transaction<'_, '_>,
+    from: Sender,
+    room: Option<RoomRef>,
+    order: Order,
+) {
     match order {
         Order::Next | Order::Late => {}
         Order::Gap(missing) => tx.event(Event::Gap { from, room, missing }),

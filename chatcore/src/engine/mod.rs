@@ -31,7 +31,7 @@ mod requests;
 pub(crate) mod rooms;
 pub(crate) mod sequence;
 pub(crate) mod sessions;
-mod tx;
+mod transaction;
 mod uploads;
 
 pub use account::{NewProfile, Rejoin};
@@ -42,7 +42,7 @@ pub use presence::Visibility;
 pub use query::{ContactView, HistoryView, ProfileView, Registration};
 pub use readers::{BadProgramName, ProgramName, Reader};
 pub use rooms::{NewRoom, RefusedBecause, RoomFailure, RoomMemberView, RoomRef, RoomView};
-pub use tx::Context;
+pub use transaction::Context;
 pub use uploads::{QueuedUpload, UploadSource};
 
 pub(crate) use clock::Clock;
@@ -55,7 +55,7 @@ pub use requests::{MAX_REQUESTS, PersonWaiting, Wanted};
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tx::Tx;
+use transaction::Transaction;
 use uploads::Uploads;
 
 use crate::ids::{Conversation, DeviceAddress, MINUTE, RoomId, Timestamp, UserId};
@@ -277,7 +277,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Store`].
     pub fn new(context: &mut Context<'_>) -> Result<Self, EngineError> {
-        let tx = Tx::new(context);
+        let tx = Transaction::new(context);
         let (mut receipts_due, mut profiles_owed) = (BTreeMap::new(), BTreeSet::new());
         for contact in tx.contacts()? {
             for device in &contact.devices {
@@ -316,14 +316,14 @@ impl Engine {
     }
 
     /// Begins a step.
-    fn begin<'c, 'a>(&mut self, context: &'c mut Context<'a>) -> Tx<'c, 'a> {
-        let mut tx = Tx::new(context);
+    fn begin<'c, 'a>(&mut self, context: &'c mut Context<'a>) -> Transaction<'c, 'a> {
+        let mut tx = Transaction::new(context);
         tx.settled = self.clock.step(tx.now);
         tx
     }
 
     /// Stores what is known of the clock, if it is much more than what is stored.
-    fn save_clock(&self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+    fn save_clock(&self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
         let mut profile = tx.profile()?;
         if self.clock.is_worth_saving(&profile.clock) {
             profile.clock = self.clock;
@@ -485,7 +485,7 @@ impl Engine {
 
     fn answered(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         pending: Pending,
         answer: Answer,
     ) -> Result<(), EngineError> {
@@ -664,7 +664,12 @@ impl Engine {
         self.unknown_tags
     }
 
-    fn ask(&mut self, tx: &mut Tx<'_, '_>, request: crate::wire::relay::Request, pending: Pending) {
+    fn ask(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+        request: crate::wire::relay::Request,
+        pending: Pending,
+    ) {
         let id = self.next_request;
         self.next_request = (id + 1) % DRIVER_REQUESTS;
         if self.next_request == 0 {

@@ -9,7 +9,7 @@ use super::devices::named_devices;
 use super::files::body_of;
 use super::rooms::{Fate, Late, shared_done};
 use super::sessions::{incoming_tag, sending_session};
-use super::tx::Tx;
+use super::transaction::Transaction;
 use super::uploads::{QueuedUpload, forget_upload, is_queued};
 use super::{Engine, EngineError, Event, Link, Pending, Sent};
 use crate::crypto::kdf::sha256;
@@ -37,7 +37,7 @@ pub(crate) const MAX_INLINE: usize = 24 * 1024;
 
 /// Makes the content of a message to one device; moves the conversation's chain.
 pub(super) fn make_content(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     address: &DeviceAddress,
     device: &mut PeerDevice,
     message_id: MessageId,
@@ -57,7 +57,7 @@ pub(super) fn make_content(
 
 /// Makes a content that nothing keeps, and seals it; the receipts in it stay due unless it is sealed.
 pub(super) fn seal_unkept(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     to: &DeviceAddress,
     device: &mut PeerDevice,
     message: MessageId,
@@ -73,7 +73,7 @@ pub(super) fn seal_unkept(
 
 /// Seals a content in a session; saves the session. `None`: a session is needed first.
 pub(super) fn seal(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     device: &PeerDevice,
     content: &[u8],
 ) -> Result<Option<SealedEnvelope>, EngineError> {
@@ -115,7 +115,7 @@ impl Engine {
     /// Sends a message, once: the same id and body again is no second message.
     pub(super) fn send_once(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         (to, message): (Conversation, MessageId),
         (body, shown): (Body, Option<Body>),
         upload: Option<QueuedUpload>,
@@ -134,7 +134,7 @@ impl Engine {
 
     pub(super) fn send_body(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         to: UserId,
         message: MessageId,
         body: Body,
@@ -177,7 +177,7 @@ impl Engine {
     /// Writes a message to history and outbox; the history may show it in another form.
     fn append_message(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         contact: &mut Contact,
         message: MessageId,
         (body, shown): (&Body, Option<&Body>),
@@ -238,7 +238,7 @@ impl Engine {
     /// Moves everything to a user that has no ciphertext yet: seals it, or asks for a session.
     pub(super) fn drive_user(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         user: &UserId,
     ) -> Result<(), EngineError> {
         if self.link == Link::Offline || !self.waiting.contains(user) {
@@ -320,7 +320,7 @@ impl Engine {
     }
 
     /// Sends envelopes in as few requests as their sizes allow.
-    pub(super) fn send(&mut self, tx: &mut Tx<'_, '_>, envelopes: Vec<(Sent, Envelope)>) {
+    pub(super) fn send(&mut self, tx: &mut Transaction<'_, '_>, envelopes: Vec<(Sent, Envelope)>) {
         let (mut sent, mut batch, mut bytes) = (Vec::new(), Vec::new(), 0);
         for (what, envelope) in envelopes {
             let full = bytes + envelope.blob.len() > MAX_BATCH || batch.len() == MAX_ENVELOPES;
@@ -345,7 +345,7 @@ impl Engine {
 /// # Errors
 /// [`EngineError::IdInUse`] for another one of the same id.
 fn was_taken(
-    tx: &Tx<'_, '_>,
+    tx: &Transaction<'_, '_>,
     to: Conversation,
     message: &MessageId,
     body: &Body,
@@ -371,7 +371,7 @@ fn was_taken(
 
 /// Records how far a message of ours came; never back.
 pub(super) fn set_status(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     user: &UserId,
     message: &MessageId,
     status: MessageStatus,
@@ -381,7 +381,7 @@ pub(super) fn set_status(
 
 /// Records how far a message of ours came; `key` is the peer, or in rooms our own id.
 pub(super) fn set_status_in(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     key: &UserId,
     message: &MessageId,
     status: MessageStatus,
@@ -404,7 +404,7 @@ pub(super) fn set_status_in(
 
 /// Takes those copies of a message out of the outbox that are delivered, or given up.
 pub(super) fn leave_outbox(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     user: &UserId,
     message: &MessageId,
     is_done: impl Fn(&OutboxEntry) -> bool,
@@ -427,7 +427,7 @@ pub(super) fn leave_outbox(
 
 /// Gives one copy of a message up.
 pub(super) fn give_up_entry(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     user: &UserId,
     number: u64,
     entry: &OutboxEntry,
@@ -440,7 +440,7 @@ pub(super) fn give_up_entry(
 
 /// Gives a message to a person up, for all of his devices.
 pub(super) fn give_up_message(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     user: &UserId,
     message: MessageId,
 ) -> Result<(), EngineError> {
@@ -458,7 +458,7 @@ pub(super) fn give_up_message(
 
 /// Gives a message up for one device; tells so when no device is left that has it or may get it.
 fn give_up(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     user: &UserId,
     message: MessageId,
     device: DeviceId,

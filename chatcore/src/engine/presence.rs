@@ -4,7 +4,7 @@
 //! this connection. Nothing of it is stored anywhere.
 
 use super::clock::Timer;
-use super::tx::Tx;
+use super::transaction::Transaction;
 use super::{Engine, EngineError, Event, Link, Pending};
 use crate::ids::{DeviceAddress, SECOND, UserId};
 use crate::membership::RoomKind;
@@ -33,7 +33,7 @@ impl Engine {
 
     pub(super) fn set_visibility(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         visibility: Visibility,
     ) -> Result<(), EngineError> {
         let mut profile = tx.profile()?;
@@ -46,14 +46,17 @@ impl Engine {
     }
 
     /// Tells the relay soon when a step has changed who may see us.
-    pub(super) fn note_presence(&mut self, tx: &Tx<'_, '_>) {
+    pub(super) fn note_presence(&mut self, tx: &Transaction<'_, '_>) {
         if tx.has_new_tags() && self.attending && self.link == Link::Online {
             self.presence_due.get_or_insert(Timer::after(GATHER, tx.now));
         }
     }
 
     /// Tells the relay who may see that we are here.
-    pub(super) fn show_presence(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+    pub(super) fn show_presence(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+    ) -> Result<(), EngineError> {
         if !self.attending || self.link == Link::Offline {
             return Ok(());
         }
@@ -82,7 +85,7 @@ impl Engine {
 
     /// Whom we see and who sees us: contacts, and members of common private rooms. Not strangers, not
     /// the blocked, not while a key is in doubt.
-    fn friends(&mut self, tx: &Tx<'_, '_>) -> Result<Vec<Contact>, EngineError> {
+    fn friends(&mut self, tx: &Transaction<'_, '_>) -> Result<Vec<Contact>, EngineError> {
         let mut friends = Vec::new();
         for contact in tx.contacts()? {
             let is_friend = match contact.standing {
@@ -104,7 +107,7 @@ impl Engine {
     /// learn whom we look at.
     pub(super) fn query_presence(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         ticket: u64,
     ) -> Result<(), EngineError> {
         if self.link == Link::Offline {
@@ -125,7 +128,7 @@ impl Engine {
 }
 
 pub(super) fn answered(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     ticket: u64,
     users: Vec<UserId>,
     online: &[bool],

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::files::{LONGEST_PATIENCE, MAX_UNASKED, body_of};
 use super::requests::asked_at;
 use super::rooms::{RoomRef, reference};
-use super::tx::message_key;
+use super::transaction::message_key;
 use super::{
     ContactStanding, Direction, EngineError, FetchFailure, FileKind, MessageStatus, PersonWaiting,
     Upload,

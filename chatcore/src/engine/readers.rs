@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::EngineError;
-use super::tx::Tx;
+use super::transaction::Transaction;
 
 /// Most programs that follow one profile.
 const MAX_PROGRAMS: usize = 32;
@@ -90,7 +90,7 @@ impl Readers {
 }
 
 /// A program follows from now on; one that follows already goes on where it was.
-pub(super) fn follow(tx: &mut Tx<'_, '_>, name: ProgramName) -> Result<(), EngineError> {
+pub(super) fn follow(tx: &mut Transaction<'_, '_>, name: ProgramName) -> Result<(), EngineError> {
     let mut readers = tx.readers()?;
     let newest = tx.newest_journal()?.max(readers.last);
     if readers.programs.contains_key(&name) {
@@ -106,7 +106,10 @@ pub(super) fn follow(tx: &mut Tx<'_, '_>, name: ProgramName) -> Result<(), Engin
 }
 
 /// A program follows no more.
-pub(super) fn unfollow(tx: &mut Tx<'_, '_>, name: &ProgramName) -> Result<(), EngineError> {
+pub(super) fn unfollow(
+    tx: &mut Transaction<'_, '_>,
+    name: &ProgramName,
+) -> Result<(), EngineError> {
     let mut readers = tx.readers()?;
     readers.programs.remove(name);
     settle(tx, readers)
@@ -114,7 +117,7 @@ pub(super) fn unfollow(tx: &mut Tx<'_, '_>, name: &ProgramName) -> Result<(), En
 
 /// A reader has everything up to a number.
 pub(super) fn acknowledge(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     reader: &Reader,
     up_to: u64,
 ) -> Result<(), EngineError> {
@@ -136,7 +139,7 @@ pub(super) fn acknowledge(
 }
 
 /// So many entries are kept, whoever reads them or not: each new one takes the place of the one that far behind it.
-pub(super) fn make_room(tx: &mut Tx<'_, '_>, newest: u64) -> Result<(), EngineError> {
+pub(super) fn make_room(tx: &mut Transaction<'_, '_>, newest: u64) -> Result<(), EngineError> {
     let Some(oldest) = newest.checked_sub(MAX_BEHIND) else { return Ok(()) };
     tx.delete_journal(oldest);
     let mut readers = tx.readers()?;
@@ -148,7 +151,7 @@ pub(super) fn make_room(tx: &mut Tx<'_, '_>, newest: u64) -> Result<(), EngineEr
 }
 
 /// Removes what all have.
-fn settle(tx: &mut Tx<'_, '_>, readers: Readers) -> Result<(), EngineError> {
+fn settle(tx: &mut Transaction<'_, '_>, readers: Readers) -> Result<(), EngineError> {
     for number in tx.journal_numbers(readers.all_have())? {
         tx.delete_journal(number);
     }

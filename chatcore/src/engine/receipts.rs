@@ -5,7 +5,7 @@ use super::contacts::sender;
 use super::outbound::{envelope, leave_outbox, seal_unkept, set_status};
 use super::rooms::{Fate, shared_done};
 use super::sessions::sending_session;
-use super::tx::Tx;
+use super::transaction::Transaction;
 use super::{Engine, EngineError, Event, Flush, Link, QUERY_EVERY, Sent};
 use crate::ids::{Conversation, DeviceAddress, MINUTE, MessageId, SECOND, Timestamp, UserId};
 use crate::store::rows::{
@@ -36,7 +36,7 @@ pub(super) fn timer(device: &PeerDevice, now: Timestamp) -> Timer {
 impl Engine {
     pub(super) fn owe_receipt(
         &mut self,
-        tx: &Tx<'_, '_>,
+        tx: &Transaction<'_, '_>,
         contact: &mut Contact,
         to: DeviceAddress,
         message_id: MessageId,
@@ -48,7 +48,7 @@ impl Engine {
     /// In large rooms many are owed at a time; they can wait.
     pub(super) fn owe_room_receipt(
         &mut self,
-        tx: &Tx<'_, '_>,
+        tx: &Transaction<'_, '_>,
         contact: &mut Contact,
         to: DeviceAddress,
         receipt: Receipt,
@@ -62,14 +62,19 @@ impl Engine {
     }
 
     /// Owes every device of a user the word that a message of theirs was seen.
-    pub(super) fn owe_read(&mut self, tx: &Tx<'_, '_>, contact: &mut Contact, message: MessageId) {
+    pub(super) fn owe_read(
+        &mut self,
+        tx: &Transaction<'_, '_>,
+        contact: &mut Contact,
+        message: MessageId,
+    ) {
         self.owe_all(tx, contact, message, ReceiptKind::Read);
     }
 
     /// Owes every device of a user the same receipt.
     pub(super) fn owe_all(
         &mut self,
-        tx: &Tx<'_, '_>,
+        tx: &Transaction<'_, '_>,
         contact: &mut Contact,
         message: MessageId,
         kind: ReceiptKind,
@@ -85,7 +90,7 @@ impl Engine {
     /// A person saw messages; who is no contact of ours is not told.
     pub(super) fn mark_read(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         from: &UserId,
         messages: &[MessageId],
     ) -> Result<(), EngineError> {
@@ -105,7 +110,7 @@ impl Engine {
 
     fn owe_within(
         &mut self,
-        tx: &Tx<'_, '_>,
+        tx: &Transaction<'_, '_>,
         contact: &mut Contact,
         to: DeviceAddress,
         receipt: Receipt,
@@ -126,7 +131,7 @@ impl Engine {
 
     pub(super) fn flush_receipts(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         which: Flush,
     ) -> Result<(), EngineError> {
         if self.link == Link::Offline {
@@ -165,7 +170,7 @@ impl Engine {
 
 /// Takes a receipt for something of ours in.
 pub(super) fn take_receipt(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     contact: &Contact,
     from: DeviceAddress,
     receipt: &Receipt,
@@ -211,7 +216,7 @@ pub(super) fn take_receipt(
 
 /// A receipt for one copy of what went to many.
 fn take_shared_receipt(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     contact: &Contact,
     from: DeviceAddress,
     receipt: &Receipt,

@@ -8,7 +8,7 @@ use super::contacts::verify_chain;
 use super::deliver::Round;
 use super::requests::REQUEST_LIFE;
 use super::rooms::newest_head;
-use super::tx::{Context, Tx};
+use super::transaction::{Context, Transaction};
 use super::uploads::forget_offers;
 use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY, Step};
 use crate::ids::{DAY, DeviceId};
@@ -51,7 +51,7 @@ impl Engine {
     /// The relay refused a login. That is its word alone: it changes nothing of what we signed.
     pub(super) fn login_refused(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         failure: Failure,
     ) -> Result<(), EngineError> {
         if failure.code != ErrorCode::NotRegistered {
@@ -70,7 +70,7 @@ impl Engine {
     /// The relay knows us by other records than the one we registered with: shows them.
     pub(super) fn superseded(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         records: Vec<Signed>,
     ) -> Result<(), EngineError> {
         let mut profile = tx.profile()?;
@@ -120,7 +120,7 @@ impl Engine {
 
     pub(super) fn logged_in(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         login: &LoggedIn,
     ) -> Result<(), EngineError> {
         let mut profile = tx.profile()?;
@@ -231,7 +231,7 @@ pub(super) fn new_device_id(record: &UserRecord, rng: &mut dyn CryptoRng) -> Dev
 
 /// The relay took this device for another one: somebody named its link key while the relay did not know it. Whoever
 /// registers with the key has it, as the first thing on a connection.
-pub(super) fn mistaken(tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+pub(super) fn mistaken(tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
     let mut profile = tx.profile()?;
     profile.admission = Admission::Mistaken;
     tx.save_profile(&profile);

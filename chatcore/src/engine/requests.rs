@@ -8,7 +8,7 @@
 
 use super::contacts::make_contact;
 use super::rooms::is_only_member;
-use super::tx::Tx;
+use super::transaction::Transaction;
 use super::{Asker, Engine, EngineError, Event, Link, Pending};
 use crate::ids::{DAY, Timestamp, UserId};
 use crate::keys::{Nickname, RecordHistory, UserRecord};
@@ -50,7 +50,7 @@ impl Engine {
     /// Makes a contact's row for somebody who writes for the first time; `None`: there is no place.
     pub(super) fn meet_stranger(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         record: &UserRecord,
     ) -> Result<Option<Contact>, EngineError> {
         let kinds = [RoomKind::Private, RoomKind::Open];
@@ -77,7 +77,7 @@ impl Engine {
     }
 
     /// Returns how many requests of strangers wait for an answer.
-    fn held_requests(tx: &Tx<'_, '_>) -> Result<usize, EngineError> {
+    fn held_requests(tx: &Transaction<'_, '_>) -> Result<usize, EngineError> {
         // One that was not answered for long makes room for others.
         let is_young = |at| at <= tx.begins() && tx.earlier().since(at) < REQUEST_LIFE;
         let is_held = |contact: &&Contact| asked_at(contact).is_some_and(is_young);
@@ -87,7 +87,7 @@ impl Engine {
     /// Somebody known from rooms only writes to us alone: that is a request, if there is room for one.
     pub(super) fn admit_private(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         contact: &mut Contact,
     ) -> Result<bool, EngineError> {
         if !self.has_place_for(tx, contact)? {
@@ -103,7 +103,7 @@ impl Engine {
     /// Tells whether somebody may write to us alone; else they are named.
     pub(super) fn has_place_for(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         contact: &Contact,
     ) -> Result<bool, EngineError> {
         if is_only_member(contact) {
@@ -116,7 +116,7 @@ impl Engine {
     /// Tells whether there is a place for somebody who begins by writing to us alone; else they are named.
     pub(super) fn has_place_for_first(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         record: &UserRecord,
     ) -> Result<bool, EngineError> {
         match tx.contact(&record.user_id())? {
@@ -128,7 +128,7 @@ impl Engine {
     /// Tells whether one of the places is free; else it names whoever wanted one.
     fn has_free_place(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         record: &UserRecord,
     ) -> Result<bool, EngineError> {
         let is_free = Self::held_requests(tx)? < MAX_REQUESTS;
@@ -141,7 +141,7 @@ impl Engine {
     /// Names somebody who found no place, and tells the person of it, less often the more there are.
     pub(super) fn note_unplaced(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         user: UserId,
         name: &Nickname,
         wanted: Wanted,
@@ -164,7 +164,7 @@ impl Engine {
 
     /// Nobody waits any more who wanted this, as far as is known.
     pub(super) fn forget_unplaced(
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         is_it: impl Fn(&Unplaced) -> bool,
     ) -> Result<(), EngineError> {
         let mut profile = tx.profile()?;
@@ -177,7 +177,7 @@ impl Engine {
     }
 
     /// Asks for what was kept at the relay, as soon as there is a place.
-    pub(super) fn ask_for_kept(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+    pub(super) fn ask_for_kept(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
         if self.kept == 0 || self.link == Link::Offline {
             return Ok(());
         }
@@ -204,7 +204,7 @@ impl Engine {
     /// Makes a contact of somebody who asked.
     pub(super) fn accept_request(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         user: &UserId,
     ) -> Result<(), EngineError> {
         let mut contact = asking(tx, user)?;
@@ -216,7 +216,7 @@ impl Engine {
     /// Forgets somebody who asked, and what they wrote. They are not told, and may ask again.
     pub(super) fn decline_request(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         user: &UserId,
     ) -> Result<(), EngineError> {
         let mut contact = asking(tx, user)?;
@@ -244,7 +244,7 @@ impl Engine {
 }
 
 /// Somebody who waited for a place has one.
-fn has_place(tx: &mut Tx<'_, '_>, user: UserId) -> Result<(), EngineError> {
+fn has_place(tx: &mut Transaction<'_, '_>, user: UserId) -> Result<(), EngineError> {
     Engine::forget_unplaced(tx, |other| other.user == user && other.wanted == Wanted::ToWrite)
 }
 
@@ -257,7 +257,7 @@ pub(super) fn asked_at(contact: &Contact) -> Option<Timestamp> {
     contact.devices.iter().flat_map(|device| &device.first_messages_at).copied().max()
 }
 
-fn asking(tx: &Tx<'_, '_>, user: &UserId) -> Result<Contact, EngineError> {
+fn asking(tx: &Transaction<'_, '_>, user: &UserId) -> Result<Contact, EngineError> {
     let contact = tx.contact(user)?;
     contact.filter(|contact| asked_at(contact).is_some()).ok_or(EngineError::NoRequest)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::clock::{Timer, is_due};
 use super::rooms::shared_answered;
-use super::tx::Tx;
+use super::transaction::Transaction;
 use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY};
 use crate::agreement::{AgreementError, Offer, start_session_between};
 use crate::ids::{DAY, DeliveryTag, DeviceAddress, SECOND, SessionId, Timestamp};
@@ -26,7 +26,7 @@ const OLD_GENERATION_LIFE: u64 = 7 * DAY;
 
 /// Returns the tag that a peer device calls us by, a new one if there is none.
 pub(super) fn incoming_tag(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     device: &mut PeerDevice,
     address: &DeviceAddress,
 ) -> DeliveryTag {
@@ -101,13 +101,16 @@ pub(crate) fn leaving(sessions: &[Known], generation: u32, now: Timestamp) -> Ve
     gone.into_iter().map(|known| known.id).collect()
 }
 
-fn sessions_with(tx: &Tx<'_, '_>, device: &PeerDevice) -> Result<Vec<Session>, EngineError> {
+fn sessions_with(
+    tx: &Transaction<'_, '_>,
+    device: &PeerDevice,
+) -> Result<Vec<Session>, EngineError> {
     device.sessions.iter().filter_map(|id| tx.session(id).transpose()).collect()
 }
 
 /// Returns the session to send in.
 pub(super) fn sending_session(
-    tx: &Tx<'_, '_>,
+    tx: &Transaction<'_, '_>,
     device: &PeerDevice,
 ) -> Result<Option<Session>, EngineError> {
     let mut sessions = sessions_with(tx, device)?;
@@ -118,7 +121,7 @@ pub(super) fn sending_session(
 
 /// Adds a session to a device and lets those go that are over the limits.
 pub(super) fn add_session(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     device: &mut PeerDevice,
     session: &Session,
 ) -> Result<(), EngineError> {
@@ -137,7 +140,7 @@ pub(super) fn add_session(
 
 impl Engine {
     /// Asks for prekeys of devices that need a session, each once.
-    pub(super) fn claim(&mut self, tx: &mut Tx<'_, '_>, devices: Vec<DeviceAddress>) {
+    pub(super) fn claim(&mut self, tx: &mut Transaction<'_, '_>, devices: Vec<DeviceAddress>) {
         if self.link == Link::Offline {
             return;
         }
@@ -156,7 +159,7 @@ impl Engine {
 
     pub(super) fn claimed(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         claimed: impl Iterator<Item = (DeviceAddress, Result<Signed, ErrorCode>)>,
     ) -> Result<(), EngineError> {
         let mut asked = Vec::new();
@@ -206,7 +209,7 @@ impl Engine {
     }
 
     /// Asks again for prekeys that were not there.
-    pub(super) fn claim_due(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+    pub(super) fn claim_due(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
         let mut due = BTreeSet::new();
         for (device, (again, _)) in &mut self.claim_again {
             if again.take_if(|again| again.is_due(tx.now)).is_some() {
@@ -221,7 +224,7 @@ impl Engine {
 
     fn start(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         contact: &mut Contact,
         address: DeviceAddress,
         signed: Signed,
@@ -256,7 +259,7 @@ impl Engine {
     /// Tells which messages wait because the relay refused something.
     fn delay(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         address: &DeviceAddress,
         code: ErrorCode,
     ) -> Result<(), EngineError> {

@@ -14,7 +14,7 @@ use super::files::body_of;
 use super::outbound::give_up_message;
 use super::query::damaged;
 use super::rooms::Freshness;
-use super::tx::Tx;
+use super::transaction::Transaction;
 use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, DAY, MessageId, SECOND, Timestamp, UserId};
@@ -107,7 +107,7 @@ impl Engine {
     /// A message names a blob; the message goes out once the blob is at the relay.
     pub(super) fn offer(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         (to, message): (Conversation, MessageId),
         manifest: &Manifest,
         upload: Option<QueuedUpload>,
@@ -126,7 +126,7 @@ impl Engine {
     }
 
     /// On a new connection everything that waits is to be tried, but for what was tried for too long.
-    pub(super) fn find_uploads(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+    pub(super) fn find_uploads(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
         self.uploads = Uploads::default();
         for transfer in tx.transfers()? {
             let Transfer::Queued { to, message, manifest, upload, tried_at } = transfer else {
@@ -177,7 +177,7 @@ impl Engine {
     /// The relay has all of a blob: the message that names it goes out.
     pub(super) fn uploaded(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         blob: BlobId,
     ) -> Result<(), EngineError> {
         let Some((to, message, upload)) = self.end_upload(tx, &blob)? else { return Ok(()) };
@@ -197,7 +197,7 @@ impl Engine {
     /// The relay does not take a blob now: it is tried again later; or not, where it says that it never will.
     pub(super) fn upload_refused(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         blob: BlobId,
         failure: Failure,
     ) -> Result<(), EngineError> {
@@ -217,7 +217,7 @@ impl Engine {
     /// The bytes of a blob are gone: the message that names it can't go out.
     pub(super) fn upload_lost(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         blob: BlobId,
     ) -> Result<(), EngineError> {
         match self.end_upload(tx, &blob)? {
@@ -229,7 +229,7 @@ impl Engine {
     /// Nothing more is brought to the relay of a blob for now; returns the message that waits for it, if one does.
     fn end_upload(
         &mut self,
-        tx: &Tx<'_, '_>,
+        tx: &Transaction<'_, '_>,
         blob: &BlobId,
     ) -> Result<Option<(Conversation, MessageId, QueuedUpload)>, EngineError> {
         self.uploads.forget(blob);
@@ -241,7 +241,7 @@ impl Engine {
 
     fn lose_upload(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         (to, message): (Conversation, MessageId),
         blob: BlobId,
         upload: QueuedUpload,
@@ -277,7 +277,7 @@ const fn is_for_ever(code: ErrorCode) -> bool {
 
 /// Tells whether a message of ours waits until the relay has what it names.
 pub(super) fn is_queued(
-    tx: &Tx<'_, '_>,
+    tx: &Transaction<'_, '_>,
     key: &UserId,
     message: &MessageId,
 ) -> Result<bool, EngineError> {
@@ -288,7 +288,10 @@ pub(super) fn is_queued(
 }
 
 /// A message was given up: what it names need not be brought anywhere.
-pub(super) fn forget_upload(tx: &mut Tx<'_, '_>, blob: Option<BlobId>) -> Result<(), EngineError> {
+pub(super) fn forget_upload(
+    tx: &mut Transaction<'_, '_>,
+    blob: Option<BlobId>,
+) -> Result<(), EngineError> {
     if let Some(blob) = blob
         && let Some(Transfer::Queued { .. }) = tx.transfer(blob.as_bytes())?
     {
@@ -298,7 +301,7 @@ pub(super) fn forget_upload(tx: &mut Tx<'_, '_>, blob: Option<BlobId>) -> Result
 }
 
 fn offered(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     (to, message): (Conversation, MessageId),
     blob: BlobId,
     write_key: WriteKey,
@@ -309,7 +312,7 @@ fn offered(
 
 /// Forgets what was brought to the relay so long ago that it is not there any more (PROTOCOL.md section 11): there is
 /// nothing to delete, nor to renew.
-pub(super) fn forget_offers(tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+pub(super) fn forget_offers(tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
     for transfer in tx.transfers()? {
         if let Transfer::Offered { blob, renewed_at, .. } = transfer
             && tx.settled.since(renewed_at) >= OFFER_LIFE

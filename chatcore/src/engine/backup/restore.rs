@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::super::devices::{address_anew, named_devices};
 use super::super::registration::new_device_id;
 use super::super::rooms::load;
-use super::super::tx::{Context, Tx};
+use super::super::transaction::{Context, Transaction};
 use super::super::{EngineError, Step, UploadSource};
 use crate::addresses::{RelayAddress, RelayAddresses};
 use crate::engine::Clock;
@@ -98,7 +98,7 @@ impl Restore {
                 stands_at(&key, entry.conversation().as_bytes())?;
                 let (history, room) = (key.number, entry.room);
                 let index = MessageIndex { history, outbox: Vec::new(), room, blob: None };
-                let place = super::super::tx::message_key(&entry.peer, &entry.message);
+                let place = super::super::transaction::message_key(&entry.peer, &entry.message);
                 changes.put(place, codec::encode_message_index(&index));
                 self.messages += 1;
             }
@@ -146,7 +146,7 @@ impl Restore {
         changed: Changed,
     ) -> Result<(Restored, Step), EngineError> {
         let saved = self.profile.ok_or(EngineError::Store(StoreError::Damaged))?;
-        let mut tx = Tx::new(context);
+        let mut tx = Transaction::new(context);
         let nickname = changed.nickname.unwrap_or_else(|| saved.record.nickname().clone());
         let device = DeviceKeys::generate(new_device_id(&saved.record, tx.rng), tx.rng);
         let cert = device.certify(&saved.identity, tx.now);
@@ -222,7 +222,7 @@ fn greets(contact: &Contact) -> bool {
 }
 
 /// Returns who belongs to a private room of ours: they may have keys for us.
-fn companions(tx: &Tx<'_, '_>, own: &UserId) -> Result<BTreeSet<UserId>, EngineError> {
+fn companions(tx: &Transaction<'_, '_>, own: &UserId) -> Result<BTreeSet<UserId>, EngineError> {
     let mut found = BTreeSet::new();
     for id in tx.room_ids()? {
         let Some(room) = load(tx.store(), &id)? else { continue };
@@ -241,7 +241,7 @@ fn stands_at(key: &Key, group: &[u8]) -> Result<(), WireError> {
 }
 
 /// What waits for a person begins the chain of the new device; tells whether anything does.
-fn send_anew(tx: &mut Tx<'_, '_>, contact: &mut Contact) -> Result<bool, EngineError> {
+fn send_anew(tx: &mut Transaction<'_, '_>, contact: &mut Contact) -> Result<bool, EngineError> {
     let user = contact.user();
     let entries = tx.outbox(&user)?;
     for (number, mut entry) in entries.iter().cloned() {

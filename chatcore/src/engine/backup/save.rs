@@ -146,7 +146,7 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
             let Some(contact) = contact.map_err(EngineError::Store)? else { continue };
             for device in codec::decode_contact(&contact).map_err(damaged)?.devices {
                 let from = DeviceAddress { user, device: device.id };
-                let key = super::super::tx::sender_key(id, &from);
+                let key = super::super::transaction::sender_key(id, &from);
                 if let Some(row) = self.store.load(&key).map_err(EngineError::Store)? {
                     self.row(&key, &row)?;
                 }

@@ -2,7 +2,7 @@
 
 use super::super::query::damaged;
 use super::super::requests::Wanted;
-use super::super::tx::Tx;
+use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError, Event, Link, Pending};
 use super::loaded::Room;
 use super::log::entries_from;
@@ -115,7 +115,7 @@ impl Engine {
     /// Makes a room and waits until it stands at the relay.
     pub(in crate::engine) fn create_room(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         ticket: u64,
         new: NewRoom,
     ) -> Result<(), EngineError> {
@@ -127,7 +127,7 @@ impl Engine {
     /// policy and bans, and everybody who belonged to it asked in, with the role that they had there.
     pub(in crate::engine) fn rebuild_room(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         ticket: u64,
         old: RoomId,
         name: Option<RoomName>,
@@ -170,7 +170,7 @@ impl Engine {
 
     fn begin_room(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         ticket: u64,
         room: Room,
         done: Begun,
@@ -188,7 +188,7 @@ impl Engine {
     /// Signs the beginning of a room.
     fn new_room(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         new: NewRoom,
         replaces: Option<RoomId>,
     ) -> Result<(Room, Begun), EngineError> {
@@ -232,7 +232,10 @@ impl Engine {
     }
 
     /// Tells whether there is no place for another room; those that are over take none.
-    pub(super) fn is_full_of_rooms(&mut self, tx: &Tx<'_, '_>) -> Result<bool, EngineError> {
+    pub(super) fn is_full_of_rooms(
+        &mut self,
+        tx: &Transaction<'_, '_>,
+    ) -> Result<bool, EngineError> {
         let (mut live, all) = (0, tx.room_ids()?);
         if all.len() < MAX_ROOMS {
             return Ok(false);
@@ -248,7 +251,7 @@ impl Engine {
     /// Takes up an invitation, or joins an open room.
     pub(in crate::engine) fn join_room(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         ticket: u64,
         id: RoomId,
     ) -> Result<(), EngineError> {
@@ -282,7 +285,7 @@ impl Engine {
     /// Leaves a room.
     pub(in crate::engine) fn leave_room(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         ticket: u64,
         id: RoomId,
     ) -> Result<(), EngineError> {
@@ -331,7 +334,7 @@ impl Engine {
     /// Does something in a room; it is ordered before it counts.
     pub(in crate::engine) fn act_in_room(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         ticket: u64,
         id: RoomId,
         act: Act,
@@ -406,7 +409,7 @@ impl Engine {
     /// Takes over an open room, with the heads that show how long its owner was not heard of.
     pub(in crate::engine) fn succeed_in_room(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         ticket: u64,
         id: RoomId,
     ) -> Result<(), EngineError> {
@@ -427,7 +430,7 @@ impl Engine {
     /// An open room needs no invitation: the other one is only told of it.
     fn invite_to_open(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         ticket: u64,
         mut room: Room,
         user: UserId,
@@ -445,7 +448,7 @@ impl Engine {
     /// Joins the relay's Lobby once, unless the person stays out.
     pub(super) fn join_lobby(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         lobby: RoomId,
     ) -> Result<(), EngineError> {
         let mut profile = tx.profile()?;
@@ -479,7 +482,9 @@ impl Engine {
     }
 
     /// Stays out of the Lobby, now and later.
-    pub(in crate::engine) fn decline_lobby(tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+    pub(in crate::engine) fn decline_lobby(
+        tx: &mut Transaction<'_, '_>,
+    ) -> Result<(), EngineError> {
         let mut profile = tx.profile()?;
         profile.lobby = Lobby::Declined;
         tx.save_profile(&profile);
@@ -489,7 +494,7 @@ impl Engine {
     /// Asks for the relay's open rooms.
     pub(in crate::engine) fn list_rooms(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         ticket: u64,
     ) -> Result<(), EngineError> {
         self.require_online()?;
@@ -497,7 +502,12 @@ impl Engine {
         Ok(())
     }
 
-    fn ask_for_rooms(&mut self, tx: &mut Tx<'_, '_>, ticket: u64, known: Vec<RoomSummary>) {
+    fn ask_for_rooms(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+        ticket: u64,
+        known: Vec<RoomSummary>,
+    ) {
         let after = known.last().map(|room| room.room);
         let pending = Pending::Room { room: None, ask: RoomAsk::List { ticket, known } };
         self.ask(tx, Request::ListRooms { after }, pending);
@@ -506,7 +516,7 @@ impl Engine {
     /// Takes a page of the relay's open rooms in.
     pub(super) fn rooms_listed(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         ticket: u64,
         mut known: Vec<RoomSummary>,
         page: Vec<RoomSummary>,
@@ -530,7 +540,7 @@ impl Engine {
     /// Asks who of an open room is here.
     pub(in crate::engine) fn query_room_presence(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         ticket: u64,
         room: RoomId,
     ) -> Result<(), EngineError> {
@@ -543,7 +553,7 @@ impl Engine {
     /// Gathers everybody's name in a room; done when all were asked for.
     pub(in crate::engine) fn refresh_roster(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         ticket: u64,
         room: RoomId,
     ) -> Result<(), EngineError> {
@@ -559,7 +569,7 @@ impl Engine {
     /// Passes an administrator's command on.
     pub(in crate::engine) fn admin(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         ticket: u64,
         line: String,
         form: AnswerForm,

@@ -1,6 +1,6 @@
 //! Announcements: signed by the relay's pinned key, shown once, never again.
 
-use super::super::tx::Tx;
+use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError, Event, Pending};
 use super::{Room, RoomAsk};
 use crate::invite::is_here;
@@ -25,7 +25,7 @@ impl Engine {
     /// who was not here yet.
     pub(in crate::engine) fn catch_up(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         announced: u64,
         moved: u64,
     ) -> Result<(), EngineError> {
@@ -42,7 +42,7 @@ impl Engine {
 
     pub(super) fn announcements_came(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         answer: Answer,
     ) -> Result<(), EngineError> {
         let was = std::mem::take(&mut self.rooms.announcements);
@@ -63,7 +63,7 @@ impl Engine {
     /// An announcement was pushed to us.
     pub(in crate::engine) fn announced(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         signed: Signed,
     ) -> Result<(), EngineError> {
         if self.rooms.announcements == Asked::No {
@@ -77,7 +77,7 @@ impl Engine {
     /// announcement.
     fn take_announcement(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         signed: Signed,
     ) -> Result<(), EngineError> {
         let mut profile = tx.profile()?;

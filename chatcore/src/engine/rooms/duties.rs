@@ -1,7 +1,7 @@
 //! What a member of some rank does without being told: checkpoints, and moves that are due.
 
 use super::super::clock::Timer;
-use super::super::tx::Tx;
+use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError};
 use super::MOVE_PATIENCE;
 use super::loaded::Room;
@@ -24,7 +24,7 @@ impl Engine {
     /// Adds what is ours to do in a private room, if nothing else waits.
     pub(super) fn add_own_duties(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
     ) -> Result<(), EngineError> {
         let own = tx.profile()?.user();

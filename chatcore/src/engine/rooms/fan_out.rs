@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::super::contacts::verify_chain;
 use super::super::outbound::{envelope, seal, set_status_in};
 use super::super::sessions::incoming_tag;
-use super::super::tx::Tx;
+use super::super::transaction::Transaction;
 use super::super::uploads::{forget_upload, is_queued};
 use super::super::{Engine, EngineError, Event, Sent};
 use super::Freshness;
@@ -47,7 +47,7 @@ impl Engine {
     /// Writes a message to a room down; it goes out when the roster is fresh.
     pub(in crate::engine) fn send_to_room(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         id: RoomId,
         message: MessageId,
         body: Body,
@@ -127,7 +127,7 @@ impl Engine {
     /// Sends what waits, once everybody's record is known.
     pub(super) fn drive_unsent(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
     ) -> Result<(), EngineError> {
         self.settle_roster(tx, room);
@@ -169,7 +169,7 @@ impl Engine {
 
     fn fan_out_message(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         message: MessageId,
     ) -> Result<(), EngineError> {
@@ -195,7 +195,7 @@ impl Engine {
 
     fn fan_out_update(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &Room,
         (message, keys): (MessageId, bool),
         (only, moves): (Option<UserId>, usize),
@@ -251,7 +251,7 @@ impl Engine {
     /// one.
     fn fan_out(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         message: MessageId,
         payload: &Payload,
         users: BTreeSet<UserId>,
@@ -314,7 +314,7 @@ impl Engine {
     /// the room was read on this connection, which may know better; messages have their order to keep.
     pub(in crate::engine) fn judge_late(
         &mut self,
-        tx: &Tx<'_, '_>,
+        tx: &Transaction<'_, '_>,
         user: &UserId,
         payload: &Payload,
     ) -> Result<Late, EngineError> {
@@ -350,7 +350,7 @@ impl Engine {
     #[allow(clippy::type_complexity, reason = "used in two places, named by their bindings")]
     pub(in crate::engine) fn seal_shared(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         contact: &mut Contact,
         to: DeviceAddress,
         payload: &Payload,
@@ -383,7 +383,7 @@ impl Engine {
     /// What was to go out of a room that we do not belong to any more is lost.
     pub(super) fn give_up_unsent(
         &self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
     ) -> Result<(), EngineError> {
         let own = tx.profile()?.user();
@@ -404,7 +404,7 @@ impl Engine {
     /// A message that has not gone out yet can't any more.
     pub(in crate::engine) fn lose_unsent(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &RoomId,
         message: MessageId,
     ) -> Result<(), EngineError> {
@@ -422,7 +422,7 @@ impl Engine {
     /// The relay's answer to a question for a member's record.
     pub(super) fn record_came(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         id: RoomId,
         user: UserId,
         answer: Answer,
@@ -488,7 +488,7 @@ impl Engine {
     /// Returns who else belongs to a room.
     pub(in crate::engine) fn members_of(
         &mut self,
-        tx: &Tx<'_, '_>,
+        tx: &Transaction<'_, '_>,
         room: &RoomId,
     ) -> Result<Vec<UserId>, EngineError> {
         let own = tx.profile()?.user();
@@ -502,7 +502,12 @@ fn members_but(room: &Room, own: &UserId) -> BTreeSet<UserId> {
     roster.into_iter().map(|(user, _)| user).filter(|user| user != own).take(MAX_MEMBERS).collect()
 }
 
-fn save_payload(tx: &mut Tx<'_, '_>, room: RoomId, message: MessageId, body: Body) -> Payload {
+fn save_payload(
+    tx: &mut Transaction<'_, '_>,
+    room: RoomId,
+    message: MessageId,
+    body: Body,
+) -> Payload {
     let content = Content {
         message_id: message,
         position: None,
@@ -533,7 +538,7 @@ fn manifest_of(payload: &Payload) -> Option<Manifest> {
 
 /// Notes who has to fetch a file before it may be deleted.
 fn wait_for(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     manifest: &Manifest,
     members: &BTreeSet<UserId>,
 ) -> Result<(), EngineError> {
@@ -548,7 +553,7 @@ fn wait_for(
 
 /// A message of ours can't go out.
 fn lose(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     room: &Room,
     own: &UserId,
     message: MessageId,
@@ -563,7 +568,7 @@ fn lose(
 
 /// The relay said yes or no to one copy.
 pub(in crate::engine) fn shared_answered(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     number: u64,
     entry: &mut OutboxEntry,
 ) -> Result<(), EngineError> {
@@ -581,7 +586,7 @@ pub(in crate::engine) fn shared_answered(
     Ok(())
 }
 
-fn at_relay(tx: &mut Tx<'_, '_>, message: &MessageId) -> Result<(), EngineError> {
+fn at_relay(tx: &mut Transaction<'_, '_>, message: &MessageId) -> Result<(), EngineError> {
     let own = tx.profile()?.user();
     if tx.message_index(&own, message)?.is_some() {
         set_status_in(tx, &own, message, MessageStatus::AtRelay)?;
@@ -592,7 +597,7 @@ fn at_relay(tx: &mut Tx<'_, '_>, message: &MessageId) -> Result<(), EngineError>
 
 /// One copy is done with.
 pub(in crate::engine) fn shared_done(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     user: &UserId,
     number: u64,
     entry: &OutboxEntry,
@@ -614,7 +619,7 @@ pub(in crate::engine) fn shared_done(
 }
 
 fn finish_payload(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     room: RoomId,
     message: MessageId,
     counts: PayloadCounts,

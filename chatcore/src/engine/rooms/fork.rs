@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::super::query::damaged;
-use super::super::tx::Tx;
+use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError, Event, Link};
 use super::acts::{own_actor, signer};
 use super::loaded::Room;
@@ -66,7 +66,7 @@ pub fn fork_proof(store: &dyn Store, room: &RoomId) -> Result<Option<ForkProof>,
 /// Returns the end of the branch that others hold, by the proof that is kept, if we are in the one that the
 /// relay goes on with.
 fn left_branch(
-    tx: &Tx<'_, '_>,
+    tx: &Transaction<'_, '_>,
     room: &RoomId,
     log: LogId,
 ) -> Result<Option<LogPoint>, EngineError> {
@@ -100,7 +100,7 @@ fn is_owner(chain: &Chain, user: UserId) -> bool {
 impl Parting {
     /// Folds a branch; `None` if the room does not begin in it.
     fn find(
-        tx: &Tx<'_, '_>,
+        tx: &Transaction<'_, '_>,
         room: &Room,
         branch: &Branch,
         log: LogId,
@@ -125,7 +125,7 @@ impl Parting {
 
     /// Tells whether the branch holds a resume that we follow: by somebody who owns the room where the
     /// branches part, in our own state, and where it stands.
-    fn is_resumed(&self, tx: &Tx<'_, '_>, room: &Room) -> Result<bool, EngineError> {
+    fn is_resumed(&self, tx: &Transaction<'_, '_>, room: &Room) -> Result<bool, EngineError> {
         let Some(ours) = &room.chain else { return Ok(false) };
         if !(ours.state().version().is_known() && self.chain.state().version().is_known()) {
             // Who owns the room can't be told.
@@ -158,7 +158,7 @@ impl Parting {
     /// [`EngineError::Room`] when the rules or the keys do not allow it.
     fn resume_request(
         &self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &Room,
         branch: &Branch,
     ) -> Result<Request, EngineError> {
@@ -197,7 +197,7 @@ impl Parting {
 
 impl Engine {
     /// Asks for the next page of another branch, from its beginning.
-    pub(super) fn ask_for_evidence(&mut self, tx: &mut Tx<'_, '_>, room: &Room) -> bool {
+    pub(super) fn ask_for_evidence(&mut self, tx: &mut Transaction<'_, '_>, room: &Room) -> bool {
         let sync = self.rooms.sync(&room.id());
         let Some(evidence) = &sync.evidence else { return false };
         let (log, from) = (evidence.log, evidence.entries.len() as u64);
@@ -218,7 +218,7 @@ impl Engine {
     /// The relay's answer to a question for another branch.
     pub(super) fn evidence_answered(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         answer: Answer,
     ) -> Result<(), EngineError> {
@@ -243,7 +243,7 @@ impl Engine {
     /// says so there.
     pub(super) fn evidence_came(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         page: Page,
     ) -> Result<(), EngineError> {
@@ -294,7 +294,7 @@ impl Engine {
     /// The relay showed two branches of a room, and we hold one of them.
     fn forked(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         (proof, heads): (&ForkProof, &BTreeMap<usize, Signed>),
         (log, shared): (LogId, u64),
@@ -315,7 +315,7 @@ impl Engine {
         }
     }
 
-    fn tell_forked(tx: &mut Tx<'_, '_>, room: &mut Room) {
+    fn tell_forked(tx: &mut Transaction<'_, '_>, room: &mut Room) {
         if !std::mem::replace(&mut room.row.forked, true) {
             tx.event(Event::RoomForked { room: room.reference() });
         }
@@ -324,7 +324,7 @@ impl Engine {
     /// Goes on with the relay's branch, as its owner says there.
     fn switch_to(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         (branch, heads): (&Branch, &BTreeMap<usize, Signed>),
         parting: Parting,
@@ -371,7 +371,7 @@ impl Engine {
     /// The owner goes on in the relay's branch, and has the others go on there.
     fn sign_resume(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &Room,
         branch: &Branch,
         parting: &Parting,
@@ -393,7 +393,7 @@ impl Engine {
     /// The word of ours stands in the other branch: read again, it is gone on with.
     pub(super) fn resume_appended(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &Room,
         log: LogId,
         answer: &Answer,
@@ -414,7 +414,7 @@ impl Engine {
     }
 
     /// The room goes on where we are, and others hold a branch that the relay lost: they are led back.
-    fn resume_here(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room, left: LogPoint) {
+    fn resume_here(&mut self, tx: &mut Transaction<'_, '_>, room: &mut Room, left: LogPoint) {
         let Some(ticket) = self.rooms.sync(&room.id()).resumes.take() else { return };
         if room.current_log() != Some(left.id) {
             let result = Err(RoomFailure::MovedOn);
@@ -427,7 +427,12 @@ impl Engine {
         self.rooms.sync(&room.id()).refused = false;
     }
 
-    fn finish_resume(&mut self, tx: &mut Tx<'_, '_>, room: &Room, result: Result<(), RoomFailure>) {
+    fn finish_resume(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+        room: &Room,
+        result: Result<(), RoomFailure>,
+    ) {
         if let Some(ticket) = self.rooms.sync(&room.id()).resumes.take() {
             tx.event(Event::RoomDone { ticket, result: result.map(|()| room.id()) });
         }
@@ -436,7 +441,7 @@ impl Engine {
     /// A person who owns a room that the relay was set back in goes on with what the relay has.
     pub(in crate::engine) fn resume_room(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         ticket: u64,
         id: RoomId,
     ) -> Result<(), EngineError> {
@@ -462,7 +467,7 @@ impl Engine {
 
     /// Holds what a member says to have read against what we read; tells whether it contradicts it.
     pub(super) fn contradicts(
-        tx: &Tx<'_, '_>,
+        tx: &Transaction<'_, '_>,
         room: &Room,
         said: &LogPoint,
     ) -> Result<bool, EngineError> {
@@ -475,7 +480,7 @@ impl Engine {
     /// A member shows what the relay signed for them.
     pub(super) fn take_shown_log(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         shown: ShownLog,
     ) -> Result<(), EngineError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::super::clock::is_due;
 use super::super::outbound::{envelope, seal_unkept};
-use super::super::tx::Tx;
+use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError, Sent};
 use super::fan_out::MAX_SECRETS_AT_ONCE;
 use super::held::MAX_HELD;
@@ -30,7 +30,7 @@ impl Engine {
     /// read a room that we belong to, and shows an invitation as it stands there.
     pub(in crate::engine) fn take_room_update(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         contact: &Contact,
         from: DeviceAddress,
         update: RoomUpdate,
@@ -111,7 +111,10 @@ impl Engine {
         }
     }
 
-    pub(super) fn answer_questions(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+    pub(super) fn answer_questions(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+    ) -> Result<(), EngineError> {
         for (to, id, log, first) in std::mem::take(&mut self.rooms.questions) {
             let last = self.rooms.answered.get(&to);
             if last.is_some_and(|at| !is_due(*at, ANSWER_EVERY, tx.now)) {
@@ -139,7 +142,7 @@ impl Engine {
     /// Asks whoever should know for events and keys.
     pub(super) fn ask_members(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &Room,
     ) -> Result<(), EngineError> {
         let own = tx.profile()?.user();
@@ -164,7 +167,7 @@ impl Engine {
 
     pub(super) fn ask_one(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &Room,
         contact: &mut Contact,
         to: DeviceAddress,
@@ -185,7 +188,7 @@ impl Engine {
     /// Sends something that is not kept, if there is a session.
     fn send_unkept(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         contact: &mut Contact,
         to: DeviceAddress,
         body: Body,
@@ -213,7 +216,7 @@ pub(super) enum Asked {
 
 /// Returns whose secrets are worth more than whose: by role where that is known, and else by who is a contact.
 fn ranks_of(
-    tx: &Tx<'_, '_>,
+    tx: &Transaction<'_, '_>,
     room: &Room,
     from: UserId,
 ) -> Result<BTreeMap<UserId, u8>, EngineError> {

@@ -6,7 +6,7 @@ use super::super::files::receipt_of;
 use super::super::inbound::refuse_content;
 use super::super::receipts::RoomSize;
 use super::super::sequence::said_at;
-use super::super::tx::Tx;
+use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError, Event, FileKind, QUERY_EVERY};
 use super::Freshness;
 use super::held::{IsRead, Place, place};
@@ -72,7 +72,7 @@ impl Engine {
     /// Takes a message to a room in; it is shown, held, or refused. Returns the receipt that it got.
     pub(in crate::engine) fn take_room_message(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         contact: &mut Contact,
         from: DeviceAddress,
         outer: MessageId,
@@ -122,7 +122,7 @@ impl Engine {
 
     /// Has a room read because of what is held: a member may know more than we have read. Of whoever else comes in the
     /// relay tells by itself; it is asked all the same, but not as often as a stranger writes.
-    fn look_for(&mut self, tx: &Tx<'_, '_>, room: &Room, from: &UserId) {
+    fn look_for(&mut self, tx: &Transaction<'_, '_>, room: &Room, from: &UserId) {
         if room.is_member(from) {
             self.rooms.touch(&room.id(), Freshness::Stale);
         } else {
@@ -148,7 +148,7 @@ impl Engine {
     /// What another device of the sender has sent already still counts in the chain of this one.
     fn take_repeated(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         contact: &mut Contact,
         from: DeviceAddress,
         content: &RoomContent,
@@ -169,7 +169,7 @@ impl Engine {
 
     fn hold(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &Room,
         contact: &mut Contact,
         from: DeviceAddress,
@@ -207,7 +207,7 @@ impl Engine {
     /// Refuses what was held, and has no place any more.
     fn give_way(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &Room,
         held: &HeldMessage,
     ) -> Result<(), EngineError> {
@@ -224,7 +224,7 @@ impl Engine {
 
     fn refuse(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         contact: &mut Contact,
         from: DeviceAddress,
         (room, message): (Option<&Room>, MessageId),
@@ -249,7 +249,7 @@ impl Engine {
     /// Judges again what is held, after the room was read.
     pub(super) fn judge_held(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
     ) -> Result<(), EngineError> {
         let id = room.id();
@@ -306,7 +306,7 @@ impl Engine {
 
     fn show_in_room(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         contact: &mut Contact,
         from: DeviceAddress,
@@ -370,7 +370,7 @@ impl Engine {
     /// Tells whether somebody belongs to a room that we belong to.
     pub(in crate::engine) fn shares_a_room(
         &mut self,
-        tx: &Tx<'_, '_>,
+        tx: &Transaction<'_, '_>,
         user: &UserId,
         kinds: &[RoomKind],
     ) -> Result<bool, EngineError> {

@@ -7,7 +7,7 @@
 //! ```
 
 use super::super::requests::Wanted;
-use super::super::tx::Tx;
+use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError, Event};
 use super::acts::RoomFailure;
 use super::loaded::Room;
@@ -30,7 +30,7 @@ impl Engine {
     /// Makes a place for a room that somebody asks us into, and tells the person.
     pub(super) fn take_invitation(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         from: &Contact,
         known: Option<Room>,
         asked: &Asked,
@@ -74,7 +74,7 @@ impl Engine {
     /// Tells the person that somebody asks us in.
     pub(super) fn tell_invitation(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         invitation: &Invitation,
     ) -> Result<(), EngineError> {
@@ -96,7 +96,7 @@ impl Engine {
     /// Tells whether another invitation that somebody shows finds a place. Contacts' do as long as rooms do.
     fn has_place_for_invitation(
         &mut self,
-        tx: &Tx<'_, '_>,
+        tx: &Transaction<'_, '_>,
         from: &Contact,
     ) -> Result<bool, EngineError> {
         let is_contact = from.standing == ContactStanding::Contact;
@@ -118,7 +118,7 @@ impl Engine {
     /// Turns all invitations down that somebody showed, unless others stand behind them.
     pub(in crate::engine) fn turn_down_invitations_of(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         user: &UserId,
     ) -> Result<(), EngineError> {
         let is_theirs = |asked: &Invitation| asked.shown_by == *user;
@@ -142,7 +142,7 @@ impl Engine {
     /// Turns an invitation down. A join that may be on its way is taken back.
     pub(super) fn turn_down(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         mut room: Room,
     ) -> Result<(), EngineError> {
         let id = room.id();
@@ -170,7 +170,7 @@ impl Engine {
     /// An invitation that was turned down, taken back, or never true. What was said in the room before stays.
     pub(super) fn drop_invitation(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
     ) -> Result<(), EngineError> {
         room.row.standing = RoomStanding::Outside;

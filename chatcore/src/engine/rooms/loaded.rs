@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::EngineError;
 use super::super::query::damaged;
-use super::super::tx::Tx;
+use super::super::transaction::Transaction;
 use super::log::{begin, fold_logs};
 use super::statements::StatementPlace;
 use super::{RoomFailure, RoomRef, name_of};
@@ -165,7 +165,7 @@ impl Room {
     }
 
     /// Writes what changed.
-    pub(super) fn save(&mut self, tx: &mut Tx<'_, '_>) {
+    pub(super) fn save(&mut self, tx: &mut Transaction<'_, '_>) {
         let id = self.id();
         self.row.name = self.name();
         if let Some(chain) = &self.chain {

@@ -11,7 +11,7 @@
 use bytes::Bytes;
 
 use super::super::query::{damaged, profile};
-use super::super::tx::Tx;
+use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError};
 use super::RoomAsk;
 use super::loaded::Room;
@@ -226,7 +226,7 @@ impl Engine {
     /// Begins with the log that the room goes on in, unless we are there already.
     pub(super) fn follow_log(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         log: LogId,
     ) -> Result<(), EngineError> {
@@ -244,7 +244,7 @@ impl Engine {
 
     /// Tells what a page is for somebody who has read a log up to `point`.
     pub(super) fn classify(
-        tx: &Tx<'_, '_>,
+        tx: &Transaction<'_, '_>,
         point: &LogPoint,
         page: &Page,
     ) -> Result<(Read, LogHead), EngineError> {
@@ -272,7 +272,7 @@ impl Engine {
     /// ours.
     pub(super) fn take_page(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         page: &Page,
     ) -> Result<Read, EngineError> {
@@ -302,7 +302,7 @@ impl Engine {
     /// is put there again.
     pub(super) fn note_epoch(
         &mut self,
-        tx: &Tx<'_, '_>,
+        tx: &Transaction<'_, '_>,
         room: &mut Room,
         epoch: u64,
     ) -> Result<(), EngineError> {
@@ -334,7 +334,7 @@ impl Engine {
     /// Does what a page calls for; tells whether the log was read to its end.
     pub(super) fn page_read(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         page: &Page,
     ) -> Result<bool, EngineError> {
@@ -370,7 +370,7 @@ impl Engine {
     /// Gives the relay back what it lost of a log, once from each place on a connection.
     pub(super) fn give_back(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         log: LogId,
         from: u64,
@@ -406,7 +406,7 @@ impl Engine {
     /// The relay took back what it had lost, or did not.
     pub(super) fn given_back(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         log: LogId,
         answer: &Answer,
@@ -433,7 +433,7 @@ impl Engine {
 
     /// Shows a member how a log goes on, as far as that fits a message.
     pub(super) fn log_to_show(
-        tx: &Tx<'_, '_>,
+        tx: &Transaction<'_, '_>,
         room: &Room,
         log: &LogId,
         from: u64,

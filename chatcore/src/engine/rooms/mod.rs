@@ -43,7 +43,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::clock::Timer;
-use super::tx::Tx;
+use super::transaction::Transaction;
 use super::{Engine, EngineError, Event, Link};
 use crate::ids::{
     DAY, DeviceAddress, LogId, MINUTE, RegisterId, RoomId, SECOND, Timestamp, UserId,
@@ -264,7 +264,11 @@ pub(super) enum Freshness {
 
 impl Engine {
     /// Takes a room out of the cache, or loads it; [`Self::put_room`] brings it back.
-    fn take_room(&mut self, tx: &Tx<'_, '_>, id: &RoomId) -> Result<Option<Room>, EngineError> {
+    fn take_room(
+        &mut self,
+        tx: &Transaction<'_, '_>,
+        id: &RoomId,
+    ) -> Result<Option<Room>, EngineError> {
         match self.rooms.loaded.remove(id) {
             Some(room) => Ok(Some(room)),
             // Deleted in this step; the store still has it.
@@ -273,7 +277,7 @@ impl Engine {
         }
     }
 
-    fn put_room(&mut self, tx: &mut Tx<'_, '_>, mut room: Room) {
+    fn put_room(&mut self, tx: &mut Transaction<'_, '_>, mut room: Room) {
         room.save(tx);
         self.rooms.loaded.insert(room.id(), room);
     }
@@ -281,7 +285,7 @@ impl Engine {
     /// Returns a known room to look at.
     fn look_room<T>(
         &mut self,
-        tx: &Tx<'_, '_>,
+        tx: &Transaction<'_, '_>,
         id: &RoomId,
         look: impl FnOnce(&Room) -> T,
     ) -> Result<Option<T>, EngineError> {
@@ -296,7 +300,7 @@ impl Engine {
     /// The relay knows us: every room is read anew, and the Lobby joined if that is still to be done.
     pub(super) fn rooms_logged_in(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         lobby: Option<RoomId>,
     ) -> Result<(), EngineError> {
         for id in tx.room_ids()? {
@@ -309,7 +313,7 @@ impl Engine {
     }
 
     /// Does in every touched room what can be done now.
-    pub(super) fn drive_rooms(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+    pub(super) fn drive_rooms(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
         self.answer_questions(tx)?;
         while let Some(id) = self.rooms.due.pop_first() {
             self.drive_room(tx, &id)?;
@@ -325,7 +329,7 @@ impl Engine {
         Ok(())
     }
 
-    fn drive_room(&mut self, tx: &mut Tx<'_, '_>, id: &RoomId) -> Result<(), EngineError> {
+    fn drive_room(&mut self, tx: &mut Transaction<'_, '_>, id: &RoomId) -> Result<(), EngineError> {
         if self.link == Link::Offline || self.rooms.sync(id).asking {
             return Ok(());
         }
@@ -353,7 +357,11 @@ impl Engine {
     }
 
     /// Puts a room back, unless nothing of it is worth keeping.
-    fn put_or_forget(&mut self, tx: &mut Tx<'_, '_>, room: Room) -> Result<(), EngineError> {
+    fn put_or_forget(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+        room: Room,
+    ) -> Result<(), EngineError> {
         let is_known = room.row.standing != RoomStanding::Outside || room.chain.is_some();
         if is_known || room.row.wanted.is_some() || tx.has_history(&room.id())? {
             self.put_room(tx, room);
@@ -364,7 +372,10 @@ impl Engine {
     }
 
     /// Does what is due by the clock.
-    pub(super) fn rooms_timeout(&mut self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+    pub(super) fn rooms_timeout(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+    ) -> Result<(), EngineError> {
         let now = tx.now;
         for (id, sync) in &mut self.rooms.sync {
             let is_move_due = sync.move_at.take_if(|timer| timer.is_due(now)).is_some();
@@ -384,7 +395,7 @@ impl Engine {
 
     pub(super) fn finish_ticket(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: RoomId,
         number: u64,
         result: Result<(), RoomFailure>,
@@ -397,7 +408,7 @@ impl Engine {
     /// Takes an answer of the relay about rooms in.
     pub(super) fn room_answered(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: Option<RoomId>,
         ask: RoomAsk,
         answer: Answer,
@@ -432,7 +443,7 @@ impl Engine {
 
     fn one_room_answered(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         id: RoomId,
         ask: RoomAsk,
         answer: Answer,

@@ -1,7 +1,7 @@
 //! Open rooms: the relay keeps events and statements in the clear; we verify every one.
 
 use super::super::clock::Timer;
-use super::super::tx::Tx;
+use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError, Event};
 use super::acts::RoomFailure;
 use super::loaded::Room;
@@ -19,7 +19,10 @@ const GATHER: u64 = 2 * SECOND;
 const MAX_SKIP: u64 = 1 << 20;
 
 /// The statement by which we are in an open room.
-pub(super) fn own_join(tx: &Tx<'_, '_>, room: &Room) -> Result<Option<Statement>, EngineError> {
+pub(super) fn own_join(
+    tx: &Transaction<'_, '_>,
+    room: &Room,
+) -> Result<Option<Statement>, EngineError> {
     let is_in = room.row.standing == RoomStanding::Member && room.row.wanted.is_none();
     if room.row.kind != RoomKind::Open || !is_in {
         return Ok(None);
@@ -28,7 +31,11 @@ pub(super) fn own_join(tx: &Tx<'_, '_>, room: &Room) -> Result<Option<Statement>
     room.shown_join(tx, &tx.profile()?.user())
 }
 
-fn own_statement(tx: &Tx<'_, '_>, room: &Room, joined: Joined) -> Result<Statement, EngineError> {
+fn own_statement(
+    tx: &Transaction<'_, '_>,
+    room: &Room,
+    joined: Joined,
+) -> Result<Statement, EngineError> {
     let profile = tx.profile()?;
     let cert = profile.cert().ok_or(EngineError::AccountClosed)?;
     let fields = StatementFields { room: room.id(), counter: room.row.own_counter, joined };
@@ -39,7 +46,7 @@ impl Engine {
     /// Does the next thing in an open room.
     pub(super) fn drive_open(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
     ) -> Result<(), EngineError> {
         let id = room.id();
@@ -107,7 +114,7 @@ impl Engine {
     }
 
     /// Tells whether reading can wait for more to come: nobody waits for what is new.
-    fn gathers(&mut self, tx: &Tx<'_, '_>, room: &Room) -> Result<bool, EngineError> {
+    fn gathers(&mut self, tx: &Transaction<'_, '_>, room: &Room) -> Result<bool, EngineError> {
         let id = room.id();
         let sync = self.rooms.sync(&id);
         let Some(timer) = sync.read_at else { return Ok(false) };
@@ -124,7 +131,7 @@ impl Engine {
 
     pub(super) fn open_room_read(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         answer: Answer,
     ) -> Result<(), EngineError> {
@@ -188,7 +195,7 @@ impl Engine {
 
     pub(super) fn open_room_appended(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         answer: Answer,
     ) -> Result<(), EngineError> {
@@ -235,7 +242,7 @@ impl Engine {
 
     pub(super) fn statement_put(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         answer: &Answer,
     ) -> Result<(), EngineError> {
@@ -264,7 +271,7 @@ impl Engine {
     /// The relay has our join or leave.
     fn statement_stands(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         joined: Joined,
     ) -> Result<(), EngineError> {
@@ -287,7 +294,7 @@ impl Engine {
     /// another connection.
     pub(super) fn give_up_intents(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         code: ErrorCode,
     ) {
@@ -301,7 +308,7 @@ impl Engine {
 
     fn not_joined(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         code: ErrorCode,
     ) -> Result<(), EngineError> {
@@ -334,7 +341,7 @@ impl Engine {
         Ok(())
     }
 
-    fn settle_lobby(&self, tx: &mut Tx<'_, '_>) -> Result<(), EngineError> {
+    fn settle_lobby(&self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
         let mut profile = tx.profile()?;
         if profile.lobby == Lobby::Wanted {
             profile.lobby = Lobby::Settled;
@@ -344,7 +351,7 @@ impl Engine {
     }
 
     /// Tells who waits for a roster, once everybody's record was asked for.
-    pub(super) fn settle_roster(&mut self, tx: &mut Tx<'_, '_>, room: &Room) {
+    pub(super) fn settle_roster(&mut self, tx: &mut Transaction<'_, '_>, room: &Room) {
         let id = room.id();
         if self.rooms.rosters.contains_key(&id) && self.ask_records(tx, room, Vec::new()) == 0 {
             for ticket in self.rooms.rosters.remove(&id).unwrap_or_default() {
@@ -357,7 +364,7 @@ impl Engine {
     /// answers are awaited.
     pub(super) fn ask_records(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &Room,
         more: Vec<UserId>,
     ) -> usize {
@@ -390,7 +397,7 @@ impl Engine {
     /// Something changed in an open room.
     pub(in crate::engine) fn room_changed(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         id: RoomId,
     ) -> Result<(), EngineError> {
         let is_ours = self.look_room(tx, &id, |room| room.row.kind == RoomKind::Open)?;

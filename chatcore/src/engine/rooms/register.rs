@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::super::clock::{Timer, is_due};
-use super::super::tx::Tx;
+use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError, Event, Pending};
 use super::invitations::invites;
 use super::loaded::Room;
@@ -28,7 +28,7 @@ impl Engine {
     /// Does the next thing in a private room: read, order, move, fan out.
     pub(super) fn drive_private(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
     ) -> Result<(), EngineError> {
         let id = room.id();
@@ -98,7 +98,11 @@ impl Engine {
 
     /// Looks at a register that the room has left: what the relay lost of it is given back, and what it
     /// has it keeps for whoever joins. Tells whether one is being read.
-    fn look_back(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room) -> Result<bool, EngineError> {
+    fn look_back(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+        room: &mut Room,
+    ) -> Result<bool, EngineError> {
         let id = room.id();
         let is_due = is_due(room.row.kept_at, KEEP_EVERY, tx.now);
         if is_due && room.row.standing == RoomStanding::Member {
@@ -127,7 +131,7 @@ impl Engine {
     /// A register that the room has left was looked at.
     pub(super) fn looked(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         (register, own): (RegisterId, LogPoint),
         answer: Answer,
@@ -157,7 +161,7 @@ impl Engine {
     /// Appends events of ours.
     fn append(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &Room,
         secret: &RegisterSecret,
         events: &[RoomEvent],
@@ -179,7 +183,7 @@ impl Engine {
 
     pub(super) fn register_read(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         register: RegisterId,
         answer: Answer,
@@ -219,7 +223,7 @@ impl Engine {
 
     pub(super) fn register_appended(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         (register, entry): (RegisterId, Bytes),
         answer: Answer,
@@ -258,7 +262,12 @@ impl Engine {
     }
 
     /// The relay refused to order what we did: later, if it only waits for what it lost.
-    pub(super) fn not_ordered(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room, failure: Failure) {
+    pub(super) fn not_ordered(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+        room: &mut Room,
+        failure: Failure,
+    ) {
         let sync = self.rooms.sync(&room.id());
         let is_for_later = matches!(
             failure.code,
@@ -284,7 +293,7 @@ impl Engine {
 
     /// Tells whether nothing is to be ordered now, since the relay refused or delayed it. Who comes with another act
     /// meanwhile is not kept waiting for hours either.
-    pub(super) fn acts_rest(&mut self, tx: &mut Tx<'_, '_>, room: &Room) -> bool {
+    pub(super) fn acts_rest(&mut self, tx: &mut Transaction<'_, '_>, room: &Room) -> bool {
         let sync = self.rooms.sync(&room.id());
         let rests = sync.refused || sync.acts_at.is_some();
         if let Some(because) = sync.acts_wait {
@@ -294,7 +303,7 @@ impl Engine {
     }
 
     /// Forgets what waits to be done by somebody who is out: coming in again, they do none of it.
-    pub(super) fn forget_intents(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room) {
+    pub(super) fn forget_intents(&mut self, tx: &mut Transaction<'_, '_>, room: &mut Room) {
         if !room.is_leaving() {
             self.release_tickets(tx, room, RoomFailure::NotAMember);
             room.row.intents.clear();
@@ -304,7 +313,7 @@ impl Engine {
     /// Tells those who wait for acts that these will be done later.
     pub(super) fn release_tickets(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &Room,
         because: RoomFailure,
     ) {
@@ -317,7 +326,7 @@ impl Engine {
     /// Does what follows for us from events that were settled, from a number on.
     pub(super) fn follow_events(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         from: u64,
     ) -> Result<(), EngineError> {
@@ -383,7 +392,7 @@ impl Engine {
         Ok(())
     }
 
-    fn tell_news(&self, tx: &mut Tx<'_, '_>, room: &Room, event: &RoomEvent) {
+    fn tell_news(&self, tx: &mut Transaction<'_, '_>, room: &Room, event: &RoomEvent) {
         // Nobody needs to hear of housekeeping.
         let is_housekeeping = matches!(
             event.act(),
@@ -395,7 +404,7 @@ impl Engine {
     }
 
     /// An event of ours is settled: the others are told.
-    fn confirmed(&mut self, tx: &mut Tx<'_, '_>, room: &mut Room, event: &RoomEvent) {
+    fn confirmed(&mut self, tx: &mut Transaction<'_, '_>, room: &mut Room, event: &RoomEvent) {
         room.row.attempt.retain(|signed| signed != event.signed());
         // A move that came along has no intent of its own.
         if let Some(at) = room.row.intents.iter().position(|intent| intent.is(event)) {
@@ -441,7 +450,7 @@ impl Engine {
     /// Notes how we stand to the room after its newest event.
     pub(super) fn settle_standing(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
         own: &UserId,
     ) -> Result<(), EngineError> {
@@ -478,7 +487,7 @@ impl Engine {
 
     pub(super) fn ask_room(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: crate::ids::RoomId,
         request: Request,
         ask: RoomAsk,
@@ -496,7 +505,7 @@ impl Room {
     }
 
     /// Returns the register to move to: one secret is drawn, and kept until a move to it is settled.
-    pub(super) fn prepare_move(&mut self, tx: &mut Tx<'_, '_>) -> RegisterId {
+    pub(super) fn prepare_move(&mut self, tx: &mut Transaction<'_, '_>) -> RegisterId {
         self.row.prepared.get_or_insert_with(|| RegisterSecret::generate(tx.rng)).id()
     }
 

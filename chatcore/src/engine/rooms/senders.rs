@@ -3,7 +3,7 @@
 use super::super::EngineError;
 use super::super::contacts::sender;
 use super::super::inbound::tell_order;
-use super::super::tx::Tx;
+use super::super::transaction::Transaction;
 use super::loaded::Room;
 use crate::crypto::kdf::sha256;
 use crate::ids::{DeviceAddress, RoomId};
@@ -13,7 +13,7 @@ use crate::wire::content::RoomContent;
 
 /// Tells whether a message goes on with the chain of the device that sent it.
 pub(super) fn is_ahead(
-    tx: &Tx<'_, '_>,
+    tx: &Transaction<'_, '_>,
     room: &RoomId,
     from: DeviceAddress,
     content: &RoomContent,
@@ -24,7 +24,7 @@ pub(super) fn is_ahead(
 
 /// Holds a message against the sender's own chain in this room.
 pub(super) fn follow_sender(
-    tx: &mut Tx<'_, '_>,
+    tx: &mut Transaction<'_, '_>,
     room: &Room,
     contact: &Contact,
     from: DeviceAddress,

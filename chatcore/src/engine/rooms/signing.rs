@@ -1,6 +1,6 @@
 //! Acts that wait, signed on the newest event and put together for one entry.
 
-use super::super::tx::Tx;
+use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError};
 use super::acts::{RoomFailure, own_actor, signer};
 use super::loaded::Room;
@@ -21,7 +21,7 @@ impl Engine {
     /// who is out has no say in between, and never gets the new secret.
     pub(super) fn sign_intent(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         room: &mut Room,
     ) -> Result<Vec<RoomEvent>, EngineError> {
         let profile = tx.profile()?;

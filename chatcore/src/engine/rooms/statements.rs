@@ -1,7 +1,7 @@
 //! Joins and leaves of an open room: those that the relay showed, and those that somebody showed of themselves.
 
 use super::super::EngineError;
-use super::super::tx::Tx;
+use super::super::transaction::Transaction;
 use super::loaded::Room;
 use crate::ids::UserId;
 use crate::membership::{Joined, Statement};
@@ -35,7 +35,7 @@ impl Room {
     /// place.
     pub(super) fn take_statement(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         statement: &Statement,
         own: &UserId,
     ) -> Result<bool, EngineError> {
@@ -58,7 +58,7 @@ impl Room {
     /// shows; and a counter that no relay shows for long would be one that nobody can take out.
     pub(super) fn take_hint(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         statement: &Statement,
         own: &UserId,
     ) -> Result<(), EngineError> {
@@ -83,7 +83,7 @@ impl Room {
     /// Forgets what somebody has shown of themselves and the relay has not; tells whether there was any.
     pub(super) fn drop_hint(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         user: &UserId,
     ) -> Result<bool, EngineError> {
         let shown = self.shown_counter(user);
@@ -110,7 +110,7 @@ impl Room {
     /// Returns the join of a user that the relay showed, if that is the newest of them.
     pub(super) fn shown_join(
         &self,
-        tx: &Tx<'_, '_>,
+        tx: &Transaction<'_, '_>,
         user: &UserId,
     ) -> Result<Option<Statement>, EngineError> {
         let shown = self.stored_statement(tx, user)?.shown;
@@ -118,7 +118,7 @@ impl Room {
         Ok(shown.filter(|statement| statement.joined() == Joined::Yes))
     }
 
-    fn has_place(&mut self, tx: &mut Tx<'_, '_>, user: &UserId, own: &UserId) -> bool {
+    fn has_place(&mut self, tx: &mut Transaction<'_, '_>, user: &UserId, own: &UserId) -> bool {
         if self.statement_places.contains_key(user) || user == own {
             return true;
         }
@@ -134,7 +134,7 @@ impl Room {
 
     fn stored_statement(
         &self,
-        tx: &Tx<'_, '_>,
+        tx: &Transaction<'_, '_>,
         user: &UserId,
     ) -> Result<StatementRow, EngineError> {
         let Some(place) = self.statement_places.get(user) else {
@@ -145,7 +145,7 @@ impl Room {
 
     fn store_statement(
         &mut self,
-        tx: &mut Tx<'_, '_>,
+        tx: &mut Transaction<'_, '_>,
         user: UserId,
         shown: u64,
         row: &StatementRow,
@@ -160,7 +160,7 @@ impl Room {
     }
 
     /// Makes place for who joins: who has left is forgotten first.
-    fn forget_leaves(&mut self, tx: &mut Tx<'_, '_>, own: &UserId) {
+    fn forget_leaves(&mut self, tx: &mut Transaction<'_, '_>, own: &UserId) {
         let id = self.id();
         let is_gone = |user: &UserId| self.statements.join_of(user).is_none() && user != own;
         let gone: Vec<UserId> = self.statement_places.keys().copied().filter(is_gone).collect();
@@ -200,7 +200,7 @@ mod tests {
         let own = says(99_999, 1, Joined::Yes);
         let (store, mut rng) = (MemoryStore::default(), crate::testing::rng());
         let mut context = Context { store: &store, now, rng: &mut rng };
-        let tx = &mut Tx::new(&mut context);
+        let tx = &mut Transaction::new(&mut context);
         let mut room = Room::unread(id, RoomKind::Open, RoomStanding::Member);
         let mut take = |room: &mut Room, n, counter, joined| {
             room.take_statement(tx, &says(n, counter, joined), &own.user()).unwrap()

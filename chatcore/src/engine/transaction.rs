@@ -40,7 +40,7 @@ impl std::fmt::Debug for Context<'_> {
 }
 
 /// A step in the making.
-pub(super) struct Tx<'c, 'a> {
+pub(super) struct Transaction<'c, 'a> {
     store: &'a dyn Store,
     pub(super) now: Timestamp,
     /// The time by which something is over; behind `now` while the clock is doubted.
@@ -58,7 +58,7 @@ fn damaged(_: WireError) -> EngineError {
     EngineError::Store(StoreError::Damaged)
 }
 
-impl<'c, 'a> Tx<'c, 'a> {
+impl<'c, 'a> Transaction<'c, 'a> {
     pub(super) fn new(context: &'c mut Context<'a>) -> Self {
         Self {
             store: context.store,
