@@ -12,8 +12,11 @@ out=${CARGO_TARGET_DIR:-target}
 # Time and folders are no part of the result.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 0)
 export SOURCE_DATE_EPOCH
-export RUSTFLAGS="-C target-feature=+crt-static \
- --remap-path-prefix=$PWD=/src --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$(realpath -m "$out")=/target"
+flags=(-C target-feature=+crt-static "--remap-path-prefix=$PWD=/src" "--remap-path-prefix=$cargo_home=/cargo"
+  "--remap-path-prefix=$(realpath -m "$out")=/target")
+# Paths may have spaces in them.
+CARGO_ENCODED_RUSTFLAGS=$(printf '%s\x1f' "${flags[@]}")
+export CARGO_ENCODED_RUSTFLAGS=${CARGO_ENCODED_RUSTFLAGS%$'\x1f'}
 
 for target in "${targets[@]}"; do
   # Named also where it is the host's: else the flags would be for build scripts and macros, too.

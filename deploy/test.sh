@@ -159,7 +159,7 @@ else
     compose=(docker compose)
   fi
   if "${compose[@]}" version >/dev/null 2>&1; then
-    export CHAT_SERVER_PORT=17667 CHAT_SERVER_PUBLIC_ADDRESS=localhost:17667
+    export CHAT_TARGET=$host CHAT_SERVER_PORT=17667 CHAT_SERVER_PUBLIC_ADDRESS=localhost:17667
     in_compose() { "${compose[@]}" -p chat-test -f deploy/compose.yaml "$@"; }
     quietly() { "$@" >"$work/said" 2>&1 || { cat "$work/said"; fail "$*"; }; }
     quietly in_compose up -d --build
@@ -195,11 +195,11 @@ else
 fi
 
 step "packages, in a newer Debian whose names are found by systemd-resolved"
-if ls dist/*.deb >/dev/null 2>&1 && command -v debootstrap >/dev/null; then
+if ls dist/*.deb >/dev/null 2>&1 && command -v debootstrap >/dev/null && [ "$(id -u)" = 0 ]; then
   root=$work/debian
   # Its last step wants a system that runs; the files are there.
   debootstrap --variant=minbase --include=libnss-resolve,ca-certificates trixie "$root" >"$work/debootstrap.log" 2>&1 || true
-  [ -e "$root/usr/lib/x86_64-linux-gnu/libnss_resolve.so.2" ] || { tail -n 5 "$work/debootstrap.log"; fail "no Debian"; }
+  [ -e "$(echo "$root"/usr/lib/*/libnss_resolve.so.2)" ] || { tail -n 5 "$work/debootstrap.log"; fail "no Debian"; }
   sed -i 's/^hosts:.*/hosts: files resolve [!UNAVAIL=return] dns/' "$root/etc/nsswitch.conf"
   cp /etc/resolv.conf "$root/etc/resolv.conf"
   cp dist/*.deb "$root/"
@@ -224,7 +224,7 @@ if ls dist/*.deb >/dev/null 2>&1 && command -v debootstrap >/dev/null; then
   in_debian dpkg --purge chat chat-server >/dev/null 2>&1
   [ ! -e "$root/usr/bin/chat-server" ] || fail "the package stays"
 else
-  left_out "packages: they want cargo-deb and debootstrap"
+  left_out "packages: they want cargo-deb, debootstrap and root"
 fi
 
 printf '\nwhat is handed out works\n'

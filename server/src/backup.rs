@@ -3,14 +3,15 @@
 //! A backup is a data folder with a list of what its files hash to.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Write};
+use std::path::{Component, Path, PathBuf};
 
 use crate::archive::Archive;
 use crate::clock::{Clock, SystemClock, TimeNote};
 use crate::error::RelayError;
 use crate::identity::{self, KEY_FILE, TOKEN_FILE, sync_folder, write_private};
 use crate::server::{lock_folder, store_error};
+use crate::size::Size;
 use crate::store::{Epoch, Loose, Snapshot, Stores};
 use crate::sums::Sums;
 
@@ -89,6 +90,7 @@ pub(crate) fn stream_of(folder: &Path, stores: &Stores, out: impl Write) -> Resu
         hint: "such a relay keeps nothing that could be copied",
     })?;
     identity::check(folder)?;
+    require_space(folder)?;
     let partial = Partial(folder.join(format!("{PARTIAL}{:08x}", rand::random::<u32>())));
     make_folder(&partial.0)?;
     let loose = copy_databases(folder, &**snapshot, &partial.0)?;
@@ -105,8 +107,64 @@ pub(crate) fn stream_of(folder: &Path, stores: &Stores, out: impl Write) -> Resu
     archive.finish(SUMS_FILE).map_err(unwritten)
 }
 
+/// Makes of a stream what [`backup`] makes: a folder, whole or not at all.
+///
+/// # Errors
+/// [`RelayError`]; a stream that is not whole, or holds anything that no relay writes, makes nothing.
+pub fn unpack(stream: impl Read, to: &Path) -> Result<(), RelayError> {
+    require_empty(to)?;
+    write_whole(to, |partial| {
+        let bad = RelayError::Stream;
+        let mut archive = tar::Archive::new(stream);
+        for entry in archive.entries().map_err(bad)? {
+            let mut entry = entry.map_err(bad)?;
+            let is_file = entry.header().entry_type() == tar::EntryType::Regular;
+            let path = entry.path().map_err(bad)?.into_owned();
+            let is_below = path.components().all(|part| matches!(part, Component::Normal(_)));
+            if !is_file || !is_below {
+                return Err(bad(io::ErrorKind::InvalidData.into()));
+            }
+            let target = partial.join(path);
+            if let Some(folder) = target.parent() {
+                folder_builder()
+                    .recursive(true)
+                    .create(folder)
+                    .map_err(|e| file_error(folder, e))?;
+            }
+            let mut file = File::create_new(&target).map_err(|e| file_error(&target, e))?;
+            io::copy(&mut entry, &mut file).map_err(|e| file_error(&target, e))?;
+        }
+        if !partial.join(SUMS_FILE).is_file() {
+            return Err(bad(io::ErrorKind::UnexpectedEof.into()));
+        }
+        compare(partial, partial).map(drop)
+    })
+}
+
 /// How the names of folders begin that hold databases while they are streamed.
 const PARTIAL: &str = "stream.partial-";
+
+/// Bytes that a copy of the databases leaves free: below that the relay refuses what users send.
+const LEFT_FREE: u64 = 512 << 20;
+
+/// Looks whether the databases can lie in the folder twice.
+fn require_space(folder: &Path) -> Result<(), RelayError> {
+    let size = Stores::databases(folder).iter().map(|path| size_of(path)).sum::<u64>();
+    match fs4::available_space(folder) {
+        Ok(free) if free < size.saturating_add(LEFT_FREE) => Err(RelayError::NoSpaceToStream {
+            folder: folder.to_owned(),
+            needed: Size((size.saturating_add(LEFT_FREE)).next_multiple_of(1 << 20)),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the bytes of a file, or of all files in a folder.
+fn size_of(path: &Path) -> u64 {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let below: u64 = entries.map(|entry| size_of(&entry.path())).sum();
+    below + fs::metadata(path).ok().filter(|m| m.is_file()).map_or(0, |m| m.len())
+}
 
 /// Deletes what streams left in a data folder that were killed; nobody else makes such folders there.
 pub(crate) fn forget_partial(folder: &Path) {
@@ -239,8 +297,11 @@ pub fn restore(from: &Path, folder: &Path) -> Result<(), RelayError> {
     })
 }
 
-/// A copy inside of what is copied would be copied as well, and again.
-fn require_outside(folder: &Path, to: &Path) -> Result<(), RelayError> {
+/// Looks whether a copy lies outside of what is copied: else it would be copied as well, and again.
+///
+/// # Errors
+/// [`RelayError::Setting`].
+pub fn require_outside(folder: &Path, to: &Path) -> Result<(), RelayError> {
     let absolute = |path: &Path| {
         let known = path.ancestors().find_map(|a| Some((a, a.canonicalize().ok()?)));
         match known {

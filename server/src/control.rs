@@ -200,10 +200,12 @@ fn pour(stream: UnixStream, operator: &Operator) -> io::Result<()> {
 /// Has the relay that runs in a folder stream a backup to `out`; returns an exit code, and why it broke off.
 ///
 /// # Errors
-/// As [`ask`], and those of `out`.
-pub fn fetch_backup(folder: &Path, out: &mut impl io::Write) -> io::Result<(u8, String)> {
+/// [`FetchError`].
+pub fn fetch_backup(folder: &Path, out: &mut impl io::Write) -> Result<(u8, String), FetchError> {
     use io::Read;
-    let mut stream = hear(folder, &format!("backup {STREAM}"), AnswerForm::Words, PATIENCE)?;
+    let line = format!("backup {STREAM}");
+    let heard = hear(folder, &line, AnswerForm::Words, PATIENCE);
+    let mut stream = heard.map_err(FetchError::Relay)?;
     stream.set_read_timeout(None)?;
     loop {
         let mut length = [0; 4];
@@ -216,16 +218,27 @@ pub fn fetch_backup(folder: &Path, out: &mut impl io::Write) -> io::Result<(u8, 
             BROKEN => {
                 let mut answer = String::new();
                 stream.read_to_string(&mut answer)?;
-                return answer_of(&answer);
+                return Ok(answer_of(&answer)?);
             }
             length => {
                 let mut piece = Read::take(&mut stream, length.into());
                 if io::copy(&mut piece, out)? < u64::from(length) {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
                 }
             }
         }
     }
+}
+
+/// Why there is no backup.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No relay answers.
+    #[error(transparent)]
+    Relay(io::Error),
+    /// The stream broke off, here or there.
+    #[error(transparent)]
+    Stream(#[from] io::Error),
 }
 
 /// How long somebody waits for what a command comes to, once the relay has heard it.

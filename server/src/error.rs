@@ -7,6 +7,7 @@ use chatcore::invite::split_address;
 use chatcore::keys::is_printable;
 
 use crate::permissions::{refused, refused_in};
+use crate::size::Size;
 use crate::store::StoreError;
 
 /// A failure of the relay itself; what a device is told is `ErrorCode`.
@@ -83,6 +84,16 @@ pub enum RelayError {
         folder: PathBuf,
         /// Which.
         files: Vec<String>,
+    },
+    /// The databases can't lie on the disk twice.
+    #[error(
+        "{folder} has no space for a copy of the databases, which a stream begins with: {needed} have to be free"
+    )]
+    NoSpaceToStream {
+        /// Which folder.
+        folder: PathBuf,
+        /// What is needed.
+        needed: Size,
     },
     /// An archive could not be written.
     #[error("the archive was not written to its end: {0}")]

@@ -15,14 +15,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
-use crate::operator::{Command, Operator};
+use crate::operator::Operator;
 
 /// Connections at a time: each takes a thread while it is answered.
 const MAX_AT_A_TIME: usize = 8;
 /// Time of a connection, with all that is asked on it.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Time for the head of a request.
-const HEAD_TIME: Duration = Duration::from_secs(10);
+const HEAD_TIME: Duration = Duration::from_secs(3);
+/// Time for which it is not looked again whether the relay is healthy: looking writes to its store.
+const LOOKED: Duration = Duration::from_secs(5);
 /// Pause when the system has no more sockets.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -88,8 +90,8 @@ fn metrics(operator: &Operator) -> (StatusCode, &'static str, String) {
 }
 
 fn health(operator: &Operator) -> (StatusCode, &'static str, String) {
-    match operator.run(&Command::Health) {
-        Ok(said) => (StatusCode::OK, PLAIN, said.text + "\n"),
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{error}\n")),
+    match operator.health(LOOKED) {
+        Ok(said) => (StatusCode::OK, PLAIN, said + "\n"),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, why + "\n"),
     }
 }

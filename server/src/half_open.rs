@@ -82,7 +82,7 @@ impl HalfOpenTable {
             let oldest = of_address.and_then(|numbers| numbers.first()).copied();
             table.push_out(oldest);
         }
-        if table.all.len() >= self.most.load(Ordering::Relaxed) {
+        while table.all.len() >= self.most.load(Ordering::Relaxed) {
             let oldest = table.all.keys().next().copied();
             table.push_out(oldest);
         }

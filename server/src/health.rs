@@ -1,5 +1,9 @@
 //! Whether a relay does its work, in one line.
 
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::lock::lock;
 use crate::server::Shared;
 use crate::store::StoreError;
 
@@ -25,6 +29,25 @@ pub(crate) enum Unhealthy {
     /// A store takes nothing.
     #[error("unhealthy: the stores take nothing: {0}")]
     Store(StoreError),
+}
+
+/// What was found last, and when.
+#[derive(Debug, Default)]
+pub(crate) struct LastLook(Mutex<Option<(Instant, Result<String, Unhealthy>)>>);
+
+impl LastLook {
+    /// As [`check`], but looks no more often than so.
+    pub(crate) fn check(&self, shared: &Shared, often: Duration) -> Result<String, Unhealthy> {
+        let mut last = lock(&self.0);
+        match &*last {
+            Some((at, found)) if at.elapsed() < often => found.clone(),
+            _ => {
+                let found = check(shared);
+                *last = Some((Instant::now(), found.clone()));
+                found
+            }
+        }
+    }
 }
 
 /// Looks whether a relay takes connections, stores what comes, and has space; writes to its store. Returns what to say.

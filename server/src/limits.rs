@@ -246,9 +246,13 @@ impl<K: Eq + Hash + Ord + Copy> RateTable<K> {
         Self { buckets: Mutex::new(buckets) }
     }
 
-    /// Has what is taken from now on follow another rate.
+    /// Has what is taken from now on follow another rate. What is owed was counted by the former one: it is forgotten.
     pub(crate) fn set_rate(&self, rate: Rate) {
-        lock(&self.buckets).rate = rate;
+        let mut buckets = lock(&self.buckets);
+        if buckets.rate != rate {
+            let hits = buckets.hits;
+            *buckets = Buckets { rate, hits, full_at: HashMap::new(), order: BTreeSet::new() };
+        }
     }
 
     /// Takes up to `wanted` tokens; returns how many there were.
@@ -345,6 +349,18 @@ mod tests {
         let buckets = lock(&table.buckets);
         assert!(buckets.full_at.len() <= MAX_BUCKETS);
         assert_eq!(buckets.full_at.len(), buckets.order.len());
+    }
+
+    /// What was owed by a slow rate kept people out for hours by a fast one.
+    #[test]
+    fn another_rate_begins_with_full_buckets() {
+        let table = RateTable::new(Rate::per_second(10_000, 1));
+        let now = Uptime(5);
+        assert_eq!(table.take("a", 10_000, now), 10_000);
+        table.set_rate(Rate::per_second(10_000, 1));
+        assert_eq!(table.take("a", 1, now), 0, "the same");
+        table.set_rate(Rate::per_second(100, 1_000));
+        assert_eq!((table.take("a", 200, now), table.take("a", 1, now.plus(1))), (100, 1));
     }
 
     #[test]

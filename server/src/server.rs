@@ -27,6 +27,7 @@ use crate::config::{Config, Registration, Storage};
 use crate::control::Control;
 use crate::error::RelayError;
 use crate::half_open::HalfOpenTable;
+use crate::health::LastLook;
 use crate::identity::Identity;
 use crate::limits::{Limits, Live, Rate, RateTable, address_key};
 use crate::lock::lock;
@@ -97,6 +98,7 @@ pub(crate) struct Shared {
     pub(crate) register_appends: RateTable<UserId>,
     pub(crate) memory: Memory,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) last_look: LastLook,
     /// Places for those who are told that the relay takes no more of them now.
     refusals: Arc<Semaphore>,
     pub(crate) turns: Turns,
@@ -285,6 +287,7 @@ impl Relay {
         let mailboxes = Mailboxes::new(rand::rng().random(), &stored, Arc::clone(&live));
         let shared = Arc::new_cyclic(|this| Shared {
             metrics: Arc::new(Metrics::new(Weak::clone(this))),
+            last_look: LastLook::default(),
             identity,
             registration: Live::new(config.registration),
             clock,
@@ -373,7 +376,7 @@ impl Relay {
         listeners: Vec<TcpListener>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), RelayError> {
-        let mut connections = JoinSet::new();
+        let (mut connections, mut turn) = (JoinSet::new(), 0_usize);
         self.spawn_work(sweep_all);
         let in_a_while = tokio::time::Instant::now() + SWEEP_EVERY;
         let mut sweep = tokio::time::interval_at(in_a_while, SWEEP_EVERY);
@@ -388,8 +391,11 @@ impl Relay {
                 () = self.shared.health.failed() => break,
                 () = self.shared.quit.notified() => break,
                 () = &mut control => {}
-                accepted = accept(&listeners), if has_room => match accepted {
-                    Ok((stream, from)) => self.admit(&mut connections, stream, from),
+                accepted = accept(&listeners, turn), if has_room => match accepted {
+                    Ok((stream, from)) => {
+                        turn = turn.wrapping_add(1);
+                        self.admit(&mut connections, stream, from);
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "a connection could not be accepted");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -526,10 +532,12 @@ impl std::fmt::Debug for Relay {
     }
 }
 
-/// Takes the next connection of whichever address.
-async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+/// Takes the next connection of whichever address; `turn` is where it begins to look, so that none waits behind another.
+async fn accept(listeners: &[TcpListener], turn: usize) -> io::Result<(TcpStream, SocketAddr)> {
     poll_fn(|context| {
-        let mut accepted = listeners.iter().map(|listener| listener.poll_accept(context));
+        let (behind, first) = listeners.split_at(turn % listeners.len().max(1));
+        let in_turn = first.iter().chain(behind);
+        let mut accepted = in_turn.map(|listener| listener.poll_accept(context));
         accepted.find(Poll::is_ready).unwrap_or(Poll::Pending)
     })
     .await

@@ -202,14 +202,52 @@ async fn a_hangup_has_settings_read_anew_and_says_which_wait_for_a_start() {
         matches!(&refused, Answer::Failure(f) if f.code == ErrorCode::RegistrationClosed),
         "{refused:?}"
     );
-    // What can't hold leaves all as it was.
-    write("registration = 'sometimes'");
+    // What can't hold leaves all as it was, also when it would hold only at the next start.
+    for (bad, word) in [
+        ("registration = 'sometimes'", "sometimes"),
+        ("registration = 'open'\nlisten = 'chat.example.org:7667'", "listen"),
+        ("registration = 'open'\nmetrics = 'x.example'", "metrics"),
+        ("registration = 'open'\nlog-level = 'inof'", "log-level"),
+    ] {
+        write(bad);
+        relay.signal("-HUP");
+        assert!(relay.logged("those before stay")["error"].as_str().unwrap().contains(word));
+    }
+    // What waits for a start is said again.
+    write("listen = '127.0.0.1:1'\nregistration = 'closed'\nmax-mailbox-messages = 1");
     relay.signal("-HUP");
-    assert!(relay.logged("those before stay")["error"].as_str().unwrap().contains("sometimes"));
+    assert_eq!(relay.logged("started anew")["settings"], "listen");
     write("registration = 'open'\nlisten = '127.0.0.1:1'");
     relay.signal("-HUP");
     assert_eq!(relay.logged("changed")["settings"], "registration, max-mailbox-messages");
     assert!(matches!(relay.register("bob").await, Answer::LoggedIn(_)));
+}
+
+#[test]
+fn the_link_file_follows_the_public_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, link) = (folder.path().join("relay.toml"), folder.path().join("link"));
+    let write = |host: &str| {
+        std::fs::write(&file, format!("listen = '127.0.0.1:0'\npublic-address = '{host}:7'"))
+            .unwrap();
+    };
+    write("old.example");
+    let flags = ["--config", file.to_str().unwrap()];
+    let mut relay = Relay::start(&folder.path().join("data"), &flags, &[]);
+    assert_eq!(relay.link.address(), "old.example:7");
+    // The file is written from the first reload on that names it; a start writes it too.
+    std::fs::write(
+        &file,
+        format!(
+            "listen = '127.0.0.1:0'\npublic-address = 'new.example:7'\nlink-file = '{}'",
+            link.display()
+        ),
+    )
+    .unwrap();
+    relay.signal("-HUP");
+    assert_eq!(relay.logged("changed")["settings"], "public-address");
+    let written: InviteLink = std::fs::read_to_string(&link).unwrap().trim().parse().unwrap();
+    assert_eq!((written.address(), written.relay), ("new.example:7".to_owned(), relay.link.relay));
 }
 
 #[tokio::test]

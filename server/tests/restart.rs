@@ -374,6 +374,9 @@ async fn a_backup_can_be_streamed() {
         assert!(matches!(backup::verify(&path(name)), Ok(backup::Verified::Backup { files: 5.. })));
     };
     check(stream().output().unwrap(), "running");
+    // Nobody's terminal or memory is filled with one.
+    let read = run(&["ctl", "--data", data.to_str().unwrap(), "backup", "-"]);
+    assert_eq!((read.status.code(), read.stdout.len()), (Some(2), 0));
     // Who reads only its beginning has no backup, and is told; the relay goes on.
     let mut cut = stream().stdout(Stdio::piped()).spawn().unwrap();
     drop(cut.stdout.take());

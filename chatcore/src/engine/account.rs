@@ -103,7 +103,11 @@ impl Rejoin {
         if !is_new && profile.relay != self.relay {
             return Err(EngineError::OtherRelay);
         }
-        profile.addresses.learn(RelayAddress { address: self.address, from: Timestamp(0) });
+        if profile.relay != self.relay {
+            profile.addresses = RelayAddresses::only(self.address);
+        } else if profile.addresses.newest().address != self.address {
+            profile.addresses.learn(RelayAddress::given(self.address));
+        }
         if profile.admission != Admission::Admitted {
             if self.token.is_some() || profile.relay != self.relay {
                 profile.token = self.token;

@@ -146,13 +146,16 @@ impl Engine {
         name: &Nickname,
         wanted: Wanted,
     ) -> Result<(), EngineError> {
+        let kinds = [RoomKind::Private, RoomKind::Open];
+        let is_member = self.shares_a_room(tx, &user, &kinds)?;
         let mut profile = tx.profile()?;
         let unplaced = &mut profile.unplaced;
         let is_same = |other: &Unplaced| other.user == user && other.wanted == wanted;
         if unplaced.len() >= MAX_UNPLACED || unplaced.iter().any(is_same) {
             return Ok(());
         }
-        unplaced.push(Unplaced { user, name: name.as_str().to_owned(), wanted, at: tx.begins() });
+        let (name, at) = (name.as_str().to_owned(), tx.begins());
+        unplaced.push(Unplaced { user, name, wanted, at, is_member });
         let people = unplaced.len();
         if people >= 2 * profile.unplaced_told {
             profile.unplaced_told = people;
@@ -195,10 +198,36 @@ impl Engine {
             false => u32::try_from(self.kept).unwrap_or(u32::MAX),
         };
         Self::forget_unplaced(tx, |waiting| known.contains(&waiting.user))?;
+        self.ask_for_some_kept(tx, most);
+        Ok(())
+    }
+
+    /// A room was read: those of its members who found no place as strangers need none there.
+    pub(super) fn ask_for_kept_of(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+        is_member: impl Fn(&UserId) -> bool,
+    ) -> Result<(), EngineError> {
+        if self.kept == 0 || self.link == Link::Offline {
+            return Ok(());
+        }
+        let mut profile = tx.profile()?;
+        let mut has_news = false;
+        for waiting in profile.unplaced.iter_mut().filter(|waiting| !waiting.is_member) {
+            waiting.is_member = is_member(&waiting.user);
+            has_news |= waiting.is_member;
+        }
+        if has_news {
+            tx.save_profile(&profile);
+            self.ask_for_some_kept(tx, u32::try_from(self.kept).unwrap_or(u32::MAX));
+        }
+        Ok(())
+    }
+
+    fn ask_for_some_kept(&mut self, tx: &mut Transaction<'_, '_>, most: u32) {
         // How many are left says the answer.
         self.kept = 0;
         self.ask(tx, Request::DeliverKept { most }, Pending::DeliverKept);
-        Ok(())
     }
 
     /// Makes a contact of somebody who asked.

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::dial::{Proxy, dial, patience};
 use super::{ClientError, os_rng};
+use crate::addresses::RelayAddress;
 use crate::crypto::DhSecret;
 use crate::keys::RelayKey;
 use crate::noise::transport::{frame_record, split_record};
@@ -39,15 +40,15 @@ pub(super) enum Activity {
 impl Connection {
     /// Connects, proves both keys, and sends the first request inside the handshake.
     pub(super) async fn open(
-        (address, proxy): (&str, Option<&Proxy>),
+        (known, proxy): (&RelayAddress, Option<&Proxy>),
         relay: &RelayKey,
         link: &DhSecret,
         first: &DeviceFrame,
     ) -> Result<Self, ClientError> {
-        let mut stream = dial(address, proxy).await?;
+        let mut stream = dial(known, proxy).await?;
         stream.set_nodelay(true).map_err(|e| ClientError::Unreachable(e.kind()))?;
         let shaking = handshake(&mut stream, relay, link, first);
-        let transport = timeout(patience(address, proxy), shaking)
+        let transport = timeout(patience(&known.address, proxy), shaking)
             .await
             .map_err(|_| ClientError::Unreachable(io::ErrorKind::TimedOut))??;
         Ok(Self {

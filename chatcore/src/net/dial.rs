@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::ClientError;
 use super::resolve::resolve;
+use crate::addresses::{RelayAddress, Source, is_elsewhere};
 use crate::crypto::kdf::sha256;
 use crate::invite::{complete_address, is_here, split_address};
 
@@ -110,11 +111,15 @@ pub(super) fn patience(address: &str, proxy: Option<&Proxy>) -> Duration {
 /// # Errors
 /// [`ClientError::Unreachable`] with `NotFound` when no host has the name, `ConnectionRefused` when the proxy does not
 /// answer.
-pub(super) async fn dial(address: &str, proxy: Option<&Proxy>) -> Result<TcpStream, ClientError> {
+pub(super) async fn dial(
+    known: &RelayAddress,
+    proxy: Option<&Proxy>,
+) -> Result<TcpStream, ClientError> {
+    let address = known.address.as_str();
     let connecting = async {
         match proxy.filter(|_| !is_here(address)) {
             Some(proxy) => through(proxy, address).await,
-            None => direct(address).await,
+            None => direct(address, known.by).await,
         }
     };
     timeout(patience(address, proxy), connecting)
@@ -122,9 +127,13 @@ pub(super) async fn dial(address: &str, proxy: Option<&Proxy>) -> Result<TcpStre
         .map_err(|_| ClientError::Unreachable(io::ErrorKind::TimedOut))?
 }
 
-async fn direct(address: &str) -> Result<TcpStream, ClientError> {
+async fn direct(address: &str, by: Source) -> Result<TcpStream, ClientError> {
     let unreachable = |e: io::Error| ClientError::Unreachable(e.kind());
     let mut found = resolve(address).await.map_err(unreachable)?;
+    if by == Source::Relay && !is_here(address) {
+        // A name may lead home.
+        found.retain(|address| is_elsewhere(address.ip()));
+    }
     found.truncate(MAX_ADDRESSES);
     first_of(found).await.map_err(unreachable)
 }
@@ -163,7 +172,7 @@ async fn through(proxy: &Proxy, address: &str) -> Result<TcpStream, ClientError>
         }
         None => Socks5Stream::connect_with_socket(socket, (host.as_str(), port)).await,
     };
-    let socket = direct(&proxy.address).await.map_err(|_| ClientError::Proxy)?;
+    let socket = direct(&proxy.address, Source::Person).await.map_err(|_| ClientError::Proxy)?;
     match proxied(socket).await {
         Ok(stream) => Ok(stream.into_inner()),
         Err(tokio_socks::Error::HostUnreachable) => {

@@ -2,12 +2,14 @@
 //! then sent, then shown.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
 use std::io;
+use std::task::Poll;
 use std::time::Duration;
 
 use rand::RngExt;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::client::{ClientError, Notice, Options, Reconnect};
 use super::connection::{Activity, Connection};
@@ -16,6 +18,7 @@ use super::op::{Op, Reply};
 use super::silence::{Awaited, Silence};
 use super::transfer::{Next, Unreadable, Uploading, remove_spooled, sweep_spool};
 use super::{now, os_rng};
+use crate::addresses::RelayAddress;
 use crate::engine::{Command, Context, DRIVER_REQUESTS, Engine, EngineError, Event, Step, spooled};
 use crate::store::codec;
 use crate::store::rows::Profile;
@@ -623,22 +626,48 @@ fn next_wake(engine: &Engine, silence: Instant) -> Instant {
     }
 }
 
-/// Connects at the first address where the relay answers; the error is that of the first one.
+/// Time after which the next address of a relay is tried beside those before it.
+const NEXT_ADDRESS: Duration = Duration::from_secs(2);
+
+/// Connects at the first address where the relay answers: one that is silent keeps nobody from the next for long. The
+/// error is that of the first one.
 async fn open_first(
-    addresses: &[String],
+    addresses: &[&RelayAddress],
     proxy: Option<&Proxy>,
     profile: &Profile,
     first: &DeviceFrame,
 ) -> Result<Connection, ClientError> {
+    let open = |known| {
+        Box::pin(Connection::open((known, proxy), &profile.relay, &profile.device.link, first))
+    };
+    let mut waiting = addresses.iter().copied();
+    let mut attempts = Vec::new();
     let mut failed = None;
-    for address in addresses {
-        let way = (address.as_str(), proxy);
-        match Connection::open(way, &profile.relay, &profile.device.link, first).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => {
-                failed.get_or_insert(error);
+    loop {
+        let next = waiting.next();
+        let has_more = next.is_some();
+        attempts.extend(next.map(open));
+        if attempts.is_empty() {
+            return Err(failed.unwrap_or(ClientError::Unreachable(io::ErrorKind::NotFound)));
+        }
+        let ended = poll_fn(|context| {
+            let ready = attempts.iter_mut().enumerate().find_map(|(i, attempt)| {
+                match attempt.as_mut().poll(context) {
+                    Poll::Ready(ended) => Some((i, ended)),
+                    Poll::Pending => None,
+                }
+            });
+            ready.map_or(Poll::Pending, Poll::Ready)
+        });
+        tokio::select! {
+            (i, ended) = ended => {
+                drop(attempts.remove(i));
+                match ended {
+                    Ok(connection) => return Ok(connection),
+                    Err(error) => drop(failed.get_or_insert(error)),
+                }
             }
+            () = sleep(NEXT_ADDRESS), if has_more => {}
         }
     }
-    Err(failed.unwrap_or(ClientError::Unreachable(io::ErrorKind::NotFound)))
 }

@@ -31,7 +31,8 @@ async fn look_up(address: &str) -> Option<Vec<SocketAddr>> {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     use hickory_resolver::TokioResolver;
-    use hickory_resolver::config::LookupIpStrategy;
+    use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
+    use hickory_resolver::net::runtime::TokioRuntimeProvider;
 
     let (host, port) = crate::invite::split_address(address).ok()?;
     // Also where there is no hosts file (RFC 6761 section 6.3).
@@ -39,7 +40,13 @@ async fn look_up(address: &str) -> Option<Vec<SocketAddr>> {
         let here = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         return Some(here.map(|ip| SocketAddr::new(ip, port)).to_vec());
     }
-    let mut builder = TokioResolver::builder_tokio().ok()?;
+    // Without a server, or with a file that can't be read, the hosts file counts all the same.
+    let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|_| {
+        TokioResolver::builder_with_config(
+            ResolverConfig::default(),
+            TokioRuntimeProvider::default(),
+        )
+    });
     builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     let found = builder.build().ok()?.lookup_ip(host).await.ok()?;
     Some(found.iter().map(|ip| SocketAddr::new(ip, port)).collect())

@@ -650,6 +650,8 @@ pub(crate) struct Unplaced {
     pub(crate) name: String,
     pub(crate) wanted: Wanted,
     pub(crate) at: Timestamp,
+    /// They belong to a room of ours, and want a place for something else than to speak there.
+    pub(crate) is_member: bool,
 }
 
 /// How we were asked into a room.

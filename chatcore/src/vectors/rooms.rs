@@ -1,6 +1,6 @@
 use super::records::{device, identity};
 use super::{Script, array, hex, list, number, read, text};
-use crate::addresses::RelayAddress;
+use crate::addresses::{RelayAddress, Source};
 use crate::ids::{LogHash, LogId, MessageId, RegisterId, RoomId, Timestamp};
 use crate::keys::{
     DeviceCert, DeviceKeys, IdentityKeyPair, RelayKeyPair, SigningPublicKey, register_id,
@@ -256,6 +256,7 @@ fn announcements_are_as_written() {
         moved: Some(RelayAddress {
             address: text(case, "address").to_owned(),
             from: Timestamp(number(case, "address_from")),
+            by: Source::Relay,
         }),
         ..expected
     };

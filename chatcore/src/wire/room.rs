@@ -6,7 +6,7 @@ use proto::room as pb;
 use super::directory::{signed_from, signed_into};
 use super::limits::{MAX_ANNOUNCEMENT, MAX_EVENT, MAX_EVENTS_IN_ENTRY};
 use super::{WireError, array, at_most};
-use crate::addresses::RelayAddress;
+use crate::addresses::{RelayAddress, Source};
 use crate::ids::{EventHash, LogHash, LogId, RegisterId, RoomId, Timestamp, UserId};
 use crate::invite::split_address;
 use crate::keys::{IdentityKey, RelayKey, Signed};
@@ -349,7 +349,7 @@ pub(crate) fn decode_announcement(body: &[u8]) -> Result<Announcement, WireError
             if room.is_some() {
                 return Err(WireError::BadValue("address"));
             }
-            Some(RelayAddress { address, from: Timestamp(body.address_from) })
+            Some(RelayAddress { address, from: Timestamp(body.address_from), by: Source::Relay })
         }
     };
     Ok(Announcement { room, moved, seq: body.seq, text: body.text, at: Timestamp(body.at) })

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chatcore::crypto::DhSecret;
 use chatcore::ids::{DeviceId, EventHash, LogHash, LogId, RegisterId, RoomId};
-use chatcore::keys::{DeviceKeys, IdentityKeyPair, SigningKey};
+use chatcore::keys::{DeviceKeys, IdentityKeyPair, Signed, SigningKey};
 use chatcore::membership::{Act, Chain, Event, EventDraft, LogHead, Signer};
 use chatcore::room::RegisterSecret;
 use chatcore::store::{Direction, Key, Store, Table, Value};
@@ -103,13 +103,18 @@ pub(crate) fn order_on(
 /// Has the relay order events as they are, in one entry of the register that the room goes on in, which
 /// the peer can write.
 pub(crate) fn order_events(world: &mut World, i: usize, room: RoomId, events: &[Event]) {
+    let signed: Vec<_> = events.iter().map(Event::signed).collect();
+    order_signed(world, i, room, &signed);
+}
+
+/// The same with what need not be events.
+pub(crate) fn order_signed(world: &mut World, i: usize, room: RoomId, signed: &[&Signed]) {
     let row = room_row(world, i, room);
     let log = RegisterId::from_bytes(bytes(&row.log.unwrap().id));
     let secret = |secret: &Vec<u8>| RegisterSecret::from_bytes(&bytes(secret));
     let secret = row.secrets.iter().map(secret).find(|secret| secret.id() == log).unwrap();
     let sides = world.relay.rooms.registers.get_mut(&log).unwrap();
-    let signed: Vec<_> = events.iter().map(Event::signed).collect();
-    let entry = encode_register_entry(&signed);
+    let entry = encode_register_entry(signed);
     let (_, entry, _) = secret.seal(sides[0].len() as u64, &entry, &mut world.rng).unwrap();
     sides.iter_mut().for_each(|side| side.push(entry.clone().into()));
 }

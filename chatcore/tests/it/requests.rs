@@ -4,9 +4,11 @@ use chatcore::engine::{
     Command, ContactStanding, EngineError, Event, MAX_REQUESTS, Reader, Wanted, query,
 };
 use chatcore::ids::{Conversation, HOUR, MINUTE, UserId};
+use chatcore::membership::{Role, RoomKind};
 use chatcore::store::Table;
 use chatcore::wire::content::Body;
 
+use crate::support::rooms::{create, invite, reconnect, say, texts};
 use crate::support::stranger::Stranger;
 use crate::support::world::World;
 
@@ -146,6 +148,33 @@ fn what_a_new_contact_wrote_before_comes_at_once() {
     let came = Body::Text("let me in, says 101".to_owned());
     assert!(history.iter().any(|said| said.body == came));
     assert_eq!(waiting(&world).len(), 2);
+}
+
+/// Somebody who joined while we were away wrote before we knew of it, and found all places of strangers taken: what
+/// they said in the room waited at the relay until it was over.
+#[test]
+fn who_turns_out_to_be_a_member_needs_no_place() {
+    let mut world = World::new(309, 3);
+    let room = create(&mut world, 0, "plans", RoomKind::Private);
+    invite(&mut world, 0, room, 1, Role::Moderator);
+    world.run_until_quiet();
+    knock(&mut world, 0, MAX_REQUESTS as u64);
+    assert_eq!(held(&world).len(), MAX_REQUESTS);
+    world.peers[0].disconnect();
+    let (alice, before) = (world.peers[0].address.user, world.relay.rooms.lengths());
+    invite(&mut world, 1, room, 2, Role::Member);
+    world.run_until_quiet();
+    say(&mut world, 2, room, "am I late?").unwrap();
+    world.run_until_quiet();
+    // The messages come before the room was read to where she joined.
+    world.relay.rooms.frozen.insert(alice, before);
+    world.connect(0);
+    world.run_until_quiet();
+    assert!(waiting(&world).iter().any(|(user, _)| *user == world.peers[2].address.user));
+    world.relay.rooms.frozen.remove(&alice);
+    reconnect(&mut world, 0..1);
+    assert_eq!(texts(&world, 0, room), ["am I late?"]);
+    assert_eq!(held(&world).len(), MAX_REQUESTS);
 }
 
 /// A former contact is no stranger: nothing of what was said is deleted.

@@ -2,9 +2,10 @@
 
 use chatcore::engine::{Command, Event, RoomStanding};
 use chatcore::ids::{DAY, RegisterId, RoomId, UserId};
-use chatcore::membership::{Act, Policy, Role, RoomKind};
+use chatcore::keys::Signed;
+use chatcore::membership::{Act, EventDraft, Policy, Role, RoomKind, Signer};
 
-use crate::altered::{chain_of, order};
+use crate::altered::{chain_of, keys_of, order, order_signed};
 use crate::support::peer::Peer;
 use crate::support::rooms::*;
 use crate::support::world::World;
@@ -173,7 +174,16 @@ fn what_is_no_candidate_comes_to_nothing() {
     order(&mut world, 1, room, &[topic("in front"), next.clone()]);
     order(&mut world, 1, room, &[kick(carol)]);
     order(&mut world, 1, room, &[kick(carol), kick(alice), next.clone()]);
-    order(&mut world, 1, room, &[next, kick(carol)]);
+    order(&mut world, 1, room, &[next.clone(), kick(carol)]);
+    // Nor when there is something in it that is no event.
+    let (seq, last) = head.unwrap();
+    let (identity, keys) = keys_of(&world, 1);
+    let (cert, identity) = (keys.certify(&identity, world.now), identity.public());
+    let signer = Signer::Device { identity: &identity, cert: &cert, keys: &keys };
+    let moved =
+        EventDraft { after: Some((room, seq, last)), at: world.now, act: next }.sign(signer);
+    let none = Signed { body: vec![7], signature: [9; 64] };
+    order_signed(&mut world, 1, room, &[&none, moved.signed()]);
     reconnect(&mut world, 2..3);
     assert_eq!(view(&world, 2, room).head, head);
     assert!(!view(&world, 2, room).locked);

@@ -37,17 +37,19 @@ pub(crate) fn show(
     hint: &str,
 ) -> Result<(), CommandError> {
     let nickname = profile.nickname.as_str();
+    let in_order = profile.addresses.in_order(net::now());
+    let tried: Vec<_> = in_order.into_iter().map(|known| known.address.as_str()).collect();
     if context.output.mode() == OutputMode::Json {
         return context.output.json(&Line::Whoami {
             nickname,
             user_id: profile.user,
             relay: &profile.addresses.newest().address,
-            relay_addresses: profile.addresses.in_order(net::now()),
+            relay_addresses: tried,
             registered: profile.registration == Registration::Done,
         });
     }
-    let tried = profile.addresses.in_order(net::now()).join(", or else ");
-    context.output.say(&format!("{} at {}", render::name(nickname), render::line(&tried)))?;
+    let tried = render::line(&tried.join(", or else "));
+    context.output.say(&format!("{} at {tried}", render::name(nickname)))?;
     context.output.say(&format!("id {}", profile.user.to_hex()))?;
     if hint.is_empty() { Ok(()) } else { context.output.say(hint) }
 }

@@ -302,7 +302,7 @@ pub enum Line<'a> {
         /// The relay's address that was learned last.
         relay: &'a str,
         /// All of them, in the order in which they are tried now.
-        relay_addresses: Vec<String>,
+        relay_addresses: Vec<&'a str>,
         /// Whether the relay knows us.
         registered: bool,
     },

@@ -54,7 +54,7 @@ fn welcome(
         kept: seat.waiting.kept,
         lobby: shared.lobby_for(&address.user),
         announced: stores.announcements.newest().map_err(internal)?,
-        moved: stores.announcements.moved().map_err(internal)?.map_or(0, |moved| moved.seq),
+        moved: stores.announcements.newest_move().map_err(internal)?,
         time: shared.clock.now(),
     });
     Ok(Welcome { seat, answer })

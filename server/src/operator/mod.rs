@@ -6,9 +6,11 @@ mod usage;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use chatcore::addresses::RelayAddress;
+use chatcore::addresses::{RelayAddress, Source};
 use chatcore::ids::{DAY, HOUR, InviteToken, RoomId, Timestamp, UserId};
+use chatcore::invite::InviteLink;
 use chatcore::keys::{Nickname, Signed, UserRecord};
 use chatcore::membership::{Act, Announcement, RoomName};
 use chatcore::wire::limits::MAX_ANNOUNCEMENT;
@@ -105,7 +107,10 @@ impl Operator {
     pub fn ping(&self) {
         if let Some(shared) = self.shared.upgrade() {
             let _looked_at = (shared.registry.count(), shared.mailboxes.totals());
-            let _read = shared.stores.retention.last_time();
+            // While stores are closed or opened for want of space, which may take minutes, nobody is stuck.
+            if !shared.health.is_changing() {
+                let _read = shared.stores.retention.last_time();
+            }
         }
     }
 
@@ -121,10 +126,29 @@ impl Operator {
         audit(&shared, &Command::Backup(PathBuf::new()), By::Operator)
     }
 
+    /// Tells whether the relay does its work, in a line, or why not; looks no more often than so. Blocks.
+    ///
+    /// # Errors
+    /// The line that says why not.
+    pub fn health(&self, often: Duration) -> Result<String, String> {
+        match self.shared.upgrade() {
+            Some(shared) => shared.last_look.check(&shared, often).map_err(|why| why.to_string()),
+            None => Err("the relay has stopped".to_owned()),
+        }
+    }
+
     /// Returns what the relay counts, as Prometheus reads it; `None` once it has stopped. Blocks.
     #[must_use]
     pub fn metrics(&self) -> Option<String> {
         self.shared.upgrade().map(|shared| shared.metrics.text())
+    }
+
+    /// Returns the standing invite link, as people are given it now; `None` before the relay listens, and once it has
+    /// stopped.
+    #[must_use]
+    pub fn link(&self) -> Option<InviteLink> {
+        let shared = self.shared.upgrade()?;
+        shared.link(Some(shared.identity.token()))
     }
 
     /// Has other settings hold from now on, as far as a running relay takes them over: who may register, limits, the
@@ -505,7 +529,7 @@ impl Task<'_> {
         };
         let text = text
             + " Your program goes there by itself, and comes here as long as nobody answers there.";
-        let moved = RelayAddress { address: address.clone(), from };
+        let moved = RelayAddress { address: address.clone(), from, by: Source::Relay };
         let (seq, signed) = self.say(None, &text, Some(moved))?;
         self.shared.registry.announce(&signed);
         let told = self.shared.registry.count();
@@ -515,7 +539,12 @@ impl Task<'_> {
 
     /// Says what was told last of where the relay will be.
     fn moved(&self) -> Result<Said, RelayError> {
-        let stored = self.stored(self.shared.stores.announcements.moved())?;
+        let store = &self.shared.stores.announcements;
+        let newest = self.stored(store.newest_move())?;
+        let stored = match newest.checked_sub(1) {
+            Some(before) => self.stored(store.after(before, 1))?.pop(),
+            None => None,
+        };
         let key = self.shared.identity.keys.public();
         let announced = stored.and_then(|stored| Announcement::verify(&stored.signed, &key).ok());
         let Some(moved) = announced.and_then(|announced| announced.moved) else {

@@ -8,6 +8,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
@@ -81,6 +82,8 @@ pub(crate) fn disk_of(folder: &Path) -> FreeSpace {
 /// How the stores are.
 pub(crate) struct Health {
     failed: watch::Sender<bool>,
+    /// The stores are being closed, or opened again.
+    changing: AtomicBool,
     said: Mutex<Option<Instant>>,
     free: FreeSpace,
 }
@@ -102,6 +105,11 @@ impl Health {
 
     pub(crate) fn has_failed(&self) -> bool {
         *self.failed.borrow()
+    }
+
+    /// Tells whether the stores are being closed or opened again: who asks them waits.
+    pub(crate) fn is_changing(&self) -> bool {
+        self.changing.load(Ordering::Acquire)
     }
 
     /// Tells whether it is time to say again what was said before.
@@ -143,7 +151,8 @@ pub(crate) fn guard(
     reopen: Reopen,
 ) -> (Stores, Arc<Health>) {
     let (failed, said) = (watch::Sender::new(false), Mutex::new(None));
-    let health = Arc::new(Health { failed, said, free });
+    let changing = AtomicBool::new(false);
+    let health = Arc::new(Health { failed, changing, said, free });
     let has_snapshot = stores.snapshot.is_some();
     let guard = Guarded(Arc::new(Guard {
         state: RwLock::new(State::Open(stores)),
@@ -236,10 +245,12 @@ impl Guard {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if matches!(*state, State::Open(_)) {
             let stores = std::mem::replace(&mut *state, State::Closing);
+            self.health.changing.store(true, Ordering::Release);
             // Closing them reads all that they keep: nobody waits for that.
             drop(state);
             drop(stores);
             *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::Full;
+            self.health.changing.store(false, Ordering::Release);
             tracing::error!(
                 folder = %self.folder.display(),
                 free = (self.health.free)().unwrap_or(0),
@@ -261,7 +272,10 @@ impl Guard {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if matches!(*state, State::Full) {
             *lock(&self.reopened) = Some(Instant::now());
-            match (self.reopen)() {
+            self.health.changing.store(true, Ordering::Release);
+            let opened = (self.reopen)();
+            self.health.changing.store(false, Ordering::Release);
+            match opened {
                 Ok(stores) => {
                     *state = State::Open(stores);
                     tracing::info!("there is space again: the relay goes on");
@@ -556,8 +570,8 @@ impl Announcements for Guarded {
         self.0.write(Kind::Events, |s| s.announcements.append(announcement, tells))
     }
 
-    fn moved(&self) -> Result<Option<StoredAnnouncement>, StoreError> {
-        self.0.run(|s| s.announcements.moved())
+    fn newest_move(&self) -> Result<u64, StoreError> {
+        self.0.run(|s| s.announcements.newest_move())
     }
 
     fn after(&self, after: u64, max: usize) -> Result<Vec<StoredAnnouncement>, StoreError> {

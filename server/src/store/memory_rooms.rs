@@ -337,9 +337,8 @@ impl Announcements for MemoryRooms {
         Ok(())
     }
 
-    fn moved(&self) -> Result<Option<StoredAnnouncement>, StoreError> {
-        let tables = lock(&self.0);
-        Ok(tables.moved.and_then(|seq| tables.announcements.get(&seq)).cloned())
+    fn newest_move(&self) -> Result<u64, StoreError> {
+        Ok(lock(&self.0).moved.unwrap_or(0))
     }
 }
 

@@ -545,7 +545,13 @@ impl Stores {
         disk::is_used(folder)
     }
 
-    /// Opens the stores in a data folder, looks at everything in them, and closes them; changes nothing.
+    /// Returns where the databases of a data folder lie.
+    pub(crate) fn databases(folder: &Path) -> [PathBuf; 2] {
+        disk::databases(folder)
+    }
+
+    /// Opens the stores in a data folder, looks at everything in them, and closes them. What a crash left
+    /// unfinished is finished by that.
     ///
     /// # Errors
     /// As [`Self::open`].

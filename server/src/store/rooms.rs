@@ -336,11 +336,11 @@ pub trait Announcements: Send + Sync {
     /// [`StoreError`].
     fn append(&self, announcement: &StoredAnnouncement, tells: Tells) -> Result<(), StoreError>;
 
-    /// Returns the newest one that tells an address.
+    /// Returns the number of the newest one that tells an address, 0 for none.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn moved(&self) -> Result<Option<StoredAnnouncement>, StoreError>;
+    fn newest_move(&self) -> Result<u64, StoreError>;
 
     /// Returns at most `max` with a higher number than `after`, ascending.
     ///

@@ -261,7 +261,7 @@ fn send_anew(tx: &mut Transaction<'_, '_>, contact: &mut Contact) -> Result<bool
 /// What the person says now comes before what the backup knows.
 fn learned(mut addresses: RelayAddresses, said: Option<String>) -> RelayAddresses {
     if let Some(address) = said {
-        addresses.learn(RelayAddress { address, from: Timestamp(0) });
+        addresses.learn(RelayAddress::given(address));
     }
     addresses
 }

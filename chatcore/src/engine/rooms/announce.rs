@@ -3,7 +3,6 @@
 use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError, Event, Pending};
 use super::{Room, RoomAsk};
-use crate::invite::is_here;
 use crate::keys::Signed;
 use crate::membership::Announcement;
 use crate::store::rows::RoomStanding;
@@ -91,12 +90,11 @@ impl Engine {
             && announcement.seq > profile.moved
         {
             profile.moved = announcement.seq;
-            if may_lead(&moved.address, &profile.addresses.newest().address) {
+            if profile.addresses.may_lead_to(&moved.address) {
                 profile.addresses.learn(moved.clone());
             }
             tx.save_profile(&profile);
-        }
-        if announcement.seq <= profile.announced {
+        } else if announcement.seq <= profile.announced {
             return Ok(());
         }
         let mut room = None;
@@ -109,16 +107,10 @@ impl Engine {
                 return Ok(());
             }
         }
-        profile.announced = announcement.seq;
+        profile.announced = profile.announced.max(announcement.seq);
         tx.save_profile(&profile);
         let Announcement { seq, text, at, .. } = announcement;
         tx.event(Event::Announcement { room, seq, text, at, signed: Box::new(signed) });
         Ok(())
     }
-}
-
-/// Tells whether a relay may lead us from one address to another: who runs it does not choose what on our own computer
-/// is connected to, unless the relay is there.
-fn may_lead(to: &str, from: &str) -> bool {
-    is_here(from) || !is_here(to)
 }

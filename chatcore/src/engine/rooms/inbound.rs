@@ -177,6 +177,12 @@ impl Engine {
         bytes: &[u8],
     ) -> Result<ReceiptKind, EngineError> {
         let held = tx.held(&room.id())?;
+        if held.iter().any(|(_, held)| held.content.as_slice() == bytes && held.from == from) {
+            // It has its place, and takes nobody's.
+            let receipt = Receipt { message_id: outer, kind: ReceiptKind::Held };
+            self.owe_room_receipt(tx, contact, from, receipt, size(room));
+            return Ok(ReceiptKind::Held);
+        }
         let is_read = if self.is_read(room) { IsRead::Yes } else { IsRead::No };
         let senders: Vec<_> = held.iter().map(|(_, held)| held.from.user).collect();
         match place(&senders, from.user, is_read, |user| room.is_member(user)) {
@@ -192,12 +198,10 @@ impl Engine {
                 return Ok(self.refuse(tx, contact, from, (Some(room), outer), reason));
             }
         }
-        if !held.iter().any(|(_, held)| held.content.as_slice() == bytes && held.from == from) {
-            let content = zeroize::Zeroizing::new(bytes.to_vec());
-            let number = tx.next_number(Table::Held, room.id().as_bytes())?;
-            let (came_at, asked_at) = (tx.begins(), Timestamp(0));
-            tx.save_held(&room.id(), number, &HeldMessage { from, content, came_at, asked_at });
-        }
+        let content = zeroize::Zeroizing::new(bytes.to_vec());
+        let number = tx.next_number(Table::Held, room.id().as_bytes())?;
+        let (came_at, asked_at) = (tx.begins(), Timestamp(0));
+        tx.save_held(&room.id(), number, &HeldMessage { from, content, came_at, asked_at });
         // It is safe here; whether the person can have it is told when that is known.
         let receipt = Receipt { message_id: outer, kind: ReceiptKind::Held };
         self.owe_room_receipt(tx, contact, from, receipt, size(room));

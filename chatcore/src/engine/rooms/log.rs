@@ -123,16 +123,20 @@ impl Reader {
         Ok(Self { own, relay, room: room.id, kind: room.kind, log, secret })
     }
 
-    /// Opens an entry; what does not open or verify counts for nothing.
-    fn events(&self, position: u64, entry: &[u8]) -> Vec<RoomEvent> {
+    /// Opens an entry; what does not open or verify counts for nothing. Tells whether all of it is events.
+    fn events(&self, position: u64, entry: &[u8]) -> (Vec<RoomEvent>, Whole) {
         let signed = match self.kind {
-            RoomKind::Open => decode_signed(entry).into_iter().collect(),
+            RoomKind::Open => decode_signed(entry).into_iter().collect::<Vec<_>>(),
             RoomKind::Private => {
                 let opened = self.secret.as_ref().and_then(|s| s.open(position, entry).ok());
                 opened.and_then(|bytes| decode_register_entry(&bytes).ok()).unwrap_or_default()
             }
         };
-        signed.into_iter().filter_map(|s| RoomEvent::verify(s, &self.relay).ok()).collect()
+        let all = signed.len();
+        let verified = signed.into_iter().filter_map(|s| RoomEvent::verify(s, &self.relay).ok());
+        let events: Vec<_> = verified.collect();
+        let whole = if events.len() == all { Whole::Yes } else { Whole::No };
+        (events, whole)
     }
 
     /// Tells whether a room goes on in this log.
@@ -153,9 +157,11 @@ impl Reader {
             if !self.is_current(chain.as_ref()) {
                 break;
             }
-            let events = self.events(position, entry);
+            let (events, whole) = self.events(position, entry);
             if self.kind == RoomKind::Private && position >= MAX_ENTRIES {
-                if let Some(chain) = chain.as_mut().filter(|_| is_candidate(&events)) {
+                // Taken whole or not at all.
+                let may_count = whole == Whole::Yes && is_candidate(&events);
+                if let Some(chain) = chain.as_mut().filter(|_| may_count) {
                     let _counts = chain.append_all(events);
                 }
                 continue;
@@ -183,6 +189,13 @@ impl Reader {
             }
         }
     }
+}
+
+/// Whether everything in an entry is an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whole {
+    Yes,
+    No,
 }
 
 /// Tells whether events behind the end of a register are a candidate for the move: perhaps a checkpoint, for

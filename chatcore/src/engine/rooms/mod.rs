@@ -353,6 +353,9 @@ impl Engine {
             RoomKind::Open => self.drive_open(tx, &mut room),
         };
         result?;
+        if room.row.standing == RoomStanding::Member && self.is_read(&room) {
+            self.ask_for_kept_of(tx, |user| room.is_member(user))?;
+        }
         self.put_or_forget(tx, room)
     }
 

@@ -5,7 +5,7 @@ use proto::storage as pb;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{device, encode, present, record_from, user};
-use crate::addresses::{RelayAddress, RelayAddresses};
+use crate::addresses::{RelayAddress, RelayAddresses, Source};
 use crate::crypto::{DhSecret, KemSecret};
 use crate::engine::Clock;
 use crate::engine::{Visibility, Wanted};
@@ -22,6 +22,7 @@ fn addresses_into(addresses: &RelayAddresses) -> Vec<pb::RelayAddress> {
     let into = |known: &RelayAddress| pb::RelayAddress {
         address: known.address.clone(),
         from: known.from.0,
+        by_relay: known.by == Source::Relay,
     };
     addresses.iter().map(into).collect()
 }
@@ -30,6 +31,7 @@ fn addresses_from(list: &[pb::RelayAddress]) -> Result<RelayAddresses, WireError
     let from = |known: &pb::RelayAddress| RelayAddress {
         address: known.address.clone(),
         from: Timestamp(known.from),
+        by: if known.by_relay { Source::Relay } else { Source::Person },
     };
     RelayAddresses::from_list(list.iter().map(from)).ok_or(WireError::Missing("relay_addresses"))
 }
@@ -125,6 +127,7 @@ fn unplaced_into(unplaced: &Unplaced) -> pb::Unplaced {
         name: unplaced.name.clone(),
         invites: unplaced.wanted == Wanted::ToInvite,
         at: unplaced.at.0,
+        is_member: unplaced.is_member,
     }
 }
 
@@ -134,6 +137,7 @@ fn unplaced_from(pb: &pb::Unplaced) -> Result<Unplaced, WireError> {
         name: pb.name.clone(),
         wanted: if pb.invites { Wanted::ToInvite } else { Wanted::ToWrite },
         at: Timestamp(pb.at),
+        is_member: pb.is_member,
     })
 }
 

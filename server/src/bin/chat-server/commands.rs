@@ -8,7 +8,7 @@ use clap::CommandFactory;
 use server::backup::Verified;
 use server::config::Settings;
 #[cfg(unix)]
-use server::control::{self, Wait};
+use server::control::{self, STREAM, Wait};
 use server::manual::Manual;
 use server::store::StoreError;
 use server::{RelayError, backup};
@@ -104,8 +104,10 @@ fn from_here(mut command: Vec<String>) -> Result<Vec<String>, RelayError> {
     if let [name, rest @ ..] = command.as_mut_slice()
         && matches!(name.as_str(), "backup" | "!backup")
         && let [folder, ..] = rest
-        && folder != "-"
     {
+        if folder == STREAM {
+            return Err(NOT_TO_READ);
+        }
         let here = std::path::absolute(&*folder).map_err(RelayError::System)?;
         *folder = here.display().to_string();
     }
@@ -117,38 +119,54 @@ fn back_up(folder: &Path, to: &Path) -> Result<(), RelayError> {
     match backup::backup(folder, to) {
         #[cfg(unix)]
         Err(RelayError::Store { source: StoreError::Locked, .. }) => {
-            let to = std::path::absolute(to).map_err(RelayError::System)?;
-            let text = to.to_str().filter(|text| !text.contains('\n'));
-            let text = text.ok_or(RelayError::Setting {
-                setting: "DIR",
-                hint: "a running relay needs a name of plain text",
-            })?;
-            ask(folder, &format!("backup {text}"), AnswerForm::Words, Wait::UntilDone)
+            backup::require_outside(folder, to)?;
+            // Written here, not by the relay: it may see other folders under these names, and be another user.
+            let (read, mut write) = std::io::pipe().map_err(RelayError::System)?;
+            let from = folder.to_owned();
+            let fetching = std::thread::spawn(move || fetch(&from, &mut write));
+            let unpacked = backup::unpack(read, to);
+            // Why it broke off comes before what was missing then.
+            let fetched = fetching
+                .join()
+                .unwrap_or_else(|_| Err(RelayError::System(std::io::ErrorKind::Other.into())));
+            match unpacked {
+                // What is wrong here, and not that the stream broke off for that.
+                Err(error) if !matches!(error, RelayError::Stream(_)) => Err(error),
+                unpacked => fetched.and(unpacked),
+            }
         }
-        Err(error) => Err(error),
-        Ok(()) => say(format_args!("backed up to {}", to.display())),
+        copied => copied,
+    }?;
+    say(format_args!("backed up to {}", to.display()))
+}
+
+/// Has the relay that runs in a folder stream a backup.
+#[cfg(unix)]
+fn fetch(folder: &Path, out: &mut impl std::io::Write) -> Result<(), RelayError> {
+    match control::fetch_backup(folder, out) {
+        Ok((0, _)) => Ok(()),
+        Ok((code, said)) => Err(RelayError::Operator { code, said }),
+        Err(control::FetchError::Relay(error)) => Err(unanswered(folder, &error)),
+        Err(control::FetchError::Stream(error)) => Err(RelayError::Stream(error)),
     }
 }
+
+/// A stream is no answer.
+const NOT_TO_READ: RelayError = RelayError::Setting {
+    setting: "DIR",
+    hint: "a backup is nothing to read: chat-server backup - > FILE",
+};
 
 /// Streams a copy of a relay to standard output; one that runs does it itself.
 fn stream(folder: &Path) -> Result<(), RelayError> {
     let out = std::io::stdout();
     if out.is_terminal() {
-        return Err(RelayError::Setting {
-            setting: "DIR",
-            hint: "a backup is nothing to read: chat-server backup - > FILE",
-        });
+        return Err(NOT_TO_READ);
     }
     let mut out = out.lock();
     match backup::stream(folder, &mut out) {
         #[cfg(unix)]
-        Err(RelayError::Store { source: StoreError::Locked, .. }) => {
-            match control::fetch_backup(folder, &mut out) {
-                Ok((0, _)) => Ok(()),
-                Ok((code, said)) => Err(RelayError::Operator { code, said }),
-                Err(error) => Err(RelayError::Stream(error)),
-            }
-        }
+        Err(RelayError::Store { source: StoreError::Locked, .. }) => fetch(folder, &mut out),
         streamed => streamed,
     }
 }
@@ -157,7 +175,17 @@ fn stream(folder: &Path) -> Result<(), RelayError> {
 #[cfg(unix)]
 fn ask(folder: &Path, line: &str, form: AnswerForm, wait: Wait) -> Result<(), RelayError> {
     let asked = control::ask(folder, line, form, wait);
-    let (code, said) = asked.map_err(|error| RelayError::Operator {
+    let (code, said) = asked.map_err(|error| unanswered(folder, &error))?;
+    if code != 0 {
+        return Err(RelayError::Operator { code, said });
+    }
+    say(format_args!("{said}"))
+}
+
+/// Says that no relay answers in a folder.
+#[cfg(unix)]
+fn unanswered(folder: &Path, error: &std::io::Error) -> RelayError {
+    RelayError::Operator {
         code: 3,
         said: match error.kind() {
             std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => format!(
@@ -170,12 +198,10 @@ fn ask(folder: &Path, line: &str, form: AnswerForm, wait: Wait) -> Result<(), Re
                     std::io::ErrorKind::PermissionDenied => " (permission denied)",
                     _ => "",
                 };
-                format!("no relay answers in {name}{why}; start one there, or name its folder with --data")
+                format!(
+                    "no relay answers in {name}{why}; start one there, or name its folder with --data"
+                )
             }
         },
-    })?;
-    if code != 0 {
-        return Err(RelayError::Operator { code, said });
     }
-    say(format_args!("{said}"))
 }

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 
 use server::RelayError;
 use server::config::{DEFAULT_LOG_LEVEL, LogFormat, Settings};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -37,13 +38,18 @@ impl Log {
 /// A level alone is for what is ours: what others say in libraries is for who looks for it.
 fn filter(settings: &Settings) -> Result<EnvFilter, RelayError> {
     let level = settings.log_level.as_deref().unwrap_or(DEFAULT_LOG_LEVEL);
-    let is_level = level.parse::<tracing::Level>().is_ok();
-    let directives = match is_level {
+    let is_level = |text: &str| text.parse::<LevelFilter>().is_ok();
+    let wrong = RelayError::Setting {
+        setting: "log-level",
+        hint: "expected error, warn, info, debug or trace, or parts: info,server=debug",
+    };
+    // A word alone would be a part of the program of which everything is logged, and nothing of the others.
+    if level.split(',').any(|part| !part.contains('=') && !is_level(part.trim())) {
+        return Err(wrong);
+    }
+    let directives = match is_level(level) {
         true => format!("warn,server={level},chat_server={level}"),
         false => level.to_owned(),
     };
-    EnvFilter::try_new(directives).map_err(|_| RelayError::Setting {
-        setting: "log-level",
-        hint: "expected error, warn, info, debug or trace, or parts: info,server=debug",
-    })
+    EnvFilter::try_new(directives).map_err(|_| wrong)
 }

@@ -16,7 +16,7 @@ use server::{Relay, RelayError, console, exporter};
 use tokio::net::TcpListener;
 
 use crate::logging::Log;
-use crate::{home_data, say, supervisor, tell};
+use crate::{home_data, say, supervisor};
 
 /// Threads for work that waits for the disk.
 const BLOCKING_THREADS: usize = 64;
@@ -68,7 +68,8 @@ async fn serve(source: Source, settings: Settings, log: Log) -> Result<(), Relay
     let relay = relay.await.map_err(|e| RelayError::System(e.into()))??;
     let stop = shutdown()?;
     let operator = relay.operator();
-    heed_hangups(Running { source, settings: settings.clone(), log, operator: relay.operator() })?;
+    let (started, taken) = (settings.table(), settings.table());
+    heed_hangups(Running { source, started, taken, log, operator: relay.operator() })?;
     console::start(relay.operator());
     let link = relay.invite_link(first);
     if let Some(path) = &settings.link_file {
@@ -76,10 +77,9 @@ async fn serve(source: Source, settings: Settings, log: Log) -> Result<(), Relay
     }
     say_what_runs(&listeners, watched.as_ref(), &settings, &operator);
     if first.ip().is_unspecified() && !has_public_address {
-        tell(format_args!(
-            "chat-server: the link names no machine; start with --public-address HOST:PORT so \
-             that others can use it"
-        ));
+        tracing::warn!(
+            "the link names no machine; start with --public-address HOST:PORT so that others can use it"
+        );
     }
     match &settings.link_file {
         // What is printed may be kept for good where it goes to, as a journal does.
@@ -89,7 +89,8 @@ async fn serve(source: Source, settings: Settings, log: Log) -> Result<(), Relay
         _ => show_link(&link)?,
     }
     if is_new {
-        tell(format_args!("{}", hand_on(&link, settings.link_file.is_some())));
+        // Who reads no further than the link has read enough.
+        let _gone = say(format_args!("{HAND_ON}"));
     }
     if let Some(listener) = watched {
         tokio::spawn(exporter::serve(listener, operator));
@@ -110,15 +111,12 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, RelayError> {
     TcpListener::bind(address).await.map_err(error)
 }
 
-/// What a friend does with the link, to be handed on with it.
-fn hand_on(link: &InviteLink, is_in_file: bool) -> String {
-    let link = if is_in_file { "LINK".to_owned() } else { link.to_string() };
-    let version = env!("CARGO_PKG_VERSION");
-    format!(
-        "chat-server: to hand on, with chat-{version}-….tar.gz of the same release:\n  \
-         tar -xzf chat-[0-9]*.tar.gz && ./chat-[0-9]*/chat --link '{link}'"
-    )
-}
+/// What a friend does with the link.
+const HAND_ON: &str = concat!(
+    "To hand on with it: chat-",
+    env!("CARGO_PKG_VERSION"),
+    "-….tar.gz of the same release, and\n  tar -xzf chat-[0-9]*.tar.gz && ./chat-[0-9]*/chat --link 'LINK'"
+);
 
 fn say_what_runs(
     listeners: &[TcpListener],
@@ -158,10 +156,13 @@ fn say_what_runs(
     }
 }
 
-/// A relay that runs, and what it was started with.
+/// A relay that runs.
 struct Running {
     source: Source,
-    settings: Settings,
+    /// What it was started with: of what can't change, this holds.
+    started: toml::Table,
+    /// What it took over last.
+    taken: toml::Table,
     log: Log,
     operator: Operator,
 }
@@ -171,14 +172,22 @@ impl Running {
     fn reload(&mut self) -> Result<(), RelayError> {
         let settings = self.source.read()?;
         let config = settings.config(home_data())?;
+        // Also what waits for a start: then it would be too late to say that it can't hold.
+        settings.addresses()?;
+        settings.metrics_address()?;
         self.log.set_level(&settings)?;
-        let (before, now) = (self.settings.table(), settings.table());
-        let changed = |name: &String| before.get(name) != now.get(name);
-        let (taken, left): (Vec<_>, Vec<_>) = Settings::names()
+        let now = settings.table();
+        let (changeable, fixed): (Vec<_>, Vec<_>) = Settings::names()
             .into_iter()
-            .filter(changed)
             .partition(|name| Settings::CHANGEABLE.contains(&name.as_str()));
+        let differ = |names: Vec<String>, from: &toml::Table| -> Vec<String> {
+            names.into_iter().filter(|name| from.get(name) != now.get(name)).collect()
+        };
+        let (taken, left) = (differ(changeable, &self.taken), differ(fixed, &self.started));
         self.operator.reconfigure(config);
+        if let (Some(path), Some(link)) = (&settings.link_file, self.operator.link()) {
+            write_link(path, &link)?;
+        }
         if taken.is_empty() && left.is_empty() {
             tracing::info!("the settings are read anew; nothing has changed");
         }
@@ -191,8 +200,7 @@ impl Running {
                 "not changed before the relay is started anew"
             );
         }
-        // What was left stays different, and is said again.
-        self.settings = settings;
+        self.taken = now;
         Ok(())
     }
 }

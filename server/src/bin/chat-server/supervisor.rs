@@ -21,15 +21,26 @@ pub(crate) fn stopping() {
     notify(sd_notify::NotifyState::Stopping);
 }
 
+/// One that waits for ever is the sign: then nothing is told, and the relay is started again. It waits on a thread of its
+/// own: others may be busy with a slow disk.
 #[cfg(target_os = "linux")]
 async fn keep_telling(operator: Operator, period: std::time::Duration) {
+    let (ask, asked) = std::sync::mpsc::channel();
+    let watch = move || {
+        for () in asked {
+            operator.ping();
+            notify(sd_notify::NotifyState::Watchdog);
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("watchdog".to_owned()).spawn(watch) {
+        tracing::warn!(%error, "the supervisor can't be told that the relay lives");
+        return;
+    }
     let mut turns = tokio::time::interval(period);
     loop {
         turns.tick().await;
-        let operator = operator.clone();
-        // One that waits for ever is the sign: then nothing is told, and the relay is started anew.
-        if tokio::task::spawn_blocking(move || operator.ping()).await.is_ok() {
-            notify(sd_notify::NotifyState::Watchdog);
+        if ask.send(()).is_err() {
+            return;
         }
     }
 }

@@ -12,7 +12,7 @@ mod seal;
 mod snapshot;
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chatcore::ids::Timestamp;
@@ -47,6 +47,11 @@ pub(super) fn open(folder: &Path) -> Result<Stores, StoreError> {
 pub(super) fn inspect(folder: &Path) -> Result<Inspection, StoreError> {
     let Databases { keys: _keys, main, without_keys } = open_databases(folder)?;
     Ok(Inspection { without_keys, damaged: blobs::damaged(&main, &folder.join(BLOBS))? })
+}
+
+/// Returns where the databases of a data folder lie.
+pub(super) fn databases(folder: &Path) -> [PathBuf; 2] {
+    [folder.join(MAIN), folder.join(KEYS)]
 }
 
 /// Everything but the files of blobs.

@@ -259,14 +259,8 @@ impl Announcements for Arc<MainDb> {
         })
     }
 
-    fn moved(&self) -> Result<Option<StoredAnnouncement>, StoreError> {
-        self.read_with(|tx| {
-            let Some(seq) = tx.open_table(NUMBERS)?.get(MOVED)?.map(|v| v.value()) else {
-                return Ok(None);
-            };
-            let row = tx.open_table(SAID)?.get(seq)?;
-            Ok(row.and_then(|row| decode_said(seq, row.value())))
-        })
+    fn newest_move(&self) -> Result<u64, StoreError> {
+        self.read_with(|tx| Ok(tx.open_table(NUMBERS)?.get(MOVED)?.map_or(0, |v| v.value())))
     }
 
     fn after(&self, after: u64, max: usize) -> Result<Vec<StoredAnnouncement>, StoreError> {
