@@ -6,12 +6,13 @@ use super::transaction::{Context, Transaction};
 use super::{Engine, EngineError, Event, Link, Pending, Step, Visibility};
 use crate::addresses::{RelayAddress, RelayAddresses};
 use crate::agreement::publish_prekey;
-use crate::ids::{DAY, DeviceId, InviteToken, PrekeyId, Timestamp};
+use crate::ids::{DAY, DeviceId, InviteToken, PrekeyId};
 use crate::keys::{
     CERT_RENEWAL, DeviceCert, DeviceKeys, IdentityKeyPair, Nickname, PrekeyKind, PrekeySecret,
     RecordSource, RelayKey, Signed, UserRecord,
 };
-use crate::store::rows::{Admission, Lobby, Profile};
+use crate::store::row::ReadRows;
+use crate::store::rows::{Admission, Lobby, PrekeyRow, Profile};
 use crate::wire::relay::{Answer, Failure, LoggedIn, Request, Who};
 
 /// One-time prekeys that a device keeps at the relay.
@@ -52,7 +53,7 @@ impl NewProfile {
         let device = DeviceKeys::generate(DeviceId::FIRST, tx.rng);
         let cert = device.certify(&identity, tx.now);
         let record = UserRecord::first(&identity, self.nickname, cert);
-        tx.save_profile(&Profile {
+        tx.put(&Profile {
             identity,
             device,
             record,
@@ -117,7 +118,7 @@ impl Rejoin {
                 rename_unregistered(&mut profile, nickname);
             }
         }
-        tx.save_profile(&profile);
+        tx.put(&profile);
         tx.finish()
     }
 }
@@ -214,7 +215,7 @@ impl Engine {
                     profile.record = record;
                     tx.event(Event::Revoked);
                 }
-                tx.save_profile(&profile);
+                tx.put(&profile);
             }
             _ => tx.event(Event::RecordRefused { user: own, source: RecordSource::Directory }),
         }
@@ -229,7 +230,7 @@ impl Engine {
         let mut profile = tx.profile()?;
         if let Some(pending) = profile.pending_record.take_if(|record| record.hash() == *hash) {
             self.adopt_record(tx, &mut profile, pending)?;
-            tx.save_profile(&profile);
+            tx.put(&profile);
         }
         Ok(())
     }
@@ -252,7 +253,7 @@ impl Engine {
             tx.event(Event::Renamed(profile.record.nickname().clone()));
         }
         // Those who are told read it from the store.
-        tx.save_profile(profile);
+        tx.put(profile);
         self.tell_contacts(tx)
     }
 
@@ -276,7 +277,7 @@ impl Engine {
         if profile.admission != Admission::Admitted {
             rename_unregistered(&mut profile, nickname.clone());
             tx.event(Event::Renamed(nickname));
-            tx.save_profile(&profile);
+            tx.put(&profile);
             return Ok(());
         }
         if self.link == Link::Offline {
@@ -285,7 +286,7 @@ impl Engine {
         let devices = profile.record.devices().to_vec();
         let record = profile.sign_next(nickname, devices);
         self.submit_record(tx, &mut profile, record);
-        tx.save_profile(&profile);
+        tx.put(&profile);
         Ok(())
     }
 
@@ -304,7 +305,7 @@ impl Engine {
             None => profile.sign_next(profile.record.nickname().clone(), Vec::new()),
         };
         self.submit_record(tx, &mut profile, record);
-        tx.save_profile(&profile);
+        tx.put(&profile);
         Ok(())
     }
 
@@ -328,7 +329,7 @@ impl Engine {
             _ => LastResort::Replace,
         };
         // A relay that keeps saying "none left" must not fill our disk with secrets.
-        let (missing, last_resort) = if tx.prekeys()?.len() > MAX_PREKEY_SECRETS {
+        let (missing, last_resort) = if tx.all::<PrekeyRow>()?.len() > MAX_PREKEY_SECRETS {
             (0, LastResort::Keep)
         } else {
             (missing, last_resort)
@@ -358,9 +359,10 @@ impl Engine {
         }
         if last_resort == LastResort::Replace {
             if let Some((old, _)) = profile.last_resort
-                && let Some((secret, None)) = tx.prekey(old)?
+                && let Some(PrekeyRow { secret, replaced_at: None }) = tx.get(&old)?
             {
-                tx.save_prekey(&secret, Some(tx.begins()));
+                let replaced_at = Some(tx.begins());
+                tx.put(&PrekeyRow { secret, replaced_at });
             }
             if let Some((id, record)) = make_prekey(tx, profile, PrekeyKind::LastResort) {
                 profile.last_resort = Some((id, tx.settled));
@@ -373,7 +375,7 @@ impl Engine {
 }
 
 pub(super) fn drop_old_prekeys(tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
-    for (prekey, replaced_at) in tx.prekeys()? {
+    for PrekeyRow { secret: prekey, replaced_at } in tx.all()? {
         let end = match prekey.kind {
             PrekeyKind::OneTime => Some(prekey.not_after),
             // Also one that was never replaced: what was sent with it is remembered for as long.
@@ -382,7 +384,7 @@ pub(super) fn drop_old_prekeys(tx: &mut Transaction<'_, '_>) -> Result<(), Engin
             }
         };
         if end.is_some_and(|end| tx.settled >= end.plus(KEEP_SECRET)) {
-            tx.delete_prekey(prekey.id);
+            tx.delete::<PrekeyRow>(&prekey.id);
         }
     }
     Ok(())
@@ -405,7 +407,7 @@ fn make_prekey(
     let secret = PrekeySecret::generate(id, kind, &cert, tx.settled, tx.rng);
     let own = profile.own_address();
     let record = publish_prekey(&profile.relay, own, &profile.device, &cert, &secret).ok()?;
-    tx.save_prekey(&secret, None::<Timestamp>);
+    tx.put(&PrekeyRow { secret, replaced_at: None });
     Some((id, record.signed().clone()))
 }
 
@@ -419,7 +421,7 @@ pub(super) fn record_refused(
     let mut profile = tx.profile()?;
     if let Some(refused) = profile.pending_record.take_if(|record| record.hash() == *hash) {
         profile.refused_record = Some(refused);
-        tx.save_profile(&profile);
+        tx.put(&profile);
     }
     tx.event(Event::RequestRefused(failure));
     Ok(())

@@ -8,6 +8,7 @@ use super::transaction::Transaction;
 use super::{Asker, Engine, EngineError, Event, Link, Pending};
 use crate::ids::{DeviceAddress, HOUR, MINUTE, UserId};
 use crate::keys::{Nickname, RecordHistory, RecordSource, Signed, Standing, UserRecord};
+use crate::store::row::ReadRows;
 use crate::store::rows::{Contact, ContactStanding};
 use crate::trust::Trust;
 use crate::wire::relay::{Answer, ErrorCode, Request, Who};
@@ -37,7 +38,7 @@ pub(super) fn make_contact(tx: &mut Transaction<'_, '_>, contact: &mut Contact) 
     }
     let is_full = contact.standing == ContactStanding::Request && has_more(contact);
     (contact.standing, contact.kept) = (ContactStanding::Contact, 0);
-    tx.made_contact();
+    tx.has_tags_to_tell();
     let user = contact.user();
     let devices = if is_full { named_devices(contact) } else { Vec::new() };
     LeftOut(devices.into_iter().map(|device| DeviceAddress { user, device }).collect())
@@ -63,7 +64,7 @@ pub(super) fn verify(tx: &mut Transaction<'_, '_>, user: &UserId) -> Result<Left
     // A block stays one: it says nothing about who somebody is.
     let is_blocked = contact.standing == ContactStanding::Blocked;
     let rest = if is_blocked { LeftOut(Vec::new()) } else { make_contact(tx, &mut contact) };
-    tx.save_contact(&contact);
+    tx.put(&contact);
     Ok(rest)
 }
 
@@ -82,9 +83,9 @@ pub(super) fn accept_identity(
     }
     let mut successor = known(tx, new)?;
     let rest = make_contact(tx, &mut successor);
-    tx.save_contact(&successor);
+    tx.put(&successor);
     contact.standing = ContactStanding::Request;
-    tx.save_contact(&contact);
+    tx.put(&contact);
     Ok(rest)
 }
 
@@ -97,8 +98,8 @@ pub(super) fn keep_identity(
     if contact.trust == Trust::Changed {
         // Who has the name now stays noted: that one raises no second alarm.
         contact.trust = contact.trust_before;
-        tx.made_contact();
-        tx.save_contact(&contact);
+        tx.has_tags_to_tell();
+        tx.put(&contact);
     }
     Ok(())
 }
@@ -108,8 +109,8 @@ pub(super) fn unblock(tx: &mut Transaction<'_, '_>, user: &UserId) -> Result<(),
     if contact.standing == ContactStanding::Blocked {
         // A stranger stays one: a block says nothing about who somebody is.
         contact.standing = contact.standing_before;
-        tx.made_contact();
-        tx.save_contact(&contact);
+        tx.has_tags_to_tell();
+        tx.put(&contact);
     }
     Ok(())
 }
@@ -226,7 +227,7 @@ impl Engine {
             // What they told us counts for what they send us; that it is not what all others see is told once.
             if !std::mem::replace(&mut contact.is_unlisted, true) {
                 tx.event(Event::RecordUnlisted { who: sender(contact) });
-                tx.save_contact(contact);
+                tx.put(contact);
             }
             return Ok(Ok(()));
         }
@@ -258,7 +259,7 @@ impl Engine {
             device.due_receipts.clear();
         }
         self.receipts_due.retain(|address, _| address.user != *user);
-        tx.save_contact(&contact);
+        tx.put(&contact);
         self.show_presence(tx)
     }
 
@@ -268,7 +269,7 @@ impl Engine {
         ticket: u64,
         name: String,
     ) -> Result<(), EngineError> {
-        let contacts = tx.contacts()?;
+        let contacts = tx.all::<Contact>()?;
         match by_id(&contacts, &name) {
             Ok(Some(user)) => return self.look_up_id(tx, ticket, user),
             Ok(None) => {}
@@ -442,7 +443,7 @@ impl Engine {
             return Ok(Err(error));
         }
         self.looked_up.insert(user, tx.now);
-        tx.save_contact(&contact);
+        tx.put(&contact);
         self.drive_user(tx, &user)?;
         let changed = contact.trust == Trust::Changed;
         Ok(if changed { Err(LookupError::IdentityChanged) } else { Ok(user) })
@@ -522,7 +523,7 @@ impl Engine {
         };
         if taken.is_ok() {
             self.looked_up.insert(*user, tx.now);
-            tx.save_contact(&contact);
+            tx.put(&contact);
         }
         Ok(if contact.trust == Trust::Changed { Err(LookupError::IdentityChanged) } else { taken })
     }
@@ -563,7 +564,7 @@ fn identity_changed(
     }
     contact.trust = Trust::Changed;
     contact.replaced_by = Some(new_user);
-    tx.save_contact(&contact);
+    tx.put(&contact);
     if first_time {
         tx.event(Event::IdentityChanged { contact: sender(&contact), new_user });
     }

@@ -9,7 +9,8 @@ use super::sessions::begin_reset;
 use super::transaction::Transaction;
 use super::{Engine, EngineError, Event, Pending, QUERY_EVERY, Sent};
 use crate::ids::{DeviceAddress, MessageId, UserId};
-use crate::store::rows::{MessageStatus, OutboxContent, OutboxState};
+use crate::store::row::ReadRows;
+use crate::store::rows::{MessageStatus, OutboxContent, OutboxEntry, OutboxState};
 use crate::wire::content::Body;
 use crate::wire::limits::MAX_QUERY;
 use crate::wire::relay::{ErrorCode, Request};
@@ -38,7 +39,7 @@ impl Engine {
                 }
                 Sent::Unkept => continue,
             };
-            let Some(mut entry) = tx.outbox_entry(&user, number)? else {
+            let Some(mut entry) = tx.get::<OutboxEntry>(&(user, number))? else {
                 continue;
             };
             let message = entry.message;
@@ -47,7 +48,7 @@ impl Engine {
                     if !entry.accept(tx.now) {
                         continue;
                     }
-                    tx.save_outbox(number, &entry);
+                    tx.put_at(&(entry.to.user, number), &entry);
                     if matches!(entry.content, OutboxContent::Shared { .. }) {
                         shared_answered(tx, number, &mut entry)?;
                         continue;
@@ -82,11 +83,11 @@ impl Engine {
             self.forget_left(tx)?;
         }
         let (mut again, mut ask) = (Vec::new(), Vec::new());
-        let users = tx.outbox_users()?;
+        let users = tx.users_owed()?;
         for user in &users {
-            for (number, mut entry) in tx.outbox(user)? {
+            for (number, mut entry) in tx.group::<OutboxEntry>(user)? {
                 if entry.try_from(tx.begins()) {
-                    tx.save_outbox(number, &entry);
+                    tx.put_at(&(entry.to.user, number), &entry);
                 }
                 // What waits at the relay may hold its receipt; for that it is not believed for ever.
                 let may_come = when == Round::AtLogin && self.undelivered > 0;
@@ -125,8 +126,8 @@ impl Engine {
         &mut self,
         tx: &mut Transaction<'_, '_>,
     ) -> Result<(), EngineError> {
-        for user in tx.outbox_users()? {
-            for (number, entry) in tx.outbox(&user)? {
+        for user in tx.users_owed()? {
+            for (number, entry) in tx.group::<OutboxEntry>(&user)? {
                 if entry.is_over(tx.settled) {
                     give_up_entry(tx, &user, number, &entry)?;
                 }
@@ -146,13 +147,13 @@ impl Engine {
             if queued {
                 continue;
             }
-            let Some(mut entry) = tx.outbox_entry(&user, number)? else {
+            let Some(mut entry) = tx.get::<OutboxEntry>(&(user, number))? else {
                 continue;
             };
             match (entry.miss(tx.now), &entry.state) {
                 (Due::Send, OutboxState::Sealed(sealed)) => {
                     again.push((Sent::Outbox(user, number), envelope(entry.to, sealed)));
-                    tx.save_outbox(number, &entry);
+                    tx.put_at(&(entry.to.user, number), &entry);
                     self.renew_blob(tx, &entry)?;
                 }
                 (Due::NewSession, _) if !broken.contains(&entry.to) => broken.push(entry.to),
@@ -178,7 +179,7 @@ impl Engine {
         if !begin_reset(contact.device_mut(address.device), tx.now) {
             return Ok(());
         }
-        tx.save_contact(&contact);
+        tx.put(&contact);
         self.send_again(tx, address)?;
         self.claim(tx, vec![address]);
         Ok(())
@@ -190,10 +191,10 @@ impl Engine {
         tx: &mut Transaction<'_, '_>,
         address: DeviceAddress,
     ) -> Result<(), EngineError> {
-        for (number, mut entry) in tx.outbox(&address.user)? {
+        for (number, mut entry) in tx.group::<OutboxEntry>(&address.user)? {
             if entry.to == address {
                 entry.state = OutboxState::Waiting;
-                tx.save_outbox(number, &entry);
+                tx.put_at(&(entry.to.user, number), &entry);
                 self.waiting.insert(address.user);
             }
         }
@@ -215,7 +216,7 @@ impl Engine {
         let device = contact.device_mut(address.device);
         if let Some(sealed) = seal_unkept(tx, &address, device, message, Body::Reset)? {
             let sent = vec![(Sent::Unkept, envelope(address, &sealed))];
-            tx.save_contact(&contact);
+            tx.put(&contact);
             self.send(tx, sent);
         }
         Ok(())

@@ -3,6 +3,7 @@
 //! When our record changes, those who write with us are told. When theirs names another device than
 //! before, what was on its way to one that is gone goes to the one that came.
 
+use crate::store::row::ReadRows;
 use std::collections::BTreeMap;
 
 use super::contacts::sender;
@@ -11,8 +12,10 @@ use super::transaction::Transaction;
 use super::{Engine, EngineError, Event, Sent};
 use crate::crypto::kdf::sha256;
 use crate::ids::{DeviceAddress, DeviceId, MessageId};
-use crate::store::rows::{Contact, ContactStanding, OutboxContent, OutboxEntry, OutboxState};
-use crate::store::{Table, Value};
+use crate::store::Value;
+use crate::store::rows::{
+    Contact, ContactStanding, MessageIndex, OutboxContent, OutboxEntry, OutboxState, PayloadCounts,
+};
 use crate::wire::content::{Body, ChainPosition, Content};
 
 /// What was tried to have a peer device hear of us.
@@ -36,7 +39,7 @@ impl Engine {
         let named = named_devices(contact);
         let new: Vec<_> = named.iter().filter(|d| !former.contains(d)).copied().collect();
         let user = contact.user();
-        let entries = tx.outbox(&user)?;
+        let entries = tx.group::<OutboxEntry>(&user)?;
         if entries.iter().any(|(_, entry)| !named.contains(&entry.to.device)) {
             // What nobody takes over is given up then.
             self.waiting.insert(user);
@@ -127,7 +130,7 @@ impl Engine {
         tx: &mut Transaction<'_, '_>,
     ) -> Result<(), EngineError> {
         self.profiles_tried.clear();
-        for mut contact in tx.contacts()? {
+        for mut contact in tx.all::<Contact>()? {
             // Who shares a room with us has a session if one of us ever spoke there.
             if !hears_of_us(&contact) {
                 continue;
@@ -137,7 +140,7 @@ impl Engine {
                 device.profile_owed = true;
                 self.profiles_owed.insert(DeviceAddress { user, device: device.id });
             }
-            tx.save_contact(&contact);
+            tx.put(&contact);
         }
         self.tell_owed(tx)
     }
@@ -181,7 +184,7 @@ impl Engine {
                     self.profiles_owed.remove(&address);
                 }
             }
-            tx.save_contact(&contact);
+            tx.put(&contact);
         }
         self.claim(tx, strange);
         self.send(tx, envelopes);
@@ -201,7 +204,7 @@ impl Engine {
             && let Some(mut contact) = tx.contact(&address.user)?
         {
             contact.device_mut(address.device).profile_owed = false;
-            tx.save_contact(&contact);
+            tx.put(&contact);
         }
         Ok(())
     }
@@ -237,18 +240,18 @@ fn bequeath(
     let Some((heir, more)) = heirs.split_first() else { return Ok(()) };
     save_copy(tx, contact, (number, entry), *heir);
     for device in more {
-        let number = tx.next_number(Table::Outbox, user.as_bytes())?;
+        let number = tx.next_number::<OutboxEntry>(&user)?;
         save_copy(tx, contact, (number, entry), *device);
-        if let Some(mut index) = tx.message_index(&user, &entry.message)? {
+        if let Some(mut index) = tx.get::<MessageIndex>(&(user, entry.message))? {
             index.outbox.push(number);
-            tx.save_message_index(&user, &entry.message, &index);
+            tx.put_at(&(user, entry.message), &index);
         }
-        if let Some(mut counts) = tx.counts(&entry.message)? {
+        if let Some(mut counts) = tx.get::<PayloadCounts>(&entry.message)? {
             counts.left = counts.left.saturating_add(1);
             if entry.content == (OutboxContent::Shared { answered: false }) {
                 counts.unanswered = counts.unanswered.saturating_add(1);
             }
-            tx.save_counts(&entry.message, &counts);
+            tx.put_at(&entry.message, &counts);
         }
     }
     Ok(())
@@ -266,7 +269,7 @@ fn save_copy(
     if let OutboxContent::Own(bytes) = &entry.content {
         copy.content = OutboxContent::Own(address_anew(tx, contact, to, bytes));
     }
-    tx.save_outbox(number, &copy);
+    tx.put_at(&(copy.to.user, number), &copy);
 }
 
 /// Makes a content that was meant for another pair of devices one of this pair: with a place in its
@@ -364,17 +367,17 @@ mod tests {
             let content = OutboxContent::Own(content.encode());
             let state = OutboxState::Waiting;
             let entry = OutboxEntry { message, to, content, created_at: NOW, tried_at: NOW, state };
-            tx.save_outbox(number, &entry);
+            tx.put_at(&(entry.to.user, number), &entry);
             index.outbox.push(number);
         }
-        tx.save_message_index(&user, &message, &index);
+        tx.put_at(&(user, message), &index);
     }
 
     /// Who has a copy, by the outbox and by the message's own list.
     fn copies(tx: &Transaction<'_, '_>, user: &UserId, message: &MessageId) -> Vec<u32> {
-        let entries = tx.outbox(user).unwrap();
+        let entries = tx.group::<OutboxEntry>(user).unwrap();
         let numbers: BTreeSet<_> = entries.iter().map(|(number, _)| *number).collect();
-        let listed = tx.message_index(user, message).unwrap().unwrap().outbox;
+        let listed = tx.get::<MessageIndex>(&(*user, *message)).unwrap().unwrap().outbox;
         assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), numbers);
         entries.iter().map(|(_, entry)| entry.to.device.get()).collect()
     }
@@ -467,9 +470,9 @@ mod tests {
             with_peer(1..2, |engine, tx, peer, contact| {
                 let (user, message) = (contact.user(), MessageId::from_bytes([7; 16]));
                 write(tx, contact, message);
-                let (number, entry) = tx.outbox(&user).unwrap().remove(0);
+                let (number, entry) = tx.group::<OutboxEntry>(&user).unwrap().remove(0);
                 let tried_at = Timestamp(NOW.0 - age * crate::ids::DAY);
-                tx.save_outbox(number, &OutboxEntry { tried_at, ..entry });
+                tx.put_at(&(user, number), &OutboxEntry { tried_at, ..entry });
                 let former = named_devices(contact);
                 contact.records.accept(peer.names(2..3), RecordSource::Owner).unwrap();
                 engine.follow_devices(tx, contact, &former).unwrap();

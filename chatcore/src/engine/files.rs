@@ -8,7 +8,10 @@ use super::transaction::Transaction;
 use super::{Engine, EngineError, Event, FileKind, Pending};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, DAY, HOUR, MINUTE, MessageId, Timestamp, UserId};
-use crate::store::rows::{Download, HistoryEntry, OutboxContent, OutboxEntry, Transfer, UploadRun};
+use crate::store::row::ReadRows;
+use crate::store::rows::{
+    Download, HistoryEntry, MessageIndex, OutboxContent, OutboxEntry, Payload, Transfer, UploadRun,
+};
 use crate::wire::content::{Body, Content, ReceiptKind, RefusalReason, RoomContent};
 use crate::wire::limits::MAX_TEXT;
 use crate::wire::relay::{Request, WriteKey};
@@ -75,7 +78,7 @@ pub struct Upload {
 
 pub(super) fn save_upload(tx: &mut Transaction<'_, '_>, upload: Upload) {
     let runs = upload.runs.into_iter();
-    tx.save_transfer(&Transfer::Upload {
+    tx.put(&Transfer::Upload {
         to: upload.to,
         manifest: upload.manifest,
         path: upload.path,
@@ -86,8 +89,8 @@ pub(super) fn save_upload(tx: &mut Transaction<'_, '_>, upload: Upload) {
 }
 
 pub(super) fn drop_upload(tx: &mut Transaction<'_, '_>, blob: &BlobId) -> Result<(), EngineError> {
-    if let Some(upload) = tx.transfer(blob.as_bytes())? {
-        tx.delete_transfer(&upload);
+    if let Some(upload) = tx.get::<Transfer>(&blob.as_bytes().to_vec())? {
+        tx.delete::<Transfer>(&upload.key());
     }
     Ok(())
 }
@@ -99,9 +102,9 @@ fn offered_blob(
     user: &UserId,
     message: &MessageId,
 ) -> Result<Option<BlobId>, EngineError> {
-    let index = match tx.message_index(user, message)? {
+    let index = match tx.get::<MessageIndex>(&(*user, *message))? {
         Some(index) => Some(index),
-        None => tx.message_index(&tx.profile()?.user(), message)?,
+        None => tx.get::<MessageIndex>(&(tx.profile()?.user(), *message))?,
     };
     Ok(index.and_then(|index| index.blob))
 }
@@ -115,7 +118,7 @@ pub(super) fn retry(
     if let Some(download) = tx.download(user, message)? {
         let Download { from, message, kind, said, part_in, .. } = download;
         let fresh = Download { part_in, ..Download::new(from, message, kind, said) };
-        tx.save_transfer(&Transfer::Download(fresh));
+        tx.put(&Transfer::Download(fresh));
     }
     Ok(())
 }
@@ -128,7 +131,7 @@ pub(super) fn fetch_into(
     folder: String,
 ) -> Result<(), EngineError> {
     if let Some(download) = tx.download(user, message)? {
-        tx.save_transfer(&Transfer::Download(Download { part_in: folder, ..download }));
+        tx.put(&Transfer::Download(Download { part_in: folder, ..download }));
     }
     Ok(())
 }
@@ -139,7 +142,7 @@ pub(super) fn receipt_of(
     user: &UserId,
     message: &MessageId,
 ) -> Result<Option<ReceiptKind>, EngineError> {
-    if tx.message_index(user, message)?.is_none() {
+    if tx.get::<MessageIndex>(&(*user, *message))?.is_none() {
         return Ok(None);
     }
     Ok(Some(match tx.download(user, message)? {
@@ -169,12 +172,12 @@ impl Engine {
                 // By a clock that is doubted the times between the attempts say little: they do not count.
                 download.failures += u32::from(tx.now == tx.settled);
                 download.not_before = tx.now.plus(*patience);
-                tx.save_transfer(&Transfer::Download(download));
+                tx.put(&Transfer::Download(download));
                 return Ok(());
             }
             _ => download.given_up = Some(failure),
         }
-        tx.save_transfer(&Transfer::Download(download));
+        tx.put(&Transfer::Download(download));
         let Some((_, entry)) = find(tx, user, message)? else { return Ok(()) };
         let Some(mut contact) = tx.contact(user)? else { return Ok(()) };
         let name = match body_of(&entry) {
@@ -187,7 +190,7 @@ impl Engine {
         let (from, room, message) = (sender(&contact), room_of(tx, &entry)?, *message);
         tx.event(Event::FileFailed { from, room, message, name, reason: failure });
         self.owe_all(tx, &mut contact, message, ReceiptKind::Refused(failure.refusal()));
-        tx.save_contact(&contact);
+        tx.put(&contact);
         Ok(())
     }
 
@@ -202,9 +205,9 @@ impl Engine {
             return Ok(());
         }
         let Some(manifest) = manifest_of(tx, entry)? else { return Ok(()) };
-        let key = *manifest.blob_id.as_bytes();
+        let key = manifest.blob_id.as_bytes().to_vec();
         let Some(Transfer::Offered { to, message, blob, write_key, waiting, renewed_at }) =
-            tx.transfer(&key)?
+            tx.get::<Transfer>(&key)?
         else {
             return Ok(());
         };
@@ -213,7 +216,7 @@ impl Engine {
         }
         let request = Request::CompleteBlob { blob, write_key: write_key.clone() };
         let renewed_at = tx.now;
-        tx.save_transfer(&Transfer::Offered { to, message, blob, write_key, waiting, renewed_at });
+        tx.put(&Transfer::Offered { to, message, blob, write_key, waiting, renewed_at });
         self.ask(tx, request, Pending::RenewBlob);
         Ok(())
     }
@@ -227,7 +230,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let Some(blob) = offered_blob(tx, user, fetched)? else { return Ok(()) };
         let Some(Transfer::Offered { to, message, blob, write_key, waiting, renewed_at }) =
-            tx.transfer(blob.as_bytes())?
+            tx.get::<Transfer>(&blob.as_bytes().to_vec())?
         else {
             return Ok(());
         };
@@ -240,12 +243,12 @@ impl Engine {
                 let waiting = left;
                 let offered =
                     Transfer::Offered { to, message, blob, write_key, waiting, renewed_at };
-                tx.save_transfer(&offered);
+                tx.put(&offered);
                 return Ok(());
             }
             Conversation::User(_) | Conversation::Room(_) => {}
         }
-        tx.delete_transfer_at(blob.as_bytes());
+        tx.delete::<Transfer>(&blob.as_bytes().to_vec());
         let mut recipients = match to {
             Conversation::User(user) => vec![user],
             Conversation::Room(room) => self.members_of(tx, &room)?,
@@ -272,7 +275,7 @@ impl Engine {
         // Declined meanwhile.
         let Some((number, mut entry)) = find(tx, user, message)? else { return Ok(()) };
         entry.file_path.clone_from(&path);
-        tx.save_history(number, &entry);
+        tx.put_at(&(entry.conversation(), number), &entry);
         let manifest = match body_of(&entry) {
             Some(Body::File(manifest)) => Some(manifest),
             _ => None,
@@ -299,11 +302,11 @@ impl Engine {
         entry.content =
             with_body(&entry, Body::Text(text.clone())).ok_or(EngineError::UnknownContact)?;
         let (sent_at, received_at) = (entry.sent_at, entry.received_at);
-        tx.save_history(number, &entry);
+        tx.put_at(&(entry.conversation(), number), &entry);
         self.fetched(tx, user, message)?;
         if let Some(mut contact) = tx.contact(user)? {
             contact.fetched.add(tx.now, text.len() as u64);
-            tx.save_contact(&contact);
+            tx.put(&contact);
             let (from, room, message) = (sender(&contact), room_of(tx, &entry)?, *message);
             tx.event(Event::Text { from, room, message, text, sent_at, received_at });
         }
@@ -317,10 +320,10 @@ impl Engine {
         user: &UserId,
         message: &MessageId,
     ) -> Result<(), EngineError> {
-        tx.delete_transfer_at(&Download::key(user, message));
+        tx.delete::<Transfer>(&Download::key(user, message));
         let mut contact = tx.contact(user)?.ok_or(EngineError::UnknownContact)?;
         self.owe_read(tx, &mut contact, *message);
-        tx.save_contact(&contact);
+        tx.put(&contact);
         Ok(())
     }
 }
@@ -330,9 +333,9 @@ fn find(
     user: &UserId,
     message: &MessageId,
 ) -> Result<Option<(u64, HistoryEntry)>, EngineError> {
-    let Some(index) = tx.message_index(user, message)? else { return Ok(None) };
+    let Some(index) = tx.get::<MessageIndex>(&(*user, *message))? else { return Ok(None) };
     let conversation = index.room.map_or(Conversation::User(*user), Conversation::Room);
-    Ok(tx.history(conversation, index.history)?.map(|entry| (index.history, entry)))
+    Ok(tx.get::<HistoryEntry>(&(conversation, index.history))?.map(|entry| (index.history, entry)))
 }
 
 /// Returns the file that an outgoing message names.
@@ -342,9 +345,10 @@ fn manifest_of(
 ) -> Result<Option<Manifest>, EngineError> {
     let body = match &entry.content {
         OutboxContent::Own(content) => Content::decode(content).ok().map(|content| content.body),
-        OutboxContent::Shared { .. } => {
-            tx.payload(&entry.message)?.and_then(|payload| room_content(&payload)).map(|c| c.body)
-        }
+        OutboxContent::Shared { .. } => tx
+            .get::<Payload>(&entry.message)?
+            .and_then(|payload| room_content(&payload))
+            .map(|c| c.body),
     };
     Ok(match body {
         Some(Body::File(manifest) | Body::LongText(manifest)) => Some(manifest),
@@ -370,7 +374,7 @@ fn with_body(entry: &HistoryEntry, body: Body) -> Option<zeroize::Zeroizing<Vec<
 
 fn room_of(tx: &Transaction<'_, '_>, entry: &HistoryEntry) -> Result<Option<RoomRef>, EngineError> {
     match &entry.room {
-        Some(room) => reference(tx.store(), room),
+        Some(room) => reference(tx, room),
         None => Ok(None),
     }
 }

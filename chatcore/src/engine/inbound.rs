@@ -12,12 +12,13 @@ use super::transaction::Transaction;
 use super::{Engine, EngineError, Event, FileKind, RoomRef, Sender};
 use crate::agreement::open_first;
 use crate::crypto::kdf::sha256;
-use crate::ids::{DAY, DeviceAddress, DeviceId, HOUR, SessionId, Timestamp};
+use crate::ids::{Conversation, DAY, DeviceAddress, DeviceId, HOUR, SessionId, Timestamp};
 use crate::keys::{PrekeyKind, RecordSource, UserRecord};
-use crate::ratchet::OpenMessageError;
-use crate::store::Table;
+use crate::ratchet::{OpenMessageError, Session};
+use crate::store::row::ReadRows;
 use crate::store::rows::{
-    Contact, ContactStanding, Direction, Download, HistoryEntry, MessageIndex, Said, Seen, Transfer,
+    Contact, ContactStanding, Direction, Download, HistoryEntry, MessageIndex, PrekeyRow, Said,
+    Seen, TagOwner, Transfer,
 };
 use crate::wire::content::{Body, ChainPosition, Content, Receipt, ReceiptKind, RefusalReason};
 use crate::wire::envelope::{EnvelopeKind, FirstBlock};
@@ -119,7 +120,7 @@ impl Engine {
         for user in std::mem::take(&mut self.leaving) {
             if let Some(mut contact) = tx.contact(&user)? {
                 forget_old_devices(tx, &mut contact);
-                tx.save_contact(&contact);
+                tx.put(&contact);
             }
         }
         Ok(())
@@ -127,7 +128,7 @@ impl Engine {
 
     /// Finds those of whom a device left while something else was being taken in, in case we ended before it was.
     pub(super) fn find_left(&mut self, tx: &Transaction<'_, '_>) -> Result<(), EngineError> {
-        for contact in tx.contacts()? {
+        for contact in tx.all::<Contact>()? {
             let named = named_devices(&contact);
             let (here, gone): (Vec<_>, Vec<_>) =
                 contact.devices.iter().partition(|device| named.contains(&device.id));
@@ -144,7 +145,7 @@ impl Engine {
         delivery: &Delivery,
     ) -> Result<Processed, EngineError> {
         let hash = sha256(&[&delivery.blob]);
-        if let Some(seen) = tx.seen(&hash)? {
+        if let Some(seen) = tx.get::<Seen>(&hash)? {
             self.receipt_again(tx, &seen)?;
             return Ok(Processed::Done);
         }
@@ -179,7 +180,7 @@ impl Engine {
                         receipt: None,
                         session: Some(first.session),
                     };
-                    tx.save_seen(&seen);
+                    tx.put(&seen);
                 }
                 if receipt.is_none() && is_request(tx, &from)? {
                     // Nothing is to be said when it comes again, and a stranger has a place for few.
@@ -187,7 +188,7 @@ impl Engine {
                 }
             }
         }
-        tx.save_seen(&seen);
+        tx.put(&seen);
         Ok(Processed::Done)
     }
 
@@ -213,7 +214,7 @@ impl Engine {
             (None, kind) => kind,
         };
         self.owe_receipt(tx, &mut contact, from, message, kind);
-        tx.save_contact(&contact);
+        tx.put(&contact);
         Ok(())
     }
 
@@ -222,7 +223,7 @@ impl Engine {
         tx: &mut Transaction<'_, '_>,
         delivery: &Delivery,
     ) -> Result<Opened, EngineError> {
-        let Some(from) = tx.tag_owner(&delivery.tag)? else {
+        let Some(TagOwner { device: from, .. }) = tx.get(&delivery.tag)? else {
             self.unknown_tags += 1;
             return Ok(Opened::Dropped);
         };
@@ -237,15 +238,15 @@ impl Engine {
             device.tag_confirmed = true;
         }
         for id in device.sessions.clone() {
-            let Some(mut session) = tx.session(&id)? else {
+            let Some(mut session) = tx.get::<Session>(&id)? else {
                 continue;
             };
             match session.open_at(&delivery.blob, tx.begins(), tx.settled) {
                 Ok(content) => {
-                    tx.save_session(&session);
+                    tx.put(&session);
                     let receipt =
                         self.take_content(tx, &mut contact, from, (&content, Place::Later))?;
-                    tx.save_contact(&contact);
+                    tx.put(&contact);
                     return Ok(Opened::Content { from, receipt, first: None });
                 }
                 Err(OpenMessageError::NotOfThisSession) => {}
@@ -265,10 +266,10 @@ impl Engine {
             return Ok(failed);
         };
         let hash = sha256(&[&block.msg2]);
-        if let Some(seen) = tx.seen(&hash)? {
+        if let Some(seen) = tx.get::<Seen>(&hash)? {
             return self.open_repeated_first(tx, &seen, message);
         }
-        let Some((secret, _)) = tx.prekey(block.prekey_id)? else {
+        let Some(PrekeyRow { secret, .. }) = tx.get(&block.prekey_id)? else {
             return Ok(failed);
         };
         if tx.settled >= secret.not_after.plus(KEEP_SECRET) {
@@ -304,7 +305,7 @@ impl Engine {
 
         let keep_until = match secret.kind {
             PrekeyKind::OneTime => {
-                tx.delete_prekey(secret.id);
+                tx.delete::<PrekeyRow>(&secret.id);
                 tx.begins().plus(REMEMBER)
             }
             // Longer than its secret, by whatever clock: nothing opens twice.
@@ -341,7 +342,7 @@ impl Engine {
             self.owe_receipt(tx, &mut contact, from, message_id, kind);
             receipt = Some(Receipt { message_id, kind });
         }
-        tx.save_contact(&contact);
+        tx.put(&contact);
         let first = Some(SeenFirst { hash, keep_until, session: accepted.session.id() });
         Ok(Opened::Content { from, receipt, first })
     }
@@ -356,7 +357,8 @@ impl Engine {
         let (Some(from), Some(id)) = (seen.from, seen.session) else {
             return Ok(Opened::Dropped);
         };
-        let (Some(mut session), Some(mut contact)) = (tx.session(&id)?, tx.contact(&from.user)?)
+        let (Some(mut session), Some(mut contact)) =
+            (tx.get::<Session>(&id)?, tx.contact(&from.user)?)
         else {
             return Ok(Opened::Dropped);
         };
@@ -366,9 +368,9 @@ impl Engine {
         let Ok(content) = session.open_at(message, tx.begins(), tx.settled) else {
             return Ok(Opened::Failed { from: Some(from) });
         };
-        tx.save_session(&session);
+        tx.put(&session);
         let receipt = self.take_content(tx, &mut contact, from, (&content, Place::Later))?;
-        tx.save_contact(&contact);
+        tx.put(&contact);
         Ok(Opened::Content { from, receipt, first: None })
     }
 
@@ -462,7 +464,7 @@ impl Engine {
             _ if !self.admit_private(tx, contact)? => Ok(None),
             Body::Text(_) | Body::File(_) | Body::LongText(_) | Body::Unknown => {
                 let id = content.message_id;
-                let is_new = tx.message_index(&from.user, &id)?.is_none();
+                let is_new = tx.get::<MessageIndex>(&(from.user, id))?.is_none();
                 // The rest of a stranger's comes once there is an answer, as it got no receipt.
                 if is_new && holds_enough(contact, bytes.len()) {
                     return Ok(None);
@@ -492,7 +494,7 @@ impl Engine {
         let peer = contact.user();
         let (message, received_at) = (content.message_id, tx.now);
         let sent_at = said_at(content.sent_at, tx.now);
-        let history = tx.next_number(Table::History, peer.as_bytes())?;
+        let history = tx.next_number::<HistoryEntry>(&Conversation::User(peer))?;
         let entry = HistoryEntry {
             message,
             peer,
@@ -504,15 +506,12 @@ impl Engine {
             file_path: String::new(),
             name: contact.nickname().as_str().to_owned(),
         };
-        tx.save_history(history, &entry);
-        tx.save_message_index(
-            &peer,
-            &message,
-            &MessageIndex { history, outbox: Vec::new(), room: None, blob: None },
-        );
+        tx.put_at(&(entry.conversation(), history), &entry);
+        let index = MessageIndex { history, outbox: Vec::new(), room: None, blob: None };
+        tx.put_at(&(peer, message), &index);
         if let Some(kind) = content.body.file_kind() {
             let said = Said::new(device, content.position);
-            tx.save_transfer(&Transfer::Download(Download::new(peer, message, kind, said)));
+            tx.put(&Transfer::Download(Download::new(peer, message, kind, said)));
         }
         let (from, room) = (sender(contact), None);
         tx.event(match content.body {

@@ -4,16 +4,16 @@
 use super::contacts::sender;
 use super::event::Sender;
 use super::files::body_of;
-use super::query::damaged;
 use super::readers::Reader;
 use super::rooms::{RefusedBecause, reference, replaced, room_news};
 use super::{EngineError, Event, FileKind};
+use crate::engine::readers::Readers;
 use crate::ids::{Conversation, MessageId, UserId};
 use crate::keys::Nickname;
 use crate::membership::{Announcement, Event as RoomEvent};
-use crate::store::codec;
-use crate::store::rows::{Contact, HistoryEntry, JournalEntry, JournalKind};
-use crate::store::{Direction, Key, Store, Table};
+use crate::store::row::ReadRows;
+use crate::store::rows::{Contact, HistoryEntry, JournalEntry, JournalKind, MessageIndex};
+use crate::store::{Direction, Store};
 use crate::wire::content::{Body, ReceiptKind};
 
 pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
@@ -111,10 +111,6 @@ pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
 const NOBODY: UserId = UserId::from_bytes([0; 32]);
 
 /// Names the row that tells how far each reader is.
-pub(super) fn readers_key() -> Key {
-    Key::new(Table::Journal, b"readers")
-}
-
 /// Returns at most `limit` things that a reader does not have yet, with their numbers, oldest first.
 ///
 /// # Errors
@@ -124,12 +120,10 @@ pub fn journal(
     reader: &Reader,
     limit: usize,
 ) -> Result<Vec<(u64, Option<Event>)>, EngineError> {
-    let row = store.load(&readers_key())?;
-    let readers = row.map(|row| codec::decode_readers(&row).map_err(damaged)).transpose()?;
-    let done = readers.unwrap_or_default().done(reader).ok_or(EngineError::NotFollowing)?;
+    let readers = store.get::<Readers>(&())?.unwrap_or_default();
+    let done = readers.done(reader).ok_or(EngineError::NotFollowing)?;
     let mut events = Vec::new();
-    for (number, row) in store.scan(Table::Journal, &[], done + 1, Direction::Forward, limit)? {
-        let entry = codec::decode_journal(&row).map_err(damaged)?;
+    for (number, entry) in store.range(&(), done + 1, Direction::Forward, limit)? {
         events.push((number, event_of(store, entry)?));
     }
     Ok(events)
@@ -140,15 +134,9 @@ fn history(
     peer: &UserId,
     message: &MessageId,
 ) -> Result<Option<HistoryEntry>, EngineError> {
-    let key = [peer.as_bytes().as_slice(), message.as_bytes()].concat();
-    let Some(index) = store.load(&Key::new(Table::Messages, &key))? else {
-        return Ok(None);
-    };
-    let index = codec::decode_message_index(&index).map_err(damaged)?;
+    let Some(index) = store.get::<MessageIndex>(&(*peer, *message))? else { return Ok(None) };
     let conversation = index.room.map_or(Conversation::User(*peer), Conversation::Room);
-    let key = Key::numbered(Table::History, conversation.as_bytes(), index.history);
-    let row = store.load(&key)?;
-    row.map(|row| codec::decode_history(&row).map_err(damaged)).transpose()
+    Ok(store.get(&(conversation, index.history))?)
 }
 
 /// Names somebody as they were called when the message came.
@@ -200,10 +188,7 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
         }
         _ => {}
     }
-    let Some(row) = store.load(&Key::new(Table::Contacts, entry.peer.as_bytes()))? else {
-        return Ok(None);
-    };
-    let contact: Contact = codec::decode_contact(&row).map_err(damaged)?;
+    let Some(contact) = store.get::<Contact>(&entry.peer)? else { return Ok(None) };
     let from = sender(&contact);
     let receipt = |message, kind| Event::Receipt { from: sender(&contact), message, kind };
     Ok(Some(match entry.kind {

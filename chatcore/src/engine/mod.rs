@@ -45,6 +45,8 @@ pub use rooms::{NewRoom, RefusedBecause, RoomFailure, RoomMemberView, RoomRef, R
 pub use transaction::Context;
 pub use uploads::{QueuedUpload, UploadSource};
 
+use crate::store::row::ReadRows;
+use crate::store::rows::Contact;
 pub(crate) use clock::Clock;
 use clock::Timer;
 pub(crate) use outbound::MAX_INLINE;
@@ -279,7 +281,7 @@ impl Engine {
     pub fn new(context: &mut Context<'_>) -> Result<Self, EngineError> {
         let tx = Transaction::new(context);
         let (mut receipts_due, mut profiles_owed) = (BTreeMap::new(), BTreeSet::new());
-        for contact in tx.contacts()? {
+        for contact in tx.all::<Contact>()? {
             for device in &contact.devices {
                 let address = DeviceAddress { user: contact.user(), device: device.id };
                 if !device.due_receipts.is_empty() {
@@ -299,7 +301,7 @@ impl Engine {
             kept: 0,
             claiming: BTreeSet::new(),
             claim_again: BTreeMap::new(),
-            waiting: tx.outbox_users()?.into_iter().collect(),
+            waiting: tx.users_owed()?.into_iter().collect(),
             receipts_due,
             profiles_owed,
             profiles_tried: BTreeSet::new(),
@@ -327,7 +329,7 @@ impl Engine {
         let mut profile = tx.profile()?;
         if self.clock.is_worth_saving(&profile.clock) {
             profile.clock = self.clock;
-            tx.save_profile(&profile);
+            tx.put(&profile);
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Sending: from a body to the outbox, and from the outbox to the relay.
 
+use crate::store::row::ReadRows;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -18,10 +19,9 @@ use crate::ids::{
     UserId,
 };
 use crate::ratchet::SealError;
-use crate::store::Table;
 use crate::store::rows::{
     Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxContent,
-    OutboxEntry, OutboxState, PeerDevice, SealedEnvelope,
+    OutboxEntry, OutboxState, Payload, PeerDevice, SealedEnvelope,
 };
 use crate::trust::Trust;
 use crate::wire::content::{Body, ChainPosition, Content};
@@ -93,7 +93,7 @@ pub(super) fn seal(
             None => return Ok(None),
         },
     };
-    tx.save_session(&session);
+    tx.put(&session);
     let key = IdempotencyKey::generate(tx.rng);
     let blob = Bytes::from(blob);
     let sent_at = tx.now;
@@ -168,7 +168,7 @@ impl Engine {
         self.append_message(tx, &mut contact, message, (&body, shown.as_ref()), &ids)?;
         let (to_them, body) = (Conversation::User(to), shown.unwrap_or(body));
         tx.event(Event::Queued { to: to_them, message, body });
-        tx.save_contact(&contact);
+        tx.put(&contact);
         self.waiting.insert(to);
         self.ask_for(tx, rest)?;
         self.drive_user(tx, &to)
@@ -185,12 +185,12 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let user = contact.user();
         let mut index = MessageIndex {
-            history: tx.next_number(Table::History, user.as_bytes())?,
+            history: tx.next_number::<HistoryEntry>(&Conversation::User(user))?,
             outbox: Vec::new(),
             room: None,
             blob: body.blob(),
         };
-        let first = tx.next_number(Table::Outbox, user.as_bytes())?;
+        let first = tx.next_number::<OutboxEntry>(&user)?;
         for (number, id) in (first..).zip(devices) {
             let address = DeviceAddress { user, device: *id };
             let device = contact.device_mut(*id);
@@ -205,20 +205,18 @@ impl Engine {
                 self.receipts_due.remove(&address);
             }
             if index.outbox.is_empty() {
-                tx.save_history(
-                    index.history,
-                    &HistoryEntry {
-                        message,
-                        peer: user,
-                        room: None,
-                        direction: Direction::Outgoing(MessageStatus::Queued),
-                        sent_at: tx.now,
-                        received_at: tx.now,
-                        content: for_history,
-                        file_path: String::new(),
-                        name: String::new(),
-                    },
-                );
+                let entry = HistoryEntry {
+                    message,
+                    peer: user,
+                    room: None,
+                    direction: Direction::Outgoing(MessageStatus::Queued),
+                    sent_at: tx.now,
+                    received_at: tx.now,
+                    content: for_history,
+                    file_path: String::new(),
+                    name: String::new(),
+                };
+                tx.put_at(&(entry.conversation(), index.history), &entry);
             }
             let entry = OutboxEntry {
                 message,
@@ -228,10 +226,10 @@ impl Engine {
                 tried_at: if self.link == Link::Online { tx.begins() } else { Timestamp(0) },
                 state: OutboxState::Waiting,
             };
-            tx.save_outbox(number, &entry);
+            tx.put_at(&(entry.to.user, number), &entry);
             index.outbox.push(number);
         }
-        tx.save_message_index(&user, &message, &index);
+        tx.put_at(&(user, message), &index);
         Ok(())
     }
 
@@ -251,7 +249,7 @@ impl Engine {
         let (mut envelopes, mut unsealed) = (Vec::new(), Vec::new());
         // For whom something waits until the relay has what it names: all behind it has its place to keep.
         let mut held = Vec::new();
-        for (number, mut entry) in tx.outbox(user)? {
+        for (number, mut entry) in tx.group::<OutboxEntry>(user)? {
             if contact.records.newest().device(entry.to.device).is_none() {
                 give_up_entry(tx, user, number, &entry)?;
                 continue;
@@ -269,7 +267,7 @@ impl Engine {
                 OutboxContent::Own(content) => {
                     contact.device(entry.to.device).map(|d| seal(tx, d, content)).transpose()
                 }
-                OutboxContent::Shared { .. } => match tx.payload(&entry.message)? {
+                OutboxContent::Shared { .. } => match tx.get::<Payload>(&entry.message)? {
                     Some(payload) => {
                         match self.judge_late(tx, user, &payload)? {
                             Late::Goes => {}
@@ -289,7 +287,7 @@ impl Engine {
                         })
                     }
                     None => {
-                        tx.delete_outbox(user, number);
+                        tx.delete::<OutboxEntry>(&(*user, number));
                         continue;
                     }
                 },
@@ -304,12 +302,12 @@ impl Engine {
                     self.renew_blob(tx, &entry)?;
                     envelopes.push((Sent::Outbox(*user, number), envelope(entry.to, &sealed)));
                     entry.state = OutboxState::Sealed(sealed);
-                    tx.save_outbox(number, &entry);
+                    tx.put_at(&(entry.to.user, number), &entry);
                 }
             }
         }
         if has_changed {
-            tx.save_contact(&contact);
+            tx.put(&contact);
         }
         if unsealed.is_empty() && !waits {
             self.waiting.remove(user);
@@ -351,10 +349,10 @@ fn was_taken(
     body: &Body,
 ) -> Result<bool, EngineError> {
     let own = tx.profile()?.user();
-    let in_room = tx.message_index(&own, message)?;
+    let in_room = tx.get::<MessageIndex>(&(own, *message))?;
     let index = match to {
         Conversation::User(_) if in_room.is_some() => return Err(EngineError::IdInUse),
-        Conversation::User(user) => tx.message_index(&user, message)?,
+        Conversation::User(user) => tx.get::<MessageIndex>(&(user, *message))?,
         Conversation::Room(_) => in_room,
     };
     let Some(index) = index else { return Ok(false) };
@@ -362,7 +360,7 @@ fn was_taken(
         Conversation::User(_) => index.room.is_none(),
         Conversation::Room(room) => index.room == Some(room),
     };
-    let entry = if is_there { tx.history(to, index.history)? } else { None };
+    let entry = if is_there { tx.get::<HistoryEntry>(&(to, index.history))? } else { None };
     let is_same = entry.is_some_and(|entry| {
         matches!(entry.direction, Direction::Outgoing(_)) && body_of(&entry).as_ref() == Some(body)
     });
@@ -386,18 +384,18 @@ pub(super) fn set_status_in(
     message: &MessageId,
     status: MessageStatus,
 ) -> Result<(), EngineError> {
-    let Some(index) = tx.message_index(key, message)? else {
+    let Some(index) = tx.get::<MessageIndex>(&(*key, *message))? else {
         return Ok(());
     };
     let conversation = index.room.map_or(Conversation::User(*key), Conversation::Room);
-    let Some(mut entry) = tx.history(conversation, index.history)? else {
+    let Some(mut entry) = tx.get::<HistoryEntry>(&(conversation, index.history))? else {
         return Ok(());
     };
     if let Direction::Outgoing(before) = entry.direction
         && status.follows(before)
     {
         entry.direction = Direction::Outgoing(status);
-        tx.save_history(index.history, &entry);
+        tx.put_at(&(entry.conversation(), index.history), &entry);
     }
     Ok(())
 }
@@ -409,19 +407,19 @@ pub(super) fn leave_outbox(
     message: &MessageId,
     is_done: impl Fn(&OutboxEntry) -> bool,
 ) -> Result<(), EngineError> {
-    let Some(mut index) = tx.message_index(user, message)? else {
+    let Some(mut index) = tx.get::<MessageIndex>(&(*user, *message))? else {
         return Ok(());
     };
     let mut left = Vec::new();
     for number in std::mem::take(&mut index.outbox) {
-        let entry = tx.outbox_entry(user, number)?;
+        let entry = tx.get::<OutboxEntry>(&(*user, number))?;
         match entry {
             Some(entry) if !is_done(&entry) => left.push(number),
-            _ => tx.delete_outbox(user, number),
+            _ => tx.delete::<OutboxEntry>(&(*user, number)),
         }
     }
     index.outbox = left;
-    tx.save_message_index(user, message, &index);
+    tx.put_at(&(*user, *message), &index);
     Ok(())
 }
 
@@ -445,7 +443,7 @@ pub(super) fn give_up_message(
     message: MessageId,
 ) -> Result<(), EngineError> {
     let devices: BTreeSet<_> = tx
-        .outbox(user)?
+        .group::<OutboxEntry>(user)?
         .into_iter()
         .filter(|(_, entry)| entry.message == message)
         .map(|(_, entry)| entry.to.device)
@@ -464,10 +462,10 @@ fn give_up(
     device: DeviceId,
 ) -> Result<(), EngineError> {
     leave_outbox(tx, user, &message, |entry| entry.to.device == device)?;
-    let Some(index) = tx.message_index(user, &message)? else {
+    let Some(index) = tx.get::<MessageIndex>(&(*user, message))? else {
         return Ok(());
     };
-    let Some(entry) = tx.history(Conversation::User(*user), index.history)? else {
+    let Some(entry) = tx.get::<HistoryEntry>(&(Conversation::User(*user), index.history))? else {
         return Ok(());
     };
     let is_hopeless = index.outbox.is_empty()

@@ -8,6 +8,7 @@ use super::transaction::Transaction;
 use super::{Engine, EngineError, Event, Link, Pending};
 use crate::ids::{DeviceAddress, SECOND, UserId};
 use crate::membership::RoomKind;
+use crate::store::row::ReadRows;
 use crate::store::rows::{Contact, ContactStanding};
 use crate::trust::Trust;
 use crate::wire::limits::MAX_PRESENCE;
@@ -39,7 +40,7 @@ impl Engine {
         let mut profile = tx.profile()?;
         if profile.visibility != visibility {
             profile.visibility = visibility;
-            tx.save_profile(&profile);
+            tx.put(&profile);
             self.show_presence(tx)?;
         }
         Ok(())
@@ -70,7 +71,8 @@ impl Engine {
                 tags.extend(devices.filter_map(|d| d.incoming_tag));
             }
             let blocked = |c: &Contact| c.standing == ContactStanding::Blocked;
-            hidden_from = tx.contacts()?.iter().filter(|c| blocked(c)).map(Contact::user).collect();
+            hidden_from =
+                tx.all::<Contact>()?.iter().filter(|c| blocked(c)).map(Contact::user).collect();
         }
         tags.truncate(MAX_PRESENCE);
         if hidden_from.len() > MAX_PRESENCE {
@@ -87,7 +89,7 @@ impl Engine {
     /// the blocked, not while a key is in doubt.
     fn friends(&mut self, tx: &Transaction<'_, '_>) -> Result<Vec<Contact>, EngineError> {
         let mut friends = Vec::new();
-        for contact in tx.contacts()? {
+        for contact in tx.all::<Contact>()? {
             let is_friend = match contact.standing {
                 _ if contact.trust == Trust::Changed => false,
                 ContactStanding::Contact => true,

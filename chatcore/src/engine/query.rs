@@ -1,11 +1,11 @@
 //! Looking at a profile without changing it.
 
+use crate::store::row::ReadRows;
 use std::collections::BTreeMap;
 
 use super::files::{LONGEST_PATIENCE, MAX_UNASKED, body_of};
 use super::requests::asked_at;
 use super::rooms::{RoomRef, reference};
-use super::transaction::message_key;
 use super::{
     ContactStanding, Direction, EngineError, FetchFailure, FileKind, MessageStatus, PersonWaiting,
     Upload,
@@ -14,11 +14,10 @@ use crate::addresses::RelayAddresses;
 use crate::file::Manifest;
 use crate::ids::{Conversation, DAY, MessageId, Timestamp, UserId};
 use crate::keys::{IdentityKey, Nickname, RelayKey};
-use crate::store::codec;
 use crate::store::rows::{
-    Admission, Contact, Download, Fetched, HistoryEntry, Profile, Said, Transfer,
+    Admission, Contact, Download, Fetched, HistoryEntry, MessageIndex, Profile, Said, Transfer,
 };
-use crate::store::{Direction as Order, Key, Store, StoreError, Table, Value};
+use crate::store::{Direction as Order, Store, StoreError, Table, Value};
 use crate::trust::{SafetyNumber, Trust};
 use crate::wire::WireError;
 use crate::wire::content::Body;
@@ -121,9 +120,7 @@ pub(super) fn damaged(_: WireError) -> EngineError {
 }
 
 fn profile_row(store: &dyn Store) -> Result<Profile, EngineError> {
-    let row = store.load(&Key::new(Table::Profile, &[]))?;
-    let row = row.ok_or(EngineError::Store(StoreError::Damaged))?;
-    codec::decode_profile(&row).map_err(damaged)
+    Ok(store.get(&())?.ok_or(StoreError::Damaged)?)
 }
 
 /// Returns who we are.
@@ -152,10 +149,7 @@ pub fn profile(store: &dyn Store) -> Result<ProfileView, EngineError> {
 /// # Errors
 /// [`EngineError::Store`].
 pub fn contacts(store: &dyn Store) -> Result<Vec<ContactView>, EngineError> {
-    let rows = store.list(Table::Contacts)?;
-    let decode = |row| codec::decode_contact(row).map(|c| view(&c)).map_err(damaged);
-    let mut contacts =
-        rows.iter().map(|row| decode(row)).collect::<Result<Vec<ContactView>, _>>()?;
+    let mut contacts: Vec<_> = store.all::<Contact>()?.iter().map(view).collect();
     contacts.sort_by_key(|c| (c.nickname.fold(), c.user));
     Ok(contacts)
 }
@@ -182,11 +176,9 @@ pub fn history(
     conversation: Conversation,
     limit: usize,
 ) -> Result<Vec<HistoryView>, EngineError> {
-    let group = conversation.as_bytes();
-    let rows = store.scan(Table::History, group, u64::MAX, Order::Backward, limit)?;
+    let rows = store.range::<HistoryEntry>(&conversation, u64::MAX, Order::Backward, limit)?;
     let mut messages = Vec::with_capacity(rows.len());
-    for (number, row) in rows.into_iter().rev() {
-        let entry = codec::decode_history(&row).map_err(damaged)?;
+    for (number, entry) in rows.into_iter().rev() {
         // A content that does not decode is shown as unknown; it never hides the others.
         let body = body_of(&entry).unwrap_or(Body::Unknown);
         messages.push(HistoryView {
@@ -229,10 +221,8 @@ pub(super) fn sent(
         Conversation::User(user) => user,
         Conversation::Room(_) => profile_row(store)?.user(),
     };
-    let Some(index) = store.load(&message_key(&author, message))? else { return Ok(None) };
-    let number = codec::decode_message_index(&index).map_err(damaged)?.history;
-    let entry = store.load(&Key::numbered(Table::History, to.as_bytes(), number))?;
-    entry.map(|row| codec::decode_history(&row).map_err(damaged)).transpose()
+    let Some(index) = store.get::<MessageIndex>(&(author, *message))? else { return Ok(None) };
+    Ok(store.get(&(to, index.history))?)
 }
 
 /// Returns the newest `limit` things that the program kept under a name, with their numbers, oldest
@@ -261,8 +251,7 @@ pub struct Requests {
 /// [`EngineError::Store`].
 pub fn requests(store: &dyn Store) -> Result<Requests, EngineError> {
     let mut held = Vec::new();
-    for row in store.list(Table::Contacts)? {
-        let contact = codec::decode_contact(&row).map_err(damaged)?;
+    for contact in store.all::<Contact>()? {
         let Some(at) = asked_at(&contact) else { continue };
         let said = history(store, Conversation::User(contact.user()), 1)?.pop();
         held.push((at, view(&contact), said));
@@ -333,8 +322,7 @@ impl WaitingFile {
 /// [`EngineError::Store`].
 pub fn waiting_files(store: &dyn Store) -> Result<Vec<WaitingFile>, EngineError> {
     let mut waiting = Vec::new();
-    for row in store.list(Table::Transfers)? {
-        let transfer = codec::decode_transfer(&row).map_err(damaged)?;
+    for transfer in store.all::<Transfer>()? {
         if let Transfer::Download(download) = transfer {
             waiting.extend(waiting_file(store, &download)?);
         }
@@ -389,20 +377,13 @@ fn waiting_file(
 ) -> Result<Option<(Place, WaitingFile)>, EngineError> {
     let Download { from, message, not_before, given_up, .. } = *download;
     let part_in = download.part_in.clone();
-    let from = &from;
-    let Some(index) = store.load(&message_key(from, &message))? else {
+    let Some(index) = store.get::<MessageIndex>(&(from, message))? else { return Ok(None) };
+    let conversation = index.room.map_or(Conversation::User(from), Conversation::Room);
+    let (Some(contact), Some(entry)) =
+        (store.get::<Contact>(&from)?, store.get::<HistoryEntry>(&(conversation, index.history))?)
+    else {
         return Ok(None);
     };
-    let index = codec::decode_message_index(&index).map_err(damaged)?;
-    let number = index.history;
-    let conversation = index.room.map_or(Conversation::User(*from), Conversation::Room);
-    let contact = store.load(&Key::new(Table::Contacts, from.as_bytes()))?;
-    let entry = store.load(&Key::numbered(Table::History, conversation.as_bytes(), number))?;
-    let (Some(contact), Some(entry)) = (contact, entry) else {
-        return Ok(None);
-    };
-    let contact = codec::decode_contact(&contact).map_err(damaged)?;
-    let entry = codec::decode_history(&entry).map_err(damaged)?;
     if contact.standing == ContactStanding::Blocked {
         return Ok(None);
     }
@@ -421,7 +402,7 @@ fn waiting_file(
         && given_up.is_none();
     let unasked = is_unasked.then_some((contact.fetched, 0));
     let from = view(&contact);
-    let place = Place { number, said: download.said };
+    let place = Place { number: index.history, said: download.said };
     let file = WaitingFile {
         from,
         room,
@@ -444,8 +425,7 @@ fn waiting_file(
 /// [`EngineError::Store`].
 pub fn uploads(store: &dyn Store) -> Result<Vec<Upload>, EngineError> {
     let mut uploads = Vec::new();
-    for row in store.list(Table::Transfers)? {
-        let transfer = codec::decode_transfer(&row).map_err(damaged)?;
+    for transfer in store.all::<Transfer>()? {
         if let Transfer::Upload { to, manifest, path, modified, write_key, runs } = transfer {
             let runs = runs.into_iter().map(|run| (run.salt_seed, run.stored)).collect();
             uploads.push(Upload { to, manifest, path, modified, write_key, runs });

@@ -1,6 +1,9 @@
 //! Who reads the journal: the person, and programs that follow it under a name of their own. Each
 //! is told everything until it says that it has it; an entry goes when all have it.
 
+use crate::store::Direction;
+use crate::store::row::ReadRows;
+use crate::store::rows::JournalEntry;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -92,7 +95,7 @@ impl Readers {
 /// A program follows from now on; one that follows already goes on where it was.
 pub(super) fn follow(tx: &mut Transaction<'_, '_>, name: ProgramName) -> Result<(), EngineError> {
     let mut readers = tx.readers()?;
-    let newest = tx.newest_journal()?.max(readers.last);
+    let newest = tx.newest_number::<JournalEntry>(&())?.max(readers.last);
     if readers.programs.contains_key(&name) {
         return Ok(());
     }
@@ -101,7 +104,7 @@ pub(super) fn follow(tx: &mut Transaction<'_, '_>, name: ProgramName) -> Result<
     }
     readers.last = newest;
     readers.programs.insert(name, newest);
-    tx.save_readers(&readers);
+    tx.put(&readers);
     Ok(())
 }
 
@@ -122,7 +125,7 @@ pub(super) fn acknowledge(
     up_to: u64,
 ) -> Result<(), EngineError> {
     let mut readers = tx.readers()?;
-    let newest = tx.newest_journal()?.max(readers.last);
+    let newest = tx.newest_number::<JournalEntry>(&())?.max(readers.last);
     readers.last = newest;
     // Nobody can have what has not happened.
     let up_to = up_to.min(newest);
@@ -141,25 +144,26 @@ pub(super) fn acknowledge(
 /// So many entries are kept, whoever reads them or not: each new one takes the place of the one that far behind it.
 pub(super) fn make_room(tx: &mut Transaction<'_, '_>, newest: u64) -> Result<(), EngineError> {
     let Some(oldest) = newest.checked_sub(MAX_BEHIND) else { return Ok(()) };
-    tx.delete_journal(oldest);
+    tx.delete::<JournalEntry>(&((), oldest));
     let mut readers = tx.readers()?;
     if readers.programs.values().any(|done| *done < oldest) {
         readers.forget_those_behind(oldest);
-        tx.save_readers(&readers);
+        tx.put(&readers);
     }
     Ok(())
 }
 
 /// Removes what all have.
 fn settle(tx: &mut Transaction<'_, '_>, readers: Readers) -> Result<(), EngineError> {
-    for number in tx.journal_numbers(readers.all_have())? {
-        tx.delete_journal(number);
+    let all_have = readers.all_have();
+    for (number, _) in tx.range::<JournalEntry>(&(), all_have, Direction::Backward, usize::MAX)? {
+        tx.delete::<JournalEntry>(&((), number));
     }
-    if readers.programs.is_empty() && readers.person >= tx.newest_journal()? {
+    if readers.programs.is_empty() && readers.person >= tx.newest_number::<JournalEntry>(&())? {
         // Nobody counts any more.
-        tx.delete_readers();
+        tx.delete::<Readers>(&());
     } else {
-        tx.save_readers(&readers);
+        tx.put(&readers);
     }
     Ok(())
 }

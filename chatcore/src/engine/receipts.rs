@@ -8,8 +8,10 @@ use super::sessions::sending_session;
 use super::transaction::Transaction;
 use super::{Engine, EngineError, Event, Flush, Link, QUERY_EVERY, Sent};
 use crate::ids::{Conversation, DeviceAddress, MINUTE, MessageId, SECOND, Timestamp, UserId};
+use crate::store::row::ReadRows;
 use crate::store::rows::{
-    Contact, ContactStanding, Direction, MessageStatus, OutboxEntry, PeerDevice,
+    Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxEntry,
+    PeerDevice,
 };
 use crate::wire::content::{Body, Receipt, ReceiptKind};
 
@@ -99,12 +101,12 @@ impl Engine {
             return Ok(());
         }
         for message in messages {
-            let index = tx.message_index(from, message)?;
+            let index = tx.get::<MessageIndex>(&(*from, *message))?;
             if index.is_some_and(|index| index.room.is_none()) {
                 self.owe_read(tx, &mut contact, *message);
             }
         }
-        tx.save_contact(&contact);
+        tx.put(&contact);
         Ok(())
     }
 
@@ -161,7 +163,7 @@ impl Engine {
                 };
                 envelopes.push((Sent::Unkept, envelope(to, &sealed)));
             }
-            tx.save_contact(&contact);
+            tx.put(&contact);
         }
         self.send(tx, envelopes);
         Ok(())
@@ -176,14 +178,15 @@ pub(super) fn take_receipt(
     receipt: &Receipt,
 ) -> Result<(), EngineError> {
     let message = receipt.message_id;
-    let Some(index) = tx.message_index(&from.user, &message)? else {
+    let Some(index) = tx.get::<MessageIndex>(&(from.user, message))? else {
         return take_shared_receipt(tx, contact, from, receipt);
     };
     if index.room.is_some() {
         // A message of theirs to a room: not ours to have receipted.
         return Ok(());
     }
-    let Some(entry) = tx.history(Conversation::User(from.user), index.history)? else {
+    let Some(entry) = tx.get::<HistoryEntry>(&(Conversation::User(from.user), index.history))?
+    else {
         return Ok(());
     };
     let Direction::Outgoing(before) = entry.direction else {
@@ -195,11 +198,11 @@ pub(super) fn take_receipt(
         ReceiptKind::Refused(_) => MessageStatus::Refused,
         ReceiptKind::Held => {
             for number in index.outbox {
-                if let Some(mut entry) = tx.outbox_entry(&from.user, number)?
+                if let Some(mut entry) = tx.get::<OutboxEntry>(&(from.user, number))?
                     && entry.to == from
                     && entry.hold(tx.now)
                 {
-                    tx.save_outbox(number, &entry);
+                    tx.put_at(&(entry.to.user, number), &entry);
                 }
             }
             return Ok(());
@@ -224,13 +227,13 @@ fn take_shared_receipt(
     let message = receipt.message_id;
     let is_refusal = matches!(receipt.kind, ReceiptKind::Refused(_));
     let mut had_a_copy = false;
-    for (number, mut entry) in tx.outbox(&from.user)? {
+    for (number, mut entry) in tx.group::<OutboxEntry>(&from.user)? {
         if entry.message != message || entry.to != from {
             continue;
         }
         if receipt.kind == ReceiptKind::Held {
             if entry.hold(tx.now) {
-                tx.save_outbox(number, &entry);
+                tx.put_at(&(entry.to.user, number), &entry);
             }
         } else {
             had_a_copy = true;
@@ -241,7 +244,7 @@ fn take_shared_receipt(
     let own = tx.profile()?.user();
     if is_refusal
         && had_a_copy
-        && tx.message_index(&own, &message)?.is_some_and(|index| index.room.is_some())
+        && tx.get::<MessageIndex>(&(own, message))?.is_some_and(|index| index.room.is_some())
     {
         tx.event(Event::Receipt { from: sender(contact), message, kind: receipt.kind });
     }

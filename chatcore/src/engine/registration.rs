@@ -1,5 +1,6 @@
 //! From a connection to a relay that knows us: registration, login, and what stands in their way.
 
+use crate::store::row::ReadRows;
 use rand::{CryptoRng, RngExt};
 
 use super::account::drop_old_prekeys;
@@ -13,7 +14,7 @@ use super::uploads::forget_offers;
 use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY, Step};
 use crate::ids::{DAY, DeviceId};
 use crate::keys::{DeviceKeys, RecordSource, Signed, UserRecord};
-use crate::store::rows::{Admission, Profile};
+use crate::store::rows::{Admission, Profile, Seen};
 use crate::wire::relay::{DeviceFrame, ErrorCode, Failure, LoggedIn, Request};
 
 impl Engine {
@@ -33,11 +34,11 @@ impl Engine {
         }
         let logs_in = profile.admission.was_admitted() && profile.admission != Admission::Mistaken;
         let (request, pending) = if logs_in {
-            (Request::Login { newest_head: newest_head(tx.store())? }, Pending::Login)
+            (Request::Login { newest_head: newest_head(&tx)? }, Pending::Login)
         } else {
             if profile.admission == Admission::New {
                 profile.admission = Admission::Sent;
-                tx.save_profile(&profile);
+                tx.put(&profile);
             }
             (registration(&profile), Pending::Register)
         };
@@ -62,7 +63,7 @@ impl Engine {
         // or the relay shows why not.
         let mut profile = tx.profile()?;
         profile.admission = Admission::Forgotten;
-        tx.save_profile(&profile);
+        tx.put(&profile);
         self.ask(tx, registration(&profile), Pending::Register);
         Ok(())
     }
@@ -93,13 +94,13 @@ impl Engine {
             Some(Place::Named(newest)) => {
                 // A later one of ours, of which the answer was lost.
                 (profile.record, profile.admission) = (newest.clone(), Admission::Admitted);
-                tx.save_profile(&profile);
+                tx.put(&profile);
                 self.ask(tx, Request::Login { newest_head: None }, Pending::Login);
                 return Ok(());
             }
             Some(Place::Revoked(newest)) => {
                 profile.record = newest.clone();
-                tx.save_profile(&profile);
+                tx.put(&profile);
                 tx.event(Event::Revoked);
                 return Ok(());
             }
@@ -113,7 +114,7 @@ impl Engine {
         let nickname = newest.nickname().clone();
         profile.record = newest;
         profile.record = profile.sign_next(nickname, vec![cert]);
-        tx.save_profile(&profile);
+        tx.put(&profile);
         self.ask(tx, registration(&profile), Pending::Register);
         Ok(())
     }
@@ -145,13 +146,17 @@ impl Engine {
             profile.unplaced.retain(|waiting| tx.earlier().since(waiting.at) < REQUEST_LIFE);
             profile.unplaced_told = profile.unplaced_told.min(profile.unplaced.len());
             drop_old_prekeys(tx)?;
-            tx.forget_seen()?;
+            for seen in tx.all::<Seen>()? {
+                if seen.keep_until < tx.settled {
+                    tx.delete::<Seen>(&seen.hash);
+                }
+            }
             forget_offers(tx)?;
             self.find_left(tx)?;
         }
         self.settle_record(tx, &mut profile, login.record_version)?;
         self.top_up_prekeys(tx, &mut profile, login)?;
-        tx.save_profile(&profile);
+        tx.put(&profile);
         self.show_presence(tx)?;
         self.tell_owed(tx)?;
         self.find_uploads(tx)?;
@@ -234,7 +239,7 @@ pub(super) fn new_device_id(record: &UserRecord, rng: &mut dyn CryptoRng) -> Dev
 pub(super) fn mistaken(tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
     let mut profile = tx.profile()?;
     profile.admission = Admission::Mistaken;
-    tx.save_profile(&profile);
+    tx.put(&profile);
     tx.event(Event::Refused(ErrorCode::NotRegistered.into()));
     Ok(())
 }

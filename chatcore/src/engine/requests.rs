@@ -13,6 +13,7 @@ use super::{Asker, Engine, EngineError, Event, Link, Pending};
 use crate::ids::{DAY, Timestamp, UserId};
 use crate::keys::{Nickname, RecordHistory, UserRecord};
 use crate::membership::RoomKind;
+use crate::store::row::ReadRows;
 use crate::store::rows::{Contact, ContactStanding, Unplaced};
 use crate::trust::Trust;
 use crate::wire::relay::Request;
@@ -62,7 +63,7 @@ impl Engine {
             has_place(tx, record.user_id())?;
         }
         let standing = if shares { ContactStanding::Member } else { ContactStanding::Request };
-        let others = tx.contacts_on_disk()?;
+        let others = tx.all::<Contact>()?;
         let contact = Contact::new(RecordHistory::new(record.clone()), standing);
         let name = contact.nickname().fold();
         let namesake =
@@ -81,7 +82,7 @@ impl Engine {
         // One that was not answered for long makes room for others.
         let is_young = |at| at <= tx.begins() && tx.earlier().since(at) < REQUEST_LIFE;
         let is_held = |contact: &&Contact| asked_at(contact).is_some_and(is_young);
-        Ok(tx.contacts()?.iter().filter(is_held).count())
+        Ok(tx.all::<Contact>()?.iter().filter(is_held).count())
     }
 
     /// Somebody known from rooms only writes to us alone: that is a request, if there is room for one.
@@ -161,7 +162,7 @@ impl Engine {
             profile.unplaced_told = people;
             tx.event(Event::NoPlaceFor { people });
         }
-        tx.save_profile(&profile);
+        tx.put(&profile);
         Ok(())
     }
 
@@ -174,7 +175,7 @@ impl Engine {
         if profile.unplaced.iter().any(&is_it) {
             profile.unplaced.retain(|unplaced| !is_it(unplaced));
             profile.unplaced_told = profile.unplaced.len().min(profile.unplaced_told);
-            tx.save_profile(&profile);
+            tx.put(&profile);
         }
         Ok(())
     }
@@ -218,7 +219,7 @@ impl Engine {
             has_news |= waiting.is_member;
         }
         if has_news {
-            tx.save_profile(&profile);
+            tx.put(&profile);
             self.ask_for_some_kept(tx, u32::try_from(self.kept).unwrap_or(u32::MAX));
         }
         Ok(())
@@ -238,7 +239,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let mut contact = asking(tx, user)?;
         let rest = make_contact(tx, &mut contact);
-        tx.save_contact(&contact);
+        tx.put(&contact);
         self.ask_for(tx, rest)
     }
 
@@ -250,7 +251,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let mut contact = asking(tx, user)?;
         let has_name_of = |other: &Contact| other.replaced_by == Some(*user);
-        if tx.contacts()?.iter().any(|c| c.trust == Trust::Changed && has_name_of(c)) {
+        if tx.all::<Contact>()?.iter().any(|c| c.trust == Trust::Changed && has_name_of(c)) {
             // The person has to say first who of the two is meant.
             return Err(EngineError::IdentityChanged);
         }
@@ -259,7 +260,7 @@ impl Engine {
         if self.shares_a_room(tx, user, &[RoomKind::Private, RoomKind::Open])? {
             // What is said there goes on in the same sessions.
             (contact.standing, contact.kept) = (ContactStanding::Member, 0);
-            tx.save_contact(&contact);
+            tx.put(&contact);
             return Ok(());
         }
         for device in &contact.devices {
@@ -267,7 +268,7 @@ impl Engine {
         }
         self.receipts_due.retain(|address, _| address.user != *user);
         self.profiles_owed.retain(|address| address.user != *user);
-        tx.delete_contact(user);
+        tx.delete::<Contact>(user);
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! Which session speaks, when a new one is needed, and how it comes about.
 
+use crate::store::StoreError;
+use crate::store::row::ReadRows;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
@@ -11,7 +13,7 @@ use crate::agreement::{AgreementError, Offer, start_session_between};
 use crate::ids::{DAY, DeliveryTag, DeviceAddress, SECOND, SessionId, Timestamp};
 use crate::keys::{PrekeyRecord, Signed};
 use crate::ratchet::Session;
-use crate::store::rows::{Contact, OutboxContent, OutboxEntry, OutboxState, PeerDevice};
+use crate::store::rows::{Contact, OutboxContent, OutboxEntry, OutboxState, PeerDevice, TagOwner};
 use crate::wire::limits::MAX_CLAIMS;
 use crate::wire::relay::{ErrorCode, Request};
 
@@ -36,7 +38,8 @@ pub(super) fn incoming_tag(
     let tag = DeliveryTag::generate(tx.rng);
     device.incoming_tag = Some(tag);
     device.tag_confirmed = false;
-    tx.save_tag(&tag, address);
+    tx.put(&TagOwner { tag, device: *address });
+    tx.has_tags_to_tell();
     tag
 }
 
@@ -105,7 +108,9 @@ fn sessions_with(
     tx: &Transaction<'_, '_>,
     device: &PeerDevice,
 ) -> Result<Vec<Session>, EngineError> {
-    device.sessions.iter().filter_map(|id| tx.session(id).transpose()).collect()
+    let found: Result<_, StoreError> =
+        device.sessions.iter().filter_map(|id| tx.get(id).transpose()).collect();
+    Ok(found?)
 }
 
 /// Returns the session to send in.
@@ -127,11 +132,11 @@ pub(super) fn add_session(
 ) -> Result<(), EngineError> {
     device.generation = device.generation.max(session.generation());
     device.sessions.push(session.id());
-    tx.save_session(session);
+    tx.put(session);
     let known: Vec<_> = sessions_with(tx, device)?.iter().map(Known::from).collect();
     let leaving = leaving(&known, device.generation, tx.settled);
     for id in &leaving {
-        tx.delete_session(id);
+        tx.delete::<Session>(id);
     }
     device.sessions = known.iter().map(|known| known.id).collect();
     device.sessions.retain(|id| !leaving.contains(id));
@@ -171,7 +176,7 @@ impl Engine {
             match result {
                 Ok(signed) => {
                     if self.start(tx, &mut contact, address, signed)?.is_err() {
-                        tx.save_contact(&contact);
+                        tx.put(&contact);
                         // The prekey may name a certificate that is newer than what we know.
                         self.refresh_if_old(tx, address.user);
                         self.delay(tx, &address, ErrorCode::BadPrekey)?;
@@ -179,7 +184,7 @@ impl Engine {
                     }
                     self.claim_again.remove(&address);
                     let replaces = contact.device_mut(address.device).generation > 0;
-                    tx.save_contact(&contact);
+                    tx.put(&contact);
                     if replaces {
                         self.announce_reset(tx, address)?;
                     }
@@ -266,7 +271,7 @@ impl Engine {
         let waits = |entry: &OutboxEntry| {
             entry.to == *address && matches!(entry.state, OutboxState::Waiting)
         };
-        for (number, mut entry) in tx.outbox(&address.user)? {
+        for (number, mut entry) in tx.group::<OutboxEntry>(&address.user)? {
             if !waits(&entry) {
                 continue;
             }

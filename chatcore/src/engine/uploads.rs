@@ -6,21 +6,20 @@
 //! ```
 //! Here stands which one is next; the bytes are moved by the driver in `net`.
 
+use crate::store::row::ReadRows;
 use std::collections::{BTreeSet, VecDeque};
 
 use super::clock::Timer;
 use super::copy::GIVE_UP_AFTER;
 use super::files::body_of;
 use super::outbound::give_up_message;
-use super::query::damaged;
 use super::rooms::Freshness;
 use super::transaction::Transaction;
 use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, DAY, MessageId, SECOND, Timestamp, UserId};
-use crate::store::codec;
+use crate::store::Store;
 use crate::store::rows::{MessageIndex, Transfer};
-use crate::store::{Key, Store, Table};
 use crate::wire::content::Body;
 use crate::wire::relay::{ErrorCode, Failure, Request, WriteKey};
 
@@ -118,8 +117,10 @@ impl Engine {
             let is_online = self.link == Link::Online;
             let tried_at = if is_online { tx.begins() } else { Timestamp(0) };
             let manifest = manifest.clone();
-            tx.save_transfer(&Transfer::Queued { to, message, manifest, upload, tried_at });
-        } else if let Some(Transfer::Upload { write_key, .. }) = tx.transfer(blob.as_bytes())? {
+            tx.put(&Transfer::Queued { to, message, manifest, upload, tried_at });
+        } else if let Some(Transfer::Upload { write_key, .. }) =
+            tx.get::<Transfer>(&blob.as_bytes().to_vec())?
+        {
             offered(tx, (to, message), blob, write_key);
         }
         Ok(())
@@ -128,7 +129,7 @@ impl Engine {
     /// On a new connection everything that waits is to be tried, but for what was tried for too long.
     pub(super) fn find_uploads(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
         self.uploads = Uploads::default();
-        for transfer in tx.transfers()? {
+        for transfer in tx.all::<Transfer>()? {
             let Transfer::Queued { to, message, manifest, upload, tried_at } = transfer else {
                 continue;
             };
@@ -140,7 +141,7 @@ impl Engine {
             }
             if tried_at == Timestamp(0) || tried_at > tx.begins() {
                 let tried_at = tx.begins();
-                tx.save_transfer(&Transfer::Queued { to, message, manifest, upload, tried_at });
+                tx.put(&Transfer::Queued { to, message, manifest, upload, tried_at });
             }
             self.uploads.push(source, blob, None);
         }
@@ -233,7 +234,7 @@ impl Engine {
         blob: &BlobId,
     ) -> Result<Option<(Conversation, MessageId, QueuedUpload)>, EngineError> {
         self.uploads.forget(blob);
-        Ok(match tx.transfer(blob.as_bytes())? {
+        Ok(match tx.get::<Transfer>(&blob.as_bytes().to_vec())? {
             Some(Transfer::Queued { to, message, upload, .. }) => Some((to, message, upload)),
             _ => None,
         })
@@ -281,10 +282,11 @@ pub(super) fn is_queued(
     key: &UserId,
     message: &MessageId,
 ) -> Result<bool, EngineError> {
-    let Some(MessageIndex { blob: Some(blob), .. }) = tx.message_index(key, message)? else {
+    let Some(MessageIndex { blob: Some(blob), .. }) = tx.get::<MessageIndex>(&(*key, *message))?
+    else {
         return Ok(false);
     };
-    Ok(matches!(tx.transfer(blob.as_bytes())?, Some(Transfer::Queued { .. })))
+    Ok(matches!(tx.get::<Transfer>(&blob.as_bytes().to_vec())?, Some(Transfer::Queued { .. })))
 }
 
 /// A message was given up: what it names need not be brought anywhere.
@@ -293,9 +295,9 @@ pub(super) fn forget_upload(
     blob: Option<BlobId>,
 ) -> Result<(), EngineError> {
     if let Some(blob) = blob
-        && let Some(Transfer::Queued { .. }) = tx.transfer(blob.as_bytes())?
+        && let Some(Transfer::Queued { .. }) = tx.get::<Transfer>(&blob.as_bytes().to_vec())?
     {
-        tx.delete_transfer_at(blob.as_bytes());
+        tx.delete::<Transfer>(&blob.as_bytes().to_vec());
     }
     Ok(())
 }
@@ -307,17 +309,17 @@ fn offered(
     write_key: WriteKey,
 ) {
     let (waiting, renewed_at) = (Vec::new(), tx.now);
-    tx.save_transfer(&Transfer::Offered { to, message, blob, write_key, waiting, renewed_at });
+    tx.put(&Transfer::Offered { to, message, blob, write_key, waiting, renewed_at });
 }
 
 /// Forgets what was brought to the relay so long ago that it is not there any more (PROTOCOL.md section 11): there is
 /// nothing to delete, nor to renew.
 pub(super) fn forget_offers(tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
-    for transfer in tx.transfers()? {
+    for transfer in tx.all::<Transfer>()? {
         if let Transfer::Offered { blob, renewed_at, .. } = transfer
             && tx.settled.since(renewed_at) >= OFFER_LIFE
         {
-            tx.delete_transfer_at(blob.as_bytes());
+            tx.delete::<Transfer>(&blob.as_bytes().to_vec());
         }
     }
     Ok(())
@@ -326,9 +328,8 @@ pub(super) fn forget_offers(tx: &mut Transaction<'_, '_>) -> Result<(), EngineEr
 /// Returns the blobs that are queued and whose bytes the driver keeps, and the messages that name them.
 fn all_spooled(store: &dyn Store) -> Result<Vec<(BlobId, MessageId)>, EngineError> {
     let mut found = Vec::new();
-    for row in store.list(Table::Transfers)? {
-        if let Transfer::Queued { manifest, message, upload, .. } =
-            codec::decode_transfer(&row).map_err(damaged)?
+    for transfer in store.all()? {
+        if let Transfer::Queued { manifest, message, upload, .. } = transfer
             && upload.source == UploadSource::Spooled
         {
             found.push((manifest.blob_id, message));
@@ -351,11 +352,8 @@ pub(super) fn spooled_messages(store: &dyn Store) -> Result<BTreeSet<MessageId>,
 }
 
 fn load(store: &dyn Store, blob: &BlobId) -> Result<Option<NextUpload>, EngineError> {
-    let Some(row) = store.load(&Key::new(Table::Transfers, blob.as_bytes()))? else {
-        return Ok(None);
-    };
-    let Transfer::Queued { to, message, manifest, upload, .. } =
-        codec::decode_transfer(&row).map_err(damaged)?
+    let Some(Transfer::Queued { to, message, manifest, upload, .. }) =
+        store.get(&blob.as_bytes().to_vec())?
     else {
         return Ok(None);
     };

@@ -20,9 +20,9 @@ use super::transfer::{Next, Unreadable, Uploading, remove_spooled, sweep_spool};
 use super::{now, os_rng};
 use crate::addresses::RelayAddress;
 use crate::engine::{Command, Context, DRIVER_REQUESTS, Engine, EngineError, Event, Step, spooled};
-use crate::store::codec;
+use crate::store::row::ReadRows;
 use crate::store::rows::Profile;
-use crate::store::{ApplyChanges, Key, StoreError, Table};
+use crate::store::{ApplyChanges, Store, StoreError};
 use crate::wire::relay::{Answer, CloseReason, DeviceFrame, RelayFrame, Request, RequestId};
 
 /// Notices held for a slow reader before the socket is left alone.
@@ -256,8 +256,8 @@ impl Driver {
         &mut self,
         engine: &mut Engine,
     ) -> Result<(Profile, DeviceFrame), ClientError> {
-        let row = self.store.load(&Key::new(Table::Profile, &[]))?.ok_or(StoreError::Damaged)?;
-        let profile = codec::decode_profile(&row).map_err(|_| StoreError::Damaged)?;
+        let store: &dyn Store = &*self.store;
+        let profile = store.get::<Profile>(&())?.ok_or(StoreError::Damaged)?;
         let mut rng = os_rng();
         let mut context = Context { store: &*self.store, now: now(), rng: &mut rng };
         let (first, step) = engine.first_request(&mut context)?;

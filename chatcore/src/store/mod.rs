@@ -6,6 +6,7 @@
 pub(crate) mod codec;
 pub mod conformance;
 mod memory;
+pub(crate) mod row;
 pub(crate) mod rows;
 
 pub use memory::MemoryStore;

@@ -4,16 +4,15 @@ use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use crate::addresses::RelayAddresses;
-use crate::engine::Clock;
-use crate::engine::{FetchFailure, FileKind, QueuedUpload, Visibility, Wanted};
+use crate::engine::{Clock, FetchFailure, FileKind, QueuedUpload, Visibility, Wanted};
 use crate::file::Manifest;
 use crate::ids::{
     BlobId, Conversation, DAY, DeliveryTag, DeviceAddress, DeviceId, EventHash, IdempotencyKey,
     InviteToken, LogHash, MessageId, PrekeyId, RegisterId, RoomId, SessionId, Timestamp, UserId,
 };
 use crate::keys::{
-    DeviceCert, DeviceKeys, IdentityKeyPair, Nickname, RecordHistory, RecordSource, RelayKey,
-    Signed, UserRecord,
+    DeviceCert, DeviceKeys, IdentityKeyPair, Nickname, PrekeySecret, RecordHistory, RecordSource,
+    RelayKey, Signed, UserRecord,
 };
 use crate::membership::{Act, Event, Joined, RoomKind};
 use crate::room::RegisterSecret;
@@ -52,6 +51,21 @@ pub(crate) struct Profile {
     pub(crate) unplaced: Vec<Unplaced>,
     /// How many of them the person was told of.
     pub(crate) unplaced_told: usize,
+}
+
+/// The secret of a published prekey.
+#[derive(Debug)]
+pub(crate) struct PrekeyRow {
+    pub(crate) secret: PrekeySecret,
+    /// Since when another last-resort prekey is published in its place.
+    pub(crate) replaced_at: Option<Timestamp>,
+}
+
+/// The device that a delivery tag stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TagOwner {
+    pub(crate) tag: DeliveryTag,
+    pub(crate) device: DeviceAddress,
 }
 
 /// What a backup holds of the own profile: no key of a device.

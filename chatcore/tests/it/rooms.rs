@@ -4,7 +4,7 @@ use chatcore::engine::{
     Command, Event, MessageStatus, QueuedUpload, RefusedBecause, RoomStanding, UploadSource, query,
 };
 use chatcore::file::chunk_plan;
-use chatcore::ids::{Conversation, HOUR, MINUTE, MessageId, RoomId, UserId};
+use chatcore::ids::{BlobId, Conversation, HOUR, MINUTE, MessageId, RoomId, UserId};
 use chatcore::keys::RelayKeyPair;
 use chatcore::membership::{Act, Announcement, Joined, Role, RoomKind, RoomName, Topic};
 use chatcore::store::Table;
@@ -728,18 +728,42 @@ fn a_message_that_everybody_refuses_is_delivered_to_nobody() {
     assert_eq!(status.unwrap(), Some(MessageStatus::AtRelay));
 }
 
-/// A file goes from the relay when everybody who was sent it has it.
-#[test]
-fn the_blob_of_a_room_goes_when_the_last_one_has_fetched_it() {
-    let (mut world, room) = three(63);
+/// Has alice send a file to a room of three, to be fetched.
+fn share_plan(world: &mut World, room: RoomId) -> (MessageId, BlobId) {
     let manifest = world.manifest(chunk_plan(10), 10);
     let (message, blob) = (MessageId::generate(&mut world.rng), manifest.blob_id);
     let source = UploadSource::Spooled;
     let upload = Some(QueuedUpload { write_key: WriteKey([1; 32]), source });
     let to = Conversation::Room(room);
-    ask(&mut world, 0, Command::SendFile { to, message, manifest, upload });
-    ask(&mut world, 0, Command::Uploaded(blob));
+    ask(world, 0, Command::SendFile { to, message, manifest, upload });
+    ask(world, 0, Command::Uploaded(blob));
+    later(world);
+    (message, blob)
+}
+
+/// Two of whom each has said that they have a file said it at once: the second word undid the first, and the file stayed
+/// at the relay until its life was over.
+#[test]
+fn all_may_say_at_once_that_they_have_a_file() {
+    let (mut world, room) = three(64);
+    let (message, blob) = share_plan(&mut world, room);
+    let from = user(&world, 0);
+    world.peers[0].disconnect();
+    for i in [1, 2] {
+        ask(&mut world, i, Command::FileSaved { from, message, path: "plan.pdf".to_owned() });
+        later(&mut world);
+    }
+    assert!(!world.relay.deleted.contains(&blob));
+    world.connect(0);
     later(&mut world);
+    assert!(world.relay.deleted.contains(&blob));
+}
+
+/// A file goes from the relay when everybody who was sent it has it.
+#[test]
+fn the_blob_of_a_room_goes_when_the_last_one_has_fetched_it() {
+    let (mut world, room) = three(63);
+    let (message, blob) = share_plan(&mut world, room);
     let from = user(&world, 0);
     for i in [1, 2] {
         assert!(!world.relay.deleted.contains(&blob), "peer {i} has yet to fetch it");

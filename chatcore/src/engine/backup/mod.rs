@@ -26,6 +26,7 @@ mod tests {
     };
     use crate::keys::{Nickname, RecordHistory, RelayKeyPair};
     use crate::store::codec;
+    use crate::store::rows::TagOwner;
     use crate::store::rows::{Contact, ContactStanding, Download, Profile, Said, Transfer};
     use crate::store::{ApplyChanges, Changes, Key, MemoryStore, Store, StoreError, Table};
 
@@ -55,7 +56,7 @@ mod tests {
                 device.sessions.push(SessionId::from_bytes([0xa3; 16]));
                 let address = DeviceAddress { user, device: device.id };
                 let key = Key::new(Table::Tags, tag.as_bytes());
-                changes.put(key, codec::encode_tag_owner(&tag, &address));
+                changes.put(key, codec::encode_tag_owner(&TagOwner { tag, device: address }));
                 let key = Key::new(Table::Contacts, user.as_bytes());
                 changes.put(key, codec::encode_contact(&contact));
             }

@@ -1,5 +1,6 @@
 //! From the rows of a backup to the store of a new device.
 
+use crate::store::row::{ReadRows, Row};
 use std::collections::BTreeSet;
 
 use super::super::devices::{address_anew, named_devices};
@@ -12,12 +13,11 @@ use crate::engine::Clock;
 use crate::ids::{Conversation, Timestamp, UserId};
 use crate::keys::{DeviceKeys, Nickname};
 use crate::membership::RoomKind;
-use crate::store::codec;
 use crate::store::rows::{
-    Admission, Contact, ContactStanding, MessageIndex, OutboxContent, Profile, RoomStanding,
-    SavedProfile, Transfer,
+    Admission, Contact, ContactStanding, MessageIndex, OutboxContent, OutboxEntry, Profile,
+    RoomStanding, SavedProfile, Transfer,
 };
-use crate::store::{Changes, Key, SCHEMA_VERSION, StoreError, Table, Value};
+use crate::store::{Changes, Key, SCHEMA_VERSION, StoreError, Table, Value, codec};
 use crate::trust::Trust;
 use crate::wire::WireError;
 
@@ -98,7 +98,7 @@ impl Restore {
                 stands_at(&key, entry.conversation().as_bytes())?;
                 let (history, room) = (key.number, entry.room);
                 let index = MessageIndex { history, outbox: Vec::new(), room, blob: None };
-                let place = super::super::transaction::message_key(&entry.peer, &entry.message);
+                let place = MessageIndex::key(&(entry.peer, entry.message));
                 changes.put(place, codec::encode_message_index(&index));
                 self.messages += 1;
             }
@@ -152,7 +152,7 @@ impl Restore {
         let cert = device.certify(&saved.identity, tx.now);
         let record = saved.record.next(&saved.identity, nickname.clone(), vec![cert]);
         let own = record.user_id();
-        tx.save_profile(&Profile {
+        tx.put(&Profile {
             identity: saved.identity,
             device,
             record,
@@ -175,14 +175,14 @@ impl Restore {
             unplaced_told: 0,
         });
         for id in tx.room_ids()? {
-            let Some(mut room) = load(tx.store(), &id)? else { continue };
+            let Some(mut room) = load(&tx, &id)? else { continue };
             if room.row.standing == RoomStanding::Invited && room.row.kind == RoomKind::Private {
                 room.row.invitations.iter_mut().for_each(|asked| asked.is_restored = true);
-                tx.save_room(&room.row);
+                tx.put(&room.row);
             }
         }
         let companions = companions(&tx, &own)?;
-        for mut contact in tx.contacts_on_disk()? {
+        for mut contact in tx.all::<Contact>()? {
             let waits = send_anew(&mut tx, &mut contact)?;
             let greets = greets(&contact) || companions.contains(&contact.user());
             if greets && contact.trust != Trust::Changed {
@@ -191,10 +191,10 @@ impl Restore {
                 }
             }
             if waits || greets {
-                tx.save_contact(&contact);
+                tx.put(&contact);
             }
         }
-        for transfer in tx.transfers()? {
+        for transfer in tx.all::<Transfer>()? {
             let (to, message, blob) = match transfer {
                 Transfer::Offered { to, message, blob, .. } => (to, message, blob),
                 Transfer::Queued { to, message, manifest, .. } => (to, message, manifest.blob_id),
@@ -204,9 +204,9 @@ impl Restore {
                 Conversation::User(user) => user,
                 Conversation::Room(_) => own,
             };
-            if let Some(mut index) = tx.message_index(&user, &message)? {
+            if let Some(mut index) = tx.get::<MessageIndex>(&(user, message))? {
                 index.blob = Some(blob);
-                tx.save_message_index(&user, &message, &index);
+                tx.put_at(&(user, message), &index);
             }
         }
         let Self { contacts, rooms, messages, .. } = self;
@@ -225,7 +225,7 @@ fn greets(contact: &Contact) -> bool {
 fn companions(tx: &Transaction<'_, '_>, own: &UserId) -> Result<BTreeSet<UserId>, EngineError> {
     let mut found = BTreeSet::new();
     for id in tx.room_ids()? {
-        let Some(room) = load(tx.store(), &id)? else { continue };
+        let Some(room) = load(tx, &id)? else { continue };
         if room.row.kind == RoomKind::Private
             && room.row.standing == RoomStanding::Member
             && let Some(state) = room.state()
@@ -243,17 +243,17 @@ fn stands_at(key: &Key, group: &[u8]) -> Result<(), WireError> {
 /// What waits for a person begins the chain of the new device; tells whether anything does.
 fn send_anew(tx: &mut Transaction<'_, '_>, contact: &mut Contact) -> Result<bool, EngineError> {
     let user = contact.user();
-    let entries = tx.outbox(&user)?;
+    let entries = tx.group::<OutboxEntry>(&user)?;
     for (number, mut entry) in entries.iter().cloned() {
         let OutboxContent::Own(bytes) = &entry.content else { continue };
         // However old: here nobody gave it up, and who has it shows it once.
         (entry.created_at, entry.tried_at) = (tx.begins(), Timestamp(0));
         entry.content = OutboxContent::Own(address_anew(tx, contact, entry.to, bytes));
-        if let Some(mut index) = tx.message_index(&user, &entry.message)? {
+        if let Some(mut index) = tx.get::<MessageIndex>(&(user, entry.message))? {
             index.outbox.push(number);
-            tx.save_message_index(&user, &entry.message, &index);
+            tx.put_at(&(user, entry.message), &index);
         }
-        tx.save_outbox(number, &entry);
+        tx.put_at(&(entry.to.user, number), &entry);
     }
     Ok(!entries.is_empty())
 }

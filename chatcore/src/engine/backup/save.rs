@@ -1,17 +1,17 @@
 //! From a store to the rows of a backup.
 
+use crate::store::row::Row;
 use std::collections::BTreeSet;
 
 use super::super::EngineError;
 use super::super::query::damaged;
 use super::super::rooms::load;
 use crate::ids::{DeviceAddress, MessageId, RoomId, Timestamp};
-use crate::store::codec;
 use crate::store::rows::{
     self, Admission, Contact, MessageStatus, OutboxContent, OutboxState, Payload, PeerDevice,
-    SavedProfile, Transfer, Unsent,
+    RoomSender, SavedProfile, Transfer, Unsent,
 };
-use crate::store::{Cursor, Direction, Key, Store, Table, Value};
+use crate::store::{Cursor, Direction, Key, Store, Table, Value, codec};
 use crate::wire::content::{Body, Content};
 
 /// Rows looked at in one go.
@@ -146,7 +146,7 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
             let Some(contact) = contact.map_err(EngineError::Store)? else { continue };
             for device in codec::decode_contact(&contact).map_err(damaged)?.devices {
                 let from = DeviceAddress { user, device: device.id };
-                let key = super::super::transaction::sender_key(id, &from);
+                let key = RoomSender::key(&(*id, from));
                 if let Some(row) = self.store.load(&key).map_err(EngineError::Store)? {
                     self.row(&key, &row)?;
                 }

@@ -420,7 +420,7 @@ impl Engine {
             return Err(RoomFailure::NotAMember.into());
         };
         // The earliest head that we were given over it shows the longest time.
-        let heads = entries_from(tx.store(), &LogId::from(id), acted)?;
+        let heads = entries_from(&*tx, &LogId::from(id), acted)?;
         let acted = heads.into_iter().find_map(|entry| entry.head).unwrap_or_else(|| now.clone());
         let decoded = |signed| SignedHead::decode(signed).map_err(damaged);
         let absence = Absence { acted: decoded(acted)?, now: decoded(now)? };
@@ -467,7 +467,7 @@ impl Engine {
                 self.put_room(tx, room);
                 if is_done {
                     profile.lobby = Lobby::Settled;
-                    tx.save_profile(&profile);
+                    tx.put(&profile);
                 }
             }
             None => {
@@ -487,7 +487,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let mut profile = tx.profile()?;
         profile.lobby = Lobby::Declined;
-        tx.save_profile(&profile);
+        tx.put(&profile);
         Ok(())
     }
 

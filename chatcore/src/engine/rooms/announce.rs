@@ -93,7 +93,7 @@ impl Engine {
             if profile.addresses.may_lead_to(&moved.address) {
                 profile.addresses.learn(moved.clone());
             }
-            tx.save_profile(&profile);
+            tx.put(&profile);
         } else if announcement.seq <= profile.announced {
             return Ok(());
         }
@@ -108,7 +108,7 @@ impl Engine {
             }
         }
         profile.announced = profile.announced.max(announcement.seq);
-        tx.save_profile(&profile);
+        tx.put(&profile);
         let Announcement { seq, text, at, .. } = announcement;
         tx.event(Event::Announcement { room, seq, text, at, signed: Box::new(signed) });
         Ok(())

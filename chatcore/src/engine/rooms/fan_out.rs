@@ -1,5 +1,6 @@
 //! From one message or piece of news to an envelope for each device of each member.
 
+use crate::store::row::ReadRows;
 use std::collections::BTreeSet;
 
 use super::super::contacts::verify_chain;
@@ -17,7 +18,6 @@ use crate::file::Manifest;
 use crate::ids::{Conversation, DeviceAddress, LogId, MessageId, RoomId, UserId};
 use crate::keys::RecordHistory;
 use crate::membership::{MAX_MEMBERS, RoomKind};
-use crate::store::Table;
 use crate::store::rows::{
     Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxContent,
     OutboxEntry, OutboxState, Payload, PayloadCounts, RoomStanding, Transfer, Unsent,
@@ -72,7 +72,7 @@ impl Engine {
             if is_full { Err(full.into()) } else { Ok(()) }
         });
         for member in members_but(&room, &own) {
-            if tx.message_index(&member, &message)?.is_some() {
+            if tx.get::<MessageIndex>(&(member, message))?.is_some() {
                 refusal = refusal.and(Err(EngineError::IdInUse));
             }
         }
@@ -101,7 +101,7 @@ impl Engine {
         };
         let for_history = content.encode();
         let conversation = Conversation::Room(id);
-        let history = tx.next_number(Table::History, conversation.as_bytes())?;
+        let history = tx.next_number::<HistoryEntry>(&conversation)?;
         let entry = HistoryEntry {
             message,
             peer: own,
@@ -113,9 +113,9 @@ impl Engine {
             file_path: String::new(),
             name: String::new(),
         };
-        tx.save_history(history, &entry);
+        tx.put_at(&(entry.conversation(), history), &entry);
         let index = MessageIndex { history, outbox: Vec::new(), room: Some(id), blob };
-        tx.save_message_index(&own, &message, &index);
+        tx.put_at(&(own, message), &index);
         save_payload(tx, id, message, Body::RoomMessage(bytes.to_vec()));
         room.row.unsent.push(Unsent::Message(message));
         self.put_room(tx, room);
@@ -177,7 +177,7 @@ impl Engine {
         if may_speak(room, &own).is_err() {
             return lose(tx, room, &own, message);
         }
-        let Some(payload) = tx.payload(&message)? else { return Ok(()) };
+        let Some(payload) = tx.get::<Payload>(&message)? else { return Ok(()) };
         let Some(draft) = room_content(&payload) else { return Ok(()) };
         let (seq, head) = room.chain.as_ref().map_or((0, EMPTY), |chain| chain.head());
         let position = ChainPosition { seq: room.row.sent_seq + 1, previous: room.row.sent_hash };
@@ -263,7 +263,7 @@ impl Engine {
             if contact.standing == ContactStanding::Blocked {
                 continue;
             }
-            let first = tx.next_number(Table::Outbox, user.as_bytes())?;
+            let first = tx.next_number::<OutboxEntry>(&user)?;
             let devices: Vec<_> =
                 contact.records.newest().devices().iter().map(|d| d.device_id()).collect();
             let mut has_changed = contact.standing == ContactStanding::Request;
@@ -290,15 +290,15 @@ impl Engine {
                 let content = OutboxContent::Shared { answered: false };
                 let (created_at, tried_at) = (tx.begins(), tx.begins());
                 let entry = OutboxEntry { message, to, content, created_at, tried_at, state };
-                tx.save_outbox(number, &entry);
+                tx.put_at(&(entry.to.user, number), &entry);
                 copies += 1;
             }
             if has_changed {
-                tx.save_contact(&contact);
+                tx.put(&contact);
             }
         }
         let counts = PayloadCounts { unanswered: copies, left: copies, delivered: 0 };
-        tx.save_counts(&message, &counts);
+        tx.put_at(&message, &counts);
         if copies == 0 {
             // Everybody who could be reached has it.
             tx.event(Event::AtRelay { message });
@@ -442,7 +442,7 @@ impl Engine {
         match chain.and_then(|chain| RecordHistory::of_chain(&chain)) {
             Some(records) => {
                 if tx.contact(&user)?.is_none() {
-                    tx.save_contact(&Contact::new(records, ContactStanding::Member));
+                    tx.put(&Contact::new(records, ContactStanding::Member));
                 }
             }
             None => {
@@ -517,7 +517,7 @@ fn save_payload(
         body,
     };
     let payload = Payload { room, content: content.encode() };
-    tx.save_payload(&message, &payload);
+    tx.put_at(&message, &payload);
     payload
 }
 
@@ -543,10 +543,10 @@ fn wait_for(
     members: &BTreeSet<UserId>,
 ) -> Result<(), EngineError> {
     if let Some(Transfer::Offered { to, message, blob, write_key, renewed_at, .. }) =
-        tx.transfer(manifest.blob_id.as_bytes())?
+        tx.get::<Transfer>(&manifest.blob_id.as_bytes().to_vec())?
     {
         let waiting = members.iter().copied().collect();
-        tx.save_transfer(&Transfer::Offered { to, message, blob, write_key, waiting, renewed_at });
+        tx.put(&Transfer::Offered { to, message, blob, write_key, waiting, renewed_at });
     }
     Ok(())
 }
@@ -558,8 +558,9 @@ fn lose(
     own: &UserId,
     message: MessageId,
 ) -> Result<(), EngineError> {
-    tx.delete_payload(&message);
-    let index = tx.message_index(own, &message)?;
+    tx.delete::<Payload>(&message);
+    tx.delete::<PayloadCounts>(&message);
+    let index = tx.get::<MessageIndex>(&(*own, message))?;
     forget_upload(tx, index.and_then(|index| index.blob))?;
     set_status_in(tx, own, &message, MessageStatus::NotDelivered)?;
     tx.event(Event::NotSentToRoom { room: room.reference(), message });
@@ -576,10 +577,10 @@ pub(in crate::engine) fn shared_answered(
         return Ok(());
     }
     entry.content = OutboxContent::Shared { answered: true };
-    tx.save_outbox(number, entry);
-    let Some(mut counts) = tx.counts(&entry.message)? else { return Ok(()) };
+    tx.put_at(&(entry.to.user, number), entry);
+    let Some(mut counts) = tx.get::<PayloadCounts>(&entry.message)? else { return Ok(()) };
     counts.unanswered = counts.unanswered.saturating_sub(1);
-    tx.save_counts(&entry.message, &counts);
+    tx.put_at(&entry.message, &counts);
     if counts.unanswered == 0 {
         at_relay(tx, &entry.message)?;
     }
@@ -588,7 +589,7 @@ pub(in crate::engine) fn shared_answered(
 
 fn at_relay(tx: &mut Transaction<'_, '_>, message: &MessageId) -> Result<(), EngineError> {
     let own = tx.profile()?.user();
-    if tx.message_index(&own, message)?.is_some() {
+    if tx.get::<MessageIndex>(&(own, *message))?.is_some() {
         set_status_in(tx, &own, message, MessageStatus::AtRelay)?;
         tx.event(Event::AtRelay { message: *message });
     }
@@ -605,13 +606,13 @@ pub(in crate::engine) fn shared_done(
 ) -> Result<(), EngineError> {
     let mut entry = entry.clone();
     shared_answered(tx, number, &mut entry)?;
-    tx.delete_outbox(user, number);
-    let Some(mut counts) = tx.counts(&entry.message)? else { return Ok(()) };
+    tx.delete::<OutboxEntry>(&(*user, number));
+    let Some(mut counts) = tx.get::<PayloadCounts>(&entry.message)? else { return Ok(()) };
     counts.left = counts.left.saturating_sub(1);
     counts.delivered += u32::from(fate == Fate::Delivered);
-    tx.save_counts(&entry.message, &counts);
+    tx.put_at(&entry.message, &counts);
     if counts.left == 0
-        && let Some(payload) = tx.payload(&entry.message)?
+        && let Some(payload) = tx.get::<Payload>(&entry.message)?
     {
         finish_payload(tx, payload.room, entry.message, counts)?;
     }
@@ -624,9 +625,10 @@ fn finish_payload(
     message: MessageId,
     counts: PayloadCounts,
 ) -> Result<(), EngineError> {
-    tx.delete_payload(&message);
+    tx.delete::<Payload>(&message);
+    tx.delete::<PayloadCounts>(&message);
     let own = tx.profile()?.user();
-    if tx.message_index(&own, &message)?.is_none() {
+    if tx.get::<MessageIndex>(&(own, message))?.is_none() {
         return Ok(());
     }
     if counts.delivered > 0 {

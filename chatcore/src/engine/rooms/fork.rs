@@ -1,10 +1,10 @@
 //! Forks: another branch of a log is read as evidence, kept as a proof, and followed if the owner says so.
 
+use crate::store::row::ReadRows;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::super::query::damaged;
 use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError, Event, Link};
 use super::acts::{own_actor, signer};
@@ -17,11 +17,11 @@ use crate::membership::{
     Act, Branch, Chain, Event as RoomEvent, EventDraft, ForkProof, LogHead, Refusal, Role,
     RoomError, RoomKind,
 };
+use crate::store::Store;
 use crate::store::rows::LogEntry;
-use crate::store::{Key, Store, Table};
 use crate::wire::content::{LogPoint, ShownLog};
 use crate::wire::relay::{Answer, Failure, More, Request};
-use crate::wire::room::{decode_fork_proof, encode_fork_proof, encode_register_entry};
+use crate::wire::room::encode_register_entry;
 
 /// Most bytes of another branch that are read and kept: the size of the largest log.
 const MAX_EVIDENCE: usize = 128 << 20;
@@ -46,7 +46,7 @@ impl Evidence {
 }
 
 /// Returns everything that we were shown of a log.
-fn own_branch(store: &dyn Store, log: &LogId) -> Result<Option<Branch>, EngineError> {
+fn own_branch<S: ReadRows + ?Sized>(store: &S, log: &LogId) -> Result<Option<Branch>, EngineError> {
     let mut entries = entries_from(store, log, 0)?;
     // Whatever was stored last was stored with a head over it.
     let head = entries.last_mut().and_then(|entry| entry.head.take());
@@ -59,8 +59,7 @@ fn own_branch(store: &dyn Store, log: &LogId) -> Result<Option<Branch>, EngineEr
 /// # Errors
 /// [`EngineError::Store`].
 pub fn fork_proof(store: &dyn Store, room: &RoomId) -> Result<Option<ForkProof>, EngineError> {
-    let row = store.load(&Key::numbered(Table::RoomForks, room.as_bytes(), 0))?;
-    row.map(|row| decode_fork_proof(&row).map_err(damaged)).transpose()
+    Ok(store.get(room)?)
 }
 
 /// Returns the end of the branch that others hold, by the proof that is kept, if we are in the one that the
@@ -70,10 +69,10 @@ fn left_branch(
     room: &RoomId,
     log: LogId,
 ) -> Result<Option<LogPoint>, EngineError> {
-    let Some(proof) = fork_proof(tx.store(), room)? else { return Ok(None) };
+    let Some(proof) = tx.get::<ForkProof>(room)? else { return Ok(None) };
     for branch in [&proof.theirs, &proof.ours] {
         let Ok(end) = branch.check(&proof.relay) else { continue };
-        if end.log == log && hash_at(tx.store(), &end.log, end.length)? != Some(end.hash) {
+        if end.log == log && hash_at(tx, &end.log, end.length)? != Some(end.hash) {
             return Ok(Some(LogPoint { id: end.log, length: end.length, hash: end.hash }));
         }
     }
@@ -108,7 +107,7 @@ impl Parting {
     ) -> Result<Option<Self>, EngineError> {
         let Some(ours) = &room.chain else { return Ok(None) };
         let mut chain = ours.first(room.events_before(&log)).ok();
-        let reader = Reader::new(tx.store(), &room.row, log)?;
+        let reader = Reader::new(tx, &room.row, log)?;
         let shared_count = usize::try_from(shared).unwrap_or(usize::MAX);
         let mut entries = (0..).zip(&branch.entries);
         let mut of_ours = reader.fold(&mut chain, entries.by_ref().take(shared_count));
@@ -131,7 +130,7 @@ impl Parting {
             // Who owns the room can't be told.
             return Ok(false);
         }
-        let end = end_of(tx.store(), &self.log)?;
+        let end = end_of(tx, &self.log)?;
         for event in self.chain.events_from(self.ancestor.head().0 + 1) {
             let (Act::Resume { log, length, hash }, Some(user)) =
                 (event.act(), event.actor().user())
@@ -143,7 +142,7 @@ impl Parting {
             let is_ours = *log == self.log
                 && !ours.knows(&event.hash())
                 && *length > self.shared
-                && (*length > end.length || hash_at(tx.store(), log, *length)? == Some(*hash));
+                && (*length > end.length || hash_at(tx, log, *length)? == Some(*hash));
             // Where it stands its author owns the room, or it would not be in the chain.
             if is_ours && is_owner(&self.ancestor, user) && is_owner(ours, user) {
                 return Ok(true);
@@ -174,7 +173,7 @@ impl Parting {
             let refusal = Refusal::RoleTooLow { needed: Role::Owner };
             return Err(RoomFailure::from(RoomError::NotAllowed(refusal)).into());
         }
-        let end = end_of(tx.store(), &log)?;
+        let end = end_of(&*tx, &log)?;
         let act = Act::Resume { log, length: end.length, hash: end.hash };
         self.chain.state().check(&actor, &act).map_err(RoomFailure::from)?;
         let (seq, head) = self.chain.head();
@@ -270,7 +269,7 @@ impl Engine {
             self.rooms.sync(&id).evidence = Some(evidence);
             return Ok(());
         }
-        let Some(ours) = own_branch(tx.store(), &evidence.log)? else {
+        let Some(ours) = own_branch(&*tx, &evidence.log)? else {
             self.finish_resume(tx, room, Err(RoomFailure::NotForked));
             return Ok(());
         };
@@ -301,7 +300,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let id = room.id();
         Self::tell_forked(tx, room);
-        tx.save_fork(&id, encode_fork_proof(proof));
+        tx.put_at(&id, proof);
         let Some(parting) = Parting::find(tx, room, &proof.theirs, log, shared)? else {
             self.finish_resume(tx, room, Err(RoomFailure::NotForked));
             return Ok(());
@@ -332,15 +331,15 @@ impl Engine {
         let Parting { log, shared, chain, ancestor, of_ours } = parting;
         let Some(ours) = room.chain.clone() else { return Ok(()) };
         for later in room.logs().into_iter().skip_while(|other| *other != log).skip(1) {
-            tx.delete_log(&later, 0)?;
+            tx.delete_group::<LogEntry>(&later, 0)?;
         }
-        tx.delete_log(&log, shared)?;
+        tx.delete_group::<LogEntry>(&log, shared)?;
         let mut hash = LogHash::begin(&log);
         for (place, (number, entry)) in (0..).zip(&branch.entries).enumerate() {
             hash = hash.then(entry);
             if number >= shared {
                 let head = heads.get(&(place + 1)).cloned();
-                tx.save_log_entry(&log, number, &LogEntry { entry: entry.clone(), hash, head });
+                tx.put_at(&(log, number), &LogEntry { entry: entry.clone(), hash, head });
             }
         }
         room.row.log = Some(LogPoint { id: log, length: branch.entries.len() as u64, hash });
@@ -453,7 +452,7 @@ impl Engine {
             Some(false) => return Err(RoomFailure::NotForked.into()),
             Some(true) => {}
         }
-        let proof = fork_proof(tx.store(), &id)?.and_then(|proof| proof.check().ok());
+        let proof = tx.get::<ForkProof>(&id)?.and_then(|proof| proof.check().ok());
         let current = self.look_room(tx, &id, Room::current_log)?.flatten();
         let log = proof.map(|(log, _)| log).or(current);
         let sync = self.rooms.sync(&id);
@@ -471,7 +470,7 @@ impl Engine {
         room: &Room,
         said: &LogPoint,
     ) -> Result<bool, EngineError> {
-        let known = hash_at(tx.store(), &said.id, said.length)?;
+        let known = hash_at(tx, &said.id, said.length)?;
         // Whose log it is takes the whole chain to tell: asked last.
         let differs = known.is_some_and(|known| known != said.hash);
         Ok(differs && room.logs().contains(&said.id))
@@ -497,14 +496,14 @@ impl Engine {
             return Ok(());
         }
         Self::tell_forked(tx, room);
-        let Some(ours) = own_branch(tx.store(), &head.log)? else { return Ok(()) };
+        let Some(ours) = own_branch(&*tx, &head.log)? else { return Ok(()) };
         let from = usize::try_from(shown.from).unwrap_or(usize::MAX);
         let mut entries: Vec<Bytes> = ours.entries.iter().take(from).cloned().collect();
         entries.extend(shown.entries);
         let theirs = Branch { head: shown.head, entries };
         let proof = ForkProof { relay, ours, theirs };
         if proof.check().is_ok() {
-            tx.save_fork(&room.id(), encode_fork_proof(&proof));
+            tx.put_at(&room.id(), &proof);
         }
         Ok(())
     }

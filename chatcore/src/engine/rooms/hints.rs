@@ -134,7 +134,7 @@ impl Engine {
             self.rooms.answered.insert(to, tx.now);
             let _sent =
                 self.send_unkept(tx, &mut contact, to, Body::RoomUpdate(Box::new(update)))?;
-            tx.save_contact(&contact);
+            tx.put(&contact);
         }
         Ok(())
     }
@@ -160,7 +160,7 @@ impl Engine {
                 let _asked =
                     self.ask_one(tx, room, &mut contact, DeviceAddress { user, device })?;
             }
-            tx.save_contact(&contact);
+            tx.put(&contact);
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use super::loaded::Room;
 use super::senders::{follow_sender, is_ahead};
 use crate::ids::{Conversation, DAY, DeviceAddress, MessageId, Timestamp, UserId};
 use crate::membership::RoomKind;
-use crate::store::Table;
+use crate::store::row::ReadRows;
 use crate::store::rows::{
     Contact, ContactStanding, Direction, Download, HeldMessage, HistoryEntry, MessageIndex,
     RoomStanding, Said, Transfer,
@@ -176,7 +176,7 @@ impl Engine {
         outer: MessageId,
         bytes: &[u8],
     ) -> Result<ReceiptKind, EngineError> {
-        let held = tx.held(&room.id())?;
+        let held = tx.group::<HeldMessage>(&room.id())?;
         if held.iter().any(|(_, held)| held.content.as_slice() == bytes && held.from == from) {
             // It has its place, and takes nobody's.
             let receipt = Receipt { message_id: outer, kind: ReceiptKind::Held };
@@ -189,7 +189,7 @@ impl Engine {
             Place::Free => {}
             Place::InsteadOf(index) => {
                 if let Some((number, former)) = held.get(index) {
-                    tx.delete_held(&room.id(), *number);
+                    tx.delete::<HeldMessage>(&(room.id(), *number));
                     self.give_way(tx, room, former)?;
                 }
             }
@@ -199,9 +199,9 @@ impl Engine {
             }
         }
         let content = zeroize::Zeroizing::new(bytes.to_vec());
-        let number = tx.next_number(Table::Held, room.id().as_bytes())?;
+        let number = tx.next_number::<HeldMessage>(&room.id())?;
         let (came_at, asked_at) = (tx.begins(), Timestamp(0));
-        tx.save_held(&room.id(), number, &HeldMessage { from, content, came_at, asked_at });
+        tx.put_at(&(room.id(), number), &HeldMessage { from, content, came_at, asked_at });
         // It is safe here; whether the person can have it is told when that is known.
         let receipt = Receipt { message_id: outer, kind: ReceiptKind::Held };
         self.owe_room_receipt(tx, contact, from, receipt, size(room));
@@ -222,7 +222,7 @@ impl Engine {
         };
         let message = (Some(room), content.message_id);
         self.refuse(tx, &mut contact, held.from, message, RefusedBecause::UnknownEvent);
-        tx.save_contact(&contact);
+        tx.put(&contact);
         Ok(())
     }
 
@@ -259,21 +259,21 @@ impl Engine {
         let id = room.id();
         let reading = self.reading(room);
         let mut still_held = false;
-        for (number, mut held) in tx.held(&id)? {
+        for (number, mut held) in tx.group::<HeldMessage>(&id)? {
             let (Ok(content), Some(mut contact)) =
                 (RoomContent::decode(&held.content), tx.contact(&held.from.user)?)
             else {
-                tx.delete_held(&id, number);
+                tx.delete::<HeldMessage>(&(id, number));
                 continue;
             };
             if contact.standing == ContactStanding::Blocked {
-                tx.delete_held(&id, number);
+                tx.delete::<HeldMessage>(&(id, number));
                 continue;
             }
             let is_over = tx.settled.since(held.came_at) >= HOLD_FOR;
             match judge(&facts(room, &held.from, &content, reading)) {
                 Verdict::Show => {
-                    tx.delete_held(&id, number);
+                    tx.delete::<HeldMessage>(&(id, number));
                     let bytes = &held.content;
                     let _shown =
                         self.show_in_room(tx, room, &mut contact, held.from, content, bytes)?;
@@ -285,11 +285,11 @@ impl Engine {
                         && self.ask_one(tx, room, &mut contact, held.from)? == Asked::Yes
                     {
                         held.asked_at = tx.now;
-                        tx.save_held(&id, number, &held);
+                        tx.put_at(&(id, number), &held);
                     }
                 }
                 verdict => {
-                    tx.delete_held(&id, number);
+                    tx.delete::<HeldMessage>(&(id, number));
                     let reason = match verdict {
                         Verdict::Refuse(reason) => reason,
                         _ => RefusedBecause::UnknownEvent,
@@ -299,7 +299,7 @@ impl Engine {
                     let _refused = self.refuse(tx, &mut contact, held.from, place, reason);
                 }
             }
-            tx.save_contact(&contact);
+            tx.put(&contact);
         }
         if still_held {
             // What explains it may be there later, without anybody saying so.
@@ -331,7 +331,7 @@ impl Engine {
         }
         follow_sender(tx, room, contact, from, &content, bytes)?;
         let id = room.id();
-        let history = tx.next_number(Table::History, Conversation::Room(id).as_bytes())?;
+        let history = tx.next_number::<HistoryEntry>(&Conversation::Room(id))?;
         let (received_at, sent_at) = (tx.now, said_at(content.sent_at, tx.now));
         let entry = HistoryEntry {
             message,
@@ -344,12 +344,12 @@ impl Engine {
             file_path: String::new(),
             name: contact.nickname().as_str().to_owned(),
         };
-        tx.save_history(history, &entry);
+        tx.put_at(&(entry.conversation(), history), &entry);
         let index = MessageIndex { history, outbox: Vec::new(), room: Some(id), blob: None };
-        tx.save_message_index(&from.user, &message, &index);
+        tx.put_at(&(from.user, message), &index);
         if let Some(kind) = content.body.file_kind() {
             let said = Said::new(from.device, Some(content.position));
-            tx.save_transfer(&Transfer::Download(Download::new(from.user, message, kind, said)));
+            tx.put(&Transfer::Download(Download::new(from.user, message, kind, said)));
         }
         let kind = receipt_of(tx, &from.user, &message)?.unwrap_or(ReceiptKind::Delivered);
         let receipt = Receipt { message_id: message, kind };

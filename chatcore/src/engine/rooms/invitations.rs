@@ -16,7 +16,7 @@ use super::{Freshness, STATEMENT, name_of};
 use crate::ids::{EventHash, UserId};
 use crate::keys::{RelayKey, Signed};
 use crate::membership::{Act, Event as RoomEvent, Joined, RoomKind};
-use crate::store::rows::{Contact, ContactStanding, Intent, Invitation, RoomStanding};
+use crate::store::rows::{Contact, ContactStanding, Intent, Invitation, LogEntry, RoomStanding};
 use crate::wire::content::RoomUpdate;
 
 /// Most invitations that wait for an answer.
@@ -180,7 +180,7 @@ impl Engine {
         self.judge_held(tx, room)?;
         if !tx.has_history(&room.id())? {
             for log in room.logs() {
-                tx.delete_log(&log, 0)?;
+                tx.delete_group::<LogEntry>(&log, 0)?;
             }
             (room.chain, room.row.log) = (None, None);
         }

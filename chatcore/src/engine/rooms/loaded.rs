@@ -1,9 +1,9 @@
 //! A room in memory: its row, its chain, and who says to be in.
 
+use crate::keys::Signed;
 use std::collections::BTreeMap;
 
 use super::super::EngineError;
-use super::super::query::damaged;
 use super::super::transaction::Transaction;
 use super::log::{begin, fold_logs};
 use super::statements::StatementPlace;
@@ -13,9 +13,9 @@ use crate::membership::{
     Act, Chain, Event as RoomEvent, Joined, Role, RoomError, RoomKind, RoomState, RoomVersion,
     Statements,
 };
-use crate::store::codec;
-use crate::store::rows::{RoomRow, RoomStanding};
-use crate::store::{Direction, Key, Store, Table, Value};
+use crate::store::Value;
+use crate::store::row::{ReadRows, Row};
+use crate::store::rows::{RoomRow, RoomStanding, StatementRow};
 use crate::wire::relay::ErrorCode;
 
 /// No counter of ours gets there.
@@ -36,11 +36,12 @@ pub(in crate::engine) struct Room {
 }
 
 /// Loads a room.
-pub(in crate::engine) fn load(store: &dyn Store, id: &RoomId) -> Result<Option<Room>, EngineError> {
-    let Some(saved) = store.load(&Key::new(Table::Rooms, id.as_bytes()))? else {
-        return Ok(None);
-    };
-    let row = codec::decode_room(&saved).map_err(damaged)?;
+pub(in crate::engine) fn load<S: ReadRows + ?Sized>(
+    store: &S,
+    id: &RoomId,
+) -> Result<Option<Room>, EngineError> {
+    let Some(row) = store.get::<RoomRow>(id)? else { return Ok(None) };
+    let saved = row.encode();
     let mut room = Room {
         row,
         chain: None,
@@ -50,9 +51,7 @@ pub(in crate::engine) fn load(store: &dyn Store, id: &RoomId) -> Result<Option<R
         stored_events: 0,
         saved,
     };
-    let group = id.as_bytes();
-    for (_, bytes) in store.scan(Table::RoomEvents, group, 0, Direction::Forward, usize::MAX)? {
-        let signed = codec::decode_room_event(&bytes).map_err(damaged)?;
+    for (_, signed) in store.group::<Signed>(id)? {
         room.stored_events += 1;
         // What does not fit any more was written by a version with other rules.
         let Ok(event) = RoomEvent::restore(signed) else { continue };
@@ -69,10 +68,7 @@ pub(in crate::engine) fn load(store: &dyn Store, id: &RoomId) -> Result<Option<R
         }
         room.row.folded_by = newest;
     }
-    for (number, bytes) in
-        store.scan(Table::RoomStatements, group, 0, Direction::Forward, usize::MAX)?
-    {
-        let row = codec::decode_room_statement(&bytes).map_err(damaged)?;
+    for (number, row) in store.group::<StatementRow>(id)? {
         room.restore_statement(number, row);
     }
     Ok(Some(room))
@@ -170,17 +166,17 @@ impl Room {
         self.row.name = self.name();
         if let Some(chain) = &self.chain {
             for event in chain.events_from(self.saved_events) {
-                tx.save_room_event(&id, event.seq(), event.signed());
+                tx.put_at(&(id, event.seq()), event.signed());
             }
         }
         let length = self.length();
         for left_over in length..self.stored_events {
-            tx.delete_room_event(&id, left_over);
+            tx.delete::<Signed>(&(id, left_over));
         }
         (self.saved_events, self.stored_events) = (length, length);
-        let bytes = codec::encode_room(&self.row);
+        let bytes = self.row.encode();
         if bytes != self.saved {
-            tx.save_room(&self.row);
+            tx.put(&self.row);
             self.saved = bytes;
         }
     }

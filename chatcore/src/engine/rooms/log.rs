@@ -10,7 +10,7 @@
 
 use bytes::Bytes;
 
-use super::super::query::{damaged, profile};
+use super::super::query::damaged;
 use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError};
 use super::RoomAsk;
@@ -21,9 +21,9 @@ use crate::membership::{
     Act, Chain, Event as RoomEvent, Joined, LogHead, MAX_EVENTS, RoomError, RoomKind,
 };
 use crate::room::RegisterSecret;
-use crate::store::codec;
-use crate::store::rows::{LogEntry, RoomRow, RoomStanding, Unsent};
-use crate::store::{Direction, Key, Store, Table};
+use crate::store::row::ReadRows;
+use crate::store::rows::{LogEntry, Profile, RoomRow, RoomStanding, Unsent};
+use crate::store::{Direction, StoreError};
 use crate::wire::content::{LogPoint, ShownLog};
 use crate::wire::directory::{decode_signed, encode_signed};
 use crate::wire::limits::{MAX_ENTRIES, MAX_SHOWN_ENTRIES};
@@ -58,42 +58,45 @@ pub(super) enum Read {
 }
 
 /// Returns what the first `length` entries of a log came to; `None` if they are not kept.
-pub(super) fn hash_at(
-    store: &dyn Store,
+pub(super) fn hash_at<S: ReadRows + ?Sized>(
+    store: &S,
     log: &LogId,
     length: u64,
 ) -> Result<Option<LogHash>, EngineError> {
     let Some(last) = length.checked_sub(1) else { return Ok(Some(LogHash::begin(log))) };
-    let row = store.load(&Key::numbered(Table::RoomLogs, log.as_bytes(), last))?;
-    row.map(|row| codec::decode_log_entry(&row).map(|e| e.hash).map_err(damaged)).transpose()
+    Ok(store.get::<LogEntry>(&(*log, last))?.map(|entry| entry.hash))
 }
 
-pub(super) fn entries_from(
-    store: &dyn Store,
+pub(super) fn entries_from<S: ReadRows + ?Sized>(
+    store: &S,
     log: &LogId,
     from: u64,
 ) -> Result<Vec<LogEntry>, EngineError> {
-    let group = log.as_bytes();
-    let rows = store.scan(Table::RoomLogs, group, from, Direction::Forward, usize::MAX)?;
-    rows.iter().map(|(_, row)| codec::decode_log_entry(row).map_err(damaged)).collect()
+    let rows = store.range(log, from, Direction::Forward, usize::MAX)?;
+    Ok(rows.into_iter().map(|(_, entry)| entry).collect())
 }
 
 /// Returns how far a log was read.
-pub(super) fn end_of(store: &dyn Store, log: &LogId) -> Result<LogPoint, EngineError> {
-    let last = store.scan(Table::RoomLogs, log.as_bytes(), u64::MAX, Direction::Backward, 1)?;
-    let Some((number, row)) = last.into_iter().next() else { return Ok(LogPoint::begin(*log)) };
-    let hash = codec::decode_log_entry(&row).map_err(damaged)?.hash;
-    Ok(LogPoint { id: *log, length: number + 1, hash })
+pub(super) fn end_of<S: ReadRows + ?Sized>(
+    store: &S,
+    log: &LogId,
+) -> Result<LogPoint, EngineError> {
+    let last = store.range::<LogEntry>(log, u64::MAX, Direction::Backward, 1)?.pop();
+    Ok(match last {
+        Some((number, entry)) => LogPoint { id: *log, length: number + 1, hash: entry.hash },
+        None => LogPoint::begin(*log),
+    })
 }
 
 /// Returns the newest head of the relay that we hold, of any log: by it a relay that was set back sees it.
 ///
 /// # Errors
 /// [`EngineError::Store`].
-pub(in crate::engine) fn newest_head(store: &dyn Store) -> Result<Option<Signed>, EngineError> {
+pub(in crate::engine) fn newest_head<S: ReadRows + ?Sized>(
+    store: &S,
+) -> Result<Option<Signed>, EngineError> {
     let mut newest: Option<((u64, Timestamp), Signed)> = None;
-    for row in store.list(Table::Rooms)? {
-        let row = codec::decode_room(&row).map_err(damaged)?;
+    for row in store.all::<RoomRow>()? {
         let Some(signed) = row.head else { continue };
         let head = decode_head(&signed.body).map_err(damaged)?;
         let rank = (head.epoch, head.at);
@@ -116,10 +119,14 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(store: &dyn Store, room: &RoomRow, log: LogId) -> Result<Self, EngineError> {
+    pub(super) fn new<S: ReadRows + ?Sized>(
+        store: &S,
+        room: &RoomRow,
+        log: LogId,
+    ) -> Result<Self, EngineError> {
         let secret = room.secret_of(&RegisterId::from_bytes(*log.as_bytes())).cloned();
-        let profile = profile(store)?;
-        let (own, relay) = (profile.user, profile.relay);
+        let profile = store.get::<Profile>(&())?.ok_or(StoreError::Damaged)?;
+        let (own, relay) = (profile.user(), profile.relay);
         Ok(Self { own, relay, room: room.id, kind: room.kind, log, secret })
     }
 
@@ -218,8 +225,8 @@ pub(super) fn begin(room: RoomId, kind: RoomKind, event: RoomEvent) -> Result<Ch
 }
 
 /// Folds a room anew from what its logs hold: the chain as this program understands it.
-pub(super) fn fold_logs(
-    store: &dyn Store,
+pub(super) fn fold_logs<S: ReadRows + ?Sized>(
+    store: &S,
     room: &RoomRow,
     first: Option<LogId>,
 ) -> Result<Option<Chain>, EngineError> {
@@ -247,7 +254,7 @@ impl Engine {
             return Ok(());
         }
         // Of a branch that was abandoned nothing is left, nor of an invitation that was dropped.
-        tx.delete_log(&log, 0)?;
+        tx.delete_group::<LogEntry>(&log, 0)?;
         room.row.log = Some(LogPoint::begin(log));
         (room.row.head, room.row.own_entries) = (None, 0);
         let sync = self.rooms.sync(&room.id());
@@ -268,7 +275,7 @@ impl Engine {
             return Err(EngineError::RelayMisbehaved);
         }
         let read = if head.length < point.length {
-            let is_beginning = hash_at(tx.store(), &point.id, head.length)? == Some(head.hash);
+            let is_beginning = hash_at(tx, &point.id, head.length)? == Some(head.hash);
             let length = head.length;
             if is_beginning && count == 0 { Read::Loss { length } } else { Read::Fork }
         } else if head.length == point.length + count
@@ -300,11 +307,11 @@ impl Engine {
         for (number, entry) in (point.length..).zip(&page.entries) {
             hash = hash.then(entry);
             let head = (number + 1 == head.length).then(|| page.head.clone());
-            tx.save_log_entry(&point.id, number, &LogEntry { entry: entry.clone(), hash, head });
+            tx.put_at(&(point.id, number), &LogEntry { entry: entry.clone(), hash, head });
         }
         room.row.log = Some(LogPoint { id: point.id, length: head.length, hash });
         let before = room.length();
-        let reader = Reader::new(tx.store(), &room.row, point.id)?;
+        let reader = Reader::new(&*tx, &room.row, point.id)?;
         let of_ours = reader.fold(&mut room.chain, (point.length..).zip(&page.entries));
         room.row.own_entries = room.row.own_entries.saturating_add(of_ours);
         self.follow_events(tx, room, before)?;
@@ -399,7 +406,7 @@ impl Engine {
         }
         sync.gave_back.insert(log, from);
         let (mut entries, mut size, mut found) = (Vec::new(), 0, None);
-        for row in entries_from(tx.store(), &log, from)? {
+        for row in entries_from(&*tx, &log, from)? {
             size += row.entry.len();
             let is_much = size > MAX_GIVEN_BACK || entries.len() as u64 >= MAX_ENTRIES;
             if is_much {
@@ -461,7 +468,7 @@ impl Engine {
             return Ok(Some(ShownLog { head, from, entries: Vec::new() }));
         }
         let entries: Vec<Bytes> =
-            entries_from(tx.store(), log, from)?.into_iter().map(|entry| entry.entry).collect();
+            entries_from(tx, log, from)?.into_iter().map(|entry| entry.entry).collect();
         let size: usize = entries.iter().map(Bytes::len).sum();
         let entries = if size <= MAX_SHOWN_ENTRIES { entries } else { Vec::new() };
         Ok(Some(ShownLog { head, from, entries }))

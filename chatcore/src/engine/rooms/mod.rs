@@ -50,7 +50,6 @@ use crate::ids::{
 };
 use crate::membership::{RoomKind, RoomName};
 use crate::store::rows::RoomStanding;
-use crate::store::{Key, Table};
 use crate::wire::content::LogPoint;
 use crate::wire::relay::{Answer, Failure, RoomSummary};
 
@@ -271,9 +270,7 @@ impl Engine {
     ) -> Result<Option<Room>, EngineError> {
         match self.rooms.loaded.remove(id) {
             Some(room) => Ok(Some(room)),
-            // Deleted in this step; the store still has it.
-            None if tx.is_deleted(&Key::new(Table::Rooms, id.as_bytes())) => Ok(None),
-            None => load(tx.store(), id),
+            None => load(tx, id),
         }
     }
 

@@ -9,7 +9,8 @@ use super::log::{Page, Read};
 use super::{Freshness, READ_AGAIN, RoomAsk, STATEMENT};
 use crate::ids::{LogId, RoomId, SECOND, UserId};
 use crate::membership::{Joined, MAX_MEMBERS, RoomKind, Statement, StatementFields};
-use crate::store::rows::{Lobby, RoomStanding};
+use crate::store::row::ReadRows;
+use crate::store::rows::{HeldMessage, Lobby, RoomStanding};
 use crate::wire::directory::encode_signed;
 use crate::wire::relay::{Answer, ErrorCode, Failure, More, Request, Who};
 
@@ -122,7 +123,10 @@ impl Engine {
             || room.row.wanted.is_some()
             || !room.row.unsent.is_empty()
             || !room.row.intents.is_empty();
-        if is_urgent || self.rooms.rosters.contains_key(&id) || !tx.held(&id)?.is_empty() {
+        if is_urgent
+            || self.rooms.rosters.contains_key(&id)
+            || !tx.group::<HeldMessage>(&id)?.is_empty()
+        {
             self.rooms.sync(&id).read_at = None;
             return Ok(false);
         }
@@ -345,7 +349,7 @@ impl Engine {
         let mut profile = tx.profile()?;
         if profile.lobby == Lobby::Wanted {
             profile.lobby = Lobby::Settled;
-            tx.save_profile(&profile);
+            tx.put(&profile);
         }
         Ok(())
     }

@@ -1,14 +1,14 @@
 //! Looking at the rooms of a profile without changing them.
 
-use super::super::query::{damaged, profile};
+use super::super::query::profile;
 use super::super::{EngineError, Event};
 use super::{Room, RoomRef, load};
 use crate::ids::{RoomId, UserId};
 use crate::keys::Nickname;
 use crate::membership::{Act, Chain, Creation, Role, RoomKind, RoomState};
-use crate::store::codec;
-use crate::store::rows::RoomStanding;
-use crate::store::{Key, Store, Table};
+use crate::store::Store;
+use crate::store::row::ReadRows;
+use crate::store::rows::{Contact, RoomRow, RoomStanding};
 use crate::trust::Trust;
 
 /// A room of ours.
@@ -71,8 +71,7 @@ pub struct RoomMemberView {
 /// [`EngineError::Store`].
 pub fn rooms(store: &dyn Store) -> Result<Vec<RoomView>, EngineError> {
     let mut all = Vec::new();
-    for row in store.list(Table::Rooms)? {
-        let id = codec::decode_room(&row).map_err(damaged)?.id;
+    for RoomRow { id, .. } in store.all()? {
         if let Some(room) = load(store, &id)? {
             all.push(view(store, &room)?);
         }
@@ -90,9 +89,7 @@ pub fn room(store: &dyn Store, id: &RoomId) -> Result<Option<RoomView>, EngineEr
     let mut view = view(store, &room)?;
     let Some(state) = read_state(&room) else { return Ok(Some(view)) };
     let member = |user: UserId, role| -> Result<_, EngineError> {
-        let contact = store.load(&Key::new(Table::Contacts, user.as_bytes()))?;
-        let contact =
-            contact.map(|row| codec::decode_contact(&row).map_err(damaged)).transpose()?;
+        let contact = store.get::<Contact>(&user)?;
         let own = profile(store)?;
         let own_name = (own.user == user).then_some(own.nickname);
         Ok(RoomMemberView {
@@ -202,11 +199,10 @@ pub(in crate::engine) fn replaced(
 }
 
 /// Returns id and name of a room that is known.
-pub(in crate::engine) fn reference(
-    store: &dyn Store,
+pub(in crate::engine) fn reference<S: ReadRows + ?Sized>(
+    store: &S,
     id: &RoomId,
 ) -> Result<Option<RoomRef>, EngineError> {
-    let row = store.load(&Key::new(Table::Rooms, id.as_bytes()))?;
-    let row = row.map(|row| codec::decode_room(&row).map_err(damaged)).transpose()?;
+    let row = store.get::<RoomRow>(id)?;
     Ok(row.map(|row| RoomRef { id: row.id, name: row.name }))
 }

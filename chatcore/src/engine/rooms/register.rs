@@ -115,7 +115,7 @@ impl Engine {
             }
         }
         let Some(register) = self.rooms.sync(&id).looks.pop() else { return Ok(false) };
-        let read = end_of(tx.store(), &LogId::from(register))?;
+        let read = end_of(&*tx, &LogId::from(register))?;
         let request = Request::ReadRegister { register, from: read.length };
         self.ask_room(tx, id, request, RoomAsk::Look { register, read });
         Ok(true)

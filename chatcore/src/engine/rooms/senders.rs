@@ -8,6 +8,7 @@ use super::loaded::Room;
 use crate::crypto::kdf::sha256;
 use crate::ids::{DeviceAddress, RoomId};
 use crate::membership::RoomKind;
+use crate::store::row::ReadRows;
 use crate::store::rows::{Contact, RoomSender, Sequence};
 use crate::wire::content::RoomContent;
 
@@ -18,7 +19,7 @@ pub(super) fn is_ahead(
     from: DeviceAddress,
     content: &RoomContent,
 ) -> Result<bool, EngineError> {
-    let known = tx.room_sender(room, &from)?;
+    let known = tx.get::<RoomSender>(&(*room, from))?;
     Ok(known.is_none_or(|known| known.received.is_before(&content.position)))
 }
 
@@ -38,15 +39,15 @@ pub(super) fn follow_sender(
     let since = room.state().and_then(|state| state.members().get(&own)).map(|m| m.since);
     let joined = if room.row.kind == RoomKind::Open { Some(room.row.own_counter) } else { since };
     let joined = joined.unwrap_or(0);
-    let known = tx.room_sender(&id, &from)?.filter(|known| known.joined == joined);
+    let known = tx.get::<RoomSender>(&(id, from))?.filter(|known| known.joined == joined);
     let Some(mut known) = known else {
         // The first one we see: what came before was not meant for us.
         let first = RoomSender { joined, received: Sequence::begin(position.seq, hash) };
-        tx.save_room_sender(&id, &from, &first);
+        tx.put_at(&(id, from), &first);
         return Ok(());
     };
     let order = known.received.follow(&position, hash);
     tell_order(tx, sender(contact), Some(room.reference()), order);
-    tx.save_room_sender(&id, &from, &known);
+    tx.put_at(&(id, from), &known);
     Ok(())
 }

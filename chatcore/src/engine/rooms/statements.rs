@@ -5,6 +5,7 @@ use super::super::transaction::Transaction;
 use super::loaded::Room;
 use crate::ids::UserId;
 use crate::membership::{Joined, Statement};
+use crate::store::row::ReadRows;
 use crate::store::rows::StatementRow;
 
 /// Most statements kept of one open room: a relay that invents users fills no disk.
@@ -97,7 +98,7 @@ impl Room {
             let number = self.statement_places.get(user).map_or(0, |place| place.number);
             self.restore_statement(number, row);
         } else if let Some(place) = self.statement_places.remove(user) {
-            tx.delete_room_statement(&self.id(), place.number);
+            tx.delete::<StatementRow>(&(self.id(), place.number));
         }
         Ok(true)
     }
@@ -140,7 +141,7 @@ impl Room {
         let Some(place) = self.statement_places.get(user) else {
             return Ok(StatementRow::default());
         };
-        Ok(tx.room_statement(&self.id(), place.number)?.unwrap_or_default())
+        Ok(tx.get::<StatementRow>(&(self.id(), place.number))?.unwrap_or_default())
     }
 
     fn store_statement(
@@ -156,7 +157,7 @@ impl Room {
             StatementPlace { number: *next - 1, shown }
         });
         place.shown = shown;
-        tx.save_room_statement(&self.row.id, place.number, row);
+        tx.put_at(&(self.row.id, place.number), row);
     }
 
     /// Makes place for who joins: who has left is forgotten first.
@@ -167,7 +168,7 @@ impl Room {
         for user in gone {
             self.statements.forget(&user);
             if let Some(place) = self.statement_places.remove(&user) {
-                tx.delete_room_statement(&id, place.number);
+                tx.delete::<StatementRow>(&(id, place.number));
             }
         }
     }

@@ -6,12 +6,10 @@ use proto::storage as pb;
 use zeroize::Zeroizing;
 
 use super::{address_from, address_into, encode, present, room_from, room_into, user};
-use crate::ids::{
-    BlobId, DeliveryTag, DeviceAddress, IdempotencyKey, MessageId, SessionId, Timestamp,
-};
+use crate::ids::{BlobId, DeliveryTag, IdempotencyKey, MessageId, SessionId, Timestamp};
 use crate::store::rows::{
     Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxContent, OutboxEntry, OutboxState,
-    Payload, PayloadCounts, SealedEnvelope, Seen,
+    Payload, PayloadCounts, SealedEnvelope, Seen, TagOwner,
 };
 use crate::wire::content::{Receipt, ReceiptKind};
 use crate::wire::envelope::EnvelopeKind;
@@ -70,14 +68,17 @@ pub(crate) fn decode_seen(bytes: &[u8]) -> Result<Seen, WireError> {
     })
 }
 
-pub(crate) fn encode_tag_owner(tag: &DeliveryTag, peer: &DeviceAddress) -> Zeroizing<Vec<u8>> {
-    let peer = Some(address_into(peer));
-    encode(&pb::TagOwner { peer, tag: tag.as_bytes().to_vec() })
+pub(crate) fn encode_tag_owner(row: &TagOwner) -> Zeroizing<Vec<u8>> {
+    let peer = Some(address_into(&row.device));
+    encode(&pb::TagOwner { peer, tag: row.tag.as_bytes().to_vec() })
 }
 
-pub(crate) fn decode_tag_owner(bytes: &[u8]) -> Result<DeviceAddress, WireError> {
+pub(crate) fn decode_tag_owner(bytes: &[u8]) -> Result<TagOwner, WireError> {
     let pb = pb::TagOwner::decode(bytes)?;
-    address_from(&pb.peer.ok_or(WireError::Missing("peer"))?)
+    Ok(TagOwner {
+        tag: DeliveryTag::from_bytes(array(&pb.tag, "tag")?),
+        device: address_from(&pb.peer.ok_or(WireError::Missing("peer"))?)?,
+    })
 }
 
 pub(crate) fn encode_outbox(entry: &OutboxEntry) -> Zeroizing<Vec<u8>> {

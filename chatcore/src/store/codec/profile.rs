@@ -7,14 +7,13 @@ use zeroize::{Zeroize, Zeroizing};
 use super::{device, encode, present, record_from, user};
 use crate::addresses::{RelayAddress, RelayAddresses, Source};
 use crate::crypto::{DhSecret, KemSecret};
-use crate::engine::Clock;
-use crate::engine::{Visibility, Wanted};
+use crate::engine::{Clock, Visibility, Wanted};
 use crate::ids::{InviteToken, PrekeyId, Timestamp};
 use crate::keys::{
     DeviceKeys, IdentityKeyPair, PrekeyKind, PrekeySecret, RelayKey, SigningKey, UserRecord,
 };
 use crate::store::SCHEMA_VERSION;
-use crate::store::rows::{Admission, Lobby, Profile, SavedProfile, Unplaced};
+use crate::store::rows::{Admission, Lobby, PrekeyRow, Profile, SavedProfile, Unplaced};
 use crate::wire::directory::{signed_from, signed_into};
 use crate::wire::{WireError, array};
 
@@ -240,10 +239,8 @@ fn wipe_saved(pb: &mut pb::SavedProfile) {
     pb.invite_token.zeroize();
 }
 
-pub(crate) fn encode_prekey(
-    prekey: &PrekeySecret,
-    replaced_at: Option<Timestamp>,
-) -> Zeroizing<Vec<u8>> {
+pub(crate) fn encode_prekey(row: &PrekeyRow) -> Zeroizing<Vec<u8>> {
+    let PrekeyRow { secret: prekey, replaced_at } = row;
     let mut pb = pb::Prekey {
         id: prekey.id.0,
         kind: prekey.kind.byte().into(),
@@ -259,12 +256,12 @@ pub(crate) fn encode_prekey(
     bytes
 }
 
-pub(crate) fn decode_prekey(bytes: &[u8]) -> Result<(PrekeySecret, Option<Timestamp>), WireError> {
+pub(crate) fn decode_prekey(bytes: &[u8]) -> Result<PrekeyRow, WireError> {
     let mut pb = pb::Prekey::decode(bytes)?;
     let prekey = prekey_from(&pb);
     pb.dh_secret.zeroize();
     pb.kem_seed.zeroize();
-    Ok((prekey?, super::time(pb.replaced_at)))
+    Ok(PrekeyRow { secret: prekey?, replaced_at: super::time(pb.replaced_at) })
 }
 
 fn prekey_from(pb: &pb::Prekey) -> Result<PrekeySecret, WireError> {
