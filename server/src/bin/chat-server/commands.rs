@@ -114,7 +114,7 @@ fn from_here(mut command: Vec<String>) -> Result<Vec<String>, RelayError> {
     Ok(command)
 }
 
-/// Copies a relay; one that runs does it itself.
+/// Writes a copy of a relay into a folder: from the stream of one that runs, else from its files.
 fn back_up(folder: &Path, to: &Path) -> Result<(), RelayError> {
     match backup::backup(folder, to) {
         #[cfg(unix)]
