@@ -1,6 +1,5 @@
 //! The own account: its making, prekeys, certificates, nickname, end.
 
-use super::Clock;
 use super::clock::is_due;
 use super::transaction::{Context, Transaction};
 use super::{Engine, EngineError, Event, Link, Pending, Step, Visibility};
@@ -12,7 +11,7 @@ use crate::keys::{
     RecordSource, RelayKey, Signed, UserRecord,
 };
 use crate::store::row::ReadRows;
-use crate::store::rows::{Admission, Lobby, PrekeyRow, Profile};
+use crate::store::rows::{Admission, Clock, Lobby, PrekeyRow, Profile};
 use crate::wire::relay::{Answer, Failure, LoggedIn, Request, Who};
 
 /// One-time prekeys that a device keeps at the relay.

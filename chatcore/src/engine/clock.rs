@@ -8,6 +8,7 @@
 //! back. (PROTOCOL.md section 8, *Clocks*.)
 
 use crate::ids::{DAY, HOUR, MINUTE, Timestamp};
+use crate::store::rows::Clock;
 
 /// How far the clock may go from one step to the next.
 const MAX_JUMP: u64 = 3 * DAY;
@@ -21,21 +22,6 @@ const AGREES_WITHIN: u64 = HOUR;
 const BETWEEN_LOGINS: u64 = 10 * MINUTE;
 /// How much older what is stored may be than what is known.
 const SAVE_EVERY: u64 = HOUR;
-
-/// The machine's clock as far as it is known; stored with the profile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Clock {
-    /// The last time that was believed; 0: none was yet.
-    pub(crate) believed: Timestamp,
-    /// Whether the relay agreed with it at a login since it was last believed for staying where it was.
-    pub(crate) is_confirmed: bool,
-    /// Where the clock was last seen while it is doubted; 0: it is not.
-    pub(crate) doubted: Timestamp,
-    /// Since when it is there, by itself.
-    pub(crate) doubted_since: Timestamp,
-    /// The first login since then at which the relay agreed with it; 0: there was none.
-    pub(crate) agreed_at: Timestamp,
-}
 
 impl Clock {
     /// Takes a step's time in; returns the time by which things are over.

@@ -1,12 +1,11 @@
 //! What the engine tells the program around it.
 
-use super::files::FetchFailure;
 use super::rooms::{RefusedBecause, RoomFailure, RoomRef};
-use crate::file::Manifest;
+use crate::file::{FileKind, Manifest};
 use crate::ids::{Conversation, MessageId, RoomId, Timestamp, UserId};
 use crate::keys::{Nickname, RecordSource, Signed};
 use crate::membership::Event as RoomEvent;
-use crate::store::rows::ContactStanding;
+use crate::store::rows::{ContactStanding, FetchFailure};
 use crate::trust::Trust;
 use crate::wire::content::{Body, ReceiptKind};
 use crate::wire::relay::{CloseReason, ErrorCode, Failure, RoomSummary};
@@ -386,15 +385,6 @@ pub enum Event {
     },
     /// The relay's Lobby has no place for us.
     LobbyFull,
-}
-
-/// What a waiting file is to the person.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileKind {
-    /// A file to save.
-    File,
-    /// A text that was too long for an envelope.
-    LongText,
 }
 
 impl Event {

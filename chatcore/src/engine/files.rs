@@ -10,44 +10,12 @@ use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, DAY, HOUR, MINUTE, MessageId, Timestamp, UserId};
 use crate::store::row::ReadRows;
 use crate::store::rows::{
-    Download, HistoryEntry, MessageIndex, OutboxContent, OutboxEntry, Payload, Transfer, UploadRun,
+    Download, FetchFailure, HistoryEntry, MessageIndex, OutboxContent, OutboxEntry, Payload,
+    Transfer, UploadRun,
 };
-use crate::wire::content::{Body, Content, ReceiptKind, RefusalReason, RoomContent};
+use crate::wire::content::{Body, Content, ReceiptKind, RoomContent};
 use crate::wire::limits::MAX_TEXT;
 use crate::wire::relay::{Request, WriteKey};
-
-/// Why a file can't be fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FetchFailure {
-    /// The relay does not have it, or does not hand it out.
-    Unavailable,
-    /// A piece of it does not authenticate: it was damaged at the relay, or sealed under another key.
-    Damaged,
-    /// Every piece authenticates, and the whole is not what the sender announced.
-    Mismatch,
-    /// A long text that is no text.
-    NotText,
-}
-
-impl FetchFailure {
-    /// Returns the stable word for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unavailable => "unavailable",
-            Self::Damaged => "damaged",
-            Self::Mismatch => "mismatch",
-            Self::NotText => "not_text",
-        }
-    }
-
-    const fn refusal(self) -> RefusalReason {
-        match self {
-            Self::Unavailable => RefusalReason::Unavailable,
-            Self::Damaged | Self::Mismatch | Self::NotText => RefusalReason::NotAuthentic,
-        }
-    }
-}
 
 /// Milliseconds until the next attempt, after each for which the relay had nothing; after the last of
 /// these the file is given up. A relay may be back from a backup, or its disk slow to come up.

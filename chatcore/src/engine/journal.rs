@@ -7,12 +7,11 @@ use super::files::body_of;
 use super::readers::Reader;
 use super::rooms::{RefusedBecause, reference, replaced, room_news};
 use super::{EngineError, Event, FileKind};
-use crate::engine::readers::Readers;
 use crate::ids::{Conversation, MessageId, UserId};
 use crate::keys::Nickname;
 use crate::membership::{Announcement, Event as RoomEvent};
 use crate::store::row::ReadRows;
-use crate::store::rows::{Contact, HistoryEntry, JournalEntry, JournalKind, MessageIndex};
+use crate::store::rows::{Contact, HistoryEntry, JournalEntry, JournalKind, MessageIndex, Readers};
 use crate::store::{Direction, Store};
 use crate::wire::content::{Body, ReceiptKind};
 

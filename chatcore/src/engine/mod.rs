@@ -36,24 +36,25 @@ mod uploads;
 
 pub use account::{NewProfile, Rejoin};
 pub use command::Command;
-pub use event::{Acquaintance, Event, FileKind, LookupError, Sender};
-pub use files::{FetchFailure, Upload};
-pub use presence::Visibility;
+pub use event::{Acquaintance, Event, LookupError, Sender};
+pub use files::Upload;
 pub use query::{ContactView, HistoryView, ProfileView, Registration};
-pub use readers::{BadProgramName, ProgramName, Reader};
+pub use readers::Reader;
 pub use rooms::{NewRoom, RefusedBecause, RoomFailure, RoomMemberView, RoomRef, RoomView};
 pub use transaction::Context;
-pub use uploads::{QueuedUpload, UploadSource};
 
 use crate::store::row::ReadRows;
-use crate::store::rows::Contact;
-pub(crate) use clock::Clock;
+use crate::store::rows::{Clock, Contact};
 use clock::Timer;
 pub(crate) use outbound::MAX_INLINE;
 pub(crate) use uploads::{NextUpload, spooled};
 
-pub use crate::store::rows::{ContactStanding, Direction, Lobby, MessageStatus, RoomStanding};
-pub use requests::{MAX_REQUESTS, PersonWaiting, Wanted};
+pub use crate::file::FileKind;
+pub use crate::store::rows::{
+    BadProgramName, ContactStanding, Direction, FetchFailure, Lobby, MessageStatus, ProgramName,
+    QueuedUpload, RoomStanding, UploadSource, Visibility, Wanted,
+};
+pub use requests::{MAX_REQUESTS, PersonWaiting};
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -11,7 +11,7 @@ use super::files::body_of;
 use super::rooms::{Fate, Late, shared_done};
 use super::sessions::{incoming_tag, sending_session};
 use super::transaction::Transaction;
-use super::uploads::{QueuedUpload, forget_upload, is_queued};
+use super::uploads::{forget_upload, is_queued};
 use super::{Engine, EngineError, Event, Link, Pending, Sent};
 use crate::crypto::kdf::sha256;
 use crate::ids::{
@@ -21,7 +21,7 @@ use crate::ids::{
 use crate::ratchet::SealError;
 use crate::store::rows::{
     Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxContent,
-    OutboxEntry, OutboxState, Payload, PeerDevice, SealedEnvelope,
+    OutboxEntry, OutboxState, Payload, PeerDevice, QueuedUpload, SealedEnvelope,
 };
 use crate::trust::Trust;
 use crate::wire::content::{Body, ChainPosition, Content};

@@ -9,22 +9,13 @@ use super::{Engine, EngineError, Event, Link, Pending};
 use crate::ids::{DeviceAddress, SECOND, UserId};
 use crate::membership::RoomKind;
 use crate::store::row::ReadRows;
-use crate::store::rows::{Contact, ContactStanding};
+use crate::store::rows::{Contact, ContactStanding, Visibility};
 use crate::trust::Trust;
 use crate::wire::limits::MAX_PRESENCE;
 use crate::wire::relay::{Request, RoomPresence};
 
 /// Milliseconds in which new tags are gathered before the relay is told.
 const GATHER: u64 = 2 * SECOND;
-
-/// Whether contacts, and members of common rooms, may see that we are here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Visibility {
-    /// They may, while a program that stays is connected.
-    Shown,
-    /// Nobody may.
-    Hidden,
-}
 
 impl Engine {
     /// Says that this program stays: while it is connected, others may see that we are here.

@@ -1,58 +1,16 @@
 //! Who reads the journal: the person, and programs that follow it under a name of their own. Each
 //! is told everything until it says that it has it; an entry goes when all have it.
 
-use crate::store::Direction;
-use crate::store::row::ReadRows;
-use crate::store::rows::JournalEntry;
-use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
-
 use super::EngineError;
 use super::transaction::Transaction;
+use crate::store::Direction;
+use crate::store::row::ReadRows;
+use crate::store::rows::{JournalEntry, ProgramName, Readers};
 
 /// Most programs that follow one profile.
 const MAX_PROGRAMS: usize = 32;
 /// Entries by which a reader may be behind; a program further behind is forgotten.
 const MAX_BEHIND: u64 = 100_000;
-/// Most characters of a program's name.
-const MAX_NAME: usize = 64;
-
-/// The name of a program that follows the journal.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ProgramName(String);
-
-/// The name can't be a program's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a program's name has 1 to {MAX_NAME} letters, digits, _ or -")]
-pub struct BadProgramName;
-
-impl FromStr for ProgramName {
-    type Err = BadProgramName;
-
-    fn from_str(text: &str) -> Result<Self, BadProgramName> {
-        let is_fine = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if (1..=MAX_NAME).contains(&text.len()) && text.chars().all(is_fine) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(BadProgramName)
-        }
-    }
-}
-
-impl fmt::Display for ProgramName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl ProgramName {
-    /// Returns the name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
 
 /// Who reads the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,15 +19,6 @@ pub enum Reader {
     Person,
     /// A program that follows.
     Program(ProgramName),
-}
-
-/// How far each is; there while programs follow.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Readers {
-    /// The highest number that was ever given: none is given twice while somebody counts.
-    pub(crate) last: u64,
-    pub(crate) person: u64,
-    pub(crate) programs: BTreeMap<ProgramName, u64>,
 }
 
 impl Readers {

@@ -14,7 +14,7 @@ use crate::ids::{DAY, Timestamp, UserId};
 use crate::keys::{Nickname, RecordHistory, UserRecord};
 use crate::membership::RoomKind;
 use crate::store::row::ReadRows;
-use crate::store::rows::{Contact, ContactStanding, Unplaced};
+use crate::store::rows::{Contact, ContactStanding, Unplaced, Wanted};
 use crate::trust::Trust;
 use crate::wire::relay::Request;
 
@@ -26,15 +26,6 @@ pub(super) const REQUEST_LIFE: u64 = 30 * DAY;
 const MAX_UNPLACED: usize = 100;
 /// Envelopes that are asked for again at a time.
 const DELIVERED_AGAIN: u32 = 16;
-
-/// The wish of somebody who found no place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// To write to us: what they sent waits at the relay.
-    ToWrite,
-    /// To ask us into a room: they have to do it again.
-    ToInvite,
-}
 
 /// Somebody who tried to reach us and found no place.
 #[derive(Debug, Clone, PartialEq, Eq)]

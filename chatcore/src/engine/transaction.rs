@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::CryptoRng;
 
-use super::readers::Readers;
 use super::{EngineError, Event, Step, journal};
 use crate::ids::{Conversation, LogId, MessageId, RoomId, Timestamp, UserId};
 use crate::keys::Signed;
@@ -13,7 +12,7 @@ use crate::ratchet::Session;
 use crate::store::row::{Numbered, Placed, ReadRows, Row, read};
 use crate::store::rows::{
     Contact, Download, HeldMessage, HistoryEntry, JournalEntry, LogEntry, MessageIndex,
-    OutboxEntry, PeerDevice, Profile, RoomRow, StatementRow, TagOwner, Transfer,
+    OutboxEntry, PeerDevice, Profile, Readers, RoomRow, StatementRow, TagOwner, Transfer,
 };
 use crate::store::{Changes, Direction, Key, Store, StoreError, Table, Value};
 use crate::wire::relay::{DeviceFrame, Request};

@@ -19,7 +19,7 @@ use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, DAY, MessageId, SECOND, Timestamp, UserId};
 use crate::store::Store;
-use crate::store::rows::{MessageIndex, Transfer};
+use crate::store::rows::{MessageIndex, QueuedUpload, Transfer, UploadSource};
 use crate::wire::content::Body;
 use crate::wire::relay::{ErrorCode, Failure, Request, WriteKey};
 
@@ -28,27 +28,6 @@ const OFFER_LIFE: u64 = 40 * DAY;
 
 /// Milliseconds until a blob is tried again at the earliest, whatever the relay says.
 const SOONEST: u64 = 10 * SECOND;
-
-/// All that is needed to bring a blob to the relay, beside its manifest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueuedUpload {
-    /// Allows writing at the relay.
-    pub write_key: WriteKey,
-    /// Where its bytes are.
-    pub source: UploadSource,
-}
-
-/// Where the bytes of a queued upload are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UploadSource {
-    /// The text of the message, in the history; sealed with salts of this seed.
-    Text {
-        /// As of [`ChunkSalt::derive`](crate::file::ChunkSalt::derive).
-        salt_seed: [u8; 32],
-    },
-    /// A file of sealed chunks that the driver keeps, named after the blob.
-    Spooled,
-}
 
 /// The blob to bring to the relay next.
 #[derive(Debug, Clone, PartialEq, Eq)]

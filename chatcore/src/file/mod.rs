@@ -9,3 +9,12 @@ mod name;
 pub use chunk::{ChunkError, ChunkPlace, ChunkSalt, FileKey, RootHash};
 pub use manifest::{ChunkPlan, Manifest, chunk_plan, message_plan};
 pub use name::safe_name;
+
+/// What a waiting file is to the person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A file to save.
+    File,
+    /// A text that was too long for an envelope.
+    LongText,
+}

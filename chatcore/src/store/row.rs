@@ -12,10 +12,10 @@ use super::codec::{
 };
 use super::rows::{
     Contact, HeldMessage, HistoryEntry, JournalEntry, LogEntry, MessageIndex, OutboxEntry, Payload,
-    PayloadCounts, PrekeyRow, Profile, RoomRow, RoomSender, Seen, StatementRow, TagOwner, Transfer,
+    PayloadCounts, PrekeyRow, Profile, Readers, RoomRow, RoomSender, Seen, StatementRow, TagOwner,
+    Transfer,
 };
 use super::{Direction, Key, Store, StoreError, Table, Value};
-use crate::engine::readers::Readers;
 use crate::ids::{
     Conversation, DeliveryTag, DeviceAddress, LogId, MessageId, PrekeyId, RoomId, SessionId, UserId,
 };

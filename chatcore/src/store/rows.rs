@@ -1,11 +1,14 @@
 //! The rows of a profile, as the engine works with them; `codec` encodes them.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use crate::addresses::RelayAddresses;
-use crate::engine::{Clock, FetchFailure, FileKind, QueuedUpload, Visibility, Wanted};
-use crate::file::Manifest;
+use crate::file::{FileKind, Manifest};
 use crate::ids::{
     BlobId, Conversation, DAY, DeliveryTag, DeviceAddress, DeviceId, EventHash, IdempotencyKey,
     InviteToken, LogHash, MessageId, PrekeyId, RegisterId, RoomId, SessionId, Timestamp, UserId,
@@ -782,4 +785,139 @@ pub(crate) struct HeldMessage {
     pub(crate) came_at: Timestamp,
     /// When its sender was last asked for what it builds on; 0: never.
     pub(crate) asked_at: Timestamp,
+}
+
+/// Why a file can't be fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FetchFailure {
+    /// The relay does not have it, or does not hand it out.
+    Unavailable,
+    /// A piece of it does not authenticate: it was damaged at the relay, or sealed under another key.
+    Damaged,
+    /// Every piece authenticates, and the whole is not what the sender announced.
+    Mismatch,
+    /// A long text that is no text.
+    NotText,
+}
+
+impl FetchFailure {
+    /// Returns the stable word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Damaged => "damaged",
+            Self::Mismatch => "mismatch",
+            Self::NotText => "not_text",
+        }
+    }
+
+    pub(crate) const fn refusal(self) -> RefusalReason {
+        match self {
+            Self::Unavailable => RefusalReason::Unavailable,
+            Self::Damaged | Self::Mismatch | Self::NotText => RefusalReason::NotAuthentic,
+        }
+    }
+}
+
+/// All that is needed to bring a blob to the relay, beside its manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuedUpload {
+    /// Allows writing at the relay.
+    pub write_key: WriteKey,
+    /// Where its bytes are.
+    pub source: UploadSource,
+}
+
+/// Where the bytes of a queued upload are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UploadSource {
+    /// The text of the message, in the history; sealed with salts of this seed.
+    Text {
+        /// As of [`ChunkSalt::derive`](crate::file::ChunkSalt::derive).
+        salt_seed: [u8; 32],
+    },
+    /// A file of sealed chunks that the driver keeps, named after the blob.
+    Spooled,
+}
+
+/// Whether contacts, and members of common rooms, may see that we are here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visibility {
+    /// They may, while a program that stays is connected.
+    Shown,
+    /// Nobody may.
+    Hidden,
+}
+
+/// The wish of somebody who found no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// To write to us: what they sent waits at the relay.
+    ToWrite,
+    /// To ask us into a room: they have to do it again.
+    ToInvite,
+}
+
+/// The machine's clock as far as it is known; stored with the profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Clock {
+    /// The last time that was believed; 0: none was yet.
+    pub(crate) believed: Timestamp,
+    /// Whether the relay agreed with it at a login since it was last believed for staying where it was.
+    pub(crate) is_confirmed: bool,
+    /// Where the clock was last seen while it is doubted; 0: it is not.
+    pub(crate) doubted: Timestamp,
+    /// Since when it is there, by itself.
+    pub(crate) doubted_since: Timestamp,
+    /// The first login since then at which the relay agreed with it; 0: there was none.
+    pub(crate) agreed_at: Timestamp,
+}
+
+/// Most characters of a program's name.
+const MAX_NAME: usize = 64;
+
+/// The name of a program that follows the journal.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProgramName(String);
+
+/// The name can't be a program's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a program's name has 1 to {MAX_NAME} letters, digits, _ or -")]
+pub struct BadProgramName;
+
+impl FromStr for ProgramName {
+    type Err = BadProgramName;
+
+    fn from_str(text: &str) -> Result<Self, BadProgramName> {
+        let is_fine = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if (1..=MAX_NAME).contains(&text.len()) && text.chars().all(is_fine) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(BadProgramName)
+        }
+    }
+}
+
+impl fmt::Display for ProgramName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl ProgramName {
+    /// Returns the name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// How far each is; there while programs follow.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Readers {
+    /// The highest number that was ever given: none is given twice while somebody counts.
+    pub(crate) last: u64,
+    pub(crate) person: u64,
+    pub(crate) programs: BTreeMap<ProgramName, u64>,
 }

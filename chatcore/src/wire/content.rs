@@ -11,7 +11,7 @@ use super::limits::{
     MAX_RECEIPTS, MAX_SHOWN_ENTRIES, MAX_TEXT, MAX_UPDATE_EVENTS, MAX_UPDATE_SECRETS,
 };
 use super::{WireError, array, at_most};
-use crate::engine::FileKind;
+use crate::file::FileKind;
 use crate::file::Manifest;
 use crate::ids::{BlobId, DeliveryTag, EventHash, LogHash, LogId, MessageId, RoomId, Timestamp};
 use crate::keys::Signed;

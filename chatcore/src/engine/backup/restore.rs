@@ -9,12 +9,11 @@ use super::super::rooms::load;
 use super::super::transaction::{Context, Transaction};
 use super::super::{EngineError, Step, UploadSource};
 use crate::addresses::{RelayAddress, RelayAddresses};
-use crate::engine::Clock;
 use crate::ids::{Conversation, Timestamp, UserId};
 use crate::keys::{DeviceKeys, Nickname};
 use crate::membership::RoomKind;
 use crate::store::rows::{
-    Admission, Contact, ContactStanding, MessageIndex, OutboxContent, OutboxEntry, Profile,
+    Admission, Clock, Contact, ContactStanding, MessageIndex, OutboxContent, OutboxEntry, Profile,
     RoomStanding, SavedProfile, Transfer,
 };
 use crate::store::{Changes, Key, SCHEMA_VERSION, StoreError, Table, Value, codec};

@@ -1,7 +1,6 @@
 //! What a person does in rooms: making, joining, leaving, and every other act.
 
 use super::super::query::damaged;
-use super::super::requests::Wanted;
 use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError, Event, Link, Pending};
 use super::loaded::Room;
@@ -13,7 +12,7 @@ use crate::membership::{
     RoomState, SignedHead, Signer, Topic,
 };
 use crate::room::RegisterSecret;
-use crate::store::rows::{Intent, Lobby, Profile, RoomStanding, Unsent};
+use crate::store::rows::{Intent, Lobby, Profile, RoomStanding, Unsent, Wanted};
 use crate::wire::content::LogPoint;
 use crate::wire::limits::MAX_OPEN_ROOMS;
 use crate::wire::relay::{AnswerForm, ErrorCode, More, Request, RoomSummary};

@@ -6,7 +6,6 @@
 //!                                                   └─ does not hold ──▶ told, gone
 //! ```
 
-use super::super::requests::Wanted;
 use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError, Event};
 use super::acts::RoomFailure;
@@ -16,7 +15,9 @@ use super::{Freshness, STATEMENT, name_of};
 use crate::ids::{EventHash, UserId};
 use crate::keys::{RelayKey, Signed};
 use crate::membership::{Act, Event as RoomEvent, Joined, RoomKind};
-use crate::store::rows::{Contact, ContactStanding, Intent, Invitation, LogEntry, RoomStanding};
+use crate::store::rows::{
+    Contact, ContactStanding, Intent, Invitation, LogEntry, RoomStanding, Wanted,
+};
 use crate::wire::content::RoomUpdate;
 
 /// Most invitations that wait for an answer.

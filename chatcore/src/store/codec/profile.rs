@@ -7,13 +7,14 @@ use zeroize::{Zeroize, Zeroizing};
 use super::{device, encode, present, record_from, user};
 use crate::addresses::{RelayAddress, RelayAddresses, Source};
 use crate::crypto::{DhSecret, KemSecret};
-use crate::engine::{Clock, Visibility, Wanted};
 use crate::ids::{InviteToken, PrekeyId, Timestamp};
 use crate::keys::{
     DeviceKeys, IdentityKeyPair, PrekeyKind, PrekeySecret, RelayKey, SigningKey, UserRecord,
 };
 use crate::store::SCHEMA_VERSION;
-use crate::store::rows::{Admission, Lobby, PrekeyRow, Profile, SavedProfile, Unplaced};
+use crate::store::rows::{
+    Admission, Clock, Lobby, PrekeyRow, Profile, SavedProfile, Unplaced, Visibility, Wanted,
+};
 use crate::wire::directory::{signed_from, signed_into};
 use crate::wire::{WireError, array};
 

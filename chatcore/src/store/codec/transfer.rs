@@ -5,10 +5,12 @@ use proto::storage as pb;
 use zeroize::Zeroizing;
 
 use super::{device, encode, user};
-use crate::engine::{FetchFailure, FileKind, QueuedUpload, UploadSource};
+use crate::file::FileKind;
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, MessageId, RoomId, Timestamp};
-use crate::store::rows::{Download, Said, Transfer, UploadRun};
+use crate::store::rows::{
+    Download, FetchFailure, QueuedUpload, Said, Transfer, UploadRun, UploadSource,
+};
 use crate::wire::file::{manifest_from, manifest_into};
 use crate::wire::relay::WriteKey;
 use crate::wire::{WireError, array};
