@@ -318,13 +318,11 @@ impl ReadRows for Transaction<'_, '_> {
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
-
     use super::*;
     use crate::ids::{DeviceAddress, DeviceId};
     use crate::store::rows::{OutboxContent, OutboxState, Seen};
     use crate::store::{ApplyChanges, MemoryStore};
+    use crate::testing::rng;
 
     fn user(n: u8) -> UserId {
         UserId::from_bytes([n; 32])
@@ -348,7 +346,7 @@ mod tests {
     /// What a step wrote was not seen by half of what it read next: the second of two receipts undid the first.
     #[test]
     fn a_step_sees_what_it_wrote_however_it_reads() {
-        let (mut store, mut rng) = (MemoryStore::default(), StdRng::seed_from_u64(1));
+        let (mut store, mut rng) = (MemoryStore::default(), rng());
         let (alice, bob, carol) = (user(1), user(2), user(3));
         let mut changes = Changes::default();
         for number in 1..=3 {
@@ -382,7 +380,7 @@ mod tests {
 
     #[test]
     fn rows_that_know_their_place_are_listed_as_they_are_now() {
-        let (mut store, mut rng) = (MemoryStore::default(), StdRng::seed_from_u64(2));
+        let (mut store, mut rng) = (MemoryStore::default(), rng());
         let seen = |n: u8, until| Seen {
             hash: [n; 32],
             keep_until: Timestamp(until),
