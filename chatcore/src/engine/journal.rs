@@ -109,7 +109,6 @@ pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
 /// Stands where an entry is about no user.
 const NOBODY: UserId = UserId::from_bytes([0; 32]);
 
-/// Names the row that tells how far each reader is.
 /// Returns at most `limit` things that a reader does not have yet, with their numbers, oldest first.
 ///
 /// # Errors

@@ -3,8 +3,6 @@
 
 use super::EngineError;
 use super::transaction::Transaction;
-use crate::store::Direction;
-use crate::store::row::ReadRows;
 use crate::store::rows::{JournalEntry, ProgramName, Readers};
 
 /// Most programs that follow one profile.
@@ -105,9 +103,7 @@ pub(super) fn make_room(tx: &mut Transaction<'_, '_>, newest: u64) -> Result<(),
 /// Removes what all have.
 fn settle(tx: &mut Transaction<'_, '_>, readers: Readers) -> Result<(), EngineError> {
     let all_have = readers.all_have();
-    for (number, _) in tx.range::<JournalEntry>(&(), all_have, Direction::Backward, usize::MAX)? {
-        tx.delete::<JournalEntry>(&((), number));
-    }
+    tx.delete_up_to::<JournalEntry>(&(), all_have)?;
     if readers.programs.is_empty() && readers.person >= tx.newest_number::<JournalEntry>(&())? {
         // Nobody counts any more.
         tx.delete::<Readers>(&());

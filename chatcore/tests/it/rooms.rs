@@ -741,8 +741,7 @@ fn share_plan(world: &mut World, room: RoomId) -> (MessageId, BlobId) {
     (message, blob)
 }
 
-/// Two of whom each has said that they have a file said it at once: the second word undid the first, and the file stayed
-/// at the relay until its life was over.
+/// Two members' words come in one batch, and both count: the file goes before its life at the relay is over.
 #[test]
 fn all_may_say_at_once_that_they_have_a_file() {
     let (mut world, room) = three(64);
