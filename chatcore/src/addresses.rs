@@ -15,11 +15,11 @@ pub struct RelayAddress {
     pub address: String,
     /// Before that the relay is not expected there.
     pub from: Timestamp,
-    /// Who said so.
+    /// Where the address was learned.
     pub by: Source,
 }
 
-/// Who said where a relay is.
+/// The sources of a relay's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// The person, or a link.

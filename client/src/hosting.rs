@@ -128,7 +128,7 @@ impl Hosting {
     }
 }
 
-/// What whoever hosts does with the link.
+/// Tells a host how to use the link.
 pub(crate) const HAND_ON: &str =
     "Hand this link, and the program, to your friends; they come in with: chat --link 'LINK'";
 

@@ -16,7 +16,7 @@ use crate::size::Size;
 
 /// Where a relay listens unless told otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:7667";
-/// What is logged unless told otherwise.
+/// The default log level.
 pub const DEFAULT_LOG_LEVEL: &str = "info";
 /// Port of metrics whose address has none.
 const METRICS_PORT: u16 = 9_667;
@@ -137,7 +137,7 @@ pub struct Settings {
     /// reaches it sees how much goes on here
     #[arg(long, value_name = "ADDR", env = "CHAT_SERVER_METRICS")]
     pub metrics: Option<String>,
-    /// What is logged: error, warn, info, debug, trace, also for parts of the program: info,server=debug
+    /// Log level: error, warn, info, debug, trace, also for parts of the program: info,server=debug
     /// [default: info]
     #[arg(long, value_name = "LEVEL", env = "CHAT_SERVER_LOG_LEVEL")]
     pub log_level: Option<String>,
@@ -172,7 +172,7 @@ pub struct Settings {
     /// Logs of private rooms that one user may have begun [default: 256M]
     #[arg(long, value_name = "SIZE", env = "CHAT_SERVER_MAX_USER_ROOMS")]
     pub max_user_rooms: Option<Size>,
-    /// What may wait for one device [default: 64M]
+    /// Most that may wait for one device [default: 64M]
     #[arg(long, value_name = "SIZE", env = "CHAT_SERVER_MAX_MAILBOX")]
     pub max_mailbox: Option<Size>,
     /// Messages that may wait for one device [default: 10000]

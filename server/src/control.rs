@@ -155,7 +155,7 @@ async fn answer(mut stream: UnixStream, operator: Operator) -> io::Result<()> {
 pub const STREAM: &str = "-";
 /// Longest piece of a stream.
 const MAX_PIECE: usize = 64 << 10;
-/// What stands in the place of a piece's length when the stream broke off; the reason follows.
+/// Marks, in place of a piece's length, that the stream broke off; the reason follows.
 const BROKEN: u32 = u32::MAX;
 
 /// Writes a stream in pieces, each behind its length: who reads it knows its end from a break.

@@ -92,7 +92,7 @@ pub enum RelayError {
     NoSpaceToStream {
         /// Which folder.
         folder: PathBuf,
-        /// What is needed.
+        /// The space that is needed.
         needed: Size,
     },
     /// An archive could not be written.
@@ -126,9 +126,9 @@ pub enum RelayError {
     UnknownSetting {
         /// Which file.
         path: PathBuf,
-        /// What it says.
+        /// The unknown name.
         name: String,
-        /// What is meant, perhaps.
+        /// The known name that is nearest to it.
         near: String,
     },
     /// The folder holds no relay.

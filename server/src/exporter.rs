@@ -1,4 +1,4 @@
-//! What whoever watches a relay asks for over HTTP: `/metrics` in Prometheus' text format, `/health`.
+//! HTTP endpoints for monitoring: `/metrics` in Prometheus' text format, `/health`.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -23,7 +23,7 @@ pub(crate) enum Unhealthy {
     NearlyFull {
         /// Bytes.
         free: u64,
-        /// What is refused, in words.
+        /// The kind of data that is refused, in words.
         refused: String,
     },
     /// A store takes nothing.
@@ -31,7 +31,7 @@ pub(crate) enum Unhealthy {
     Store(StoreError),
 }
 
-/// What was found last, and when.
+/// The last result, and when it was found.
 #[derive(Debug, Default)]
 pub(crate) struct LastLook(Mutex<Option<(Instant, Result<String, Unhealthy>)>>);
 

@@ -186,7 +186,7 @@ const MAX_BUCKETS: usize = 200_000;
 /// Full buckets that are forgotten with each that is used.
 const FORGOTTEN_AT_ONCE: usize = 4;
 
-/// What may change while the relay runs.
+/// Limits that may change while the relay runs.
 #[derive(Debug)]
 pub(crate) struct Live<T>(RwLock<Arc<T>>);
 
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(buckets.full_at.len(), buckets.order.len());
     }
 
-    /// What was owed by a slow rate kept people out for hours by a fast one.
+    /// Debt from a slow rate does not keep people out once the rate is faster.
     #[test]
     fn another_rate_begins_with_full_buckets() {
         let table = RateTable::new(Rate::per_second(10_000, 1));

@@ -8,14 +8,14 @@ use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-/// What clap does not know, each a term and its meaning.
+/// Sections that clap does not generate; each entry is a term and its meaning.
 #[derive(Debug, Clone, Copy)]
 pub struct Manual<'a> {
     /// Exit codes.
     pub codes: &'a [(u8, &'a str)],
     /// Variables that are read, beside those that flags name.
     pub environment: &'a [(&'a str, &'a str)],
-    /// What is kept, and where.
+    /// Files, and what each holds.
     pub files: &'a [(&'a str, &'a str)],
 }
 

@@ -1,4 +1,4 @@
-//! What a relay counts, for Prometheus: counters where something happens, the rest read when somebody asks. No label
+//! Metrics of a relay for Prometheus: counters where something happens, the rest read when somebody asks. No label
 //! holds a user, an id or an address.
 
 use std::sync::{Mutex, Weak};
@@ -20,7 +20,7 @@ use crate::lock::lock;
 use crate::login::LoginError;
 use crate::server::Shared;
 
-/// What all names begin with.
+/// The prefix of all names.
 const PREFIX: &str = "chat";
 /// Time for which the numbers of users and registers are not counted anew: counting goes through all of them.
 const COUNTED_FOR: Duration = Duration::from_secs(60);
@@ -140,7 +140,7 @@ impl Metrics {
         self.commit_size.observe(f64::from(u32::try_from(envelopes).unwrap_or(u32::MAX)));
     }
 
-    /// What the text is, in the words of HTTP.
+    /// The content type of the text.
     pub(crate) const CONTENT_TYPE: &str = CONTENT_TYPE;
 
     /// Returns the text that Prometheus reads. Blocks.
@@ -164,7 +164,7 @@ fn snake(name: &str) -> String {
     snake
 }
 
-/// What is read when somebody asks.
+/// Values that are read at each scrape.
 struct Now {
     shared: Weak<Shared>,
     counted: Mutex<Option<(Instant, Counts)>>,
@@ -267,7 +267,7 @@ fn encode_limits(shared: &Shared, mut encoder: MetricEncoder<'_>) -> Result<(), 
     Ok(())
 }
 
-/// What the process takes of the machine, under the names that every exporter has.
+/// Resources of the process, under the names that every exporter has.
 #[cfg(target_os = "linux")]
 #[derive(Debug)]
 struct Process;

@@ -1,4 +1,4 @@
-//! What whoever runs a relay relies on: systemd, Prometheus, settings that are read anew, the log, several addresses.
+//! Operating a relay: systemd, Prometheus, reloaded settings, the log, several addresses.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 

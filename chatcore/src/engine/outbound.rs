@@ -205,17 +205,7 @@ impl Engine {
                 self.receipts_due.remove(&address);
             }
             if index.outbox.is_empty() {
-                let entry = HistoryEntry {
-                    message,
-                    peer: user,
-                    room: None,
-                    direction: Direction::Outgoing(MessageStatus::Queued),
-                    sent_at: tx.now,
-                    received_at: tx.now,
-                    content: for_history,
-                    file_path: String::new(),
-                    name: String::new(),
-                };
+                let entry = HistoryEntry::outgoing(message, user, None, tx.now, for_history);
                 tx.put_at(&(entry.conversation(), index.history), &entry);
             }
             let entry = OutboxEntry {

@@ -17,7 +17,7 @@ use crate::store::rows::{
 use crate::store::{Changes, Direction, Key, Store, StoreError, Table, Value};
 use crate::wire::relay::{DeviceFrame, Request};
 
-/// What a step is given: store, time, randomness.
+/// The inputs of a step: store, time, randomness.
 pub struct Context<'a> {
     /// Rows as they are on disk.
     pub store: &'a dyn Store,
@@ -398,7 +398,7 @@ mod tests {
         assert_eq!(marks(tx.group(&alice).unwrap()), [(1, 1)]);
     }
 
-    /// What was told is forgotten also where it can't be read any more.
+    /// Entries that everybody has go even if they can no longer be read.
     #[test]
     fn rows_go_up_to_a_number_whatever_they_hold() {
         let (mut store, mut rng) = (MemoryStore::default(), rng());

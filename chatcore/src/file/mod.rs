@@ -10,7 +10,7 @@ pub use chunk::{ChunkError, ChunkPlace, ChunkSalt, FileKey, RootHash};
 pub use manifest::{ChunkPlan, Manifest, chunk_plan, message_plan};
 pub use name::safe_name;
 
-/// What a waiting file is to the person.
+/// The form in which a received blob is shown to the person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
     /// A file to save.

@@ -450,6 +450,20 @@ pub(crate) struct HistoryEntry {
 }
 
 impl HistoryEntry {
+    /// A message of ours, said now; in a room the peer is ourselves.
+    pub(crate) fn outgoing(
+        message: MessageId,
+        peer: UserId,
+        room: Option<RoomId>,
+        now: Timestamp,
+        content: Zeroizing<Vec<u8>>,
+    ) -> Self {
+        let direction = Direction::Outgoing(MessageStatus::Queued);
+        let (file_path, name) = (String::new(), String::new());
+        let (sent_at, received_at) = (now, now);
+        Self { message, peer, room, direction, sent_at, received_at, content, file_path, name }
+    }
+
     pub(crate) fn conversation(&self) -> Conversation {
         self.room.map_or(Conversation::User(self.peer), Conversation::Room)
     }

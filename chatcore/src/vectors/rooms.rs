@@ -113,7 +113,7 @@ fn events_that_are_none_are_refused() {
     }
 }
 
-/// What they hold besides is passed over, by everybody alike.
+/// Unknown fields are passed over, by everybody alike.
 #[test]
 fn events_with_more_in_them_are_events() {
     let v = read("room");

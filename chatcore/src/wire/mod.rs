@@ -1,4 +1,4 @@
-//! What travels; with `store::codec` the only user of `proto`. Two functions per message, `decode` and `encode`.
+//! Messages on the wire; with `store::codec` the only user of `proto`. Two functions per message, `decode` and `encode`.
 //!
 //! Decoding is strict: a missing field, a wrong length, an unknown enum value or a value over its
 //! limit is refused. The one exception is the body of a content, where an unknown kind is kept.

@@ -66,7 +66,7 @@ impl Said {
     }
 }
 
-/// What a relay is bound by.
+/// The bounds of a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
     /// Connections at once, as far as the system allows them.

@@ -478,7 +478,7 @@ pub trait Retention: Send + Sync {
     fn note_time(&self, note: TimeNote) -> Result<(), StoreError>;
 }
 
-/// What was found in stores that can be opened.
+/// The result of an inspection of stores that can be opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inspection {
     /// Users who have a name and no keys: after a crash those can be missing that came since the stores were opened
@@ -491,7 +491,7 @@ pub struct Inspection {
 /// A file that belongs to a copy as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loose {
-    /// What it is called in the copy, with `/` between the parts.
+    /// Its name in the copy, with `/` between the parts.
     pub name: String,
     /// Where it is now, if it is there still.
     pub path: PathBuf,

@@ -362,10 +362,10 @@ pub trait Announcements: Send + Sync {
     fn sweep(&self, oldest: Timestamp) -> Result<(), StoreError>;
 }
 
-/// What an announcement is about.
+/// The subject of an announcement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tells {
-    /// What the operator says.
+    /// A text of the operator's.
     Text,
     /// Where the relay will be.
     Address,

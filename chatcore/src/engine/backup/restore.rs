@@ -257,7 +257,7 @@ fn send_anew(tx: &mut Transaction<'_, '_>, contact: &mut Contact) -> Result<bool
     Ok(!entries.is_empty())
 }
 
-/// What the person says now comes before what the backup knows.
+/// The person's settings come before those of the backup.
 fn learned(mut addresses: RelayAddresses, said: Option<String>) -> RelayAddresses {
     if let Some(address) = said {
         addresses.learn(RelayAddress::given(address));

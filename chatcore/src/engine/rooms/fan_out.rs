@@ -19,7 +19,7 @@ use crate::ids::{Conversation, DeviceAddress, LogId, MessageId, RoomId, UserId};
 use crate::keys::RecordHistory;
 use crate::membership::{MAX_MEMBERS, RoomKind};
 use crate::store::rows::{
-    Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxContent,
+    Contact, ContactStanding, HistoryEntry, MessageIndex, MessageStatus, OutboxContent,
     OutboxEntry, OutboxState, Payload, PayloadCounts, RoomStanding, Transfer, Unsent,
 };
 use crate::trust::Trust;
@@ -102,17 +102,7 @@ impl Engine {
         let for_history = content.encode();
         let conversation = Conversation::Room(id);
         let history = tx.next_number::<HistoryEntry>(&conversation)?;
-        let entry = HistoryEntry {
-            message,
-            peer: own,
-            room: Some(id),
-            direction: Direction::Outgoing(MessageStatus::Queued),
-            sent_at: tx.now,
-            received_at: tx.now,
-            content: for_history,
-            file_path: String::new(),
-            name: String::new(),
-        };
+        let entry = HistoryEntry::outgoing(message, own, Some(id), tx.now, for_history);
         tx.put_at(&(entry.conversation(), history), &entry);
         let index = MessageIndex { history, outbox: Vec::new(), room: Some(id), blob };
         tx.put_at(&(own, message), &index);

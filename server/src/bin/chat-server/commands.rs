@@ -1,4 +1,4 @@
-//! What is asked of a relay that runs, and what is done with the folder of one that does not.
+//! Commands for a running relay, and for the folder of one that is stopped.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -16,7 +16,7 @@ use server::{RelayError, backup};
 use crate::cli::{Command, Flags};
 use crate::{home_data, print, say};
 
-/// What the manual says beside the flags.
+/// Sections of the manual page beside the flags.
 const MANUAL: Manual<'_> = Manual {
     codes: &[
         (0, "done; health: the relay does its work"),

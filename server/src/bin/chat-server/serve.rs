@@ -111,7 +111,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, RelayError> {
     TcpListener::bind(address).await.map_err(error)
 }
 
-/// What a friend does with the link.
+/// Tells a friend how to use the link.
 const HAND_ON: &str = concat!(
     "To hand on with it: chat-",
     env!("CARGO_PKG_VERSION"),
@@ -159,9 +159,9 @@ fn say_what_runs(
 /// A relay that runs.
 struct Running {
     source: Source,
-    /// What it was started with: of what can't change, this holds.
+    /// Settings at the start; those that can't change while it runs keep these values.
     started: toml::Table,
-    /// What it took over last.
+    /// The settings in force.
     taken: toml::Table,
     log: Log,
     operator: Operator,

@@ -1,4 +1,4 @@
-//! What systemd is told: that the relay serves, that it is alive, that it ends (sd_notify(3)). Elsewhere nobody is told.
+//! Tells systemd that the relay is ready, alive, or stopping (sd_notify(3)). On other systems it does nothing.
 
 use server::operator::Operator;
 
