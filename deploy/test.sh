@@ -183,7 +183,7 @@ if command -v systemd-analyze >/dev/null; then
   root=$work/unit
   mkdir -p "$root/usr/bin" "$root/usr/lib/systemd/system" "$root/bin"
   install -m 755 "$server" "$root/usr/bin/chat-server"
-  install -m 755 /bin/true "$root/bin/kill"
+  install -m 755 /bin/true "$root/bin/sh"
   cp deploy/chat-server.service "$root/usr/lib/systemd/system/"
   cp /usr/lib/systemd/system/*.target "$root/usr/lib/systemd/system/" 2>/dev/null || cp /lib/systemd/system/*.target "$root/usr/lib/systemd/system/"
   said=$(systemd-analyze verify --man=no --root="$root" chat-server.service 2>&1) || fail "$said"
