@@ -1,7 +1,8 @@
 //! The own account: its making, prekeys, certificates, nickname, end.
 
+use super::Context;
 use super::clock::is_due;
-use super::transaction::{Context, Transaction};
+use super::transaction::Transaction;
 use super::{Engine, EngineError, Event, Link, Pending, Step, Visibility};
 use crate::addresses::{RelayAddress, RelayAddresses};
 use crate::agreement::publish_prekey;

@@ -1,7 +1,6 @@
 //! People: names, records, trust.
 
 use super::clock::is_due;
-use super::devices::named_devices;
 use super::event::{LookupError, Sender};
 use super::inbound::has_more;
 use super::transaction::Transaction;
@@ -40,7 +39,7 @@ pub(super) fn make_contact(tx: &mut Transaction<'_, '_>, contact: &mut Contact) 
     (contact.standing, contact.kept) = (ContactStanding::Contact, 0);
     tx.has_tags_to_tell();
     let user = contact.user();
-    let devices = if is_full { named_devices(contact) } else { Vec::new() };
+    let devices = if is_full { contact.named_devices() } else { Vec::new() };
     LeftOut(devices.into_iter().map(|device| DeviceAddress { user, device }).collect())
 }
 
@@ -133,19 +132,6 @@ pub(super) fn accept_record(
     Ok(())
 }
 
-/// Checks an answer of the directory: a chain without gaps, of one user.
-pub(super) fn verify_chain(records: Vec<Signed>) -> Result<Vec<UserRecord>, LookupError> {
-    let mut chain: Vec<UserRecord> = Vec::with_capacity(records.len());
-    for signed in records {
-        let record = UserRecord::verify(signed).map_err(|_| LookupError::BadAnswer)?;
-        if chain.last().is_some_and(|last| !record.extends(last)) {
-            return Err(LookupError::BadAnswer);
-        }
-        chain.push(record);
-    }
-    Ok(chain)
-}
-
 /// Finds who is meant by a name among contacts, then among those blocked. Strangers are found
 /// only through the directory: anybody may claim any name in a first message.
 fn find(contacts: &[Contact], name: &str) -> Result<Option<UserId>, LookupError> {
@@ -190,7 +176,7 @@ impl Engine {
         contact: &mut Contact,
         record: UserRecord,
     ) -> Result<Result<(), LookupError>, EngineError> {
-        let former = named_devices(contact);
+        let former = contact.named_devices();
         if let Err(error) = accept_record(tx, contact, record, RecordSource::Owner) {
             return Ok(Err(error));
         }
@@ -231,7 +217,7 @@ impl Engine {
             }
             return Ok(Ok(()));
         }
-        let former = named_devices(contact);
+        let former = contact.named_devices();
         for record in chain {
             if record.version() <= known && contact.records.standing(&record) != Ok(Standing::Known)
             {
@@ -419,9 +405,9 @@ impl Engine {
         name: &str,
         records: Vec<Signed>,
     ) -> Result<Result<UserId, LookupError>, EngineError> {
-        let chain = match verify_chain(records) {
+        let chain = match UserRecord::verify_chain(records) {
             Ok(chain) => chain,
-            Err(error) => return Ok(Err(error)),
+            Err(_) => return Ok(Err(LookupError::BadAnswer)),
         };
         let asked = Nickname::from_input(name).map(|n| n.fold()).ok();
         let Some(newest) = chain.last() else { return Ok(Err(LookupError::BadAnswer)) };
@@ -510,7 +496,7 @@ impl Engine {
             Answer::Failure(failure) => return Ok(Err(LookupError::Refused(failure.code))),
             _ => return Err(EngineError::RelayMisbehaved),
         };
-        let chain = verify_chain(records);
+        let chain = UserRecord::verify_chain(records);
         let is_theirs = |chain: &&Vec<UserRecord>| chain.iter().all(|r| r.user_id() == *user);
         let met = || {
             let records = RecordHistory::of_chain(chain.as_ref().ok().filter(is_theirs)?)?;
@@ -519,7 +505,7 @@ impl Engine {
         let Some(mut contact) = known.or_else(met) else { return Ok(Err(LookupError::BadAnswer)) };
         let taken = match chain {
             Ok(chain) => self.take_chain(tx, &mut contact, chain)?,
-            Err(error) => Err(error),
+            Err(_) => Err(LookupError::BadAnswer),
         };
         if taken.is_ok() {
             self.looked_up.insert(*user, tx.now);

@@ -36,7 +36,7 @@ impl Engine {
         contact: &mut Contact,
         former: &[DeviceId],
     ) -> Result<(), EngineError> {
-        let named = named_devices(contact);
+        let named = contact.named_devices();
         let new: Vec<_> = named.iter().filter(|d| !former.contains(d)).copied().collect();
         let user = contact.user();
         let entries = tx.group::<OutboxEntry>(&user)?;
@@ -71,7 +71,7 @@ impl Engine {
         entries: &[(u64, OutboxEntry)],
         new: &[DeviceId],
     ) -> Result<(), EngineError> {
-        let named = named_devices(contact);
+        let named = contact.named_devices();
         let is_gone =
             |entry: &OutboxEntry| !named.contains(&entry.to.device) && !entry.is_over(tx.settled);
         let gone: Vec<_> = entries.iter().filter(|(_, entry)| is_gone(entry)).collect();
@@ -156,7 +156,7 @@ impl Engine {
         let (mut envelopes, mut strange) = (Vec::new(), Vec::new());
         for address in self.profiles_owed.clone() {
             let Some(mut contact) = tx.contact(&address.user)? else { continue };
-            let hears = hears_of_us(&contact) && named_devices(&contact).contains(&address.device);
+            let hears = hears_of_us(&contact) && contact.named_devices().contains(&address.device);
             let device = contact.device_mut(address.device);
             if hears && device.sessions.is_empty() {
                 if self.profiles_tried.insert((address, Tried::Claim)) {
@@ -223,10 +223,6 @@ pub(crate) fn heirs(has: &[DeviceId], gone: usize, new: &[DeviceId]) -> Vec<Vec<
 
 fn hears_of_us(contact: &Contact) -> bool {
     matches!(contact.standing, ContactStanding::Contact | ContactStanding::Member)
-}
-
-pub(super) fn named_devices(contact: &Contact) -> Vec<DeviceId> {
-    contact.records.newest().devices().iter().map(|d| d.device_id()).collect()
 }
 
 /// Leaves a copy of a message to other devices than the one it was for.
@@ -360,7 +356,7 @@ mod tests {
     fn write(tx: &mut Transaction<'_, '_>, contact: &mut Contact, message: MessageId) {
         let user = contact.user();
         let mut index = MessageIndex { history: 1, outbox: Vec::new(), room: None, blob: None };
-        for (number, device) in (1..).zip(named_devices(contact)) {
+        for (number, device) in (1..).zip(contact.named_devices()) {
             let to = DeviceAddress { user, device };
             let body = Body::Text("hello".to_owned());
             let content = make_content(tx, &to, contact.device_mut(device), message, body);
@@ -406,7 +402,7 @@ mod tests {
             let (user, message) = (contact.user(), MessageId::from_bytes([7; 16]));
             write(tx, contact, message);
             for round in 1..6 {
-                let former = named_devices(contact);
+                let former = contact.named_devices();
                 let ids = round * 10..round * 10 + 8;
                 contact.records.accept(peer.names(ids.clone()), RecordSource::Owner).unwrap();
                 engine.follow_devices(tx, contact, &former).unwrap();
@@ -418,7 +414,7 @@ mod tests {
             }
             // Many become one, and one becomes many.
             for ids in [70..71, 80..83] {
-                let former = named_devices(contact);
+                let former = contact.named_devices();
                 contact.records.accept(peer.names(ids.clone()), RecordSource::Owner).unwrap();
                 engine.follow_devices(tx, contact, &former).unwrap();
                 assert_eq!(copies(tx, &user, &message), ids.collect::<Vec<_>>());
@@ -431,7 +427,7 @@ mod tests {
         with_peer(1..3, |engine, tx, peer, contact| {
             let (user, message) = (contact.user(), MessageId::from_bytes([7; 16]));
             write(tx, contact, message);
-            let former = named_devices(contact);
+            let former = contact.named_devices();
             contact.records.accept(peer.names(1..1), RecordSource::Owner).unwrap();
             engine.follow_devices(tx, contact, &former).unwrap();
             assert!(engine.waiting.contains(&user));
@@ -473,7 +469,7 @@ mod tests {
                 let (number, entry) = tx.group::<OutboxEntry>(&user).unwrap().remove(0);
                 let tried_at = Timestamp(NOW.0 - age * crate::ids::DAY);
                 tx.put_at(&(user, number), &OutboxEntry { tried_at, ..entry });
-                let former = named_devices(contact);
+                let former = contact.named_devices();
                 contact.records.accept(peer.names(2..3), RecordSource::Owner).unwrap();
                 engine.follow_devices(tx, contact, &former).unwrap();
                 let expected: &[u32] = if passed_on { &[2] } else { &[1] };

@@ -2,7 +2,6 @@
 
 use super::clock::is_due;
 use super::contacts::sender;
-use super::devices::named_devices;
 use super::rooms::{RoomRef, reference, room_content};
 use super::transaction::Transaction;
 use super::{Engine, EngineError, Event, FileKind, Pending};
@@ -148,11 +147,11 @@ impl Engine {
         tx.put(&Transfer::Download(download));
         let Some((_, entry)) = find(tx, user, message)? else { return Ok(()) };
         let Some(mut contact) = tx.contact(user)? else { return Ok(()) };
-        let name = match body_of(&entry) {
+        let name = match entry.body() {
             Some(Body::File(manifest)) => manifest.name,
             _ => String::new(),
         };
-        if let Some(Body::LongText(manifest)) = body_of(&entry) {
+        if let Some(Body::LongText(manifest)) = entry.body() {
             contact.fetched.add(tx.now, manifest.size);
         }
         let (from, room, message) = (sender(&contact), room_of(tx, &entry)?, *message);
@@ -223,7 +222,7 @@ impl Engine {
         };
         recipients.push(*user);
         for user in recipients {
-            if tx.contact(&user)?.is_some_and(|contact| named_devices(&contact).len() > 1) {
+            if tx.contact(&user)?.is_some_and(|contact| contact.named_devices().len() > 1) {
                 // Another device of theirs may still want it: it goes when its life is over.
                 return Ok(());
             }
@@ -244,7 +243,7 @@ impl Engine {
         let Some((number, mut entry)) = find(tx, user, message)? else { return Ok(()) };
         entry.file_path.clone_from(&path);
         tx.put_at(&(entry.conversation(), number), &entry);
-        let manifest = match body_of(&entry) {
+        let manifest = match entry.body() {
             Some(Body::File(manifest)) => Some(manifest),
             _ => None,
         };
@@ -321,14 +320,6 @@ fn manifest_of(
     Ok(match body {
         Some(Body::File(manifest) | Body::LongText(manifest)) => Some(manifest),
         _ => None,
-    })
-}
-
-/// Returns what a message of the history says.
-pub(super) fn body_of(entry: &HistoryEntry) -> Option<Body> {
-    Some(match entry.room {
-        None => Content::decode(&entry.content).ok()?.body,
-        Some(_) => RoomContent::decode(&entry.content).ok()?.body,
     })
 }
 

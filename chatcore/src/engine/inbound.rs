@@ -2,7 +2,6 @@
 
 use super::account::KEEP_SECRET;
 use super::contacts::{accept_record, sender};
-use super::devices::named_devices;
 use super::files::receipt_of;
 use super::receipts::take_receipt;
 use super::rooms::HOLD_FOR;
@@ -129,7 +128,7 @@ impl Engine {
     /// Finds those of whom a device left while something else was being taken in, in case we ended before it was.
     pub(super) fn find_left(&mut self, tx: &Transaction<'_, '_>) -> Result<(), EngineError> {
         for contact in tx.all::<Contact>()? {
-            let named = named_devices(&contact);
+            let named = contact.named_devices();
             let (here, gone): (Vec<_>, Vec<_>) =
                 contact.devices.iter().partition(|device| named.contains(&device.id));
             if !gone.is_empty() && here.iter().any(|device| !device.sessions.is_empty()) {
@@ -291,7 +290,7 @@ impl Engine {
             return Ok(failed);
         };
         let from = DeviceAddress { user, device: accepted.device };
-        let former = tx.contact(&user)?.map(|contact| named_devices(&contact));
+        let former = tx.contact(&user)?.map(|contact| contact.named_devices());
         let is_to_us_alone =
             Content::decode(&content).is_ok_and(|content| content.body.is_to_one_person());
         if is_to_us_alone && !self.has_place_for_first(tx, &accepted.record)? {

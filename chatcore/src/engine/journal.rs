@@ -3,7 +3,6 @@
 
 use super::contacts::sender;
 use super::event::Sender;
-use super::files::body_of;
 use super::readers::Reader;
 use super::rooms::{RefusedBecause, reference, replaced, room_news};
 use super::{EngineError, Event, FileKind};
@@ -203,7 +202,7 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
             };
             let (sent_at, received_at) = (entry.sent_at, entry.received_at);
             let from = called_then(from, &entry);
-            match body_of(&entry).unwrap_or(Body::Unknown) {
+            match entry.body().unwrap_or(Body::Unknown) {
                 Body::Text(text) => Event::Text { from, room, message, text, sent_at, received_at },
                 Body::File(manifest) if is_offer => {
                     let kind = FileKind::File;
@@ -225,7 +224,7 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
                 None => None,
             };
             let from = called_then(from, &entry);
-            let name = match body_of(&entry) {
+            let name = match entry.body() {
                 Some(Body::File(manifest)) => manifest.name,
                 _ => String::new(),
             };

@@ -17,6 +17,7 @@ mod contacts;
 pub(crate) mod copy;
 mod deliver;
 pub(crate) mod devices;
+mod error;
 mod event;
 mod files;
 mod inbound;
@@ -31,17 +32,20 @@ mod requests;
 pub(crate) mod rooms;
 pub(crate) mod sequence;
 pub(crate) mod sessions;
+mod step;
+mod strangers;
 mod transaction;
 mod uploads;
 
 pub use account::{NewProfile, Rejoin};
 pub use command::Command;
+pub use error::EngineError;
 pub use event::{Acquaintance, Event, LookupError, Sender};
 pub use files::Upload;
 pub use query::{ContactView, HistoryView, ProfileView, Registration};
 pub use readers::Reader;
 pub use rooms::{NewRoom, RefusedBecause, RoomFailure, RoomMemberView, RoomRef, RoomView};
-pub use transaction::Context;
+pub use step::{Context, Step};
 
 use crate::store::row::ReadRows;
 use crate::store::rows::{Clock, Contact};
@@ -54,187 +58,22 @@ pub use crate::store::rows::{
     BadProgramName, ContactStanding, Direction, FetchFailure, Lobby, MessageStatus, ProgramName,
     QueuedUpload, RoomStanding, UploadSource, Visibility, Wanted,
 };
-pub use requests::{MAX_REQUESTS, PersonWaiting};
+use requests::{Asker, Link, Pending, Sent};
+pub use strangers::{MAX_REQUESTS, PersonWaiting};
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use transaction::Transaction;
 use uploads::Uploads;
 
-use crate::ids::{Conversation, DeviceAddress, MINUTE, RoomId, Timestamp, UserId};
+use crate::ids::{Conversation, DeviceAddress, MINUTE, Timestamp, UserId};
 use crate::keys::Signed;
-use crate::store::{Changes, StoreError};
 use crate::wire::content::Body;
-use crate::wire::relay::{Answer, DeviceFrame, ErrorCode, Failure, RelayFrame, RequestId};
-use rooms::{RoomAsk, Rooms};
+use crate::wire::relay::{Answer, ErrorCode, Failure, RelayFrame, RequestId};
+use rooms::Rooms;
 
 /// Milliseconds between looks at what the relay still holds of ours.
 const QUERY_EVERY: u64 = 10 * MINUTE;
-
-/// Why a command is refused, or the engine can't go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum EngineError {
-    /// Local failure: the store does not answer. The engine is to be dropped.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The user is not known here; look the name up first. State is unchanged.
-    #[error("the recipient is not known")]
-    UnknownContact,
-    /// The contact's identity key changed and the person has not decided. State is unchanged.
-    #[error("the contact's identity key changed")]
-    IdentityChanged,
-    /// The contact is blocked. State is unchanged.
-    #[error("the contact is blocked")]
-    Blocked,
-    /// The user did not ask to write to us, or it was decided. State is unchanged.
-    #[error("nobody of that name waits for an answer")]
-    NoRequest,
-    /// The contact has closed the account. State is unchanged.
-    #[error("the contact has closed the account")]
-    AccountClosed,
-    /// The own account is being closed. State is unchanged.
-    #[error("your account is being closed")]
-    Closing,
-    /// The text is longer than allowed. State is unchanged.
-    #[error("the text is longer than {max} bytes")]
-    TextTooLong {
-        /// The limit.
-        max: usize,
-    },
-    /// Another message has that id. State is unchanged.
-    #[error("another message has that id")]
-    IdInUse,
-    /// The profile belongs to another relay. State is unchanged.
-    #[error("the profile belongs to another relay")]
-    OtherRelay,
-    /// A change of the account is under way; try again when it is done. State is unchanged.
-    #[error("a change of the account is under way")]
-    Busy,
-    /// Too many programs follow the profile. State is unchanged.
-    #[error("more than {max} programs follow this profile")]
-    TooManyPrograms {
-        /// The limit.
-        max: usize,
-    },
-    /// The program does not follow, or fell too far behind. State is unchanged.
-    #[error("the program does not follow this profile")]
-    NotFollowing,
-    /// The account lives on another device, or is closed. State is unchanged.
-    #[error("this device is not part of your account any more")]
-    Revoked,
-    /// Nobody writes to himself. State is unchanged.
-    #[error("that is yourself")]
-    OwnUser,
-    /// The command needs the relay. State is unchanged.
-    #[error("not connected to the relay")]
-    Offline,
-    /// Something in a room is not possible. State is unchanged.
-    #[error(transparent)]
-    Room(#[from] RoomFailure),
-    /// The relay broke the protocol; the connection is to be closed. State is unchanged.
-    #[error("the relay broke the protocol")]
-    RelayMisbehaved,
-}
-
-/// What to do, in this order: save, send, show.
-#[derive(Debug, Default)]
-#[must_use]
-pub struct Step {
-    /// Saved in one durable transaction before anything else happens.
-    pub changes: Changes,
-    /// Sent after the changes are saved.
-    pub frames: Vec<DeviceFrame>,
-    /// Shown last.
-    pub events: Vec<Event>,
-}
-
-/// What an answer of the relay belongs to.
-#[derive(Debug)]
-enum Pending {
-    Login,
-    Register,
-    Lookup {
-        name: String,
-        asker: Asker,
-    },
-    /// A contact's name leads to another user: has the contact only taken another name?
-    Mismatch {
-        name: String,
-        contact: UserId,
-        other: UserId,
-        ticket: Option<u64>,
-    },
-    Refresh {
-        user: UserId,
-        ticket: Option<u64>,
-    },
-    UpdateRecord {
-        hash: [u8; 32],
-    },
-    OwnRecords,
-    CloseAccount,
-    UploadPrekeys(Vec<Signed>),
-    Claim(Vec<DeviceAddress>),
-    Send(Vec<Sent>),
-    Query(Vec<(UserId, u64)>),
-    DeleteBlob,
-    RenewBlob,
-    DeliverKept,
-    ShowPresence,
-    Presence {
-        ticket: u64,
-        users: Vec<UserId>,
-    },
-    Room {
-        room: Option<RoomId>,
-        ask: RoomAsk,
-    },
-}
-
-/// On whose behalf the directory is asked for a name.
-#[derive(Debug, Clone, Copy)]
-enum Asker {
-    /// A person typed a name that nobody we know has.
-    Stranger { ticket: u64 },
-    /// A person typed the name of this contact.
-    Contact { ticket: u64, expected: UserId },
-    /// Somebody claims the name of this contact.
-    Own(UserId),
-}
-
-impl Asker {
-    const fn ticket(self) -> Option<u64> {
-        match self {
-            Self::Stranger { ticket } | Self::Contact { ticket, .. } => Some(ticket),
-            Self::Own(_) => None,
-        }
-    }
-
-    const fn expected(self) -> Option<UserId> {
-        match self {
-            Self::Stranger { .. } => None,
-            Self::Contact { expected, .. } | Self::Own(expected) => Some(expected),
-        }
-    }
-}
-
-/// What an envelope on its way carries.
-#[derive(Debug, Clone, Copy)]
-enum Sent {
-    /// An entry of the outbox.
-    Outbox(UserId, u64),
-    /// Our record of this version, for a peer device.
-    Profile(DeviceAddress, u64),
-    /// Receipts or a reset: not kept.
-    Unkept,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Link {
-    Offline,
-    Online,
-}
 
 /// The protocol state of one device that is not in its store.
 #[derive(Debug)]

@@ -6,8 +6,6 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::contacts::make_contact;
-use super::devices::named_devices;
-use super::files::body_of;
 use super::rooms::{Fate, Late, shared_done};
 use super::sessions::{incoming_tag, sending_session};
 use super::transaction::Transaction;
@@ -161,7 +159,7 @@ impl Engine {
         }
         // Whoever we write to is a contact from then on.
         let rest = make_contact(tx, &mut contact);
-        let ids = named_devices(&contact);
+        let ids = contact.named_devices();
         if ids.is_empty() {
             return Err(EngineError::AccountClosed);
         }
@@ -352,7 +350,7 @@ fn was_taken(
     };
     let entry = if is_there { tx.get::<HistoryEntry>(&(to, index.history))? } else { None };
     let is_same = entry.is_some_and(|entry| {
-        matches!(entry.direction, Direction::Outgoing(_)) && body_of(&entry).as_ref() == Some(body)
+        matches!(entry.direction, Direction::Outgoing(_)) && entry.body().as_ref() == Some(body)
     });
     if is_same { Ok(true) } else { Err(EngineError::IdInUse) }
 }

@@ -3,9 +3,9 @@
 use crate::store::row::ReadRows;
 use std::collections::BTreeMap;
 
-use super::files::{LONGEST_PATIENCE, MAX_UNASKED, body_of};
-use super::requests::asked_at;
+use super::files::{LONGEST_PATIENCE, MAX_UNASKED};
 use super::rooms::{RoomRef, reference};
+use super::strangers::asked_at;
 use super::{
     ContactStanding, Direction, EngineError, FetchFailure, FileKind, MessageStatus, PersonWaiting,
     Upload,
@@ -180,7 +180,7 @@ pub fn history(
     let mut messages = Vec::with_capacity(rows.len());
     for (number, entry) in rows.into_iter().rev() {
         // A content that does not decode is shown as unknown; it never hides the others.
-        let body = body_of(&entry).unwrap_or(Body::Unknown);
+        let body = entry.body().unwrap_or(Body::Unknown);
         messages.push(HistoryView {
             number,
             message: entry.message,
@@ -387,7 +387,7 @@ fn waiting_file(
     if contact.standing == ContactStanding::Blocked {
         return Ok(None);
     }
-    let (manifest, kind) = match body_of(&entry) {
+    let (manifest, kind) = match entry.body() {
         Some(Body::File(manifest)) => (manifest, FileKind::File),
         Some(Body::LongText(manifest)) => (manifest, FileKind::LongText),
         _ => return Ok(None),

@@ -3,13 +3,13 @@
 use crate::store::row::ReadRows;
 use rand::{CryptoRng, RngExt};
 
+use super::Context;
 use super::account::drop_old_prekeys;
 use super::clock::{Timer, is_due};
-use super::contacts::verify_chain;
 use super::deliver::Round;
-use super::requests::REQUEST_LIFE;
 use super::rooms::newest_head;
-use super::transaction::{Context, Transaction};
+use super::strangers::REQUEST_LIFE;
+use super::transaction::Transaction;
 use super::uploads::forget_offers;
 use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY, Step};
 use crate::ids::{DAY, DeviceId};
@@ -75,7 +75,7 @@ impl Engine {
         records: Vec<Signed>,
     ) -> Result<(), EngineError> {
         let mut profile = tx.profile()?;
-        let chain = verify_chain(records).map_err(|_| EngineError::RelayMisbehaved)?;
+        let chain = UserRecord::verify_chain(records).map_err(|_| EngineError::RelayMisbehaved)?;
         let origin = match profile.admission {
             Admission::Restoring => Origin::Restored,
             _ => Origin::Admitted,

@@ -1,284 +1,92 @@
-//! Strangers who write to us: for how many there is a place, who finds none, and what the person decides.
-//!
-//! ```text
-//! first message ─┬─ a place ──▶ request ─┬─ answered, accepted ──▶ contact
-//!                │                       └─ declined ──▶ nothing is left
-//!                └─ none ──▶ kept at the relay, named here; delivered again when there is a place
-//! ```
+//! Requests to the relay, and what their answers belong to.
 
-use super::contacts::make_contact;
-use super::rooms::is_only_member;
-use super::transaction::Transaction;
-use super::{Asker, Engine, EngineError, Event, Link, Pending};
-use crate::ids::{DAY, Timestamp, UserId};
-use crate::keys::{Nickname, RecordHistory, UserRecord};
-use crate::membership::RoomKind;
-use crate::store::row::ReadRows;
-use crate::store::rows::{Contact, ContactStanding, Unplaced, Wanted};
-use crate::trust::Trust;
-use crate::wire::relay::Request;
+use super::rooms::RoomAsk;
+use crate::ids::{DeviceAddress, RoomId, UserId};
+use crate::keys::Signed;
 
-/// Requests of strangers that are held.
-pub const MAX_REQUESTS: usize = 50;
-/// Milliseconds after which a request that was not answered makes room for others.
-pub(super) const REQUEST_LIFE: u64 = 30 * DAY;
-/// Most people who are named of those who found no place.
-const MAX_UNPLACED: usize = 100;
-/// Envelopes that are asked for again at a time.
-const DELIVERED_AGAIN: u32 = 16;
-
-/// Somebody who tried to reach us and found no place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PersonWaiting {
-    /// The user.
-    pub user: UserId,
-    /// The name that they give themselves.
-    pub claimed_name: String,
-    /// Their wish.
-    pub wanted: Wanted,
-}
-
-impl Engine {
-    /// Makes a contact's row for somebody who writes for the first time; `None`: there is no place.
-    pub(super) fn meet_stranger(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        record: &UserRecord,
-    ) -> Result<Option<Contact>, EngineError> {
-        let kinds = [RoomKind::Private, RoomKind::Open];
-        let shares = self.shares_a_room(tx, &record.user_id(), &kinds)?;
-        if !shares {
-            if !self.has_free_place(tx, record)? {
-                return Ok(None);
-            }
-            has_place(tx, record.user_id())?;
-        }
-        let standing = if shares { ContactStanding::Member } else { ContactStanding::Request };
-        let others = tx.all::<Contact>()?;
-        let contact = Contact::new(RecordHistory::new(record.clone()), standing);
-        let name = contact.nickname().fold();
-        let namesake =
-            |c: &&Contact| c.standing == ContactStanding::Contact && c.nickname().fold() == name;
-        if let Some(namesake) = others.iter().find(namesake) {
-            // Anybody may claim a name in a first message; whose it is, the directory is asked.
-            self.ask_directory(tx, contact.nickname().as_str(), Asker::Own(namesake.user()));
-        }
-        // Nor does it say that the name is theirs.
-        self.refresh_if_old(tx, contact.user());
-        Ok(Some(contact))
-    }
-
-    /// Returns how many requests of strangers wait for an answer.
-    fn held_requests(tx: &Transaction<'_, '_>) -> Result<usize, EngineError> {
-        // One that was not answered for long makes room for others.
-        let is_young = |at| at <= tx.begins() && tx.earlier().since(at) < REQUEST_LIFE;
-        let is_held = |contact: &&Contact| asked_at(contact).is_some_and(is_young);
-        Ok(tx.all::<Contact>()?.iter().filter(is_held).count())
-    }
-
-    /// Somebody known from rooms only writes to us alone: that is a request, if there is room for one.
-    pub(super) fn admit_private(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        contact: &mut Contact,
-    ) -> Result<bool, EngineError> {
-        if !self.has_place_for(tx, contact)? {
-            return Ok(false);
-        }
-        if is_only_member(contact) {
-            has_place(tx, contact.user())?;
-            contact.standing = ContactStanding::Request;
-        }
-        Ok(true)
-    }
-
-    /// Tells whether somebody may write to us alone; else they are named.
-    pub(super) fn has_place_for(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        contact: &Contact,
-    ) -> Result<bool, EngineError> {
-        if is_only_member(contact) {
-            self.has_free_place(tx, contact.records.newest())
-        } else {
-            Ok(true)
-        }
-    }
-
-    /// Tells whether there is a place for somebody who begins by writing to us alone; else they are named.
-    pub(super) fn has_place_for_first(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        record: &UserRecord,
-    ) -> Result<bool, EngineError> {
-        match tx.contact(&record.user_id())? {
-            Some(contact) => self.has_place_for(tx, &contact),
-            None => self.has_free_place(tx, record),
-        }
-    }
-
-    /// Tells whether one of the places is free; else it names whoever wanted one.
-    fn has_free_place(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        record: &UserRecord,
-    ) -> Result<bool, EngineError> {
-        let is_free = Self::held_requests(tx)? < MAX_REQUESTS;
-        if !is_free {
-            self.note_unplaced(tx, record.user_id(), record.nickname(), Wanted::ToWrite)?;
-        }
-        Ok(is_free)
-    }
-
-    /// Names somebody who found no place, and tells the person of it, less often the more there are.
-    pub(super) fn note_unplaced(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
+/// What an answer of the relay belongs to.
+#[derive(Debug)]
+pub(super) enum Pending {
+    Login,
+    Register,
+    Lookup {
+        name: String,
+        asker: Asker,
+    },
+    /// A contact's name leads to another user: has the contact only taken another name?
+    Mismatch {
+        name: String,
+        contact: UserId,
+        other: UserId,
+        ticket: Option<u64>,
+    },
+    Refresh {
         user: UserId,
-        name: &Nickname,
-        wanted: Wanted,
-    ) -> Result<(), EngineError> {
-        let kinds = [RoomKind::Private, RoomKind::Open];
-        let is_member = self.shares_a_room(tx, &user, &kinds)?;
-        let mut profile = tx.profile()?;
-        let unplaced = &mut profile.unplaced;
-        let is_same = |other: &Unplaced| other.user == user && other.wanted == wanted;
-        if unplaced.len() >= MAX_UNPLACED || unplaced.iter().any(is_same) {
-            return Ok(());
+        ticket: Option<u64>,
+    },
+    UpdateRecord {
+        hash: [u8; 32],
+    },
+    OwnRecords,
+    CloseAccount,
+    UploadPrekeys(Vec<Signed>),
+    Claim(Vec<DeviceAddress>),
+    Send(Vec<Sent>),
+    Query(Vec<(UserId, u64)>),
+    DeleteBlob,
+    RenewBlob,
+    DeliverKept,
+    ShowPresence,
+    Presence {
+        ticket: u64,
+        users: Vec<UserId>,
+    },
+    Room {
+        room: Option<RoomId>,
+        ask: RoomAsk,
+    },
+}
+
+/// On whose behalf the directory is asked for a name.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Asker {
+    /// A person typed a name that nobody we know has.
+    Stranger { ticket: u64 },
+    /// A person typed the name of this contact.
+    Contact { ticket: u64, expected: UserId },
+    /// Somebody claims the name of this contact.
+    Own(UserId),
+}
+
+impl Asker {
+    pub(super) const fn ticket(self) -> Option<u64> {
+        match self {
+            Self::Stranger { ticket } | Self::Contact { ticket, .. } => Some(ticket),
+            Self::Own(_) => None,
         }
-        let (name, at) = (name.as_str().to_owned(), tx.begins());
-        unplaced.push(Unplaced { user, name, wanted, at, is_member });
-        let people = unplaced.len();
-        if people >= 2 * profile.unplaced_told {
-            profile.unplaced_told = people;
-            tx.event(Event::NoPlaceFor { people });
-        }
-        tx.put(&profile);
-        Ok(())
     }
 
-    /// Nobody waits any more who wanted this, as far as is known.
-    pub(super) fn forget_unplaced(
-        tx: &mut Transaction<'_, '_>,
-        is_it: impl Fn(&Unplaced) -> bool,
-    ) -> Result<(), EngineError> {
-        let mut profile = tx.profile()?;
-        if profile.unplaced.iter().any(&is_it) {
-            profile.unplaced.retain(|unplaced| !is_it(unplaced));
-            profile.unplaced_told = profile.unplaced.len().min(profile.unplaced_told);
-            tx.put(&profile);
+    pub(super) const fn expected(self) -> Option<UserId> {
+        match self {
+            Self::Stranger { .. } => None,
+            Self::Contact { expected, .. } | Self::Own(expected) => Some(expected),
         }
-        Ok(())
-    }
-
-    /// Asks for what was kept at the relay, as soon as there is a place.
-    pub(super) fn ask_for_kept(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
-        if self.kept == 0 || self.link == Link::Offline {
-            return Ok(());
-        }
-        // Who became a contact meanwhile needs no place: what they sent is somewhere among the others'.
-        let mut known = Vec::new();
-        for waiting in tx.profile()?.unplaced {
-            let contact = tx.contact(&waiting.user)?;
-            if contact.is_some_and(|contact| contact.standing == ContactStanding::Contact) {
-                known.push(waiting.user);
-            }
-        }
-        let most = match known.is_empty() {
-            true if Self::held_requests(tx)? >= MAX_REQUESTS => return Ok(()),
-            true => DELIVERED_AGAIN,
-            false => u32::try_from(self.kept).unwrap_or(u32::MAX),
-        };
-        Self::forget_unplaced(tx, |waiting| known.contains(&waiting.user))?;
-        self.ask_for_some_kept(tx, most);
-        Ok(())
-    }
-
-    /// A room was read: those of its members who found no place as strangers need none there.
-    pub(super) fn ask_for_kept_of(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        is_member: impl Fn(&UserId) -> bool,
-    ) -> Result<(), EngineError> {
-        if self.kept == 0 || self.link == Link::Offline {
-            return Ok(());
-        }
-        let mut profile = tx.profile()?;
-        let mut has_news = false;
-        for waiting in profile.unplaced.iter_mut().filter(|waiting| !waiting.is_member) {
-            waiting.is_member = is_member(&waiting.user);
-            has_news |= waiting.is_member;
-        }
-        if has_news {
-            tx.put(&profile);
-            self.ask_for_some_kept(tx, u32::try_from(self.kept).unwrap_or(u32::MAX));
-        }
-        Ok(())
-    }
-
-    fn ask_for_some_kept(&mut self, tx: &mut Transaction<'_, '_>, most: u32) {
-        // How many are left says the answer.
-        self.kept = 0;
-        self.ask(tx, Request::DeliverKept { most }, Pending::DeliverKept);
-    }
-
-    /// Makes a contact of somebody who asked.
-    pub(super) fn accept_request(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        user: &UserId,
-    ) -> Result<(), EngineError> {
-        let mut contact = asking(tx, user)?;
-        let rest = make_contact(tx, &mut contact);
-        tx.put(&contact);
-        self.ask_for(tx, rest)
-    }
-
-    /// Forgets somebody who asked, and what they wrote. They are not told, and may ask again.
-    pub(super) fn decline_request(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        user: &UserId,
-    ) -> Result<(), EngineError> {
-        let mut contact = asking(tx, user)?;
-        let has_name_of = |other: &Contact| other.replaced_by == Some(*user);
-        if tx.all::<Contact>()?.iter().any(|c| c.trust == Trust::Changed && has_name_of(c)) {
-            // The person has to say first who of the two is meant.
-            return Err(EngineError::IdentityChanged);
-        }
-        self.turn_down_invitations_of(tx, user)?;
-        tx.forget_conversation(user)?;
-        if self.shares_a_room(tx, user, &[RoomKind::Private, RoomKind::Open])? {
-            // What is said there goes on in the same sessions.
-            (contact.standing, contact.kept) = (ContactStanding::Member, 0);
-            tx.put(&contact);
-            return Ok(());
-        }
-        for device in &contact.devices {
-            tx.forget_pairing(device);
-        }
-        self.receipts_due.retain(|address, _| address.user != *user);
-        self.profiles_owed.retain(|address| address.user != *user);
-        tx.delete::<Contact>(user);
-        Ok(())
     }
 }
 
-/// Somebody who waited for a place has one.
-fn has_place(tx: &mut Transaction<'_, '_>, user: UserId) -> Result<(), EngineError> {
-    Engine::forget_unplaced(tx, |other| other.user == user && other.wanted == Wanted::ToWrite)
+/// What an envelope on its way carries.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Sent {
+    /// An entry of the outbox.
+    Outbox(UserId, u64),
+    /// Our record of this version, for a peer device.
+    Profile(DeviceAddress, u64),
+    /// Receipts or a reset: not kept.
+    Unkept,
 }
 
-/// Returns when somebody last began a session who asks to write to us, whatever they said in it. Whom we looked up,
-/// and whoever has lost a name to somebody else, asks nothing.
-pub(super) fn asked_at(contact: &Contact) -> Option<Timestamp> {
-    if contact.standing != ContactStanding::Request || contact.replaced_by.is_some() {
-        return None;
-    }
-    contact.devices.iter().flat_map(|device| &device.first_messages_at).copied().max()
-}
-
-fn asking(tx: &Transaction<'_, '_>, user: &UserId) -> Result<Contact, EngineError> {
-    let contact = tx.contact(user)?;
-    contact.filter(|contact| asked_at(contact).is_some()).ok_or(EngineError::NoRequest)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Link {
+    Offline,
+    Online,
 }

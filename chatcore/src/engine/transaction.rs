@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::CryptoRng;
 
-use super::{EngineError, Event, Step, journal};
+use super::{Context, EngineError, Event, Step, journal};
 use crate::ids::{Conversation, LogId, MessageId, RoomId, Timestamp, UserId};
 use crate::keys::Signed;
 use crate::membership::ForkProof;
@@ -16,23 +16,6 @@ use crate::store::rows::{
 };
 use crate::store::{Changes, Direction, Key, Store, StoreError, Table, Value};
 use crate::wire::relay::{DeviceFrame, Request};
-
-/// The inputs of a step: store, time, randomness.
-pub struct Context<'a> {
-    /// Rows as they are on disk.
-    pub store: &'a dyn Store,
-    /// The time.
-    pub now: Timestamp,
-    /// The operating system's randomness.
-    pub rng: &'a mut dyn CryptoRng,
-}
-
-impl std::fmt::Debug for Context<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { store: _, now, rng: _ } = self;
-        write!(f, "Context({now:?})")
-    }
-}
 
 /// A step in the making.
 pub(super) struct Transaction<'c, 'a> {

@@ -11,7 +11,6 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::clock::Timer;
 use super::copy::GIVE_UP_AFTER;
-use super::files::body_of;
 use super::outbound::give_up_message;
 use super::rooms::Freshness;
 use super::transaction::Transaction;
@@ -349,7 +348,7 @@ fn text_of(
     to: Conversation,
     message: &MessageId,
 ) -> Result<Option<String>, EngineError> {
-    let body = super::query::sent(store, to, message)?.and_then(|entry| body_of(&entry));
+    let body = super::query::sent(store, to, message)?.and_then(|entry| entry.body());
     Ok(match body {
         Some(Body::Text(text)) => Some(text),
         _ => None,

@@ -69,6 +69,22 @@ impl UserRecord {
         Self::checked(signed, fields, DeviceCert::verify)
     }
 
+    /// Verifies the records of one user, the oldest first: each follows the one before it.
+    ///
+    /// # Errors
+    /// [`RecordError`] says what is wrong.
+    pub fn verify_chain(records: Vec<Signed>) -> Result<Vec<Self>, RecordError> {
+        let mut chain: Vec<Self> = Vec::with_capacity(records.len());
+        for signed in records {
+            let record = Self::verify(signed)?;
+            if chain.last().is_some_and(|last| !record.extends(last)) {
+                return Err(RecordError::ForkedOrRolledBack);
+            }
+            chain.push(record);
+        }
+        Ok(chain)
+    }
+
     /// Takes a record that was verified before it was stored.
     pub(crate) fn restore(signed: Signed) -> Result<Self, RecordError> {
         let fields = wire::directory::decode_user_record(&signed)?;

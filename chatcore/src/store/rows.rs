@@ -20,7 +20,9 @@ use crate::keys::{
 use crate::membership::{Act, Event, Joined, RoomKind};
 use crate::room::RegisterSecret;
 use crate::trust::Trust;
-use crate::wire::content::{ChainPosition, LogPoint, Receipt, RefusalReason};
+use crate::wire::content::{
+    Body, ChainPosition, Content, LogPoint, Receipt, RefusalReason, RoomContent,
+};
 use crate::wire::envelope::EnvelopeKind;
 use crate::wire::relay::WriteKey;
 
@@ -277,6 +279,11 @@ impl Fetched {
 }
 
 impl Contact {
+    /// Returns the devices that the newest record names.
+    pub(crate) fn named_devices(&self) -> Vec<DeviceId> {
+        self.records.newest().devices().iter().map(|device| device.device_id()).collect()
+    }
+
     pub(crate) const fn new(records: RecordHistory, standing: ContactStanding) -> Self {
         Self {
             records,
@@ -466,6 +473,14 @@ impl HistoryEntry {
 
     pub(crate) fn conversation(&self) -> Conversation {
         self.room.map_or(Conversation::User(self.peer), Conversation::Room)
+    }
+
+    /// Returns what the message says; `None` if it can't be read.
+    pub(crate) fn body(&self) -> Option<Body> {
+        Some(match self.room {
+            None => Content::decode(&self.content).ok()?.body,
+            Some(_) => RoomContent::decode(&self.content).ok()?.body,
+        })
     }
 }
 

@@ -3,10 +3,11 @@
 use crate::store::row::{ReadRows, Row};
 use std::collections::BTreeSet;
 
-use super::super::devices::{address_anew, named_devices};
+use super::super::Context;
+use super::super::devices::address_anew;
 use super::super::registration::new_device_id;
 use super::super::rooms::load;
-use super::super::transaction::{Context, Transaction};
+use super::super::transaction::Transaction;
 use super::super::{EngineError, Step, UploadSource};
 use crate::addresses::{RelayAddress, RelayAddresses};
 use crate::ids::{Conversation, Timestamp, UserId};
@@ -185,7 +186,7 @@ impl Restore {
             let waits = send_anew(&mut tx, &mut contact)?;
             let greets = greets(&contact) || companions.contains(&contact.user());
             if greets && contact.trust != Trust::Changed {
-                for device in named_devices(&contact) {
+                for device in contact.named_devices() {
                     contact.device_mut(device).profile_owed = true;
                 }
             }

@@ -5,78 +5,22 @@ use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError, Event, Link, Pending};
 use super::loaded::Room;
 use super::log::entries_from;
-use super::{Freshness, RoomAsk, STATEMENT};
+use super::{Freshness, NewRoom, RoomAsk, RoomFailure, STATEMENT};
 use crate::ids::{LogId, MessageId, RoomId, UserId};
 use crate::membership::{
-    Absence, Act, Actor, Creation, EventDraft, Joined, Role, RoomError, RoomKind, RoomName,
-    RoomState, SignedHead, Signer, Topic,
+    Absence, Act, Actor, Creation, EventDraft, Joined, Role, RoomKind, RoomName, RoomState,
+    SignedHead, Signer,
 };
 use crate::room::RegisterSecret;
 use crate::store::rows::{Intent, Lobby, Profile, RoomStanding, Unsent, Wanted};
 use crate::wire::content::LogPoint;
 use crate::wire::limits::MAX_OPEN_ROOMS;
-use crate::wire::relay::{AnswerForm, ErrorCode, More, Request, RoomSummary};
+use crate::wire::relay::{AnswerForm, More, Request, RoomSummary};
 
 /// Most acts of ours that wait in one room.
 const MAX_INTENTS: usize = 64;
 /// Most rooms of a user.
 pub(super) const MAX_ROOMS: usize = 256;
-
-/// Why something in a room was not done. State is unchanged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RoomFailure {
-    /// The room's rules do not allow it.
-    #[error(transparent)]
-    NotAllowed(#[from] RoomError),
-    /// The relay refused.
-    #[error(transparent)]
-    Refused(#[from] ErrorCode),
-    /// The room is not known here.
-    #[error("the room is not known here")]
-    UnknownRoom,
-    /// We do not belong to it.
-    #[error("you are no member of the room")]
-    NotAMember,
-    /// The relay does not show the room as far as the invitation.
-    #[error("the relay does not show the invitation")]
-    NotShown,
-    /// Nobody asks us in, or not any more.
-    #[error("the invitation was taken back, or does not hold")]
-    NotInvited,
-    /// We belong to it already.
-    #[error("you are a member of the room already")]
-    AlreadyMember,
-    /// We are muted there.
-    #[error("you are muted in the room")]
-    Muted,
-    /// The relay did not take anything back in the room.
-    #[error("the relay took nothing back in this room")]
-    NotForked,
-    /// The relay came back from a backup and waits for what it lost; the act is kept, and done after that.
-    #[error("the relay came back from a backup and takes no changes of rooms for some hours")]
-    Waits,
-    /// The room's register is full; the act is kept, and done once somebody of rank has moved the room.
-    #[error(
-        "the room is full of entries, and takes no changes until a moderator, an admin or the owner connects"
-    )]
-    Filled,
-    /// The relay's branch of the room has moved to new keys.
-    #[error("what the relay has of the room went on with new keys")]
-    MovedOn,
-    /// The keys of the room did not come yet.
-    #[error("the room has new keys that have not come yet")]
-    Locked,
-    /// The relay does not keep the open room.
-    #[error("the relay does not keep this room any more")]
-    Gone,
-    /// Too much waits to be done there, or there are too many rooms.
-    #[error("too much at once: at most {max}")]
-    TooMany {
-        /// The limit.
-        max: usize,
-    },
-}
 
 /// Whether a new room is there at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,17 +28,6 @@ enum Begun {
     Done,
     /// Once the relay has it.
     Waits,
-}
-
-/// A room to be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewRoom {
-    /// Its name.
-    pub name: RoomName,
-    /// Its topic.
-    pub topic: Topic,
-    /// Private or open.
-    pub kind: RoomKind,
 }
 
 pub(super) fn signer(profile: &Profile) -> Option<Signer<'_>> {

@@ -3,20 +3,19 @@
 use crate::store::row::ReadRows;
 use std::collections::BTreeSet;
 
-use super::super::contacts::verify_chain;
 use super::super::outbound::{envelope, seal, set_status_in};
 use super::super::sessions::incoming_tag;
 use super::super::transaction::Transaction;
 use super::super::uploads::{forget_upload, is_queued};
 use super::super::{Engine, EngineError, Event, Sent};
 use super::Freshness;
-use super::acts::RoomFailure;
+use super::RoomFailure;
 use super::invitations::{invites, removes};
 use super::loaded::Room;
 use crate::crypto::kdf::sha256;
 use crate::file::Manifest;
 use crate::ids::{Conversation, DeviceAddress, LogId, MessageId, RoomId, UserId};
-use crate::keys::RecordHistory;
+use crate::keys::{RecordHistory, UserRecord};
 use crate::membership::{MAX_MEMBERS, RoomKind};
 use crate::store::rows::{
     Contact, ContactStanding, HistoryEntry, MessageIndex, MessageStatus, OutboxContent,
@@ -420,7 +419,7 @@ impl Engine {
         let sync = self.rooms.sync(&id);
         sync.records.remove(&user);
         let chain = match answer {
-            Answer::Records(records) => verify_chain(records).ok(),
+            Answer::Records(records) => UserRecord::verify_chain(records).ok(),
             Answer::Failure(failure) if failure.code != ErrorCode::UnknownUser => {
                 sync.read_failed(&failure, tx.now);
                 return Ok(());

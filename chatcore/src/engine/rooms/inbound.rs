@@ -8,12 +8,12 @@ use super::super::receipts::RoomSize;
 use super::super::sequence::said_at;
 use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError, Event, FileKind, QUERY_EVERY};
-use super::Freshness;
 use super::held::{IsRead, Place, place};
 use super::hints::Asked;
 use super::judge::{Author, Facts, Named, Reading, Standing, Verdict, judge};
 use super::loaded::Room;
 use super::senders::{follow_sender, is_ahead};
+use super::{Freshness, RefusedBecause};
 use crate::ids::{Conversation, DAY, DeviceAddress, MessageId, Timestamp, UserId};
 use crate::membership::RoomKind;
 use crate::store::row::ReadRows;
@@ -27,46 +27,6 @@ use crate::wire::content::{Body, Receipt, ReceiptKind, RefusalReason, RoomConten
 const MAX_SMALL: usize = 16;
 /// Milliseconds that a message is held.
 pub(in crate::engine) const HOLD_FOR: u64 = DAY;
-
-/// Why a message to a room was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum RefusedBecause {
-    /// The room is not known here, or we do not belong to it.
-    UnknownRoom = 1,
-    /// The sender does not belong to it.
-    NotAMember = 2,
-    /// The sender is muted.
-    Muted = 3,
-    /// It names an event that nobody could show.
-    UnknownEvent = 4,
-    /// It says two things at once.
-    Contradiction = 5,
-}
-
-impl RefusedBecause {
-    pub(in crate::engine) const fn from_number(number: u8) -> Self {
-        match number {
-            1 => Self::UnknownRoom,
-            2 => Self::NotAMember,
-            3 => Self::Muted,
-            4 => Self::UnknownEvent,
-            _ => Self::Contradiction,
-        }
-    }
-
-    /// Returns the stable word for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::UnknownRoom => "unknown_room",
-            Self::NotAMember => "not_a_member",
-            Self::Muted => "muted",
-            Self::UnknownEvent => "unknown_event",
-            Self::Contradiction => "contradiction",
-        }
-    }
-}
 
 impl Engine {
     /// Takes a message to a room in; it is shown, held, or refused. Returns the receipt that it got.

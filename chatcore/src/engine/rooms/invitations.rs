@@ -8,7 +8,7 @@
 
 use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError, Event};
-use super::acts::RoomFailure;
+use super::RoomFailure;
 use super::loaded::Room;
 use super::query::said_to_replace;
 use super::{Freshness, STATEMENT, name_of};

@@ -1,6 +1,6 @@
 //! Shows, holds or refuses a message to a room, by what is known when it is looked at (PROTOCOL.md section 16).
 
-use super::inbound::RefusedBecause;
+use super::RefusedBecause;
 use crate::membership::RoomKind;
 
 /// The fate of a message to a room.

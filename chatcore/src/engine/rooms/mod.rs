@@ -27,20 +27,19 @@ mod secrets;
 mod senders;
 mod signing;
 mod statements;
+mod types;
 
-pub use acts::{NewRoom, RoomFailure};
 pub(super) use fan_out::{Fate, Late, is_only_member, room_content, shared_answered, shared_done};
 pub use fork::fork_proof;
 pub(super) use inbound::HOLD_FOR;
-pub use inbound::RefusedBecause;
 pub(super) use loaded::{Room, load};
 pub(super) use log::newest_head;
 pub use query::{RoomMemberView, RoomView, room, rooms};
 pub(super) use query::{reference, replaced, room_news};
+pub(super) use types::RoomAsk;
+pub use types::{NewRoom, RefusedBecause, RoomFailure, RoomRef};
 
 use std::collections::{BTreeMap, BTreeSet};
-
-use bytes::Bytes;
 
 use super::clock::Timer;
 use super::transaction::Transaction;
@@ -50,8 +49,7 @@ use crate::ids::{
 };
 use crate::membership::{RoomKind, RoomName};
 use crate::store::rows::RoomStanding;
-use crate::wire::content::LogPoint;
-use crate::wire::relay::{Answer, Failure, RoomSummary};
+use crate::wire::relay::{Answer, Failure};
 
 /// Milliseconds between two questions to the same member about a room.
 const ASK_EVERY: u64 = MINUTE;
@@ -61,48 +59,6 @@ const READ_AGAIN: u64 = MINUTE;
 const MAX_RETRY: u64 = DAY;
 /// Milliseconds that each next one of those who may move a room waits longer.
 const MOVE_PATIENCE: u64 = 30 * SECOND;
-
-/// A room by id and name, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoomRef {
-    /// The id.
-    pub id: RoomId,
-    /// The name as last known; empty for a room that was not read yet.
-    pub name: String,
-}
-
-/// What an answer of the relay about rooms belongs to.
-#[derive(Debug)]
-pub(super) enum RoomAsk {
-    /// The open rooms, behind those that are known already.
-    List { ticket: u64, known: Vec<RoomSummary> },
-    /// Who is here of one.
-    Presence { ticket: u64 },
-    /// What is new in an open room.
-    Get,
-    /// An event of ours in an open room; the first creates it.
-    AppendOpen,
-    /// Our join or leave of an open room.
-    Statement,
-    /// Entries of a register.
-    Read { register: RegisterId },
-    /// Our entry in a register.
-    Append { register: RegisterId, entry: Bytes },
-    /// A register that the room has left, to see whether the relay still has it.
-    Look { register: RegisterId, read: LogPoint },
-    /// Returning entries of a log that the relay lost.
-    GiveBack { log: LogId },
-    /// Another branch of a log, from its beginning.
-    Evidence,
-    /// The owner's word in another branch.
-    Resume { log: LogId },
-    /// The record of a member.
-    Record { user: UserId },
-    /// An administrator's command.
-    Admin { ticket: u64 },
-    /// Announcements.
-    Announcements,
-}
 
 /// What is known of a room on this connection only.
 #[derive(Debug, Default)]

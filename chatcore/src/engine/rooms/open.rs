@@ -3,7 +3,7 @@
 use super::super::clock::Timer;
 use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError, Event};
-use super::acts::RoomFailure;
+use super::RoomFailure;
 use super::loaded::Room;
 use super::log::{Page, Read};
 use super::{Freshness, READ_AGAIN, RoomAsk, STATEMENT};

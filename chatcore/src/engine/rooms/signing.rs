@@ -2,7 +2,8 @@
 
 use super::super::transaction::Transaction;
 use super::super::{Engine, EngineError};
-use super::acts::{RoomFailure, own_actor, signer};
+use super::RoomFailure;
+use super::acts::{own_actor, signer};
 use super::loaded::Room;
 use crate::ids::{EventHash, RoomId, Timestamp};
 use crate::membership::{
