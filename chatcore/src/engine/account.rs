@@ -2,8 +2,9 @@
 
 use super::Context;
 use super::clock::is_due;
+use super::requests::Requests;
 use super::transaction::Transaction;
-use super::{Engine, EngineError, Event, Link, Pending, Step, Visibility};
+use super::{Engine, EngineError, Event, Pending, Step, Visibility};
 use crate::addresses::{RelayAddress, RelayAddresses};
 use crate::agreement::publish_prekey;
 use crate::ids::{DAY, DeviceId, InviteToken, PrekeyId};
@@ -74,7 +75,7 @@ impl NewProfile {
             moved: 0,
             lobby: self.lobby,
         });
-        tx.finish()
+        tx.finish(&mut Requests::default())
     }
 }
 
@@ -119,7 +120,7 @@ impl Rejoin {
             }
         }
         tx.put(&profile);
-        tx.finish()
+        tx.finish(&mut Requests::default())
     }
 }
 
@@ -151,14 +152,14 @@ impl Engine {
             // The relay was restored from a backup, or brought back by a device that was removed.
             let hash = profile.record.hash();
             let request = Request::UpdateRecord(profile.record.signed().clone());
-            self.ask(tx, request, Pending::UpdateRecord { hash });
+            tx.ask(request, Pending::UpdateRecord { hash });
             return Ok(());
         }
         if version_at_relay > expected {
             // Ours got through and the answer was lost, or something went wrong: what counts is
             // what we signed.
             let request = Request::GetRecords { who: Who::User(profile.user()), after_version: 0 };
-            self.ask(tx, request, Pending::OwnRecords);
+            tx.ask(request, Pending::OwnRecords);
             return Ok(());
         }
         if let Some(pending) = profile.pending_record.take() {
@@ -193,7 +194,7 @@ impl Engine {
             (Request::UpdateRecord(signed), Pending::UpdateRecord { hash })
         };
         profile.pending_record = Some(record);
-        self.ask(tx, request, pending);
+        tx.ask(request, pending);
     }
 
     /// Takes over the newest record of ours that the relay has: we signed it.
@@ -267,7 +268,7 @@ impl Engine {
         if profile.is_closing() {
             return Err(EngineError::Closing);
         }
-        if profile.pending_record.is_some() || self.pending.values().any(is_entering) {
+        if profile.pending_record.is_some() || self.requests.is_any(is_entering) {
             return Err(EngineError::Busy);
         }
         if *profile.record.nickname() == nickname {
@@ -280,9 +281,7 @@ impl Engine {
             tx.put(&profile);
             return Ok(());
         }
-        if self.link == Link::Offline {
-            return Err(EngineError::Offline);
-        }
+        tx.needs_relay()?;
         let devices = profile.record.devices().to_vec();
         let record = profile.sign_next(nickname, devices);
         self.submit_record(tx, &mut profile, record);
@@ -294,9 +293,7 @@ impl Engine {
         &mut self,
         tx: &mut Transaction<'_, '_>,
     ) -> Result<(), EngineError> {
-        if self.link == Link::Offline {
-            return Err(EngineError::Offline);
-        }
+        tx.needs_relay()?;
         let mut profile = tx.profile()?;
         let record = match profile.pending_record.take() {
             // Asked for before: the same record again.
@@ -342,7 +339,7 @@ impl Engine {
 
     pub(super) fn upload(&mut self, tx: &mut Transaction<'_, '_>, records: Vec<Signed>) {
         let pending = Pending::UploadPrekeys(records.clone());
-        self.ask(tx, Request::UploadPrekeys(records), pending);
+        tx.ask(Request::UploadPrekeys(records), pending);
     }
 
     /// Makes prekeys, keeps their secrets, and uploads them.

@@ -4,7 +4,7 @@ use super::clock::is_due;
 use super::event::{LookupError, Sender};
 use super::inbound::has_more;
 use super::transaction::Transaction;
-use super::{Asker, Engine, EngineError, Event, Link, Pending};
+use super::{Asker, Engine, EngineError, Event, Pending};
 use crate::ids::{DeviceAddress, HOUR, MINUTE, UserId};
 use crate::keys::{Nickname, RecordHistory, RecordSource, Signed, Standing, UserRecord};
 use crate::store::row::ReadRows;
@@ -274,7 +274,7 @@ impl Engine {
         let checked = expected.and_then(|user| self.looked_up.get(&user));
         let recent = checked.is_some_and(|at| !is_due(*at, HOUR, tx.now));
         match expected {
-            Some(user) if recent || self.link == Link::Offline => {
+            Some(user) if recent || !tx.is_online() => {
                 let contact = known(tx, &user)?;
                 let result = if contact.trust == Trust::Changed {
                     Err(LookupError::IdentityChanged)
@@ -284,7 +284,7 @@ impl Engine {
                 tx.event(Event::LookupDone { ticket, result });
                 Ok(())
             }
-            None if self.link == Link::Offline => Err(EngineError::Offline),
+            None if !tx.is_online() => Err(EngineError::Offline),
             expected => {
                 let Ok(nickname) = Nickname::from_input(&name) else {
                     let result = Err(LookupError::Unknown);
@@ -314,9 +314,9 @@ impl Engine {
         let is_recent = checked.is_some_and(|at| !is_due(*at, HOUR, tx.now));
         let result = match &contact {
             Some(contact) if contact.trust == Trust::Changed => Err(LookupError::IdentityChanged),
-            Some(_) if is_recent || self.link == Link::Offline => Ok(user),
+            Some(_) if is_recent || !tx.is_online() => Ok(user),
             None if is_own => Ok(user),
-            None if self.link == Link::Offline => return Err(EngineError::Offline),
+            None if !tx.is_online() => return Err(EngineError::Offline),
             _ => {
                 self.refresh(tx, user, Some(ticket));
                 return Ok(());
@@ -329,7 +329,7 @@ impl Engine {
     pub(super) fn ask_directory(&mut self, tx: &mut Transaction<'_, '_>, name: &str, asker: Asker) {
         let who = Who::Nickname(name.to_owned());
         let request = Request::GetRecords { who, after_version: 0 };
-        self.ask(tx, request, Pending::Lookup { name: name.to_owned(), asker });
+        tx.ask(request, Pending::Lookup { name: name.to_owned(), asker });
     }
 
     pub(super) fn looked_up(
@@ -368,7 +368,7 @@ impl Engine {
         let request = Request::GetRecords { who: Who::User(contact), after_version: 0 };
         let name = name.to_owned();
         let ticket = asker.ticket();
-        self.ask(tx, request, Pending::Mismatch { name, contact, other, ticket });
+        tx.ask(request, Pending::Mismatch { name, contact, other, ticket });
     }
 
     /// The contact's own, signed record says whether the name was given up; else it is an alarm.
@@ -452,7 +452,7 @@ impl Engine {
         ticket: Option<u64>,
     ) {
         let request = Request::GetRecords { who: Who::User(user), after_version: 0 };
-        self.ask(tx, request, Pending::Refresh { user, ticket });
+        tx.ask(request, Pending::Refresh { user, ticket });
     }
 
     pub(super) fn refreshed(

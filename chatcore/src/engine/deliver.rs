@@ -116,7 +116,7 @@ impl Engine {
         }
         for batch in ask.chunks(MAX_QUERY) {
             let (asked, keys) = batch.iter().copied().unzip();
-            self.ask(tx, Request::QueryQueued(keys), Pending::Query(asked));
+            tx.ask(Request::QueryQueued(keys), Pending::Query(asked));
         }
         Ok(())
     }

@@ -184,7 +184,7 @@ impl Engine {
         let request = Request::CompleteBlob { blob, write_key: write_key.clone() };
         let renewed_at = tx.now;
         tx.put(&Transfer::Offered { to, message, blob, write_key, waiting, renewed_at });
-        self.ask(tx, request, Pending::RenewBlob);
+        tx.ask(request, Pending::RenewBlob);
         Ok(())
     }
 
@@ -228,7 +228,7 @@ impl Engine {
             }
         }
         let request = Request::DeleteBlob { blob, write_key };
-        self.ask(tx, request, Pending::DeleteBlob);
+        tx.ask(request, Pending::DeleteBlob);
         Ok(())
     }
 

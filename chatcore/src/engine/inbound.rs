@@ -106,7 +106,7 @@ impl Engine {
             self.drive_user(tx, &user)?;
         }
         let is_all_placed = kept.is_empty();
-        tx.frame(0, Request::Ack { epoch, up_to, queue, kept });
+        tx.tell(Request::Ack { epoch, up_to, queue, kept });
         if is_all_placed && queue == MailQueue::Untagged {
             // Perhaps there are more, and places for them.
             self.ask_for_kept(tx)?;

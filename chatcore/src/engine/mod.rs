@@ -47,6 +47,7 @@ pub use readers::Reader;
 pub use rooms::{NewRoom, RefusedBecause, RoomFailure, RoomMemberView, RoomRef, RoomView};
 pub use step::{Context, Step};
 
+use crate::store::Store;
 use crate::store::row::ReadRows;
 use crate::store::rows::{Clock, Contact};
 use clock::Timer;
@@ -58,7 +59,8 @@ pub use crate::store::rows::{
     BadProgramName, ContactStanding, Direction, FetchFailure, Lobby, MessageStatus, ProgramName,
     QueuedUpload, RoomStanding, UploadSource, Visibility, Wanted,
 };
-use requests::{Asker, Link, Pending, Sent};
+pub(crate) use requests::DRIVER_REQUESTS;
+use requests::{Asker, Link, Pending, Requests, Sent};
 pub use strangers::{MAX_REQUESTS, PersonWaiting};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,7 +71,7 @@ use uploads::Uploads;
 use crate::ids::{Conversation, DeviceAddress, MINUTE, Timestamp, UserId};
 use crate::keys::Signed;
 use crate::wire::content::Body;
-use crate::wire::relay::{Answer, ErrorCode, Failure, RelayFrame, RequestId};
+use crate::wire::relay::{Answer, ErrorCode, Failure, RelayFrame};
 use rooms::Rooms;
 
 /// Milliseconds between looks at what the relay still holds of ours.
@@ -79,8 +81,7 @@ const QUERY_EVERY: u64 = 10 * MINUTE;
 #[derive(Debug)]
 pub struct Engine {
     link: Link,
-    pending: BTreeMap<RequestId, Pending>,
-    next_request: RequestId,
+    requests: Requests,
     /// Envelopes that waited at login and have not come yet.
     undelivered: u64,
     /// Of whom a device has left, and is heard until what waited at the relay was taken in.
@@ -110,9 +111,6 @@ pub struct Engine {
     clock: Clock,
 }
 
-/// Request ids from here on belong to the driver's own requests.
-pub(crate) const DRIVER_REQUESTS: RequestId = 1 << 32;
-
 impl Engine {
     /// Begins with what the store holds.
     ///
@@ -134,8 +132,7 @@ impl Engine {
         }
         Ok(Self {
             link: Link::Offline,
-            pending: BTreeMap::new(),
-            next_request: 1,
+            requests: Requests::default(),
             undelivered: 0,
             leaving: BTreeSet::new(),
             kept: 0,
@@ -161,7 +158,14 @@ impl Engine {
     fn begin<'c, 'a>(&mut self, context: &'c mut Context<'a>) -> Transaction<'c, 'a> {
         let mut tx = Transaction::new(context);
         tx.settled = self.clock.step(tx.now);
+        tx.set_link(self.link);
         tx
+    }
+
+    /// Ends a step.
+    fn finish(&mut self, tx: Transaction<'_, '_>) -> Result<Step, EngineError> {
+        self.link = tx.link();
+        tx.finish(&mut self.requests)
     }
 
     /// Stores what is known of the clock, if it is much more than what is stored.
@@ -285,7 +289,7 @@ impl Engine {
         self.note_presence(&tx);
         // A place may be free now.
         self.ask_for_kept(&mut tx)?;
-        tx.finish()
+        self.finish(tx)
     }
 
     /// Takes in a frame from the relay.
@@ -317,12 +321,12 @@ impl Engine {
             Answer::RoomChanged(room) => self.room_changed(&mut tx, room)?,
             Answer::Announced(signed) => self.announced(&mut tx, signed)?,
             answer => {
-                let pending = self.pending.remove(&frame.request_id);
+                let pending = self.requests.answered(frame.request_id);
                 self.answered(&mut tx, pending.ok_or(EngineError::RelayMisbehaved)?, answer)?;
             }
         }
         self.note_presence(&tx);
-        tx.finish()
+        self.finish(tx)
     }
 
     fn answered(
@@ -448,7 +452,7 @@ impl Engine {
             }
             self.rooms_timeout(&mut tx)?;
         }
-        tx.finish()
+        self.finish(tx)
     }
 
     /// Returns when [`Self::handle_timeout`] has something to do. Asked again whenever the clock may have been
@@ -468,7 +472,7 @@ impl Engine {
     /// Tells the engine that the connection is gone.
     pub fn disconnected(&mut self) {
         self.link = Link::Offline;
-        self.pending.clear();
+        self.requests.disconnected();
         self.claiming.clear();
         self.claim_again.clear();
         self.profiles_tried.clear();
@@ -484,11 +488,23 @@ impl Engine {
         self.link == Link::Online
     }
 
+    /// Returns what to bring to the relay next, if anything is to be brought there now.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`].
+    pub(crate) fn next_upload(
+        &mut self,
+        store: &dyn Store,
+        now: Timestamp,
+    ) -> Result<Option<NextUpload>, EngineError> {
+        if self.is_online() { self.uploads.next_upload(store, now) } else { Ok(None) }
+    }
+
     /// Tells whether nothing is under way: no answer outstanding, nothing waiting at the relay.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.link == Link::Online
-            && self.pending.is_empty()
+            && self.requests.is_empty()
             && self.claiming.is_empty()
             && self.undelivered == 0
             && !self.uploads.is_under_way()
@@ -504,21 +520,6 @@ impl Engine {
     #[must_use]
     pub const fn unknown_tags(&self) -> u64 {
         self.unknown_tags
-    }
-
-    fn ask(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        request: crate::wire::relay::Request,
-        pending: Pending,
-    ) {
-        let id = self.next_request;
-        self.next_request = (id + 1) % DRIVER_REQUESTS;
-        if self.next_request == 0 {
-            self.next_request = 1;
-        }
-        self.pending.insert(id, pending);
-        tx.frame(id, request);
     }
 }
 

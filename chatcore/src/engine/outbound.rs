@@ -10,7 +10,7 @@ use super::rooms::{Fate, Late, shared_done};
 use super::sessions::{incoming_tag, sending_session};
 use super::transaction::Transaction;
 use super::uploads::{forget_upload, is_queued};
-use super::{Engine, EngineError, Event, Link, Pending, Sent};
+use super::{Engine, EngineError, Event, Pending, Sent};
 use crate::crypto::kdf::sha256;
 use crate::ids::{
     Conversation, DeliveryTag, DeviceAddress, DeviceId, IdempotencyKey, MessageId, Timestamp,
@@ -211,7 +211,7 @@ impl Engine {
                 to: address,
                 content: OutboxContent::Own(content),
                 created_at: tx.begins(),
-                tried_at: if self.link == Link::Online { tx.begins() } else { Timestamp(0) },
+                tried_at: if tx.is_online() { tx.begins() } else { Timestamp(0) },
                 state: OutboxState::Waiting,
             };
             tx.put_at(&(entry.to.user, number), &entry);
@@ -227,7 +227,7 @@ impl Engine {
         tx: &mut Transaction<'_, '_>,
         user: &UserId,
     ) -> Result<(), EngineError> {
-        if self.link == Link::Offline || !self.waiting.contains(user) {
+        if !tx.is_online() || !self.waiting.contains(user) {
             return Ok(());
         }
         let Some(mut contact) = tx.contact(user)? else {
@@ -312,7 +312,7 @@ impl Engine {
             let full = bytes + envelope.blob.len() > MAX_BATCH || batch.len() == MAX_ENVELOPES;
             if full {
                 let request = Request::SendMany(std::mem::take(&mut batch));
-                self.ask(tx, request, Pending::Send(std::mem::take(&mut sent)));
+                tx.ask(request, Pending::Send(std::mem::take(&mut sent)));
                 bytes = 0;
             }
             bytes += envelope.blob.len();
@@ -320,7 +320,7 @@ impl Engine {
             batch.push(envelope);
         }
         if !batch.is_empty() {
-            self.ask(tx, Request::SendMany(batch), Pending::Send(sent));
+            tx.ask(Request::SendMany(batch), Pending::Send(sent));
         }
     }
 }

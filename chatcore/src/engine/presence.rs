@@ -5,7 +5,7 @@
 
 use super::clock::Timer;
 use super::transaction::Transaction;
-use super::{Engine, EngineError, Event, Link, Pending};
+use super::{Engine, EngineError, Event, Pending};
 use crate::ids::{DeviceAddress, SECOND, UserId};
 use crate::membership::RoomKind;
 use crate::store::row::ReadRows;
@@ -39,7 +39,7 @@ impl Engine {
 
     /// Tells the relay soon when a step has changed who may see us.
     pub(super) fn note_presence(&mut self, tx: &Transaction<'_, '_>) {
-        if tx.has_new_tags() && self.attending && self.link == Link::Online {
+        if tx.has_new_tags() && self.attending && tx.is_online() {
             self.presence_due.get_or_insert(Timer::after(GATHER, tx.now));
         }
     }
@@ -49,7 +49,7 @@ impl Engine {
         &mut self,
         tx: &mut Transaction<'_, '_>,
     ) -> Result<(), EngineError> {
-        if !self.attending || self.link == Link::Offline {
+        if !self.attending || !tx.is_online() {
             return Ok(());
         }
         self.presence_due = None;
@@ -72,7 +72,7 @@ impl Engine {
             hidden_from.clear();
         }
         let request = Request::ShowPresence { tags, in_rooms, hidden_from };
-        self.ask(tx, request, Pending::ShowPresence);
+        tx.ask(request, Pending::ShowPresence);
         Ok(())
     }
 
@@ -103,9 +103,7 @@ impl Engine {
         tx: &mut Transaction<'_, '_>,
         ticket: u64,
     ) -> Result<(), EngineError> {
-        if self.link == Link::Offline {
-            return Err(EngineError::Offline);
-        }
+        tx.needs_relay()?;
         let mut devices = Vec::new();
         for contact in self.friends(tx)? {
             let user = contact.user();
@@ -115,7 +113,7 @@ impl Engine {
         }
         devices.truncate(MAX_PRESENCE);
         let users = devices.iter().map(|(address, _)| address.user).collect();
-        self.ask(tx, Request::QueryPresence(devices), Pending::Presence { ticket, users });
+        tx.ask(Request::QueryPresence(devices), Pending::Presence { ticket, users });
         Ok(())
     }
 }

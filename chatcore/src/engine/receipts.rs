@@ -6,7 +6,7 @@ use super::outbound::{envelope, leave_outbox, seal_unkept, set_status};
 use super::rooms::{Fate, shared_done};
 use super::sessions::sending_session;
 use super::transaction::Transaction;
-use super::{Engine, EngineError, Event, Flush, Link, QUERY_EVERY, Sent};
+use super::{Engine, EngineError, Event, Flush, QUERY_EVERY, Sent};
 use crate::ids::{Conversation, DeviceAddress, MINUTE, MessageId, SECOND, Timestamp, UserId};
 use crate::store::row::ReadRows;
 use crate::store::rows::{
@@ -136,7 +136,7 @@ impl Engine {
         tx: &mut Transaction<'_, '_>,
         which: Flush,
     ) -> Result<(), EngineError> {
-        if self.link == Link::Offline {
+        if !tx.is_online() {
             return Ok(());
         }
         let now = tx.now;

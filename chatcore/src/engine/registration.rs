@@ -27,6 +27,7 @@ impl Engine {
         &mut self,
         context: &mut Context<'_>,
     ) -> Result<(DeviceFrame, Step), EngineError> {
+        self.disconnected();
         let mut tx = self.begin(context);
         let mut profile = tx.profile()?;
         if !profile.is_named_in(&profile.record) {
@@ -42,11 +43,8 @@ impl Engine {
             }
             (registration(&profile), Pending::Register)
         };
-        self.disconnected();
-        let request_id = self.next_request;
-        self.next_request += 1;
-        self.pending.insert(request_id, pending);
-        Ok((DeviceFrame { request_id, request }, tx.finish()?))
+        let frame = self.requests.ask(request, pending);
+        Ok((frame, self.finish(tx)?))
     }
 
     /// The relay refused a login. That is its word alone: it changes nothing of what we signed.
@@ -64,7 +62,7 @@ impl Engine {
         let mut profile = tx.profile()?;
         profile.admission = Admission::Forgotten;
         tx.put(&profile);
-        self.ask(tx, registration(&profile), Pending::Register);
+        tx.ask(registration(&profile), Pending::Register);
         Ok(())
     }
 
@@ -95,7 +93,7 @@ impl Engine {
                 // A later one of ours, of which the answer was lost.
                 (profile.record, profile.admission) = (newest.clone(), Admission::Admitted);
                 tx.put(&profile);
-                self.ask(tx, Request::Login { newest_head: None }, Pending::Login);
+                tx.ask(Request::Login { newest_head: None }, Pending::Login);
                 return Ok(());
             }
             Some(Place::Revoked(newest)) => {
@@ -115,7 +113,7 @@ impl Engine {
         profile.record = newest;
         profile.record = profile.sign_next(nickname, vec![cert]);
         tx.put(&profile);
-        self.ask(tx, registration(&profile), Pending::Register);
+        tx.ask(registration(&profile), Pending::Register);
         Ok(())
     }
 
@@ -128,7 +126,7 @@ impl Engine {
         if login.address != profile.own_address() {
             return Err(EngineError::RelayMisbehaved);
         }
-        self.link = Link::Online;
+        tx.set_link(Link::Online);
         (self.undelivered, self.kept) = (login.queued, login.kept);
         self.next_query = Timer::after(QUERY_EVERY, tx.now);
         let is_new = matches!(profile.admission, Admission::New | Admission::Sent);

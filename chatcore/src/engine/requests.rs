@@ -1,8 +1,14 @@
 //! Requests to the relay, and what their answers belong to.
 
+use std::collections::BTreeMap;
+
 use super::rooms::RoomAsk;
 use crate::ids::{DeviceAddress, RoomId, UserId};
 use crate::keys::Signed;
+use crate::wire::relay::{DeviceFrame, Request, RequestId};
+
+/// Request ids from here on belong to the driver's own requests.
+pub(crate) const DRIVER_REQUESTS: RequestId = 1 << 32;
 
 /// What an answer of the relay belongs to.
 #[derive(Debug)]
@@ -89,4 +95,65 @@ pub(super) enum Sent {
 pub(super) enum Link {
     Offline,
     Online,
+}
+
+/// Something for the relay.
+#[derive(Debug)]
+pub(super) enum Outgoing {
+    /// It is answered, or refused.
+    Ask(Request, Pending),
+    /// There is no answer.
+    Tell(Request),
+}
+
+/// What the relay has not answered on this connection.
+#[derive(Debug)]
+pub(super) struct Requests {
+    pending: BTreeMap<RequestId, Pending>,
+    next: RequestId,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self { pending: BTreeMap::new(), next: 1 }
+    }
+}
+
+impl Requests {
+    /// Numbers a request, and notes what its answer belongs to.
+    pub(super) fn ask(&mut self, request: Request, pending: Pending) -> DeviceFrame {
+        let request_id = self.next;
+        // 0 is what needs no answer.
+        self.next = if request_id + 1 == DRIVER_REQUESTS { 1 } else { request_id + 1 };
+        self.pending.insert(request_id, pending);
+        DeviceFrame { request_id, request }
+    }
+
+    /// Makes a frame of what is to be sent.
+    pub(super) fn frame(&mut self, outgoing: Outgoing) -> DeviceFrame {
+        match outgoing {
+            Outgoing::Ask(request, pending) => self.ask(request, pending),
+            Outgoing::Tell(request) => DeviceFrame { request_id: 0, request },
+        }
+    }
+
+    /// Takes out what an answer belongs to.
+    pub(super) fn answered(&mut self, id: RequestId) -> Option<Pending> {
+        self.pending.remove(&id)
+    }
+
+    /// Tells whether an answer of some kind is outstanding.
+    pub(super) fn is_any(&self, is_it: impl Fn(&Pending) -> bool) -> bool {
+        self.pending.values().any(is_it)
+    }
+
+    /// Tells whether everything was answered.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Forgets what belonged to a connection.
+    pub(super) fn disconnected(&mut self) {
+        self.pending.clear();
+    }
 }

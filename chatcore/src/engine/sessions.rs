@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::clock::{Timer, is_due};
 use super::rooms::shared_answered;
 use super::transaction::Transaction;
-use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY};
+use super::{Engine, EngineError, Event, Pending, QUERY_EVERY};
 use crate::agreement::{AgreementError, Offer, start_session_between};
 use crate::ids::{DAY, DeliveryTag, DeviceAddress, SECOND, SessionId, Timestamp};
 use crate::keys::{PrekeyRecord, Signed};
@@ -146,7 +146,7 @@ pub(super) fn add_session(
 impl Engine {
     /// Asks for prekeys of devices that need a session, each once.
     pub(super) fn claim(&mut self, tx: &mut Transaction<'_, '_>, devices: Vec<DeviceAddress>) {
-        if self.link == Link::Offline {
+        if !tx.is_online() {
             return;
         }
         let now = tx.now;
@@ -158,7 +158,7 @@ impl Engine {
         let fresh: Vec<_> = devices.into_iter().filter(|d| self.claiming.insert(*d)).collect();
         for batch in fresh.chunks(MAX_CLAIMS) {
             let batch = batch.to_vec();
-            self.ask(tx, Request::ClaimPrekeys(batch.clone()), Pending::Claim(batch));
+            tx.ask(Request::ClaimPrekeys(batch.clone()), Pending::Claim(batch));
         }
     }
 

@@ -9,7 +9,7 @@
 use super::contacts::make_contact;
 use super::rooms::is_only_member;
 use super::transaction::Transaction;
-use super::{Asker, Engine, EngineError, Event, Link, Pending};
+use super::{Asker, Engine, EngineError, Event, Pending};
 use crate::ids::{DAY, Timestamp, UserId};
 use crate::keys::{Nickname, RecordHistory, UserRecord};
 use crate::membership::RoomKind;
@@ -173,7 +173,7 @@ impl Engine {
 
     /// Asks for what was kept at the relay, as soon as there is a place.
     pub(super) fn ask_for_kept(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
-        if self.kept == 0 || self.link == Link::Offline {
+        if self.kept == 0 || !tx.is_online() {
             return Ok(());
         }
         // Who became a contact meanwhile needs no place: what they sent is somewhere among the others'.
@@ -200,7 +200,7 @@ impl Engine {
         tx: &mut Transaction<'_, '_>,
         is_member: impl Fn(&UserId) -> bool,
     ) -> Result<(), EngineError> {
-        if self.kept == 0 || self.link == Link::Offline {
+        if self.kept == 0 || !tx.is_online() {
             return Ok(());
         }
         let mut profile = tx.profile()?;
@@ -219,7 +219,7 @@ impl Engine {
     fn ask_for_some_kept(&mut self, tx: &mut Transaction<'_, '_>, most: u32) {
         // How many are left says the answer.
         self.kept = 0;
-        self.ask(tx, Request::DeliverKept { most }, Pending::DeliverKept);
+        tx.ask(Request::DeliverKept { most }, Pending::DeliverKept);
     }
 
     /// Makes a contact of somebody who asked.

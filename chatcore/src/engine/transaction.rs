@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::CryptoRng;
 
+use super::requests::{Link, Outgoing, Pending, Requests};
 use super::{Context, EngineError, Event, Step, journal};
 use crate::ids::{Conversation, LogId, MessageId, RoomId, Timestamp, UserId};
 use crate::keys::Signed;
@@ -15,7 +16,7 @@ use crate::store::rows::{
     OutboxEntry, PeerDevice, Profile, Readers, RoomRow, StatementRow, TagOwner, Transfer,
 };
 use crate::store::{Changes, Direction, Key, Store, StoreError, Table, Value};
-use crate::wire::relay::{DeviceFrame, Request};
+use crate::wire::relay::Request;
 
 /// A step in the making.
 pub(super) struct Transaction<'c, 'a> {
@@ -25,7 +26,8 @@ pub(super) struct Transaction<'c, 'a> {
     pub(super) settled: Timestamp,
     pub(super) rng: &'c mut (dyn CryptoRng + 'a),
     changes: Changes,
-    frames: Vec<DeviceFrame>,
+    link: Link,
+    outgoing: Vec<Outgoing>,
     events: Vec<Event>,
     journal: Vec<JournalEntry>,
     has_new_tags: bool,
@@ -39,7 +41,8 @@ impl<'c, 'a> Transaction<'c, 'a> {
             settled: context.now,
             rng: &mut *context.rng,
             changes: Changes::default(),
-            frames: Vec::new(),
+            link: Link::Offline,
+            outgoing: Vec::new(),
             events: Vec::new(),
             journal: Vec::new(),
             has_new_tags: false,
@@ -56,7 +59,41 @@ impl<'c, 'a> Transaction<'c, 'a> {
         self.now.min(self.settled)
     }
 
-    pub(super) fn finish(mut self) -> Result<Step, EngineError> {
+    /// Says whether the relay is there.
+    pub(super) const fn set_link(&mut self, link: Link) {
+        self.link = link;
+    }
+
+    /// Tells whether the relay knows us on this connection.
+    pub(super) fn is_online(&self) -> bool {
+        self.link == Link::Online
+    }
+
+    /// Checks that the relay is there.
+    ///
+    /// # Errors
+    /// [`EngineError::Offline`].
+    pub(super) fn needs_relay(&self) -> Result<(), EngineError> {
+        if self.is_online() { Ok(()) } else { Err(EngineError::Offline) }
+    }
+
+    /// Returns whether the relay is there.
+    pub(super) const fn link(&self) -> Link {
+        self.link
+    }
+
+    /// Asks the relay, once the step is saved.
+    pub(super) fn ask(&mut self, request: Request, pending: Pending) {
+        self.outgoing.push(Outgoing::Ask(request, pending));
+    }
+
+    /// Tells the relay something, once the step is saved.
+    pub(super) fn tell(&mut self, request: Request) {
+        self.outgoing.push(Outgoing::Tell(request));
+    }
+
+    /// Ends the step; numbers what goes to the relay.
+    pub(super) fn finish(mut self, requests: &mut Requests) -> Result<Step, EngineError> {
         if !self.journal.is_empty() {
             let first = self.next_number::<JournalEntry>(&())?.max(self.readers()?.last + 1);
             for (number, entry) in (first..).zip(std::mem::take(&mut self.journal)) {
@@ -64,11 +101,8 @@ impl<'c, 'a> Transaction<'c, 'a> {
                 super::readers::make_room(&mut self, number)?;
             }
         }
-        Ok(self.into_step())
-    }
-
-    fn into_step(self) -> Step {
-        Step { changes: self.changes, frames: self.frames, events: self.events }
+        let frames = self.outgoing.into_iter().map(|outgoing| requests.frame(outgoing)).collect();
+        Ok(Step { changes: self.changes, frames, events: self.events })
     }
 
     /// Tells of something; what a person must not miss is written down until it was shown.
@@ -77,10 +111,6 @@ impl<'c, 'a> Transaction<'c, 'a> {
             self.journal.push(entry);
         }
         self.events.push(event);
-    }
-
-    pub(super) fn frame(&mut self, request_id: u64, request: Request) {
-        self.frames.push(DeviceFrame { request_id, request });
     }
 
     /// Writes a row where it belongs.

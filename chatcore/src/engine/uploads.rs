@@ -14,7 +14,7 @@ use super::copy::GIVE_UP_AFTER;
 use super::outbound::give_up_message;
 use super::rooms::Freshness;
 use super::transaction::Transaction;
-use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY};
+use super::{Engine, EngineError, Event, Pending, QUERY_EVERY};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, DAY, MessageId, SECOND, Timestamp, UserId};
 use crate::store::Store;
@@ -74,6 +74,25 @@ impl Uploads {
         self.all().find(|(_, pause)| pause.is_none()).map(|(blob, _)| *blob)
     }
 
+    /// Returns what to bring to the relay next, if anything is to be brought there now.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`].
+    pub(super) fn next_upload(
+        &mut self,
+        store: &dyn Store,
+        now: Timestamp,
+    ) -> Result<Option<NextUpload>, EngineError> {
+        while let Some(blob) = self.next(now) {
+            if let Some(next) = load(store, &blob)? {
+                return Ok(Some(next));
+            }
+            // Given up meanwhile.
+            self.forget(&blob);
+        }
+        Ok(None)
+    }
+
     fn forget(&mut self, blob: &BlobId) {
         self.texts.retain(|(waiting, _)| waiting != blob);
         self.files.retain(|(waiting, _)| waiting != blob);
@@ -92,7 +111,7 @@ impl Engine {
         let blob = manifest.blob_id;
         if let Some(upload) = upload {
             self.uploads.push(upload.source, blob, None);
-            let is_online = self.link == Link::Online;
+            let is_online = tx.is_online();
             let tried_at = if is_online { tx.begins() } else { Timestamp(0) };
             let manifest = manifest.clone();
             tx.put(&Transfer::Queued { to, message, manifest, upload, tried_at });
@@ -124,28 +143,6 @@ impl Engine {
             self.uploads.push(source, blob, None);
         }
         Ok(())
-    }
-
-    /// Returns what to bring to the relay next, if anything is to be brought there now.
-    ///
-    /// # Errors
-    /// [`EngineError::Store`].
-    pub(crate) fn next_upload(
-        &mut self,
-        store: &dyn Store,
-        now: Timestamp,
-    ) -> Result<Option<NextUpload>, EngineError> {
-        if self.link == Link::Offline {
-            return Ok(None);
-        }
-        while let Some(blob) = self.uploads.next(now) {
-            if let Some(next) = load(store, &blob)? {
-                return Ok(Some(next));
-            }
-            // Given up meanwhile.
-            self.uploads.forget(&blob);
-        }
-        Ok(None)
     }
 
     /// The bytes of a blob can't be reached now: it waits for another run.
@@ -225,10 +222,10 @@ impl Engine {
         blob: BlobId,
         upload: QueuedUpload,
     ) -> Result<(), EngineError> {
-        if self.link == Link::Online {
+        if tx.is_online() {
             // What the relay has of it would count as ours for as long as it keeps such a thing.
             let write_key = upload.write_key;
-            self.ask(tx, Request::DeleteBlob { blob, write_key }, Pending::DeleteBlob);
+            tx.ask(Request::DeleteBlob { blob, write_key }, Pending::DeleteBlob);
         }
         match to {
             Conversation::User(user) => {

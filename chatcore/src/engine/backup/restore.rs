@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::super::Context;
 use super::super::devices::address_anew;
 use super::super::registration::new_device_id;
+use super::super::requests::Requests;
 use super::super::rooms::load;
 use super::super::transaction::Transaction;
 use super::super::{EngineError, Step, UploadSource};
@@ -211,7 +212,7 @@ impl Restore {
         }
         let Self { contacts, rooms, messages, .. } = self;
         let restored = Restored { nickname, saved_at: saved.saved_at, contacts, rooms, messages };
-        Ok((restored, tx.finish()?))
+        Ok((restored, tx.finish(&mut Requests::default())?))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::query::damaged;
 use super::super::transaction::Transaction;
-use super::super::{Engine, EngineError, Event, Link, Pending};
+use super::super::{Engine, EngineError, Event, Pending};
 use super::loaded::Room;
 use super::log::entries_from;
 use super::{Freshness, NewRoom, RoomAsk, RoomFailure, STATEMENT};
@@ -429,7 +429,7 @@ impl Engine {
         tx: &mut Transaction<'_, '_>,
         ticket: u64,
     ) -> Result<(), EngineError> {
-        self.require_online()?;
+        tx.needs_relay()?;
         self.ask_for_rooms(tx, ticket, Vec::new());
         Ok(())
     }
@@ -442,7 +442,7 @@ impl Engine {
     ) {
         let after = known.last().map(|room| room.room);
         let pending = Pending::Room { room: None, ask: RoomAsk::List { ticket, known } };
-        self.ask(tx, Request::ListRooms { after }, pending);
+        tx.ask(Request::ListRooms { after }, pending);
     }
 
     /// Takes a page of the relay's open rooms in.
@@ -476,9 +476,9 @@ impl Engine {
         ticket: u64,
         room: RoomId,
     ) -> Result<(), EngineError> {
-        self.require_online()?;
+        tx.needs_relay()?;
         let pending = Pending::Room { room: Some(room), ask: RoomAsk::Presence { ticket } };
-        self.ask(tx, Request::QueryRoomPresence(room), pending);
+        tx.ask(Request::QueryRoomPresence(room), pending);
         Ok(())
     }
 
@@ -489,7 +489,7 @@ impl Engine {
         ticket: u64,
         room: RoomId,
     ) -> Result<(), EngineError> {
-        self.require_online()?;
+        tx.needs_relay()?;
         if self.look_room(tx, &room, |_| ())?.is_none() {
             return Err(RoomFailure::UnknownRoom.into());
         }
@@ -506,14 +506,10 @@ impl Engine {
         line: String,
         form: AnswerForm,
     ) -> Result<(), EngineError> {
-        self.require_online()?;
+        tx.needs_relay()?;
         let pending = Pending::Room { room: None, ask: RoomAsk::Admin { ticket } };
-        self.ask(tx, Request::AdminCommand { line, form }, pending);
+        tx.ask(Request::AdminCommand { line, form }, pending);
         Ok(())
-    }
-
-    fn require_online(&self) -> Result<(), EngineError> {
-        if self.link == Link::Offline { Err(EngineError::Offline) } else { Ok(()) }
     }
 }
 

@@ -33,7 +33,7 @@ impl Engine {
         let before = (moved > profile.moved).then(|| moved - 1);
         if let Some(after) = known.into_iter().chain(before).min() {
             let pending = Pending::Room { room: None, ask: RoomAsk::Announcements };
-            self.ask(tx, Request::GetAnnouncements { after }, pending);
+            tx.ask(Request::GetAnnouncements { after }, pending);
             self.rooms.announcements = Asked::Yes;
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::super::transaction::Transaction;
-use super::super::{Engine, EngineError, Event, Link};
+use super::super::{Engine, EngineError, Event};
 use super::acts::{own_actor, signer};
 use super::loaded::Room;
 use super::log::{Page, Reader, end_of, entries_from, hash_at};
@@ -444,9 +444,7 @@ impl Engine {
         ticket: u64,
         id: RoomId,
     ) -> Result<(), EngineError> {
-        if self.link == Link::Offline {
-            return Err(EngineError::Offline);
-        }
+        tx.needs_relay()?;
         match self.look_room(tx, &id, |room| room.row.forked)? {
             None => return Err(RoomFailure::UnknownRoom.into()),
             Some(false) => return Err(RoomFailure::NotForked.into()),

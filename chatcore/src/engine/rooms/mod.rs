@@ -43,7 +43,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::clock::Timer;
 use super::transaction::Transaction;
-use super::{Engine, EngineError, Event, Link};
+use super::{Engine, EngineError, Event};
 use crate::ids::{
     DAY, DeviceAddress, LogId, MINUTE, RegisterId, RoomId, SECOND, Timestamp, UserId,
 };
@@ -283,7 +283,7 @@ impl Engine {
     }
 
     fn drive_room(&mut self, tx: &mut Transaction<'_, '_>, id: &RoomId) -> Result<(), EngineError> {
-        if self.link == Link::Offline || self.rooms.sync(id).asking {
+        if !tx.is_online() || self.rooms.sync(id).asking {
             return Ok(());
         }
         let Some(mut room) = self.take_room(tx, id)? else { return Ok(()) };

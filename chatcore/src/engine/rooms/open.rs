@@ -393,7 +393,7 @@ impl Engine {
             let who = Who::User(user);
             let request = Request::GetRecords { who, after_version: 0 };
             let ask = RoomAsk::Record { user };
-            self.ask(tx, request, super::super::Pending::Room { room: Some(id), ask });
+            tx.ask(request, super::super::Pending::Room { room: Some(id), ask });
         }
         self.rooms.sync(&id).records.len()
     }

@@ -493,7 +493,7 @@ impl Engine {
         ask: RoomAsk,
     ) {
         self.rooms.sync(&room).asking = true;
-        self.ask(tx, request, Pending::Room { room: Some(room), ask });
+        tx.ask(request, Pending::Room { room: Some(room), ask });
     }
 }
 
