@@ -2,9 +2,10 @@
 
 use super::Context;
 use super::clock::is_due;
+use super::follow_ups::Tell;
 use super::requests::Requests;
 use super::transaction::Transaction;
-use super::{Engine, EngineError, Event, Pending, Step, Visibility};
+use super::{EngineError, Event, Pending, Step, Visibility};
 use crate::addresses::{RelayAddress, RelayAddresses};
 use crate::agreement::publish_prekey;
 use crate::ids::{DAY, DeviceId, InviteToken, PrekeyId};
@@ -139,236 +140,217 @@ fn rename_unregistered(profile: &mut Profile, nickname: Nickname) {
     };
 }
 
-impl Engine {
-    /// Goes on with a record whose update was cut off, or renews the certificate.
-    pub(super) fn settle_record(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        profile: &mut Profile,
-        version_at_relay: u64,
-    ) -> Result<(), EngineError> {
-        let expected = profile.record.version();
-        if version_at_relay < expected && profile.pending_record.is_none() {
-            // The relay was restored from a backup, or brought back by a device that was removed.
-            let hash = profile.record.hash();
-            let request = Request::UpdateRecord(profile.record.signed().clone());
-            tx.ask(request, Pending::UpdateRecord { hash });
-            return Ok(());
-        }
-        if version_at_relay > expected {
-            // Ours got through and the answer was lost, or something went wrong: what counts is
-            // what we signed.
-            let request = Request::GetRecords { who: Who::User(profile.user()), after_version: 0 };
-            tx.ask(request, Pending::OwnRecords);
-            return Ok(());
-        }
-        if let Some(pending) = profile.pending_record.take() {
-            self.submit_record(tx, profile, pending);
-            return Ok(());
-        }
-        if profile.is_closing() {
-            return Ok(());
-        }
-        let Some(cert) = profile.cert() else {
-            return Ok(());
-        };
-        if is_due(cert.issued_at(), CERT_RENEWAL, tx.settled) {
-            let renewed = profile.device.certify(&profile.identity, tx.settled);
-            let nickname = profile.record.nickname().clone();
-            let record = profile.sign_next(nickname, vec![renewed]);
-            self.submit_record(tx, profile, record);
-        }
-        Ok(())
+/// Goes on with a record whose update was cut off, or renews the certificate.
+pub(super) fn settle_record(
+    tx: &mut Transaction<'_, '_>,
+    profile: &mut Profile,
+    version_at_relay: u64,
+) -> Result<(), EngineError> {
+    let expected = profile.record.version();
+    if version_at_relay < expected && profile.pending_record.is_none() {
+        // The relay was restored from a backup, or brought back by a device that was removed.
+        let hash = profile.record.hash();
+        let request = Request::UpdateRecord(profile.record.signed().clone());
+        tx.ask(request, Pending::UpdateRecord { hash });
+        return Ok(());
     }
-
-    fn submit_record(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        profile: &mut Profile,
-        record: UserRecord,
-    ) {
-        let (signed, hash) = (record.signed().clone(), record.hash());
-        let (request, pending) = if record.devices().is_empty() {
-            (Request::CloseAccount(signed), Pending::CloseAccount)
-        } else {
-            (Request::UpdateRecord(signed), Pending::UpdateRecord { hash })
-        };
-        profile.pending_record = Some(record);
-        tx.ask(request, pending);
+    if version_at_relay > expected {
+        // Ours got through and the answer was lost, or something went wrong: what counts is
+        // what we signed.
+        let request = Request::GetRecords { who: Who::User(profile.user()), after_version: 0 };
+        tx.ask(request, Pending::OwnRecords);
+        return Ok(());
     }
+    if let Some(pending) = profile.pending_record.take() {
+        submit_record(tx, profile, pending);
+        return Ok(());
+    }
+    if profile.is_closing() {
+        return Ok(());
+    }
+    let Some(cert) = profile.cert() else {
+        return Ok(());
+    };
+    if is_due(cert.issued_at(), CERT_RENEWAL, tx.settled) {
+        let renewed = profile.device.certify(&profile.identity, tx.settled);
+        let nickname = profile.record.nickname().clone();
+        let record = profile.sign_next(nickname, vec![renewed]);
+        submit_record(tx, profile, record);
+    }
+    Ok(())
+}
 
-    /// Takes over the newest record of ours that the relay has: we signed it.
-    pub(super) fn own_records(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        answer: Answer,
-    ) -> Result<(), EngineError> {
-        let Answer::Records(records) = answer else { return Ok(()) };
-        let mut profile = tx.profile()?;
-        let own = profile.user();
-        let newest = records.into_iter().filter_map(|r| UserRecord::verify(r).ok()).next_back();
-        match newest.filter(|record| record.user_id() == own) {
-            Some(record) if record.version() > profile.record.version() => {
-                profile.drop_settled(&record);
-                if profile.is_named_in(&record) {
-                    self.adopt_record(tx, &mut profile, record)?;
-                } else {
-                    profile.record = record;
-                    tx.event(Event::Revoked);
-                }
-                tx.put(&profile);
+fn submit_record(tx: &mut Transaction<'_, '_>, profile: &mut Profile, record: UserRecord) {
+    let (signed, hash) = (record.signed().clone(), record.hash());
+    let (request, pending) = if record.devices().is_empty() {
+        (Request::CloseAccount(signed), Pending::CloseAccount)
+    } else {
+        (Request::UpdateRecord(signed), Pending::UpdateRecord { hash })
+    };
+    profile.pending_record = Some(record);
+    tx.ask(request, pending);
+}
+
+/// Takes over the newest record of ours that the relay has: we signed it.
+pub(super) fn own_records(tx: &mut Transaction<'_, '_>, answer: Answer) -> Result<(), EngineError> {
+    let Answer::Records(records) = answer else { return Ok(()) };
+    let mut profile = tx.profile()?;
+    let own = profile.user();
+    let newest = records.into_iter().filter_map(|r| UserRecord::verify(r).ok()).next_back();
+    match newest.filter(|record| record.user_id() == own) {
+        Some(record) if record.version() > profile.record.version() => {
+            profile.drop_settled(&record);
+            if profile.is_named_in(&record) {
+                adopt_record(tx, &mut profile, record)?;
+            } else {
+                profile.record = record;
+                tx.event(Event::Revoked);
             }
-            _ => tx.event(Event::RecordRefused { user: own, source: RecordSource::Directory }),
-        }
-        Ok(())
-    }
-
-    pub(super) fn record_updated(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        hash: &[u8; 32],
-    ) -> Result<(), EngineError> {
-        let mut profile = tx.profile()?;
-        if let Some(pending) = profile.pending_record.take_if(|record| record.hash() == *hash) {
-            self.adopt_record(tx, &mut profile, pending)?;
             tx.put(&profile);
         }
-        Ok(())
+        _ => tx.event(Event::RecordRefused { user: own, source: RecordSource::Directory }),
     }
+    Ok(())
+}
 
-    fn adopt_record(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        profile: &mut Profile,
-        record: UserRecord,
-    ) -> Result<(), EngineError> {
-        let renamed = profile.record.nickname() != record.nickname();
-        let recertified = profile.cert().map(DeviceCert::hash)
-            != record.device(profile.device.id).map(DeviceCert::hash);
-        profile.drop_settled(&record);
-        profile.record = record;
-        if recertified {
-            self.publish(tx, profile, ONE_TIME_PREKEYS, LastResort::Replace)?;
-        }
-        if renamed {
-            tx.event(Event::Renamed(profile.record.nickname().clone()));
-        }
-        // Those who are told read it from the store.
-        tx.put(profile);
-        self.tell_contacts(tx)
-    }
-
-    pub(super) fn rename(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        nickname: Nickname,
-    ) -> Result<(), EngineError> {
-        let mut profile = tx.profile()?;
-        let is_entering = |pending: &Pending| matches!(pending, Pending::Login | Pending::Register);
-        if profile.is_closing() {
-            return Err(EngineError::Closing);
-        }
-        if profile.pending_record.is_some() || self.requests.is_any(is_entering) {
-            return Err(EngineError::Busy);
-        }
-        if *profile.record.nickname() == nickname {
-            tx.event(Event::Renamed(nickname));
-            return Ok(());
-        }
-        if profile.admission != Admission::Admitted {
-            rename_unregistered(&mut profile, nickname.clone());
-            tx.event(Event::Renamed(nickname));
-            tx.put(&profile);
-            return Ok(());
-        }
-        tx.needs_relay()?;
-        let devices = profile.record.devices().to_vec();
-        let record = profile.sign_next(nickname, devices);
-        self.submit_record(tx, &mut profile, record);
+pub(super) fn record_updated(
+    tx: &mut Transaction<'_, '_>,
+    hash: &[u8; 32],
+) -> Result<(), EngineError> {
+    let mut profile = tx.profile()?;
+    if let Some(pending) = profile.pending_record.take_if(|record| record.hash() == *hash) {
+        adopt_record(tx, &mut profile, pending)?;
         tx.put(&profile);
-        Ok(())
     }
+    Ok(())
+}
 
-    pub(super) fn close_account(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-    ) -> Result<(), EngineError> {
-        tx.needs_relay()?;
-        let mut profile = tx.profile()?;
-        let record = match profile.pending_record.take() {
-            // Asked for before: the same record again.
-            Some(record) if record.devices().is_empty() => record,
-            Some(_) => return Err(EngineError::Busy),
-            None => profile.sign_next(profile.record.nickname().clone(), Vec::new()),
-        };
-        self.submit_record(tx, &mut profile, record);
+fn adopt_record(
+    tx: &mut Transaction<'_, '_>,
+    profile: &mut Profile,
+    record: UserRecord,
+) -> Result<(), EngineError> {
+    let renamed = profile.record.nickname() != record.nickname();
+    let recertified = profile.cert().map(DeviceCert::hash)
+        != record.device(profile.device.id).map(DeviceCert::hash);
+    profile.drop_settled(&record);
+    profile.record = record;
+    if recertified {
+        publish(tx, profile, ONE_TIME_PREKEYS, LastResort::Replace)?;
+    }
+    if renamed {
+        tx.event(Event::Renamed(profile.record.nickname().clone()));
+    }
+    // Those who are told read it from the store.
+    tx.put(profile);
+    tx.follow.tell(Tell::Everybody);
+    Ok(())
+}
+
+pub(super) fn rename(
+    tx: &mut Transaction<'_, '_>,
+    requests: &Requests,
+    nickname: Nickname,
+) -> Result<(), EngineError> {
+    let mut profile = tx.profile()?;
+    let is_entering = |pending: &Pending| matches!(pending, Pending::Login | Pending::Register);
+    if profile.is_closing() {
+        return Err(EngineError::Closing);
+    }
+    if profile.pending_record.is_some() || requests.is_any(is_entering) {
+        return Err(EngineError::Busy);
+    }
+    if *profile.record.nickname() == nickname {
+        tx.event(Event::Renamed(nickname));
+        return Ok(());
+    }
+    if profile.admission != Admission::Admitted {
+        rename_unregistered(&mut profile, nickname.clone());
+        tx.event(Event::Renamed(nickname));
         tx.put(&profile);
-        Ok(())
+        return Ok(());
     }
+    tx.needs_relay()?;
+    let devices = profile.record.devices().to_vec();
+    let record = profile.sign_next(nickname, devices);
+    submit_record(tx, &mut profile, record);
+    tx.put(&profile);
+    Ok(())
+}
 
-    pub(super) fn top_up_prekeys(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        profile: &mut Profile,
-        login: &LoggedIn,
-    ) -> Result<(), EngineError> {
-        let missing = match login.one_time_prekeys {
-            left if left < REFILL_BELOW => ONE_TIME_PREKEYS - left,
-            _ => 0,
-        };
-        let last_resort = match profile.last_resort {
-            Some((id, at))
-                if login.last_resort == Some(id)
-                    && !is_due(at, LAST_RESORT_ROTATION, tx.settled) =>
-            {
-                LastResort::Keep
-            }
-            _ => LastResort::Replace,
-        };
-        // A relay that keeps saying "none left" must not fill our disk with secrets.
-        let (missing, last_resort) = if tx.all::<PrekeyRow>()?.len() > MAX_PREKEY_SECRETS {
-            (0, LastResort::Keep)
-        } else {
-            (missing, last_resort)
-        };
-        if missing > 0 || last_resort == LastResort::Replace {
-            self.publish(tx, profile, missing, last_resort)?;
-        }
-        Ok(())
-    }
+pub(super) fn close_account(tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
+    tx.needs_relay()?;
+    let mut profile = tx.profile()?;
+    let record = match profile.pending_record.take() {
+        // Asked for before: the same record again.
+        Some(record) if record.devices().is_empty() => record,
+        Some(_) => return Err(EngineError::Busy),
+        None => profile.sign_next(profile.record.nickname().clone(), Vec::new()),
+    };
+    submit_record(tx, &mut profile, record);
+    tx.put(&profile);
+    Ok(())
+}
 
-    pub(super) fn upload(&mut self, tx: &mut Transaction<'_, '_>, records: Vec<Signed>) {
-        let pending = Pending::UploadPrekeys(records.clone());
-        tx.ask(Request::UploadPrekeys(records), pending);
+pub(super) fn top_up_prekeys(
+    tx: &mut Transaction<'_, '_>,
+    profile: &mut Profile,
+    login: &LoggedIn,
+) -> Result<(), EngineError> {
+    let missing = match login.one_time_prekeys {
+        left if left < REFILL_BELOW => ONE_TIME_PREKEYS - left,
+        _ => 0,
+    };
+    let last_resort = match profile.last_resort {
+        Some((id, at))
+            if login.last_resort == Some(id) && !is_due(at, LAST_RESORT_ROTATION, tx.settled) =>
+        {
+            LastResort::Keep
+        }
+        _ => LastResort::Replace,
+    };
+    // A relay that keeps saying "none left" must not fill our disk with secrets.
+    let (missing, last_resort) = if tx.all::<PrekeyRow>()?.len() > MAX_PREKEY_SECRETS {
+        (0, LastResort::Keep)
+    } else {
+        (missing, last_resort)
+    };
+    if missing > 0 || last_resort == LastResort::Replace {
+        publish(tx, profile, missing, last_resort)?;
     }
+    Ok(())
+}
 
-    /// Makes prekeys, keeps their secrets, and uploads them.
-    fn publish(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        profile: &mut Profile,
-        one_time: u32,
-        last_resort: LastResort,
-    ) -> Result<(), EngineError> {
-        let mut records = Vec::new();
-        for _ in 0..one_time {
-            records.extend(make_prekey(tx, profile, PrekeyKind::OneTime).map(|(_, r)| r));
-        }
-        if last_resort == LastResort::Replace {
-            if let Some((old, _)) = profile.last_resort
-                && let Some(PrekeyRow { secret, replaced_at: None }) = tx.get(&old)?
-            {
-                let replaced_at = Some(tx.begins());
-                tx.put(&PrekeyRow { secret, replaced_at });
-            }
-            if let Some((id, record)) = make_prekey(tx, profile, PrekeyKind::LastResort) {
-                profile.last_resort = Some((id, tx.settled));
-                records.push(record);
-            }
-        }
-        self.upload(tx, records);
-        Ok(())
+pub(super) fn upload(tx: &mut Transaction<'_, '_>, records: Vec<Signed>) {
+    let pending = Pending::UploadPrekeys(records.clone());
+    tx.ask(Request::UploadPrekeys(records), pending);
+}
+
+/// Makes prekeys, keeps their secrets, and uploads them.
+fn publish(
+    tx: &mut Transaction<'_, '_>,
+    profile: &mut Profile,
+    one_time: u32,
+    last_resort: LastResort,
+) -> Result<(), EngineError> {
+    let mut records = Vec::new();
+    for _ in 0..one_time {
+        records.extend(make_prekey(tx, profile, PrekeyKind::OneTime).map(|(_, r)| r));
     }
+    if last_resort == LastResort::Replace {
+        if let Some((old, _)) = profile.last_resort
+            && let Some(PrekeyRow { secret, replaced_at: None }) = tx.get(&old)?
+        {
+            let replaced_at = Some(tx.begins());
+            tx.put(&PrekeyRow { secret, replaced_at });
+        }
+        if let Some((id, record)) = make_prekey(tx, profile, PrekeyKind::LastResort) {
+            profile.last_resort = Some((id, tx.settled));
+            records.push(record);
+        }
+    }
+    upload(tx, records);
+    Ok(())
 }
 
 pub(super) fn drop_old_prekeys(tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {

@@ -1,11 +1,16 @@
 //! People: names, records, trust.
 
+use std::collections::BTreeMap;
+
 use super::clock::is_due;
+use super::devices::follow_devices;
 use super::event::{LookupError, Sender};
+use super::follow_ups::Tell;
 use super::inbound::has_more;
+use super::outbox::reset;
 use super::transaction::Transaction;
-use super::{Asker, Engine, EngineError, Event, Pending};
-use crate::ids::{DeviceAddress, HOUR, MINUTE, UserId};
+use super::{Asker, EngineError, Event, Pending};
+use crate::ids::{DeviceAddress, HOUR, MINUTE, Timestamp, UserId};
 use crate::keys::{Nickname, RecordHistory, RecordSource, Signed, Standing, UserRecord};
 use crate::store::row::ReadRows;
 use crate::store::rows::{Contact, ContactStanding};
@@ -43,15 +48,12 @@ pub(super) fn make_contact(tx: &mut Transaction<'_, '_>, contact: &mut Contact) 
     LeftOut(devices.into_iter().map(|device| DeviceAddress { user, device }).collect())
 }
 
-impl Engine {
-    /// Asks for what was left out. It can't be opened again: in a new session they send it anew.
-    pub(super) fn ask_for(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        LeftOut(devices): LeftOut,
-    ) -> Result<(), EngineError> {
-        devices.into_iter().try_for_each(|device| self.reset(tx, device))
-    }
+/// Asks for what was left out. It can't be opened again: in a new session they send it anew.
+pub(super) fn ask_for(
+    tx: &mut Transaction<'_, '_>,
+    LeftOut(devices): LeftOut,
+) -> Result<(), EngineError> {
+    devices.into_iter().try_for_each(|device| reset(tx, device))
 }
 
 pub(super) fn verify(tx: &mut Transaction<'_, '_>, user: &UserId) -> Result<LeftOut, EngineError> {
@@ -168,87 +170,86 @@ fn by_id(contacts: &[Contact], text: &str) -> Result<Option<UserId>, LookupError
     }
 }
 
-impl Engine {
-    /// Takes a newer record of a known user in; tells of a new name, and follows to new devices.
-    pub(super) fn take_record(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        contact: &mut Contact,
-        record: UserRecord,
-    ) -> Result<Result<(), LookupError>, EngineError> {
-        let former = contact.named_devices();
-        if let Err(error) = accept_record(tx, contact, record, RecordSource::Owner) {
+/// Takes a newer record of a known user in; tells of a new name, and follows to new devices.
+pub(super) fn take_record(
+    tx: &mut Transaction<'_, '_>,
+    contact: &mut Contact,
+    record: UserRecord,
+) -> Result<Result<(), LookupError>, EngineError> {
+    let former = contact.named_devices();
+    if let Err(error) = accept_record(tx, contact, record, RecordSource::Owner) {
+        return Ok(Err(error));
+    }
+    follow_devices(tx, contact, &former)?;
+    Ok(Ok(()))
+}
+
+/// Takes what is new of a chain of the directory in; one that goes back behind what the directory showed before,
+/// or branches off from it, is refused and shown. What the user alone has told us is no reason to blame the relay.
+fn take_chain(
+    tx: &mut Transaction<'_, '_>,
+    contact: &mut Contact,
+    chain: Vec<UserRecord>,
+) -> Result<Result<(), LookupError>, EngineError> {
+    let known = contact.records.newest().version();
+    let listed = contact.records.listed_version();
+    let goes_back = chain.last().is_none_or(|last| last.version() < listed);
+    let foreign = chain.iter().any(|r| r.user_id() != contact.user());
+    // Also what the chain takes away in one record and names anew in the next.
+    let newest = contact.records.newest();
+    let changes_keys = |r: &UserRecord| r.version() > known && r.changes_keys(newest);
+    let contradicted: Vec<_> =
+        chain.iter().filter_map(|r| contact.records.contradicts(r)).collect();
+    let changes_keys = chain.iter().any(changes_keys);
+    let is_relays = contradicted.contains(&RecordSource::Directory)
+        || changes_keys && contact.records.is_listed();
+    if goes_back || foreign || is_relays {
+        let source = RecordSource::Directory;
+        tx.event(Event::RecordRefused { user: contact.user(), source });
+        return Ok(Err(LookupError::BadAnswer));
+    }
+    if changes_keys || !contradicted.is_empty() {
+        // What they told us counts for what they send us; that it is not what all others see is told once.
+        if !std::mem::replace(&mut contact.is_unlisted, true) {
+            tx.event(Event::RecordUnlisted { who: sender(contact) });
+            tx.put(contact);
+        }
+        return Ok(Ok(()));
+    }
+    let former = contact.named_devices();
+    for record in chain {
+        if record.version() <= known && contact.records.standing(&record) != Ok(Standing::Known) {
+            continue;
+        }
+        if let Err(error) = accept_record(tx, contact, record, RecordSource::Directory) {
             return Ok(Err(error));
         }
-        self.follow_devices(tx, contact, &former)?;
-        Ok(Ok(()))
     }
+    follow_devices(tx, contact, &former)?;
+    Ok(Ok(()))
+}
 
-    /// Takes what is new of a chain of the directory in; one that goes back behind what the directory showed before,
-    /// or branches off from it, is refused and shown. What the user alone has told us is no reason to blame the relay.
-    fn take_chain(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        contact: &mut Contact,
-        chain: Vec<UserRecord>,
-    ) -> Result<Result<(), LookupError>, EngineError> {
-        let known = contact.records.newest().version();
-        let listed = contact.records.listed_version();
-        let goes_back = chain.last().is_none_or(|last| last.version() < listed);
-        let foreign = chain.iter().any(|r| r.user_id() != contact.user());
-        // Also what the chain takes away in one record and names anew in the next.
-        let newest = contact.records.newest();
-        let changes_keys = |r: &UserRecord| r.version() > known && r.changes_keys(newest);
-        let contradicted: Vec<_> =
-            chain.iter().filter_map(|r| contact.records.contradicts(r)).collect();
-        let changes_keys = chain.iter().any(changes_keys);
-        let is_relays = contradicted.contains(&RecordSource::Directory)
-            || changes_keys && contact.records.is_listed();
-        if goes_back || foreign || is_relays {
-            let source = RecordSource::Directory;
-            tx.event(Event::RecordRefused { user: contact.user(), source });
-            return Ok(Err(LookupError::BadAnswer));
-        }
-        if changes_keys || !contradicted.is_empty() {
-            // What they told us counts for what they send us; that it is not what all others see is told once.
-            if !std::mem::replace(&mut contact.is_unlisted, true) {
-                tx.event(Event::RecordUnlisted { who: sender(contact) });
-                tx.put(contact);
-            }
-            return Ok(Ok(()));
-        }
-        let former = contact.named_devices();
-        for record in chain {
-            if record.version() <= known && contact.records.standing(&record) != Ok(Standing::Known)
-            {
-                continue;
-            }
-            if let Err(error) = accept_record(tx, contact, record, RecordSource::Directory) {
-                return Ok(Err(error));
-            }
-        }
-        self.follow_devices(tx, contact, &former)?;
-        Ok(Ok(()))
+pub(super) fn block(tx: &mut Transaction<'_, '_>, user: &UserId) -> Result<(), EngineError> {
+    let mut contact = known(tx, user)?;
+    if contact.standing != ContactStanding::Blocked {
+        contact.standing_before = contact.standing;
     }
-
-    pub(super) fn block(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        user: &UserId,
-    ) -> Result<(), EngineError> {
-        let mut contact = known(tx, user)?;
-        if contact.standing != ContactStanding::Blocked {
-            contact.standing_before = contact.standing;
-        }
-        contact.standing = ContactStanding::Blocked;
-        for device in &mut contact.devices {
-            device.due_receipts.clear();
-        }
-        self.receipts_due.retain(|address, _| address.user != *user);
-        tx.put(&contact);
-        self.show_presence(tx)
+    contact.standing = ContactStanding::Blocked;
+    for device in &mut contact.devices {
+        device.due_receipts.clear();
+        tx.follow.receipts.insert(DeviceAddress { user: *user, device: device.id }, None);
     }
+    tx.put(&contact);
+    Ok(())
+}
 
+/// When users' records were last asked for.
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    looked_up: BTreeMap<UserId, Timestamp>,
+}
+
+impl Directory {
     pub(super) fn look_up(
         &mut self,
         tx: &mut Transaction<'_, '_>,
@@ -295,7 +296,7 @@ impl Engine {
                     Some(expected) => Asker::Contact { ticket, expected },
                     None => Asker::Stranger { ticket },
                 };
-                self.ask_directory(tx, nickname.as_str(), asker);
+                self.ask(tx, nickname.as_str(), asker);
                 Ok(())
             }
         }
@@ -326,7 +327,7 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn ask_directory(&mut self, tx: &mut Transaction<'_, '_>, name: &str, asker: Asker) {
+    pub(super) fn ask(&mut self, tx: &mut Transaction<'_, '_>, name: &str, asker: Asker) {
         let who = Who::Nickname(name.to_owned());
         let request = Request::GetRecords { who, after_version: 0 };
         tx.ask(request, Pending::Lookup { name: name.to_owned(), asker });
@@ -405,9 +406,8 @@ impl Engine {
         name: &str,
         records: Vec<Signed>,
     ) -> Result<Result<UserId, LookupError>, EngineError> {
-        let chain = match UserRecord::verify_chain(records) {
-            Ok(chain) => chain,
-            Err(_) => return Ok(Err(LookupError::BadAnswer)),
+        let Ok(chain) = UserRecord::verify_chain(records) else {
+            return Ok(Err(LookupError::BadAnswer));
         };
         let asked = Nickname::from_input(name).map(|n| n.fold()).ok();
         let Some(newest) = chain.last() else { return Ok(Err(LookupError::BadAnswer)) };
@@ -425,12 +425,12 @@ impl Engine {
                 None => return Ok(Err(LookupError::BadAnswer)),
             },
         };
-        if let Err(error) = self.take_chain(tx, &mut contact, chain)? {
+        if let Err(error) = take_chain(tx, &mut contact, chain)? {
             return Ok(Err(error));
         }
         self.looked_up.insert(user, tx.now);
         tx.put(&contact);
-        self.drive_user(tx, &user)?;
+        tx.follow.seal.insert(user);
         let changed = contact.trust == Trust::Changed;
         Ok(if changed { Err(LookupError::IdentityChanged) } else { Ok(user) })
     }
@@ -471,8 +471,8 @@ impl Engine {
         let is_news = version(tx)? != before;
         finish_lookup(tx, ticket, result.map(|()| *user));
         if is_news {
-            self.drive_user(tx, user)?;
-            self.tell_owed(tx)?;
+            tx.follow.seal.insert(*user);
+            tx.follow.tell(Tell::Untried);
         }
         Ok(())
     }
@@ -504,7 +504,7 @@ impl Engine {
         };
         let Some(mut contact) = known.or_else(met) else { return Ok(Err(LookupError::BadAnswer)) };
         let taken = match chain {
-            Ok(chain) => self.take_chain(tx, &mut contact, chain)?,
+            Ok(chain) => take_chain(tx, &mut contact, chain)?,
             Err(_) => Err(LookupError::BadAnswer),
         };
         if taken.is_ok() {

@@ -4,14 +4,17 @@
 //! before, what was on its way to one that is gone goes to the one that came.
 
 use crate::store::row::ReadRows;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::contacts::sender;
-use super::outbound::{envelope, give_up_entry, make_content, seal_unkept};
+use super::follow_ups::ProfileOwed;
+use super::outbound::{envelope, give_up_entry, make_content, seal_unkept, send};
+use super::outbox::{look_again, put_copy};
+use super::receipts::owe_receipt;
 use super::transaction::Transaction;
-use super::{Engine, EngineError, Event, Sent};
+use super::{EngineError, Event, Sent};
 use crate::crypto::kdf::sha256;
-use crate::ids::{DeviceAddress, DeviceId, MessageId};
+use crate::ids::{DeviceAddress, DeviceId, MessageId, UserId};
 use crate::store::Value;
 use crate::store::rows::{
     Contact, ContactStanding, MessageIndex, OutboxContent, OutboxEntry, OutboxState, PayloadCounts,
@@ -27,109 +30,167 @@ pub(super) enum Tried {
     Send,
 }
 
-impl Engine {
-    /// A person's record was replaced, which named the devices `former`: takes what has no receipt
-    /// to those that came.
-    pub(super) fn follow_devices(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        contact: &mut Contact,
-        former: &[DeviceId],
-    ) -> Result<(), EngineError> {
-        let named = contact.named_devices();
-        let new: Vec<_> = named.iter().filter(|d| !former.contains(d)).copied().collect();
-        let user = contact.user();
-        let entries = tx.group::<OutboxEntry>(&user)?;
-        if entries.iter().any(|(_, entry)| !named.contains(&entry.to.device)) {
-            // What nobody takes over is given up then.
-            self.waiting.insert(user);
+/// A person's record was replaced, which named the devices `former`: takes what has no receipt
+/// to those that came.
+pub(super) fn follow_devices(
+    tx: &mut Transaction<'_, '_>,
+    contact: &mut Contact,
+    former: &[DeviceId],
+) -> Result<(), EngineError> {
+    let named = contact.named_devices();
+    let new: Vec<_> = named.iter().filter(|d| !former.contains(d)).copied().collect();
+    let user = contact.user();
+    let entries = tx.group::<OutboxEntry>(&user)?;
+    for (number, entry) in entries.iter().filter(|(_, e)| !named.contains(&e.to.device)) {
+        // What nobody takes over is given up then.
+        look_again(tx, *number, entry);
+    }
+    if new.is_empty() {
+        return Ok(());
+    }
+    if contact.standing == ContactStanding::Contact {
+        tx.event(Event::NewDevice { who: sender(contact) });
+    }
+    pass_on_copies(tx, contact, &entries, &new)?;
+    pass_on_dues(tx, contact, (&named, &new));
+    // Who changes devices again and again leaves nothing behind.
+    contact.devices.retain(|device| {
+        let stays = named.contains(&device.id) || !device.sessions.is_empty();
+        if !stays {
+            tx.forget_pairing(device);
         }
-        if new.is_empty() {
-            return Ok(());
+        stays
+    });
+    Ok(())
+}
+
+/// Each copy for a device that is gone goes to one that came; the last one to all that are left.
+fn pass_on_copies(
+    tx: &mut Transaction<'_, '_>,
+    contact: &mut Contact,
+    entries: &[(u64, OutboxEntry)],
+    new: &[DeviceId],
+) -> Result<(), EngineError> {
+    let named = contact.named_devices();
+    let is_gone =
+        |entry: &OutboxEntry| !named.contains(&entry.to.device) && !entry.is_over(tx.settled);
+    let gone: Vec<_> = entries.iter().filter(|(_, entry)| is_gone(entry)).collect();
+    let mut copies: BTreeMap<MessageId, (Vec<DeviceId>, usize)> = BTreeMap::new();
+    for (_, entry) in entries {
+        copies.entry(entry.message).or_default().0.push(entry.to.device);
+    }
+    for (_, entry) in &gone {
+        copies.entry(entry.message).or_default().1 += 1;
+    }
+    let mut all: BTreeMap<_, _> = copies
+        .into_iter()
+        .map(|(message, (has, gone))| (message, heirs(&has, gone, new).into_iter()))
+        .collect();
+    for (number, entry) in gone {
+        let heirs = all.get_mut(&entry.message).and_then(Iterator::next).unwrap_or_default();
+        match heirs.as_slice() {
+            [] => give_up_entry(tx, &contact.user(), *number, entry)?,
+            heirs => bequeath(tx, contact, (*number, entry), heirs)?,
         }
-        if contact.standing == ContactStanding::Contact {
-            tx.event(Event::NewDevice { who: sender(contact) });
+    }
+    Ok(())
+}
+
+/// What we owe a device that is gone we owe to those that came.
+fn pass_on_dues(
+    tx: &mut Transaction<'_, '_>,
+    contact: &mut Contact,
+    (named, new): (&[DeviceId], &[DeviceId]),
+) {
+    let user = contact.user();
+    let (mut receipts, mut is_owed_profile) = (Vec::new(), false);
+    for device in contact.devices.iter_mut().filter(|d| !named.contains(&d.id)) {
+        let address = DeviceAddress { user, device: device.id };
+        receipts.append(&mut device.due_receipts);
+        is_owed_profile |= std::mem::take(&mut device.profile_owed);
+        tx.follow.receipts.insert(address, None);
+        tx.follow.profiles.insert(address, ProfileOwed::No);
+    }
+    for id in new {
+        let address = DeviceAddress { user, device: *id };
+        for receipt in &receipts {
+            owe_receipt(tx, contact, address, receipt.message_id, receipt.kind);
         }
-        self.pass_on_copies(tx, contact, &entries, &new)?;
-        self.pass_on_dues(tx, contact, (&named, &new));
-        // Who changes devices again and again leaves nothing behind.
-        contact.devices.retain(|device| {
-            let stays = named.contains(&device.id) || !device.sessions.is_empty();
-            if !stays {
-                tx.forget_pairing(device);
+        if is_owed_profile {
+            contact.device_mut(*id).profile_owed = true;
+            tx.follow.profiles.insert(address, ProfileOwed::Yes);
+        }
+    }
+}
+
+/// Who is to hear of our newest record.
+#[derive(Debug, Default)]
+pub(super) struct DeviceUpdates {
+    /// Peer devices for whom the relay has not accepted it.
+    owed: BTreeSet<DeviceAddress>,
+    /// Those of them who were tried since the outbox was last gone through.
+    tried: BTreeSet<(DeviceAddress, Tried)>,
+    /// Of whom a device has left, and is heard until what waited at the relay was taken in.
+    leaving: BTreeSet<UserId>,
+}
+
+impl DeviceUpdates {
+    /// Finds which devices of a contact are owed our record.
+    pub(super) fn find(&mut self, contact: &Contact) {
+        for device in contact.devices.iter().filter(|device| device.profile_owed) {
+            self.owed.insert(DeviceAddress { user: contact.user(), device: device.id });
+        }
+    }
+
+    /// Takes in who is owed our record.
+    pub(super) fn take_owed(&mut self, profiles: BTreeMap<DeviceAddress, ProfileOwed>) {
+        for (device, owed) in profiles {
+            match owed {
+                ProfileOwed::Yes => self.owed.insert(device),
+                ProfileOwed::No => self.owed.remove(&device),
+            };
+        }
+    }
+
+    /// Has everybody tried again who is owed our record.
+    pub(super) fn try_again(&mut self) {
+        self.tried.clear();
+    }
+
+    /// Devices that others have taken the place of have said what they had to say: all that waited was taken in.
+    pub(super) fn forget_left(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
+        for user in std::mem::take(&mut self.leaving) {
+            if let Some(mut contact) = tx.contact(&user)? {
+                forget_old_devices(tx, &mut contact);
+                tx.put(&contact);
             }
-            stays
-        });
+        }
         Ok(())
     }
 
-    /// Each copy for a device that is gone goes to one that came; the last one to all that are left.
-    fn pass_on_copies(
-        &self,
-        tx: &mut Transaction<'_, '_>,
-        contact: &mut Contact,
-        entries: &[(u64, OutboxEntry)],
-        new: &[DeviceId],
-    ) -> Result<(), EngineError> {
-        let named = contact.named_devices();
-        let is_gone =
-            |entry: &OutboxEntry| !named.contains(&entry.to.device) && !entry.is_over(tx.settled);
-        let gone: Vec<_> = entries.iter().filter(|(_, entry)| is_gone(entry)).collect();
-        let mut copies: BTreeMap<MessageId, (Vec<DeviceId>, usize)> = BTreeMap::new();
-        for (_, entry) in entries {
-            copies.entry(entry.message).or_default().0.push(entry.to.device);
-        }
-        for (_, entry) in &gone {
-            copies.entry(entry.message).or_default().1 += 1;
-        }
-        let mut all: BTreeMap<_, _> = copies
-            .into_iter()
-            .map(|(message, (has, gone))| (message, heirs(&has, gone, new).into_iter()))
-            .collect();
-        for (number, entry) in gone {
-            let heirs = all.get_mut(&entry.message).and_then(Iterator::next).unwrap_or_default();
-            match heirs.as_slice() {
-                [] => give_up_entry(tx, &contact.user(), *number, entry)?,
-                heirs => bequeath(tx, contact, (*number, entry), heirs)?,
+    /// Finds those of whom a device left while something else was being taken in, in case we ended before it was.
+    pub(super) fn find_leaving(&mut self, tx: &Transaction<'_, '_>) -> Result<(), EngineError> {
+        for contact in tx.all::<Contact>()? {
+            let named = contact.named_devices();
+            let (here, gone): (Vec<_>, Vec<_>) =
+                contact.devices.iter().partition(|device| named.contains(&device.id));
+            if !gone.is_empty() && here.iter().any(|device| !device.sessions.is_empty()) {
+                self.leaving.insert(contact.user());
             }
         }
         Ok(())
     }
 
-    /// What we owe a device that is gone we owe to those that came.
-    fn pass_on_dues(
-        &mut self,
-        tx: &Transaction<'_, '_>,
-        contact: &mut Contact,
-        (named, new): (&[DeviceId], &[DeviceId]),
-    ) {
-        let user = contact.user();
-        let (mut receipts, mut is_owed_profile) = (Vec::new(), false);
-        for device in contact.devices.iter_mut().filter(|d| !named.contains(&d.id)) {
-            let address = DeviceAddress { user, device: device.id };
-            receipts.append(&mut device.due_receipts);
-            is_owed_profile |= std::mem::take(&mut device.profile_owed);
-            self.receipts_due.remove(&address);
-            self.profiles_owed.remove(&address);
-        }
-        for id in new {
-            let address = DeviceAddress { user, device: *id };
-            for receipt in &receipts {
-                self.owe_receipt(tx, contact, address, receipt.message_id, receipt.kind);
-            }
-            if is_owed_profile {
-                contact.device_mut(*id).profile_owed = true;
-                self.profiles_owed.insert(address);
-            }
-        }
+    /// Has the former devices of a user heard until what waited at the relay was taken in.
+    pub(super) fn hear_out(&mut self, user: UserId) {
+        self.leaving.insert(user);
     }
 
-    /// Notes that everybody we write with is to hear of our changed record, and tells them.
-    pub(super) fn tell_contacts(
+    /// Notes that everybody we write with is to hear of our changed record.
+    pub(super) fn owe_everybody(
         &mut self,
         tx: &mut Transaction<'_, '_>,
     ) -> Result<(), EngineError> {
-        self.profiles_tried.clear();
         for mut contact in tx.all::<Contact>()? {
             // Who shares a room with us has a session if one of us ever spoke there.
             if !hears_of_us(&contact) {
@@ -138,33 +199,33 @@ impl Engine {
             let user = contact.user();
             for device in contact.devices.iter_mut().filter(|d| !d.sessions.is_empty()) {
                 device.profile_owed = true;
-                self.profiles_owed.insert(DeviceAddress { user, device: device.id });
+                self.owed.insert(DeviceAddress { user, device: device.id });
             }
             tx.put(&contact);
         }
-        self.tell_owed(tx)
+        Ok(())
     }
 
     /// Sends our record to those for whom the relay has not accepted it yet, each once until the outbox
     /// is gone through again. Who has no session with this device is owed one: it is asked for first.
     pub(super) fn tell_owed(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
-        if self.profiles_owed.is_empty() {
+        if self.owed.is_empty() {
             return Ok(());
         }
         let profile = tx.profile()?;
         let version = profile.record.version();
         let (mut envelopes, mut strange) = (Vec::new(), Vec::new());
-        for address in self.profiles_owed.clone() {
+        for address in self.owed.clone() {
             let Some(mut contact) = tx.contact(&address.user)? else { continue };
             let hears = hears_of_us(&contact) && contact.named_devices().contains(&address.device);
             let device = contact.device_mut(address.device);
             if hears && device.sessions.is_empty() {
-                if self.profiles_tried.insert((address, Tried::Claim)) {
+                if self.tried.insert((address, Tried::Claim)) {
                     strange.push(address);
                 }
                 continue;
             }
-            if hears && !self.profiles_tried.insert((address, Tried::Send)) {
+            if hears && !self.tried.insert((address, Tried::Send)) {
                 continue;
             }
             let mut sealed = None;
@@ -181,13 +242,13 @@ impl Engine {
                 // its first message.
                 None => {
                     device.profile_owed = false;
-                    self.profiles_owed.remove(&address);
+                    self.owed.remove(&address);
                 }
             }
             tx.put(&contact);
         }
-        self.claim(tx, strange);
-        self.send(tx, envelopes);
+        tx.follow.claim.extend(strange);
+        send(tx, envelopes);
         Ok(())
     }
 
@@ -200,7 +261,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let is_newest = tx.profile()?.record.version() == version;
         if is_newest
-            && self.profiles_owed.remove(&address)
+            && self.owed.remove(&address)
             && let Some(mut contact) = tx.contact(&address.user)?
         {
             contact.device_mut(address.device).profile_owed = false;
@@ -219,6 +280,19 @@ pub(crate) fn heirs(has: &[DeviceId], gone: usize, new: &[DeviceId]) -> Vec<Vec<
         heirs.push(left.collect());
     }
     heirs
+}
+
+/// Devices that are in no certificate any more have nothing to say.
+pub(super) fn forget_old_devices(tx: &mut Transaction<'_, '_>, contact: &mut Contact) {
+    let certified: Vec<_> =
+        contact.records.newest().devices().iter().map(|d| d.device_id()).collect();
+    contact.devices.retain(|device| {
+        let stays = certified.contains(&device.id);
+        if !stays {
+            tx.forget_pairing(device);
+        }
+        stays
+    });
 }
 
 fn hears_of_us(contact: &Contact) -> bool {
@@ -265,7 +339,7 @@ fn save_copy(
     if let OutboxContent::Own(bytes) = &entry.content {
         copy.content = OutboxContent::Own(address_anew(tx, contact, to, bytes));
     }
-    tx.put_at(&(copy.to.user, number), &copy);
+    put_copy(tx, number, &copy);
 }
 
 /// Makes a content that was meant for another pair of devices one of this pair: with a place in its
@@ -381,21 +455,20 @@ mod tests {
     /// Plays with somebody who is a contact and names these devices.
     fn with_peer(
         ids: std::ops::Range<u32>,
-        play: impl FnOnce(&mut Engine, &mut Transaction<'_, '_>, &mut Fickle, &mut Contact),
+        play: impl FnOnce(&mut Transaction<'_, '_>, &mut Fickle, &mut Contact),
     ) {
         let store = store();
         let mut rng = crate::testing::rng();
         let mut context = Context { store: &store, now: NOW, rng: &mut rng };
-        let mut engine = Engine::new(&mut context).unwrap();
         let mut peer = Fickle::new();
         let records = RecordHistory::new(peer.names(ids));
         let mut contact = Contact::new(records, ContactStanding::Contact);
-        play(&mut engine, &mut Transaction::new(&mut context), &mut peer, &mut contact);
+        play(&mut Transaction::new(&mut context), &mut peer, &mut contact);
     }
 
     #[test]
     fn who_changes_devices_again_and_again_gets_one_copy_for_each() {
-        with_peer(1..9, |engine, tx, peer, contact| {
+        with_peer(1..9, |tx, peer, contact| {
             // What is still to be opened of a device that goes stays openable.
             let first = contact.device_mut(DeviceId::FIRST);
             first.sessions.push(SessionId::from_bytes([1; 16]));
@@ -405,7 +478,7 @@ mod tests {
                 let former = contact.named_devices();
                 let ids = round * 10..round * 10 + 8;
                 contact.records.accept(peer.names(ids.clone()), RecordSource::Owner).unwrap();
-                engine.follow_devices(tx, contact, &former).unwrap();
+                follow_devices(tx, contact, &former).unwrap();
                 let mut has = copies(tx, &user, &message);
                 has.sort_unstable();
                 assert_eq!(has, ids.collect::<Vec<_>>(), "round {round}");
@@ -416,7 +489,7 @@ mod tests {
             for ids in [70..71, 80..83] {
                 let former = contact.named_devices();
                 contact.records.accept(peer.names(ids.clone()), RecordSource::Owner).unwrap();
-                engine.follow_devices(tx, contact, &former).unwrap();
+                follow_devices(tx, contact, &former).unwrap();
                 assert_eq!(copies(tx, &user, &message), ids.collect::<Vec<_>>());
             }
         });
@@ -424,20 +497,23 @@ mod tests {
 
     #[test]
     fn what_nobody_takes_over_is_looked_at_at_once() {
-        with_peer(1..3, |engine, tx, peer, contact| {
+        with_peer(1..3, |tx, peer, contact| {
             let (user, message) = (contact.user(), MessageId::from_bytes([7; 16]));
             write(tx, contact, message);
             let former = contact.named_devices();
             contact.records.accept(peer.names(1..1), RecordSource::Owner).unwrap();
-            engine.follow_devices(tx, contact, &former).unwrap();
-            assert!(engine.waiting.contains(&user));
+            follow_devices(tx, contact, &former).unwrap();
+            let is_seen =
+                |device| tx.follow.placed.iter().any(|copy| copy.to.device.get() == device);
+            assert!(is_seen(1) && is_seen(2));
+            assert!(tx.follow.placed.iter().all(|copy| copy.to.user == user));
             assert_eq!(copies(tx, &user, &message), [1, 2], "given up when it is driven");
         });
     }
 
     #[test]
     fn a_copy_for_another_device_says_what_the_first_one_said() {
-        with_peer(1..2, |_, tx, _, contact| {
+        with_peer(1..2, |tx, _, contact| {
             let (user, message) = (contact.user(), MessageId::from_bytes([7; 16]));
             let receipt = crate::wire::content::Receipt {
                 message_id: MessageId::from_bytes([8; 16]),
@@ -463,7 +539,7 @@ mod tests {
     #[test]
     fn a_copy_that_is_a_month_old_is_not_passed_on() {
         for (age, passed_on) in [(29, true), (30, false)] {
-            with_peer(1..2, |engine, tx, peer, contact| {
+            with_peer(1..2, |tx, peer, contact| {
                 let (user, message) = (contact.user(), MessageId::from_bytes([7; 16]));
                 write(tx, contact, message);
                 let (number, entry) = tx.group::<OutboxEntry>(&user).unwrap().remove(0);
@@ -471,7 +547,7 @@ mod tests {
                 tx.put_at(&(user, number), &OutboxEntry { tried_at, ..entry });
                 let former = contact.named_devices();
                 contact.records.accept(peer.names(2..3), RecordSource::Owner).unwrap();
-                engine.follow_devices(tx, contact, &former).unwrap();
+                follow_devices(tx, contact, &former).unwrap();
                 let expected: &[u32] = if passed_on { &[2] } else { &[1] };
                 assert_eq!(copies(tx, &user, &message), expected, "{age} days");
             });

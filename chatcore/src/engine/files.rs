@@ -2,9 +2,10 @@
 
 use super::clock::is_due;
 use super::contacts::sender;
-use super::rooms::{RoomRef, reference, room_content};
+use super::receipts::{owe_all, owe_read};
+use super::rooms::{RoomRef, members_of, reference, room_content};
 use super::transaction::Transaction;
-use super::{Engine, EngineError, Event, FileKind, Pending};
+use super::{EngineError, Event, FileKind, Pending};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, DAY, HOUR, MINUTE, MessageId, Timestamp, UserId};
 use crate::store::row::ReadRows;
@@ -120,179 +121,170 @@ pub(super) fn receipt_of(
     }))
 }
 
-impl Engine {
-    /// A file could not be fetched: it waits for the next attempt, or is given up and both sides told.
-    pub(super) fn fetch_failed(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        user: &UserId,
-        message: &MessageId,
-        failure: FetchFailure,
-    ) -> Result<(), EngineError> {
-        let Some(mut download) = tx.download(user, message)? else { return Ok(()) };
-        if download.given_up.is_some() {
+/// A file could not be fetched: it waits for the next attempt, or is given up and both sides told.
+pub(super) fn fetch_failed(
+    tx: &mut Transaction<'_, '_>,
+    user: &UserId,
+    message: &MessageId,
+    failure: FetchFailure,
+) -> Result<(), EngineError> {
+    let Some(mut download) = tx.download(user, message)? else { return Ok(()) };
+    if download.given_up.is_some() {
+        return Ok(());
+    }
+    let patience = PATIENCE.get(usize::try_from(download.failures).unwrap_or(usize::MAX));
+    match (failure, patience) {
+        (FetchFailure::Unavailable, Some(patience)) => {
+            // By a clock that is doubted the times between the attempts say little: they do not count.
+            download.failures += u32::from(tx.now == tx.settled);
+            download.not_before = tx.now.plus(*patience);
+            tx.put(&Transfer::Download(download));
             return Ok(());
         }
-        let patience = PATIENCE.get(usize::try_from(download.failures).unwrap_or(usize::MAX));
-        match (failure, patience) {
-            (FetchFailure::Unavailable, Some(patience)) => {
-                // By a clock that is doubted the times between the attempts say little: they do not count.
-                download.failures += u32::from(tx.now == tx.settled);
-                download.not_before = tx.now.plus(*patience);
-                tx.put(&Transfer::Download(download));
-                return Ok(());
-            }
-            _ => download.given_up = Some(failure),
+        _ => download.given_up = Some(failure),
+    }
+    tx.put(&Transfer::Download(download));
+    let Some((_, entry)) = find(tx, user, message)? else { return Ok(()) };
+    let Some(mut contact) = tx.contact(user)? else { return Ok(()) };
+    let name = match entry.body() {
+        Some(Body::File(manifest)) => manifest.name,
+        _ => String::new(),
+    };
+    if let Some(Body::LongText(manifest)) = entry.body() {
+        contact.fetched.add(tx.now, manifest.size);
+    }
+    let (from, room, message) = (sender(&contact), room_of(tx, &entry)?, *message);
+    tx.event(Event::FileFailed { from, room, message, name, reason: failure });
+    owe_all(tx, &mut contact, message, ReceiptKind::Refused(failure.refusal()));
+    tx.put(&contact);
+    Ok(())
+}
+
+/// The life of a blob at the relay begins anew when an envelope that names it goes out long after
+/// the one before: who gets that one must be able to fetch it.
+pub(super) fn renew_blob(
+    tx: &mut Transaction<'_, '_>,
+    entry: &OutboxEntry,
+) -> Result<(), EngineError> {
+    if tx.settled.since(entry.created_at) < RENEW_AFTER {
+        return Ok(());
+    }
+    let Some(manifest) = manifest_of(tx, entry)? else { return Ok(()) };
+    let key = manifest.blob_id.as_bytes().to_vec();
+    let Some(Transfer::Offered { to, message, blob, write_key, waiting, renewed_at }) =
+        tx.get::<Transfer>(&key)?
+    else {
+        return Ok(());
+    };
+    if !is_due(renewed_at, RENEW_AFTER, tx.now) {
+        return Ok(());
+    }
+    let request = Request::CompleteBlob { blob, write_key: write_key.clone() };
+    let renewed_at = tx.now;
+    tx.put(&Transfer::Offered { to, message, blob, write_key, waiting, renewed_at });
+    tx.ask(request, Pending::RenewBlob);
+    Ok(())
+}
+
+/// The recipient has a file of ours: the relay need not keep it.
+pub(super) fn file_fetched(
+    tx: &mut Transaction<'_, '_>,
+    user: &UserId,
+    fetched: &MessageId,
+) -> Result<(), EngineError> {
+    let Some(blob) = offered_blob(tx, user, fetched)? else { return Ok(()) };
+    let Some(Transfer::Offered { to, message, blob, write_key, waiting, renewed_at }) =
+        tx.get::<Transfer>(&blob.as_bytes().to_vec())?
+    else {
+        return Ok(());
+    };
+    let left: Vec<UserId> = waiting.iter().copied().filter(|w| w != user).collect();
+    match to {
+        Conversation::User(to) if to != *user => return Ok(()),
+        // Only one of those who were sent it counts, each once.
+        Conversation::Room(_) if left.len() == waiting.len() => return Ok(()),
+        Conversation::Room(_) if !left.is_empty() => {
+            let waiting = left;
+            let offered = Transfer::Offered { to, message, blob, write_key, waiting, renewed_at };
+            tx.put(&offered);
+            return Ok(());
         }
-        tx.put(&Transfer::Download(download));
-        let Some((_, entry)) = find(tx, user, message)? else { return Ok(()) };
-        let Some(mut contact) = tx.contact(user)? else { return Ok(()) };
-        let name = match entry.body() {
-            Some(Body::File(manifest)) => manifest.name,
-            _ => String::new(),
-        };
-        if let Some(Body::LongText(manifest)) = entry.body() {
-            contact.fetched.add(tx.now, manifest.size);
+        Conversation::User(_) | Conversation::Room(_) => {}
+    }
+    tx.delete::<Transfer>(&blob.as_bytes().to_vec());
+    let mut recipients = match to {
+        Conversation::User(user) => vec![user],
+        Conversation::Room(room) => members_of(tx, &room)?.into_iter().collect(),
+    };
+    recipients.push(*user);
+    for user in recipients {
+        if tx.contact(&user)?.is_some_and(|contact| contact.named_devices().len() > 1) {
+            // Another device of theirs may still want it: it goes when its life is over.
+            return Ok(());
         }
+    }
+    let request = Request::DeleteBlob { blob, write_key };
+    tx.ask(request, Pending::DeleteBlob);
+    Ok(())
+}
+
+pub(super) fn file_saved(
+    tx: &mut Transaction<'_, '_>,
+    user: &UserId,
+    message: &MessageId,
+    path: String,
+) -> Result<(), EngineError> {
+    // Declined meanwhile.
+    let Some((number, mut entry)) = find(tx, user, message)? else { return Ok(()) };
+    entry.file_path.clone_from(&path);
+    tx.put_at(&(entry.conversation(), number), &entry);
+    let manifest = match entry.body() {
+        Some(Body::File(manifest)) => Some(manifest),
+        _ => None,
+    };
+    if let (Some(manifest), Some(contact)) = (manifest, tx.contact(user)?) {
+        let room = room_of(tx, &entry)?;
+        let (from, name, size) = (sender(&contact), manifest.name, manifest.size);
+        tx.event(Event::FileSaved { from, room, message: *message, name, size, path });
+    }
+    fetched(tx, user, message)
+}
+
+pub(super) fn long_text_fetched(
+    tx: &mut Transaction<'_, '_>,
+    user: &UserId,
+    message: &MessageId,
+    text: String,
+) -> Result<(), EngineError> {
+    if text.len() > MAX_TEXT {
+        return Err(EngineError::TextTooLong { max: MAX_TEXT });
+    }
+    let Some((number, mut entry)) = find(tx, user, message)? else { return Ok(()) };
+    entry.content =
+        with_body(&entry, Body::Text(text.clone())).ok_or(EngineError::UnknownContact)?;
+    let (sent_at, received_at) = (entry.sent_at, entry.received_at);
+    tx.put_at(&(entry.conversation(), number), &entry);
+    fetched(tx, user, message)?;
+    if let Some(mut contact) = tx.contact(user)? {
+        contact.fetched.add(tx.now, text.len() as u64);
+        tx.put(&contact);
         let (from, room, message) = (sender(&contact), room_of(tx, &entry)?, *message);
-        tx.event(Event::FileFailed { from, room, message, name, reason: failure });
-        self.owe_all(tx, &mut contact, message, ReceiptKind::Refused(failure.refusal()));
-        tx.put(&contact);
-        Ok(())
+        tx.event(Event::Text { from, room, message, text, sent_at, received_at });
     }
+    Ok(())
+}
 
-    /// The life of a blob at the relay begins anew when an envelope that names it goes out long after
-    /// the one before: who gets that one must be able to fetch it.
-    pub(super) fn renew_blob(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        entry: &OutboxEntry,
-    ) -> Result<(), EngineError> {
-        if tx.settled.since(entry.created_at) < RENEW_AFTER {
-            return Ok(());
-        }
-        let Some(manifest) = manifest_of(tx, entry)? else { return Ok(()) };
-        let key = manifest.blob_id.as_bytes().to_vec();
-        let Some(Transfer::Offered { to, message, blob, write_key, waiting, renewed_at }) =
-            tx.get::<Transfer>(&key)?
-        else {
-            return Ok(());
-        };
-        if !is_due(renewed_at, RENEW_AFTER, tx.now) {
-            return Ok(());
-        }
-        let request = Request::CompleteBlob { blob, write_key: write_key.clone() };
-        let renewed_at = tx.now;
-        tx.put(&Transfer::Offered { to, message, blob, write_key, waiting, renewed_at });
-        tx.ask(request, Pending::RenewBlob);
-        Ok(())
-    }
-
-    /// The recipient has a file of ours: the relay need not keep it.
-    pub(super) fn file_fetched(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        user: &UserId,
-        fetched: &MessageId,
-    ) -> Result<(), EngineError> {
-        let Some(blob) = offered_blob(tx, user, fetched)? else { return Ok(()) };
-        let Some(Transfer::Offered { to, message, blob, write_key, waiting, renewed_at }) =
-            tx.get::<Transfer>(&blob.as_bytes().to_vec())?
-        else {
-            return Ok(());
-        };
-        let left: Vec<UserId> = waiting.iter().copied().filter(|w| w != user).collect();
-        match to {
-            Conversation::User(to) if to != *user => return Ok(()),
-            // Only one of those who were sent it counts, each once.
-            Conversation::Room(_) if left.len() == waiting.len() => return Ok(()),
-            Conversation::Room(_) if !left.is_empty() => {
-                let waiting = left;
-                let offered =
-                    Transfer::Offered { to, message, blob, write_key, waiting, renewed_at };
-                tx.put(&offered);
-                return Ok(());
-            }
-            Conversation::User(_) | Conversation::Room(_) => {}
-        }
-        tx.delete::<Transfer>(&blob.as_bytes().to_vec());
-        let mut recipients = match to {
-            Conversation::User(user) => vec![user],
-            Conversation::Room(room) => self.members_of(tx, &room)?,
-        };
-        recipients.push(*user);
-        for user in recipients {
-            if tx.contact(&user)?.is_some_and(|contact| contact.named_devices().len() > 1) {
-                // Another device of theirs may still want it: it goes when its life is over.
-                return Ok(());
-            }
-        }
-        let request = Request::DeleteBlob { blob, write_key };
-        tx.ask(request, Pending::DeleteBlob);
-        Ok(())
-    }
-
-    pub(super) fn file_saved(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        user: &UserId,
-        message: &MessageId,
-        path: String,
-    ) -> Result<(), EngineError> {
-        // Declined meanwhile.
-        let Some((number, mut entry)) = find(tx, user, message)? else { return Ok(()) };
-        entry.file_path.clone_from(&path);
-        tx.put_at(&(entry.conversation(), number), &entry);
-        let manifest = match entry.body() {
-            Some(Body::File(manifest)) => Some(manifest),
-            _ => None,
-        };
-        if let (Some(manifest), Some(contact)) = (manifest, tx.contact(user)?) {
-            let room = room_of(tx, &entry)?;
-            let (from, name, size) = (sender(&contact), manifest.name, manifest.size);
-            tx.event(Event::FileSaved { from, room, message: *message, name, size, path });
-        }
-        self.fetched(tx, user, message)
-    }
-
-    pub(super) fn long_text_fetched(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        user: &UserId,
-        message: &MessageId,
-        text: String,
-    ) -> Result<(), EngineError> {
-        if text.len() > MAX_TEXT {
-            return Err(EngineError::TextTooLong { max: MAX_TEXT });
-        }
-        let Some((number, mut entry)) = find(tx, user, message)? else { return Ok(()) };
-        entry.content =
-            with_body(&entry, Body::Text(text.clone())).ok_or(EngineError::UnknownContact)?;
-        let (sent_at, received_at) = (entry.sent_at, entry.received_at);
-        tx.put_at(&(entry.conversation(), number), &entry);
-        self.fetched(tx, user, message)?;
-        if let Some(mut contact) = tx.contact(user)? {
-            contact.fetched.add(tx.now, text.len() as u64);
-            tx.put(&contact);
-            let (from, room, message) = (sender(&contact), room_of(tx, &entry)?, *message);
-            tx.event(Event::Text { from, room, message, text, sent_at, received_at });
-        }
-        Ok(())
-    }
-
-    /// Tells every device of the sender that its file may go.
-    fn fetched(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        user: &UserId,
-        message: &MessageId,
-    ) -> Result<(), EngineError> {
-        tx.delete::<Transfer>(&Download::key(user, message));
-        let mut contact = tx.contact(user)?.ok_or(EngineError::UnknownContact)?;
-        self.owe_read(tx, &mut contact, *message);
-        tx.put(&contact);
-        Ok(())
-    }
+/// Tells every device of the sender that its file may go.
+fn fetched(
+    tx: &mut Transaction<'_, '_>,
+    user: &UserId,
+    message: &MessageId,
+) -> Result<(), EngineError> {
+    tx.delete::<Transfer>(&Download::key(user, message));
+    let mut contact = tx.contact(user)?.ok_or(EngineError::UnknownContact)?;
+    owe_read(tx, &mut contact, *message);
+    tx.put(&contact);
+    Ok(())
 }
 
 fn find(

@@ -1,12 +1,15 @@
 //! Receiving: from a delivered envelope to something a person sees.
 
 use super::account::KEEP_SECRET;
-use super::contacts::{accept_record, sender};
-use super::files::receipt_of;
-use super::receipts::take_receipt;
+use super::contacts::{accept_record, sender, take_record};
+use super::devices::{follow_devices, forget_old_devices};
+use super::files::{file_fetched, receipt_of};
+use super::outbox::{give_up_overdue, send_again};
+use super::receipts::owe_receipt;
 use super::rooms::HOLD_FOR;
 use super::sequence::{Order, said_at};
 use super::sessions::{add_session, heed_reset, incoming_tag};
+use super::strangers::{admit_private, has_place_for_first, meet_stranger};
 use super::transaction::Transaction;
 use super::{Engine, EngineError, Event, FileKind, RoomRef, Sender};
 use crate::agreement::open_first;
@@ -96,44 +99,17 @@ impl Engine {
                 kept.push(delivery.n);
             }
         }
-        self.kept += kept.len() as u64;
-        self.drive_rooms(tx)?;
+        self.strangers.keep(kept.len() as u64);
+        self.rooms.drive_rooms(tx)?;
         if were_waiting && self.undelivered == 0 {
-            self.give_up_overdue(tx)?;
-            self.forget_left(tx)?;
-        }
-        for user in self.waiting.clone() {
-            self.drive_user(tx, &user)?;
+            give_up_overdue(tx)?;
+            self.devices.forget_left(tx)?;
         }
         let is_all_placed = kept.is_empty();
         tx.tell(Request::Ack { epoch, up_to, queue, kept });
         if is_all_placed && queue == MailQueue::Untagged {
             // Perhaps there are more, and places for them.
-            self.ask_for_kept(tx)?;
-        }
-        Ok(())
-    }
-
-    /// Devices that others have taken the place of have said what they had to say: all that waited was taken in.
-    pub(super) fn forget_left(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
-        for user in std::mem::take(&mut self.leaving) {
-            if let Some(mut contact) = tx.contact(&user)? {
-                forget_old_devices(tx, &mut contact);
-                tx.put(&contact);
-            }
-        }
-        Ok(())
-    }
-
-    /// Finds those of whom a device left while something else was being taken in, in case we ended before it was.
-    pub(super) fn find_left(&mut self, tx: &Transaction<'_, '_>) -> Result<(), EngineError> {
-        for contact in tx.all::<Contact>()? {
-            let named = contact.named_devices();
-            let (here, gone): (Vec<_>, Vec<_>) =
-                contact.devices.iter().partition(|device| named.contains(&device.id));
-            if !gone.is_empty() && here.iter().any(|device| !device.sessions.is_empty()) {
-                self.leaving.insert(contact.user());
-            }
+            self.strangers.ask_for_kept(tx)?;
         }
         Ok(())
     }
@@ -169,6 +145,8 @@ impl Engine {
                 tx.event(Event::Undecryptable { from: from.map(|f| f.user) });
             }
             Opened::Content { from, receipt, first } => {
+                // It may have brought what a session lacked to speak.
+                tx.follow.paired.insert(from);
                 seen.from = Some(from);
                 seen.receipt = receipt;
                 if let Some(first) = first {
@@ -212,7 +190,7 @@ impl Engine {
             }
             (None, kind) => kind,
         };
-        self.owe_receipt(tx, &mut contact, from, message, kind);
+        owe_receipt(tx, &mut contact, from, message, kind);
         tx.put(&contact);
         Ok(())
     }
@@ -293,7 +271,7 @@ impl Engine {
         let former = tx.contact(&user)?.map(|contact| contact.named_devices());
         let is_to_us_alone =
             Content::decode(&content).is_ok_and(|content| content.body.is_to_one_person());
-        if is_to_us_alone && !self.has_place_for_first(tx, &accepted.record)? {
+        if is_to_us_alone && !has_place_for_first(tx, &mut self.rooms, &accepted.record)? {
             return Ok(Opened::NoPlace);
         }
         let mut contact = match self.admit(tx, &accepted.record, from)? {
@@ -319,13 +297,13 @@ impl Engine {
         add_session(tx, device, &accepted.session)?;
         if let Some(former) = former {
             // Now that there is a session to go out in.
-            self.follow_devices(tx, &mut contact, &former)?;
+            follow_devices(tx, &mut contact, &former)?;
         }
         if self.undelivered == 0 {
             forget_old_devices(tx, &mut contact);
         } else {
             // What the former device sent may stand in the other queue, and come after this.
-            self.leaving.insert(user);
+            self.devices.hear_out(user);
         }
         if replaces && contact.standing != ContactStanding::Request {
             tx.event(Event::NewSession { with: sender(&contact) });
@@ -338,7 +316,7 @@ impl Engine {
         if let Ok(Content { message_id, body: Body::Profile(_), .. }) = Content::decode(&content) {
             // A peer that opens a session only to send its profile has no delivery tag from us yet.
             let kind = ReceiptKind::Delivered;
-            self.owe_receipt(tx, &mut contact, from, message_id, kind);
+            owe_receipt(tx, &mut contact, from, message_id, kind);
             receipt = Some(Receipt { message_id, kind });
         }
         tx.put(&contact);
@@ -382,7 +360,7 @@ impl Engine {
     ) -> Result<Result<Contact, NotAdmitted>, EngineError> {
         let mut contact = match tx.contact(&from.user)? {
             Some(contact) => contact,
-            None => match self.meet_stranger(tx, record)? {
+            None => match meet_stranger(tx, &mut self.rooms, record)? {
                 Some(contact) => contact,
                 None => return Ok(Err(NotAdmitted::NoPlace)),
             },
@@ -425,9 +403,9 @@ impl Engine {
             contact.device_mut(from.device).outgoing_tag = Some(tag);
         }
         for receipt in &content.receipts {
-            take_receipt(tx, contact, from, receipt)?;
+            self.outbox.take_receipt(tx, contact, from, receipt)?;
             if receipt.kind == ReceiptKind::Read {
-                self.file_fetched(tx, &from.user, &receipt.message_id)?;
+                file_fetched(tx, &from.user, &receipt.message_id)?;
             }
         }
         if let Body::Profile(signed) = &content.body
@@ -435,32 +413,32 @@ impl Engine {
             && record.user_id() == from.user
         {
             // A refusal is shown by the event that comes with it.
-            let _refused = self.take_record(tx, contact, record)?;
+            let _refused = take_record(tx, contact, record)?;
         }
         if content.body == Body::Reset && place == Place::FirstOfRepair {
             let (device, now) = (contact.device_mut(from.device), tx.now);
             if heed_reset(device, now) {
                 // The peer lost our sessions: what is not receipted goes out again in this one.
-                self.send_again(tx, from)?;
+                send_again(tx, from)?;
             }
         }
         match &content.body {
             Body::Empty | Body::Profile(_) | Body::Reset => Ok(None),
             Body::RoomMessage(message) => {
-                self.take_room_message(tx, contact, from, content.message_id, message)
+                self.rooms.take_room_message(tx, contact, from, content.message_id, message)
             }
             Body::RoomUpdate(update) => {
                 let id = content.message_id;
-                self.take_room_update(tx, contact, from, update.as_ref().clone())?;
+                self.rooms.take_room_update(tx, contact, from, update.as_ref().clone())?;
                 let kind = ReceiptKind::Delivered;
-                self.owe_receipt(tx, contact, from, id, kind);
+                owe_receipt(tx, contact, from, id, kind);
                 Ok(Some(Receipt { message_id: id, kind }))
             }
             Body::RoomQuery { room, log, from: first } => {
-                self.take_room_query(from, *room, *log, *first);
+                self.rooms.take_room_query(from, *room, *log, *first);
                 Ok(None)
             }
-            _ if !self.admit_private(tx, contact)? => Ok(None),
+            _ if !admit_private(tx, &mut self.rooms, contact)? => Ok(None),
             Body::Text(_) | Body::File(_) | Body::LongText(_) | Body::Unknown => {
                 let id = content.message_id;
                 let is_new = tx.get::<MessageIndex>(&(from.user, id))?.is_none();
@@ -477,7 +455,7 @@ impl Engine {
                     self.show(tx, contact, from.device, (content, bytes))?;
                 }
                 let kind = receipt_of(tx, &from.user, &id)?.unwrap_or(ReceiptKind::Delivered);
-                self.owe_receipt(tx, contact, from, id, kind);
+                owe_receipt(tx, contact, from, id, kind);
                 Ok(Some(Receipt { message_id: id, kind }))
             }
         }
@@ -556,19 +534,6 @@ fn is_request(tx: &Transaction<'_, '_>, from: &DeviceAddress) -> Result<bool, En
 /// Tells whether a stranger sent more than was kept.
 pub(super) const fn has_more(contact: &Contact) -> bool {
     contact.kept > MAX_OF_STRANGER
-}
-
-/// Devices that are in no certificate any more have nothing to say.
-fn forget_old_devices(tx: &mut Transaction<'_, '_>, contact: &mut Contact) {
-    let certified: Vec<_> =
-        contact.records.newest().devices().iter().map(|d| d.device_id()).collect();
-    contact.devices.retain(|device| {
-        let stays = certified.contains(&device.id);
-        if !stays {
-            tx.forget_pairing(device);
-        }
-        stays
-    });
 }
 
 /// Holds a content against the sender's own chain: loss and reordering become visible.

@@ -15,14 +15,15 @@ mod clock;
 mod command;
 mod contacts;
 pub(crate) mod copy;
-mod deliver;
 pub(crate) mod devices;
 mod error;
 mod event;
 mod files;
+mod follow_ups;
 mod inbound;
 mod journal;
 mod outbound;
+mod outbox;
 mod presence;
 pub mod query;
 pub(crate) mod readers;
@@ -49,8 +50,7 @@ pub use step::{Context, Step};
 
 use crate::store::Store;
 use crate::store::row::ReadRows;
-use crate::store::rows::{Clock, Contact};
-use clock::Timer;
+use crate::store::rows::{Clock, Contact, Payload};
 pub(crate) use outbound::MAX_INLINE;
 pub(crate) use uploads::{NextUpload, spooled};
 
@@ -63,12 +63,18 @@ pub(crate) use requests::DRIVER_REQUESTS;
 use requests::{Asker, Link, Pending, Requests, Sent};
 pub use strangers::{MAX_REQUESTS, PersonWaiting};
 
-use std::collections::{BTreeMap, BTreeSet};
-
+use contacts::Directory;
+use devices::DeviceUpdates;
+use follow_ups::{Tell, Turned};
+use outbox::{Outbox, Overdue};
+use presence::Presence;
+use receipts::Receipts;
+use sessions::Sessions;
+use strangers::Strangers;
 use transaction::Transaction;
 use uploads::Uploads;
 
-use crate::ids::{Conversation, DeviceAddress, MINUTE, Timestamp, UserId};
+use crate::ids::{BlobId, Conversation, MINUTE, Timestamp, UserId};
 use crate::keys::Signed;
 use crate::wire::content::Body;
 use crate::wire::relay::{Answer, ErrorCode, Failure, RelayFrame};
@@ -84,28 +90,16 @@ pub struct Engine {
     requests: Requests,
     /// Envelopes that waited at login and have not come yet.
     undelivered: u64,
-    /// Of whom a device has left, and is heard until what waited at the relay was taken in.
-    leaving: BTreeSet<UserId>,
-    /// Envelopes that the relay keeps, as there was no place for them here.
-    kept: u64,
-    claiming: BTreeSet<DeviceAddress>,
-    /// Devices that had no prekeys at the relay: until when they are not asked for, and how long that was.
-    claim_again: BTreeMap<DeviceAddress, (Option<Timer>, u64)>,
-    /// Users with outbox entries that have no ciphertext.
-    waiting: BTreeSet<UserId>,
-    receipts_due: BTreeMap<DeviceAddress, Timer>,
-    /// Peer devices for whom the relay has not accepted our newest record.
-    profiles_owed: BTreeSet<DeviceAddress>,
-    /// Those of them who were tried since the outbox was last gone through.
-    profiles_tried: BTreeSet<(DeviceAddress, devices::Tried)>,
-    next_query: Timer,
-    looked_up: BTreeMap<UserId, Timestamp>,
     unknown_tags: u64,
     /// Prekeys that the relay did not take now.
     refused_prekeys: Vec<Signed>,
-    attending: bool,
-    /// When the relay is to be told who may see us.
-    presence_due: Option<Timer>,
+    outbox: Outbox,
+    sessions: Sessions,
+    receipts: Receipts,
+    directory: Directory,
+    devices: DeviceUpdates,
+    presence: Presence,
+    strangers: Strangers,
     uploads: Uploads,
     rooms: Rooms,
     clock: Clock,
@@ -118,36 +112,24 @@ impl Engine {
     /// [`EngineError::Store`].
     pub fn new(context: &mut Context<'_>) -> Result<Self, EngineError> {
         let tx = Transaction::new(context);
-        let (mut receipts_due, mut profiles_owed) = (BTreeMap::new(), BTreeSet::new());
+        let (mut receipts, mut devices) = (Receipts::default(), DeviceUpdates::default());
         for contact in tx.all::<Contact>()? {
-            for device in &contact.devices {
-                let address = DeviceAddress { user: contact.user(), device: device.id };
-                if !device.due_receipts.is_empty() {
-                    receipts_due.insert(address, receipts::timer(device, tx.now));
-                }
-                if device.profile_owed {
-                    profiles_owed.insert(address);
-                }
-            }
+            receipts.find(&contact, tx.now);
+            devices.find(&contact);
         }
         Ok(Self {
             link: Link::Offline,
             requests: Requests::default(),
             undelivered: 0,
-            leaving: BTreeSet::new(),
-            kept: 0,
-            claiming: BTreeSet::new(),
-            claim_again: BTreeMap::new(),
-            waiting: tx.users_owed()?.into_iter().collect(),
-            receipts_due,
-            profiles_owed,
-            profiles_tried: BTreeSet::new(),
-            next_query: Timer::after(0, tx.now),
-            looked_up: BTreeMap::new(),
             unknown_tags: 0,
             refused_prekeys: Vec::new(),
-            attending: false,
-            presence_due: None,
+            outbox: Outbox::default(),
+            sessions: Sessions::default(),
+            receipts,
+            directory: Directory::default(),
+            devices,
+            presence: Presence::default(),
+            strangers: Strangers::default(),
             uploads: Uploads::default(),
             rooms: Rooms::default(),
             clock: tx.profile().map(|profile| profile.clock).unwrap_or_default(),
@@ -162,10 +144,67 @@ impl Engine {
         tx
     }
 
-    /// Ends a step.
-    fn finish(&mut self, tx: Transaction<'_, '_>) -> Result<Step, EngineError> {
+    /// Ends a step, once everything is done that it leaves to others.
+    fn finish(&mut self, mut tx: Transaction<'_, '_>) -> Result<Step, EngineError> {
+        while !tx.follow.is_empty() {
+            self.follow_up(&mut tx)?;
+        }
+        self.presence.note(&tx);
         self.link = tx.link();
         tx.finish(&mut self.requests)
+    }
+
+    /// Does what was left to others; that may leave more.
+    fn follow_up(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
+        let follow = std::mem::take(&mut tx.follow);
+        self.receipts.take_due(follow.receipts);
+        self.devices.take_owed(follow.profiles);
+        for (device, version) in follow.told {
+            self.devices.told(tx, device, version)?;
+        }
+        for Turned { user, name, wanted } in follow.turned_away {
+            strangers::note_unplaced(tx, &mut self.rooms, user, &name, wanted)?;
+        }
+        for room in &follow.read_rooms {
+            self.strangers.ask_for_kept_of(tx, &mut self.rooms, room)?;
+        }
+        for (room, message) in follow.lost {
+            self.rooms.lose_unsent(tx, &room, message)?;
+        }
+        if !follow.rooms.is_empty() {
+            self.rooms.go_on(tx, follow.rooms)?;
+        }
+        for device in &follow.paired {
+            self.rooms.paired(tx, &device.user)?;
+        }
+        let (outbox, rooms) = (&mut self.outbox, &mut self.rooms);
+        let mut judge = |tx: &Transaction<'_, '_>, user: &UserId, payload: &Payload| {
+            rooms.judge_late(tx, user, payload)
+        };
+        outbox.take_placed(tx, follow.placed, &mut judge)?;
+        for user in &follow.seal {
+            outbox.drive(tx, user, &mut judge)?;
+        }
+        for device in &follow.paired {
+            outbox.paired(tx, device, &mut judge)?;
+        }
+        for (device, code) in follow.delayed {
+            outbox.delay(tx, &device, code)?;
+        }
+        if follow.tell == Some(Tell::Everybody) {
+            self.devices.owe_everybody(tx)?;
+        }
+        if follow.tell.is_some() {
+            self.devices.tell_owed(tx)?;
+        }
+        for (name, user) in follow.claimed_names {
+            self.directory.ask(tx, name.as_str(), Asker::Own(user));
+        }
+        for user in follow.refresh {
+            self.directory.refresh_if_old(tx, user);
+        }
+        self.sessions.claim(tx, follow.claim);
+        Ok(())
     }
 
     /// Stores what is known of the clock, if it is much more than what is stored.
@@ -201,7 +240,7 @@ impl Engine {
     ) -> Result<Step, EngineError> {
         let mut tx = self.begin(context);
         match command {
-            Command::Lookup { ticket, name } => self.look_up(&mut tx, ticket, name)?,
+            Command::Lookup { ticket, name } => self.directory.look_up(&mut tx, ticket, name)?,
             Command::SendText { to, message, text } => {
                 let place = (Conversation::User(to), message);
                 self.send_once(&mut tx, place, (Body::Text(text), None), None)?;
@@ -219,76 +258,88 @@ impl Engine {
                 let place = (Conversation::Room(room), message);
                 self.send_once(&mut tx, place, (Body::Text(text), None), None)?;
             }
-            Command::Uploaded(blob) => self.uploaded(&mut tx, blob)?,
+            Command::Uploaded(blob) => self.uploads.uploaded(&mut tx, blob)?,
             Command::UploadRefused { blob, failure } => {
-                self.upload_refused(&mut tx, blob, failure)?;
+                self.uploads.upload_refused(&mut tx, blob, failure)?;
             }
-            Command::UploadLost(blob) => self.upload_lost(&mut tx, blob)?,
-            Command::CreateRoom { ticket, room } => self.create_room(&mut tx, ticket, room)?,
-            Command::JoinRoom { ticket, room } => self.join_room(&mut tx, ticket, room)?,
-            Command::LeaveRoom { ticket, room } => self.leave_room(&mut tx, ticket, room)?,
+            Command::UploadLost(blob) => self.uploads.upload_lost(&mut tx, blob)?,
+            Command::CreateRoom { ticket, room } => {
+                self.rooms.create_room(&mut tx, ticket, room)?
+            }
+            Command::JoinRoom { ticket, room } => self.rooms.join_room(&mut tx, ticket, room)?,
+            Command::LeaveRoom { ticket, room } => self.rooms.leave_room(&mut tx, ticket, room)?,
             Command::ActInRoom { ticket, room, act } => {
-                self.act_in_room(&mut tx, ticket, room, act)?;
+                self.rooms.act_in_room(&mut tx, ticket, room, act)?;
             }
             Command::SucceedInRoom { ticket, room } => {
-                self.succeed_in_room(&mut tx, ticket, room)?;
+                self.rooms.succeed_in_room(&mut tx, ticket, room)?;
             }
             Command::RebuildRoom { ticket, room, name } => {
-                self.rebuild_room(&mut tx, ticket, room, name)?;
+                self.rooms.rebuild_room(&mut tx, ticket, room, name)?;
             }
-            Command::ResumeRoom { ticket, room } => self.resume_room(&mut tx, ticket, room)?,
-            Command::ListRooms { ticket } => self.list_rooms(&mut tx, ticket)?,
+            Command::ResumeRoom { ticket, room } => {
+                self.rooms.resume_room(&mut tx, ticket, room)?
+            }
+            Command::ListRooms { ticket } => self.rooms.list_rooms(&mut tx, ticket)?,
             Command::QueryRoomPresence { ticket, room } => {
-                self.query_room_presence(&mut tx, ticket, room)?;
+                self.rooms.query_room_presence(&mut tx, ticket, room)?;
             }
             Command::RefreshRoster { ticket, room } => {
-                self.refresh_roster(&mut tx, ticket, room)?
+                self.rooms.refresh_roster(&mut tx, ticket, room)?
             }
-            Command::DeclineLobby => Self::decline_lobby(&mut tx)?,
-            Command::Admin { ticket, line, form } => self.admin(&mut tx, ticket, line, form)?,
+            Command::DeclineLobby => Rooms::decline_lobby(&mut tx)?,
+            Command::Admin { ticket, line, form } => {
+                self.rooms.admin(&mut tx, ticket, line, form)?
+            }
             Command::LongTextFetched { from, message, text } => {
-                self.long_text_fetched(&mut tx, &from, &message, text)?;
+                files::long_text_fetched(&mut tx, &from, &message, text)?;
             }
             Command::FetchFailed { from, message, failure } => {
-                self.fetch_failed(&mut tx, &from, &message, failure)?;
+                files::fetch_failed(&mut tx, &from, &message, failure)?;
             }
             Command::FetchInto { from, message, folder } => {
                 files::fetch_into(&mut tx, &from, &message, folder)?;
             }
             Command::RetryFetch { from, message } => files::retry(&mut tx, &from, &message)?,
             Command::FileSaved { from, message, path } => {
-                self.file_saved(&mut tx, &from, &message, path)?;
+                files::file_saved(&mut tx, &from, &message, path)?;
             }
             Command::Verify(user) => {
                 let rest = contacts::verify(&mut tx, &user)?;
-                self.ask_for(&mut tx, rest)?;
+                contacts::ask_for(&mut tx, rest)?;
             }
             Command::AcceptIdentity { known, new } => {
                 let rest = contacts::accept_identity(&mut tx, &known, &new)?;
-                self.ask_for(&mut tx, rest)?;
+                contacts::ask_for(&mut tx, rest)?;
             }
             Command::KeepIdentity(user) => contacts::keep_identity(&mut tx, &user)?,
-            Command::AcceptRequest(user) => self.accept_request(&mut tx, &user)?,
-            Command::DeclineRequest(user) => self.decline_request(&mut tx, &user)?,
-            Command::Block(user) => self.block(&mut tx, &user)?,
+            Command::AcceptRequest(user) => strangers::accept_request(&mut tx, &user)?,
+            Command::DeclineRequest(user) => {
+                strangers::decline_request(&mut tx, &mut self.rooms, &user)?
+            }
+            Command::Block(user) => {
+                contacts::block(&mut tx, &user)?;
+                self.presence.show(&mut tx, &mut self.rooms)?;
+            }
             Command::Unblock(user) => contacts::unblock(&mut tx, &user)?,
-            Command::Rename(nickname) => self.rename(&mut tx, nickname)?,
-            Command::CloseAccount => self.close_account(&mut tx)?,
+            Command::Rename(nickname) => account::rename(&mut tx, &self.requests, nickname)?,
+            Command::CloseAccount => account::close_account(&mut tx)?,
             Command::Shown(up_to) => readers::acknowledge(&mut tx, &Reader::Person, up_to)?,
             Command::Follow(name) => readers::follow(&mut tx, name)?,
             Command::Unfollow(name) => readers::unfollow(&mut tx, &name)?,
             Command::Acknowledge { program, up_to } => {
                 readers::acknowledge(&mut tx, &Reader::Program(program), up_to)?;
             }
-            Command::MarkRead { from, messages } => self.mark_read(&mut tx, &from, &messages)?,
+            Command::MarkRead { from, messages } => receipts::mark_read(&mut tx, &from, &messages)?,
             Command::Keep { name, number, value } => tx.keep(name, number, value),
-            Command::SetVisibility(visibility) => self.set_visibility(&mut tx, visibility)?,
-            Command::QueryPresence { ticket } => self.query_presence(&mut tx, ticket)?,
-            Command::FlushReceipts => self.flush_receipts(&mut tx, Flush::Everything)?,
+            Command::SetVisibility(visibility) => {
+                self.presence.set_visibility(&mut tx, &mut self.rooms, visibility)?;
+            }
+            Command::QueryPresence { ticket } => presence::query(&mut tx, &mut self.rooms, ticket)?,
+            Command::FlushReceipts => self.receipts.flush(&mut tx, Flush::Everything)?,
         }
-        self.note_presence(&tx);
         // A place may be free now.
-        self.ask_for_kept(&mut tx)?;
+        self.strangers.ask_for_kept(&mut tx)?;
         self.finish(tx)
     }
 
@@ -318,14 +369,13 @@ impl Engine {
             Answer::Deliver { epoch, envelopes } => self.deliver(&mut tx, epoch, envelopes)?,
             Answer::Closing(reason) => tx.event(Event::Closing(reason)),
             Answer::Pong => {}
-            Answer::RoomChanged(room) => self.room_changed(&mut tx, room)?,
-            Answer::Announced(signed) => self.announced(&mut tx, signed)?,
+            Answer::RoomChanged(room) => self.rooms.room_changed(&mut tx, room)?,
+            Answer::Announced(signed) => self.rooms.announced(&mut tx, signed)?,
             answer => {
                 let pending = self.requests.answered(frame.request_id);
                 self.answered(&mut tx, pending.ok_or(EngineError::RelayMisbehaved)?, answer)?;
             }
         }
-        self.note_presence(&tx);
         self.finish(tx)
     }
 
@@ -351,15 +401,17 @@ impl Engine {
                 Ok(())
             }
             (Pending::Login, Answer::Failure(failure)) => self.login_refused(tx, failure),
-            (Pending::OwnRecords, answer) => self.own_records(tx, answer),
-            (Pending::Lookup { name, asker }, answer) => self.looked_up(tx, &name, asker, answer),
+            (Pending::OwnRecords, answer) => account::own_records(tx, answer),
+            (Pending::Lookup { name, asker }, answer) => {
+                self.directory.looked_up(tx, &name, asker, answer)
+            }
             (Pending::Mismatch { name, contact, other, ticket }, answer) => {
-                self.mismatch_answered(tx, &name, contact, other, ticket, answer)
+                self.directory.mismatch_answered(tx, &name, contact, other, ticket, answer)
             }
             (Pending::Refresh { user, ticket }, answer) => {
-                self.refreshed(tx, &user, ticket, answer)
+                self.directory.refreshed(tx, &user, ticket, answer)
             }
-            (Pending::UpdateRecord { hash }, Answer::Done) => self.record_updated(tx, &hash),
+            (Pending::UpdateRecord { hash }, Answer::Done) => account::record_updated(tx, &hash),
             (Pending::UpdateRecord { hash }, Answer::Failure(failure)) => {
                 account::record_refused(tx, &hash, failure)
             }
@@ -383,25 +435,25 @@ impl Engine {
                 if devices.len() != prekeys.len() {
                     return Err(EngineError::RelayMisbehaved);
                 }
-                self.claimed(tx, devices.into_iter().zip(prekeys))
+                self.sessions.claimed(tx, devices.into_iter().zip(prekeys))
             }
             (Pending::Claim(devices), Answer::Failure(Failure { code, .. })) => {
-                self.claimed(tx, devices.into_iter().map(|d| (d, Err(code))))
+                self.sessions.claimed(tx, devices.into_iter().map(|d| (d, Err(code))))
             }
             (Pending::Send(sent), Answer::SendResults(results)) => {
                 if sent.len() != results.len() {
                     return Err(EngineError::RelayMisbehaved);
                 }
-                self.sent(tx, sent.into_iter().zip(results))
+                self.outbox.sent(tx, sent.into_iter().zip(results))
             }
             (Pending::Send(sent), Answer::Failure(Failure { code, .. })) => {
-                self.sent(tx, sent.into_iter().map(|s| (s, Err(code))))
+                self.outbox.sent(tx, sent.into_iter().map(|s| (s, Err(code))))
             }
             (Pending::Query(asked), Answer::Queued(queued)) => {
                 if asked.len() != queued.len() {
                     return Err(EngineError::RelayMisbehaved);
                 }
-                self.queried(tx, asked.into_iter().zip(queued))
+                self.outbox.queried(tx, asked.into_iter().zip(queued))
             }
             (Pending::Presence { ticket, users }, Answer::Presence(online)) => {
                 presence::answered(tx, ticket, users, &online)
@@ -410,7 +462,7 @@ impl Engine {
                 tx.event(Event::Presence { ticket, online: Vec::new() });
                 Ok(())
             }
-            (Pending::Room { room, ask }, answer) => self.room_answered(tx, room, ask, answer),
+            (Pending::Room { room, ask }, answer) => self.rooms.answered(tx, room, ask, answer),
             (
                 Pending::Query(_)
                 | Pending::DeleteBlob
@@ -421,7 +473,7 @@ impl Engine {
             | (Pending::DeliverKept, Answer::Failure(_)) => Ok(()),
             (Pending::DeliverKept, Answer::DeliveringKept { count, left }) => {
                 self.undelivered = self.undelivered.saturating_add(count);
-                self.kept = left;
+                self.strangers.set_kept(left);
                 Ok(())
             }
             _ => Err(EngineError::RelayMisbehaved),
@@ -435,22 +487,21 @@ impl Engine {
     pub fn handle_timeout(&mut self, context: &mut Context<'_>) -> Result<Step, EngineError> {
         let mut tx = self.begin(context);
         if self.link == Link::Online {
-            if self.next_query.is_due(tx.now) {
+            if self.outbox.timer().is_some_and(|timer| timer.is_due(tx.now)) {
                 self.save_clock(&mut tx)?;
                 let records = std::mem::take(&mut self.refused_prekeys);
                 if !records.is_empty() {
-                    self.upload(&mut tx, records);
+                    account::upload(&mut tx, records);
                 }
-                self.profiles_tried.clear();
-                self.tell_owed(&mut tx)?;
-                self.drive_outbox(&mut tx, deliver::Round::Later)?;
+                self.devices.try_again();
+                tx.follow.tell(Tell::Untried);
+                self.devices.forget_left(&mut tx)?;
+                self.outbox.go_through(&mut tx, Overdue::GiveUp)?;
             }
-            self.flush_receipts(&mut tx, Flush::Due)?;
-            self.claim_due(&mut tx)?;
-            if self.presence_due.is_some_and(|timer| timer.is_due(tx.now)) {
-                self.show_presence(&mut tx)?;
-            }
-            self.rooms_timeout(&mut tx)?;
+            self.receipts.flush(&mut tx, Flush::Due)?;
+            self.sessions.claim_due(&mut tx);
+            self.presence.show_if_due(&mut tx, &mut self.rooms)?;
+            self.rooms.timeout(&mut tx)?;
         }
         self.finish(tx)
     }
@@ -462,10 +513,9 @@ impl Engine {
         if self.link == Link::Offline {
             return None;
         }
-        let due = self.receipts_due.values().copied().chain(self.presence_due);
+        let due = self.receipts.timers().chain(self.presence.timer());
         let due = due.chain(self.rooms.timers()).chain(self.uploads.timers());
-        let due = due.chain(self.claim_again.values().filter_map(|(again, _)| *again));
-        let due = due.chain([self.next_query]);
+        let due = due.chain(self.sessions.timers()).chain(self.outbox.timer());
         due.map(|timer| timer.when(now)).min()
     }
 
@@ -473,12 +523,13 @@ impl Engine {
     pub fn disconnected(&mut self) {
         self.link = Link::Offline;
         self.requests.disconnected();
-        self.claiming.clear();
-        self.claim_again.clear();
-        self.profiles_tried.clear();
+        self.outbox.disconnected();
+        self.sessions.disconnected();
+        self.devices.try_again();
         self.refused_prekeys.clear();
-        self.presence_due = None;
-        (self.undelivered, self.kept) = (0, 0);
+        self.presence.disconnected();
+        self.undelivered = 0;
+        self.strangers.set_kept(0);
         self.rooms.disconnected();
     }
 
@@ -486,6 +537,16 @@ impl Engine {
     #[must_use]
     pub fn is_online(&self) -> bool {
         self.link == Link::Online
+    }
+
+    /// Says that this program stays: while it is connected, others may see that we are here.
+    pub fn attend(&mut self) {
+        self.presence.attend();
+    }
+
+    /// The bytes of a blob can't be reached now: it waits for another run.
+    pub(crate) fn skip_upload(&mut self, blob: &BlobId) {
+        self.uploads.skip(blob);
     }
 
     /// Returns what to bring to the relay next, if anything is to be brought there now.
@@ -505,7 +566,7 @@ impl Engine {
     pub fn is_settled(&self) -> bool {
         self.link == Link::Online
             && self.requests.is_empty()
-            && self.claiming.is_empty()
+            && self.sessions.is_settled()
             && self.undelivered == 0
             && !self.uploads.is_under_way()
     }
@@ -513,7 +574,7 @@ impl Engine {
     /// Tells whether receipts wait to be sent.
     #[must_use]
     pub fn has_due_receipts(&self) -> bool {
-        !self.receipts_due.is_empty()
+        !self.receipts.is_empty()
     }
 
     /// Returns how many envelopes with unknown tags were dropped.

@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::contacts::make_contact;
-use super::rooms::{Fate, Late, shared_done};
+use super::contacts::{ask_for, make_contact};
+use super::outbox::put_copy;
+use super::receipts::note_due;
+use super::rooms::{Fate, shared_done};
 use super::sessions::{incoming_tag, sending_session};
 use super::transaction::Transaction;
-use super::uploads::{forget_upload, is_queued};
+use super::uploads::forget_upload;
 use super::{Engine, EngineError, Event, Pending, Sent};
 use crate::crypto::kdf::sha256;
 use crate::ids::{
@@ -63,8 +65,12 @@ pub(super) fn seal_unkept(
 ) -> Result<Option<SealedEnvelope>, EngineError> {
     let mut content = make_content(tx, to, device, message, body);
     let sealed = seal(tx, device, &content.encode());
-    if !matches!(sealed, Ok(Some(_))) {
-        device.due_receipts.splice(..0, content.receipts.drain(..));
+    match sealed {
+        Ok(Some(_)) if !content.receipts.is_empty() => note_due(tx, *to, device),
+        Ok(Some(_)) => {}
+        _ => {
+            device.due_receipts.splice(..0, content.receipts.drain(..));
+        }
     }
     sealed
 }
@@ -98,6 +104,57 @@ pub(super) fn seal(
     Ok(Some(SealedEnvelope { kind, tag, blob, key, sent_at, resent: false, held: false }))
 }
 
+/// A copy of what goes to many, for one device.
+pub(super) struct SharedCopy {
+    sealed: Option<SealedEnvelope>,
+    changes_contact: bool,
+}
+
+impl SharedCopy {
+    /// Tells whether the contact is to be saved.
+    pub(super) const fn changes_contact(&self) -> bool {
+        self.changes_contact
+    }
+
+    /// Returns the envelope; `None`: a session is needed first.
+    pub(super) fn into_sealed(self) -> Option<SealedEnvelope> {
+        self.sealed
+    }
+}
+
+/// Seals a payload for one device; the receipts that it is owed ride with it.
+pub(super) fn seal_shared(
+    tx: &mut Transaction<'_, '_>,
+    contact: &mut Contact,
+    to: DeviceAddress,
+    payload: &Payload,
+) -> Result<SharedCopy, EngineError> {
+    let device = contact.device_mut(to.device);
+    if device.sessions.is_empty() {
+        return Ok(SharedCopy { sealed: None, changes_contact: false });
+    }
+    let announces = !device.tag_confirmed;
+    let next_tag = announces.then(|| incoming_tag(tx, device, &to));
+    let taken = device.due_receipts.len().min(MAX_RECEIPTS);
+    let receipts = device.due_receipts.get(..taken).unwrap_or_default();
+    let content = Content::encode_for_one(&payload.content, receipts, next_tag);
+    let sealed = match seal(tx, device, &content) {
+        // The receipts can go another way.
+        Err(EngineError::TextTooLong { .. }) => {
+            seal(tx, device, &Content::encode_for_one(&payload.content, &[], None))?
+        }
+        sealed => sealed?,
+    };
+    if sealed.is_none() {
+        return Ok(SharedCopy { sealed, changes_contact: announces });
+    }
+    if taken > 0 {
+        device.due_receipts.drain(..taken);
+        note_due(tx, to, device);
+    }
+    Ok(SharedCopy { sealed, changes_contact: announces || taken > 0 })
+}
+
 pub(super) fn envelope(to: DeviceAddress, sealed: &SealedEnvelope) -> Envelope {
     Envelope {
         to,
@@ -122,206 +179,117 @@ impl Engine {
             return Ok(());
         }
         if let Body::File(manifest) | Body::LongText(manifest) = &body {
-            self.offer(tx, (to, message), manifest, upload)?;
+            self.uploads.offer(tx, (to, message), manifest, upload)?;
         }
         match to {
-            Conversation::User(user) => self.send_body(tx, user, message, body, shown),
-            Conversation::Room(room) => self.send_to_room(tx, room, message, body, shown),
+            Conversation::User(user) => send_body(tx, user, message, body, shown),
+            Conversation::Room(room) => self.rooms.send_to_room(tx, room, message, body, shown),
         }
     }
+}
 
-    pub(super) fn send_body(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        to: UserId,
-        message: MessageId,
-        body: Body,
-        shown: Option<Body>,
-    ) -> Result<(), EngineError> {
-        if let Body::Text(text) = &body
-            && text.len() > MAX_INLINE
-        {
-            return Err(EngineError::TextTooLong { max: MAX_INLINE });
-        }
-        let profile = tx.profile()?;
-        if to == profile.user() {
-            return Err(EngineError::OwnUser);
-        }
-        if !profile.is_named_in(&profile.record) {
-            return Err(EngineError::Revoked);
-        }
-        let mut contact = tx.contact(&to)?.ok_or(EngineError::UnknownContact)?;
-        if contact.trust == Trust::Changed {
-            return Err(EngineError::IdentityChanged);
-        }
-        if contact.standing == ContactStanding::Blocked {
-            return Err(EngineError::Blocked);
-        }
-        // Whoever we write to is a contact from then on.
-        let rest = make_contact(tx, &mut contact);
-        let ids = contact.named_devices();
-        if ids.is_empty() {
-            return Err(EngineError::AccountClosed);
-        }
-        self.append_message(tx, &mut contact, message, (&body, shown.as_ref()), &ids)?;
-        let (to_them, body) = (Conversation::User(to), shown.unwrap_or(body));
-        tx.event(Event::Queued { to: to_them, message, body });
-        tx.put(&contact);
-        self.waiting.insert(to);
-        self.ask_for(tx, rest)?;
-        self.drive_user(tx, &to)
+/// Writes a message to a person down, and has it sent.
+fn send_body(
+    tx: &mut Transaction<'_, '_>,
+    to: UserId,
+    message: MessageId,
+    body: Body,
+    shown: Option<Body>,
+) -> Result<(), EngineError> {
+    if let Body::Text(text) = &body
+        && text.len() > MAX_INLINE
+    {
+        return Err(EngineError::TextTooLong { max: MAX_INLINE });
     }
+    let profile = tx.profile()?;
+    if to == profile.user() {
+        return Err(EngineError::OwnUser);
+    }
+    if !profile.is_named_in(&profile.record) {
+        return Err(EngineError::Revoked);
+    }
+    let mut contact = tx.contact(&to)?.ok_or(EngineError::UnknownContact)?;
+    if contact.trust == Trust::Changed {
+        return Err(EngineError::IdentityChanged);
+    }
+    if contact.standing == ContactStanding::Blocked {
+        return Err(EngineError::Blocked);
+    }
+    // Whoever we write to is a contact from then on.
+    let rest = make_contact(tx, &mut contact);
+    let ids = contact.named_devices();
+    if ids.is_empty() {
+        return Err(EngineError::AccountClosed);
+    }
+    append_message(tx, &mut contact, message, (&body, shown.as_ref()), &ids)?;
+    let (to_them, body) = (Conversation::User(to), shown.unwrap_or(body));
+    tx.event(Event::Queued { to: to_them, message, body });
+    tx.put(&contact);
+    ask_for(tx, rest)
+}
 
-    /// Writes a message to history and outbox; the history may show it in another form.
-    fn append_message(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        contact: &mut Contact,
-        message: MessageId,
-        (body, shown): (&Body, Option<&Body>),
-        devices: &[DeviceId],
-    ) -> Result<(), EngineError> {
-        let user = contact.user();
-        let mut index = MessageIndex {
-            history: tx.next_number::<HistoryEntry>(&Conversation::User(user))?,
-            outbox: Vec::new(),
-            room: None,
-            blob: body.blob(),
+/// Writes a message to history and outbox; the history may show it in another form.
+fn append_message(
+    tx: &mut Transaction<'_, '_>,
+    contact: &mut Contact,
+    message: MessageId,
+    (body, shown): (&Body, Option<&Body>),
+    devices: &[DeviceId],
+) -> Result<(), EngineError> {
+    let user = contact.user();
+    let mut index = MessageIndex {
+        history: tx.next_number::<HistoryEntry>(&Conversation::User(user))?,
+        outbox: Vec::new(),
+        room: None,
+        blob: body.blob(),
+    };
+    let first = tx.next_number::<OutboxEntry>(&user)?;
+    for (number, id) in (first..).zip(devices) {
+        let address = DeviceAddress { user, device: *id };
+        let device = contact.device_mut(*id);
+        let mut content = make_content(tx, &address, device, message, body.clone());
+        let bytes = content.encode();
+        content.body = shown.unwrap_or(body).clone();
+        let for_history = content.encode();
+        let content = bytes;
+        device.sent_seq += 1;
+        device.sent_hash = sha256(&[&content]);
+        note_due(tx, address, device);
+        if index.outbox.is_empty() {
+            let entry = HistoryEntry::outgoing(message, user, None, tx.now, for_history);
+            tx.put_at(&(entry.conversation(), index.history), &entry);
+        }
+        let entry = OutboxEntry {
+            message,
+            to: address,
+            content: OutboxContent::Own(content),
+            created_at: tx.begins(),
+            tried_at: if tx.is_online() { tx.begins() } else { Timestamp(0) },
+            state: OutboxState::Waiting,
         };
-        let first = tx.next_number::<OutboxEntry>(&user)?;
-        for (number, id) in (first..).zip(devices) {
-            let address = DeviceAddress { user, device: *id };
-            let device = contact.device_mut(*id);
-            let mut content = make_content(tx, &address, device, message, body.clone());
-            let bytes = content.encode();
-            content.body = shown.unwrap_or(body).clone();
-            let for_history = content.encode();
-            let content = bytes;
-            device.sent_seq += 1;
-            device.sent_hash = sha256(&[&content]);
-            if device.due_receipts.is_empty() {
-                self.receipts_due.remove(&address);
-            }
-            if index.outbox.is_empty() {
-                let entry = HistoryEntry::outgoing(message, user, None, tx.now, for_history);
-                tx.put_at(&(entry.conversation(), index.history), &entry);
-            }
-            let entry = OutboxEntry {
-                message,
-                to: address,
-                content: OutboxContent::Own(content),
-                created_at: tx.begins(),
-                tried_at: if tx.is_online() { tx.begins() } else { Timestamp(0) },
-                state: OutboxState::Waiting,
-            };
-            tx.put_at(&(entry.to.user, number), &entry);
-            index.outbox.push(number);
-        }
-        tx.put_at(&(user, message), &index);
-        Ok(())
+        put_copy(tx, number, &entry);
+        index.outbox.push(number);
     }
+    tx.put_at(&(user, message), &index);
+    Ok(())
+}
 
-    /// Moves everything to a user that has no ciphertext yet: seals it, or asks for a session.
-    pub(super) fn drive_user(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        user: &UserId,
-    ) -> Result<(), EngineError> {
-        if !tx.is_online() || !self.waiting.contains(user) {
-            return Ok(());
+/// Sends envelopes in as few requests as their sizes allow.
+pub(super) fn send(tx: &mut Transaction<'_, '_>, envelopes: Vec<(Sent, Envelope)>) {
+    let (mut sent, mut batch, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for (what, envelope) in envelopes {
+        let full = bytes + envelope.blob.len() > MAX_BATCH || batch.len() == MAX_ENVELOPES;
+        if full {
+            let request = Request::SendMany(std::mem::take(&mut batch));
+            tx.ask(request, Pending::Send(std::mem::take(&mut sent)));
+            bytes = 0;
         }
-        let Some(mut contact) = tx.contact(user)? else {
-            return Ok(());
-        };
-        let (mut has_changed, mut waits) = (false, false);
-        let (mut envelopes, mut unsealed) = (Vec::new(), Vec::new());
-        // For whom something waits until the relay has what it names: all behind it has its place to keep.
-        let mut held = Vec::new();
-        for (number, mut entry) in tx.group::<OutboxEntry>(user)? {
-            if contact.records.newest().device(entry.to.device).is_none() {
-                give_up_entry(tx, user, number, &entry)?;
-                continue;
-            }
-            if entry.state != OutboxState::Waiting || unsealed.contains(&entry.to) {
-                continue;
-            }
-            // What belongs to rooms has its place there.
-            let is_own = matches!(entry.content, OutboxContent::Own(_));
-            if is_own && (held.contains(&entry.to) || is_queued(tx, user, &entry.message)?) {
-                held.push(entry.to);
-                continue;
-            }
-            let sealed = match &entry.content {
-                OutboxContent::Own(content) => {
-                    contact.device(entry.to.device).map(|d| seal(tx, d, content)).transpose()
-                }
-                OutboxContent::Shared { .. } => match tx.get::<Payload>(&entry.message)? {
-                    Some(payload) => {
-                        match self.judge_late(tx, user, &payload)? {
-                            Late::Goes => {}
-                            Late::Waits => {
-                                waits = true;
-                                continue;
-                            }
-                            Late::Over => {
-                                give_up_entry(tx, user, number, &entry)?;
-                                continue;
-                            }
-                        }
-                        let sealed = self.seal_shared(tx, &mut contact, entry.to, &payload);
-                        sealed.map(|(sealed, changed)| {
-                            has_changed |= changed;
-                            Some(sealed.map(|(sealed, _)| sealed))
-                        })
-                    }
-                    None => {
-                        tx.delete::<OutboxEntry>(&(*user, number));
-                        continue;
-                    }
-                },
-            };
-            match sealed {
-                Err(EngineError::TextTooLong { .. }) => {
-                    give_up_entry(tx, user, number, &entry)?;
-                }
-                Err(error) => return Err(error),
-                Ok(None | Some(None)) => unsealed.push(entry.to),
-                Ok(Some(Some(sealed))) => {
-                    self.renew_blob(tx, &entry)?;
-                    envelopes.push((Sent::Outbox(*user, number), envelope(entry.to, &sealed)));
-                    entry.state = OutboxState::Sealed(sealed);
-                    tx.put_at(&(entry.to.user, number), &entry);
-                }
-            }
-        }
-        if has_changed {
-            tx.put(&contact);
-        }
-        if unsealed.is_empty() && !waits {
-            self.waiting.remove(user);
-        }
-        self.claim(tx, unsealed);
-        self.send(tx, envelopes);
-        Ok(())
+        bytes += envelope.blob.len();
+        sent.push(what);
+        batch.push(envelope);
     }
-
-    /// Sends envelopes in as few requests as their sizes allow.
-    pub(super) fn send(&mut self, tx: &mut Transaction<'_, '_>, envelopes: Vec<(Sent, Envelope)>) {
-        let (mut sent, mut batch, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for (what, envelope) in envelopes {
-            let full = bytes + envelope.blob.len() > MAX_BATCH || batch.len() == MAX_ENVELOPES;
-            if full {
-                let request = Request::SendMany(std::mem::take(&mut batch));
-                tx.ask(request, Pending::Send(std::mem::take(&mut sent)));
-                bytes = 0;
-            }
-            bytes += envelope.blob.len();
-            sent.push(what);
-            batch.push(envelope);
-        }
-        if !batch.is_empty() {
-            tx.ask(Request::SendMany(batch), Pending::Send(sent));
-        }
+    if !batch.is_empty() {
+        tx.ask(Request::SendMany(batch), Pending::Send(sent));
     }
 }
 
@@ -430,12 +398,11 @@ pub(super) fn give_up_message(
     user: &UserId,
     message: MessageId,
 ) -> Result<(), EngineError> {
-    let devices: BTreeSet<_> = tx
-        .group::<OutboxEntry>(user)?
-        .into_iter()
-        .filter(|(_, entry)| entry.message == message)
-        .map(|(_, entry)| entry.to.device)
-        .collect();
+    let Some(index) = tx.get::<MessageIndex>(&(*user, message))? else { return Ok(()) };
+    let mut devices = BTreeSet::new();
+    for number in index.outbox {
+        devices.extend(tx.get::<OutboxEntry>(&(*user, number))?.map(|entry| entry.to.device));
+    }
     for device in devices {
         give_up(tx, user, message, device)?;
     }

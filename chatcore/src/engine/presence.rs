@@ -4,8 +4,9 @@
 //! this connection. Nothing of it is stored anywhere.
 
 use super::clock::Timer;
+use super::rooms::Rooms;
 use super::transaction::Transaction;
-use super::{Engine, EngineError, Event, Pending};
+use super::{EngineError, Event, Pending};
 use crate::ids::{DeviceAddress, SECOND, UserId};
 use crate::membership::RoomKind;
 use crate::store::row::ReadRows;
@@ -17,47 +18,75 @@ use crate::wire::relay::{Request, RoomPresence};
 /// Milliseconds in which new tags are gathered before the relay is told.
 const GATHER: u64 = 2 * SECOND;
 
-impl Engine {
+/// What the relay is told of who may see us.
+#[derive(Debug, Default)]
+pub(super) struct Presence {
+    attending: bool,
+    due: Option<Timer>,
+}
+
+impl Presence {
     /// Says that this program stays: while it is connected, others may see that we are here.
-    pub fn attend(&mut self) {
+    pub(super) fn attend(&mut self) {
         self.attending = true;
+    }
+
+    /// Forgets what belonged to a connection.
+    pub(super) fn disconnected(&mut self) {
+        self.due = None;
+    }
+
+    /// Returns when the relay is to be told.
+    pub(super) const fn timer(&self) -> Option<Timer> {
+        self.due
+    }
+
+    /// Tells the relay if it is time.
+    pub(super) fn show_if_due(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+        rooms: &mut Rooms,
+    ) -> Result<(), EngineError> {
+        if self.due.is_some_and(|due| due.is_due(tx.now)) { self.show(tx, rooms) } else { Ok(()) }
     }
 
     pub(super) fn set_visibility(
         &mut self,
         tx: &mut Transaction<'_, '_>,
+        rooms: &mut Rooms,
         visibility: Visibility,
     ) -> Result<(), EngineError> {
         let mut profile = tx.profile()?;
         if profile.visibility != visibility {
             profile.visibility = visibility;
             tx.put(&profile);
-            self.show_presence(tx)?;
+            self.show(tx, rooms)?;
         }
         Ok(())
     }
 
     /// Tells the relay soon when a step has changed who may see us.
-    pub(super) fn note_presence(&mut self, tx: &Transaction<'_, '_>) {
+    pub(super) fn note(&mut self, tx: &Transaction<'_, '_>) {
         if tx.has_new_tags() && self.attending && tx.is_online() {
-            self.presence_due.get_or_insert(Timer::after(GATHER, tx.now));
+            self.due.get_or_insert(Timer::after(GATHER, tx.now));
         }
     }
 
     /// Tells the relay who may see that we are here.
-    pub(super) fn show_presence(
+    pub(super) fn show(
         &mut self,
         tx: &mut Transaction<'_, '_>,
+        rooms: &mut Rooms,
     ) -> Result<(), EngineError> {
         if !self.attending || !tx.is_online() {
             return Ok(());
         }
-        self.presence_due = None;
+        self.due = None;
         let (mut tags, mut hidden_from) = (Vec::new(), Vec::new());
         let mut in_rooms = RoomPresence::Hidden;
         if tx.profile()?.visibility == Visibility::Shown {
             in_rooms = RoomPresence::Shown;
-            for contact in self.friends(tx)? {
+            for contact in friends(tx, rooms)? {
                 let devices = contact.devices.iter();
                 tags.extend(devices.filter_map(|d| d.incoming_tag));
             }
@@ -75,47 +104,47 @@ impl Engine {
         tx.ask(request, Pending::ShowPresence);
         Ok(())
     }
+}
 
-    /// Whom we see and who sees us: contacts, and members of common private rooms. Not strangers, not
-    /// the blocked, not while a key is in doubt.
-    fn friends(&mut self, tx: &Transaction<'_, '_>) -> Result<Vec<Contact>, EngineError> {
-        let mut friends = Vec::new();
-        for contact in tx.all::<Contact>()? {
-            let is_friend = match contact.standing {
-                _ if contact.trust == Trust::Changed => false,
-                ContactStanding::Contact => true,
-                ContactStanding::Blocked => false,
-                ContactStanding::Request | ContactStanding::Member => {
-                    self.shares_a_room(tx, &contact.user(), &[RoomKind::Private])?
-                }
-            };
-            if is_friend {
-                friends.push(contact);
+/// Whom we see and who sees us: contacts, and members of common private rooms. Not strangers, not
+/// the blocked, not while a key is in doubt.
+fn friends(tx: &Transaction<'_, '_>, rooms: &mut Rooms) -> Result<Vec<Contact>, EngineError> {
+    let mut friends = Vec::new();
+    for contact in tx.all::<Contact>()? {
+        let is_friend = match contact.standing {
+            _ if contact.trust == Trust::Changed => false,
+            ContactStanding::Contact => true,
+            ContactStanding::Blocked => false,
+            ContactStanding::Request | ContactStanding::Member => {
+                rooms.shares_a_room(tx, &contact.user(), &[RoomKind::Private])?
             }
+        };
+        if is_friend {
+            friends.push(contact);
         }
-        Ok(friends)
     }
+    Ok(friends)
+}
 
-    /// Asks which of all our contacts are here; always the whole set, so that the relay does not
-    /// learn whom we look at.
-    pub(super) fn query_presence(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        ticket: u64,
-    ) -> Result<(), EngineError> {
-        tx.needs_relay()?;
-        let mut devices = Vec::new();
-        for contact in self.friends(tx)? {
-            let user = contact.user();
-            devices.extend(contact.devices.iter().filter_map(|device| {
-                Some((DeviceAddress { user, device: device.id }, device.outgoing_tag?))
-            }));
-        }
-        devices.truncate(MAX_PRESENCE);
-        let users = devices.iter().map(|(address, _)| address.user).collect();
-        tx.ask(Request::QueryPresence(devices), Pending::Presence { ticket, users });
-        Ok(())
+/// Asks which of all our contacts are here; always the whole set, so that the relay does not
+/// learn whom we look at.
+pub(super) fn query(
+    tx: &mut Transaction<'_, '_>,
+    rooms: &mut Rooms,
+    ticket: u64,
+) -> Result<(), EngineError> {
+    tx.needs_relay()?;
+    let mut devices = Vec::new();
+    for contact in friends(tx, rooms)? {
+        let user = contact.user();
+        devices.extend(contact.devices.iter().filter_map(|device| {
+            Some((DeviceAddress { user, device: device.id }, device.outgoing_tag?))
+        }));
     }
+    devices.truncate(MAX_PRESENCE);
+    let users = devices.iter().map(|(address, _)| address.user).collect();
+    tx.ask(Request::QueryPresence(devices), Pending::Presence { ticket, users });
+    Ok(())
 }
 
 pub(super) fn answered(

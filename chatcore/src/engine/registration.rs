@@ -4,14 +4,15 @@ use crate::store::row::ReadRows;
 use rand::{CryptoRng, RngExt};
 
 use super::Context;
-use super::account::drop_old_prekeys;
-use super::clock::{Timer, is_due};
-use super::deliver::Round;
+use super::account::{drop_old_prekeys, settle_record, top_up_prekeys};
+use super::clock::is_due;
+use super::follow_ups::Tell;
+use super::outbox::Overdue;
 use super::rooms::newest_head;
 use super::strangers::REQUEST_LIFE;
 use super::transaction::Transaction;
 use super::uploads::forget_offers;
-use super::{Engine, EngineError, Event, Link, Pending, QUERY_EVERY, Step};
+use super::{Engine, EngineError, Event, Link, Pending, Step};
 use crate::ids::{DAY, DeviceId};
 use crate::keys::{DeviceKeys, RecordSource, Signed, UserRecord};
 use crate::store::rows::{Admission, Profile, Seen};
@@ -127,8 +128,8 @@ impl Engine {
             return Err(EngineError::RelayMisbehaved);
         }
         tx.set_link(Link::Online);
-        (self.undelivered, self.kept) = (login.queued, login.kept);
-        self.next_query = Timer::after(QUERY_EVERY, tx.now);
+        self.undelivered = login.queued;
+        self.strangers.set_kept(login.kept);
         let is_new = matches!(profile.admission, Admission::New | Admission::Sent);
         if is_new && profile.announced == 0 {
             // What was announced before we came was not for us.
@@ -150,18 +151,25 @@ impl Engine {
                 }
             }
             forget_offers(tx)?;
-            self.find_left(tx)?;
+            self.devices.find_leaving(tx)?;
         }
-        self.settle_record(tx, &mut profile, login.record_version)?;
-        self.top_up_prekeys(tx, &mut profile, login)?;
+        settle_record(tx, &mut profile, login.record_version)?;
+        top_up_prekeys(tx, &mut profile, login)?;
         tx.put(&profile);
-        self.show_presence(tx)?;
-        self.tell_owed(tx)?;
-        self.find_uploads(tx)?;
-        self.catch_up(tx, login.announced, login.moved)?;
-        self.rooms_logged_in(tx, login.lobby)?;
-        self.ask_for_kept(tx)?;
-        self.drive_outbox(tx, Round::AtLogin)
+        self.presence.show(tx, &mut self.rooms)?;
+        tx.follow.tell(Tell::Untried);
+        self.uploads.find_uploads(tx)?;
+        self.rooms.catch_up(tx, login.announced, login.moved)?;
+        self.rooms.logged_in(tx, login.lobby)?;
+        self.strangers.ask_for_kept(tx)?;
+        let overdue = if self.undelivered == 0 {
+            // What waits at the relay is not believed for ever.
+            self.devices.forget_left(tx)?;
+            Overdue::GiveUp
+        } else {
+            Overdue::MayCome
+        };
+        self.outbox.go_through(tx, overdue)
     }
 }
 

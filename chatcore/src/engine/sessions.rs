@@ -3,17 +3,18 @@
 use crate::store::StoreError;
 use crate::store::row::ReadRows;
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::clock::{Timer, is_due};
-use super::rooms::shared_answered;
+use super::follow_ups::Tell;
+use super::outbox::announce_reset;
 use super::transaction::Transaction;
-use super::{Engine, EngineError, Event, Pending, QUERY_EVERY};
+use super::{EngineError, Pending, QUERY_EVERY};
 use crate::agreement::{AgreementError, Offer, start_session_between};
 use crate::ids::{DAY, DeliveryTag, DeviceAddress, SECOND, SessionId, Timestamp};
 use crate::keys::{PrekeyRecord, Signed};
 use crate::ratchet::Session;
-use crate::store::rows::{Contact, OutboxContent, OutboxEntry, OutboxState, PeerDevice, TagOwner};
+use crate::store::rows::{Contact, PeerDevice, TagOwner};
 use crate::wire::limits::MAX_CLAIMS;
 use crate::wire::relay::{ErrorCode, Request};
 
@@ -143,7 +144,31 @@ pub(super) fn add_session(
     Ok(())
 }
 
-impl Engine {
+/// Which prekeys were asked for.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    claiming: BTreeSet<DeviceAddress>,
+    /// Devices that had no prekeys at the relay: until when they are not asked for, and how long that was.
+    claim_again: BTreeMap<DeviceAddress, (Option<Timer>, u64)>,
+}
+
+impl Sessions {
+    /// Forgets what belonged to a connection.
+    pub(super) fn disconnected(&mut self) {
+        self.claiming.clear();
+        self.claim_again.clear();
+    }
+
+    /// Tells whether no prekey is on its way.
+    pub(super) fn is_settled(&self) -> bool {
+        self.claiming.is_empty()
+    }
+
+    /// Returns when prekeys that were not there are asked for again.
+    pub(super) fn timers(&self) -> impl Iterator<Item = Timer> {
+        self.claim_again.values().filter_map(|(again, _)| *again)
+    }
+
     /// Asks for prekeys of devices that need a session, each once.
     pub(super) fn claim(&mut self, tx: &mut Transaction<'_, '_>, devices: Vec<DeviceAddress>) {
         if !tx.is_online() {
@@ -175,24 +200,24 @@ impl Engine {
             };
             match result {
                 Ok(signed) => {
-                    if self.start(tx, &mut contact, address, signed)?.is_err() {
+                    if start(tx, &mut contact, address, signed)?.is_err() {
                         tx.put(&contact);
                         // The prekey may name a certificate that is newer than what we know.
-                        self.refresh_if_old(tx, address.user);
-                        self.delay(tx, &address, ErrorCode::BadPrekey)?;
+                        tx.follow.refresh.insert(address.user);
+                        tx.follow.delayed.push((address, ErrorCode::BadPrekey));
                         continue;
                     }
                     self.claim_again.remove(&address);
                     let replaces = contact.device_mut(address.device).generation > 0;
                     tx.put(&contact);
                     if replaces {
-                        self.announce_reset(tx, address)?;
+                        announce_reset(tx, address)?;
                     }
-                    self.drive_user(tx, &address.user)?;
+                    tx.follow.paired.insert(address);
                 }
                 Err(code) => {
                     if code == ErrorCode::UnknownDevice {
-                        self.refresh_if_old(tx, address.user);
+                        tx.follow.refresh.insert(address.user);
                     }
                     if code == ErrorCode::NoPrekey {
                         // A newcomer's are on their way.
@@ -202,7 +227,7 @@ impl Engine {
                         let again = Some(Timer::after(wait, tx.now));
                         self.claim_again.insert(address, (again, wait));
                     }
-                    self.delay(tx, &address, code)?;
+                    tx.follow.delayed.push((address, code));
                 }
             }
         }
@@ -210,78 +235,51 @@ impl Engine {
         for address in asked {
             self.claiming.remove(&address);
         }
-        self.tell_owed(tx)
+        tx.follow.tell(Tell::Untried);
+        Ok(())
     }
 
     /// Asks again for prekeys that were not there.
-    pub(super) fn claim_due(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
-        let mut due = BTreeSet::new();
+    pub(super) fn claim_due(&mut self, tx: &mut Transaction<'_, '_>) {
         for (device, (again, _)) in &mut self.claim_again {
             if again.take_if(|again| again.is_due(tx.now)).is_some() {
-                due.insert(device.user);
+                tx.follow.paired.insert(*device);
             }
-        }
-        for user in due {
-            self.drive_user(tx, &user)?;
-        }
-        Ok(())
-    }
-
-    fn start(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        contact: &mut Contact,
-        address: DeviceAddress,
-        signed: Signed,
-    ) -> Result<Result<(), AgreementError>, EngineError> {
-        let Some(cert) = contact.records.newest().device(address.device).cloned() else {
-            return Ok(Err(AgreementError::NotAuthentic));
-        };
-        let prekey = match PrekeyRecord::verify(signed, &address.user, &cert) {
-            Ok(prekey) => prekey,
-            Err(error) => return Ok(Err(error.into())),
-        };
-        let profile = tx.profile()?;
-        let device = contact.device_mut(address.device);
-        let delivery_tag = incoming_tag(tx, device, &address);
-        let offer = Offer {
-            relay: &profile.relay,
-            device: &profile.device,
-            record: &profile.record,
-            delivery_tag,
-            generation: device.generation,
-        };
-        let times = (tx.earlier(), tx.begins());
-        match start_session_between(&offer, (&cert, address), &prekey, times, tx.rng) {
-            Ok(session) => {
-                add_session(tx, device, &session)?;
-                Ok(Ok(()))
-            }
-            Err(error) => Ok(Err(error)),
         }
     }
+}
 
-    /// Tells which messages wait because the relay refused something.
-    fn delay(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        address: &DeviceAddress,
-        code: ErrorCode,
-    ) -> Result<(), EngineError> {
-        let waits = |entry: &OutboxEntry| {
-            entry.to == *address && matches!(entry.state, OutboxState::Waiting)
-        };
-        for (number, mut entry) in tx.group::<OutboxEntry>(&address.user)? {
-            if !waits(&entry) {
-                continue;
-            }
-            if matches!(entry.content, OutboxContent::Shared { .. }) {
-                shared_answered(tx, number, &mut entry)?;
-            } else {
-                tx.event(Event::Delayed { message: entry.message, code });
-            }
+/// Begins a session with a device.
+fn start(
+    tx: &mut Transaction<'_, '_>,
+    contact: &mut Contact,
+    address: DeviceAddress,
+    signed: Signed,
+) -> Result<Result<(), AgreementError>, EngineError> {
+    let Some(cert) = contact.records.newest().device(address.device).cloned() else {
+        return Ok(Err(AgreementError::NotAuthentic));
+    };
+    let prekey = match PrekeyRecord::verify(signed, &address.user, &cert) {
+        Ok(prekey) => prekey,
+        Err(error) => return Ok(Err(error.into())),
+    };
+    let profile = tx.profile()?;
+    let device = contact.device_mut(address.device);
+    let delivery_tag = incoming_tag(tx, device, &address);
+    let offer = Offer {
+        relay: &profile.relay,
+        device: &profile.device,
+        record: &profile.record,
+        delivery_tag,
+        generation: device.generation,
+    };
+    let times = (tx.earlier(), tx.begins());
+    match start_session_between(&offer, (&cert, address), &prekey, times, tx.rng) {
+        Ok(session) => {
+            add_session(tx, device, &session)?;
+            Ok(Ok(()))
         }
-        Ok(())
+        Err(error) => Ok(Err(error)),
     }
 }
 

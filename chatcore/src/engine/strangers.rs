@@ -6,11 +6,12 @@
 //!                └─ none ──▶ kept at the relay, named here; delivered again when there is a place
 //! ```
 
-use super::contacts::make_contact;
-use super::rooms::is_only_member;
+use super::contacts::{ask_for, make_contact};
+use super::follow_ups::ProfileOwed;
+use super::rooms::{Rooms, is_only_member};
 use super::transaction::Transaction;
-use super::{Asker, Engine, EngineError, Event, Pending};
-use crate::ids::{DAY, Timestamp, UserId};
+use super::{EngineError, Event, Pending};
+use crate::ids::{DAY, DeviceAddress, RoomId, Timestamp, UserId};
 use crate::keys::{Nickname, RecordHistory, UserRecord};
 use crate::membership::RoomKind;
 use crate::store::row::ReadRows;
@@ -38,137 +39,22 @@ pub struct PersonWaiting {
     pub wanted: Wanted,
 }
 
-impl Engine {
-    /// Makes a contact's row for somebody who writes for the first time; `None`: there is no place.
-    pub(super) fn meet_stranger(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        record: &UserRecord,
-    ) -> Result<Option<Contact>, EngineError> {
-        let kinds = [RoomKind::Private, RoomKind::Open];
-        let shares = self.shares_a_room(tx, &record.user_id(), &kinds)?;
-        if !shares {
-            if !self.has_free_place(tx, record)? {
-                return Ok(None);
-            }
-            has_place(tx, record.user_id())?;
-        }
-        let standing = if shares { ContactStanding::Member } else { ContactStanding::Request };
-        let others = tx.all::<Contact>()?;
-        let contact = Contact::new(RecordHistory::new(record.clone()), standing);
-        let name = contact.nickname().fold();
-        let namesake =
-            |c: &&Contact| c.standing == ContactStanding::Contact && c.nickname().fold() == name;
-        if let Some(namesake) = others.iter().find(namesake) {
-            // Anybody may claim a name in a first message; whose it is, the directory is asked.
-            self.ask_directory(tx, contact.nickname().as_str(), Asker::Own(namesake.user()));
-        }
-        // Nor does it say that the name is theirs.
-        self.refresh_if_old(tx, contact.user());
-        Ok(Some(contact))
+/// What the relay keeps of those for whom there was no place.
+#[derive(Debug, Default)]
+pub(super) struct Strangers {
+    /// Envelopes.
+    kept: u64,
+}
+
+impl Strangers {
+    /// Takes in how many envelopes the relay keeps.
+    pub(super) const fn set_kept(&mut self, kept: u64) {
+        self.kept = kept;
     }
 
-    /// Returns how many requests of strangers wait for an answer.
-    fn held_requests(tx: &Transaction<'_, '_>) -> Result<usize, EngineError> {
-        // One that was not answered for long makes room for others.
-        let is_young = |at| at <= tx.begins() && tx.earlier().since(at) < REQUEST_LIFE;
-        let is_held = |contact: &&Contact| asked_at(contact).is_some_and(is_young);
-        Ok(tx.all::<Contact>()?.iter().filter(is_held).count())
-    }
-
-    /// Somebody known from rooms only writes to us alone: that is a request, if there is room for one.
-    pub(super) fn admit_private(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        contact: &mut Contact,
-    ) -> Result<bool, EngineError> {
-        if !self.has_place_for(tx, contact)? {
-            return Ok(false);
-        }
-        if is_only_member(contact) {
-            has_place(tx, contact.user())?;
-            contact.standing = ContactStanding::Request;
-        }
-        Ok(true)
-    }
-
-    /// Tells whether somebody may write to us alone; else they are named.
-    pub(super) fn has_place_for(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        contact: &Contact,
-    ) -> Result<bool, EngineError> {
-        if is_only_member(contact) {
-            self.has_free_place(tx, contact.records.newest())
-        } else {
-            Ok(true)
-        }
-    }
-
-    /// Tells whether there is a place for somebody who begins by writing to us alone; else they are named.
-    pub(super) fn has_place_for_first(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        record: &UserRecord,
-    ) -> Result<bool, EngineError> {
-        match tx.contact(&record.user_id())? {
-            Some(contact) => self.has_place_for(tx, &contact),
-            None => self.has_free_place(tx, record),
-        }
-    }
-
-    /// Tells whether one of the places is free; else it names whoever wanted one.
-    fn has_free_place(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        record: &UserRecord,
-    ) -> Result<bool, EngineError> {
-        let is_free = Self::held_requests(tx)? < MAX_REQUESTS;
-        if !is_free {
-            self.note_unplaced(tx, record.user_id(), record.nickname(), Wanted::ToWrite)?;
-        }
-        Ok(is_free)
-    }
-
-    /// Names somebody who found no place, and tells the person of it, less often the more there are.
-    pub(super) fn note_unplaced(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        user: UserId,
-        name: &Nickname,
-        wanted: Wanted,
-    ) -> Result<(), EngineError> {
-        let kinds = [RoomKind::Private, RoomKind::Open];
-        let is_member = self.shares_a_room(tx, &user, &kinds)?;
-        let mut profile = tx.profile()?;
-        let unplaced = &mut profile.unplaced;
-        let is_same = |other: &Unplaced| other.user == user && other.wanted == wanted;
-        if unplaced.len() >= MAX_UNPLACED || unplaced.iter().any(is_same) {
-            return Ok(());
-        }
-        let (name, at) = (name.as_str().to_owned(), tx.begins());
-        unplaced.push(Unplaced { user, name, wanted, at, is_member });
-        let people = unplaced.len();
-        if people >= 2 * profile.unplaced_told {
-            profile.unplaced_told = people;
-            tx.event(Event::NoPlaceFor { people });
-        }
-        tx.put(&profile);
-        Ok(())
-    }
-
-    /// Nobody waits any more who wanted this, as far as is known.
-    pub(super) fn forget_unplaced(
-        tx: &mut Transaction<'_, '_>,
-        is_it: impl Fn(&Unplaced) -> bool,
-    ) -> Result<(), EngineError> {
-        let mut profile = tx.profile()?;
-        if profile.unplaced.iter().any(&is_it) {
-            profile.unplaced.retain(|unplaced| !is_it(unplaced));
-            profile.unplaced_told = profile.unplaced.len().min(profile.unplaced_told);
-            tx.put(&profile);
-        }
-        Ok(())
+    /// Takes in that the relay keeps more.
+    pub(super) const fn keep(&mut self, more: u64) {
+        self.kept = self.kept.saturating_add(more);
     }
 
     /// Asks for what was kept at the relay, as soon as there is a place.
@@ -185,11 +71,11 @@ impl Engine {
             }
         }
         let most = match known.is_empty() {
-            true if Self::held_requests(tx)? >= MAX_REQUESTS => return Ok(()),
+            true if held_requests(tx)? >= MAX_REQUESTS => return Ok(()),
             true => DELIVERED_AGAIN,
             false => u32::try_from(self.kept).unwrap_or(u32::MAX),
         };
-        Self::forget_unplaced(tx, |waiting| known.contains(&waiting.user))?;
+        tx.forget_unplaced(|waiting| known.contains(&waiting.user))?;
         self.ask_for_some_kept(tx, most);
         Ok(())
     }
@@ -198,18 +84,22 @@ impl Engine {
     pub(super) fn ask_for_kept_of(
         &mut self,
         tx: &mut Transaction<'_, '_>,
-        is_member: impl Fn(&UserId) -> bool,
+        rooms: &mut Rooms,
+        room: &RoomId,
     ) -> Result<(), EngineError> {
         if self.kept == 0 || !tx.is_online() {
             return Ok(());
         }
         let mut profile = tx.profile()?;
-        let mut has_news = false;
-        for waiting in profile.unplaced.iter_mut().filter(|waiting| !waiting.is_member) {
-            waiting.is_member = is_member(&waiting.user);
-            has_news |= waiting.is_member;
-        }
-        if has_news {
+        let has_news = rooms.look_room(tx, room, |room| {
+            let mut has_news = false;
+            for waiting in profile.unplaced.iter_mut().filter(|waiting| !waiting.is_member) {
+                waiting.is_member = room.is_member(&waiting.user);
+                has_news |= waiting.is_member;
+            }
+            has_news
+        })?;
+        if has_news == Some(true) {
             tx.put(&profile);
             self.ask_for_some_kept(tx, u32::try_from(self.kept).unwrap_or(u32::MAX));
         }
@@ -221,52 +111,170 @@ impl Engine {
         self.kept = 0;
         tx.ask(Request::DeliverKept { most }, Pending::DeliverKept);
     }
+}
 
-    /// Makes a contact of somebody who asked.
-    pub(super) fn accept_request(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        user: &UserId,
-    ) -> Result<(), EngineError> {
-        let mut contact = asking(tx, user)?;
-        let rest = make_contact(tx, &mut contact);
+/// Makes a contact's row for somebody who writes for the first time; `None`: there is no place.
+pub(super) fn meet_stranger(
+    tx: &mut Transaction<'_, '_>,
+    rooms: &mut Rooms,
+    record: &UserRecord,
+) -> Result<Option<Contact>, EngineError> {
+    let kinds = [RoomKind::Private, RoomKind::Open];
+    let shares = rooms.shares_a_room(tx, &record.user_id(), &kinds)?;
+    if !shares {
+        if !has_free_place(tx, rooms, record)? {
+            return Ok(None);
+        }
+        has_place(tx, record.user_id())?;
+    }
+    let standing = if shares { ContactStanding::Member } else { ContactStanding::Request };
+    let others = tx.all::<Contact>()?;
+    let contact = Contact::new(RecordHistory::new(record.clone()), standing);
+    let name = contact.nickname().fold();
+    let namesake =
+        |c: &&Contact| c.standing == ContactStanding::Contact && c.nickname().fold() == name;
+    if let Some(namesake) = others.iter().find(namesake) {
+        // Anybody may claim a name in a first message; whose it is, the directory is asked.
+        tx.follow.claimed_names.push((contact.nickname().clone(), namesake.user()));
+    }
+    // Nor does it say that the name is theirs.
+    tx.follow.refresh.insert(contact.user());
+    Ok(Some(contact))
+}
+
+/// Returns how many requests of strangers wait for an answer.
+fn held_requests(tx: &Transaction<'_, '_>) -> Result<usize, EngineError> {
+    // One that was not answered for long makes room for others.
+    let is_young = |at| at <= tx.begins() && tx.earlier().since(at) < REQUEST_LIFE;
+    let is_held = |contact: &&Contact| asked_at(contact).is_some_and(is_young);
+    Ok(tx.all::<Contact>()?.iter().filter(is_held).count())
+}
+
+/// Somebody known from rooms only writes to us alone: that is a request, if there is room for one.
+pub(super) fn admit_private(
+    tx: &mut Transaction<'_, '_>,
+    rooms: &mut Rooms,
+    contact: &mut Contact,
+) -> Result<bool, EngineError> {
+    if !has_place_for(tx, rooms, contact)? {
+        return Ok(false);
+    }
+    if is_only_member(contact) {
+        has_place(tx, contact.user())?;
+        contact.standing = ContactStanding::Request;
+    }
+    Ok(true)
+}
+
+/// Tells whether somebody may write to us alone; else they are named.
+pub(super) fn has_place_for(
+    tx: &mut Transaction<'_, '_>,
+    rooms: &mut Rooms,
+    contact: &Contact,
+) -> Result<bool, EngineError> {
+    if is_only_member(contact) {
+        has_free_place(tx, rooms, contact.records.newest())
+    } else {
+        Ok(true)
+    }
+}
+
+/// Tells whether there is a place for somebody who begins by writing to us alone; else they are named.
+pub(super) fn has_place_for_first(
+    tx: &mut Transaction<'_, '_>,
+    rooms: &mut Rooms,
+    record: &UserRecord,
+) -> Result<bool, EngineError> {
+    match tx.contact(&record.user_id())? {
+        Some(contact) => has_place_for(tx, rooms, &contact),
+        None => has_free_place(tx, rooms, record),
+    }
+}
+
+/// Tells whether one of the places is free; else it names whoever wanted one.
+fn has_free_place(
+    tx: &mut Transaction<'_, '_>,
+    rooms: &mut Rooms,
+    record: &UserRecord,
+) -> Result<bool, EngineError> {
+    let is_free = held_requests(tx)? < MAX_REQUESTS;
+    if !is_free {
+        note_unplaced(tx, rooms, record.user_id(), record.nickname(), Wanted::ToWrite)?;
+    }
+    Ok(is_free)
+}
+
+/// Names somebody who found no place, and tells the person of it, less often the more there are.
+pub(super) fn note_unplaced(
+    tx: &mut Transaction<'_, '_>,
+    rooms: &mut Rooms,
+    user: UserId,
+    name: &Nickname,
+    wanted: Wanted,
+) -> Result<(), EngineError> {
+    let kinds = [RoomKind::Private, RoomKind::Open];
+    let is_member = rooms.shares_a_room(tx, &user, &kinds)?;
+    let mut profile = tx.profile()?;
+    let unplaced = &mut profile.unplaced;
+    let is_same = |other: &Unplaced| other.user == user && other.wanted == wanted;
+    if unplaced.len() >= MAX_UNPLACED || unplaced.iter().any(is_same) {
+        return Ok(());
+    }
+    let (name, at) = (name.as_str().to_owned(), tx.begins());
+    unplaced.push(Unplaced { user, name, wanted, at, is_member });
+    let people = unplaced.len();
+    if people >= 2 * profile.unplaced_told {
+        profile.unplaced_told = people;
+        tx.event(Event::NoPlaceFor { people });
+    }
+    tx.put(&profile);
+    Ok(())
+}
+
+/// Makes a contact of somebody who asked.
+pub(super) fn accept_request(
+    tx: &mut Transaction<'_, '_>,
+    user: &UserId,
+) -> Result<(), EngineError> {
+    let mut contact = asking(tx, user)?;
+    let rest = make_contact(tx, &mut contact);
+    tx.put(&contact);
+    ask_for(tx, rest)
+}
+
+/// Forgets somebody who asked, and what they wrote. They are not told, and may ask again.
+pub(super) fn decline_request(
+    tx: &mut Transaction<'_, '_>,
+    rooms: &mut Rooms,
+    user: &UserId,
+) -> Result<(), EngineError> {
+    let mut contact = asking(tx, user)?;
+    let has_name_of = |other: &Contact| other.replaced_by == Some(*user);
+    if tx.all::<Contact>()?.iter().any(|c| c.trust == Trust::Changed && has_name_of(c)) {
+        // The person has to say first who of the two is meant.
+        return Err(EngineError::IdentityChanged);
+    }
+    rooms.turn_down_invitations_of(tx, user)?;
+    tx.forget_conversation(user)?;
+    if rooms.shares_a_room(tx, user, &[RoomKind::Private, RoomKind::Open])? {
+        // What is said there goes on in the same sessions.
+        (contact.standing, contact.kept) = (ContactStanding::Member, 0);
         tx.put(&contact);
-        self.ask_for(tx, rest)
+        return Ok(());
     }
-
-    /// Forgets somebody who asked, and what they wrote. They are not told, and may ask again.
-    pub(super) fn decline_request(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        user: &UserId,
-    ) -> Result<(), EngineError> {
-        let mut contact = asking(tx, user)?;
-        let has_name_of = |other: &Contact| other.replaced_by == Some(*user);
-        if tx.all::<Contact>()?.iter().any(|c| c.trust == Trust::Changed && has_name_of(c)) {
-            // The person has to say first who of the two is meant.
-            return Err(EngineError::IdentityChanged);
-        }
-        self.turn_down_invitations_of(tx, user)?;
-        tx.forget_conversation(user)?;
-        if self.shares_a_room(tx, user, &[RoomKind::Private, RoomKind::Open])? {
-            // What is said there goes on in the same sessions.
-            (contact.standing, contact.kept) = (ContactStanding::Member, 0);
-            tx.put(&contact);
-            return Ok(());
-        }
-        for device in &contact.devices {
-            tx.forget_pairing(device);
-        }
-        self.receipts_due.retain(|address, _| address.user != *user);
-        self.profiles_owed.retain(|address| address.user != *user);
-        tx.delete::<Contact>(user);
-        Ok(())
+    for device in &contact.devices {
+        tx.forget_pairing(device);
+        let address = DeviceAddress { user: *user, device: device.id };
+        tx.follow.receipts.insert(address, None);
+        tx.follow.profiles.insert(address, ProfileOwed::No);
     }
+    tx.delete::<Contact>(user);
+    Ok(())
 }
 
 /// Somebody who waited for a place has one.
 fn has_place(tx: &mut Transaction<'_, '_>, user: UserId) -> Result<(), EngineError> {
-    Engine::forget_unplaced(tx, |other| other.user == user && other.wanted == Wanted::ToWrite)
+    tx.forget_unplaced(|other| other.user == user && other.wanted == Wanted::ToWrite)
 }
 
 /// Returns when somebody last began a session who asks to write to us, whatever they said in it. Whom we looked up,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::CryptoRng;
 
+use super::follow_ups::FollowUps;
 use super::requests::{Link, Outgoing, Pending, Requests};
 use super::{Context, EngineError, Event, Step, journal};
 use crate::ids::{Conversation, LogId, MessageId, RoomId, Timestamp, UserId};
@@ -13,7 +14,7 @@ use crate::ratchet::Session;
 use crate::store::row::{Numbered, Placed, ReadRows, Row, read};
 use crate::store::rows::{
     Contact, Download, HeldMessage, HistoryEntry, JournalEntry, LogEntry, MessageIndex,
-    OutboxEntry, PeerDevice, Profile, Readers, RoomRow, StatementRow, TagOwner, Transfer,
+    OutboxEntry, PeerDevice, Profile, Readers, RoomRow, StatementRow, TagOwner, Transfer, Unplaced,
 };
 use crate::store::{Changes, Direction, Key, Store, StoreError, Table, Value};
 use crate::wire::relay::Request;
@@ -31,6 +32,8 @@ pub(super) struct Transaction<'c, 'a> {
     events: Vec<Event>,
     journal: Vec<JournalEntry>,
     has_new_tags: bool,
+    /// Work for other parts of the engine.
+    pub(super) follow: FollowUps,
 }
 
 impl<'c, 'a> Transaction<'c, 'a> {
@@ -46,6 +49,7 @@ impl<'c, 'a> Transaction<'c, 'a> {
             events: Vec::new(),
             journal: Vec::new(),
             has_new_tags: false,
+            follow: FollowUps::default(),
         }
     }
 
@@ -200,6 +204,20 @@ impl<'c, 'a> Transaction<'c, 'a> {
 
     pub(super) fn contact(&self, user: &UserId) -> Result<Option<Contact>, EngineError> {
         Ok(self.get(user)?)
+    }
+
+    /// Nobody waits any more who wanted this, as far as is known.
+    pub(super) fn forget_unplaced(
+        &mut self,
+        is_it: impl Fn(&Unplaced) -> bool,
+    ) -> Result<(), EngineError> {
+        let mut profile = self.profile()?;
+        if profile.unplaced.iter().any(&is_it) {
+            profile.unplaced.retain(|unplaced| !is_it(unplaced));
+            profile.unplaced_told = profile.unplaced.len().min(profile.unplaced_told);
+            self.put(&profile);
+        }
+        Ok(())
     }
 
     /// Notes that a peer was given a tag in this step, or that somebody became a contact.

@@ -12,9 +12,8 @@ use std::collections::{BTreeSet, VecDeque};
 use super::clock::Timer;
 use super::copy::GIVE_UP_AFTER;
 use super::outbound::give_up_message;
-use super::rooms::Freshness;
 use super::transaction::Transaction;
-use super::{Engine, EngineError, Event, Pending, QUERY_EVERY};
+use super::{EngineError, Event, Pending, QUERY_EVERY};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, DAY, MessageId, SECOND, Timestamp, UserId};
 use crate::store::Store;
@@ -99,7 +98,7 @@ impl Uploads {
     }
 }
 
-impl Engine {
+impl Uploads {
     /// A message names a blob; the message goes out once the blob is at the relay.
     pub(super) fn offer(
         &mut self,
@@ -110,7 +109,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let blob = manifest.blob_id;
         if let Some(upload) = upload {
-            self.uploads.push(upload.source, blob, None);
+            self.push(upload.source, blob, None);
             let is_online = tx.is_online();
             let tried_at = if is_online { tx.begins() } else { Timestamp(0) };
             let manifest = manifest.clone();
@@ -125,7 +124,7 @@ impl Engine {
 
     /// On a new connection everything that waits is to be tried, but for what was tried for too long.
     pub(super) fn find_uploads(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
-        self.uploads = Uploads::default();
+        *self = Self::default();
         for transfer in tx.all::<Transfer>()? {
             let Transfer::Queued { to, message, manifest, upload, tried_at } = transfer else {
                 continue;
@@ -140,14 +139,14 @@ impl Engine {
                 let tried_at = tx.begins();
                 tx.put(&Transfer::Queued { to, message, manifest, upload, tried_at });
             }
-            self.uploads.push(source, blob, None);
+            self.push(source, blob, None);
         }
         Ok(())
     }
 
     /// The bytes of a blob can't be reached now: it waits for another run.
-    pub(crate) fn skip_upload(&mut self, blob: &BlobId) {
-        self.uploads.forget(blob);
+    pub(super) fn skip(&mut self, blob: &BlobId) {
+        self.forget(blob);
     }
 
     /// The relay has all of a blob: the message that names it goes out.
@@ -159,15 +158,10 @@ impl Engine {
         let Some((to, message, upload)) = self.end_upload(tx, &blob)? else { return Ok(()) };
         offered(tx, (to, message), blob, upload.write_key);
         match to {
-            Conversation::User(user) => {
-                self.waiting.insert(user);
-                self.drive_user(tx, &user)
-            }
-            Conversation::Room(room) => {
-                self.rooms.touch(&room, Freshness::Same);
-                self.drive_rooms(tx)
-            }
-        }
+            Conversation::User(user) => tx.follow.seal.insert(user),
+            Conversation::Room(room) => tx.follow.rooms.insert(room),
+        };
+        Ok(())
     }
 
     /// The relay does not take a blob now: it is tried again later; or not, where it says that it never will.
@@ -180,13 +174,13 @@ impl Engine {
         let Some((to, message, upload)) = self.end_upload(tx, &blob)? else { return Ok(()) };
         tx.event(Event::Delayed { message, code: failure.code });
         if is_for_ever(failure.code) {
-            return self.lose_upload(tx, (to, message), blob, upload);
+            return lose_upload(tx, (to, message), blob, upload);
         }
         let wait = match failure.retry_after_ms {
             0 => QUERY_EVERY,
             wait => wait.clamp(SOONEST, DAY),
         };
-        self.uploads.push(upload.source, blob, Some(Timer::after(wait, tx.now)));
+        self.push(upload.source, blob, Some(Timer::after(wait, tx.now)));
         Ok(())
     }
 
@@ -197,7 +191,7 @@ impl Engine {
         blob: BlobId,
     ) -> Result<(), EngineError> {
         match self.end_upload(tx, &blob)? {
-            Some((to, message, upload)) => self.lose_upload(tx, (to, message), blob, upload),
+            Some((to, message, upload)) => lose_upload(tx, (to, message), blob, upload),
             None => Ok(()),
         }
     }
@@ -208,34 +202,33 @@ impl Engine {
         tx: &Transaction<'_, '_>,
         blob: &BlobId,
     ) -> Result<Option<(Conversation, MessageId, QueuedUpload)>, EngineError> {
-        self.uploads.forget(blob);
+        self.forget(blob);
         Ok(match tx.get::<Transfer>(&blob.as_bytes().to_vec())? {
             Some(Transfer::Queued { to, message, upload, .. }) => Some((to, message, upload)),
             _ => None,
         })
     }
+}
 
-    fn lose_upload(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        (to, message): (Conversation, MessageId),
-        blob: BlobId,
-        upload: QueuedUpload,
-    ) -> Result<(), EngineError> {
-        if tx.is_online() {
-            // What the relay has of it would count as ours for as long as it keeps such a thing.
-            let write_key = upload.write_key;
-            tx.ask(Request::DeleteBlob { blob, write_key }, Pending::DeleteBlob);
-        }
-        match to {
-            Conversation::User(user) => {
-                give_up_message(tx, &user, message)?;
-                self.waiting.insert(user);
-                self.drive_user(tx, &user)
-            }
-            Conversation::Room(room) => self.lose_unsent(tx, &room, message),
-        }
+fn lose_upload(
+    tx: &mut Transaction<'_, '_>,
+    (to, message): (Conversation, MessageId),
+    blob: BlobId,
+    upload: QueuedUpload,
+) -> Result<(), EngineError> {
+    if tx.is_online() {
+        // What the relay has of it would count as ours for as long as it keeps such a thing.
+        let write_key = upload.write_key;
+        tx.ask(Request::DeleteBlob { blob, write_key }, Pending::DeleteBlob);
     }
+    match to {
+        Conversation::User(user) => {
+            give_up_message(tx, &user, message)?;
+            tx.follow.seal.insert(user);
+        }
+        Conversation::Room(room) => tx.follow.lost.push((room, message)),
+    }
+    Ok(())
 }
 
 /// Tells whether trying again does not change what the relay says of a blob.

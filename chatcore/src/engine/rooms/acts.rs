@@ -2,7 +2,8 @@
 
 use super::super::query::damaged;
 use super::super::transaction::Transaction;
-use super::super::{Engine, EngineError, Event, Pending};
+use super::super::{EngineError, Event, Pending};
+use super::Rooms;
 use super::loaded::Room;
 use super::log::entries_from;
 use super::{Freshness, NewRoom, RoomAsk, RoomFailure, STATEMENT};
@@ -43,7 +44,7 @@ pub(super) fn own_actor(profile: &Profile) -> Option<Actor> {
     Some(Actor::Device { identity: *profile.record.identity_key(), cert })
 }
 
-impl Engine {
+impl Rooms {
     /// Makes a room and waits until it stands at the relay.
     pub(in crate::engine) fn create_room(
         &mut self,
@@ -111,9 +112,9 @@ impl Engine {
         self.put_room(tx, room);
         match done {
             Begun::Done => tx.event(Event::RoomDone { ticket, result: Ok(id) }),
-            Begun::Waits => drop(self.rooms.tickets.insert((id, STATEMENT), ticket)),
+            Begun::Waits => drop(self.tickets.insert((id, STATEMENT), ticket)),
         }
-        self.rooms.touch(&id, Freshness::Stale);
+        self.touch(&id, Freshness::Stale);
         self.drive_rooms(tx)
     }
 
@@ -207,10 +208,10 @@ impl Engine {
                 let wanted = room.want(Joined::Yes);
                 self.put_room(tx, room);
                 wanted?;
-                self.rooms.tickets.insert((id, STATEMENT), ticket);
+                self.tickets.insert((id, STATEMENT), ticket);
             }
         }
-        self.rooms.touch(&id, Freshness::Stale);
+        self.touch(&id, Freshness::Stale);
         self.drive_rooms(tx)
     }
 
@@ -227,7 +228,7 @@ impl Engine {
         let standing = room.row.standing;
         if standing == RoomStanding::Invited {
             // Nobody is told.
-            Self::forget_unplaced(tx, |unplaced| unplaced.wanted == Wanted::ToInvite)?;
+            tx.forget_unplaced(|unplaced| unplaced.wanted == Wanted::ToInvite)?;
             self.turn_down(tx, room)?;
             tx.event(Event::RoomDone { ticket, result: Ok(id) });
             return self.drive_rooms(tx);
@@ -249,7 +250,7 @@ impl Engine {
                 room.push_intent(Act::Leave);
                 self.put_room(tx, room);
                 tx.event(Event::RoomDone { ticket, result: Ok(id) });
-                self.rooms.touch(&id, Freshness::Same);
+                self.touch(&id, Freshness::Same);
                 return self.drive_rooms(tx);
             }
             self.put_room(tx, room);
@@ -258,8 +259,8 @@ impl Engine {
         let wanted = room.want(Joined::No);
         self.put_room(tx, room);
         wanted?;
-        self.rooms.tickets.insert((id, STATEMENT), ticket);
-        self.rooms.touch(&id, Freshness::Same);
+        self.tickets.insert((id, STATEMENT), ticket);
+        self.touch(&id, Freshness::Same);
         self.drive_rooms(tx)
     }
 
@@ -290,7 +291,7 @@ impl Engine {
             room.row.unsent.push(Unsent::Update { message, keys: true, only });
             self.put_room(tx, room);
             tx.event(Event::RoomDone { ticket, result: Ok(id) });
-            self.rooms.touch(&id, Freshness::Same);
+            self.touch(&id, Freshness::Same);
             return self.drive_rooms(tx);
         }
         let act = name_counter(act, &room);
@@ -330,11 +331,11 @@ impl Engine {
             return Err(refusal.into());
         }
         let number = room.push_intent(act);
-        self.rooms.tickets.insert((id, number), ticket);
+        self.tickets.insert((id, number), ticket);
         self.put_room(tx, room);
         // What was refused before may be allowed now.
-        self.rooms.sync(&id).refused = false;
-        self.rooms.touch(&id, Freshness::Same);
+        self.sync(&id).refused = false;
+        self.touch(&id, Freshness::Same);
         self.drive_rooms(tx)
     }
 
@@ -373,7 +374,7 @@ impl Engine {
         room.row.unsent.push(Unsent::Update { message, keys: false, only });
         self.put_room(tx, room);
         tx.event(Event::RoomDone { ticket, result: Ok(id) });
-        self.rooms.touch(&id, Freshness::Same);
+        self.touch(&id, Freshness::Same);
         self.drive_rooms(tx)
     }
 
@@ -394,7 +395,7 @@ impl Engine {
                 if room.row.standing == RoomStanding::Outside && room.row.wanted.is_none() {
                     // It was full, and has a place now.
                     room.want(Joined::Yes)?;
-                    self.rooms.touch(&lobby, Freshness::Stale);
+                    self.touch(&lobby, Freshness::Stale);
                 }
                 self.put_room(tx, room);
                 if is_done {
@@ -407,7 +408,7 @@ impl Engine {
                 room.row.own_counter = 1;
                 room.row.wanted = Some(Joined::Yes);
                 self.put_room(tx, room);
-                self.rooms.touch(&lobby, Freshness::Stale);
+                self.touch(&lobby, Freshness::Stale);
             }
         }
         Ok(())
@@ -493,8 +494,8 @@ impl Engine {
         if self.look_room(tx, &room, |_| ())?.is_none() {
             return Err(RoomFailure::UnknownRoom.into());
         }
-        self.rooms.rosters.entry(room).or_default().push(ticket);
-        self.rooms.touch(&room, Freshness::Same);
+        self.rosters.entry(room).or_default().push(ticket);
+        self.touch(&room, Freshness::Same);
         self.drive_rooms(tx)
     }
 

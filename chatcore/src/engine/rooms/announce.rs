@@ -1,7 +1,8 @@
 //! Announcements: signed by the relay's pinned key, shown once, never again.
 
 use super::super::transaction::Transaction;
-use super::super::{Engine, EngineError, Event, Pending};
+use super::super::{EngineError, Event, Pending};
+use super::Rooms;
 use super::{Room, RoomAsk};
 use crate::keys::Signed;
 use crate::membership::Announcement;
@@ -19,7 +20,7 @@ pub(super) enum Asked {
     AndPushed,
 }
 
-impl Engine {
+impl Rooms {
     /// Asks for what was announced while we were away, and for where the relay is if we did not hear it: of that also
     /// who was not here yet.
     pub(in crate::engine) fn catch_up(
@@ -34,7 +35,7 @@ impl Engine {
         if let Some(after) = known.into_iter().chain(before).min() {
             let pending = Pending::Room { room: None, ask: RoomAsk::Announcements };
             tx.ask(Request::GetAnnouncements { after }, pending);
-            self.rooms.announcements = Asked::Yes;
+            self.announcements = Asked::Yes;
         }
         Ok(())
     }
@@ -44,7 +45,7 @@ impl Engine {
         tx: &mut Transaction<'_, '_>,
         answer: Answer,
     ) -> Result<(), EngineError> {
-        let was = std::mem::take(&mut self.rooms.announcements);
+        let was = std::mem::take(&mut self.announcements);
         let all = match answer {
             Answer::Announcements(all) => all,
             Answer::Failure(_) => return Ok(()),
@@ -65,10 +66,10 @@ impl Engine {
         tx: &mut Transaction<'_, '_>,
         signed: Signed,
     ) -> Result<(), EngineError> {
-        if self.rooms.announcements == Asked::No {
+        if self.announcements == Asked::No {
             return self.take_announcement(tx, signed);
         }
-        self.rooms.announcements = Asked::AndPushed;
+        self.announcements = Asked::AndPushed;
         Ok(())
     }
 
@@ -81,7 +82,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let mut profile = tx.profile()?;
         let Ok(announcement) = Announcement::verify(&signed, &profile.relay) else {
-            if !std::mem::replace(&mut self.rooms.announcement_refused, true) {
+            if !std::mem::replace(&mut self.announcement_refused, true) {
                 tx.event(Event::AnnouncementRefused);
             }
             return Ok(());

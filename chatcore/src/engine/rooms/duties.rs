@@ -1,9 +1,10 @@
 //! What a member of some rank does without being told: checkpoints, and moves that are due.
 
+use super::super::EngineError;
 use super::super::clock::Timer;
 use super::super::transaction::Transaction;
-use super::super::{Engine, EngineError};
 use super::MOVE_PATIENCE;
+use super::Rooms;
 use super::loaded::Room;
 use crate::ids::{DAY, Timestamp, UserId};
 use crate::membership::{
@@ -20,7 +21,7 @@ const SHOW_UP_EVERY: u64 = 60 * DAY;
 /// Most others that are waited for with a checkpoint.
 const MAX_TURN: u64 = 15;
 
-impl Engine {
+impl Rooms {
     /// Adds what is ours to do in a private room, if nothing else waits.
     pub(super) fn add_own_duties(
         &mut self,
@@ -39,7 +40,7 @@ impl Engine {
         let has_move = room.row.intents.iter().any(|intent| matches!(intent.act, Act::Move(_)));
         if is_free && !has_move && (state.is_move_due() || length >= NEARLY_FULL || is_spent) {
             let turn = if room.row.moves || is_spent { 0 } else { turn_of(state, &own) };
-            let sync = self.rooms.sync(&id);
+            let sync = self.sync(&id);
             let since = sync.move_due.filter(|since| *since <= tx.now).unwrap_or(tx.now);
             sync.move_due = Some(since);
             let timer = Timer::at(since.plus(turn * MOVE_PATIENCE), tx.now);
@@ -52,7 +53,7 @@ impl Engine {
             }
             return Ok(());
         }
-        self.rooms.sync(&id).move_due = None;
+        self.sync(&id).move_due = None;
         room.add_checkpoint(&own, tx.now);
         Ok(())
     }

@@ -3,15 +3,16 @@
 use crate::store::row::ReadRows;
 use std::collections::BTreeSet;
 
-use super::super::outbound::{envelope, seal, set_status_in};
-use super::super::sessions::incoming_tag;
+use super::super::outbound::{envelope, seal_shared, send, set_status_in};
+use super::super::outbox::put_copy;
 use super::super::transaction::Transaction;
 use super::super::uploads::{forget_upload, is_queued};
-use super::super::{Engine, EngineError, Event, Sent};
+use super::super::{EngineError, Event, Sent};
 use super::Freshness;
 use super::RoomFailure;
+use super::Rooms;
 use super::invitations::{invites, removes};
-use super::loaded::Room;
+use super::loaded::{Room, load};
 use crate::crypto::kdf::sha256;
 use crate::file::Manifest;
 use crate::ids::{Conversation, DeviceAddress, LogId, MessageId, RoomId, UserId};
@@ -23,8 +24,7 @@ use crate::store::rows::{
 };
 use crate::trust::Trust;
 use crate::wire::content::{Body, ChainPosition, Content, LogPoint, RoomContent, RoomUpdate};
-use crate::wire::envelope::Envelope;
-use crate::wire::limits::{MAX_RECEIPTS, MAX_ROOM_INLINE};
+use crate::wire::limits::MAX_ROOM_INLINE;
 use crate::wire::relay::{Answer, ErrorCode};
 
 /// Most messages and news of ours that wait in one room.
@@ -42,7 +42,7 @@ pub(in crate::engine) enum Fate {
     Lost,
 }
 
-impl Engine {
+impl Rooms {
     /// Writes a message to a room down; it goes out when the roster is fresh.
     pub(in crate::engine) fn send_to_room(
         &mut self,
@@ -109,7 +109,7 @@ impl Engine {
         room.row.unsent.push(Unsent::Message(message));
         self.put_room(tx, room);
         tx.event(Event::Queued { to: conversation, message, body: content.body });
-        self.rooms.touch(&id, Freshness::Same);
+        self.touch(&id, Freshness::Same);
         self.drive_rooms(tx)
     }
 
@@ -245,7 +245,7 @@ impl Engine {
         payload: &Payload,
         users: BTreeSet<UserId>,
     ) -> Result<(), EngineError> {
-        let (mut envelopes, mut unsealed) = (Vec::new(), Vec::new());
+        let mut envelopes = Vec::new();
         let mut copies = 0;
         for user in users {
             let Some(mut contact) = tx.contact(&user)? else { continue };
@@ -263,23 +263,19 @@ impl Engine {
             for (number, device) in (first..).zip(devices) {
                 let to = DeviceAddress { user, device };
                 has_changed |= contact.device(device).is_none();
-                let (sealed, changed) = self.seal_shared(tx, &mut contact, to, payload)?;
-                has_changed |= changed;
-                let state = match sealed {
-                    Some((sealed, envelope)) => {
-                        envelopes.push((Sent::Outbox(user, number), envelope));
+                let shared = seal_shared(tx, &mut contact, to, payload)?;
+                has_changed |= shared.changes_contact();
+                let state = match shared.into_sealed() {
+                    Some(sealed) => {
+                        envelopes.push((Sent::Outbox(user, number), envelope(to, &sealed)));
                         OutboxState::Sealed(sealed)
                     }
-                    None => {
-                        unsealed.push(to);
-                        self.waiting.insert(user);
-                        OutboxState::Waiting
-                    }
+                    None => OutboxState::Waiting,
                 };
                 let content = OutboxContent::Shared { answered: false };
                 let (created_at, tried_at) = (tx.begins(), tx.begins());
                 let entry = OutboxEntry { message, to, content, created_at, tried_at, state };
-                tx.put_at(&(entry.to.user, number), &entry);
+                put_copy(tx, number, &entry);
                 copies += 1;
             }
             if has_changed {
@@ -293,8 +289,7 @@ impl Engine {
             tx.event(Event::AtRelay { message });
             finish_payload(tx, payload.room, message, PayloadCounts { delivered: 1, ..counts })?;
         }
-        self.claim(tx, unsealed);
-        self.send(tx, envelopes);
+        send(tx, envelopes);
         Ok(())
     }
 
@@ -316,7 +311,7 @@ impl Engine {
         else {
             return Ok(Late::Goes);
         };
-        let was_read = self.rooms.sync(&payload.room).was_read || !is_read_anew;
+        let was_read = self.sync(&payload.room).was_read || !is_read_anew;
         if is_in && was_read {
             return Ok(Late::Goes);
         }
@@ -329,44 +324,10 @@ impl Engine {
             (_, Some(false)) | (true, None) => Late::Goes,
             (false, _) => Late::Over,
             (true, Some(true)) => {
-                self.rooms.held_back.entry(payload.room).or_default().insert(*user);
+                self.held_back.entry(payload.room).or_default().insert(*user);
                 Late::Waits
             }
         })
-    }
-
-    /// Seals a payload for one device; tells whether the contact changed by it.
-    #[allow(clippy::type_complexity, reason = "used in two places, named by their bindings")]
-    pub(in crate::engine) fn seal_shared(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        contact: &mut Contact,
-        to: DeviceAddress,
-        payload: &Payload,
-    ) -> Result<(Option<(crate::store::rows::SealedEnvelope, Envelope)>, bool), EngineError> {
-        let device = contact.device_mut(to.device);
-        if device.sessions.is_empty() {
-            return Ok((None, false));
-        }
-        let announces = !device.tag_confirmed;
-        let next_tag = announces.then(|| incoming_tag(tx, device, &to));
-        let taken = device.due_receipts.len().min(MAX_RECEIPTS);
-        let receipts = device.due_receipts.get(..taken).unwrap_or_default();
-        let content = Content::encode_for_one(&payload.content, receipts, next_tag);
-        let sealed = match seal(tx, device, &content) {
-            // The receipts can go another way.
-            Err(EngineError::TextTooLong { .. }) => {
-                seal(tx, device, &Content::encode_for_one(&payload.content, &[], None))?
-            }
-            sealed => sealed?,
-        };
-        let Some(sealed) = sealed else { return Ok((None, announces)) };
-        device.due_receipts.drain(..taken);
-        if device.due_receipts.is_empty() {
-            self.receipts_due.remove(&to);
-        }
-        let envelope = envelope(to, &sealed);
-        Ok((Some((sealed, envelope)), announces || taken > 0))
     }
 
     /// What was to go out of a room that we do not belong to any more is lost.
@@ -402,7 +363,7 @@ impl Engine {
         let is_it = |unsent: &mut Unsent| matches!(unsent, Unsent::Message(m) if *m == message);
         if room.row.unsent.extract_if(.., is_it).next().is_some() {
             lose(tx, &room, &own, message)?;
-            self.rooms.touch(&room.id(), Freshness::Same);
+            self.touch(&room.id(), Freshness::Same);
         }
         self.put_room(tx, room);
         self.drive_rooms(tx)
@@ -416,7 +377,7 @@ impl Engine {
         user: UserId,
         answer: Answer,
     ) -> Result<(), EngineError> {
-        let sync = self.rooms.sync(&id);
+        let sync = self.sync(&id);
         sync.records.remove(&user);
         let chain = match answer {
             Answer::Records(records) => UserRecord::verify_chain(records).ok(),
@@ -438,7 +399,7 @@ impl Engine {
                 sync.unknown.insert(user);
             }
         }
-        self.rooms.touch(&id, Freshness::Same);
+        self.touch(&id, Freshness::Same);
         Ok(())
     }
 }
@@ -473,17 +434,14 @@ pub(super) fn may_speak(room: &Room, own: &UserId) -> Result<(), RoomFailure> {
     if state.is_muted(own) { Err(RoomFailure::Muted) } else { Ok(()) }
 }
 
-impl Engine {
-    /// Returns who else belongs to a room.
-    pub(in crate::engine) fn members_of(
-        &mut self,
-        tx: &Transaction<'_, '_>,
-        room: &RoomId,
-    ) -> Result<Vec<UserId>, EngineError> {
-        let own = tx.profile()?.user();
-        let members = self.look_room(tx, room, |room| members_but(room, &own))?;
-        Ok(members.unwrap_or_default().into_iter().collect())
-    }
+/// Returns who else belongs to a room.
+pub(in crate::engine) fn members_of(
+    tx: &Transaction<'_, '_>,
+    room: &RoomId,
+) -> Result<BTreeSet<UserId>, EngineError> {
+    let own = tx.profile()?.user();
+    let room = load(tx, room)?;
+    Ok(room.map(|room| members_but(&room, &own)).unwrap_or_default())
 }
 
 fn members_but(room: &Room, own: &UserId) -> BTreeSet<UserId> {

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::super::transaction::Transaction;
-use super::super::{Engine, EngineError, Event};
+use super::super::{EngineError, Event};
+use super::Rooms;
 use super::acts::{own_actor, signer};
 use super::loaded::Room;
 use super::log::{Page, Reader, end_of, entries_from, hash_at};
@@ -194,10 +195,10 @@ impl Parting {
     }
 }
 
-impl Engine {
+impl Rooms {
     /// Asks for the next page of another branch, from its beginning.
     pub(super) fn ask_for_evidence(&mut self, tx: &mut Transaction<'_, '_>, room: &Room) -> bool {
-        let sync = self.rooms.sync(&room.id());
+        let sync = self.sync(&room.id());
         let Some(evidence) = &sync.evidence else { return false };
         let (log, from) = (evidence.log, evidence.entries.len() as u64);
         let request = match room.row.kind {
@@ -221,7 +222,7 @@ impl Engine {
         room: &mut Room,
         answer: Answer,
     ) -> Result<(), EngineError> {
-        let sync = self.rooms.sync(&room.id());
+        let sync = self.sync(&room.id());
         let from = sync.evidence.as_ref().map_or(0, |evidence| evidence.entries.len() as u64);
         let page = match answer {
             Answer::RegisterEntries { length, entries, head } => Page { head, entries, length },
@@ -247,7 +248,7 @@ impl Engine {
         page: Page,
     ) -> Result<(), EngineError> {
         let id = room.id();
-        let Some(mut evidence) = self.rooms.sync(&id).evidence.take() else { return Ok(()) };
+        let Some(mut evidence) = self.sync(&id).evidence.take() else { return Ok(()) };
         let is_empty = page.entries.is_empty();
         for entry in page.entries {
             evidence.hash = evidence.hash.then(&entry);
@@ -266,7 +267,7 @@ impl Engine {
             if is_empty {
                 return Err(EngineError::RelayMisbehaved);
             }
-            self.rooms.sync(&id).evidence = Some(evidence);
+            self.sync(&id).evidence = Some(evidence);
             return Ok(());
         }
         let Some(ours) = own_branch(&*tx, &evidence.log)? else {
@@ -279,7 +280,7 @@ impl Engine {
             Ok((log, shared)) => self.forked(tx, room, (&proof, &evidence.heads), (log, shared)),
             Err(_) => {
                 // It goes on from ours by now, or is a beginning of it.
-                self.rooms.sync(&id).fresh = false;
+                self.sync(&id).fresh = false;
                 if let Some(left) = left_branch(tx, &id, log)? {
                     self.resume_here(tx, room, left);
                     return Ok(());
@@ -307,7 +308,7 @@ impl Engine {
         };
         if parting.is_resumed(tx, room)? {
             self.switch_to(tx, room, (&proof.theirs, heads), parting)
-        } else if self.rooms.sync(&id).resumes.is_some() {
+        } else if self.sync(&id).resumes.is_some() {
             self.sign_resume(tx, room, &proof.theirs, &parting)
         } else {
             Ok(())
@@ -361,7 +362,7 @@ impl Engine {
         }
         tx.event(Event::RoomResumed { room: room.reference(), lost });
         self.settle_standing(tx, room, &own)?;
-        let sync = self.rooms.sync(&room.id());
+        let sync = self.sync(&room.id());
         (sync.fresh, sync.refused, sync.last_conflict) = (false, false, None);
         sync.looks.clear();
         Ok(())
@@ -400,7 +401,7 @@ impl Engine {
         match answer {
             Answer::Appended(_) => {
                 self.finish_resume(tx, room, Ok(()));
-                self.rooms.sync(&room.id()).evidence = Some(Evidence::of(log));
+                self.sync(&room.id()).evidence = Some(Evidence::of(log));
                 Ok(())
             }
             // On a conflict somebody was faster there: signed anew by the person's wish only.
@@ -414,7 +415,7 @@ impl Engine {
 
     /// The room goes on where we are, and others hold a branch that the relay lost: they are led back.
     fn resume_here(&mut self, tx: &mut Transaction<'_, '_>, room: &mut Room, left: LogPoint) {
-        let Some(ticket) = self.rooms.sync(&room.id()).resumes.take() else { return };
+        let Some(ticket) = self.sync(&room.id()).resumes.take() else { return };
         if room.current_log() != Some(left.id) {
             let result = Err(RoomFailure::MovedOn);
             tx.event(Event::RoomDone { ticket, result });
@@ -422,8 +423,8 @@ impl Engine {
         }
         let LogPoint { id: log, length, hash } = left;
         let number = room.push_intent(Act::Resume { log, length, hash });
-        self.rooms.tickets.insert((room.id(), number), ticket);
-        self.rooms.sync(&room.id()).refused = false;
+        self.tickets.insert((room.id(), number), ticket);
+        self.sync(&room.id()).refused = false;
     }
 
     fn finish_resume(
@@ -432,7 +433,7 @@ impl Engine {
         room: &Room,
         result: Result<(), RoomFailure>,
     ) {
-        if let Some(ticket) = self.rooms.sync(&room.id()).resumes.take() {
+        if let Some(ticket) = self.sync(&room.id()).resumes.take() {
             tx.event(Event::RoomDone { ticket, result: result.map(|()| room.id()) });
         }
     }
@@ -453,12 +454,12 @@ impl Engine {
         let proof = tx.get::<ForkProof>(&id)?.and_then(|proof| proof.check().ok());
         let current = self.look_room(tx, &id, Room::current_log)?.flatten();
         let log = proof.map(|(log, _)| log).or(current);
-        let sync = self.rooms.sync(&id);
+        let sync = self.sync(&id);
         sync.resumes = Some(ticket);
         if let Some(log) = log {
             sync.look_for_evidence(log);
         }
-        self.rooms.touch(&id, Freshness::Same);
+        self.touch(&id, Freshness::Same);
         self.drive_rooms(tx)
     }
 

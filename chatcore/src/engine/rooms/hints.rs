@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::super::clock::is_due;
-use super::super::outbound::{envelope, seal_unkept};
+use super::super::outbound::{envelope, seal_unkept, send};
 use super::super::transaction::Transaction;
-use super::super::{Engine, EngineError, Sent};
+use super::super::{EngineError, Sent};
+use super::Rooms;
 use super::fan_out::MAX_SECRETS_AT_ONCE;
 use super::held::MAX_HELD;
 use super::invitations::Shown;
@@ -25,7 +26,7 @@ const SHOWN_BEFORE_END: u64 = 12;
 /// Most members asked at a time.
 const MAX_ASKED: usize = 8;
 
-impl Engine {
+impl Rooms {
     /// Takes news of a room in: a wake-up, an invitation, or keys. None of it changes what is settled: it has us
     /// read a room that we belong to, and shows an invitation as it stands there.
     pub(in crate::engine) fn take_room_update(
@@ -92,7 +93,7 @@ impl Engine {
             if let Some(shown) = update.log.filter(|_| is_of_room) {
                 self.take_shown_log(tx, &mut room, shown)?;
             }
-            self.rooms.touch(&id, Freshness::Stale);
+            self.touch(&id, Freshness::Stale);
         }
         self.put_room(tx, room);
         Ok(())
@@ -106,8 +107,8 @@ impl Engine {
         log: LogId,
         first: u64,
     ) {
-        if self.rooms.questions.len() < MAX_HELD {
-            self.rooms.questions.push((from, room, log, first));
+        if self.questions.len() < MAX_HELD {
+            self.questions.push((from, room, log, first));
         }
     }
 
@@ -115,8 +116,8 @@ impl Engine {
         &mut self,
         tx: &mut Transaction<'_, '_>,
     ) -> Result<(), EngineError> {
-        for (to, id, log, first) in std::mem::take(&mut self.rooms.questions) {
-            let last = self.rooms.answered.get(&to);
+        for (to, id, log, first) in std::mem::take(&mut self.questions) {
+            let last = self.answered.get(&to);
             if last.is_some_and(|at| !is_due(*at, ANSWER_EVERY, tx.now)) {
                 continue;
             }
@@ -131,7 +132,7 @@ impl Engine {
                 continue;
             };
             update.statements.extend(own.map(|statement| statement.signed().clone()));
-            self.rooms.answered.insert(to, tx.now);
+            self.answered.insert(to, tx.now);
             let _sent =
                 self.send_unkept(tx, &mut contact, to, Body::RoomUpdate(Box::new(update)))?;
             tx.put(&contact);
@@ -173,16 +174,36 @@ impl Engine {
         to: DeviceAddress,
     ) -> Result<Asked, EngineError> {
         let now = tx.now;
-        let asked = &mut self.rooms.sync(&room.id()).asked;
+        let asked = &mut self.sync(&room.id()).asked;
         if asked.get(&to.user).is_some_and(|at| !is_due(*at, ASK_EVERY, now)) {
             return Ok(Asked::Yes);
         }
-        asked.insert(to.user, now);
         let Some(log) = room.row.log else { return Ok(Asked::No) };
         // A little before the end: another branch may begin there.
         let from = log.length.saturating_sub(SHOWN_BEFORE_END);
         let body = Body::RoomQuery { room: room.id(), log: log.id, from };
-        self.send_unkept(tx, contact, to, body)
+        let result = self.send_unkept(tx, contact, to, body)?;
+        match result {
+            Asked::Yes => {
+                self.sync(&room.id()).asked.insert(to.user, now);
+            }
+            Asked::No => {
+                self.unasked.entry(to.user).or_default().insert(room.id());
+            }
+        }
+        Ok(result)
+    }
+
+    /// There is a session with somebody now: asks them what they are to be asked.
+    pub(in crate::engine) fn paired(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+        user: &UserId,
+    ) -> Result<(), EngineError> {
+        match self.unasked.remove(user) {
+            Some(rooms) => self.go_on(tx, rooms),
+            None => Ok(()),
+        }
     }
 
     /// Sends something that is not kept, if there is a session.
@@ -197,7 +218,7 @@ impl Engine {
         let device = contact.device_mut(to.device);
         match seal_unkept(tx, &to, device, message, body) {
             Ok(Some(sealed)) => {
-                self.send(tx, vec![(Sent::Unkept, envelope(to, &sealed))]);
+                send(tx, vec![(Sent::Unkept, envelope(to, &sealed))]);
                 Ok(Asked::Yes)
             }
             Ok(None) | Err(EngineError::TextTooLong { .. }) => Ok(Asked::No),

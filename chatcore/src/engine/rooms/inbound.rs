@@ -4,10 +4,11 @@ use super::super::clock::{Timer, is_due};
 use super::super::contacts::sender;
 use super::super::files::receipt_of;
 use super::super::inbound::refuse_content;
-use super::super::receipts::RoomSize;
+use super::super::receipts::{RoomSize, owe_receipt, owe_room_receipt};
 use super::super::sequence::said_at;
 use super::super::transaction::Transaction;
-use super::super::{Engine, EngineError, Event, FileKind, QUERY_EVERY};
+use super::super::{EngineError, Event, FileKind, QUERY_EVERY};
+use super::Rooms;
 use super::held::{IsRead, Place, place};
 use super::hints::Asked;
 use super::judge::{Author, Facts, Named, Reading, Standing, Verdict, judge};
@@ -28,7 +29,7 @@ const MAX_SMALL: usize = 16;
 /// Milliseconds that a message is held.
 pub(in crate::engine) const HOLD_FOR: u64 = DAY;
 
-impl Engine {
+impl Rooms {
     /// Takes a message to a room in; it is shown, held, or refused. Returns the receipt that it got.
     pub(in crate::engine) fn take_room_message(
         &mut self,
@@ -49,7 +50,7 @@ impl Engine {
                 self.take_repeated(tx, contact, from, &content, bytes)?;
             }
             let receipt = Receipt { message_id: outer, kind };
-            self.owe_room_receipt(tx, contact, from, receipt, RoomSize::Large);
+            owe_room_receipt(tx, contact, from, receipt, RoomSize::Large);
             return receipted(kind);
         }
         let Some(mut room) = self.take_room(tx, &id)? else {
@@ -84,20 +85,20 @@ impl Engine {
     /// relay tells by itself; it is asked all the same, but not as often as a stranger writes.
     fn look_for(&mut self, tx: &Transaction<'_, '_>, room: &Room, from: &UserId) {
         if room.is_member(from) {
-            self.rooms.touch(&room.id(), Freshness::Stale);
+            self.touch(&room.id(), Freshness::Stale);
         } else {
             let again = Timer::after(QUERY_EVERY, tx.now);
-            self.rooms.sync(&room.id()).read_at.get_or_insert(again);
+            self.sync(&room.id()).read_at.get_or_insert(again);
         }
     }
 
     /// Tells whether a room was read to its end on this connection.
     pub(super) fn is_read(&mut self, room: &Room) -> bool {
-        self.rooms.sync(&room.id()).was_read
+        self.sync(&room.id()).was_read
     }
 
     fn reading(&mut self, room: &Room) -> Reading {
-        let sync = self.rooms.sync(&room.id());
+        let sync = self.sync(&room.id());
         match (sync.was_read, sync.fresh) {
             (false, _) => Reading::NotYet,
             (true, false) => Reading::Stale,
@@ -140,7 +141,7 @@ impl Engine {
         if held.iter().any(|(_, held)| held.content.as_slice() == bytes && held.from == from) {
             // It has its place, and takes nobody's.
             let receipt = Receipt { message_id: outer, kind: ReceiptKind::Held };
-            self.owe_room_receipt(tx, contact, from, receipt, size(room));
+            owe_room_receipt(tx, contact, from, receipt, size(room));
             return Ok(ReceiptKind::Held);
         }
         let is_read = if self.is_read(room) { IsRead::Yes } else { IsRead::No };
@@ -164,7 +165,7 @@ impl Engine {
         tx.put_at(&(room.id(), number), &HeldMessage { from, content, came_at, asked_at });
         // It is safe here; whether the person can have it is told when that is known.
         let receipt = Receipt { message_id: outer, kind: ReceiptKind::Held };
-        self.owe_room_receipt(tx, contact, from, receipt, size(room));
+        owe_room_receipt(tx, contact, from, receipt, size(room));
         Ok(ReceiptKind::Held)
     }
 
@@ -198,7 +199,7 @@ impl Engine {
             RefusedBecause::UnknownEvent => RefusalReason::Expired,
             _ => RefusalReason::NotAllowed,
         });
-        self.owe_receipt(tx, contact, from, message, kind);
+        owe_receipt(tx, contact, from, message, kind);
         // Who is out of a room anyway need not hear of what is said in it.
         let is_ours = room.is_some_and(|room| room.row.standing == RoomStanding::Member);
         // Of a room that nobody asked us into only a contact knows that we are not in it.
@@ -263,7 +264,7 @@ impl Engine {
         }
         if still_held {
             // What explains it may be there later, without anybody saying so.
-            self.rooms.sync(&id).read_at.get_or_insert(Timer::after(QUERY_EVERY, tx.now));
+            self.sync(&id).read_at.get_or_insert(Timer::after(QUERY_EVERY, tx.now));
         }
         Ok(())
     }
@@ -280,7 +281,7 @@ impl Engine {
         let message = content.message_id;
         if let Some(kind) = receipt_of(tx, &from.user, &message)? {
             let receipt = Receipt { message_id: message, kind };
-            self.owe_room_receipt(tx, contact, from, receipt, size(room));
+            owe_room_receipt(tx, contact, from, receipt, size(room));
             if is_ahead(tx, &room.id(), from, &content)? {
                 follow_sender(tx, room, contact, from, &content, bytes)?;
             }
@@ -313,7 +314,7 @@ impl Engine {
         }
         let kind = receipt_of(tx, &from.user, &message)?.unwrap_or(ReceiptKind::Delivered);
         let receipt = Receipt { message_id: message, kind };
-        self.owe_room_receipt(tx, contact, from, receipt, size(room));
+        owe_room_receipt(tx, contact, from, receipt, size(room));
         let room = Some(room.reference());
         let from = sender(contact);
         tx.event(match content.body {

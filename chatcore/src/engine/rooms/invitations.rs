@@ -6,9 +6,11 @@
 //!                                                   └─ does not hold ──▶ told, gone
 //! ```
 
+use super::super::follow_ups::Turned;
 use super::super::transaction::Transaction;
-use super::super::{Engine, EngineError, Event};
+use super::super::{EngineError, Event};
 use super::RoomFailure;
+use super::Rooms;
 use super::loaded::Room;
 use super::query::said_to_replace;
 use super::{Freshness, STATEMENT, name_of};
@@ -27,7 +29,7 @@ const MAX_INVITATIONS_OF_ONE: usize = 5;
 /// Most who ask us into one room.
 const MAX_CLAIMS: usize = 8;
 
-impl Engine {
+impl Rooms {
     /// Makes a place for a room that somebody asks us into, and tells the person.
     pub(super) fn take_invitation(
         &mut self,
@@ -54,7 +56,8 @@ impl Engine {
             return Ok(known);
         }
         if !self.has_place_for_invitation(tx, from)? {
-            self.note_unplaced(tx, from.user(), from.nickname(), Wanted::ToInvite)?;
+            let (user, name) = (from.user(), from.nickname().clone());
+            tx.follow.turned_away.push(Turned { user, name, wanted: Wanted::ToInvite });
             return Ok(known);
         }
         let kind = asked.kind;
@@ -66,9 +69,7 @@ impl Engine {
         let invitation = asked.invitation(from.user());
         room.row.invitations = vec![invitation.clone()];
         self.tell_invitation(tx, &mut room, &invitation)?;
-        Self::forget_unplaced(tx, |other| {
-            other.user == from.user() && other.wanted == Wanted::ToInvite
-        })?;
+        tx.forget_unplaced(|other| other.user == from.user() && other.wanted == Wanted::ToInvite)?;
         Ok(Some(room))
     }
 
@@ -81,7 +82,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let by = invitation.by;
         room.row.standing = RoomStanding::Invited;
-        let sync = self.rooms.sync(&room.id());
+        let sync = self.sync(&room.id());
         (sync.fresh, sync.was_read) = (false, false);
         let replaces = match said_to_replace(room) {
             Some(old) => self.look_room(tx, &old, |old| {
@@ -164,7 +165,7 @@ impl Engine {
             room.push_intent(Act::Leave);
         }
         self.put_room(tx, room);
-        self.rooms.touch(&id, Freshness::Stale);
+        self.touch(&id, Freshness::Stale);
         Ok(taken_back?)
     }
 

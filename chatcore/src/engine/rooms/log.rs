@@ -10,10 +10,11 @@
 
 use bytes::Bytes;
 
+use super::super::EngineError;
 use super::super::query::damaged;
 use super::super::transaction::Transaction;
-use super::super::{Engine, EngineError};
 use super::RoomAsk;
+use super::Rooms;
 use super::loaded::Room;
 use crate::ids::{LogHash, LogId, MessageId, RegisterId, RoomId, Timestamp, UserId};
 use crate::keys::{RelayKey, Signed};
@@ -242,7 +243,7 @@ pub(super) fn fold_logs<S: ReadRows + ?Sized>(
     Ok(chain)
 }
 
-impl Engine {
+impl Rooms {
     /// Begins with the log that the room goes on in, unless we are there already.
     pub(super) fn follow_log(
         &mut self,
@@ -257,7 +258,7 @@ impl Engine {
         tx.delete_group::<LogEntry>(&log, 0)?;
         room.row.log = Some(LogPoint::begin(log));
         (room.row.head, room.row.own_entries) = (None, 0);
-        let sync = self.rooms.sync(&room.id());
+        let sync = self.sync(&room.id());
         (sync.fresh, sync.last_conflict, sync.evidence) = (false, None, None);
         Ok(())
     }
@@ -329,13 +330,13 @@ impl Engine {
         let before = room.row.epoch;
         room.row.epoch = epoch.max(before);
         // Once on a connection: a relay that says so in every head has nobody ask for ever.
-        let sync = self.rooms.sync(&room.id());
+        let sync = self.sync(&room.id());
         if before == 0 || epoch <= before || std::mem::replace(&mut sync.was_set_back, true) {
             return Ok(());
         }
         if room.row.kind == RoomKind::Private {
             room.row.kept_at = Timestamp(0);
-            self.rooms.sync(&room.id()).looking = false;
+            self.sync(&room.id()).looking = false;
             return Ok(());
         }
         // All of them; to who asks from 0 on no leaves are shown.
@@ -345,7 +346,7 @@ impl Engine {
             && room.row.wanted.is_none()
             && room.is_member(&own)
         {
-            self.rooms.sync(&room.id()).rejoins = true;
+            self.sync(&room.id()).rejoins = true;
             room.row.wanted = Some(Joined::Yes);
         }
         Ok(())
@@ -362,7 +363,7 @@ impl Engine {
         let read = self.take_page(tx, room, page)?;
         // Also where it shows less than we have, or something else: there is no more to judge by.
         let end = room.row.log.map_or(0, |log| log.length);
-        self.rooms.sync(&room.id()).was_read |= read != Read::Extends || end >= page.length;
+        self.sync(&room.id()).was_read |= read != Read::Extends || end >= page.length;
         match read {
             Read::Extends => {
                 let now = room.row.log.map_or(0, |log| log.length);
@@ -380,7 +381,7 @@ impl Engine {
             }
             Read::Fork => {
                 if let Some(log) = room.row.log {
-                    self.rooms.sync(&room.id()).look_for_evidence(log.id);
+                    self.sync(&room.id()).look_for_evidence(log.id);
                 }
                 Ok(true)
             }
@@ -395,7 +396,7 @@ impl Engine {
         log: LogId,
         from: u64,
     ) -> Result<(), EngineError> {
-        let sync = self.rooms.sync(&room.id());
+        let sync = self.sync(&room.id());
         if sync.gave_back.get(&log).is_some_and(|last| from <= *last) {
             if room.current_log() == Some(log) {
                 // It does not want it back: nothing can be ordered behind what it has.
@@ -442,7 +443,7 @@ impl Engine {
         }
         // Taken, or somebody else was faster: that shows when it is read again.
         let is_current = room.current_log() == Some(log);
-        let sync = self.rooms.sync(&room.id());
+        let sync = self.sync(&room.id());
         if is_current {
             sync.fresh = false;
         } else {

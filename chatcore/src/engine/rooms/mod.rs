@@ -29,7 +29,9 @@ mod signing;
 mod statements;
 mod types;
 
-pub(super) use fan_out::{Fate, Late, is_only_member, room_content, shared_answered, shared_done};
+pub(super) use fan_out::{
+    Fate, Late, is_only_member, members_of, room_content, shared_answered, shared_done,
+};
 pub use fork::fork_proof;
 pub(super) use inbound::HOLD_FOR;
 pub(super) use loaded::{Room, load};
@@ -43,7 +45,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::clock::Timer;
 use super::transaction::Transaction;
-use super::{Engine, EngineError, Event};
+use super::{EngineError, Event};
 use crate::ids::{
     DAY, DeviceAddress, LogId, MINUTE, RegisterId, RoomId, SECOND, Timestamp, UserId,
 };
@@ -161,6 +163,8 @@ pub(super) struct Rooms {
     /// Questions of members, answered when this step is done.
     questions: Vec<(DeviceAddress, RoomId, LogId, u64)>,
     answered: BTreeMap<DeviceAddress, Timestamp>,
+    /// Who is to be asked about which rooms, as soon as there is a session.
+    unasked: BTreeMap<UserId, BTreeSet<RoomId>>,
     /// For whom something of a room waits until it was read.
     held_back: BTreeMap<RoomId, BTreeSet<UserId>>,
     /// Who waits for an intent: room and number, or `STATEMENT`.
@@ -180,6 +184,7 @@ impl Rooms {
     pub(super) fn disconnected(&mut self) {
         self.sync.clear();
         self.held_back.clear();
+        self.unasked.clear();
         self.announcements = announce::Asked::No;
         self.announcement_refused = false;
     }
@@ -217,14 +222,14 @@ pub(super) enum Freshness {
     Same,
 }
 
-impl Engine {
+impl Rooms {
     /// Takes a room out of the cache, or loads it; [`Self::put_room`] brings it back.
     fn take_room(
         &mut self,
         tx: &Transaction<'_, '_>,
         id: &RoomId,
     ) -> Result<Option<Room>, EngineError> {
-        match self.rooms.loaded.remove(id) {
+        match self.loaded.remove(id) {
             Some(room) => Ok(Some(room)),
             None => load(tx, id),
         }
@@ -232,11 +237,11 @@ impl Engine {
 
     fn put_room(&mut self, tx: &mut Transaction<'_, '_>, mut room: Room) {
         room.save(tx);
-        self.rooms.loaded.insert(room.id(), room);
+        self.loaded.insert(room.id(), room);
     }
 
     /// Returns a known room to look at.
-    fn look_room<T>(
+    pub(super) fn look_room<T>(
         &mut self,
         tx: &Transaction<'_, '_>,
         id: &RoomId,
@@ -245,19 +250,19 @@ impl Engine {
         let room = self.take_room(tx, id)?;
         Ok(room.map(|room| {
             let seen = look(&room);
-            self.rooms.loaded.insert(*id, room);
+            self.loaded.insert(*id, room);
             seen
         }))
     }
 
     /// The relay knows us: every room is read anew, and the Lobby joined if that is still to be done.
-    pub(super) fn rooms_logged_in(
+    pub(super) fn logged_in(
         &mut self,
         tx: &mut Transaction<'_, '_>,
         lobby: Option<RoomId>,
     ) -> Result<(), EngineError> {
         for id in tx.room_ids()? {
-            self.rooms.touch(&id, Freshness::Stale);
+            self.touch(&id, Freshness::Stale);
         }
         if let Some(lobby) = lobby {
             self.join_lobby(tx, lobby)?;
@@ -265,25 +270,35 @@ impl Engine {
         self.drive_rooms(tx)
     }
 
+    /// Something may go on in some rooms.
+    pub(super) fn go_on(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+        rooms: BTreeSet<RoomId>,
+    ) -> Result<(), EngineError> {
+        rooms.iter().for_each(|room| self.touch(room, Freshness::Same));
+        self.drive_rooms(tx)
+    }
+
     /// Does in every touched room what can be done now.
     pub(super) fn drive_rooms(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
         self.answer_questions(tx)?;
-        while let Some(id) = self.rooms.due.pop_first() {
+        while let Some(id) = self.due.pop_first() {
             self.drive_room(tx, &id)?;
         }
-        let sync = &self.rooms.sync;
+        let sync = &self.sync;
         let is_read = |id: &RoomId| sync.get(id).is_some_and(|sync| sync.was_read);
-        let read: Vec<_> = self.rooms.held_back.keys().copied().filter(is_read).collect();
+        let read: Vec<_> = self.held_back.keys().copied().filter(is_read).collect();
         for id in read {
-            for user in self.rooms.held_back.remove(&id).unwrap_or_default() {
-                self.drive_user(tx, &user)?;
+            for user in self.held_back.remove(&id).unwrap_or_default() {
+                tx.follow.seal.insert(user);
             }
         }
         Ok(())
     }
 
     fn drive_room(&mut self, tx: &mut Transaction<'_, '_>, id: &RoomId) -> Result<(), EngineError> {
-        if !tx.is_online() || self.rooms.sync(id).asking {
+        if !tx.is_online() || self.sync(id).asking {
             return Ok(());
         }
         let Some(mut room) = self.take_room(tx, id)? else { return Ok(()) };
@@ -307,7 +322,7 @@ impl Engine {
         };
         result?;
         if room.row.standing == RoomStanding::Member && self.is_read(&room) {
-            self.ask_for_kept_of(tx, |user| room.is_member(user))?;
+            tx.follow.read_rooms.insert(*id);
         }
         self.put_or_forget(tx, room)
     }
@@ -328,12 +343,9 @@ impl Engine {
     }
 
     /// Does what is due by the clock.
-    pub(super) fn rooms_timeout(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-    ) -> Result<(), EngineError> {
+    pub(super) fn timeout(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
         let now = tx.now;
-        for (id, sync) in &mut self.rooms.sync {
+        for (id, sync) in &mut self.sync {
             let is_move_due = sync.move_at.take_if(|timer| timer.is_due(now)).is_some();
             let is_act_due = sync.acts_at.take_if(|timer| timer.is_due(now)).is_some();
             sync.acts_wait.take_if(|_| is_act_due);
@@ -343,7 +355,7 @@ impl Engine {
                 sync.grow_stale();
             }
             if is_move_due || is_act_due || is_read_due || is_due_again {
-                self.rooms.due.insert(*id);
+                self.due.insert(*id);
             }
         }
         self.drive_rooms(tx)
@@ -356,13 +368,13 @@ impl Engine {
         number: u64,
         result: Result<(), RoomFailure>,
     ) {
-        if let Some(ticket) = self.rooms.tickets.remove(&(room, number)) {
+        if let Some(ticket) = self.tickets.remove(&(room, number)) {
             tx.event(Event::RoomDone { ticket, result: result.map(|()| room) });
         }
     }
 
     /// Takes an answer of the relay about rooms in.
-    pub(super) fn room_answered(
+    pub(super) fn answered(
         &mut self,
         tx: &mut Transaction<'_, '_>,
         room: Option<RoomId>,
@@ -407,8 +419,8 @@ impl Engine {
         if let RoomAsk::Record { user } = ask {
             return self.record_came(tx, id, user, answer);
         }
-        self.rooms.sync(&id).asking = false;
-        self.rooms.touch(&id, Freshness::Same);
+        self.sync(&id).asking = false;
+        self.touch(&id, Freshness::Same);
         let Some(mut room) = self.take_room(tx, &id)? else { return Ok(()) };
         match ask {
             RoomAsk::Get => self.open_room_read(tx, &mut room, answer)?,
@@ -426,7 +438,7 @@ impl Engine {
             RoomAsk::Resume { log } => self.resume_appended(tx, &room, log, &answer)?,
             _ => return Err(EngineError::RelayMisbehaved),
         }
-        let sync = self.rooms.sync(&id);
+        let sync = self.sync(&id);
         sync.fresh &= !std::mem::take(&mut sync.told_meanwhile);
         self.put_room(tx, room);
         Ok(())

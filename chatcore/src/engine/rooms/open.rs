@@ -2,8 +2,9 @@
 
 use super::super::clock::Timer;
 use super::super::transaction::Transaction;
-use super::super::{Engine, EngineError, Event};
+use super::super::{EngineError, Event};
 use super::RoomFailure;
+use super::Rooms;
 use super::loaded::Room;
 use super::log::{Page, Read};
 use super::{Freshness, READ_AGAIN, RoomAsk, STATEMENT};
@@ -43,7 +44,7 @@ fn own_statement(
     Ok(Statement::sign(fields, profile.record.identity_key(), cert, &profile.device))
 }
 
-impl Engine {
+impl Rooms {
     /// Does the next thing in an open room.
     pub(super) fn drive_open(
         &mut self,
@@ -64,8 +65,8 @@ impl Engine {
         if self.ask_for_evidence(tx, room) {
             return Ok(());
         }
-        if !self.rooms.sync(&id).fresh {
-            if self.rooms.sync(&id).read_again.is_some() || self.gathers(tx, room)? {
+        if !self.sync(&id).fresh {
+            if self.sync(&id).read_again.is_some() || self.gathers(tx, room)? {
                 return Ok(());
             }
             let from_seq = room.row.log.map_or(0, |log| log.length);
@@ -84,14 +85,12 @@ impl Engine {
         if let Some(joined) = room.row.wanted {
             let own = tx.profile()?.user();
             let is_read = room.statements.counter(&own) >= room.row.own_counter;
-            if is_read
-                && !self.rooms.sync(&id).rejoins
-                && room.is_member(&own) == (joined == Joined::Yes)
+            if is_read && !self.sync(&id).rejoins && room.is_member(&own) == (joined == Joined::Yes)
             {
                 // It was taken, only the answer was lost.
                 return self.statement_stands(tx, room, joined);
             }
-            if std::mem::take(&mut self.rooms.sync(&id).told_failed) {
+            if std::mem::take(&mut self.sync(&id).told_failed) {
                 // It was not, and the person knows.
                 room.row.wanted = None;
                 return self.drive_open(tx, room);
@@ -117,17 +116,15 @@ impl Engine {
     /// Tells whether reading can wait for more to come: nobody waits for what is new.
     fn gathers(&mut self, tx: &Transaction<'_, '_>, room: &Room) -> Result<bool, EngineError> {
         let id = room.id();
-        let sync = self.rooms.sync(&id);
+        let sync = self.sync(&id);
         let Some(timer) = sync.read_at else { return Ok(false) };
         let is_urgent = timer.is_due(tx.now)
             || room.row.wanted.is_some()
             || !room.row.unsent.is_empty()
             || !room.row.intents.is_empty();
-        if is_urgent
-            || self.rooms.rosters.contains_key(&id)
-            || !tx.group::<HeldMessage>(&id)?.is_empty()
+        if is_urgent || self.rosters.contains_key(&id) || !tx.group::<HeldMessage>(&id)?.is_empty()
         {
-            self.rooms.sync(&id).read_at = None;
+            self.sync(&id).read_at = None;
             return Ok(false);
         }
         Ok(true)
@@ -159,28 +156,28 @@ impl Engine {
                 room.row.own_counter = room.row.own_counter.max(room.statements.counter(&own));
                 self.settle_standing(tx, room, &own)?;
                 let is_news = has_events || room.row.statements_cursor != cursor;
-                let sync = self.rooms.sync(&id);
+                let sync = self.sync(&id);
                 sync.fresh = is_read && !(has_more && is_news) && sync.evidence.is_none();
                 Ok(())
             }
             Answer::Failure(Failure { code: ErrorCode::UnknownRoom, .. })
                 if room.row.log.is_some_and(|log| log.length > 0)
-                    && self.rooms.sync(&id).gave_back.is_empty() =>
+                    && self.sync(&id).gave_back.is_empty() =>
             {
                 // It lost the room, unless its operator took it away.
-                let sync = self.rooms.sync(&id);
+                let sync = self.sync(&id);
                 (sync.fresh, sync.was_read) = (true, true);
                 self.give_back(tx, room, LogId::from(id), 0)
             }
             Answer::Failure(failure) if failure.code != ErrorCode::UnknownRoom => {
-                self.rooms.sync(&id).read_failed(&failure, tx.now);
+                self.sync(&id).read_failed(&failure, tx.now);
                 if room.row.wanted.is_some() {
                     self.not_joined(tx, room, failure.code)?;
                 }
                 Ok(())
             }
             Answer::Failure(Failure { code, .. }) => {
-                let sync = self.rooms.sync(&id);
+                let sync = self.sync(&id);
                 (sync.fresh, sync.was_read, sync.refused) = (true, true, true);
                 if room.row.standing == RoomStanding::Member
                     && !std::mem::replace(&mut room.row.gone, true)
@@ -214,7 +211,7 @@ impl Engine {
                 let page = Page { head, entries, length: length + 1 };
                 if self.take_page(tx, room, &page)? != Read::Extends {
                     // It stands somewhere else than we said: what is there is read.
-                    self.rooms.sync(&id).fresh = false;
+                    self.sync(&id).fresh = false;
                 }
                 if is_create {
                     room.row.attempt.clear();
@@ -229,7 +226,7 @@ impl Engine {
                 Ok(())
             }
             Answer::Failure(Failure { code: ErrorCode::Conflict, .. }) => {
-                let sync = self.rooms.sync(&id);
+                let sync = self.sync(&id);
                 sync.conflict_at(length);
                 if sync.refused {
                     self.give_up_intents(tx, room, ErrorCode::Conflict);
@@ -260,7 +257,7 @@ impl Engine {
             }
             Answer::Failure(Failure { code: ErrorCode::Conflict, limit, .. })
                 if *limit < room.row.own_counter.saturating_add(MAX_SKIP)
-                    && !std::mem::replace(&mut self.rooms.sync(&id).recounted, true) =>
+                    && !std::mem::replace(&mut self.sync(&id).recounted, true) =>
             {
                 // A counter that was used before this profile knew of it; once, or the relay could
                 // have us ask for ever.
@@ -280,7 +277,7 @@ impl Engine {
         joined: Joined,
     ) -> Result<(), EngineError> {
         room.row.wanted = None;
-        self.rooms.sync(&room.id()).rejoins = false;
+        self.sync(&room.id()).rejoins = false;
         let own = tx.profile()?.user();
         // Who was taken out meanwhile did join, and is out all the same.
         let is_in = joined == Joined::Yes && room.is_member(&own);
@@ -290,7 +287,7 @@ impl Engine {
         let is_as_wanted = is_in == (joined == Joined::Yes);
         let result = if is_as_wanted { Ok(()) } else { Err(RoomFailure::NotAMember) };
         self.finish_ticket(tx, room.id(), STATEMENT, result);
-        self.rooms.touch(&room.id(), Freshness::Same);
+        self.touch(&room.id(), Freshness::Same);
         Ok(())
     }
 
@@ -323,12 +320,12 @@ impl Engine {
             room.take_statement(tx, &statement, &statement.user())?;
             return self.statement_stands(tx, room, Joined::No);
         }
-        let is_asked_for = self.rooms.tickets.contains_key(&(id, STATEMENT));
+        let is_asked_for = self.tickets.contains_key(&(id, STATEMENT));
         let is_verdict =
             !matches!(code, ErrorCode::Internal | ErrorCode::DiskFull | ErrorCode::RateLimited);
         if !is_verdict {
             // It may have been stored all the same: that shows when the room is read.
-            let sync = self.rooms.sync(&id);
+            let sync = self.sync(&id);
             (sync.fresh, sync.told_failed) = (false, is_asked_for);
             sync.read_again = Some(Timer::after(READ_AGAIN, tx.now));
             self.finish_ticket(tx, id, STATEMENT, Err(RoomFailure::Refused(code)));
@@ -357,8 +354,8 @@ impl Engine {
     /// Tells who waits for a roster, once everybody's record was asked for.
     pub(super) fn settle_roster(&mut self, tx: &mut Transaction<'_, '_>, room: &Room) {
         let id = room.id();
-        if self.rooms.rosters.contains_key(&id) && self.ask_records(tx, room, Vec::new()) == 0 {
-            for ticket in self.rooms.rosters.remove(&id).unwrap_or_default() {
+        if self.rosters.contains_key(&id) && self.ask_records(tx, room, Vec::new()) == 0 {
+            for ticket in self.rosters.remove(&id).unwrap_or_default() {
                 tx.event(Event::RoomDone { ticket, result: Ok(id) });
             }
         }
@@ -379,7 +376,7 @@ impl Engine {
         let wanted: Vec<UserId> = roster.chain(invited).chain(more).take(MAX_MEMBERS).collect();
         let own = tx.profile().map(|profile| profile.user()).ok();
         for user in wanted {
-            let sync = self.rooms.sync(&id);
+            let sync = self.sync(&id);
             let is_asked = sync.records.contains(&user) || sync.unknown.contains(&user);
             let is_known = Some(user) == own || matches!(tx.contact(&user), Ok(Some(_)));
             if is_asked || is_known {
@@ -395,7 +392,7 @@ impl Engine {
             let ask = RoomAsk::Record { user };
             tx.ask(request, super::super::Pending::Room { room: Some(id), ask });
         }
-        self.rooms.sync(&id).records.len()
+        self.sync(&id).records.len()
     }
 
     /// Something changed in an open room.
@@ -406,8 +403,8 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let is_ours = self.look_room(tx, &id, |room| room.row.kind == RoomKind::Open)?;
         if is_ours == Some(true) {
-            self.rooms.sync(&id).read_at.get_or_insert(Timer::after(GATHER, tx.now));
-            self.rooms.touch(&id, Freshness::Stale);
+            self.sync(&id).read_at.get_or_insert(Timer::after(GATHER, tx.now));
+            self.touch(&id, Freshness::Stale);
         }
         self.drive_rooms(tx)
     }

@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use super::super::clock::{Timer, is_due};
 use super::super::transaction::Transaction;
-use super::super::{Engine, EngineError, Event, Pending};
+use super::super::{EngineError, Event, Pending};
+use super::Rooms;
 use super::invitations::invites;
 use super::loaded::Room;
 use super::log::{Page, Read, end_of};
@@ -24,7 +25,7 @@ const PATIENCE: u64 = 30 * SECOND;
 /// nobody reads for 180 days.
 const KEEP_EVERY: u64 = 7 * DAY;
 
-impl Engine {
+impl Rooms {
     /// Does the next thing in a private room: read, order, move, fan out.
     pub(super) fn drive_private(
         &mut self,
@@ -32,7 +33,7 @@ impl Engine {
         room: &mut Room,
     ) -> Result<(), EngineError> {
         let id = room.id();
-        self.rooms.sync(&id).move_at = None;
+        self.sync(&id).move_at = None;
         let Some(register) = room.current_register() else { return Ok(()) };
         let own = tx.profile()?.user();
         let is_invited = room.state().is_some_and(|state| state.invited().contains_key(&own));
@@ -51,8 +52,8 @@ impl Engine {
         if self.ask_for_evidence(tx, room) {
             return Ok(());
         }
-        if !self.rooms.sync(&id).fresh {
-            if self.rooms.sync(&id).read_again.is_some() {
+        if !self.sync(&id).fresh {
+            if self.sync(&id).read_again.is_some() {
                 return Ok(());
             }
             let from = room.row.log.map_or(0, |log| log.length);
@@ -106,7 +107,7 @@ impl Engine {
         let id = room.id();
         let is_due = is_due(room.row.kept_at, KEEP_EVERY, tx.now);
         if is_due && room.row.standing == RoomStanding::Member {
-            let sync = self.rooms.sync(&id);
+            let sync = self.sync(&id);
             if !std::mem::replace(&mut sync.looking, true) {
                 sync.looks = room.registers();
                 sync.looks.pop();
@@ -114,7 +115,7 @@ impl Engine {
                 (room.row.kept_at, sync.looking) = (tx.now, false);
             }
         }
-        let Some(register) = self.rooms.sync(&id).looks.pop() else { return Ok(false) };
+        let Some(register) = self.sync(&id).looks.pop() else { return Ok(false) };
         let read = end_of(&*tx, &LogId::from(register))?;
         let request = Request::ReadRegister { register, from: read.length };
         self.ask_room(tx, id, request, RoomAsk::Look { register, read });
@@ -124,7 +125,7 @@ impl Engine {
     /// The relay lost something of a register: it may have lost the end of the one before as well.
     fn look_before(&mut self, room: &Room, register: RegisterId) {
         let before = room.registers().into_iter().take_while(|other| *other != register).last();
-        let sync = self.rooms.sync(&room.id());
+        let sync = self.sync(&room.id());
         sync.looks.extend(before.filter(|before| !sync.looks.contains(before)));
     }
 
@@ -145,7 +146,7 @@ impl Engine {
                     Read::Extends => return Ok(()),
                     Read::Loss { length } => length,
                     Read::Fork => {
-                        self.rooms.sync(&room.id()).look_for_evidence(log);
+                        self.sync(&room.id()).look_for_evidence(log);
                         return Ok(());
                     }
                 }
@@ -196,12 +197,12 @@ impl Engine {
             Answer::RegisterEntries { length, entries, head } => {
                 let is_end = self.page_read(tx, room, &Page { head, entries, length })?;
                 let stays = room.current_register() == Some(register);
-                let sync = self.rooms.sync(&id);
+                let sync = self.sync(&id);
                 sync.fresh = is_end && stays && sync.evidence.is_none();
                 Ok(())
             }
             Answer::Failure(Failure { code: ErrorCode::UnknownRegister, .. }) => {
-                let sync = self.rooms.sync(&id);
+                let sync = self.sync(&id);
                 (sync.fresh, sync.was_read) = (true, true);
                 if !std::mem::replace(&mut sync.walked, true) {
                     self.look_before(room, register);
@@ -212,7 +213,7 @@ impl Engine {
                 Ok(())
             }
             Answer::Failure(failure) => {
-                self.rooms.sync(&id).read_failed(&failure, tx.now);
+                self.sync(&id).read_failed(&failure, tx.now);
                 // It is tried again; nobody is kept waiting for that.
                 self.release_tickets(tx, room, RoomFailure::Refused(failure.code));
                 Ok(())
@@ -237,7 +238,7 @@ impl Engine {
                 let page = Page { head, entries: vec![entry], length: log.length + 1 };
                 if self.take_page(tx, room, &page)? != Read::Extends {
                     // It stands somewhere else than we said: what is there is read.
-                    self.rooms.sync(&id).fresh = false;
+                    self.sync(&id).fresh = false;
                 } else if !room.knows_attempt() {
                     // Ordered, and not all of it counted: signed anew it would not either.
                     room.row.attempt.clear();
@@ -246,7 +247,7 @@ impl Engine {
                 Ok(())
             }
             Answer::Failure(Failure { code: ErrorCode::Conflict, .. }) => {
-                let sync = self.rooms.sync(&id);
+                let sync = self.sync(&id);
                 sync.conflict_at(log.length);
                 if sync.refused {
                     self.give_up_intents(tx, room, ErrorCode::Conflict);
@@ -268,7 +269,7 @@ impl Engine {
         room: &mut Room,
         failure: Failure,
     ) {
-        let sync = self.rooms.sync(&room.id());
+        let sync = self.sync(&room.id());
         let is_for_later = matches!(
             failure.code,
             ErrorCode::Recovering | ErrorCode::RateLimited | ErrorCode::DiskFull
@@ -294,7 +295,7 @@ impl Engine {
     /// Tells whether nothing is to be ordered now, since the relay refused or delayed it. Who comes with another act
     /// meanwhile is not kept waiting for hours either.
     pub(super) fn acts_rest(&mut self, tx: &mut Transaction<'_, '_>, room: &Room) -> bool {
-        let sync = self.rooms.sync(&room.id());
+        let sync = self.sync(&room.id());
         let rests = sync.refused || sync.acts_at.is_some();
         if let Some(because) = sync.acts_wait {
             self.release_tickets(tx, room, because);
@@ -492,7 +493,7 @@ impl Engine {
         request: Request,
         ask: RoomAsk,
     ) {
-        self.rooms.sync(&room).asking = true;
+        self.sync(&room).asking = true;
         tx.ask(request, Pending::Room { room: Some(room), ask });
     }
 }

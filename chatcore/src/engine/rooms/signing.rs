@@ -1,8 +1,9 @@
 //! Acts that wait, signed on the newest event and put together for one entry.
 
+use super::super::EngineError;
 use super::super::transaction::Transaction;
-use super::super::{Engine, EngineError};
 use super::RoomFailure;
+use super::Rooms;
 use super::acts::{own_actor, signer};
 use super::loaded::Room;
 use crate::ids::{EventHash, RoomId, Timestamp};
@@ -16,7 +17,7 @@ const MAX_ACTS_IN_ENTRY: usize = 64;
 /// Most of those in front of the move in a candidate, so that it is no longer than one may be.
 const MAX_ACTS_IN_CANDIDATE: usize = 6;
 
-impl Engine {
+impl Rooms {
     /// Signs what is next to be ordered; nothing when the rules do not allow it any more. Whoever takes
     /// somebody out, or lowers a role, moves the room in the same entry, if that is theirs to do: the one
     /// who is out has no say in between, and never gets the new secret.
