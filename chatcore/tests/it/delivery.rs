@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use chatcore::engine::{Command, ContactStanding, EngineError, Event, MessageStatus, query};
-use chatcore::ids::{DAY, DeliveryTag, HOUR, MINUTE, MessageId, SECOND};
+use chatcore::ids::{DAY, DeliveryTag, HOUR, MINUTE, MessageId, SECOND, UserId};
 use chatcore::keys::Nickname;
+use chatcore::membership::RoomKind;
 use chatcore::store::Table;
 use chatcore::wire::content::{Body, Receipt, ReceiptKind};
 use chatcore::wire::envelope::{Envelope, EnvelopeKind};
@@ -421,4 +422,82 @@ fn what_waits_is_taken_in_before_a_message_is_given_up() {
     };
     assert_eq!(world.status(0, bob, message), MessageStatus::Delivered);
     assert_eq!((given_up(&world, message), given_up(&world, lost)), (0, 1));
+}
+
+/// Writes to somebody, and lets nobody but the relay answer.
+fn write(world: &mut World, to: UserId, text: &str) {
+    let message = MessageId::generate(&mut world.rng);
+    let command = Command::SendText { to, message, text: text.to_owned() };
+    let now = world.now;
+    assert!(world.peers[0].command(now, command).is_ok_and(|sent| sent.is_ok()));
+    world.carry(0);
+}
+
+/// What waits for somebody used to be read for each text to them.
+#[test]
+fn a_text_costs_the_same_however_much_waits() {
+    #[derive(Debug, Clone, Copy)]
+    enum Waits {
+        AtTheRelay,
+        ForTheRelay,
+        ForASession,
+    }
+    let rows_for_one_more = |waits: Waits, texts: usize| {
+        let mut world = match waits {
+            Waits::ForASession => World::new(372, 2),
+            Waits::AtTheRelay | Waits::ForTheRelay => World::acquainted(371),
+        };
+        let bob = world.peers[1].address;
+        match waits {
+            Waits::AtTheRelay => {
+                world.relay.deaf.insert(bob.user);
+            }
+            Waits::ForTheRelay => world.peers[0].disconnect(),
+            Waits::ForASession => {
+                world.relay.lose_prekeys(&bob);
+                world.relay.lose_last_resort(&bob);
+                assert_eq!(world.look_up(0, "bob"), Ok(bob.user));
+            }
+        }
+        for n in 0..texts {
+            write(&mut world, bob.user, &n.to_string());
+        }
+        assert_eq!(world.rows(0, Table::Outbox), texts, "{waits:?}");
+        let before = world.peers[0].store.rows_read();
+        let message = MessageId::generate(&mut world.rng);
+        let one_more = Command::SendText { to: bob.user, message, text: "one more".to_owned() };
+        let now = world.now;
+        assert!(world.peers[0].command(now, one_more).is_ok());
+        world.peers[0].store.rows_read() - before
+    };
+    for waits in [Waits::AtTheRelay, Waits::ForTheRelay, Waits::ForASession] {
+        let (few, many) = (rows_for_one_more(waits, 20), rows_for_one_more(waits, 200));
+        assert_eq!(few, many, "{waits:?}");
+    }
+}
+
+/// Each receipt for a message to a room used to have everything read that waits for whoever sent it.
+#[test]
+fn a_receipt_costs_the_same_however_much_waits() {
+    let rows = |texts: usize| {
+        let mut world = World::new(373, 2);
+        let room = create(&mut world, 0, "tea", RoomKind::Open);
+        join(&mut world, 1, room).unwrap();
+        say(&mut world, 0, room, "hello").unwrap();
+        world.wait(3, MINUTE);
+        assert_eq!(world.rows(0, Table::Outbox), 0);
+        world.peers[1].disconnect();
+        for n in 0..texts {
+            say(&mut world, 0, room, &n.to_string()).unwrap();
+            world.carry(0);
+        }
+        assert_eq!(world.rows(0, Table::Outbox), texts);
+        let before = world.peers[0].store.rows_read();
+        world.connect(1);
+        world.wait(3, MINUTE);
+        assert_eq!(world.rows(0, Table::Outbox), 0);
+        world.peers[0].store.rows_read() - before
+    };
+    let (few, many) = (rows(20), rows(200));
+    assert!(many < 12 * few, "{few} rows for 20, {many} for 200");
 }

@@ -10,6 +10,7 @@
 
 pub(crate) mod blobs;
 pub(crate) mod carry;
+pub(crate) mod counted;
 pub(crate) mod peer;
 pub(crate) mod relay;
 pub(crate) mod relay_rooms;

@@ -6,13 +6,14 @@ use chatcore::engine::{
 };
 use chatcore::ids::{DeviceAddress, DeviceId, MessageId, Timestamp};
 use chatcore::keys::{Nickname, RelayKey};
-use chatcore::store::{ApplyChanges, Changes, Key, MemoryStore, Store, Table, Value};
+use chatcore::store::{ApplyChanges, Changes, Key, Store, Table, Value};
 use chatcore::wire::relay::{DeviceFrame, RelayFrame};
+use super::counted::CountedStore;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 pub(crate) struct Peer {
-    pub(crate) store: MemoryStore,
+    pub(crate) store: CountedStore,
     pub(crate) engine: Option<Engine>,
     pub(crate) rng: StdRng,
     pub(crate) address: DeviceAddress,
@@ -33,7 +34,7 @@ pub(crate) struct Crashed;
 impl Peer {
     pub(crate) fn new(name: &str, relay: RelayKey, now: Timestamp, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut store = MemoryStore::default();
+        let mut store = CountedStore::default();
         let profile = NewProfile {
             nickname: Nickname::new(name).unwrap(),
             relay,
@@ -77,7 +78,7 @@ impl Peer {
         for row in rows {
             restore.take(row, &mut changes).unwrap();
         }
-        let mut store = MemoryStore::default();
+        let mut store = CountedStore::default();
         store.apply(&changes).unwrap();
         let mut context = Context { store: &store, now, rng: &mut rng };
         let (_, step) = restore.finish(&mut context, Changed::default()).unwrap();
