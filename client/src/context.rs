@@ -220,7 +220,7 @@ impl Context {
         for _ in 1..ATTEMPTS {
             let passphrase = self.prompt.passphrase(question, "--passphrase-file FILE")?;
             match self.open_patiently(&dir, Some(&passphrase)) {
-                Err(StoreError::WrongPassphrase) => question = "That is not it. Passphrase",
+                Err(StoreError::WrongPassphrase) => question = "Wrong passphrase. Passphrase",
                 opened => return Ok(opened?),
             }
         }

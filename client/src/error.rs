@@ -275,6 +275,14 @@ impl From<ClientError> for CommandError {
                 let hint = "check the address, and the network, then repeat the command";
                 Self::new(ExitCode::RelayUnreachable, what).hint(hint)
             }
+            ClientError::ProxyLogin => say(
+                ExitCode::RelayUnreachable,
+                "give the right ones: --proxy socks5://USER:PASSWORD@HOST:PORT",
+            ),
+            ClientError::OnionNeedsProxy => say(
+                ExitCode::RelayUnreachable,
+                "give the address of Tor: --proxy socks5://127.0.0.1:9050",
+            ),
             ClientError::Proxy => say(
                 ExitCode::RelayUnreachable,
                 "check the proxy's address, and that it runs, then repeat the command",
@@ -300,6 +308,10 @@ impl From<ClientError> for CommandError {
             ClientError::Lookup(LookupError::Ambiguous) => say(
                 ExitCode::Identity,
                 "one of them took the other's name: ask them, 'chat contacts' shows both",
+            ),
+            ClientError::Lookup(LookupError::WholeIdNeeded) => say(
+                ExitCode::Usage,
+                "give all 64 digits of the id: 'chat requests --json' and 'chat contacts --json' show them",
             ),
             ClientError::Lookup(LookupError::AmbiguousRoom) => say(
                 ExitCode::Usage,
@@ -397,7 +409,7 @@ impl From<RoomFailure> for CommandError {
                 say(ExitCode::Refused, "there is nothing to go on from: it goes on by itself")
             }
             RoomFailure::Waits => {
-                say(ExitCode::Other, "nothing to do: it is kept, and done by itself after that")
+                say(ExitCode::Kept, "nothing to do: it is kept, and done by itself after that")
             }
             RoomFailure::MovedOn => say(
                 ExitCode::Refused,
@@ -469,7 +481,11 @@ impl CommandError {
             ErrorCode::StorageQuota | ErrorCode::TooLarge => {
                 (ExitCode::Limit, "ask whoever runs the relay for more room")
             }
-            ErrorCode::BadToken | ErrorCode::RegistrationClosed => {
+            ErrorCode::BadToken => (
+                ExitCode::Refused,
+                "copy the whole link, with what is behind its '#'; or ask whoever runs the relay for a new one",
+            ),
+            ErrorCode::RegistrationClosed => {
                 (ExitCode::Refused, "ask whoever runs the relay for a new link")
             }
             ErrorCode::NicknameTaken => (ExitCode::Refused, "choose another name: --nick NAME"),

@@ -82,7 +82,7 @@ impl Prompt {
         loop {
             let first = secret(question)?;
             if first.is_empty() {
-                crate::error::tell(format_args!("it can't be empty; without one: {flag}"));
+                crate::error::tell(format_args!("it can't be empty"));
             } else if secret("The same again")? == first {
                 return passphrase_of(first);
             } else {
@@ -144,8 +144,10 @@ impl Prompt {
         loop {
             let first = secret("Passphrase (Enter for none)")?;
             if first.is_empty() {
-                let warning = "Without one, who can read your files can read your messages. \
-                               Go on without?";
+                crate::error::tell(format_args!(
+                    "Without one, anyone who can read your files can read your messages."
+                ));
+                let warning = "Continue without a passphrase?";
                 if self.confirm(warning, flag)? {
                     return Ok(None);
                 }

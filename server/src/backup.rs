@@ -131,7 +131,7 @@ pub fn unpack(stream: impl Read, to: &Path) -> Result<(), RelayError> {
                     .create(folder)
                     .map_err(|e| file_error(folder, e))?;
             }
-            let mut file = File::create_new(&target).map_err(|e| file_error(&target, e))?;
+            let mut file = identity::create_private(&target).map_err(|e| file_error(&target, e))?;
             io::copy(&mut entry, &mut file).map_err(|e| file_error(&target, e))?;
         }
         if !partial.join(SUMS_FILE).is_file() {

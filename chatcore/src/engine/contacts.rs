@@ -41,7 +41,8 @@ pub(super) fn make_contact(tx: &mut Transaction<'_, '_>, contact: &mut Contact) 
         return LeftOut(Vec::new());
     }
     let is_full = contact.standing == ContactStanding::Request && has_more(contact);
-    (contact.standing, contact.kept) = (ContactStanding::Contact, 0);
+    contact.standing = ContactStanding::Contact;
+    (contact.kept, contact.wrote_at) = (0, Timestamp(0));
     tx.has_tags_to_tell();
     let user = contact.user();
     let devices = if is_full { contact.named_devices() } else { Vec::new() };
@@ -166,6 +167,7 @@ fn by_id(contacts: &[Contact], text: &str) -> Result<Option<UserId>, LookupError
         [contact] if find(contacts, text)?.is_none_or(|named| named == contact.user()) => {
             Ok(Some(contact.user()))
         }
+        [] => Err(LookupError::WholeIdNeeded),
         _ => Err(LookupError::Ambiguous),
     }
 }

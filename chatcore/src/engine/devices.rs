@@ -17,7 +17,8 @@ use crate::crypto::kdf::sha256;
 use crate::ids::{DeviceAddress, DeviceId, MessageId, UserId};
 use crate::store::Value;
 use crate::store::rows::{
-    Contact, ContactStanding, MessageIndex, OutboxContent, OutboxEntry, OutboxState, PayloadCounts,
+    Contact, ContactStanding, CopyAnswer, MessageIndex, OutboxContent, OutboxEntry, OutboxState,
+    PayloadCounts,
 };
 use crate::wire::content::{Body, ChainPosition, Content};
 
@@ -296,7 +297,9 @@ pub(super) fn forget_old_devices(tx: &mut Transaction<'_, '_>, contact: &mut Con
 }
 
 fn hears_of_us(contact: &Contact) -> bool {
-    matches!(contact.standing, ContactStanding::Contact | ContactStanding::Member)
+    let is_known = matches!(contact.standing, ContactStanding::Contact | ContactStanding::Member);
+    // Who waits for an answer may share a room with us.
+    is_known || contact.asks_to_write()
 }
 
 /// Leaves a copy of a message to other devices than the one it was for.
@@ -318,7 +321,7 @@ fn bequeath(
         }
         if let Some(mut counts) = tx.get::<PayloadCounts>(&entry.message)? {
             counts.left = counts.left.saturating_add(1);
-            if entry.content == (OutboxContent::Shared { answered: false }) {
+            if entry.content == (OutboxContent::Shared { answer: CopyAnswer::None }) {
                 counts.unanswered = counts.unanswered.saturating_add(1);
             }
             tx.put_at(&entry.message, &counts);

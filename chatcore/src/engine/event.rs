@@ -67,6 +67,9 @@ pub enum LookupError {
     /// Two contacts have the name; one of them took the other's. It must be asked for in person.
     #[error("two of your contacts have that name")]
     Ambiguous,
+    /// The beginning of an id fits somebody who is no contact; anybody can draw keys until theirs begins so.
+    #[error("that is the beginning of an id of somebody who is no contact of yours")]
+    WholeIdNeeded,
     /// Two rooms have the name; their ids differ.
     #[error("two rooms have that name")]
     AmbiguousRoom,

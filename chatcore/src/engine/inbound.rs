@@ -443,7 +443,7 @@ impl Engine {
                 let id = content.message_id;
                 let is_new = tx.get::<MessageIndex>(&(from.user, id))?.is_none();
                 // The rest of a stranger's comes once there is an answer, as it got no receipt.
-                if is_new && holds_enough(contact, bytes.len()) {
+                if is_new && holds_enough(contact, bytes.len(), tx.now) {
                     return Ok(None);
                 }
                 let received = &contact.device_mut(from.device).received;
@@ -509,12 +509,13 @@ impl Engine {
 
 /// Tells whether no more is kept of a stranger who waits for an answer: the rest comes once there is one, as it got
 /// no receipt.
-fn holds_enough(contact: &mut Contact, more: usize) -> bool {
+fn holds_enough(contact: &mut Contact, more: usize, now: Timestamp) -> bool {
     if contact.standing != ContactStanding::Request {
         contact.kept = 0;
         return false;
     }
     // Once something did not fit nothing more does, so that nothing comes out of its order.
+    contact.wrote_at = now;
     contact.kept = contact.kept.saturating_add(more as u64 + MESSAGE_COST);
     has_more(contact)
 }

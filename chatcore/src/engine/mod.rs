@@ -52,7 +52,7 @@ use crate::store::Store;
 use crate::store::row::ReadRows;
 use crate::store::rows::{Clock, Contact, Payload};
 pub(crate) use outbound::MAX_INLINE;
-pub(crate) use uploads::{NextUpload, spooled};
+pub(crate) use uploads::{NextUpload, is_for_ever, spooled};
 
 pub use crate::file::FileKind;
 pub use crate::store::rows::{

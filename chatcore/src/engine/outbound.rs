@@ -388,7 +388,7 @@ pub(super) fn give_up_entry(
 ) -> Result<(), EngineError> {
     match entry.content {
         OutboxContent::Own(_) => give_up(tx, user, entry.message, entry.to.device),
-        OutboxContent::Shared { .. } => shared_done(tx, user, number, entry, Fate::Lost),
+        OutboxContent::Shared { .. } => shared_done(tx, user, number, entry, Fate::GivenUp),
     }
 }
 

@@ -17,7 +17,7 @@ use super::files::renew_blob;
 use super::follow_ups::{CopyKind, Placed, Stage};
 use super::outbound::{envelope, give_up_entry, seal, seal_shared, seal_unkept, send, set_status};
 use super::receipts::take_own_receipt;
-use super::rooms::{Fate, Late, shared_answered, shared_done};
+use super::rooms::{Fate, Late, Said, shared_answered, shared_done};
 use super::sessions::begin_reset;
 use super::transaction::Transaction;
 use super::uploads::is_queued;
@@ -246,7 +246,7 @@ impl Outbox {
                     }
                     tx.put_at(&(entry.to.user, number), &entry);
                     if matches!(entry.content, OutboxContent::Shared { .. }) {
-                        shared_answered(tx, number, &mut entry)?;
+                        shared_answered(tx, number, &mut entry, Said::Taken)?;
                         continue;
                     }
                     set_status(tx, &user, &message, MessageStatus::AtRelay)?;
@@ -257,7 +257,7 @@ impl Outbox {
                         tx.follow.refresh.insert(user);
                     }
                     if matches!(entry.content, OutboxContent::Shared { .. }) {
-                        shared_answered(tx, number, &mut entry)?;
+                        shared_answered(tx, number, &mut entry, Said::Refused(code))?;
                         continue;
                     }
                     tx.event(Event::Delayed { message, code });
@@ -361,7 +361,7 @@ impl Outbox {
                 continue;
             }
             if matches!(entry.content, OutboxContent::Shared { .. }) {
-                shared_answered(tx, *number, &mut entry)?;
+                shared_answered(tx, *number, &mut entry, Said::Refused(code))?;
             } else {
                 tx.event(Event::Delayed { message: entry.message, code });
             }
@@ -410,7 +410,7 @@ impl Outbox {
                 }
             } else {
                 had_a_copy = true;
-                let fate = if is_refusal { Fate::Lost } else { Fate::Delivered };
+                let fate = if is_refusal { Fate::Refused } else { Fate::Delivered };
                 shared_done(tx, &from.user, number, &entry, fate)?;
                 left.remove(&number);
             }

@@ -258,7 +258,8 @@ pub(super) fn decline_request(
     tx.forget_conversation(user)?;
     if rooms.shares_a_room(tx, user, &[RoomKind::Private, RoomKind::Open])? {
         // What is said there goes on in the same sessions.
-        (contact.standing, contact.kept) = (ContactStanding::Member, 0);
+        contact.standing = ContactStanding::Member;
+        (contact.kept, contact.wrote_at) = (0, Timestamp(0));
         tx.put(&contact);
         return Ok(());
     }
@@ -277,13 +278,20 @@ fn has_place(tx: &mut Transaction<'_, '_>, user: UserId) -> Result<(), EngineErr
     tx.forget_unplaced(|other| other.user == user && other.wanted == Wanted::ToWrite)
 }
 
-/// Returns when somebody last began a session who asks to write to us, whatever they said in it. Whom we looked up,
+/// Returns when somebody who asks to write to us last did, or began a session, whatever they said in it. Whom we looked up,
 /// and whoever has lost a name to somebody else, asks nothing.
 pub(super) fn asked_at(contact: &Contact) -> Option<Timestamp> {
     if contact.standing != ContactStanding::Request || contact.replaced_by.is_some() {
         return None;
     }
-    contact.devices.iter().flat_map(|device| &device.first_messages_at).copied().max()
+    let wrote_at = Some(contact.wrote_at).filter(|_| contact.asks_to_write());
+    contact
+        .devices
+        .iter()
+        .flat_map(|device| &device.first_messages_at)
+        .copied()
+        .chain(wrote_at)
+        .max()
 }
 
 fn asking(tx: &Transaction<'_, '_>, user: &UserId) -> Result<Contact, EngineError> {

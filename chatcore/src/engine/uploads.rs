@@ -232,7 +232,7 @@ fn lose_upload(
 }
 
 /// Tells whether trying again does not change what the relay says of a blob.
-const fn is_for_ever(code: ErrorCode) -> bool {
+pub(crate) const fn is_for_ever(code: ErrorCode) -> bool {
     matches!(
         code,
         ErrorCode::TooLarge

@@ -15,7 +15,7 @@ use crate::engine::backup::{Changed, Restore, Restored};
 use crate::engine::query::Requests;
 use crate::engine::{
     Command, ContactView, Context, EngineError, Event, HistoryView, LookupError, MAX_INLINE,
-    MessageStatus, NewProfile, ProfileView, ProgramName, Reader, Rejoin, query,
+    MessageStatus, NewProfile, ProfileView, ProgramName, Reader, Rejoin, is_for_ever, query,
 };
 use crate::ids::{Conversation, MessageId, UserId};
 use crate::keys::Nickname;
@@ -35,6 +35,12 @@ pub enum ClientError {
     /// The proxy does not answer, or refuses.
     #[error("the proxy does not lead to the relay")]
     Proxy,
+    /// The proxy wants a user name and a password, or others.
+    #[error("the proxy does not accept the user name and password")]
+    ProxyLogin,
+    /// Names that end with `.onion` lead nowhere without Tor, and asking for them elsewhere tells others.
+    #[error("the relay's address is a Tor address, and no proxy is given")]
+    OnionNeedsProxy,
     /// Something answers at that address, but not with the pinned key.
     #[error("what answers there is not the relay of the invite link, or hung up")]
     WrongRelay,
@@ -68,7 +74,19 @@ impl ClientError {
     /// Tells whether there was no connection, or it broke: the relay may be there later.
     #[must_use]
     pub const fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Proxy)
+        matches!(
+            self,
+            Self::Unreachable(_) | Self::Proxy | Self::ProxyLogin | Self::OnionNeedsProxy
+        )
+    }
+
+    /// Tells whether a file may be taken later as it is: the relay is away, or has no room for it now.
+    pub(crate) const fn may_pass(&self) -> bool {
+        match self {
+            Self::File(FileError::Refused(code)) => !is_for_ever(*code),
+            Self::Refused(failure) => !self.is_final() && !is_for_ever(failure.code),
+            _ => self.is_unreachable(),
+        }
     }
 
     /// Tells whether trying again does not mend it: a client that meets it ends.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use data_encoding::HEXLOWER;
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -82,14 +82,28 @@ impl FromStr for Proxy {
         let credentials = credentials.map(|text| {
             let is_short = |part: &str| (1..=MAX_CREDENTIAL).contains(&part.len());
             let (user, password) = text.split_once(':').ok_or(ProxyError::Credentials)?;
-            match is_short(user) && is_short(password) {
-                true => Ok((user.to_owned(), Zeroizing::new(password.to_owned()))),
+            let user = decoded(user).ok_or(ProxyError::Credentials)?;
+            let password = Zeroizing::new(decoded(password).ok_or(ProxyError::Credentials)?);
+            match is_short(&user) && is_short(&password) {
+                true => Ok((user, password)),
                 false => Err(ProxyError::Credentials),
             }
         });
         let address = complete_address(address, PROXY_PORT).map_err(|_| ProxyError::Address)?;
         Ok(Self { address, credentials: credentials.transpose()? })
     }
+}
+
+/// Reads `%40` and the like as the characters for which they stand (RFC 3986 section 2.1).
+fn decoded(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        bytes.extend(HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok()?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
 }
 
 impl fmt::Debug for Proxy {
@@ -119,12 +133,21 @@ pub(super) async fn dial(
     let connecting = async {
         match proxy.filter(|_| !is_here(address)) {
             Some(proxy) => through(proxy, address).await,
+            None if is_onion(address) => Err(ClientError::OnionNeedsProxy),
             None => direct(address, known.by).await,
         }
     };
     timeout(patience(address, proxy), connecting)
         .await
         .map_err(|_| ClientError::Unreachable(io::ErrorKind::TimedOut))?
+}
+
+/// Tells whether only Tor knows the way: no resolver is to hear such a name (RFC 7686 section 2).
+fn is_onion(address: &str) -> bool {
+    split_address(address).is_ok_and(|(host, _)| {
+        let host = host.strip_suffix('.').unwrap_or(&host).to_ascii_lowercase();
+        host.ends_with(".onion")
+    })
 }
 
 async fn direct(address: &str, by: Source) -> Result<TcpStream, ClientError> {
@@ -184,6 +207,11 @@ async fn through(proxy: &Proxy, address: &str) -> Result<TcpStream, ClientError>
         Err(tokio_socks::Error::ConnectionRefused) => {
             Err(unreachable(io::ErrorKind::ConnectionRefused))
         }
+        Err(
+            tokio_socks::Error::PasswordAuthFailure(_)
+            | tokio_socks::Error::NoAcceptableAuthMethods
+            | tokio_socks::Error::InvalidAuthValues(_),
+        ) => Err(ClientError::ProxyLogin),
         Err(tokio_socks::Error::TtlExpired) => Err(unreachable(io::ErrorKind::TimedOut)),
         Err(_) => Err(ClientError::Proxy),
     }
@@ -205,6 +233,13 @@ mod tests {
         let (user, password) = with.credentials.clone().unwrap();
         assert_eq!((user.as_str(), password.as_str()), ("ann", "p@ss:w"));
         assert!(!format!("{with:?}").contains("p@ss"), "{with:?}");
+        let coded = read("socks5://an%3An:p%40ss%25@[::1]:1").unwrap();
+        let (user, password) = coded.credentials.unwrap();
+        assert_eq!((user.as_str(), password.as_str()), ("an:n", "p@ss%"));
+        for broken in ["%", "%4", "%zz", "%ff"] {
+            let text = format!("socks5://ann:p{broken}@[::1]:1");
+            assert_eq!(read(&text), Err(ProxyError::Credentials), "{broken}");
+        }
         let other = read("socks5://ann:p@ss@[::1]:1").unwrap();
         assert_ne!(with.fingerprint(), other.fingerprint());
         assert_eq!(with.fingerprint(), with.clone().fingerprint());

@@ -79,6 +79,8 @@ pub(crate) struct SavedProfile {
     pub(crate) saved_at: Timestamp,
     pub(crate) identity: IdentityKeyPair,
     pub(crate) record: UserRecord,
+    /// The one in use; the record may be one that the relay refused.
+    pub(crate) nickname: Nickname,
     pub(crate) relay: RelayKey,
     pub(crate) addresses: RelayAddresses,
     pub(crate) token: Option<InviteToken>,
@@ -248,6 +250,8 @@ pub(crate) struct Contact {
     pub(crate) standing_before: ContactStanding,
     /// Bytes of messages that were kept while this was a request.
     pub(crate) kept: u64,
+    /// When they last wrote to us alone, while this was a request.
+    pub(crate) wrote_at: Timestamp,
     pub(crate) fetched: Fetched,
     /// The person was told that the user's own word is not what the directory has.
     pub(crate) is_unlisted: bool,
@@ -279,6 +283,13 @@ impl Fetched {
 }
 
 impl Contact {
+    /// Tells whether they wrote to us alone, as a stranger, and wait for an answer.
+    pub(crate) const fn asks_to_write(&self) -> bool {
+        matches!(self.standing, ContactStanding::Request)
+            && self.replaced_by.is_none()
+            && self.wrote_at.0 > 0
+    }
+
     /// Returns the devices that the newest record names.
     pub(crate) fn named_devices(&self) -> Vec<DeviceId> {
         self.records.newest().devices().iter().map(|device| device.device_id()).collect()
@@ -290,6 +301,7 @@ impl Contact {
             standing,
             standing_before: standing,
             kept: 0,
+            wrote_at: Timestamp(0),
             fetched: Fetched { day: 0, bytes: 0 },
             is_unlisted: false,
             trust: Trust::Pinned,
@@ -366,8 +378,18 @@ pub(crate) struct SealedEnvelope {
 pub(crate) enum OutboxContent {
     /// These bytes.
     Own(Zeroizing<Vec<u8>>),
-    /// What many send, by message id; the relay has said yes or no to this one, or not yet.
-    Shared { answered: bool },
+    /// What many send, by message id.
+    Shared { answer: CopyAnswer },
+}
+
+/// What the relay said to one of many copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CopyAnswer {
+    /// Nothing yet.
+    None,
+    /// It did not take it; it goes again.
+    Refused,
+    Taken,
 }
 
 /// What many outbox entries send.
@@ -384,6 +406,8 @@ pub(crate) struct PayloadCounts {
     pub(crate) unanswered: u32,
     pub(crate) left: u32,
     pub(crate) delivered: u32,
+    /// The relay has, or had, so many copies.
+    pub(crate) taken: u32,
 }
 
 /// An outgoing message that has no receipt yet.

@@ -14,7 +14,7 @@ use crate::ids::{
 use crate::keys::UserRecord;
 use crate::membership::RoomKind;
 use crate::store::rows::{
-    OutboxContent, OutboxEntry, OutboxState, PeerDevice, SealedEnvelope, Sequence,
+    CopyAnswer, OutboxContent, OutboxEntry, OutboxState, PeerDevice, SealedEnvelope, Sequence,
 };
 use crate::wire::content::{ChainPosition, ReceiptKind, RefusalReason};
 use crate::wire::directory::decode_signed;
@@ -64,7 +64,7 @@ fn copy() -> OutboxEntry {
     OutboxEntry {
         message: MessageId::from_bytes([1; 16]),
         to: DeviceAddress { user: UserId::from_bytes([2; 32]), device: DeviceId::FIRST },
-        content: OutboxContent::Shared { answered: false },
+        content: OutboxContent::Shared { answer: CopyAnswer::None },
         created_at: Timestamp(1),
         tried_at: Timestamp(0),
         state: OutboxState::Waiting,

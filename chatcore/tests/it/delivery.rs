@@ -366,7 +366,7 @@ fn a_request_keeps_little_and_nothing_behind_what_did_not_fit() {
 #[test]
 fn who_speaks_in_a_common_room_is_a_member_and_who_writes_to_us_a_request() {
     let mut world = World::new(368, 2);
-    let tea = create(&mut world, 1, "tea", chatcore::membership::RoomKind::Open);
+    let tea = create(&mut world, 1, "tea", RoomKind::Open);
     join(&mut world, 0, tea).unwrap();
     let bob = world.peers[1].address.user;
     let standing = |world: &World| {

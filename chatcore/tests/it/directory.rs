@@ -318,7 +318,7 @@ fn an_id_names_somebody_whatever_a_name_leads_to() {
     // contact it does, until it could mean another contact.
     let liar = Stranger::new(&mut world, &short, 11);
     show(&mut world, &liar, &[&liar.record]);
-    assert_eq!(world.look_up(0, &short), Err(LookupError::Ambiguous));
+    assert_eq!(world.look_up(0, &short), Err(LookupError::WholeIdNeeded));
     world.say(0, bob.user(), "hello");
     assert_eq!(world.look_up(0, &short), Ok(bob.user()));
     assert_eq!(world.look_up(0, &liar.user().to_hex()), Ok(liar.user()));

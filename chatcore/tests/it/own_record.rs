@@ -278,3 +278,19 @@ fn a_rename_is_told_once_and_a_new_certificate_is_none() {
     assert!(version(&world) > before, "the certificate was renewed");
     assert_eq!(renamed(&world), 1);
 }
+
+/// A backup used to carry a name that the relay had refused: the new device was not let in with it.
+#[test]
+fn a_name_that_was_refused_is_not_in_the_backup() {
+    let mut world = World::new(391, 2);
+    let taken = Nickname::new("bob").unwrap();
+    assert!(world.peers[0].command(world.now, Command::Rename(taken)).unwrap().is_ok());
+    refuse(&mut world, 0, &mut Sent::default(), ErrorCode::NicknameTaken);
+    world.run_until_quiet();
+    assert_eq!(query::profile(&world.peers[0].store).unwrap().nickname.as_str(), "alice");
+    world.move_out(0);
+    world.reconnect();
+    let profile = query::profile(&world.peers[0].store).unwrap();
+    assert_eq!(profile.nickname.as_str(), "alice");
+    assert!(world.peers[0].engine.as_ref().unwrap().is_online(), "let in");
+}

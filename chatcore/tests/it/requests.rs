@@ -215,3 +215,27 @@ fn a_delivery_of_both_queues_ends_the_connection() {
     world.peers[0].frame(world.now, RelayFrame { request_id: 0, answer });
     assert!(!world.peers[0].online);
 }
+
+/// A word in a common room used to take a request off the list.
+#[test]
+fn who_asks_stays_asking_whatever_is_said_in_a_common_room() {
+    let mut world = World::new(331, 2);
+    let room = create(&mut world, 0, "plaza", RoomKind::Open);
+    crate::support::rooms::join(&mut world, 1, room).unwrap();
+    let [alice, bob] = [0, 1].map(|i| world.peers[i].address.user);
+    say(&mut world, 0, room, "welcome").unwrap();
+    world.run_until_quiet();
+    assert_eq!(world.look_up(1, "alice"), Ok(alice));
+    world.say(1, alice, "between us");
+    assert_eq!(held(&world), [bob]);
+    say(&mut world, 1, room, "hello all").unwrap();
+    world.run_until_quiet();
+    assert_eq!(held(&world), [bob], "they spoke");
+    say(&mut world, 0, room, "hello").unwrap();
+    world.run_until_quiet();
+    assert_eq!(held(&world), [bob], "we spoke");
+    // They share the room as before, and answering makes them a contact.
+    assert!(texts(&world, 1, room).contains(&"hello".to_owned()));
+    world.say(0, bob, "who are you?");
+    assert_eq!(held(&world), []);
+}

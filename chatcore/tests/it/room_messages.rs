@@ -1,8 +1,10 @@
 //! Messages to rooms: who sends them, who is heard, and what is said of those who are not.
 
 use chatcore::crypto::kdf::sha256;
-use chatcore::engine::{Command, EngineError, Event, RefusedBecause, RoomStanding};
-use chatcore::ids::{EventHash, HOUR, LogHash, MINUTE, MessageId, RoomId};
+use chatcore::engine::{
+    Command, Direction, EngineError, Event, MessageStatus, RefusedBecause, RoomStanding, query,
+};
+use chatcore::ids::{Conversation, EventHash, HOUR, LogHash, MINUTE, MessageId, RoomId};
 use chatcore::keys::{RelayKeyPair, Signed};
 use chatcore::membership::{Act, Joined, LogHead, Role, RoomKind};
 use chatcore::wire::content::{
@@ -10,6 +12,7 @@ use chatcore::wire::content::{
     RoomUpdate, ShownLog,
 };
 
+use chatcore::wire::relay::ErrorCode;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -276,7 +279,7 @@ fn a_record_of_somebody_else_is_no_answer_about_a_member() {
     later(&mut world);
     say(&mut world, 0, tea, "who is here?").unwrap();
     later(&mut world);
-    let contacts = chatcore::engine::query::contacts(&world.peers[0].store).unwrap();
+    let contacts = query::contacts(&world.peers[0].store).unwrap();
     let trust = contacts.iter().find(|c| c.user == bob).unwrap().trust;
     assert_eq!(trust, chatcore::trust::Trust::Verified);
     world.say(0, bob, "still you?");
@@ -448,5 +451,40 @@ fn who_comes_in_anew_begins_everybodys_chain_anew() {
         later(&mut world);
         assert_eq!(texts(&world, 2, room), ["one", "three"], "{kind:?}");
         assert_eq!(alarms(&world), 0, "{kind:?}");
+    }
+}
+
+/// A message of which the relay took no copy used to count as stored there.
+#[test]
+fn a_message_that_the_relay_took_for_nobody_is_not_at_the_relay() {
+    let (mut world, room) = three(941);
+    world.relay.is_full = true;
+    let message = say(&mut world, 0, room, "is there room").unwrap();
+    world.run_until_quiet();
+    let told = |world: &World| {
+        let is_ours = |event: &&Event| match event {
+            Event::AtRelay { message: of } | Event::Delayed { message: of, .. } => *of == message,
+            _ => false,
+        };
+        let events: Vec<_> = world.peers[0].events.iter().filter(is_ours).cloned().collect();
+        events
+    };
+    assert!(matches!(
+        told(&world).as_slice(),
+        [Event::Delayed { code: ErrorCode::MailboxFull, .. }]
+    ));
+    assert_eq!(status(&world, room, message), MessageStatus::Queued);
+    world.relay.is_full = false;
+    world.reconnect();
+    let stored = |event: &&Event| matches!(event, Event::AtRelay { .. });
+    assert_eq!(told(&world).iter().filter(stored).count(), 1);
+    assert!(status(&world, room, message) >= MessageStatus::AtRelay);
+}
+
+fn status(world: &World, room: RoomId, message: MessageId) -> MessageStatus {
+    let history = query::history(&world.peers[0].store, Conversation::Room(room), 50).unwrap();
+    match history.iter().find(|entry| entry.message == message).unwrap().direction {
+        Direction::Outgoing(status) => status,
+        Direction::Incoming => panic!("not theirs"),
     }
 }

@@ -187,7 +187,7 @@ pub(crate) fn open(
             Err((again, BackupError::WrongPassphrase)) => locked = again,
             Err((_, error)) => return Err(broken(error)),
         }
-        question = "That is not it. Passphrase of the backup";
+        question = "Wrong passphrase. Passphrase of the backup";
     }
     let last = context.prompt.passphrase(question, FLAG)?;
     locked.open(&last).map(opened).map_err(|(_, error)| broken(error))

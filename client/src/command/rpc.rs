@@ -30,6 +30,7 @@ use crate::error::ExitCode;
 #[cfg(unix)]
 use crate::json::of_value;
 use crate::online::{Notices, Online};
+use crate::output::OutputMode;
 use crate::paths::download_folder;
 #[cfg(unix)]
 use crate::session::remote::{Heard, Remote};
@@ -148,11 +149,12 @@ pub(super) fn receive(
         let hint = "leave --to, --accept and --max-size out";
         return Err(CommandError::new(ExitCode::Usage, what).hint(hint));
     }
-    let name = json!({"name": name.as_str()});
+    let words = context.output.mode() == OutputMode::People;
+    let wanted = json!({"name": name.as_str(), "words": words});
     if args.follow {
-        follow(context, args, remote, &name)
+        follow(context, args, remote, &wanted)
     } else {
-        drain(context, args, remote, &name)
+        drain(context, args, remote, &wanted)
     }
 }
 
@@ -161,17 +163,16 @@ fn drain(
     context: &Context,
     args: &ReceiveArgs,
     mut remote: Remote<Socket>,
-    name: &Value,
+    wanted: &Value,
 ) -> Result<(), CommandError> {
+    let name = &wanted["name"];
     let mut done = 0;
     loop {
-        let events = remote.call("events", name, |_, _| Ok(()))?;
+        let events = remote.call("events", wanted, |_, _| Ok(()))?;
         let events = events.as_array().cloned().unwrap_or_default();
         if events.is_empty() {
             return Ok(());
         }
-        // What is acknowledged is acknowledged on a subscription.
-        remote.call("subscribe", name, |_, _| Ok(()))?;
         for event in &events {
             let number = number(event);
             if number <= done {
@@ -182,7 +183,8 @@ fn drain(
                 None => print(context, event)?,
             }
             done = number;
-            remote.call("acknowledge", &json!({"number": number}), |_, _| Ok(()))?;
+            let acknowledged = json!({"number": number, "name": name});
+            remote.call("acknowledge", &acknowledged, |_, _| Ok(()))?;
         }
     }
 }
@@ -192,9 +194,9 @@ fn follow(
     context: &Context,
     args: &ReceiveArgs,
     mut remote: Remote<Socket>,
-    name: &Value,
+    wanted: &Value,
 ) -> Result<(), CommandError> {
-    remote.ask("subscribe", name)?;
+    remote.ask("subscribe", wanted)?;
     let mut done = 0;
     loop {
         let event = match remote.hear()? {
@@ -246,11 +248,19 @@ fn executable<'a>(args: &'a ReceiveArgs, event: &Value) -> Option<(&'a str, Stri
     matches!(kind, "text" | "file" | "announcement").then(|| (command, of_value(line)))
 }
 
-/// Without the profile there are no words for a person: JSON it is.
+/// Prints an event as it would be printed without the other process.
 #[cfg(unix)]
 fn print(context: &Context, event: &Value) -> Result<(), CommandError> {
-    let line = event.get("event").unwrap_or(&Value::Null);
-    context.output.raw(format!("{}\n", of_value(line)).as_bytes())
+    match context.output.mode() {
+        OutputMode::Json => {
+            let line = event.get("event").unwrap_or(&Value::Null);
+            context.output.raw(format!("{}\n", of_value(line)).as_bytes())
+        }
+        OutputMode::People => match event.get("words").and_then(Value::as_str) {
+            Some(words) => context.output.say(words),
+            None => Ok(()),
+        },
+    }
 }
 
 /// Passes standard input on to the process that has the profile open, and its answers back.

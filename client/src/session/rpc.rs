@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chatcore::engine::{Command as EngineCommand, EngineError, ProgramName};
+use chatcore::engine::{Command as EngineCommand, EngineError, Event, ProgramName};
 use chatcore::net::{ClientError, Proxy};
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
@@ -127,8 +127,33 @@ struct ProgramParams {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct EventsParams {
+    name: String,
+    /// Whether each event comes with the words that a person would read.
+    #[serde(default)]
+    words: bool,
+}
+
+/// What a program is told of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wording {
+    Data,
+    /// Also the words that a person would read.
+    DataAndWords,
+}
+
+impl EventsParams {
+    const fn wording(&self) -> Wording {
+        if self.words { Wording::DataAndWords } else { Wording::Data }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct AcknowledgeParams {
     number: u64,
+    /// The program; by default the one that subscribed.
+    name: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -377,23 +402,28 @@ impl Connection {
                 Ok(json!({}))
             }
             "acknowledge" => {
-                let AcknowledgeParams { number } = params(given)?;
-                let Some(following) = &self.following else {
-                    return Err(Failure::new(INVALID_REQUEST, "subscribe first"));
+                let AcknowledgeParams { number, name } = params(given)?;
+                let named = name.as_deref().map(program).transpose()?;
+                let following = self.following.as_ref();
+                let Some(program) = named.or_else(|| following.map(|f| f.program.clone())) else {
+                    let what = "subscribe first, or give the name of the program";
+                    return Err(Failure::new(INVALID_REQUEST, what));
                 };
-                let program = following.program.clone();
+                let is_followed = following.is_some_and(|f| f.program == program);
                 let command = EngineCommand::Acknowledge { program, up_to: number };
                 self.session.client.command(command).await?;
-                following.acknowledged.notify_one();
+                if let Some(following) = following.filter(|_| is_followed) {
+                    following.acknowledged.notify_one();
+                }
                 Ok(json!({}))
             }
             "events" => {
-                let ProgramParams { name } = params(given)?;
-                let program = program(&name)?;
+                let given: EventsParams = params(given)?;
+                let program = program(&given.name)?;
                 self.session.client.command(EngineCommand::Follow(program.clone())).await?;
-                let events = waiting(&self.session, &program).await?;
-                let shown = events.into_iter().map(|(number, event)| told(number, &event));
-                Ok(shown.collect())
+                let teller = self.teller(given.wording());
+                let events = waiting(&self.session, &program, &teller).await?;
+                Ok(events.into_iter().map(|(_, event)| event).collect())
             }
             _ => match room_methods::command_line(method, given) {
                 Some(line) => {
@@ -406,13 +436,21 @@ impl Connection {
         }
     }
 
-    async fn subscribe(&mut self, ProgramParams { name }: ProgramParams) -> Result<Value, Failure> {
-        let program = program(&name)?;
+    /// Returns how events are told on this connection.
+    fn teller(&self, wording: Wording) -> Teller {
+        let (said, _nobody) = mpsc::unbounded_channel();
+        let output = Output::to_process(OutputMode::People, said);
+        Teller { context: Context { output, ..self.context.clone() }, wording }
+    }
+
+    async fn subscribe(&mut self, given: EventsParams) -> Result<Value, Failure> {
+        let program = program(&given.name)?;
         self.session.client.command(EngineCommand::Follow(program.clone())).await?;
         let acknowledged = Arc::new(Notify::new());
         let (session, out) = (self.session.clone(), self.out.clone());
         let has = acknowledged.clone();
-        let telling = tokio::spawn(tell_events(session, program.clone(), out, has));
+        let teller = self.teller(given.wording());
+        let telling = tokio::spawn(tell_events(session, program.clone(), teller, out, has));
         self.following = Some(Following { program, acknowledged, telling });
         Ok(json!({}))
     }
@@ -499,8 +537,24 @@ fn output(said: Said) -> Value {
     notification("output", &json!({"stream": stream, "text": text}))
 }
 
-fn told(number: u64, event: &Value) -> Value {
-    json!({"number": number, "event": event})
+/// Says what happened, as a program asked to hear it.
+struct Teller {
+    context: Context,
+    wording: Wording,
+}
+
+impl Teller {
+    /// Returns what a program is told of an event; `None`: nothing.
+    fn told(&self, names: &Names, number: u64, event: &Event) -> Option<Value> {
+        let line = serde_json::to_value(show::json(names, event)?).ok()?;
+        Some(match self.wording {
+            Wording::Data => json!({"number": number, "event": line}),
+            Wording::DataAndWords => {
+                let words = show::words(&self.context, names, event);
+                json!({"number": number, "event": line, "words": words})
+            }
+        })
+    }
 }
 
 /// Runs a command line on the client that is open.
@@ -533,6 +587,7 @@ async fn run(
 async fn waiting(
     session: &Session,
     program: &ProgramName,
+    teller: &Teller,
 ) -> Result<Vec<(u64, Value)>, ClientError> {
     let client = &session.client;
     loop {
@@ -541,9 +596,8 @@ async fn waiting(
         let mut shown = Vec::new();
         let mut silent = None;
         for (number, event) in entries {
-            let line = event.as_ref().and_then(|event| show::json(&names, event));
-            match line.and_then(|line| serde_json::to_value(line).ok()) {
-                Some(line) => shown.push((number, line)),
+            match event.as_ref().and_then(|event| teller.told(&names, number, event)) {
+                Some(told) => shown.push((number, told)),
                 None if shown.is_empty() => silent = Some(number),
                 None => {}
             }
@@ -563,13 +617,14 @@ async fn waiting(
 async fn tell_events(
     session: Session,
     program: ProgramName,
+    teller: Teller,
     out: mpsc::Sender<String>,
     acknowledged: Arc<Notify>,
 ) {
     let mut told_of = session.listen();
     let (mut sent, mut oldest, mut since) = (0, None, Instant::now());
     loop {
-        let events = match waiting(&session, &program).await {
+        let events = match waiting(&session, &program, &teller).await {
             Ok(events) => events,
             Err(ClientError::Engine(EngineError::NotFollowing)) => {
                 let gone = notification("forgotten", &json!({"name": program.as_str()}));
@@ -586,7 +641,7 @@ async fn tell_events(
         }
         let before = sent;
         for (number, event) in events.iter().filter(|(number, _)| *number > before) {
-            let line = notification("event", &told(*number, event));
+            let line = notification("event", event);
             if out.send(of_value(&line)).await.is_err() {
                 return;
             }

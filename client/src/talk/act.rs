@@ -16,7 +16,7 @@ use super::elsewhere::{Muted, Unread};
 use super::question::Question;
 use super::settings::{self, Toggle};
 use super::state::{Happened, Place};
-use super::{Talk, help};
+use super::{Talk, help, words};
 use crate::cli::{
     RebuildArgs, RequestsCommand, RoomArgs, RoomCommand, RoomCreateArgs, RoomInviteArgs,
     RoomPolicyArgs, RoomRoleArgs, RoomShowArgs, RoomTextArgs, RoomWhoArgs, Verbose,
@@ -727,7 +727,7 @@ async fn refuse_half_a_name(client: &Client, who: &str, text: &str) -> Result<()
     });
     match longer.max_by_key(String::len) {
         Some(name) => {
-            let name = render::quoted(&render::name(&name));
+            let name = words::quote(&render::name(&name));
             let error = usage("the name has a space in it");
             Err(error.hint(format_args!("put it in quotes: !msg {name} …")))
         }

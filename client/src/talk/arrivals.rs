@@ -221,7 +221,8 @@ impl Talk {
         let words = match event {
             Event::FileSaved { message, .. } => {
                 let at = self.offered.iter().position(|file| file.waiting.message == *message)?;
-                offer(&self.context, names, at + 1, self.offered.get(at)?)
+                // Whole wherever the person talks: they need its path.
+                return Some(offer(&self.context, names, at + 1, self.offered.get(at)?));
             }
             _ if is_here => show::words(&self.context, names, event)?,
             _ => show::in_short(names, event)?,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::words::{self, BadWord};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -42,7 +43,7 @@ pub(super) enum Typable {
     Next,
     /// Send a text to each of your contacts
     All { text: String },
-    /// Send files to where you are talking
+    /// Send files to where you are talking; with @NAME first: to somebody else
     File {
         #[arg(required = true)]
         paths: Vec<PathBuf>,
@@ -133,7 +134,7 @@ pub(super) enum Typable {
     },
     /// Show the last messages here
     History {
-        #[arg(default_value_t = 20)]
+        #[arg(default_value_t = 20, value_parser = how_many)]
         number: usize,
     },
     /// Look for a text in all that was written
@@ -205,6 +206,9 @@ pub(super) fn parse(line: &str) -> Result<Input, String> {
     let Some(command) = line.strip_prefix('!') else {
         return Ok(Input::Text(line.to_owned()));
     };
+    if let Some(where_else) = elsewhere(&first_word(command).0.to_lowercase()) {
+        return Err(where_else.to_owned());
+    }
     let typed = Typed::try_parse_from(split(command)?).map_err(|error| explain(&error))?;
     Ok(Input::Command(Box::new(typed.command)))
 }
@@ -228,12 +232,16 @@ fn split(command: &str) -> Result<Vec<String>, String> {
     let (name, mut rest) = first_word(command);
     let name = name.to_lowercase();
     let Some(words) = words_before_text(&name) else {
-        let words = split_words(rest).ok_or("a quote is not closed")?;
+        let words = match name.as_str() {
+            // Their words are paths, as a shell has them.
+            "file" | "save" => split_words(rest).ok_or(BadWord::Open.to_string())?,
+            _ => words::all(rest).map_err(|bad| bad.to_string())?,
+        };
         return Ok(std::iter::once(name).chain(words).collect());
     };
     let mut args = vec![name];
     for _ in 0..words {
-        let (word, after) = first_word(rest);
+        let (word, after) = words::first(rest).map_err(|bad| bad.to_string())?;
         if !word.is_empty() {
             args.push(word);
         }
@@ -254,19 +262,28 @@ pub(super) fn split_words(text: &str) -> Option<Vec<String>> {
     Some(words.into_iter().map(|word| word.replace('\0', "#")).collect())
 }
 
-/// Splits the first word off, which may stand in quotes.
-fn first_word(text: &str) -> (String, &str) {
-    let text = text.trim_start();
-    for quote in ['\'', '"'] {
-        let inner = text.strip_prefix(quote);
-        if let Some((word, rest)) = inner.and_then(|inner| inner.split_once(quote)) {
-            return (word.to_owned(), rest.trim_start());
+/// Reads how many messages are to be shown.
+fn how_many(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| {
+        format!("!history takes a number; to read what {text} wrote: !msg {text}, then !history")
+    })
+}
+
+/// Says where something is done that the prompt does not do.
+fn elsewhere(command: &str) -> Option<&'static str> {
+    match command {
+        "backup" | "export" | "import" => {
+            Some("a backup is made outside of here: !quit, then chat export FILE")
         }
+        _ => None,
     }
-    match text.split_once(char::is_whitespace) {
-        Some((word, rest)) => (word.to_owned(), rest.trim_start()),
-        None => (text.to_owned(), ""),
-    }
+}
+
+/// Splits the name of a command off.
+fn first_word(text: &str) -> (&str, &str) {
+    let text = text.trim_start();
+    let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    (word, rest.trim_start())
 }
 
 fn explain(error: &clap::Error) -> String {

@@ -2,7 +2,7 @@
 
 use rustyline::completion::{Candidate, FilenameCompleter, longest_common_prefix};
 
-use super::command;
+use super::{command, words};
 
 /// Names that can be completed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,31 +56,37 @@ pub(super) fn offer(line: &str, cursor: usize, known: &Known) -> Offer {
 }
 
 fn paths(line: &str, cursor: usize) -> Offer {
+    let before = line.get(..cursor).unwrap_or_default();
+    // Of a word that begins with a quote the quote goes: its end would be missing.
+    let from = words::last(before);
+    let word = before.get(from..).unwrap_or_default();
+    let open = word.strip_prefix(['\'', '"']);
+    let command = before.get(..from).unwrap_or_default();
+    let bare = open.map(|path| format!("{command}{}", escaped(path)));
+    let line = bare.as_deref().unwrap_or(before);
     // A folder that can't be read offers nothing.
-    let found = FilenameCompleter::new().complete_path(line, cursor);
-    let (from, pairs) = found.unwrap_or_default();
-    Offer { from, words: pairs.iter().map(|pair| pair.replacement().to_owned()).collect() }
+    let found = FilenameCompleter::new().complete_path(line, line.len());
+    let (start, pairs) = found.unwrap_or_default();
+    let words = pairs.iter().map(|pair| pair.replacement().to_owned()).collect();
+    Offer { from: if open.is_some() { from } else { start }, words }
+}
+
+/// Writes a path without quotes.
+fn escaped(path: &str) -> String {
+    let mut escaped = String::new();
+    for c in path.chars() {
+        if c.is_whitespace() || "'\"\\$&;()<>|*?[]{}`!#~".contains(c) {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
 }
 
 /// A name may have spaces, in quotes.
 fn names(before: &str, known: &[String]) -> Offer {
-    let from = match open_quote(before) {
-        Some(at) => at,
-        None => before.rfind(char::is_whitespace).map_or(0, |at| at + 1),
-    };
-    let quoted = known.iter().map(|name| {
-        let clean = crate::render::name(name);
-        if clean.contains(' ') { format!("'{clean}'") } else { clean }
-    });
-    words(before, from, quoted.collect())
-}
-
-fn open_quote(before: &str) -> Option<usize> {
-    let is_open = before.matches('\'').count() % 2 == 1;
-    let at = before.rfind('\'').filter(|_| is_open)?;
-    // An apostrophe within a word opens nothing.
-    let starts_word = before.get(..at).is_some_and(|left| left.ends_with(' '));
-    starts_word.then_some(at)
+    let names = known.iter().map(|name| crate::render::name(name));
+    words(before, words::last(before), names.collect())
 }
 
 fn words(before: &str, from: usize, all: Vec<String>) -> Offer {
@@ -89,13 +95,12 @@ fn words(before: &str, from: usize, all: Vec<String>) -> Offer {
         Some(name) => ("@", name),
         None => ("", word),
     };
-    let bare = word_of.trim_start_matches(['\'', '#']).to_lowercase();
-    let begins =
-        |candidate: &String| candidate.trim_start_matches('\'').to_lowercase().starts_with(&bare);
+    let bare = word_of.trim_start_matches(['\'', '"', '#']).to_lowercase();
+    let begins = |name: &String| name.to_lowercase().starts_with(&bare);
     // A mention needs no quotes.
-    let mentioned = |candidate: String| match mention {
-        "" => candidate,
-        mention => format!("{mention}{}", candidate.trim_matches('\'')),
+    let mentioned = |name: String| match mention {
+        "" => words::quote(&name),
+        mention => format!("{mention}{name}"),
     };
     let mut words: Vec<String> = match bare.is_empty() && word.is_empty() && from == 0 {
         // Nothing was begun: everything would be noise.
@@ -113,7 +118,7 @@ mod tests {
 
     fn known() -> Known {
         Known {
-            people: ["alice", "albert", "Tea Lover"].map(str::to_owned).to_vec(),
+            people: ["alice", "albert", "Tea Lover", "dora's phone"].map(str::to_owned).to_vec(),
             rooms: ["Lobby", "plans"].map(str::to_owned).to_vec(),
         }
     }
@@ -139,9 +144,11 @@ mod tests {
         assert_eq!(certain("@ali"), Some((0, "@alice ".to_owned())));
         assert_eq!(certain("hello @te"), Some((6, "@Tea Lover ".to_owned())));
         let offered = |line: &str| offer(line, line.len(), &known()).words;
-        assert_eq!(offered("!msg "), ["'Tea Lover'", "albert", "alice"]);
-        assert_eq!(offered("@"), ["@Tea Lover", "@albert", "@alice"]);
+        assert_eq!(offered("!msg "), ["\"dora's phone\"", "'Tea Lover'", "albert", "alice"]);
+        assert_eq!(offered("@"), ["@Tea Lover", "@albert", "@alice", "@dora's phone"]);
         assert_eq!((certain("!msg "), certain("!room ")), (None, None), "no two begin alike");
+        assert_eq!(certain("!msg dor"), Some((5, "\"dora's phone\" ".to_owned())));
+        assert_eq!(certain("!msg \"dora's p"), Some((5, "\"dora's phone\" ".to_owned())));
         assert_eq!(certain("!msg nobody"), None);
         assert_eq!(certain(""), None);
     }
@@ -157,6 +164,12 @@ mod tests {
         let line = format!("!file {}/su", folder.path().display());
         let (_, word) = certain(&line).unwrap();
         assert!(word.ends_with("/sub\\ folder/"), "{word}");
+        // Begun with a quote, it is whole without.
+        for quote in ['\'', '"'] {
+            let line = format!("!file {quote}{}/sub f", folder.path().display());
+            let (at, word) = certain(&line).unwrap();
+            assert!(at == 6 && word.ends_with("/sub\\ folder/"), "{word}");
+        }
         assert_eq!(certain("!file /nowhere/at/all/x"), None);
     }
 }

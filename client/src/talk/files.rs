@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::act::usage;
 use super::elsewhere::Mentions;
-use super::state::{Fate, Happened, Link, Offered, Transfer};
+use super::state::{Fate, Happened, Link, Offered, Place, Transfer};
 use super::{Talk, picture};
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
@@ -41,21 +41,54 @@ pub(super) enum Count {
     No,
 }
 
+/// Where files go.
+#[derive(Debug, Clone)]
+enum To {
+    Here(Place),
+    Named(String),
+}
+
+impl To {
+    fn name(&self) -> &str {
+        match self {
+            Self::Here(place) => &place.name,
+            Self::Named(name) => name,
+        }
+    }
+}
+
 impl Talk {
-    pub(super) fn send_files(&mut self, paths: Vec<PathBuf>) -> Result<(), CommandError> {
-        let Some(place) = self.place.clone() else {
-            return Err(usage("where to?").hint("first: !room NAME or !msg NAME"));
+    /// Sends files where the person talks; to somebody else if the first word is `@NAME`.
+    pub(super) fn send_files(&mut self, mut paths: Vec<PathBuf>) -> Result<(), CommandError> {
+        let whom = paths.first().and_then(|first| first.to_str()?.strip_prefix('@'));
+        let to = match (whom.map(str::to_owned), &self.place) {
+            (Some(name), _) => {
+                paths.remove(0);
+                To::Named(name)
+            }
+            (None, Some(place)) => To::Here(place.clone()),
+            (None, None) => {
+                let hint = "first: !room NAME or !msg NAME; or !file @NAME PATH";
+                return Err(usage("where to?").hint(hint));
+            }
         };
+        if paths.is_empty() {
+            return Err(usage("which file?").hint("!file @NAME PATH"));
+        }
         for path in paths {
             let path = at_home(path);
             let failed = |error| CommandError::file(&path, &error);
             let size = std::fs::metadata(&path).map_err(failed)?.len();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let label = format!("{} → {}", render::name(&name), render::name(&place.name));
+            let label = format!("{} → {}", render::name(&name), render::name(to.name()));
             let transfer = self.begin_transfer(label, size);
             let (client, happened) = (self.client.clone(), self.happened.clone());
-            let (turn, to) = (self.transferring.clone(), place.conversation);
+            let (turn, to) = (self.transferring.clone(), to.clone());
             self.spawn(async move {
+                let to = match to {
+                    To::Here(place) => place.conversation,
+                    To::Named(name) => Conversation::User(client.lookup(&name).await?),
+                };
                 let _turn = turn.lock().await;
                 let mut progress = |done| {
                     let _gone = happened.send(Happened::Progress { transfer, done });

@@ -57,7 +57,7 @@ const EXAMPLES: [(&str, &str); 46] = [
     ("msg", "!msg bob are you there?"),
     ("next", "!next"),
     ("all", "!all I am back"),
-    ("file", "!file ~/photo.png 'my notes.txt'"),
+    ("file", "!file ~/photo.png 'my notes.txt', or: !file @bob ~/photo.png"),
     ("save", "!save 2 ~/Downloads"),
     ("view", "!view 2"),
     ("focus", "!focus"),

@@ -326,18 +326,19 @@ impl Line {
 
     fn change(&mut self, change: impl FnOnce(&mut LineBuffer)) {
         self.remember();
-        self.recalled = None;
+        // Whoever changes it has seen it.
+        (self.recalled, self.is_cut) = (None, false);
         change(&mut self.buffer);
     }
 
     fn cut(&mut self, cut: impl FnOnce(&mut LineBuffer, &mut Killed)) {
         self.remember();
-        self.recalled = None;
+        (self.recalled, self.is_cut) = (None, false);
         cut(&mut self.buffer, &mut self.killed);
     }
 
     fn submit(&mut self) -> Asked {
-        if std::mem::take(&mut self.is_cut) {
+        if self.is_cut {
             return Asked::Refuse(TooLong);
         }
         let text = self.text().to_owned();
@@ -507,7 +508,11 @@ mod tests {
         assert_eq!(line.text().len(), MAX_TEXT);
         keys(&mut line, "more");
         assert_eq!(press(&mut line, KeyCode::Enter), Asked::Refuse(TooLong), "without its end");
+        assert_eq!(press(&mut line, KeyCode::Enter), Asked::Refuse(TooLong), "nor the second time");
         assert_eq!(line.text().len(), MAX_TEXT);
+        ctrl(&mut line, 'u');
+        keys(&mut line, "short");
+        assert_eq!(press(&mut line, KeyCode::Enter), Asked::Submit("short".to_owned()));
     }
 
     #[test]

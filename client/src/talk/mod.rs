@@ -31,6 +31,7 @@ mod start;
 mod state;
 mod terminal;
 mod wizard;
+mod words;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;

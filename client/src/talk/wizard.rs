@@ -209,7 +209,7 @@ async fn begin_to_host(
             let found = address_for_others(listen);
             // Behind a router the port is mostly the same.
             let read = |text: &str| parse_address_at(text, listen.port());
-            let question = "Address and port by which your friends reach this computer";
+            let question = "Address and port for your friends";
             let flag = "--public-address HOST:PORT";
             let said = prompt.text_that(question, found.as_deref(), flag, read)?;
             args.public_address = Some(said).filter(|said| Some(said) != found.as_ref());

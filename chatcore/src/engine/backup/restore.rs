@@ -148,7 +148,7 @@ impl Restore {
     ) -> Result<(Restored, Step), EngineError> {
         let saved = self.profile.ok_or(EngineError::Store(StoreError::Damaged))?;
         let mut tx = Transaction::new(context);
-        let nickname = changed.nickname.unwrap_or_else(|| saved.record.nickname().clone());
+        let nickname = changed.nickname.unwrap_or(saved.nickname);
         let device = DeviceKeys::generate(new_device_id(&saved.record, tx.rng), tx.rng);
         let cert = device.certify(&saved.identity, tx.now);
         let record = saved.record.next(&saved.identity, nickname.clone(), vec![cert]);

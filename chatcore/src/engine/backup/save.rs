@@ -88,6 +88,7 @@ impl<W: FnMut(&[u8]) -> Result<(), E>, E: From<EngineError>> Save<'_, W> {
             saved_at: now,
             // The new device's record must not stand beside one that was sent and perhaps kept.
             record: profile.newest_signed().clone(),
+            nickname: profile.pending_record.as_ref().unwrap_or(&profile.record).nickname().clone(),
             identity: profile.identity,
             relay: profile.relay,
             addresses: profile.addresses,

@@ -19,7 +19,7 @@ use crate::ids::{Conversation, DeviceAddress, LogId, MessageId, RoomId, UserId};
 use crate::keys::{RecordHistory, UserRecord};
 use crate::membership::{MAX_MEMBERS, RoomKind};
 use crate::store::rows::{
-    Contact, ContactStanding, HistoryEntry, MessageIndex, MessageStatus, OutboxContent,
+    Contact, ContactStanding, CopyAnswer, HistoryEntry, MessageIndex, MessageStatus, OutboxContent,
     OutboxEntry, OutboxState, Payload, PayloadCounts, RoomStanding, Transfer, Unsent,
 };
 use crate::trust::Trust;
@@ -38,8 +38,10 @@ pub(super) const MAX_SECRETS_AT_ONCE: usize = 200;
 pub(in crate::engine) enum Fate {
     /// The recipient has it.
     Delivered,
-    /// It was refused or given up.
-    Lost,
+    /// The recipient refused it.
+    Refused,
+    /// Nobody knows.
+    GivenUp,
 }
 
 impl Rooms {
@@ -255,7 +257,8 @@ impl Rooms {
             let first = tx.next_number::<OutboxEntry>(&user)?;
             let devices: Vec<_> =
                 contact.records.newest().devices().iter().map(|d| d.device_id()).collect();
-            let mut has_changed = contact.standing == ContactStanding::Request;
+            let mut has_changed =
+                contact.standing == ContactStanding::Request && !contact.asks_to_write();
             if has_changed {
                 // Looked up to be asked in, or a stranger who came in: known from a room now.
                 contact.standing = ContactStanding::Member;
@@ -272,7 +275,7 @@ impl Rooms {
                     }
                     None => OutboxState::Waiting,
                 };
-                let content = OutboxContent::Shared { answered: false };
+                let content = OutboxContent::Shared { answer: CopyAnswer::None };
                 let (created_at, tried_at) = (tx.begins(), tx.begins());
                 let entry = OutboxEntry { message, to, content, created_at, tried_at, state };
                 put_copy(tx, number, &entry);
@@ -282,7 +285,7 @@ impl Rooms {
                 tx.put(&contact);
             }
         }
-        let counts = PayloadCounts { unanswered: copies, left: copies, delivered: 0 };
+        let counts = PayloadCounts { unanswered: copies, left: copies, delivered: 0, taken: 0 };
         tx.put_at(&message, &counts);
         if copies == 0 {
             // Everybody who could be reached has it.
@@ -514,24 +517,48 @@ fn lose(
     Ok(())
 }
 
-/// The relay said yes or no to one copy.
+/// What the relay said to one copy, or would have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Said {
+    Taken,
+    Refused(ErrorCode),
+    /// The copy is given up.
+    Nothing,
+}
+
+/// The relay answered to one copy. A message is at the relay once all copies are answered and one was taken; where none
+/// was, the person hears why it waits.
 pub(in crate::engine) fn shared_answered(
     tx: &mut Transaction<'_, '_>,
     number: u64,
     entry: &mut OutboxEntry,
+    said: Said,
 ) -> Result<(), EngineError> {
-    if entry.content != (OutboxContent::Shared { answered: false }) {
+    let OutboxContent::Shared { answer: before } = entry.content else { return Ok(()) };
+    let answer = if said == Said::Taken { CopyAnswer::Taken } else { CopyAnswer::Refused };
+    if before == answer || before == CopyAnswer::Taken {
         return Ok(());
     }
-    entry.content = OutboxContent::Shared { answered: true };
+    entry.content = OutboxContent::Shared { answer };
     tx.put_at(&(entry.to.user, number), entry);
     let Some(mut counts) = tx.get::<PayloadCounts>(&entry.message)? else { return Ok(()) };
-    counts.unanswered = counts.unanswered.saturating_sub(1);
+    let is_first = before == CopyAnswer::None;
+    counts.unanswered = counts.unanswered.saturating_sub(u32::from(is_first));
+    counts.taken += u32::from(answer == CopyAnswer::Taken);
     tx.put_at(&entry.message, &counts);
-    if counts.unanswered == 0 {
-        at_relay(tx, &entry.message)?;
+    let is_news = is_first || counts.taken == 1;
+    match said {
+        _ if counts.unanswered > 0 => Ok(()),
+        _ if counts.taken > 0 && is_news => at_relay(tx, &entry.message),
+        Said::Refused(code) if counts.taken == 0 => {
+            let (own, message) = (tx.profile()?.user(), entry.message);
+            if tx.get::<MessageIndex>(&(own, message))?.is_some() {
+                tx.event(Event::Delayed { message, code });
+            }
+            Ok(())
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn at_relay(tx: &mut Transaction<'_, '_>, message: &MessageId) -> Result<(), EngineError> {
@@ -552,7 +579,8 @@ pub(in crate::engine) fn shared_done(
     fate: Fate,
 ) -> Result<(), EngineError> {
     let mut entry = entry.clone();
-    shared_answered(tx, number, &mut entry)?;
+    let said = if fate == Fate::GivenUp { Said::Nothing } else { Said::Taken };
+    shared_answered(tx, number, &mut entry, said)?;
     tx.delete::<OutboxEntry>(&(*user, number));
     let Some(mut counts) = tx.get::<PayloadCounts>(&entry.message)? else { return Ok(()) };
     counts.left = counts.left.saturating_sub(1);

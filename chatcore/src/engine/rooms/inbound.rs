@@ -287,7 +287,7 @@ impl Rooms {
             }
             return Ok(kind);
         }
-        if contact.standing == ContactStanding::Request {
+        if contact.standing == ContactStanding::Request && !contact.asks_to_write() {
             contact.standing = ContactStanding::Member;
         }
         follow_sender(tx, room, contact, from, &content, bytes)?;

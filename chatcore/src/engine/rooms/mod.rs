@@ -30,7 +30,7 @@ mod statements;
 mod types;
 
 pub(super) use fan_out::{
-    Fate, Late, is_only_member, members_of, room_content, shared_answered, shared_done,
+    Fate, Late, Said, is_only_member, members_of, room_content, shared_answered, shared_done,
 };
 pub use fork::fork_proof;
 pub(super) use inbound::HOLD_FOR;

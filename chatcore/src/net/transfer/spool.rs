@@ -17,7 +17,7 @@ use crate::ids::{BlobId, Conversation, MessageId};
 use crate::wire::limits::MAX_FILE;
 
 impl Client {
-    /// Sends a file as [`Self::send_file_to`] does; where the relay is away, or goes away, it is kept as
+    /// Sends a file as [`Self::send_file_to`] does; where the relay is away, or does not take it now, it is kept as
     /// [`Self::queue_file_to`] does.
     ///
     /// # Errors
@@ -29,7 +29,7 @@ impl Client {
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<MessageId, ClientError> {
         match self.send_file_to(to, path, progress).await {
-            Err(error) if error.is_unreachable() && self.spool.is_some() => {
+            Err(error) if error.may_pass() && self.spool.is_some() => {
                 let message = self.queue_file_to(to, path).await?;
                 // It is kept, whatever becomes of what is left of the attempt.
                 let _left = self.forget_uploads(to, path).await;

@@ -25,6 +25,7 @@ pub(crate) fn encode_contact(contact: &Contact) -> Zeroizing<Vec<u8>> {
         standing: standing_into(contact.standing),
         standing_before: standing_into(contact.standing_before),
         kept: contact.kept,
+        wrote_at: contact.wrote_at.0,
         unlisted: contact.is_unlisted,
         fetched_day: contact.fetched.day,
         fetched_bytes: contact.fetched.bytes,
@@ -54,6 +55,7 @@ pub(crate) fn decode_contact(bytes: &[u8]) -> Result<Contact, WireError> {
             before => standing_from(before)?,
         },
         kept: pb.kept,
+        wrote_at: Timestamp(pb.wrote_at),
         is_unlisted: pb.unlisted,
         fetched: Fetched { day: pb.fetched_day, bytes: pb.fetched_bytes },
         trust: match pb.trust {

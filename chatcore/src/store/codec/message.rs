@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 use super::{address_from, address_into, encode, present, room_from, room_into, user};
 use crate::ids::{BlobId, DeliveryTag, IdempotencyKey, MessageId, SessionId, Timestamp};
 use crate::store::rows::{
-    Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxContent, OutboxEntry, OutboxState,
-    Payload, PayloadCounts, SealedEnvelope, Seen, TagOwner,
+    CopyAnswer, Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxContent, OutboxEntry,
+    OutboxState, Payload, PayloadCounts, SealedEnvelope, Seen, TagOwner,
 };
 use crate::wire::content::{Receipt, ReceiptKind};
 use crate::wire::envelope::EnvelopeKind;
@@ -90,7 +90,11 @@ pub(crate) fn encode_outbox(entry: &OutboxEntry) -> Zeroizing<Vec<u8>> {
             OutboxContent::Shared { .. } => Vec::new(),
         },
         shared: matches!(entry.content, OutboxContent::Shared { .. }),
-        answered: matches!(entry.content, OutboxContent::Shared { answered: true }),
+        answer: match entry.content {
+            OutboxContent::Own(_) | OutboxContent::Shared { answer: CopyAnswer::None } => 0,
+            OutboxContent::Shared { answer: CopyAnswer::Refused } => 1,
+            OutboxContent::Shared { answer: CopyAnswer::Taken } => 2,
+        },
         created_at: entry.created_at.0,
         tried_at: entry.tried_at.0,
         ..pb::OutboxEntry::default()
@@ -146,7 +150,14 @@ pub(crate) fn decode_outbox(bytes: &[u8]) -> Result<OutboxEntry, WireError> {
             _ => return Err(WireError::BadValue("state")),
         },
         content: if pb.shared {
-            OutboxContent::Shared { answered: pb.answered }
+            OutboxContent::Shared {
+                answer: match pb.answer {
+                    0 => CopyAnswer::None,
+                    1 => CopyAnswer::Refused,
+                    2 => CopyAnswer::Taken,
+                    _ => return Err(WireError::BadValue("answer")),
+                },
+            }
         } else {
             OutboxContent::Own(Zeroizing::new(pb.content))
         },
@@ -173,12 +184,14 @@ pub(crate) fn encode_counts(counts: &PayloadCounts) -> Zeroizing<Vec<u8>> {
         unanswered: counts.unanswered,
         left: counts.left,
         delivered: counts.delivered,
+        taken: counts.taken,
     })
 }
 
 pub(crate) fn decode_counts(bytes: &[u8]) -> Result<PayloadCounts, WireError> {
     let pb = pb::PayloadCounts::decode(bytes)?;
-    Ok(PayloadCounts { unanswered: pb.unanswered, left: pb.left, delivered: pb.delivered })
+    let pb::PayloadCounts { unanswered, left, delivered, taken } = pb;
+    Ok(PayloadCounts { unanswered, left, delivered, taken })
 }
 
 pub(crate) fn encode_history(entry: &HistoryEntry) -> Zeroizing<Vec<u8>> {

@@ -9,7 +9,8 @@ use crate::addresses::{RelayAddress, RelayAddresses, Source};
 use crate::crypto::{DhSecret, KemSecret};
 use crate::ids::{InviteToken, PrekeyId, Timestamp};
 use crate::keys::{
-    DeviceKeys, IdentityKeyPair, PrekeyKind, PrekeySecret, RelayKey, SigningKey, UserRecord,
+    DeviceKeys, IdentityKeyPair, Nickname, PrekeyKind, PrekeySecret, RelayKey, SigningKey,
+    UserRecord,
 };
 use crate::store::SCHEMA_VERSION;
 use crate::store::rows::{
@@ -193,6 +194,7 @@ pub(crate) fn encode_saved_profile(saved: &SavedProfile) -> Zeroizing<Vec<u8>> {
         announced: saved.announced,
         lobby_declined: saved.lobby == Lobby::Declined,
         lobby_settled: saved.lobby == Lobby::Settled,
+        nickname: saved.nickname.as_str().to_owned(),
     };
     let bytes = encode(&pb);
     wipe_saved(&mut pb);
@@ -226,6 +228,7 @@ fn saved_from(pb: &pb::SavedProfile) -> Result<SavedProfile, WireError> {
         saved_at: Timestamp(pb.saved_at),
         identity,
         record,
+        nickname: Nickname::new(&pb.nickname).map_err(|_| WireError::BadValue("nickname"))?,
         relay: RelayKey::from_slice(&pb.relay_key).ok_or(WireError::BadLength("relay_key"))?,
         addresses: addresses_from(&pb.relay_addresses)?,
         token: present(&pb.invite_token).and_then(InviteToken::from_slice),

@@ -1,5 +1,6 @@
 //! One device: its engine, its store, and crashes at any write.
 
+use super::counted::CountedStore;
 use chatcore::engine::backup::{self, Changed, Restore};
 use chatcore::engine::{
     Command, Context, Engine, EngineError, Event, Lobby, NewProfile, Step, query,
@@ -8,7 +9,6 @@ use chatcore::ids::{DeviceAddress, DeviceId, MessageId, Timestamp};
 use chatcore::keys::{Nickname, RelayKey};
 use chatcore::store::{ApplyChanges, Changes, Key, Store, Table, Value};
 use chatcore::wire::relay::{DeviceFrame, RelayFrame};
-use super::counted::CountedStore;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 

@@ -45,6 +45,7 @@ pub(super) fn open(folder: &Path) -> Result<Stores, StoreError> {
 
 /// Opens the stores, looks at everything in them, and closes them.
 pub(super) fn inspect(folder: &Path) -> Result<Inspection, StoreError> {
+    seal::check_file(folder)?;
     let Databases { keys: _keys, main, without_keys } = open_databases(folder)?;
     Ok(Inspection { without_keys, damaged: blobs::damaged(&main, &folder.join(BLOBS))? })
 }

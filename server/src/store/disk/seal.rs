@@ -115,6 +115,12 @@ fn wait_for(log: &File) -> io::Result<()> {
 }
 
 /// Reads a seal; one that is not whole is as good as none.
+/// Checks that the seal can be read, if there is one. A relay starts without; whoever looks for damage is told.
+pub(super) fn check_file(folder: &Path) -> Result<(), StoreError> {
+    let is_there = folder.join(NAME).exists();
+    if is_there && read(folder)?.is_none() { Err(StoreError::Damaged(NAME)) } else { Ok(()) }
+}
+
 fn read(folder: &Path) -> Result<Option<Sums>, StoreError> {
     let text = match fs::read_to_string(folder.join(NAME)) {
         Ok(text) => text,
