@@ -433,9 +433,7 @@ impl From<EngineError> for CommandError {
                 say(ExitCode::UnknownRecipient, "'chat requests' lists who asks")
             }
             EngineError::IdentityChanged => Self::identity_changed(),
-            EngineError::Blocked => {
-                say(ExitCode::Usage, "'chat unblock NAME' takes the block back")
-            }
+            EngineError::Blocked => say(ExitCode::Usage, "'chat unblock NAME' removes the block"),
             EngineError::AccountClosed => {
                 say(ExitCode::UnknownRecipient, "they closed the account; ask for a new name")
             }

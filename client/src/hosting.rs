@@ -130,7 +130,7 @@ impl Hosting {
 
 /// Tells a host how to use the link.
 pub(crate) const HAND_ON: &str =
-    "Hand this link, and the program, to your friends; they come in with: chat --link 'LINK'";
+    "Send this link, and the program, to your friends; they join with: chat --link 'LINK'";
 
 /// Shows a link, and the code that a telephone scans where there is room for it.
 ///

@@ -6,6 +6,7 @@
 use chatcore::ids::Timestamp;
 use chatcore::keys::is_printable;
 use jiff::tz::TimeZone;
+use unicode_width::UnicodeWidthStr;
 
 /// Returns a name of another's choosing, on one line, never empty.
 #[must_use]
@@ -280,6 +281,11 @@ pub enum Tone {
 /// Readable on dark and light grounds; red is for warnings.
 pub(crate) const SENDERS: [&str; 10] =
     ["32", "33", "34", "35", "36", "92", "94", "95", "38;5;172", "38;5;37"];
+
+/// Fills a text with spaces, up to as many columns of a terminal: some characters take two.
+pub(crate) fn padded(text: &str, columns: usize) -> String {
+    format!("{text}{}", " ".repeat(columns.saturating_sub(text.width())))
+}
 
 /// Quotes a name for a line that a person copies into a shell: whatever it holds, it is one word.
 pub(crate) fn quoted(name: &str) -> String {

@@ -227,8 +227,8 @@ fn words(stage: Stage, sent: Sent<'_>) -> String {
     let who = if is_room { format!("everybody in {name}") } else { name };
     let what = sent.file.map(|file| format!("{} ", render::name(file))).unwrap_or_default();
     match stage {
-        Stage::Queued => format!("{what}kept; {who} gets it when the relay can be reached"),
-        Stage::Stored => format!("{what}sent; {who} gets it, also later"),
+        Stage::Queued => format!("{what}kept; {who} will get it once the relay takes it"),
+        Stage::Stored => format!("{what}sent; {who} will get it, even if away now"),
         Stage::Delivered | Stage::Lost => format!("{what}delivered to {who}"),
     }
 }

@@ -379,7 +379,7 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
                 format!(", which is to replace #{}", render::name(&old.name))
             });
             Some(format!(
-                "{} asks you into #{room}{instead}. Come in: {} {}",
+                "{} invites you to #{room}{instead}. Join: {} {}",
                 names.of(by),
                 context.output.how("chat room join", "!join"),
                 render::quoted(&room)

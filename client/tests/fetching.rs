@@ -156,7 +156,7 @@ fn file_of_a_stranger_waits_until_it_is_asked_for() {
     assert_eq!(fs::read(inbox.join("cat.png")).unwrap(), b"a cat");
     let (lines, code, _) = receive(&world, "bob");
     assert_eq!((&lines[0]["type"], &lines[0]["id"], code), (&"file".into(), &offered["id"], 0));
-    assert_eq!(world.ok("bob", &["files"]), "Nobody sent a file that is not saved.\n");
+    assert_eq!(world.ok("bob", &["files"]), "No files are waiting.\n");
 }
 
 #[test]

@@ -373,12 +373,12 @@ fn somebody_comes_back_by_keys_alone() {
     alice.until("asked", |shown| shown.ends_with("Passphrase of the backup:"));
     alice.line_hidden("battery staple");
     alice
-        .until("asked again", |shown| shown.ends_with("That is not it. Passphrase of the backup:"));
+        .until("asked again", |shown| shown.ends_with("Wrong passphrase. Passphrase of the backup:"));
     alice.line_hidden("correct horse");
     alice.sees("a passphrase of its own");
     alice.until("asked", |shown| shown.ends_with("Passphrase (Enter for none):"));
     alice.line_hidden("");
-    alice.sees("Go on without?");
+    alice.sees("Continue without a passphrase?");
     alice.line("y");
     alice.sees("You are alice again");
     alice.until("connected", |shown| {

@@ -101,7 +101,7 @@ fn commands_work_while_another_process_has_the_profile_open() {
     assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
 
     let said = world.ok("alice", &["send", "bob", "from beside"]);
-    assert_eq!(said, "sent; bob gets it, also later\n");
+    assert_eq!(said, "sent; bob will get it, even if away now\n");
     fs::write(world.home.path().join("note.txt"), b"a note").unwrap();
     let mut relative = world.command("alice", &["send-file", "bob", "./note.txt"]);
     let sent = relative.current_dir(world.home.path()).output().unwrap();
@@ -313,6 +313,14 @@ fn a_program_is_told_of_files_and_long_texts_and_of_nothing_too_soon() {
     let mut bot = Program::start(&world, "bob");
     let waiting = bot.ok("events", json!({"name": "bot"}));
     assert_eq!(waiting[0]["event"]["text"], "later", "{waiting}");
+    // Who asks instead of listening says by name what it has, and may have the words that a person would read.
+    let asked = json!({"name": "bot", "words": true});
+    let waiting = bot.ok("events", asked.clone());
+    assert!(waiting[0]["words"].as_str().unwrap().ends_with(": later"), "{waiting}");
+    let number = waiting.as_array().unwrap().last().unwrap()["number"].clone();
+    assert_eq!(bot.code("acknowledge", json!({"number": number})), -32600);
+    bot.ok("acknowledge", json!({"number": number, "name": "bot"}));
+    assert_eq!(bot.ok("events", asked), json!([]));
     bot.end();
 }
 
@@ -354,7 +362,9 @@ fn a_message_whose_command_failed_is_not_passed_over() {
     failing.kill().unwrap();
     failing.wait().unwrap();
     let told = world.ok("bob", &["receive", "--as", "s"]);
-    assert!(told.contains(r#""one""#) && told.contains(r#""two""#), "{told}");
+    // In words, as without the other process; what it says is taken off the list.
+    assert!(told.contains("alice (new to you): one\n") && told.contains(": two\n"), "{told}");
+    assert_eq!(world.ok("bob", &["receive", "--as", "s"]), "");
     world.fails("bob", &["receive", "--as", "s", "--to", "/tmp"], 2);
     owner.end();
 }
@@ -398,7 +408,7 @@ fn a_command_for_each_message_is_tried_until_it_succeeds() {
     for text in ["four", "five"] {
         world.ok("alice", &["send", "bob", text]);
         // What the inner command says; the answer is at the relay by then.
-        assert!(said.by_ref().any(|line| line.unwrap().contains("alice gets it")));
+        assert!(said.by_ref().any(|line| line.unwrap().contains("alice will get it")));
         assert_eq!(world.texts("alice"), ["got it"]);
     }
     follower.kill().unwrap();

@@ -106,10 +106,10 @@ fn what_was_missed_is_grouped_by_conversation() {
     let place =
         |row: &str| rows.iter().position(|r| r == row).unwrap_or_else(|| panic!("{rows:?}"));
     let lobby = place("── #Lobby: 2 messages ──");
-    assert_eq!(rows[lobby + 1], "[TIME] alice #Lobby: one");
-    assert_eq!(rows[lobby + 2], "[TIME] alice #Lobby: two");
+    assert_eq!(rows[lobby + 1], "[TIME] alice (new to you) #Lobby: one");
+    assert_eq!(rows[lobby + 2], "[TIME] alice (new to you) #Lobby: two");
     let alone = place("── alice: 1 message ──");
-    assert_eq!(rows[alone + 1], "[TIME] alice: psst");
+    assert_eq!(rows[alone + 1], "[TIME] alice (new to you): psst");
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -311,8 +311,8 @@ fn rooms_are_made_and_ruled_by_commands_that_tab_completes() {
     alice.until("completed", |shown| shown.contains("alice> !invite bo"));
     alice.press("C-u");
     alice.line("!invite bob --role moderator");
-    alice.sees("bob is asked into #next week");
-    bob.sees("alice asks you into #next week");
+    alice.sees("bob is invited to #next week");
+    bob.sees("alice invites you to #next week");
     bob.keys("!join next");
     bob.press("Tab");
     bob.until("completed", |shown| shown.ends_with("!join 'next week'"));
@@ -387,7 +387,7 @@ fn other_conversations_keep_to_themselves() {
     bob.sees("Nothing is unread.");
     // A conversation that is muted neither shows nor counts.
     bob.line("!mute 8 hours");
-    bob.sees("'hours' is a word too many");
+    bob.sees("'hours' was not expected");
     bob.line("!mute 8h");
     bob.sees("You hear nothing of alice for 8h, unless somebody mentions you.");
     bob.line("!room Lobby");
@@ -545,7 +545,7 @@ fn two_come_in_by_keys_alone() {
         alice.press("BSpace");
     }
     alice.line("127.0.0.1:0");
-    alice.sees("Address and port by which your friends reach this computer");
+    alice.sees("Address and port for your friends");
     alice.press("Enter");
     alice.sees("Your name here");
     alice.press("Enter");
@@ -579,7 +579,7 @@ fn two_come_in_by_keys_alone() {
     bob.line("alice");
     bob.sees("Passphrase");
     bob.line_hidden("");
-    bob.sees("Go on without?");
+    bob.sees("Continue without a passphrase?");
     bob.line("y");
     bob.sees("taken");
     bob.until("asked again", |shown| shown.matches("Your name here").count() == 2);
@@ -850,7 +850,7 @@ fn ctrl_c_ends_a_question_for_a_passphrase() {
     let screen = ask(&["whoami"]);
     screen.sees("Passphrase");
     screen.line_hidden("wrong");
-    screen.sees("That is not it");
+    screen.sees("Wrong passphrase");
     screen.line_hidden("correct horse");
     assert_eq!(screen.exit_code(), 0);
     assert!(!screen.shown().contains("horse"), "{}", screen.shown());

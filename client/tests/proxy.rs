@@ -143,9 +143,9 @@ fn everything_goes_through_the_proxy_names_too() {
     let done = by_environment.env("ALL_PROXY", &socks.url).output().unwrap();
     assert!(done.status.success(), "{done:?}");
     assert_eq!(socks.asked().len(), count + 1);
-    // Without it, nothing leaves: the name leads nowhere, and the text is kept.
+    // Without it, nothing leaves, not even a question for the name; the text is kept.
     let said = world.fails("alice", &["send", "--no-queue", "bob", "lost?"], 3);
-    assert!(said.contains("no host has the name"), "{said}");
+    assert!(said.contains("a Tor address, and no proxy is given"), "{said}");
     assert_eq!(socks.asked().len(), count + 1);
     // Nor does it go through a client that is open without one.
     let mut open = world.command("alice", &["receive", "--follow"]);
@@ -177,8 +177,8 @@ fn a_proxy_may_want_a_password_and_what_is_wrong_is_said() {
             world.fails("alice", &["--proxy", proxy, "send", "--no-queue", "bob", "x"], code);
         assert!(said.contains(expected) && !said.contains("secret"), "{said}");
     };
-    fails(&socks.url.replace("secret", "guess"), 3, "the proxy does not lead to the relay");
-    fails(&socks.url.replace("ann:secret@", ""), 3, "the proxy does not lead to the relay");
+    fails(&socks.url.replace("secret", "guess"), 3, "does not accept the user name and password");
+    fails(&socks.url.replace("ann:secret@", ""), 3, "does not accept the user name and password");
     fails("socks5://127.0.0.1:1", 3, "the proxy does not lead to the relay");
     fails("http://127.0.0.1:3128", 2, "only SOCKS5 proxies can be used");
     // One that is meant and can't be used is no reason to go without.

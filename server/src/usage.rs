@@ -59,8 +59,8 @@ pub fn wrong(error: &clap::Error) -> Wrong {
             format!("there is no flag {argument}")
         }
         ErrorKind::UnknownArgument => {
-            hint.push("what has spaces in it stands in quotes".to_owned());
-            format!("'{argument}' is a word too many")
+            hint.push("put text with spaces in quotes".to_owned());
+            format!("'{argument}' was not expected")
         }
         ErrorKind::MissingRequiredArgument => {
             format!("something is missing: {}", all(ContextKind::InvalidArg).join(" "))

@@ -181,7 +181,11 @@ async fn the_program_says_what_is_wrong_and_exits_accordingly() {
     let copy = folder.path().join("copy");
     let early = run(&["backup", copy.to_str().unwrap(), "--data", path]);
     assert!(early.status.success(), "{early:?}");
-    assert!(copy.join("relay.key").exists());
+    for name in ["relay.key", "invite.token"] {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::metadata(copy.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
     let again = run(&["backup", copy.to_str().unwrap(), "--data", path]);
     assert_eq!(again.status.code(), Some(7));
     assert!(String::from_utf8_lossy(&again.stderr).contains("not empty"));
@@ -453,6 +457,8 @@ async fn a_changed_byte_in_any_file_is_found_and_named() {
             assert!(!path("of damaged").exists());
         });
     }
+    // Without its seal a relay starts, and whoever looks for damage is told.
+    flipped(&path("data/stores.seal"), &|| said(&verify(&path("data")), "stores.seal"));
     let blob = format!("blobs/{}", blob.to_hex());
     let of_copy =
         ["relay.key", "invite.token", "keys/db", "keys/conf", "relay.redb", "stores.seal", &blob];

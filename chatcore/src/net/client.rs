@@ -30,7 +30,7 @@ use crate::wire::relay::{Answer, ErrorCode, Failure, Request};
 #[non_exhaustive]
 pub enum ClientError {
     /// No connection, or it broke. What was saved is sent on the next one.
-    #[error("the relay can't be reached ({0})")]
+    #[error("the relay can't be reached ({})", why(*.0))]
     Unreachable(io::ErrorKind),
     /// The proxy does not answer, or refuses.
     #[error("the proxy does not lead to the relay")]
@@ -68,6 +68,14 @@ pub enum ClientError {
     /// The client was closed.
     #[error("the client is closed")]
     Closed,
+}
+
+/// Says why an address can't be reached.
+fn why(kind: io::ErrorKind) -> String {
+    match kind {
+        io::ErrorKind::NotFound => "no host has the name that its address begins with".to_owned(),
+        kind => kind.to_string(),
+    }
 }
 
 impl ClientError {

@@ -136,7 +136,7 @@ pub struct GlobalArgs {
 /// Every command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Come in: make your profile at the relay that a link names
+    /// Make your profile at the relay that a link names
     #[command(
         after_help = "Example:\n  chat join 'chat://example.org:7667/...#...' --nick alice\n\n\
             Joining again with a new link of the same relay only changes its address."
@@ -224,9 +224,9 @@ pub enum Command {
     /// Save everything you would miss in one sealed file: to keep, or to move to another computer
     #[command(after_help = "Example:\n  chat export alice.backup\n\n\
             In it: who you are, contacts, rooms, messages, and what has not arrived yet. Files that you\n\
-            saved are not, nor a relay that you host. Nobody may have the file and its passphrase.")]
+            saved are not, nor a relay that you host. Don't let anyone get both the file and its passphrase.")]
     Export(ExportArgs),
-    /// Go on from such a file on this computer; the one that it came from is out then
+    /// Go on from such a file on this computer; the one that it came from is signed out then
     #[command(after_help = "Examples:\n  chat import alice.backup\n  \
             chat import alice.backup --connect example.org:7667    if the relay moved")]
     Import(ImportArgs),

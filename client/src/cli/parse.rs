@@ -94,7 +94,7 @@ mod tests {
             ),
             (
                 &["whoami", "now"],
-                "chat: 'now' is a word too many\n  what has spaces in it stands in quotes\n  usage: chat whoami [OPTIONS]\n",
+                "chat: 'now' was not expected\n  put text with spaces in quotes\n  usage: chat whoami [OPTIONS]\n",
             ),
             (
                 &["receive", "--folow"],

@@ -24,7 +24,7 @@ pub enum RoomCommand {
     /// Leave a room, or turn an invitation down
     #[command(after_help = "Example:\n  chat room leave tea")]
     Leave(RoomArgs),
-    /// Ask somebody in
+    /// Invite somebody
     #[command(
         after_help = "Examples:\n  chat room invite plans bob\n  chat room invite plans carol --role moderator"
     )]
@@ -35,7 +35,7 @@ pub enum RoomCommand {
     /// Take somebody out for good
     #[command(after_help = "Example:\n  chat room ban plans mallory")]
     Ban(RoomWhoArgs),
-    /// Take a ban back
+    /// Lift a ban
     #[command(after_help = "Example:\n  chat room unban plans mallory")]
     Unban(RoomWhoArgs),
     /// Have everybody refuse somebody's messages

@@ -70,7 +70,7 @@ pub(super) fn export(context: &Context, args: &ExportArgs) -> Result<(), Command
     }
     context.output.say(
         "Whoever has this file and its passphrase can be you: keep both safe.\n\
-         On the new computer: chat import FILE. From then on this one is out.",
+         On the new computer: chat import FILE. This computer is signed out then.",
     )
 }
 

@@ -31,7 +31,7 @@ pub(super) async fn list(context: &Context) -> Result<(), CommandError> {
     let names = Names::new(&known.profile().await?, known.contacts().await?);
     let files = only_files(known.waiting_files().await?);
     if files.is_empty() && context.output.mode() == OutputMode::People {
-        return context.output.say("Nobody sent a file that is not saved.");
+        return context.output.say("No files are waiting.");
     }
     for file in &files {
         match context.output.mode() {

@@ -111,7 +111,8 @@ pub(crate) fn show_contacts(
                 let id = verbose.then(|| format!("  {}", contact.user.to_hex()));
                 let mark = if online == Some(true) { "  online" } else { "" };
                 let known_as = known_as(context, contact);
-                let row = format!("{name:<20} {known_as:<24}{}{mark}", id.unwrap_or_default());
+                let (name, known_as) = (render::padded(&name, 20), render::padded(&known_as, 24));
+                let row = format!("{name} {known_as}{}{mark}", id.unwrap_or_default());
                 context.output.say(row.trim_end())?;
             }
         }

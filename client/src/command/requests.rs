@@ -203,7 +203,7 @@ fn words(contact: &ContactView, said: Option<&HistoryView>) -> String {
             _ => "(a long text)".to_owned(),
         },
     );
-    format!("{:<20} {}  {said}", name(contact), contact.user.fmt_short())
+    format!("{} {}  {said}", render::padded(&name(contact), 20), contact.user.fmt_short())
 }
 
 /// Returns the beginning of the first line.

@@ -138,14 +138,14 @@ async fn create(
         RoomKind::Private => {
             let room = render::quoted(&shown);
             let shell = format!("chat room invite {room} NAME");
-            format!("Ask somebody in: {}", context.output.how(&shell, "!invite NAME"))
+            format!("Invite somebody: {}", context.output.how(&shell, "!invite NAME"))
         }
         RoomKind::Open => {
             let how = context.output.how("chat room join", "!join");
             format!("Others join with: {how} {}", render::quoted(&shown))
         }
     };
-    said(context, (id, &shown), "create", &format!("#{shown} is there, and yours. {next}"))
+    said(context, (id, &shown), "create", &format!("#{shown} is ready; you own it. {next}"))
 }
 
 async fn join(context: &Context, client: &Client, args: &RoomArgs) -> Result<(), CommandError> {
@@ -176,7 +176,7 @@ async fn invite(
     let (who, shown) = (render::name(&args.who), render::name(&name));
     let join = render::quoted(&shown);
     let how = context.output.how("chat room join", "!join");
-    let words = format!("{who} is asked into #{shown}; they come in with: {how} {join}");
+    let words = format!("{who} is invited to #{shown}; they join with: {how} {join}");
     said(context, (id, &name), "invite", &words)
 }
 
@@ -435,7 +435,8 @@ impl<'a> Row<'a> {
 }
 
 fn columns(name: &str, who: &str, kind: &str, you_are: &str, id: Option<&str>) -> String {
-    let row = format!("{name:<24} {who:<22} {kind:<8} {you_are:<10} {}", id.unwrap_or_default());
+    let name = render::padded(name, 24);
+    let row = format!("{name} {who:<22} {kind:<8} {you_are:<10} {}", id.unwrap_or_default());
     row.trim_end().to_owned()
 }
 
@@ -534,20 +535,26 @@ fn show_to_a_person(
         marks.extend(member.muted.then_some("silenced"));
         marks.extend(here.contains(&member.user).then_some("online"));
         let id = id(&member.user);
-        say(format!("  {:<20} {}{id}", names.of(&member.user), marks.join(", ")))?;
+        say(format!("  {} {}{id}", render::padded(&names.of(&member.user), 20), marks.join(", ")))?;
     }
     if !room.invited.is_empty() {
         heading("Invited, and not in it yet")?;
     }
     for member in &room.invited {
         let id = id(&member.user);
-        say(format!("  {:<20} as {}{id}", names.of(&member.user), member.role.as_str()))?;
+        say(format!(
+            "  {} as {}{id}",
+            render::padded(&names.of(&member.user), 20),
+            member.role.as_str()
+        ))?;
     }
     if !room.banned.is_empty() {
         heading("Banned")?;
     }
     for user in &room.banned {
-        say(format!("  {:<20}{}", names.of(user), id(user)).trim_end().to_owned())?;
+        say(format!("  {}{}", render::padded(&names.of(user), 20), id(user))
+            .trim_end()
+            .to_owned())?;
     }
     if let Some((seq, head)) = room.head.filter(|_| verbose) {
         say(format!(

@@ -77,11 +77,11 @@ pub(super) enum Typable {
         #[arg(long, default_value = "")]
         topic: String,
     },
-    /// Come into an open room, or take up an invitation
+    /// Join an open room, or accept an invitation
     Join { room: String },
     /// Leave the room
     Leave { room: Option<String> },
-    /// Ask somebody into the room
+    /// Invite somebody to the room
     Invite {
         who: String,
         #[arg(long, value_enum, default_value_t = RoleArg::Member)]
@@ -91,7 +91,7 @@ pub(super) enum Typable {
     Kick { who: String },
     /// Take somebody out of the room for good
     Ban { who: String },
-    /// Take a ban back
+    /// Lift a ban
     Unban { who: String },
     /// Have everybody refuse somebody's messages in the room
     Silence { who: String },
@@ -201,7 +201,7 @@ pub(super) fn parse(line: &str) -> Result<Input, String> {
         return Ok(Input::Text(line.strip_prefix('\\').unwrap_or(line).to_owned()));
     }
     if let Some(meant) = almost_a_command(line) {
-        return Err(format!("did you mean !{meant}? To send it as it is: \\ in front"));
+        return Err(format!("did you mean !{meant}? To send it as it is, put \\ in front"));
     }
     let Some(command) = line.strip_prefix('!') else {
         return Ok(Input::Text(line.to_owned()));

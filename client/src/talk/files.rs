@@ -113,7 +113,7 @@ impl Talk {
             let line = |(place, file)| offer(&self.context, &names, place + 1, file);
             let lines: Vec<_> = files.map(line).collect();
             return match lines.is_empty() {
-                true => self.say("Nobody sent a file since you are here."),
+                true => self.say("Nobody has sent a file since you came."),
                 false => self.print(&lines),
             };
         };

@@ -283,8 +283,8 @@ impl Talk {
                 None => "You are in.".to_owned(),
             };
             self.say(&format!(
-                "{place} Type a line and press Enter to say it; !msg NAME talks to one alone.\n\
-                 !file PATH sends a file; !verify NAME makes sure who somebody is.\n\
+                "{place} Type a line and press Enter to say it; !msg NAME talks to one person privately.\n\
+                 !file PATH sends a file; !verify NAME checks that somebody is who they say.\n\
                  !help shows everything, !quit leaves."
             ))?;
         } else {

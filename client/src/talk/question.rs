@@ -76,7 +76,7 @@ impl Talk {
     pub(super) fn verify(&mut self, who: String, digits: String) -> Result<(), CommandError> {
         if !digits.chars().all(|c| c.is_ascii_digit()) {
             let error = usage("digits follow the name");
-            return Err(error.hint("a name of several words stands in quotes: !verify 'tea lover'"));
+            return Err(error.hint("put a name of several words in quotes: !verify 'tea lover'"));
         }
         if !digits.is_empty() && digits.len() != DIGITS {
             let what = format!("that is {} digits; a safety number has {DIGITS}", digits.len());

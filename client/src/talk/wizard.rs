@@ -80,14 +80,18 @@ async fn ask_and_register(context: &Context, args: &TalkArgs) -> Result<Started,
     let wants_host = match (&args.link, args.host) {
         (None, false) => {
             crate::error::tell(format_args!(
-                "Welcome. What you write here only those can read whom you write to.\n"
+                "Welcome. Only the people you write to can read what you write here.\n"
             ));
             let choices = [
                 "I have a link that somebody gave me",
                 "Host here, and invite others",
                 "I was here before, and have a backup",
             ];
-            match prompt.choose("How do you begin?", &choices, "--link LINK or --host")? {
+            match prompt.choose(
+                "How would you like to start?",
+                &choices,
+                "--link LINK or --host",
+            )? {
                 2 => return come_back(context, args).await,
                 choice => choice == 1,
             }

@@ -140,7 +140,7 @@ pub(super) const HELP: [(&str, &str, &str); 25] = [
     ("unsilence", "!unsilence USER #ROOM", "let them speak there again"),
     ("lobby", "!lobby ROOM", "have newcomers come into this room of the relay"),
     ("grant", "!grant USER admin", "let a user use these commands: chat admin COMMAND"),
-    ("revoke", "!revoke USER", "take that back"),
+    ("revoke", "!revoke USER", "undo that"),
     ("release", "!release NICK", "free the name of a user who has lost the keys to it"),
     (
         "invite",

@@ -1,6 +1,6 @@
 //! Running the relay: its address, signals, the link that it prints.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -53,10 +53,7 @@ async fn serve(source: Source, settings: Settings, log: Log) -> Result<(), Relay
     let config = settings.config(home_data())?;
     let has_public_address = config.public_address.is_some();
     // Before the stores: who can't listen changes nothing.
-    let mut listeners = Vec::new();
-    for address in settings.addresses()? {
-        listeners.push(listen(address).await?);
-    }
+    let listeners = listen_at(settings.addresses()?).await?;
     let watched = match settings.metrics_address()? {
         Some(address) => Some(listen(address).await?),
         None => None,
@@ -106,6 +103,27 @@ async fn serve(source: Source, settings: Settings, log: Log) -> Result<(), Relay
 /// Stands for no address at all.
 const UNSPECIFIED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
+/// Listens at all addresses, in their order. Where `[::]` takes IPv4 as well, as most systems have it, `0.0.0.0` with the
+/// same port is taken already: it needs no listener of its own.
+async fn listen_at(addresses: Vec<SocketAddr>) -> Result<Vec<TcpListener>, RelayError> {
+    let covers = |all: SocketAddr| all.is_ipv6() && all.ip().is_unspecified();
+    let is_covered = |address: SocketAddr| {
+        address.is_ipv4()
+            && addresses.iter().any(|all| covers(*all) && all.port() == address.port())
+    };
+    let mut listeners = Vec::new();
+    for address in addresses.iter().filter(|address| !is_covered(**address)) {
+        listeners.push(listen(*address).await?);
+    }
+    for address in addresses.iter().filter(|address| is_covered(**address)) {
+        match listen(*address).await {
+            Err(RelayError::Listen { source, .. }) if source.kind() == ErrorKind::AddrInUse => {}
+            listener => listeners.push(listener?),
+        }
+    }
+    Ok(listeners)
+}
+
 async fn listen(address: SocketAddr) -> Result<TcpListener, RelayError> {
     let error = |source| RelayError::Listen { address: address.to_string(), source };
     TcpListener::bind(address).await.map_err(error)
@@ -113,7 +131,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, RelayError> {
 
 /// Tells a friend how to use the link.
 const HAND_ON: &str = concat!(
-    "To hand on with it: chat-",
+    "Send along with it: chat-",
     env!("CARGO_PKG_VERSION"),
     "-….tar.gz of the same release, and\n  tar -xzf chat-[0-9]*.tar.gz && ./chat-[0-9]*/chat --link 'LINK'"
 );
