@@ -372,8 +372,9 @@ fn somebody_comes_back_by_keys_alone() {
     alice.line(&path);
     alice.until("asked", |shown| shown.ends_with("Passphrase of the backup:"));
     alice.line_hidden("battery staple");
-    alice
-        .until("asked again", |shown| shown.ends_with("Wrong passphrase. Passphrase of the backup:"));
+    alice.until("asked again", |shown| {
+        shown.ends_with("Wrong passphrase. Passphrase of the backup:")
+    });
     alice.line_hidden("correct horse");
     alice.sees("a passphrase of its own");
     alice.until("asked", |shown| shown.ends_with("Passphrase (Enter for none):"));
