@@ -1,11 +1,14 @@
 //! The own account: its making, prekeys, certificates, nickname, end.
 
-use super::Context;
 use super::clock::is_due;
+use super::error::EngineError;
+use super::event::Event;
 use super::follow_ups::Tell;
+use super::requests::Pending;
 use super::requests::Requests;
+use super::step::Context;
+use super::step::Step;
 use super::transaction::Transaction;
-use super::{EngineError, Event, Pending, Step, Visibility};
 use crate::addresses::{RelayAddress, RelayAddresses};
 use crate::agreement::publish_prekey;
 use crate::ids::{DAY, DeviceId, InviteToken, PrekeyId};
@@ -14,6 +17,7 @@ use crate::keys::{
     RecordSource, RelayKey, Signed, UserRecord,
 };
 use crate::store::row::ReadRows;
+use crate::store::rows::Visibility;
 use crate::store::rows::{Admission, Clock, Lobby, PrekeyRow, Profile};
 use crate::wire::relay::{Answer, Failure, LoggedIn, Request, Who};
 
@@ -76,7 +80,7 @@ impl NewProfile {
             moved: 0,
             lobby: self.lobby,
         });
-        tx.finish(&mut Requests::default())
+        Ok(tx.finish(&mut Requests::default()))
     }
 }
 
@@ -121,7 +125,7 @@ impl Rejoin {
             }
         }
         tx.put(&profile);
-        tx.finish(&mut Requests::default())
+        Ok(tx.finish(&mut Requests::default()))
     }
 }
 

@@ -2,11 +2,12 @@
 
 use zeroize::Zeroizing;
 
-use super::{FetchFailure, NewRoom, ProgramName, QueuedUpload, Upload, Visibility};
+use super::{NewRoom, Upload};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, MessageId, RoomId, UserId};
 use crate::keys::Nickname;
 use crate::membership::{Act, RoomName};
+use crate::store::rows::{FetchFailure, ProgramName, QueuedUpload, Visibility};
 use crate::wire::relay::{AnswerForm, Failure};
 
 /// What a person or program asks for.

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use super::clock::is_due;
 use super::devices::follow_devices;
+use super::error::EngineError;
+use super::event::Event;
 use super::event::{LookupError, Sender};
 use super::follow_ups::Tell;
-use super::inbound::has_more;
-use super::outbox::reset;
+use super::requests::{Asker, Pending};
 use super::transaction::Transaction;
-use super::{Asker, EngineError, Event, Pending};
 use crate::ids::{DeviceAddress, HOUR, MINUTE, Timestamp, UserId};
 use crate::keys::{Nickname, RecordHistory, RecordSource, Signed, Standing, UserRecord};
 use crate::store::row::ReadRows;
@@ -17,47 +17,26 @@ use crate::store::rows::{Contact, ContactStanding};
 use crate::trust::Trust;
 use crate::wire::relay::{Answer, ErrorCode, Request, Who};
 
-pub(super) fn sender(contact: &Contact) -> Sender {
-    Sender {
-        user: contact.user(),
-        nickname: contact.nickname().clone(),
-        trust: contact.trust,
-        acquaintance: contact.standing.into(),
-        is_listed: contact.records.is_listed(),
-    }
-}
-
 fn known(tx: &Transaction<'_, '_>, user: &UserId) -> Result<Contact, EngineError> {
     tx.contact(user)?.ok_or(EngineError::UnknownContact)
 }
 
-/// Devices of somebody who was a stranger and sent more than is kept of one.
-#[must_use]
-pub(super) struct LeftOut(Vec<DeviceAddress>);
-
 /// Makes a contact of somebody. What was left out of what they sent is to be asked for.
-pub(super) fn make_contact(tx: &mut Transaction<'_, '_>, contact: &mut Contact) -> LeftOut {
+pub(super) fn make_contact(tx: &mut Transaction<'_, '_>, contact: &mut Contact) {
     if contact.standing == ContactStanding::Contact {
-        return LeftOut(Vec::new());
+        return;
     }
-    let is_full = contact.standing == ContactStanding::Request && has_more(contact);
+    let is_full = contact.standing == ContactStanding::Request && contact.sent_more();
     contact.standing = ContactStanding::Contact;
     (contact.kept, contact.wrote_at) = (0, Timestamp(0));
     tx.has_tags_to_tell();
     let user = contact.user();
     let devices = if is_full { contact.named_devices() } else { Vec::new() };
-    LeftOut(devices.into_iter().map(|device| DeviceAddress { user, device }).collect())
+    let devices = devices.into_iter().map(|device| DeviceAddress { user, device });
+    tx.follow.renew.extend(devices);
 }
 
-/// Asks for what was left out. It can't be opened again: in a new session they send it anew.
-pub(super) fn ask_for(
-    tx: &mut Transaction<'_, '_>,
-    LeftOut(devices): LeftOut,
-) -> Result<(), EngineError> {
-    devices.into_iter().try_for_each(|device| reset(tx, device))
-}
-
-pub(super) fn verify(tx: &mut Transaction<'_, '_>, user: &UserId) -> Result<LeftOut, EngineError> {
+pub(super) fn verify(tx: &mut Transaction<'_, '_>, user: &UserId) -> Result<(), EngineError> {
     let mut contact = known(tx, user)?;
     if contact.trust == Trust::Changed {
         return Err(EngineError::IdentityChanged);
@@ -65,9 +44,11 @@ pub(super) fn verify(tx: &mut Transaction<'_, '_>, user: &UserId) -> Result<Left
     contact.trust = Trust::Verified;
     // A block stays one: it says nothing about who somebody is.
     let is_blocked = contact.standing == ContactStanding::Blocked;
-    let rest = if is_blocked { LeftOut(Vec::new()) } else { make_contact(tx, &mut contact) };
+    if !is_blocked {
+        make_contact(tx, &mut contact);
+    }
     tx.put(&contact);
-    Ok(rest)
+    Ok(())
 }
 
 /// The person decided: the new holder of the name is who is meant from now on.
@@ -75,7 +56,7 @@ pub(super) fn accept_identity(
     tx: &mut Transaction<'_, '_>,
     user: &UserId,
     new: &UserId,
-) -> Result<LeftOut, EngineError> {
+) -> Result<(), EngineError> {
     let mut contact = known(tx, user)?;
     match contact.replaced_by {
         Some(now) if now == *new => {}
@@ -84,11 +65,11 @@ pub(super) fn accept_identity(
         None => return Err(EngineError::UnknownContact),
     }
     let mut successor = known(tx, new)?;
-    let rest = make_contact(tx, &mut successor);
+    make_contact(tx, &mut successor);
     tx.put(&successor);
     contact.standing = ContactStanding::Request;
     tx.put(&contact);
-    Ok(rest)
+    Ok(())
 }
 
 /// The person decided: the contact is who was always meant.
@@ -130,7 +111,7 @@ pub(super) fn accept_record(
         return Err(LookupError::BadAnswer);
     }
     if *contact.nickname() != before {
-        tx.event(Event::NicknameChanged { who: sender(contact), before });
+        tx.event(Event::NicknameChanged { who: Sender::from(&*contact), before });
     }
     Ok(())
 }
@@ -213,7 +194,7 @@ fn take_chain(
     if changes_keys || !contradicted.is_empty() {
         // What they told us counts for what they send us; that it is not what all others see is told once.
         if !std::mem::replace(&mut contact.is_unlisted, true) {
-            tx.event(Event::RecordUnlisted { who: sender(contact) });
+            tx.event(Event::RecordUnlisted { who: Sender::from(&*contact) });
             tx.put(contact);
         }
         return Ok(Ok(()));
@@ -554,7 +535,7 @@ fn identity_changed(
     contact.replaced_by = Some(new_user);
     tx.put(&contact);
     if first_time {
-        tx.event(Event::IdentityChanged { contact: sender(&contact), new_user });
+        tx.event(Event::IdentityChanged { contact: Sender::from(&contact), new_user });
     }
     Ok(())
 }

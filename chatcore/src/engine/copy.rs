@@ -1,10 +1,12 @@
 //! One copy of a message on its way to a device: what is done with it, and when (PROTOCOL.md section 8).
 
 use super::clock::is_due;
-use crate::ids::{DAY, SECOND, Timestamp};
+use crate::ids::{DAY, MINUTE, SECOND, Timestamp};
 use crate::store::rows::{OutboxEntry, OutboxState};
 use crate::wire::content::ReceiptKind;
 
+/// Milliseconds between looks at what the relay still holds of ours.
+pub(super) const QUERY_EVERY: u64 = 10 * MINUTE;
 /// Milliseconds after which a message is given up.
 pub(crate) const GIVE_UP_AFTER: u64 = 30 * DAY;
 /// Milliseconds that an envelope which the relay does not have is given to be receipted.

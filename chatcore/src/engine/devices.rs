@@ -3,16 +3,22 @@
 //! When our record changes, those who write with us are told. When theirs names another device than
 //! before, what was on its way to one that is gone goes to the one that came.
 
+use super::event::Sender;
+use super::fate::give_up_entry;
+use super::sealing::envelope;
+use super::sealing::make_content;
+use super::sealing::seal_unkept;
+use super::sealing::send;
 use crate::store::row::ReadRows;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::contacts::sender;
+use super::error::EngineError;
+use super::event::Event;
 use super::follow_ups::ProfileOwed;
-use super::outbound::{envelope, give_up_entry, make_content, seal_unkept, send};
 use super::outbox::{look_again, put_copy};
 use super::receipts::owe_receipt;
+use super::requests::Sent;
 use super::transaction::Transaction;
-use super::{EngineError, Event, Sent};
 use crate::crypto::kdf::sha256;
 use crate::ids::{DeviceAddress, DeviceId, MessageId, UserId};
 use crate::store::Value;
@@ -50,7 +56,7 @@ pub(super) fn follow_devices(
         return Ok(());
     }
     if contact.standing == ContactStanding::Contact {
-        tx.event(Event::NewDevice { who: sender(contact) });
+        tx.event(Event::NewDevice { who: Sender::from(&*contact) });
     }
     pass_on_copies(tx, contact, &entries, &new)?;
     pass_on_dues(tx, contact, (&named, &new));

@@ -2,6 +2,7 @@
 
 use super::rooms::RoomFailure;
 use crate::store::StoreError;
+use crate::wire::WireError;
 
 /// Why a command is refused, or the engine can't go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -67,4 +68,9 @@ pub enum EngineError {
     /// The relay broke the protocol; the connection is to be closed. State is unchanged.
     #[error("the relay broke the protocol")]
     RelayMisbehaved,
+}
+
+/// A row of ours is not what it was when it was written.
+pub(super) fn damaged(_: WireError) -> EngineError {
+    EngineError::Store(StoreError::Damaged)
 }

@@ -5,7 +5,7 @@ use crate::file::{FileKind, Manifest};
 use crate::ids::{Conversation, MessageId, RoomId, Timestamp, UserId};
 use crate::keys::{Nickname, RecordSource, Signed};
 use crate::membership::Event as RoomEvent;
-use crate::store::rows::{ContactStanding, FetchFailure};
+use crate::store::rows::{Contact, ContactStanding, FetchFailure};
 use crate::trust::Trust;
 use crate::wire::content::{Body, ReceiptKind};
 use crate::wire::relay::{CloseReason, ErrorCode, Failure, RoomSummary};
@@ -23,6 +23,18 @@ pub struct Sender {
     pub acquaintance: Acquaintance,
     /// The relay's directory has shown that the name is theirs; else it is what they call themselves.
     pub is_listed: bool,
+}
+
+impl From<&Contact> for Sender {
+    fn from(contact: &Contact) -> Self {
+        Self {
+            user: contact.user(),
+            nickname: contact.nickname().clone(),
+            trust: contact.trust,
+            acquaintance: contact.standing.into(),
+            is_listed: contact.records.is_listed(),
+        }
+    }
 }
 
 impl Sender {

@@ -1,18 +1,16 @@
 //! What the engine knows of files: which are on their way, and what became of them.
 
-use super::clock::is_due;
-use super::contacts::sender;
+use super::error::EngineError;
+use super::event::Event;
+use super::event::Sender;
 use super::receipts::{owe_all, owe_read};
-use super::rooms::{RoomRef, members_of, reference, room_content};
+use super::requests::Pending;
+use super::rooms::{RoomRef, members_of, reference};
 use super::transaction::Transaction;
-use super::{EngineError, Event, FileKind, Pending};
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, DAY, HOUR, MINUTE, MessageId, Timestamp, UserId};
 use crate::store::row::ReadRows;
-use crate::store::rows::{
-    Download, FetchFailure, HistoryEntry, MessageIndex, OutboxContent, OutboxEntry, Payload,
-    Transfer, UploadRun,
-};
+use crate::store::rows::{Download, FetchFailure, HistoryEntry, MessageIndex, Transfer, UploadRun};
 use crate::wire::content::{Body, Content, ReceiptKind, RoomContent};
 use crate::wire::limits::MAX_TEXT;
 use crate::wire::relay::{Request, WriteKey};
@@ -24,8 +22,6 @@ const PATIENCE: [u64; 5] = [MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, LONGEST_PATIENC
 pub(super) const LONGEST_PATIENCE: u64 = DAY;
 /// Most bytes of long texts of somebody who is no contact that are fetched unasked on one day.
 pub(super) const MAX_UNASKED: u64 = 4 << 20;
-/// Milliseconds after which the life of a blob begins anew when another envelope names it.
-const RENEW_AFTER: u64 = DAY;
 
 /// A file being uploaded; what a later run needs to go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,23 +100,6 @@ pub(super) fn fetch_into(
     Ok(())
 }
 
-/// Returns the receipt that a message of the history has by now; `None` for one that is not there.
-pub(super) fn receipt_of(
-    tx: &Transaction<'_, '_>,
-    user: &UserId,
-    message: &MessageId,
-) -> Result<Option<ReceiptKind>, EngineError> {
-    if tx.get::<MessageIndex>(&(*user, *message))?.is_none() {
-        return Ok(None);
-    }
-    Ok(Some(match tx.download(user, message)? {
-        Some(Download { given_up: Some(failure), .. }) => ReceiptKind::Refused(failure.refusal()),
-        // The person can't have it before it is fetched.
-        Some(Download { kind: FileKind::LongText, .. }) => ReceiptKind::Held,
-        Some(Download { kind: FileKind::File, .. }) | None => ReceiptKind::Delivered,
-    }))
-}
-
 /// A file could not be fetched: it waits for the next attempt, or is given up and both sides told.
 pub(super) fn fetch_failed(
     tx: &mut Transaction<'_, '_>,
@@ -153,36 +132,10 @@ pub(super) fn fetch_failed(
     if let Some(Body::LongText(manifest)) = entry.body() {
         contact.fetched.add(tx.now, manifest.size);
     }
-    let (from, room, message) = (sender(&contact), room_of(tx, &entry)?, *message);
+    let (from, room, message) = (Sender::from(&contact), room_of(tx, &entry)?, *message);
     tx.event(Event::FileFailed { from, room, message, name, reason: failure });
     owe_all(tx, &mut contact, message, ReceiptKind::Refused(failure.refusal()));
     tx.put(&contact);
-    Ok(())
-}
-
-/// The life of a blob at the relay begins anew when an envelope that names it goes out long after
-/// the one before: who gets that one must be able to fetch it.
-pub(super) fn renew_blob(
-    tx: &mut Transaction<'_, '_>,
-    entry: &OutboxEntry,
-) -> Result<(), EngineError> {
-    if tx.settled.since(entry.created_at) < RENEW_AFTER {
-        return Ok(());
-    }
-    let Some(manifest) = manifest_of(tx, entry)? else { return Ok(()) };
-    let key = manifest.blob_id.as_bytes().to_vec();
-    let Some(Transfer::Offered { to, message, blob, write_key, waiting, renewed_at }) =
-        tx.get::<Transfer>(&key)?
-    else {
-        return Ok(());
-    };
-    if !is_due(renewed_at, RENEW_AFTER, tx.now) {
-        return Ok(());
-    }
-    let request = Request::CompleteBlob { blob, write_key: write_key.clone() };
-    let renewed_at = tx.now;
-    tx.put(&Transfer::Offered { to, message, blob, write_key, waiting, renewed_at });
-    tx.ask(request, Pending::RenewBlob);
     Ok(())
 }
 
@@ -244,7 +197,7 @@ pub(super) fn file_saved(
     };
     if let (Some(manifest), Some(contact)) = (manifest, tx.contact(user)?) {
         let room = room_of(tx, &entry)?;
-        let (from, name, size) = (sender(&contact), manifest.name, manifest.size);
+        let (from, name, size) = (Sender::from(&contact), manifest.name, manifest.size);
         tx.event(Event::FileSaved { from, room, message: *message, name, size, path });
     }
     fetched(tx, user, message)
@@ -268,7 +221,7 @@ pub(super) fn long_text_fetched(
     if let Some(mut contact) = tx.contact(user)? {
         contact.fetched.add(tx.now, text.len() as u64);
         tx.put(&contact);
-        let (from, room, message) = (sender(&contact), room_of(tx, &entry)?, *message);
+        let (from, room, message) = (Sender::from(&contact), room_of(tx, &entry)?, *message);
         tx.event(Event::Text { from, room, message, text, sent_at, received_at });
     }
     Ok(())
@@ -295,24 +248,6 @@ fn find(
     let Some(index) = tx.get::<MessageIndex>(&(*user, *message))? else { return Ok(None) };
     let conversation = index.room.map_or(Conversation::User(*user), Conversation::Room);
     Ok(tx.get::<HistoryEntry>(&(conversation, index.history))?.map(|entry| (index.history, entry)))
-}
-
-/// Returns the file that an outgoing message names.
-fn manifest_of(
-    tx: &Transaction<'_, '_>,
-    entry: &OutboxEntry,
-) -> Result<Option<Manifest>, EngineError> {
-    let body = match &entry.content {
-        OutboxContent::Own(content) => Content::decode(content).ok().map(|content| content.body),
-        OutboxContent::Shared { .. } => tx
-            .get::<Payload>(&entry.message)?
-            .and_then(|payload| room_content(&payload))
-            .map(|c| c.body),
-    };
-    Ok(match body {
-        Some(Body::File(manifest) | Body::LongText(manifest)) => Some(manifest),
-        _ => None,
-    })
 }
 
 /// Returns a message of the history with another body.

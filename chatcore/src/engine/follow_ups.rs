@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::clock::Timer;
-use crate::ids::{DeviceAddress, MessageId, RoomId, UserId};
+use super::copy::QUERY_EVERY;
+use crate::ids::{DeviceAddress, MessageId, RoomId, Timestamp, UserId};
 use crate::keys::Nickname;
-use crate::store::rows::Wanted;
+use crate::store::rows::{PeerDevice, Wanted};
 use crate::wire::relay::ErrorCode;
 
 /// A copy of a message in the outbox, for one device.
@@ -62,6 +63,10 @@ pub(super) struct FollowUps {
     pub(super) seal: BTreeSet<UserId>,
     /// With which devices there may be a session that speaks.
     pub(super) paired: BTreeSet<DeviceAddress>,
+    /// With which devices a new session takes the place of the others: what they sent can't be opened any more.
+    pub(super) renew: Vec<DeviceAddress>,
+    /// With which devices such a session was just begun.
+    pub(super) renewed: Vec<DeviceAddress>,
     /// With which devices a session is needed.
     pub(super) claim: Vec<DeviceAddress>,
     /// Devices for which the relay gave no prekey.
@@ -88,6 +93,13 @@ pub(super) struct FollowUps {
     pub(super) read_rooms: BTreeSet<RoomId>,
 }
 
+/// Returns when the receipts owed to a device go alone, if some are; at the latest when the outbox is gone through,
+/// though a clock that was ahead said otherwise.
+pub(super) fn receipts_due(device: &PeerDevice, now: Timestamp) -> Option<Timer> {
+    let at = device.receipts_due_at.min(now.plus(QUERY_EVERY));
+    (!device.due_receipts.is_empty()).then(|| Timer::at(at, now))
+}
+
 /// Who is sent our record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Tell {
@@ -105,6 +117,8 @@ impl FollowUps {
             seal,
             paired,
             claim,
+            renew,
+            renewed,
             delayed,
             refresh,
             receipts,
@@ -121,6 +135,8 @@ impl FollowUps {
             && seal.is_empty()
             && paired.is_empty()
             && claim.is_empty()
+            && renew.is_empty()
+            && renewed.is_empty()
             && delayed.is_empty()
             && refresh.is_empty()
             && receipts.is_empty()
@@ -132,6 +148,11 @@ impl FollowUps {
             && rooms.is_empty()
             && lost.is_empty()
             && read_rooms.is_empty()
+    }
+
+    /// Notes when what a device is owed is to go.
+    pub(super) fn receipts_owed(&mut self, to: DeviceAddress, device: &PeerDevice, now: Timestamp) {
+        self.receipts.insert(to, receipts_due(device, now));
     }
 
     /// Has those sent our record who are owed it.

@@ -1,9 +1,14 @@
 //! Receiving: from a delivered envelope to something a person sees.
 
+use super::Engine;
 use super::account::KEEP_SECRET;
-use super::contacts::{accept_record, sender, take_record};
+use super::alarms::refuse_content;
+use super::alarms::tell_order;
+use super::contacts::{accept_record, take_record};
 use super::devices::{follow_devices, forget_old_devices};
-use super::files::{file_fetched, receipt_of};
+use super::error::EngineError;
+use super::event::{Event, Sender};
+use super::files::file_fetched;
 use super::outbox::{give_up_overdue, send_again};
 use super::receipts::owe_receipt;
 use super::rooms::HOLD_FOR;
@@ -11,9 +16,10 @@ use super::sequence::{Order, said_at};
 use super::sessions::{add_session, heed_reset, incoming_tag};
 use super::strangers::{admit_private, has_place_for_first, meet_stranger};
 use super::transaction::Transaction;
-use super::{Engine, EngineError, Event, FileKind, RoomRef, Sender};
+use super::transfers::receipt_of;
 use crate::agreement::open_first;
 use crate::crypto::kdf::sha256;
+use crate::file::FileKind;
 use crate::ids::{Conversation, DAY, DeviceAddress, DeviceId, HOUR, SessionId, Timestamp};
 use crate::keys::{PrekeyKind, RecordSource, UserRecord};
 use crate::ratchet::{OpenMessageError, Session};
@@ -28,8 +34,7 @@ use crate::wire::relay::{Delivery, MailQueue, Request};
 
 /// Milliseconds that processed envelopes are remembered.
 const REMEMBER: u64 = 30 * DAY;
-/// Bytes of messages kept of one of them, and what each takes beside its own.
-const MAX_OF_STRANGER: u64 = 1 << 20;
+/// What each of their messages takes beside its bytes.
 const MESSAGE_COST: u64 = 256;
 /// First messages accepted from one peer device within an hour.
 const FIRST_MESSAGES: usize = 6;
@@ -306,7 +311,7 @@ impl Engine {
             self.devices.hear_out(user);
         }
         if replaces && contact.standing != ContactStanding::Request {
-            tx.event(Event::NewSession { with: sender(&contact) });
+            tx.event(Event::NewSession { with: Sender::from(&contact) });
         }
         let place = match accepted.session.generation() {
             0 => Place::Later,
@@ -490,7 +495,7 @@ impl Engine {
             let said = Said::new(device, content.position);
             tx.put(&Transfer::Download(Download::new(peer, message, kind, said)));
         }
-        let (from, room) = (sender(contact), None);
+        let (from, room) = (Sender::from(contact), None);
         tx.event(match content.body {
             Body::Text(text) => Event::Text { from, room, message, text, sent_at, received_at },
             Body::File(manifest) => {
@@ -517,24 +522,12 @@ fn holds_enough(contact: &mut Contact, more: usize, now: Timestamp) -> bool {
     // Once something did not fit nothing more does, so that nothing comes out of its order.
     contact.wrote_at = now;
     contact.kept = contact.kept.saturating_add(more as u64 + MESSAGE_COST);
-    has_more(contact)
-}
-
-/// Tells the person of a content that is refused as a whole, but for those of strangers, who could send many.
-pub(super) fn refuse_content(tx: &mut Transaction<'_, '_>, contact: &Contact) {
-    if contact.standing != ContactStanding::Request {
-        tx.event(Event::ContentRefused { from: sender(contact) });
-    }
+    contact.sent_more()
 }
 
 fn is_request(tx: &Transaction<'_, '_>, from: &DeviceAddress) -> Result<bool, EngineError> {
     let contact = tx.contact(&from.user)?;
     Ok(contact.is_some_and(|contact| contact.standing == ContactStanding::Request))
-}
-
-/// Tells whether a stranger sent more than was kept.
-pub(super) const fn has_more(contact: &Contact) -> bool {
-    contact.kept > MAX_OF_STRANGER
 }
 
 /// Holds a content against the sender's own chain: loss and reordering become visible.
@@ -547,19 +540,5 @@ fn follow_chain(
 ) {
     let received = &mut contact.device_mut(from.device).received;
     let order = position.map_or(Order::Wrong, |at| received.follow(&at, sha256(&[bytes])));
-    tell_order(tx, sender(contact), None, order);
-}
-
-/// Tells the person of what a sender's chain shows.
-pub(super) fn tell_order(
-    tx: &mut Transaction<'_, '_>,
-    from: Sender,
-    room: Option<RoomRef>,
-    order: Order,
-) {
-    match order {
-        Order::Next | Order::Late => {}
-        Order::Gap(missing) => tx.event(Event::Gap { from, room, missing }),
-        Order::Wrong => tx.event(Event::OutOfOrder { from, room }),
-    }
+    tell_order(tx, Sender::from(&*contact), None, order);
 }

@@ -1,11 +1,14 @@
 //! The journal: what a person must not miss, kept from the step in which it happened until it was
 //! shown. A process that dies in between loses nothing of it.
 
-use super::contacts::sender;
+use super::error::EngineError;
+use super::event::Event;
 use super::event::Sender;
-use super::readers::Reader;
+use super::readers::{Reader, make_room};
 use super::rooms::{RefusedBecause, reference, replaced, room_news};
-use super::{EngineError, Event, FileKind};
+use super::step::own_profile;
+use super::transaction::Transaction;
+use crate::file::FileKind;
 use crate::ids::{Conversation, MessageId, UserId};
 use crate::keys::Nickname;
 use crate::membership::{Announcement, Event as RoomEvent};
@@ -14,7 +17,21 @@ use crate::store::rows::{Contact, HistoryEntry, JournalEntry, JournalKind, Messa
 use crate::store::{Direction, Store};
 use crate::wire::content::{Body, ReceiptKind};
 
-pub(super) fn entry_of(event: &Event) -> Option<JournalEntry> {
+/// Writes down what a person must not miss of this step, until it was shown.
+pub(super) fn write_down(tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
+    let entries: Vec<_> = tx.events().iter().filter_map(entry_of).collect();
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let first = tx.next_number::<JournalEntry>(&())?.max(tx.readers()?.last + 1);
+    for (number, entry) in (first..).zip(entries) {
+        tx.put_at(&((), number), &entry);
+        make_room(tx, number)?;
+    }
+    Ok(())
+}
+
+fn entry_of(event: &Event) -> Option<JournalEntry> {
     let mut about = None;
     let (peer, kind) = match event {
         Event::Text { from, message, .. } => (from.user, JournalKind::Text(*message)),
@@ -177,7 +194,7 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
             return Ok(Some(Event::NoPlaceFor { people }));
         }
         (JournalKind::Announced(signed), _) => {
-            let relay = super::query::profile(store)?.relay;
+            let relay = own_profile(store)?.relay;
             let Ok(announcement) = Announcement::verify(signed, &relay) else { return Ok(None) };
             let Announcement { seq, text, at, .. } = announcement;
             let signed = Box::new(signed.clone());
@@ -186,8 +203,8 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
         _ => {}
     }
     let Some(contact) = store.get::<Contact>(&entry.peer)? else { return Ok(None) };
-    let from = sender(&contact);
-    let receipt = |message, kind| Event::Receipt { from: sender(&contact), message, kind };
+    let from = Sender::from(&contact);
+    let receipt = |message, kind| Event::Receipt { from: Sender::from(&contact), message, kind };
     Ok(Some(match entry.kind {
         JournalKind::Text(message)
         | JournalKind::FileOffered(message)

@@ -10,6 +10,7 @@
 //! saving a step fails, the engine is dropped with it.
 
 mod account;
+mod alarms;
 pub mod backup;
 mod clock;
 mod command;
@@ -18,6 +19,7 @@ pub(crate) mod copy;
 pub(crate) mod devices;
 mod error;
 mod event;
+mod fate;
 mod files;
 mod follow_ups;
 mod inbound;
@@ -31,11 +33,13 @@ mod receipts;
 pub(crate) mod registration;
 mod requests;
 pub(crate) mod rooms;
+mod sealing;
 pub(crate) mod sequence;
 pub(crate) mod sessions;
 mod step;
 mod strangers;
 mod transaction;
+mod transfers;
 mod uploads;
 
 pub use account::{NewProfile, Rejoin};
@@ -51,7 +55,7 @@ pub use step::{Context, Step};
 use crate::store::Store;
 use crate::store::row::ReadRows;
 use crate::store::rows::{Clock, Contact, Payload};
-pub(crate) use outbound::MAX_INLINE;
+pub(crate) use sealing::MAX_INLINE;
 pub(crate) use uploads::{NextUpload, is_for_ever, spooled};
 
 pub use crate::file::FileKind;
@@ -60,7 +64,7 @@ pub use crate::store::rows::{
     QueuedUpload, RoomStanding, UploadSource, Visibility, Wanted,
 };
 pub(crate) use requests::DRIVER_REQUESTS;
-use requests::{Asker, Link, Pending, Requests, Sent};
+use requests::{Asker, Link, Pending, Requests};
 pub use strangers::{MAX_REQUESTS, PersonWaiting};
 
 use contacts::Directory;
@@ -68,20 +72,17 @@ use devices::DeviceUpdates;
 use follow_ups::{Tell, Turned};
 use outbox::{Outbox, Overdue};
 use presence::Presence;
-use receipts::Receipts;
+use receipts::{Flush, Receipts};
 use sessions::Sessions;
 use strangers::Strangers;
 use transaction::Transaction;
 use uploads::Uploads;
 
-use crate::ids::{BlobId, Conversation, MINUTE, Timestamp, UserId};
+use crate::ids::{BlobId, Conversation, Timestamp, UserId};
 use crate::keys::Signed;
 use crate::wire::content::Body;
 use crate::wire::relay::{Answer, ErrorCode, Failure, RelayFrame};
 use rooms::Rooms;
-
-/// Milliseconds between looks at what the relay still holds of ours.
-const QUERY_EVERY: u64 = 10 * MINUTE;
 
 /// The protocol state of one device that is not in its store.
 #[derive(Debug)]
@@ -150,8 +151,9 @@ impl Engine {
             self.follow_up(&mut tx)?;
         }
         self.presence.note(&tx);
+        journal::write_down(&mut tx)?;
         self.link = tx.link();
-        tx.finish(&mut self.requests)
+        Ok(tx.finish(&mut self.requests))
     }
 
     /// Does what was left to others; that may leave more.
@@ -176,6 +178,12 @@ impl Engine {
         }
         for device in &follow.paired {
             self.rooms.paired(tx, &device.user)?;
+        }
+        for device in follow.renew {
+            outbox::reset(tx, device)?;
+        }
+        for device in follow.renewed {
+            outbox::announce_reset(tx, device)?;
         }
         let (outbox, rooms) = (&mut self.outbox, &mut self.rooms);
         let mut judge = |tx: &Transaction<'_, '_>, user: &UserId, payload: &Payload| {
@@ -304,13 +312,9 @@ impl Engine {
             Command::FileSaved { from, message, path } => {
                 files::file_saved(&mut tx, &from, &message, path)?;
             }
-            Command::Verify(user) => {
-                let rest = contacts::verify(&mut tx, &user)?;
-                contacts::ask_for(&mut tx, rest)?;
-            }
+            Command::Verify(user) => contacts::verify(&mut tx, &user)?,
             Command::AcceptIdentity { known, new } => {
-                let rest = contacts::accept_identity(&mut tx, &known, &new)?;
-                contacts::ask_for(&mut tx, rest)?;
+                contacts::accept_identity(&mut tx, &known, &new)?;
             }
             Command::KeepIdentity(user) => contacts::keep_identity(&mut tx, &user)?,
             Command::AcceptRequest(user) => strangers::accept_request(&mut tx, &user)?,
@@ -582,11 +586,4 @@ impl Engine {
     pub const fn unknown_tags(&self) -> u64 {
         self.unknown_tags
     }
-}
-
-/// Which receipts to send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flush {
-    Due,
-    Everything,
 }

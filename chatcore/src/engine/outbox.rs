@@ -8,20 +8,31 @@
 //! Which copies wait is kept in memory by device, so that sending costs the same however much waits already; what is
 //! stored is gone through at login and every ten minutes.
 
+use super::copy::QUERY_EVERY;
+use super::event::Sender;
+use super::fate::Fate;
+use super::fate::Said;
+use super::fate::give_up_entry;
+use super::fate::set_status;
+use super::fate::shared_answered;
+use super::fate::shared_done;
+use super::sealing::seal;
+use super::sealing::seal_unkept;
+use super::sealing::send;
+use super::sealing::{envelope, seal_shared};
+use super::transfers::is_queued;
+use super::transfers::renew_blob;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::clock::Timer;
-use super::contacts::sender;
 use super::copy::Due;
-use super::files::renew_blob;
+use super::error::EngineError;
+use super::event::Event;
 use super::follow_ups::{CopyKind, Placed, Stage};
-use super::outbound::{envelope, give_up_entry, seal, seal_shared, seal_unkept, send, set_status};
 use super::receipts::take_own_receipt;
-use super::rooms::{Fate, Late, Said, shared_answered, shared_done};
+use super::requests::{Pending, Sent};
 use super::sessions::begin_reset;
 use super::transaction::Transaction;
-use super::uploads::is_queued;
-use super::{EngineError, Event, Pending, QUERY_EVERY, Sent};
 use crate::ids::{DeviceAddress, DeviceId, MessageId, UserId};
 use crate::store::row::ReadRows;
 use crate::store::rows::{
@@ -37,6 +48,16 @@ use crate::wire::relay::{ErrorCode, Request};
 pub(super) enum Overdue {
     GiveUp,
     MayCome,
+}
+
+/// The fate of a payload that waited for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    Goes,
+    /// Until the room was read on this connection.
+    Waits,
+    /// Its recipient belongs to the room no more.
+    Over,
 }
 
 /// Says what becomes of a message to a room that waited.
@@ -424,7 +445,7 @@ impl Outbox {
             && had_a_copy
             && tx.get::<MessageIndex>(&(own, message))?.is_some_and(|index| index.room.is_some())
         {
-            tx.event(Event::Receipt { from: sender(contact), message, kind: receipt.kind });
+            tx.event(Event::Receipt { from: Sender::from(contact), message, kind: receipt.kind });
         }
         Ok(())
     }
@@ -603,7 +624,7 @@ pub(super) fn announce_reset(
         return Ok(());
     };
     // Whoever has the device's keys reads what goes out again: the person is told.
-    tx.event(Event::NewSession { with: sender(&contact) });
+    tx.event(Event::NewSession { with: Sender::from(&contact) });
     let message = MessageId::generate(tx.rng);
     let device = contact.device_mut(address.device);
     if let Some(sealed) = seal_unkept(tx, &address, device, message, Body::Reset)? {

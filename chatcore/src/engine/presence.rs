@@ -4,9 +4,11 @@
 //! this connection. Nothing of it is stored anywhere.
 
 use super::clock::Timer;
+use super::error::EngineError;
+use super::event::Event;
+use super::requests::Pending;
 use super::rooms::Rooms;
 use super::transaction::Transaction;
-use super::{EngineError, Event, Pending};
 use crate::ids::{DeviceAddress, SECOND, UserId};
 use crate::membership::RoomKind;
 use crate::store::row::ReadRows;

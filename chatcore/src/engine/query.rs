@@ -1,25 +1,24 @@
 //! Looking at a profile without changing it.
 
+use super::step::own_profile;
 use crate::store::row::ReadRows;
 use std::collections::BTreeMap;
 
+use super::error::EngineError;
 use super::files::{LONGEST_PATIENCE, MAX_UNASKED};
 use super::rooms::{RoomRef, reference};
-use super::strangers::asked_at;
-use super::{
-    ContactStanding, Direction, EngineError, FetchFailure, FileKind, MessageStatus, PersonWaiting,
-    Upload,
-};
+use super::{PersonWaiting, Upload};
 use crate::addresses::RelayAddresses;
+use crate::file::FileKind;
 use crate::file::Manifest;
 use crate::ids::{Conversation, DAY, MessageId, Timestamp, UserId};
 use crate::keys::{IdentityKey, Nickname, RelayKey};
 use crate::store::rows::{
-    Admission, Contact, Download, Fetched, HistoryEntry, MessageIndex, Profile, Said, Transfer,
+    Admission, Contact, Download, Fetched, HistoryEntry, MessageIndex, Said, Transfer,
 };
-use crate::store::{Direction as Order, Store, StoreError, Table, Value};
+use crate::store::rows::{ContactStanding, Direction, FetchFailure, MessageStatus};
+use crate::store::{Direction as Order, Store, Table, Value};
 use crate::trust::{SafetyNumber, Trust};
-use crate::wire::WireError;
 use crate::wire::content::Body;
 
 pub use super::journal::journal;
@@ -115,20 +114,12 @@ pub struct HistoryView {
     pub name: String,
 }
 
-pub(super) fn damaged(_: WireError) -> EngineError {
-    EngineError::Store(StoreError::Damaged)
-}
-
-fn profile_row(store: &dyn Store) -> Result<Profile, EngineError> {
-    Ok(store.get(&())?.ok_or(StoreError::Damaged)?)
-}
-
 /// Returns who we are.
 ///
 /// # Errors
 /// [`EngineError::Store`].
 pub fn profile(store: &dyn Store) -> Result<ProfileView, EngineError> {
-    let profile = profile_row(store)?;
+    let profile = own_profile(store)?;
     Ok(ProfileView {
         user: profile.user(),
         identity_key: profile.identity.public(),
@@ -205,24 +196,10 @@ pub fn status(
     to: Conversation,
     message: &MessageId,
 ) -> Result<Option<MessageStatus>, EngineError> {
-    Ok(sent(store, to, message)?.and_then(|entry| match entry.direction {
+    Ok(super::uploads::sent(store, to, message)?.and_then(|entry| match entry.direction {
         Direction::Outgoing(status) => Some(status),
         Direction::Incoming => None,
     }))
-}
-
-/// Returns a message of ours, from the history.
-pub(super) fn sent(
-    store: &dyn Store,
-    to: Conversation,
-    message: &MessageId,
-) -> Result<Option<HistoryEntry>, EngineError> {
-    let author = match to {
-        Conversation::User(user) => user,
-        Conversation::Room(_) => profile_row(store)?.user(),
-    };
-    let Some(index) = store.get::<MessageIndex>(&(author, *message))? else { return Ok(None) };
-    Ok(store.get(&(to, index.history))?)
 }
 
 /// Returns the newest `limit` things that the program kept under a name, with their numbers, oldest
@@ -252,13 +229,13 @@ pub struct Requests {
 pub fn requests(store: &dyn Store) -> Result<Requests, EngineError> {
     let mut held = Vec::new();
     for contact in store.all::<Contact>()? {
-        let Some(at) = asked_at(&contact) else { continue };
+        let Some(at) = contact.asked_at() else { continue };
         let said = history(store, Conversation::User(contact.user()), 1)?.pop();
         held.push((at, view(&contact), said));
     }
     held.sort_by_key(|(at, contact, _)| (*at, contact.nickname.fold(), contact.user));
     let held = held.into_iter().map(|(_, contact, said)| (contact, said)).collect();
-    let unplaced = profile_row(store)?.unplaced.into_iter();
+    let unplaced = own_profile(store)?.unplaced.into_iter();
     let waiting = unplaced.map(|unplaced| PersonWaiting {
         user: unplaced.user,
         claimed_name: unplaced.name,

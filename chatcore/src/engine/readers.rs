@@ -1,7 +1,7 @@
 //! Who reads the journal: the person, and programs that follow it under a name of their own. Each
 //! is told everything until it says that it has it; an entry goes when all have it.
 
-use super::EngineError;
+use super::error::EngineError;
 use super::transaction::Transaction;
 use crate::store::rows::{JournalEntry, ProgramName, Readers};
 

@@ -1,16 +1,23 @@
 //! Receipts: owed for what came, sent soon, never receipted themselves.
 
 use super::clock::Timer;
-use super::contacts::sender;
-use super::outbound::{envelope, leave_outbox, seal_unkept, send, set_status};
+use super::copy::QUERY_EVERY;
+use super::error::EngineError;
+use super::event::Event;
+use super::event::Sender;
+use super::fate::leave_outbox;
+use super::fate::set_status;
+use super::follow_ups::receipts_due;
+use super::requests::Sent;
+use super::sealing::envelope;
+use super::sealing::seal_unkept;
+use super::sealing::send;
 use super::sessions::sending_session;
 use super::transaction::Transaction;
-use super::{EngineError, Event, Flush, QUERY_EVERY, Sent};
 use crate::ids::{Conversation, DeviceAddress, MINUTE, MessageId, SECOND, Timestamp, UserId};
 use crate::store::row::ReadRows;
 use crate::store::rows::{
     Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxEntry,
-    PeerDevice,
 };
 use crate::wire::content::{Body, Receipt, ReceiptKind};
 use std::collections::BTreeMap;
@@ -29,22 +36,17 @@ pub(super) enum RoomSize {
 /// Receipts owed to one device; more are left to the sender's own questions.
 const MAX_OWED: usize = 10_000;
 
-/// When the receipts owed to a device go alone; at the latest when the outbox is gone through, though a clock that
-/// was ahead said otherwise.
-pub(super) fn timer(device: &PeerDevice, now: Timestamp) -> Timer {
-    Timer::at(device.receipts_due_at.min(now.plus(QUERY_EVERY)), now)
+/// Which receipts to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flush {
+    Due,
+    Everything,
 }
 
 /// When the receipts that are owed go alone.
 #[derive(Debug, Default)]
 pub(super) struct Receipts {
     due: BTreeMap<DeviceAddress, Timer>,
-}
-
-/// Notes when what a device is owed is to go.
-pub(super) fn note_due(tx: &mut Transaction<'_, '_>, to: DeviceAddress, device: &PeerDevice) {
-    let due = (!device.due_receipts.is_empty()).then(|| timer(device, tx.now));
-    tx.follow.receipts.insert(to, due);
 }
 
 pub(super) fn owe_receipt(
@@ -127,15 +129,15 @@ fn owe_within(
         }
         device.due_receipts.push(receipt);
     }
-    note_due(tx, to, device);
+    tx.follow.receipts_owed(to, device, tx.now);
 }
 
 impl Receipts {
     /// Finds what is owed to the devices of a contact.
     pub(super) fn find(&mut self, contact: &Contact, now: Timestamp) {
-        for device in contact.devices.iter().filter(|device| !device.due_receipts.is_empty()) {
+        for device in &contact.devices {
             let to = DeviceAddress { user: contact.user(), device: device.id };
-            self.due.insert(to, timer(device, now));
+            self.due.extend(receipts_due(device, now).map(|due| (to, due)));
         }
     }
 
@@ -239,7 +241,7 @@ pub(super) fn take_own_receipt(
     leave_outbox(tx, &from.user, &message, is_done)?;
     if status.follows(before) {
         set_status(tx, &from.user, &message, status)?;
-        tx.event(Event::Receipt { from: sender(contact), message, kind: receipt.kind });
+        tx.event(Event::Receipt { from: Sender::from(contact), message, kind: receipt.kind });
     }
     Ok(())
 }

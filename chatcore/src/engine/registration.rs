@@ -3,16 +3,20 @@
 use crate::store::row::ReadRows;
 use rand::{CryptoRng, RngExt};
 
-use super::Context;
+use super::Engine;
 use super::account::{drop_old_prekeys, settle_record, top_up_prekeys};
 use super::clock::is_due;
+use super::error::EngineError;
+use super::event::Event;
 use super::follow_ups::Tell;
 use super::outbox::Overdue;
+use super::requests::{Link, Pending};
 use super::rooms::newest_head;
+use super::step::Context;
+use super::step::Step;
 use super::strangers::REQUEST_LIFE;
 use super::transaction::Transaction;
 use super::uploads::forget_offers;
-use super::{Engine, EngineError, Event, Link, Pending, Step};
 use crate::ids::{DAY, DeviceId};
 use crate::keys::{DeviceKeys, RecordSource, Signed, UserRecord};
 use crate::store::rows::{Admission, Profile, Seen};

@@ -6,10 +6,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::clock::{Timer, is_due};
+use super::copy::QUERY_EVERY;
+use super::error::EngineError;
 use super::follow_ups::Tell;
-use super::outbox::announce_reset;
+use super::requests::Pending;
 use super::transaction::Transaction;
-use super::{EngineError, Pending, QUERY_EVERY};
 use crate::agreement::{AgreementError, Offer, start_session_between};
 use crate::ids::{DAY, DeliveryTag, DeviceAddress, SECOND, SessionId, Timestamp};
 use crate::keys::{PrekeyRecord, Signed};
@@ -211,7 +212,7 @@ impl Sessions {
                     let replaces = contact.device_mut(address.device).generation > 0;
                     tx.put(&contact);
                     if replaces {
-                        announce_reset(tx, address)?;
+                        tx.follow.renewed.push(address);
                     }
                     tx.follow.paired.insert(address);
                 }

@@ -2,9 +2,12 @@
 
 use rand::CryptoRng;
 
+use super::error::EngineError;
 use super::event::Event;
 use crate::ids::Timestamp;
-use crate::store::{Changes, Store};
+use crate::store::row::ReadRows;
+use crate::store::rows::Profile;
+use crate::store::{Changes, Store, StoreError};
 use crate::wire::relay::DeviceFrame;
 
 /// The inputs of a step: store, time, randomness.
@@ -34,4 +37,9 @@ pub struct Step {
     pub frames: Vec<DeviceFrame>,
     /// Shown last.
     pub events: Vec<Event>,
+}
+
+/// Returns the own profile.
+pub(super) fn own_profile(store: &dyn Store) -> Result<Profile, EngineError> {
+    Ok(store.get(&())?.ok_or(StoreError::Damaged)?)
 }

@@ -6,11 +6,13 @@
 //!                └─ none ──▶ kept at the relay, named here; delivered again when there is a place
 //! ```
 
-use super::contacts::{ask_for, make_contact};
+use super::contacts::make_contact;
+use super::error::EngineError;
+use super::event::Event;
 use super::follow_ups::ProfileOwed;
-use super::rooms::{Rooms, is_only_member};
+use super::requests::Pending;
+use super::rooms::Rooms;
 use super::transaction::Transaction;
-use super::{EngineError, Event, Pending};
 use crate::ids::{DAY, DeviceAddress, RoomId, Timestamp, UserId};
 use crate::keys::{Nickname, RecordHistory, UserRecord};
 use crate::membership::RoomKind;
@@ -146,7 +148,7 @@ pub(super) fn meet_stranger(
 fn held_requests(tx: &Transaction<'_, '_>) -> Result<usize, EngineError> {
     // One that was not answered for long makes room for others.
     let is_young = |at| at <= tx.begins() && tx.earlier().since(at) < REQUEST_LIFE;
-    let is_held = |contact: &&Contact| asked_at(contact).is_some_and(is_young);
+    let is_held = |contact: &&Contact| contact.asked_at().is_some_and(is_young);
     Ok(tx.all::<Contact>()?.iter().filter(is_held).count())
 }
 
@@ -159,7 +161,7 @@ pub(super) fn admit_private(
     if !has_place_for(tx, rooms, contact)? {
         return Ok(false);
     }
-    if is_only_member(contact) {
+    if contact.is_only_member() {
         has_place(tx, contact.user())?;
         contact.standing = ContactStanding::Request;
     }
@@ -172,7 +174,7 @@ pub(super) fn has_place_for(
     rooms: &mut Rooms,
     contact: &Contact,
 ) -> Result<bool, EngineError> {
-    if is_only_member(contact) {
+    if contact.is_only_member() {
         has_free_place(tx, rooms, contact.records.newest())
     } else {
         Ok(true)
@@ -237,9 +239,9 @@ pub(super) fn accept_request(
     user: &UserId,
 ) -> Result<(), EngineError> {
     let mut contact = asking(tx, user)?;
-    let rest = make_contact(tx, &mut contact);
+    make_contact(tx, &mut contact);
     tx.put(&contact);
-    ask_for(tx, rest)
+    Ok(())
 }
 
 /// Forgets somebody who asked, and what they wrote. They are not told, and may ask again.
@@ -278,23 +280,7 @@ fn has_place(tx: &mut Transaction<'_, '_>, user: UserId) -> Result<(), EngineErr
     tx.forget_unplaced(|other| other.user == user && other.wanted == Wanted::ToWrite)
 }
 
-/// Returns when somebody who asks to write to us last did, or began a session, whatever they said in it. Whom we looked up,
-/// and whoever has lost a name to somebody else, asks nothing.
-pub(super) fn asked_at(contact: &Contact) -> Option<Timestamp> {
-    if contact.standing != ContactStanding::Request || contact.replaced_by.is_some() {
-        return None;
-    }
-    let wrote_at = Some(contact.wrote_at).filter(|_| contact.asks_to_write());
-    contact
-        .devices
-        .iter()
-        .flat_map(|device| &device.first_messages_at)
-        .copied()
-        .chain(wrote_at)
-        .max()
-}
-
 fn asking(tx: &Transaction<'_, '_>, user: &UserId) -> Result<Contact, EngineError> {
     let contact = tx.contact(user)?;
-    contact.filter(|contact| asked_at(contact).is_some()).ok_or(EngineError::NoRequest)
+    contact.filter(|contact| contact.asked_at().is_some()).ok_or(EngineError::NoRequest)
 }

@@ -4,17 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::CryptoRng;
 
+use super::error::EngineError;
+use super::event::Event;
 use super::follow_ups::FollowUps;
 use super::requests::{Link, Outgoing, Pending, Requests};
-use super::{Context, EngineError, Event, Step, journal};
+use super::step::{Context, Step};
 use crate::ids::{Conversation, LogId, MessageId, RoomId, Timestamp, UserId};
 use crate::keys::Signed;
 use crate::membership::ForkProof;
 use crate::ratchet::Session;
 use crate::store::row::{Numbered, Placed, ReadRows, Row, read};
 use crate::store::rows::{
-    Contact, Download, HeldMessage, HistoryEntry, JournalEntry, LogEntry, MessageIndex,
-    OutboxEntry, PeerDevice, Profile, Readers, RoomRow, StatementRow, TagOwner, Transfer, Unplaced,
+    Contact, Download, HeldMessage, HistoryEntry, LogEntry, MessageIndex, OutboxEntry, PeerDevice,
+    Profile, Readers, RoomRow, StatementRow, TagOwner, Transfer, Unplaced,
 };
 use crate::store::{Changes, Direction, Key, Store, StoreError, Table, Value};
 use crate::wire::relay::Request;
@@ -30,7 +32,6 @@ pub(super) struct Transaction<'c, 'a> {
     link: Link,
     outgoing: Vec<Outgoing>,
     events: Vec<Event>,
-    journal: Vec<JournalEntry>,
     has_new_tags: bool,
     /// Work for other parts of the engine.
     pub(super) follow: FollowUps,
@@ -47,7 +48,6 @@ impl<'c, 'a> Transaction<'c, 'a> {
             link: Link::Offline,
             outgoing: Vec::new(),
             events: Vec::new(),
-            journal: Vec::new(),
             has_new_tags: false,
             follow: FollowUps::default(),
         }
@@ -61,6 +61,11 @@ impl<'c, 'a> Transaction<'c, 'a> {
     /// Returns the earlier of the times that it may be: what is over by it is over by both.
     pub(super) fn earlier(&self) -> Timestamp {
         self.now.min(self.settled)
+    }
+
+    /// Returns what is told of in this step.
+    pub(super) fn events(&self) -> &[Event] {
+        &self.events
     }
 
     /// Says whether the relay is there.
@@ -97,23 +102,13 @@ impl<'c, 'a> Transaction<'c, 'a> {
     }
 
     /// Ends the step; numbers what goes to the relay.
-    pub(super) fn finish(mut self, requests: &mut Requests) -> Result<Step, EngineError> {
-        if !self.journal.is_empty() {
-            let first = self.next_number::<JournalEntry>(&())?.max(self.readers()?.last + 1);
-            for (number, entry) in (first..).zip(std::mem::take(&mut self.journal)) {
-                self.put_at(&((), number), &entry);
-                super::readers::make_room(&mut self, number)?;
-            }
-        }
+    pub(super) fn finish(self, requests: &mut Requests) -> Step {
         let frames = self.outgoing.into_iter().map(|outgoing| requests.frame(outgoing)).collect();
-        Ok(Step { changes: self.changes, frames, events: self.events })
+        Step { changes: self.changes, frames, events: self.events }
     }
 
-    /// Tells of something; what a person must not miss is written down until it was shown.
+    /// Tells of something.
     pub(super) fn event(&mut self, event: Event) {
-        if let Some(entry) = journal::entry_of(&event) {
-            self.journal.push(entry);
-        }
         self.events.push(event);
     }
 

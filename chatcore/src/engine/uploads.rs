@@ -6,16 +6,21 @@
 //! ```
 //! Here stands which one is next; the bytes are moved by the driver in `net`.
 
+use super::copy::QUERY_EVERY;
+use super::fate::give_up_message;
+use super::step::own_profile;
 use crate::store::row::ReadRows;
+use crate::store::rows::HistoryEntry;
 use std::collections::{BTreeSet, VecDeque};
 
 use super::clock::Timer;
 use super::copy::GIVE_UP_AFTER;
-use super::outbound::give_up_message;
+use super::error::EngineError;
+use super::event::Event;
+use super::requests::Pending;
 use super::transaction::Transaction;
-use super::{EngineError, Event, Pending, QUERY_EVERY};
 use crate::file::Manifest;
-use crate::ids::{BlobId, Conversation, DAY, MessageId, SECOND, Timestamp, UserId};
+use crate::ids::{BlobId, Conversation, DAY, MessageId, SECOND, Timestamp};
 use crate::store::Store;
 use crate::store::rows::{MessageIndex, QueuedUpload, Transfer, UploadSource};
 use crate::wire::content::Body;
@@ -244,32 +249,6 @@ pub(crate) const fn is_for_ever(code: ErrorCode) -> bool {
     )
 }
 
-/// Tells whether a message of ours waits until the relay has what it names.
-pub(super) fn is_queued(
-    tx: &Transaction<'_, '_>,
-    key: &UserId,
-    message: &MessageId,
-) -> Result<bool, EngineError> {
-    let Some(MessageIndex { blob: Some(blob), .. }) = tx.get::<MessageIndex>(&(*key, *message))?
-    else {
-        return Ok(false);
-    };
-    Ok(matches!(tx.get::<Transfer>(&blob.as_bytes().to_vec())?, Some(Transfer::Queued { .. })))
-}
-
-/// A message was given up: what it names need not be brought anywhere.
-pub(super) fn forget_upload(
-    tx: &mut Transaction<'_, '_>,
-    blob: Option<BlobId>,
-) -> Result<(), EngineError> {
-    if let Some(blob) = blob
-        && let Some(Transfer::Queued { .. }) = tx.get::<Transfer>(&blob.as_bytes().to_vec())?
-    {
-        tx.delete::<Transfer>(&blob.as_bytes().to_vec());
-    }
-    Ok(())
-}
-
 fn offered(
     tx: &mut Transaction<'_, '_>,
     (to, message): (Conversation, MessageId),
@@ -338,9 +317,23 @@ fn text_of(
     to: Conversation,
     message: &MessageId,
 ) -> Result<Option<String>, EngineError> {
-    let body = super::query::sent(store, to, message)?.and_then(|entry| entry.body());
+    let body = sent(store, to, message)?.and_then(|entry| entry.body());
     Ok(match body {
         Some(Body::Text(text)) => Some(text),
         _ => None,
     })
+}
+
+/// Returns a message of ours, from the history.
+pub(super) fn sent(
+    store: &dyn Store,
+    to: Conversation,
+    message: &MessageId,
+) -> Result<Option<HistoryEntry>, EngineError> {
+    let author = match to {
+        Conversation::User(user) => user,
+        Conversation::Room(_) => own_profile(store)?.user(),
+    };
+    let Some(index) = store.get::<MessageIndex>(&(author, *message))? else { return Ok(None) };
+    Ok(store.get(&(to, index.history))?)
 }

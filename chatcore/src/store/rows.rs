@@ -282,12 +282,36 @@ impl Fetched {
     }
 }
 
+/// Bytes of messages that are kept of a stranger.
+const MAX_OF_STRANGER: u64 = 1 << 20;
+
 impl Contact {
     /// Tells whether they wrote to us alone, as a stranger, and wait for an answer.
     pub(crate) const fn asks_to_write(&self) -> bool {
         matches!(self.standing, ContactStanding::Request)
             && self.replaced_by.is_none()
             && self.wrote_at.0 > 0
+    }
+
+    /// Returns when somebody who asks to write to us last did, or began a session, whatever they said in it. Whom
+    /// we looked up, and whoever has lost a name to somebody else, asks nothing.
+    pub(crate) fn asked_at(&self) -> Option<Timestamp> {
+        if self.standing != ContactStanding::Request || self.replaced_by.is_some() {
+            return None;
+        }
+        let wrote_at = Some(self.wrote_at).filter(|_| self.asks_to_write());
+        let began_at = self.devices.iter().flat_map(|device| &device.first_messages_at).copied();
+        began_at.chain(wrote_at).max()
+    }
+
+    /// Tells whether they may still be of no concern: known from rooms only.
+    pub(crate) fn is_only_member(&self) -> bool {
+        self.standing == ContactStanding::Member && self.trust != Trust::Changed
+    }
+
+    /// Tells whether a stranger sent more than is kept of one.
+    pub(crate) const fn sent_more(&self) -> bool {
+        self.kept > MAX_OF_STRANGER
     }
 
     /// Returns the devices that the newest record names.
@@ -398,6 +422,16 @@ pub(crate) struct Payload {
     pub(crate) room: RoomId,
     /// A content of which only message id, time and body count.
     pub(crate) content: Zeroizing<Vec<u8>>,
+}
+
+impl Payload {
+    /// Returns what is said to the room, if it is a message.
+    pub(crate) fn room_content(&self) -> Option<RoomContent> {
+        match Content::decode(&self.content).ok()?.body {
+            Body::RoomMessage(bytes) => RoomContent::decode(&bytes).ok(),
+            _ => None,
+        }
+    }
 }
 
 /// How far a payload came.

@@ -10,6 +10,7 @@
 
 mod addresses;
 mod altered;
+mod circles;
 mod client;
 mod delivery;
 mod directory;

@@ -3,17 +3,19 @@
 use crate::store::row::{ReadRows, Row};
 use std::collections::BTreeSet;
 
-use super::super::Context;
 use super::super::devices::address_anew;
+use super::super::error::EngineError;
 use super::super::registration::new_device_id;
 use super::super::requests::Requests;
 use super::super::rooms::load;
+use super::super::step::Context;
+use super::super::step::Step;
 use super::super::transaction::Transaction;
-use super::super::{EngineError, Step, UploadSource};
 use crate::addresses::{RelayAddress, RelayAddresses};
 use crate::ids::{Conversation, Timestamp, UserId};
 use crate::keys::{DeviceKeys, Nickname};
 use crate::membership::RoomKind;
+use crate::store::rows::UploadSource;
 use crate::store::rows::{
     Admission, Clock, Contact, ContactStanding, MessageIndex, OutboxContent, OutboxEntry, Profile,
     RoomStanding, SavedProfile, Transfer,
@@ -212,7 +214,7 @@ impl Restore {
         }
         let Self { contacts, rooms, messages, .. } = self;
         let restored = Restored { nickname, saved_at: saved.saved_at, contacts, rooms, messages };
-        Ok((restored, tx.finish(&mut Requests::default())?))
+        Ok((restored, tx.finish(&mut Requests::default())))
     }
 }
 

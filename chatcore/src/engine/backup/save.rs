@@ -3,8 +3,8 @@
 use crate::store::row::Row;
 use std::collections::BTreeSet;
 
-use super::super::EngineError;
-use super::super::query::damaged;
+use super::super::error::EngineError;
+use super::super::error::damaged;
 use super::super::rooms::load;
 use crate::ids::{DeviceAddress, MessageId, RoomId, Timestamp};
 use crate::store::rows::{

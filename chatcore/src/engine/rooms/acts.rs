@@ -1,8 +1,10 @@
 //! What a person does in rooms: making, joining, leaving, and every other act.
 
-use super::super::query::damaged;
+use super::super::error::EngineError;
+use super::super::error::damaged;
+use super::super::event::Event;
+use super::super::requests::Pending;
 use super::super::transaction::Transaction;
-use super::super::{EngineError, Event, Pending};
 use super::Rooms;
 use super::loaded::Room;
 use super::log::entries_from;

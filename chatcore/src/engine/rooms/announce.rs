@@ -1,7 +1,9 @@
 //! Announcements: signed by the relay's pinned key, shown once, never again.
 
+use super::super::error::EngineError;
+use super::super::event::Event;
+use super::super::requests::Pending;
 use super::super::transaction::Transaction;
-use super::super::{EngineError, Event, Pending};
 use super::Rooms;
 use super::{Room, RoomAsk};
 use crate::keys::Signed;

@@ -1,7 +1,7 @@
 //! What a member of some rank does without being told: checkpoints, and moves that are due.
 
-use super::super::EngineError;
 use super::super::clock::Timer;
+use super::super::error::EngineError;
 use super::super::transaction::Transaction;
 use super::MOVE_PATIENCE;
 use super::Rooms;

@@ -1,13 +1,21 @@
 //! From one message or piece of news to an envelope for each device of each member.
 
+use super::super::fate::finish_payload;
+use super::super::fate::set_status_in;
+use super::super::outbox::Late;
+use super::super::sealing::envelope;
+use super::super::sealing::seal_shared;
+use super::super::sealing::send;
+use super::super::transfers::forget_upload;
+use super::super::transfers::is_queued;
 use crate::store::row::ReadRows;
 use std::collections::BTreeSet;
 
-use super::super::outbound::{envelope, seal_shared, send, set_status_in};
+use super::super::error::EngineError;
+use super::super::event::Event;
 use super::super::outbox::put_copy;
+use super::super::requests::Sent;
 use super::super::transaction::Transaction;
-use super::super::uploads::{forget_upload, is_queued};
-use super::super::{EngineError, Event, Sent};
 use super::Freshness;
 use super::RoomFailure;
 use super::Rooms;
@@ -22,7 +30,6 @@ use crate::store::rows::{
     Contact, ContactStanding, CopyAnswer, HistoryEntry, MessageIndex, MessageStatus, OutboxContent,
     OutboxEntry, OutboxState, Payload, PayloadCounts, RoomStanding, Transfer, Unsent,
 };
-use crate::trust::Trust;
 use crate::wire::content::{Body, ChainPosition, Content, LogPoint, RoomContent, RoomUpdate};
 use crate::wire::limits::MAX_ROOM_INLINE;
 use crate::wire::relay::{Answer, ErrorCode};
@@ -32,17 +39,6 @@ const MAX_UNSENT: usize = 1_000;
 
 /// Most secrets of registers in one message.
 pub(super) const MAX_SECRETS_AT_ONCE: usize = 200;
-
-/// Whose fate decided a copy of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) enum Fate {
-    /// The recipient has it.
-    Delivered,
-    /// The recipient refused it.
-    Refused,
-    /// Nobody knows.
-    GivenUp,
-}
 
 impl Rooms {
     /// Writes a message to a room down; it goes out when the roster is fresh.
@@ -169,7 +165,7 @@ impl Rooms {
             return lose(tx, room, &own, message);
         }
         let Some(payload) = tx.get::<Payload>(&message)? else { return Ok(()) };
-        let Some(draft) = room_content(&payload) else { return Ok(()) };
+        let Some(draft) = payload.room_content() else { return Ok(()) };
         let (seq, head) = room.chain.as_ref().map_or((0, EMPTY), |chain| chain.head());
         let position = ChainPosition { seq: room.row.sent_seq + 1, previous: room.row.sent_hash };
         let log = room.row.log.unwrap_or_else(|| LogPoint::begin(LogId::from(room.id())));
@@ -407,16 +403,6 @@ impl Rooms {
     }
 }
 
-/// The fate of a payload that waited for a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) enum Late {
-    Goes,
-    /// Until the room was read on this connection.
-    Waits,
-    /// Its recipient belongs to the room no more.
-    Over,
-}
-
 const EMPTY: crate::ids::EventHash = crate::ids::EventHash::from_bytes([0; 32]);
 
 /// Tells whether we may write to a room, by what is known now.
@@ -471,16 +457,9 @@ fn save_payload(
     payload
 }
 
-pub(in crate::engine) fn room_content(payload: &Payload) -> Option<RoomContent> {
-    match Content::decode(&payload.content).ok()?.body {
-        Body::RoomMessage(bytes) => RoomContent::decode(&bytes).ok(),
-        _ => None,
-    }
-}
-
 /// Returns the file that a payload offers.
 fn manifest_of(payload: &Payload) -> Option<Manifest> {
-    match room_content(payload)?.body {
+    match payload.room_content()?.body {
         Body::File(manifest) | Body::LongText(manifest) => Some(manifest),
         _ => None,
     }
@@ -515,107 +494,4 @@ fn lose(
     set_status_in(tx, own, &message, MessageStatus::NotDelivered)?;
     tx.event(Event::NotSentToRoom { room: room.reference(), message });
     Ok(())
-}
-
-/// What the relay said to one copy, or would have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) enum Said {
-    Taken,
-    Refused(ErrorCode),
-    /// The copy is given up.
-    Nothing,
-}
-
-/// The relay answered to one copy. A message is at the relay once all copies are answered and one was taken; where none
-/// was, the person hears why it waits.
-pub(in crate::engine) fn shared_answered(
-    tx: &mut Transaction<'_, '_>,
-    number: u64,
-    entry: &mut OutboxEntry,
-    said: Said,
-) -> Result<(), EngineError> {
-    let OutboxContent::Shared { answer: before } = entry.content else { return Ok(()) };
-    let answer = if said == Said::Taken { CopyAnswer::Taken } else { CopyAnswer::Refused };
-    if before == answer || before == CopyAnswer::Taken {
-        return Ok(());
-    }
-    entry.content = OutboxContent::Shared { answer };
-    tx.put_at(&(entry.to.user, number), entry);
-    let Some(mut counts) = tx.get::<PayloadCounts>(&entry.message)? else { return Ok(()) };
-    let is_first = before == CopyAnswer::None;
-    counts.unanswered = counts.unanswered.saturating_sub(u32::from(is_first));
-    counts.taken += u32::from(answer == CopyAnswer::Taken);
-    tx.put_at(&entry.message, &counts);
-    let is_news = is_first || counts.taken == 1;
-    match said {
-        _ if counts.unanswered > 0 => Ok(()),
-        _ if counts.taken > 0 && is_news => at_relay(tx, &entry.message),
-        Said::Refused(code) if counts.taken == 0 => {
-            let (own, message) = (tx.profile()?.user(), entry.message);
-            if tx.get::<MessageIndex>(&(own, message))?.is_some() {
-                tx.event(Event::Delayed { message, code });
-            }
-            Ok(())
-        }
-        _ => Ok(()),
-    }
-}
-
-fn at_relay(tx: &mut Transaction<'_, '_>, message: &MessageId) -> Result<(), EngineError> {
-    let own = tx.profile()?.user();
-    if tx.get::<MessageIndex>(&(own, *message))?.is_some() {
-        set_status_in(tx, &own, message, MessageStatus::AtRelay)?;
-        tx.event(Event::AtRelay { message: *message });
-    }
-    Ok(())
-}
-
-/// One copy is done with.
-pub(in crate::engine) fn shared_done(
-    tx: &mut Transaction<'_, '_>,
-    user: &UserId,
-    number: u64,
-    entry: &OutboxEntry,
-    fate: Fate,
-) -> Result<(), EngineError> {
-    let mut entry = entry.clone();
-    let said = if fate == Fate::GivenUp { Said::Nothing } else { Said::Taken };
-    shared_answered(tx, number, &mut entry, said)?;
-    tx.delete::<OutboxEntry>(&(*user, number));
-    let Some(mut counts) = tx.get::<PayloadCounts>(&entry.message)? else { return Ok(()) };
-    counts.left = counts.left.saturating_sub(1);
-    counts.delivered += u32::from(fate == Fate::Delivered);
-    tx.put_at(&entry.message, &counts);
-    if counts.left == 0
-        && let Some(payload) = tx.get::<Payload>(&entry.message)?
-    {
-        finish_payload(tx, payload.room, entry.message, counts)?;
-    }
-    Ok(())
-}
-
-fn finish_payload(
-    tx: &mut Transaction<'_, '_>,
-    room: RoomId,
-    message: MessageId,
-    counts: PayloadCounts,
-) -> Result<(), EngineError> {
-    tx.delete::<Payload>(&message);
-    tx.delete::<PayloadCounts>(&message);
-    let own = tx.profile()?.user();
-    if tx.get::<MessageIndex>(&(own, message))?.is_none() {
-        return Ok(());
-    }
-    if counts.delivered > 0 {
-        set_status_in(tx, &own, &message, MessageStatus::Delivered)?;
-        tx.event(Event::RoomDelivered { room, message });
-    } else {
-        set_status_in(tx, &own, &message, MessageStatus::AtRelay)?;
-    }
-    Ok(())
-}
-
-/// Tells whether a contact may still be of no concern: known from rooms only.
-pub(in crate::engine) fn is_only_member(contact: &Contact) -> bool {
-    contact.standing == ContactStanding::Member && contact.trust != Trust::Changed
 }

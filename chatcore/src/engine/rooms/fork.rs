@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::super::error::EngineError;
+use super::super::event::Event;
 use super::super::transaction::Transaction;
-use super::super::{EngineError, Event};
 use super::Rooms;
 use super::acts::{own_actor, signer};
 use super::loaded::Room;

@@ -1,12 +1,15 @@
 //! Hints between members of a room: wake-ups, invitations, keys, and questions for them. None of it changes what is
 //! settled.
 
+use super::super::sealing::envelope;
+use super::super::sealing::seal_unkept;
+use super::super::sealing::send;
 use std::collections::BTreeMap;
 
 use super::super::clock::is_due;
-use super::super::outbound::{envelope, seal_unkept, send};
+use super::super::error::EngineError;
+use super::super::requests::Sent;
 use super::super::transaction::Transaction;
-use super::super::{EngineError, Sent};
 use super::Rooms;
 use super::fan_out::MAX_SECRETS_AT_ONCE;
 use super::held::MAX_HELD;

@@ -1,21 +1,25 @@
 //! What members send: messages, news of the room, and questions.
 
+use super::super::alarms::refuse_content;
 use super::super::clock::{Timer, is_due};
-use super::super::contacts::sender;
-use super::super::files::receipt_of;
-use super::super::inbound::refuse_content;
+use super::super::copy::QUERY_EVERY;
+use super::super::error::EngineError;
+use super::super::event::Event;
+use super::super::event::Sender;
 use super::super::receipts::{RoomSize, owe_receipt, owe_room_receipt};
 use super::super::sequence::said_at;
 use super::super::transaction::Transaction;
-use super::super::{EngineError, Event, FileKind, QUERY_EVERY};
+use super::super::transfers::receipt_of;
 use super::Rooms;
+use super::held::HOLD_FOR;
 use super::held::{IsRead, Place, place};
 use super::hints::Asked;
 use super::judge::{Author, Facts, Named, Reading, Standing, Verdict, judge};
 use super::loaded::Room;
 use super::senders::{follow_sender, is_ahead};
 use super::{Freshness, RefusedBecause};
-use crate::ids::{Conversation, DAY, DeviceAddress, MessageId, Timestamp, UserId};
+use crate::file::FileKind;
+use crate::ids::{Conversation, DeviceAddress, MessageId, Timestamp, UserId};
 use crate::membership::RoomKind;
 use crate::store::row::ReadRows;
 use crate::store::rows::{
@@ -26,8 +30,6 @@ use crate::wire::content::{Body, Receipt, ReceiptKind, RefusalReason, RoomConten
 
 /// Most people of a room in which each message is receipted within seconds.
 const MAX_SMALL: usize = 16;
-/// Milliseconds that a message is held.
-pub(in crate::engine) const HOLD_FOR: u64 = DAY;
 
 impl Rooms {
     /// Takes a message to a room in; it is shown, held, or refused. Returns the receipt that it got.
@@ -206,7 +208,7 @@ impl Rooms {
         let is_lost = room.is_none() && contact.standing == ContactStanding::Contact;
         if is_ours || is_lost || reason == RefusedBecause::Contradiction {
             let room = room.map(Room::reference);
-            tx.event(Event::MessageRefused { room, from: sender(contact), reason });
+            tx.event(Event::MessageRefused { room, from: Sender::from(&*contact), reason });
         }
         kind
     }
@@ -316,7 +318,7 @@ impl Rooms {
         let receipt = Receipt { message_id: message, kind };
         owe_room_receipt(tx, contact, from, receipt, size(room));
         let room = Some(room.reference());
-        let from = sender(contact);
+        let from = Sender::from(&*contact);
         tx.event(match content.body {
             Body::Text(text) => Event::Text { from, room, message, text, sent_at, received_at },
             Body::File(manifest) => {

@@ -6,9 +6,10 @@
 //!                                                   └─ does not hold ──▶ told, gone
 //! ```
 
+use super::super::error::EngineError;
+use super::super::event::Event;
 use super::super::follow_ups::Turned;
 use super::super::transaction::Transaction;
-use super::super::{EngineError, Event};
 use super::RoomFailure;
 use super::Rooms;
 use super::loaded::Room;

@@ -3,10 +3,9 @@
 use crate::keys::Signed;
 use std::collections::BTreeMap;
 
-use super::super::EngineError;
+use super::super::error::EngineError;
 use super::super::transaction::Transaction;
 use super::log::{begin, fold_logs};
-use super::statements::StatementPlace;
 use super::{RoomFailure, RoomRef, name_of};
 use crate::ids::{LogId, RegisterId, RoomId, Timestamp, UserId};
 use crate::membership::{
@@ -20,6 +19,14 @@ use crate::wire::relay::ErrorCode;
 
 /// No counter of ours gets there.
 const MAX_COUNTER: u64 = u64::MAX / 2;
+
+/// Where the statement of a user is stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StatementPlace {
+    pub(super) number: u64,
+    /// The newest counter that the relay showed, 0 for none.
+    pub(super) shown: u64,
+}
 
 /// A room as the engine works with it.
 #[derive(Debug)]

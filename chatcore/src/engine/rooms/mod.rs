@@ -21,6 +21,7 @@ pub(crate) mod judge;
 mod loaded;
 mod log;
 mod open;
+mod pages;
 mod query;
 mod register;
 mod secrets;
@@ -29,11 +30,9 @@ mod signing;
 mod statements;
 mod types;
 
-pub(super) use fan_out::{
-    Fate, Late, Said, is_only_member, members_of, room_content, shared_answered, shared_done,
-};
+pub(super) use fan_out::members_of;
 pub use fork::fork_proof;
-pub(super) use inbound::HOLD_FOR;
+pub(super) use held::HOLD_FOR;
 pub(super) use loaded::{Room, load};
 pub(super) use log::newest_head;
 pub use query::{RoomMemberView, RoomView, room, rooms};

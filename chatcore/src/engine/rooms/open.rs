@@ -1,8 +1,9 @@
 //! Open rooms: the relay keeps events and statements in the clear; we verify every one.
 
 use super::super::clock::Timer;
+use super::super::error::EngineError;
+use super::super::event::Event;
 use super::super::transaction::Transaction;
-use super::super::{EngineError, Event};
 use super::RoomFailure;
 use super::Rooms;
 use super::loaded::Room;

@@ -1,7 +1,8 @@
 //! Looking at the rooms of a profile without changing them.
 
-use super::super::query::profile;
-use super::super::{EngineError, Event};
+use super::super::error::EngineError;
+use super::super::event::Event;
+use super::super::step::own_profile;
 use super::{Room, RoomRef, load};
 use crate::ids::{RoomId, UserId};
 use crate::keys::Nickname;
@@ -90,8 +91,8 @@ pub fn room(store: &dyn Store, id: &RoomId) -> Result<Option<RoomView>, EngineEr
     let Some(state) = read_state(&room) else { return Ok(Some(view)) };
     let member = |user: UserId, role| -> Result<_, EngineError> {
         let contact = store.get::<Contact>(&user)?;
-        let own = profile(store)?;
-        let own_name = (own.user == user).then_some(own.nickname);
+        let own = own_profile(store)?;
+        let own_name = (own.user() == user).then(|| own.record.nickname().clone());
         Ok(RoomMemberView {
             user,
             nickname: contact.as_ref().map(|c| c.nickname().clone()).or(own_name),
@@ -121,7 +122,7 @@ fn read_state(room: &Room) -> Option<&RoomState> {
 }
 
 fn view(store: &dyn Store, room: &Room) -> Result<RoomView, EngineError> {
-    let own = profile(store)?.user;
+    let own = own_profile(store)?.user();
     let state = room.state();
     let chain = room.chain.as_ref();
     Ok(RoomView {

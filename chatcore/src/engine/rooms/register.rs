@@ -3,8 +3,10 @@
 use bytes::Bytes;
 
 use super::super::clock::{Timer, is_due};
+use super::super::error::EngineError;
+use super::super::event::Event;
+use super::super::requests::Pending;
 use super::super::transaction::Transaction;
-use super::super::{EngineError, Event, Pending};
 use super::Rooms;
 use super::invitations::invites;
 use super::loaded::Room;

@@ -1,8 +1,8 @@
 //! Holds messages against the chain of the device that sent them: loss and reordering become visible.
 
-use super::super::EngineError;
-use super::super::contacts::sender;
-use super::super::inbound::tell_order;
+use super::super::alarms::tell_order;
+use super::super::error::EngineError;
+use super::super::event::Sender;
 use super::super::transaction::Transaction;
 use super::loaded::Room;
 use crate::crypto::kdf::sha256;
@@ -47,7 +47,7 @@ pub(super) fn follow_sender(
         return Ok(());
     };
     let order = known.received.follow(&position, hash);
-    tell_order(tx, sender(contact), Some(room.reference()), order);
+    tell_order(tx, Sender::from(contact), Some(room.reference()), order);
     tx.put_at(&(id, from), &known);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Acts that wait, signed on the newest event and put together for one entry.
 
-use super::super::EngineError;
+use super::super::error::EngineError;
 use super::super::transaction::Transaction;
 use super::RoomFailure;
 use super::Rooms;

@@ -1,8 +1,8 @@
 //! Joins and leaves of an open room: those that the relay showed, and those that somebody showed of themselves.
 
-use super::super::EngineError;
+use super::super::error::EngineError;
 use super::super::transaction::Transaction;
-use super::loaded::Room;
+use super::loaded::{Room, StatementPlace};
 use crate::ids::UserId;
 use crate::membership::{Joined, Statement};
 use crate::store::row::ReadRows;
@@ -12,14 +12,6 @@ use crate::store::rows::StatementRow;
 const MAX_STATEMENTS: usize = 16_384;
 /// By how much the counter of a join that somebody shows of themselves may be above what the relay showed.
 const MAX_HINTED: u64 = 16;
-
-/// Where the statement of a user is stored.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct StatementPlace {
-    number: u64,
-    /// The newest counter that the relay showed, 0 for none.
-    shown: u64,
-}
 
 impl Room {
     pub(super) fn restore_statement(&mut self, number: u64, row: StatementRow) {
