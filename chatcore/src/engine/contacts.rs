@@ -153,18 +153,49 @@ fn by_id(contacts: &[Contact], text: &str) -> Result<Option<UserId>, LookupError
     }
 }
 
+/// Why records of somebody were not taken in.
+#[derive(Debug)]
+pub(super) enum NotTaken {
+    /// They are not what they should be; the person hears of it.
+    Refused(LookupError),
+    /// The step can't go on.
+    Failed(EngineError),
+}
+
+impl From<LookupError> for NotTaken {
+    fn from(error: LookupError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<EngineError> for NotTaken {
+    fn from(error: EngineError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl NotTaken {
+    /// Returns why they were refused.
+    ///
+    /// # Errors
+    /// The step can't go on.
+    pub(super) fn refusal(self) -> Result<LookupError, EngineError> {
+        match self {
+            Self::Refused(error) => Ok(error),
+            Self::Failed(error) => Err(error),
+        }
+    }
+}
+
 /// Takes a newer record of a known user in; tells of a new name, and follows to new devices.
 pub(super) fn take_record(
     tx: &mut Transaction<'_, '_>,
     contact: &mut Contact,
     record: UserRecord,
-) -> Result<Result<(), LookupError>, EngineError> {
+) -> Result<(), NotTaken> {
     let former = contact.named_devices();
-    if let Err(error) = accept_record(tx, contact, record, RecordSource::Owner) {
-        return Ok(Err(error));
-    }
-    follow_devices(tx, contact, &former)?;
-    Ok(Ok(()))
+    accept_record(tx, contact, record, RecordSource::Owner)?;
+    Ok(follow_devices(tx, contact, &former)?)
 }
 
 /// Takes what is new of a chain of the directory in; one that goes back behind what the directory showed before,
@@ -173,7 +204,7 @@ fn take_chain(
     tx: &mut Transaction<'_, '_>,
     contact: &mut Contact,
     chain: Vec<UserRecord>,
-) -> Result<Result<(), LookupError>, EngineError> {
+) -> Result<(), NotTaken> {
     let known = contact.records.newest().version();
     let listed = contact.records.listed_version();
     let goes_back = chain.last().is_none_or(|last| last.version() < listed);
@@ -189,7 +220,7 @@ fn take_chain(
     if goes_back || foreign || is_relays {
         let source = RecordSource::Directory;
         tx.event(Event::RecordRefused { user: contact.user(), source });
-        return Ok(Err(LookupError::BadAnswer));
+        return Err(LookupError::BadAnswer.into());
     }
     if changes_keys || !contradicted.is_empty() {
         // What they told us counts for what they send us; that it is not what all others see is told once.
@@ -197,19 +228,16 @@ fn take_chain(
             tx.event(Event::RecordUnlisted { who: Sender::from(&*contact) });
             tx.put(contact);
         }
-        return Ok(Ok(()));
+        return Ok(());
     }
     let former = contact.named_devices();
     for record in chain {
         if record.version() <= known && contact.records.standing(&record) != Ok(Standing::Known) {
             continue;
         }
-        if let Err(error) = accept_record(tx, contact, record, RecordSource::Directory) {
-            return Ok(Err(error));
-        }
+        accept_record(tx, contact, record, RecordSource::Directory)?;
     }
-    follow_devices(tx, contact, &former)?;
-    Ok(Ok(()))
+    Ok(follow_devices(tx, contact, &former)?)
 }
 
 pub(super) fn block(tx: &mut Transaction<'_, '_>, user: &UserId) -> Result<(), EngineError> {
@@ -324,12 +352,13 @@ impl Directory {
         answer: Answer,
     ) -> Result<(), EngineError> {
         let result = match (answer, asker.expected()) {
-            (Answer::Records(records), _) => match self.name_answered(tx, name, records)? {
+            (Answer::Records(records), _) => match self.name_answered(tx, name, records) {
                 Ok(user) if asker.expected().is_some_and(|expected| expected != user) => {
                     self.mismatch(tx, name, asker, user);
                     return Ok(());
                 }
-                result => result,
+                Ok(user) => Ok(user),
+                Err(not_taken) => Err(not_taken.refusal()?),
             },
             (Answer::Failure(f), Some(user)) if f.code == ErrorCode::UnknownUser => {
                 // The contact has another name now; the pinned key is what counts.
@@ -365,9 +394,11 @@ impl Directory {
         ticket: Option<u64>,
         answer: Answer,
     ) -> Result<(), EngineError> {
-        if matches!(answer, Answer::Records(_)) {
+        if matches!(answer, Answer::Records(_))
+            && let Err(not_taken) = self.take_refreshed(tx, &contact, answer, Stranger::IsNobody)
+        {
             // A refused record has been shown; the name is judged by what is known then.
-            let _refused = self.take_refreshed(tx, &contact, answer, Stranger::IsNobody)?;
+            let _shown = not_taken.refusal()?;
         }
         let fold = Nickname::from_input(name).map(|n| n.fold()).ok();
         let row = known(tx, &contact)?;
@@ -388,34 +419,34 @@ impl Directory {
         tx: &mut Transaction<'_, '_>,
         name: &str,
         records: Vec<Signed>,
-    ) -> Result<Result<UserId, LookupError>, EngineError> {
+    ) -> Result<UserId, NotTaken> {
         let Ok(chain) = UserRecord::verify_chain(records) else {
-            return Ok(Err(LookupError::BadAnswer));
+            return Err(LookupError::BadAnswer.into());
         };
         let asked = Nickname::from_input(name).map(|n| n.fold()).ok();
-        let Some(newest) = chain.last() else { return Ok(Err(LookupError::BadAnswer)) };
+        let Some(newest) = chain.last() else { return Err(LookupError::BadAnswer.into()) };
         if Some(newest.nickname().fold()) != asked {
-            return Ok(Err(LookupError::BadAnswer));
+            return Err(LookupError::BadAnswer.into());
         }
         let user = newest.user_id();
         if user == tx.profile()?.user() {
-            return Ok(Ok(user));
+            return Ok(user);
         }
         let mut contact = match tx.contact(&user)? {
             Some(contact) => contact,
             None => match RecordHistory::of_chain(&chain) {
                 Some(records) => Contact::new(records, ContactStanding::Request),
-                None => return Ok(Err(LookupError::BadAnswer)),
+                None => return Err(LookupError::BadAnswer.into()),
             },
         };
-        if let Err(error) = take_chain(tx, &mut contact, chain)? {
-            return Ok(Err(error));
-        }
+        take_chain(tx, &mut contact, chain)?;
         self.looked_up.insert(user, tx.now);
         tx.put(&contact);
         tx.follow.seal.insert(user);
-        let changed = contact.trust == Trust::Changed;
-        Ok(if changed { Err(LookupError::IdentityChanged) } else { Ok(user) })
+        match contact.trust {
+            Trust::Changed => Err(LookupError::IdentityChanged.into()),
+            Trust::Pinned | Trust::Verified => Ok(user),
+        }
     }
 
     /// Asks for newer records unless we just did: an answer must not lead to the same question.
@@ -450,9 +481,12 @@ impl Directory {
         };
         let before = version(tx)?;
         let stranger = if ticket.is_some() { Stranger::IsAskedFor } else { Stranger::IsNobody };
-        let result = self.take_refreshed(tx, user, answer, stranger)?;
+        let result = match self.take_refreshed(tx, user, answer, stranger) {
+            Ok(()) => Ok(*user),
+            Err(not_taken) => Err(not_taken.refusal()?),
+        };
         let is_news = version(tx)? != before;
-        finish_lookup(tx, ticket, result.map(|()| *user));
+        finish_lookup(tx, ticket, result);
         if is_news {
             tx.follow.seal.insert(*user);
             tx.follow.tell(Tell::Untried);
@@ -466,18 +500,18 @@ impl Directory {
         user: &UserId,
         answer: Answer,
         stranger: Stranger,
-    ) -> Result<Result<(), LookupError>, EngineError> {
+    ) -> Result<(), NotTaken> {
         let known = tx.contact(user)?;
         if known.is_none() && stranger == Stranger::IsNobody {
-            return Ok(Err(LookupError::Unknown));
+            return Err(LookupError::Unknown.into());
         }
         let records = match answer {
             Answer::Records(records) => records,
             Answer::Failure(f) if known.is_none() && f.code == ErrorCode::UnknownUser => {
-                return Ok(Err(LookupError::Unknown));
+                return Err(LookupError::Unknown.into());
             }
-            Answer::Failure(failure) => return Ok(Err(LookupError::Refused(failure.code))),
-            _ => return Err(EngineError::RelayMisbehaved),
+            Answer::Failure(failure) => return Err(LookupError::Refused(failure.code).into()),
+            _ => return Err(EngineError::RelayMisbehaved.into()),
         };
         let chain = UserRecord::verify_chain(records);
         let is_theirs = |chain: &&Vec<UserRecord>| chain.iter().all(|r| r.user_id() == *user);
@@ -485,16 +519,25 @@ impl Directory {
             let records = RecordHistory::of_chain(chain.as_ref().ok().filter(is_theirs)?)?;
             Some(Contact::new(records, ContactStanding::Request))
         };
-        let Some(mut contact) = known.or_else(met) else { return Ok(Err(LookupError::BadAnswer)) };
-        let taken = match chain {
-            Ok(chain) => take_chain(tx, &mut contact, chain)?,
-            Err(_) => Err(LookupError::BadAnswer),
+        let Some(mut contact) = known.or_else(met) else {
+            return Err(LookupError::BadAnswer.into());
         };
-        if taken.is_ok() {
-            self.looked_up.insert(*user, tx.now);
-            tx.put(&contact);
+        let taken = match chain {
+            Ok(chain) => take_chain(tx, &mut contact, chain),
+            Err(_) => Err(LookupError::BadAnswer.into()),
+        };
+        match taken {
+            Ok(()) => {
+                self.looked_up.insert(*user, tx.now);
+                tx.put(&contact);
+            }
+            Err(NotTaken::Failed(error)) => return Err(error.into()),
+            Err(NotTaken::Refused(_)) => {}
         }
-        Ok(if contact.trust == Trust::Changed { Err(LookupError::IdentityChanged) } else { taken })
+        if contact.trust == Trust::Changed {
+            return Err(LookupError::IdentityChanged.into());
+        }
+        taken
     }
 }
 

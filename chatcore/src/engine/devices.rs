@@ -5,10 +5,12 @@
 
 use super::event::Sender;
 use super::fate::give_up_entry;
+use super::rooms::Rooms;
 use super::sealing::envelope;
 use super::sealing::make_content;
 use super::sealing::seal_unkept;
 use super::sealing::send;
+use crate::membership::RoomKind;
 use crate::store::row::ReadRows;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -197,10 +199,13 @@ impl DeviceUpdates {
     pub(super) fn owe_everybody(
         &mut self,
         tx: &mut Transaction<'_, '_>,
+        rooms: &mut Rooms,
     ) -> Result<(), EngineError> {
+        // Who was told of the record before is told of this one as well.
+        self.tried.clear();
         for mut contact in tx.all::<Contact>()? {
             // Who shares a room with us has a session if one of us ever spoke there.
-            if !hears_of_us(&contact) {
+            if !hears_of_us(tx, rooms, &contact)? {
                 continue;
             }
             let user = contact.user();
@@ -215,7 +220,11 @@ impl DeviceUpdates {
 
     /// Sends our record to those for whom the relay has not accepted it yet, each once until the outbox
     /// is gone through again. Who has no session with this device is owed one: it is asked for first.
-    pub(super) fn tell_owed(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
+    pub(super) fn tell_owed(
+        &mut self,
+        tx: &mut Transaction<'_, '_>,
+        rooms: &mut Rooms,
+    ) -> Result<(), EngineError> {
         if self.owed.is_empty() {
             return Ok(());
         }
@@ -224,7 +233,8 @@ impl DeviceUpdates {
         let (mut envelopes, mut strange) = (Vec::new(), Vec::new());
         for address in self.owed.clone() {
             let Some(mut contact) = tx.contact(&address.user)? else { continue };
-            let hears = hears_of_us(&contact) && contact.named_devices().contains(&address.device);
+            let hears = hears_of_us(tx, rooms, &contact)?
+                && contact.named_devices().contains(&address.device);
             let device = contact.device_mut(address.device);
             if hears && device.sessions.is_empty() {
                 if self.tried.insert((address, Tried::Claim)) {
@@ -302,10 +312,19 @@ pub(super) fn forget_old_devices(tx: &mut Transaction<'_, '_>, contact: &mut Con
     });
 }
 
-fn hears_of_us(contact: &Contact) -> bool {
-    let is_known = matches!(contact.standing, ContactStanding::Contact | ContactStanding::Member);
-    // Who waits for an answer may share a room with us.
-    is_known || contact.asks_to_write()
+fn hears_of_us(
+    tx: &Transaction<'_, '_>,
+    rooms: &mut Rooms,
+    contact: &Contact,
+) -> Result<bool, EngineError> {
+    Ok(match contact.standing {
+        ContactStanding::Contact | ContactStanding::Member => true,
+        // A stranger does not, unless we meet in a room.
+        ContactStanding::Request if contact.asks_to_write() => {
+            rooms.shares_a_room(tx, &contact.user(), &[RoomKind::Private, RoomKind::Open])?
+        }
+        ContactStanding::Request | ContactStanding::Blocked => false,
+    })
 }
 
 /// Leaves a copy of a message to other devices than the one it was for.

@@ -1,5 +1,6 @@
 //! What becomes of messages of ours: how far each came, which copies are done with, and what is given up.
 
+use super::rooms::{RoomRef, load};
 use std::collections::BTreeSet;
 
 use super::error::EngineError;
@@ -14,18 +15,8 @@ use crate::store::rows::{
 };
 use crate::wire::relay::ErrorCode;
 
-/// Records how far a message of ours came; never back.
+/// Records how far a message of ours came, never back; `key` is the peer, or in rooms our own id.
 pub(super) fn set_status(
-    tx: &mut Transaction<'_, '_>,
-    user: &UserId,
-    message: &MessageId,
-    status: MessageStatus,
-) -> Result<(), EngineError> {
-    set_status_in(tx, user, message, status)
-}
-
-/// Records how far a message of ours came; `key` is the peer, or in rooms our own id.
-pub(super) fn set_status_in(
     tx: &mut Transaction<'_, '_>,
     key: &UserId,
     message: &MessageId,
@@ -137,7 +128,7 @@ pub(super) enum Fate {
 
 /// What the relay said to one copy, or would have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum RelayWord {
     Taken,
     Refused(ErrorCode),
     /// The copy is given up.
@@ -150,10 +141,10 @@ pub(super) fn shared_answered(
     tx: &mut Transaction<'_, '_>,
     number: u64,
     entry: &mut OutboxEntry,
-    said: Said,
+    said: RelayWord,
 ) -> Result<(), EngineError> {
     let OutboxContent::Shared { answer: before } = entry.content else { return Ok(()) };
-    let answer = if said == Said::Taken { CopyAnswer::Taken } else { CopyAnswer::Refused };
+    let answer = if said == RelayWord::Taken { CopyAnswer::Taken } else { CopyAnswer::Refused };
     if before == answer || before == CopyAnswer::Taken {
         return Ok(());
     }
@@ -168,7 +159,7 @@ pub(super) fn shared_answered(
     match said {
         _ if counts.unanswered > 0 => Ok(()),
         _ if counts.taken > 0 && is_news => at_relay(tx, &entry.message),
-        Said::Refused(code) if counts.taken == 0 => {
+        RelayWord::Refused(code) if counts.taken == 0 => {
             let (own, message) = (tx.profile()?.user(), entry.message);
             if tx.get::<MessageIndex>(&(own, message))?.is_some() {
                 tx.event(Event::Delayed { message, code });
@@ -182,7 +173,7 @@ pub(super) fn shared_answered(
 fn at_relay(tx: &mut Transaction<'_, '_>, message: &MessageId) -> Result<(), EngineError> {
     let own = tx.profile()?.user();
     if tx.get::<MessageIndex>(&(own, *message))?.is_some() {
-        set_status_in(tx, &own, message, MessageStatus::AtRelay)?;
+        set_status(tx, &own, message, MessageStatus::AtRelay)?;
         tx.event(Event::AtRelay { message: *message });
     }
     Ok(())
@@ -197,7 +188,7 @@ pub(super) fn shared_done(
     fate: Fate,
 ) -> Result<(), EngineError> {
     let mut entry = entry.clone();
-    let said = if fate == Fate::GivenUp { Said::Nothing } else { Said::Taken };
+    let said = if fate == Fate::GivenUp { RelayWord::Nothing } else { RelayWord::Taken };
     shared_answered(tx, number, &mut entry, said)?;
     tx.delete::<OutboxEntry>(&(*user, number));
     let Some(mut counts) = tx.get::<PayloadCounts>(&entry.message)? else { return Ok(()) };
@@ -225,10 +216,16 @@ pub(super) fn finish_payload(
         return Ok(());
     }
     if counts.delivered > 0 {
-        set_status_in(tx, &own, &message, MessageStatus::Delivered)?;
+        set_status(tx, &own, &message, MessageStatus::Delivered)?;
         tx.event(Event::RoomDelivered { room, message });
+    } else if counts.taken > 0 {
+        set_status(tx, &own, &message, MessageStatus::AtRelay)?;
     } else {
-        set_status_in(tx, &own, &message, MessageStatus::AtRelay)?;
+        // No device is left that has it or may get it.
+        let room = load(tx, &room)?
+            .map_or(RoomRef { id: room, name: String::new() }, |room| room.reference());
+        set_status(tx, &own, &message, MessageStatus::NotDelivered)?;
+        tx.event(Event::NotSentToRoom { room, message });
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::wire::relay::ErrorCode;
 
 /// A copy of a message in the outbox, for one device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Placed {
+pub(super) struct OutboxCopy {
     /// The recipient.
     pub(super) to: DeviceAddress,
     /// Its number among everything for that user.
@@ -57,8 +57,8 @@ pub(super) struct Turned {
 /// Work for others.
 #[derive(Debug, Default)]
 pub(super) struct FollowUps {
-    /// Copies that came into the outbox.
-    pub(super) placed: Vec<Placed>,
+    /// Copies that came into the outbox, wait anew, or lost their device.
+    pub(super) placed: Vec<OutboxCopy>,
     /// For whom everything that waits may go now.
     pub(super) seal: BTreeSet<UserId>,
     /// With which devices there may be a session that speaks.

@@ -4,7 +4,7 @@ use super::Engine;
 use super::account::KEEP_SECRET;
 use super::alarms::refuse_content;
 use super::alarms::tell_order;
-use super::contacts::{accept_record, take_record};
+use super::contacts::{NotTaken, accept_record, take_record};
 use super::devices::{follow_devices, forget_old_devices};
 use super::error::EngineError;
 use super::event::{Event, Sender};
@@ -59,9 +59,9 @@ enum Processed {
     NoPlace,
 }
 
-/// Why somebody may not begin a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NotAdmitted {
+/// Whether somebody may begin a session.
+enum Admitted {
+    As(Box<Contact>),
     Refused,
     NoPlace,
 }
@@ -280,9 +280,9 @@ impl Engine {
             return Ok(Opened::NoPlace);
         }
         let mut contact = match self.admit(tx, &accepted.record, from)? {
-            Ok(contact) => contact,
-            Err(NotAdmitted::Refused) => return Ok(Opened::Dropped),
-            Err(NotAdmitted::NoPlace) => return Ok(Opened::NoPlace),
+            Admitted::As(contact) => *contact,
+            Admitted::Refused => return Ok(Opened::Dropped),
+            Admitted::NoPlace => return Ok(Opened::NoPlace),
         };
 
         let keep_until = match secret.kind {
@@ -362,24 +362,24 @@ impl Engine {
         tx: &mut Transaction<'_, '_>,
         record: &UserRecord,
         from: DeviceAddress,
-    ) -> Result<Result<Contact, NotAdmitted>, EngineError> {
+    ) -> Result<Admitted, EngineError> {
         let mut contact = match tx.contact(&from.user)? {
             Some(contact) => contact,
             None => match meet_stranger(tx, &mut self.rooms, record)? {
                 Some(contact) => contact,
-                None => return Ok(Err(NotAdmitted::NoPlace)),
+                None => return Ok(Admitted::NoPlace),
             },
         };
         if contact.standing == ContactStanding::Blocked
             || accept_record(tx, &mut contact, record.clone(), RecordSource::Owner).is_err()
         {
-            return Ok(Err(NotAdmitted::Refused));
+            return Ok(Admitted::Refused);
         }
         // The certificate must be in the newest record we know, not only in the one received.
         let claimed = record.device(from.device).map(|d| d.agreement_key());
         let newest = contact.records.newest().device(from.device).map(|d| d.agreement_key());
         if claimed != newest || newest.is_none() {
-            return Ok(Err(NotAdmitted::Refused));
+            return Ok(Admitted::Refused);
         }
         let now = tx.now;
         let mut recent = 0;
@@ -389,7 +389,10 @@ impl Engine {
             recent += device.first_messages_at.len();
         }
         // What is over that goes again of itself.
-        Ok(if recent < FIRST_MESSAGES { Ok(contact) } else { Err(NotAdmitted::Refused) })
+        Ok(match recent < FIRST_MESSAGES {
+            true => Admitted::As(Box::new(contact)),
+            false => Admitted::Refused,
+        })
     }
 
     /// Takes an opened content in; returns the receipt that it got.
@@ -417,8 +420,11 @@ impl Engine {
             && let Ok(record) = UserRecord::verify(signed.clone())
             && record.user_id() == from.user
         {
-            // A refusal is shown by the event that comes with it.
-            let _refused = take_record(tx, contact, record)?;
+            match take_record(tx, contact, record) {
+                // A refusal is shown by the event that comes with it.
+                Ok(()) | Err(NotTaken::Refused(_)) => {}
+                Err(NotTaken::Failed(error)) => return Err(error),
+            }
         }
         if content.body == Body::Reset && place == Place::FirstOfRepair {
             let (device, now) = (contact.device_mut(from.device), tx.now);

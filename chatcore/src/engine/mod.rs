@@ -147,13 +147,19 @@ impl Engine {
 
     /// Ends a step, once everything is done that it leaves to others.
     fn finish(&mut self, mut tx: Transaction<'_, '_>) -> Result<Step, EngineError> {
-        while !tx.follow.is_empty() {
-            self.follow_up(&mut tx)?;
-        }
+        self.follow_all(&mut tx)?;
         self.presence.note(&tx);
         journal::write_down(&mut tx)?;
         self.link = tx.link();
         Ok(tx.finish(&mut self.requests))
+    }
+
+    /// Does what was left to others, and what that leaves.
+    fn follow_all(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
+        while !tx.follow.is_empty() {
+            self.follow_up(tx)?;
+        }
+        Ok(())
     }
 
     /// Does what was left to others; that may leave more.
@@ -176,9 +182,6 @@ impl Engine {
         if !follow.rooms.is_empty() {
             self.rooms.go_on(tx, follow.rooms)?;
         }
-        for device in &follow.paired {
-            self.rooms.paired(tx, &device.user)?;
-        }
         for device in follow.renew {
             outbox::reset(tx, device)?;
         }
@@ -189,7 +192,7 @@ impl Engine {
         let mut judge = |tx: &Transaction<'_, '_>, user: &UserId, payload: &Payload| {
             rooms.judge_late(tx, user, payload)
         };
-        outbox.take_placed(tx, follow.placed, &mut judge)?;
+        outbox.take_placed(tx, follow.placed, &follow.paired, &mut judge)?;
         for user in &follow.seal {
             outbox.drive(tx, user, &mut judge)?;
         }
@@ -200,10 +203,14 @@ impl Engine {
             outbox.delay(tx, &device, code)?;
         }
         if follow.tell == Some(Tell::Everybody) {
-            self.devices.owe_everybody(tx)?;
+            self.devices.owe_everybody(tx, &mut self.rooms)?;
         }
         if follow.tell.is_some() {
-            self.devices.tell_owed(tx)?;
+            self.devices.tell_owed(tx, &mut self.rooms)?;
+        }
+        // Behind our record, which is receipted as the first content alone.
+        for device in &follow.paired {
+            self.rooms.paired(tx, &device.user)?;
         }
         for (name, user) in follow.claimed_names {
             self.directory.ask(tx, name.as_str(), Asker::Own(user));
@@ -502,6 +509,8 @@ impl Engine {
                 self.devices.forget_left(&mut tx)?;
                 self.outbox.go_through(&mut tx, Overdue::GiveUp)?;
             }
+            // They ride on what is sealed.
+            self.follow_all(&mut tx)?;
             self.receipts.flush(&mut tx, Flush::Due)?;
             self.sessions.claim_due(&mut tx);
             self.presence.show_if_due(&mut tx, &mut self.rooms)?;

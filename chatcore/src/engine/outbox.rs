@@ -11,7 +11,7 @@
 use super::copy::QUERY_EVERY;
 use super::event::Sender;
 use super::fate::Fate;
-use super::fate::Said;
+use super::fate::RelayWord;
 use super::fate::give_up_entry;
 use super::fate::set_status;
 use super::fate::shared_answered;
@@ -28,7 +28,7 @@ use super::clock::Timer;
 use super::copy::Due;
 use super::error::EngineError;
 use super::event::Event;
-use super::follow_ups::{CopyKind, Placed, Stage};
+use super::follow_ups::{CopyKind, OutboxCopy, Stage};
 use super::receipts::take_own_receipt;
 use super::requests::{Pending, Sent};
 use super::sessions::begin_reset;
@@ -68,7 +68,7 @@ pub(super) type JudgeLate<'j> =
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     waiting: BTreeMap<DeviceAddress, Line>,
-    /// The copies of messages to rooms, since this device logged in.
+    /// The copies of messages to rooms, as of the last look at the outbox and what came into it since.
     shared: BTreeMap<(UserId, MessageId), BTreeSet<u64>>,
     next_query: Option<Timer>,
 }
@@ -89,8 +89,15 @@ enum Stop {
     Upload,
 }
 
+/// Whether a session is asked for that is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Claims {
+    Yes,
+    No,
+}
+
 /// What became of one copy.
-enum Tried {
+enum Outcome {
     /// It is sealed, or gone.
     Over,
     Waits,
@@ -118,7 +125,7 @@ impl Outbox {
         self.next_query
     }
 
-    fn note(&mut self, copy: &Placed) {
+    fn note(&mut self, copy: &OutboxCopy) {
         if copy.stage == Stage::Waiting {
             self.waiting.entry(copy.to).or_default().copies.insert(copy.number, copy.kind);
         }
@@ -131,7 +138,8 @@ impl Outbox {
     pub(super) fn take_placed(
         &mut self,
         tx: &mut Transaction<'_, '_>,
-        placed: Vec<Placed>,
+        placed: Vec<OutboxCopy>,
+        paired: &BTreeSet<DeviceAddress>,
         judge: JudgeLate<'_>,
     ) -> Result<(), EngineError> {
         let mut new: BTreeMap<UserId, BTreeMap<DeviceId, Vec<u64>>> = BTreeMap::new();
@@ -145,7 +153,10 @@ impl Outbox {
         for (user, devices) in new {
             let Some(mut round) = Round::begin(tx, &user, &mut *judge)? else { continue };
             for (device, numbers) in devices {
-                self.drive_line(tx, &mut round, DeviceAddress { user, device }, Some(&numbers))?;
+                let to = DeviceAddress { user, device };
+                // A session that came in this step is tried before another one is asked for.
+                let claims = if paired.contains(&to) { Claims::No } else { Claims::Yes };
+                self.drive_line(tx, &mut round, to, (Some(&numbers), claims))?;
             }
             round.end(tx);
         }
@@ -165,7 +176,7 @@ impl Outbox {
         }
         let Some(mut round) = Round::begin(tx, user, judge)? else { return Ok(()) };
         for to in lines {
-            self.drive_line(tx, &mut round, to, None)?;
+            self.drive_line(tx, &mut round, to, (None, Claims::Yes))?;
         }
         round.end(tx);
         Ok(())
@@ -184,7 +195,8 @@ impl Outbox {
             return Ok(());
         }
         let Some(mut round) = Round::begin(tx, &device.user, judge)? else { return Ok(()) };
-        self.drive_line(tx, &mut round, *device, None)?;
+        // If it does not speak, that is no reason to ask for another one at once.
+        self.drive_line(tx, &mut round, *device, (None, Claims::No))?;
         round.end(tx);
         Ok(())
     }
@@ -195,17 +207,23 @@ impl Outbox {
         lines.take_while(|to| to.user == *user).collect()
     }
 
-    /// Seals what can go of what waits for a device: all of it, or these copies alone, which are the newest.
+    /// Seals what can go of what waits for a device: all of it, or these copies alone, behind what stops the line.
     fn drive_line(
         &mut self,
         tx: &mut Transaction<'_, '_>,
         round: &mut Round<'_>,
         to: DeviceAddress,
-        newest: Option<&[u64]>,
+        (mut newest, claims): (Option<&[u64]>, Claims),
     ) -> Result<(), EngineError> {
         let Some(line) = self.waiting.get_mut(&to) else { return Ok(()) };
+        if round.contact.records.newest().device(to.device).is_none() {
+            // Nothing stops what is given up.
+            newest = None;
+        }
         if newest.is_some() && line.stop == Some(Stop::NoSession) {
-            tx.follow.claim.push(to);
+            if claims == Claims::Yes {
+                tx.follow.claim.push(to);
+            }
             return Ok(());
         }
         let copies: Vec<(u64, CopyKind)> = match newest {
@@ -220,14 +238,16 @@ impl Outbox {
                 continue;
             }
             match round.try_copy(tx, to, number)? {
-                Tried::Over => {
+                Outcome::Over => {
                     line.copies.remove(&number);
                 }
-                Tried::Waits => {}
-                Tried::Uploads => stop = Some(Stop::Upload),
-                Tried::NoSession => {
+                Outcome::Waits => {}
+                Outcome::Uploads => stop = Some(Stop::Upload),
+                Outcome::NoSession => {
                     stop = Some(Stop::NoSession);
-                    tx.follow.claim.push(to);
+                    if claims == Claims::Yes {
+                        tx.follow.claim.push(to);
+                    }
                     break;
                 }
             }
@@ -267,7 +287,7 @@ impl Outbox {
                     }
                     tx.put_at(&(entry.to.user, number), &entry);
                     if matches!(entry.content, OutboxContent::Shared { .. }) {
-                        shared_answered(tx, number, &mut entry, Said::Taken)?;
+                        shared_answered(tx, number, &mut entry, RelayWord::Taken)?;
                         continue;
                     }
                     set_status(tx, &user, &message, MessageStatus::AtRelay)?;
@@ -278,7 +298,7 @@ impl Outbox {
                         tx.follow.refresh.insert(user);
                     }
                     if matches!(entry.content, OutboxContent::Shared { .. }) {
-                        shared_answered(tx, number, &mut entry, Said::Refused(code))?;
+                        shared_answered(tx, number, &mut entry, RelayWord::Refused(code))?;
                         continue;
                     }
                     tx.event(Event::Delayed { message, code });
@@ -382,7 +402,7 @@ impl Outbox {
                 continue;
             }
             if matches!(entry.content, OutboxContent::Shared { .. }) {
-                shared_answered(tx, *number, &mut entry, Said::Refused(code))?;
+                shared_answered(tx, *number, &mut entry, RelayWord::Refused(code))?;
             } else {
                 tx.event(Event::Delayed { message: entry.message, code });
             }
@@ -483,23 +503,23 @@ impl<'j> Round<'j> {
         tx: &mut Transaction<'_, '_>,
         to: DeviceAddress,
         number: u64,
-    ) -> Result<Tried, EngineError> {
+    ) -> Result<Outcome, EngineError> {
         let user = to.user;
         let entry = tx.get::<OutboxEntry>(&(user, number))?;
         let Some(mut entry) = entry.filter(|entry| entry.to == to) else {
-            return Ok(Tried::Over);
+            return Ok(Outcome::Over);
         };
         if self.contact.records.newest().device(to.device).is_none() {
             give_up_entry(tx, &user, number, &entry)?;
-            return Ok(Tried::Over);
+            return Ok(Outcome::Over);
         }
         if entry.state != OutboxState::Waiting {
-            return Ok(Tried::Over);
+            return Ok(Outcome::Over);
         }
         let sealed = match &entry.content {
             // What belongs to rooms has its place there.
             OutboxContent::Own(_) if is_queued(tx, &user, &entry.message)? => {
-                return Ok(Tried::Uploads);
+                return Ok(Outcome::Uploads);
             }
             OutboxContent::Own(content) => match self.contact.device(to.device) {
                 Some(device) => seal(tx, device, content),
@@ -508,14 +528,14 @@ impl<'j> Round<'j> {
             OutboxContent::Shared { .. } => {
                 let Some(payload) = tx.get::<Payload>(&entry.message)? else {
                     tx.delete::<OutboxEntry>(&(user, number));
-                    return Ok(Tried::Over);
+                    return Ok(Outcome::Over);
                 };
                 match (self.judge)(tx, &user, &payload)? {
                     Late::Goes => self.seal_shared(tx, to, &payload),
-                    Late::Waits => return Ok(Tried::Waits),
+                    Late::Waits => return Ok(Outcome::Waits),
                     Late::Over => {
                         give_up_entry(tx, &user, number, &entry)?;
-                        return Ok(Tried::Over);
+                        return Ok(Outcome::Over);
                     }
                 }
             }
@@ -523,16 +543,16 @@ impl<'j> Round<'j> {
         match sealed {
             Err(EngineError::TextTooLong { .. }) => {
                 give_up_entry(tx, &user, number, &entry)?;
-                Ok(Tried::Over)
+                Ok(Outcome::Over)
             }
             Err(error) => Err(error),
-            Ok(None) => Ok(Tried::NoSession),
+            Ok(None) => Ok(Outcome::NoSession),
             Ok(Some(sealed)) => {
                 renew_blob(tx, &entry)?;
                 self.envelopes.push((Sent::Outbox(user, number), envelope(to, &sealed)));
                 entry.state = OutboxState::Sealed(sealed);
                 tx.put_at(&(user, number), &entry);
-                Ok(Tried::Over)
+                Ok(Outcome::Over)
             }
         }
     }
@@ -549,7 +569,7 @@ impl<'j> Round<'j> {
     }
 }
 
-fn placed(number: u64, entry: &OutboxEntry) -> Placed {
+fn placed(number: u64, entry: &OutboxEntry) -> OutboxCopy {
     let kind = match entry.content {
         OutboxContent::Own(_) => CopyKind::Own,
         OutboxContent::Shared { .. } => CopyKind::Shared,
@@ -558,7 +578,7 @@ fn placed(number: u64, entry: &OutboxEntry) -> Placed {
         OutboxState::Waiting => Stage::Waiting,
         _ => Stage::Sealed,
     };
-    Placed { to: entry.to, number, message: entry.message, kind, stage }
+    OutboxCopy { to: entry.to, number, message: entry.message, kind, stage }
 }
 
 /// Writes a copy of a message that is new, or waits anew: the only way into the outbox.
@@ -567,9 +587,10 @@ pub(super) fn put_copy(tx: &mut Transaction<'_, '_>, number: u64, entry: &Outbox
     tx.follow.placed.push(placed(number, entry));
 }
 
-/// Has a copy looked at whose device is gone: it is given up, unless another device takes it over.
+/// Has a copy looked at as if it waited, however far it came: its device is gone, and unless another one takes it over
+/// in this step it is given up.
 pub(super) fn look_again(tx: &mut Transaction<'_, '_>, number: u64, entry: &OutboxEntry) {
-    tx.follow.placed.push(Placed { stage: Stage::Waiting, ..placed(number, entry) });
+    tx.follow.placed.push(OutboxCopy { stage: Stage::Waiting, ..placed(number, entry) });
 }
 
 /// Gives up what was tried for long enough, now that everything that waited at the relay was taken in.
@@ -612,6 +633,8 @@ pub(super) fn send_again(
             put_copy(tx, number, &entry);
         }
     }
+    // They stand before what an upload holds up.
+    tx.follow.seal.insert(address.user);
     Ok(())
 }
 

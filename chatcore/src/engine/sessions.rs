@@ -11,7 +11,7 @@ use super::error::EngineError;
 use super::follow_ups::Tell;
 use super::requests::Pending;
 use super::transaction::Transaction;
-use crate::agreement::{AgreementError, Offer, start_session_between};
+use crate::agreement::{Offer, start_session_between};
 use crate::ids::{DAY, DeliveryTag, DeviceAddress, SECOND, SessionId, Timestamp};
 use crate::keys::{PrekeyRecord, Signed};
 use crate::ratchet::Session;
@@ -201,7 +201,7 @@ impl Sessions {
             };
             match result {
                 Ok(signed) => {
-                    if start(tx, &mut contact, address, signed)?.is_err() {
+                    if start(tx, &mut contact, address, signed)? == Start::Refused {
                         tx.put(&contact);
                         // The prekey may name a certificate that is newer than what we know.
                         tx.follow.refresh.insert(address.user);
@@ -232,7 +232,6 @@ impl Sessions {
                 }
             }
         }
-        // A session that was just started and does not speak is no reason to ask for another one at once.
         for address in asked {
             self.claiming.remove(&address);
         }
@@ -244,10 +243,18 @@ impl Sessions {
     pub(super) fn claim_due(&mut self, tx: &mut Transaction<'_, '_>) {
         for (device, (again, _)) in &mut self.claim_again {
             if again.take_if(|again| again.is_due(tx.now)).is_some() {
-                tx.follow.paired.insert(*device);
+                tx.follow.seal.insert(device.user);
             }
         }
     }
+}
+
+/// Whether a session was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    Done,
+    /// The prekey is not what it should be.
+    Refused,
 }
 
 /// Begins a session with a device.
@@ -256,13 +263,12 @@ fn start(
     contact: &mut Contact,
     address: DeviceAddress,
     signed: Signed,
-) -> Result<Result<(), AgreementError>, EngineError> {
+) -> Result<Start, EngineError> {
     let Some(cert) = contact.records.newest().device(address.device).cloned() else {
-        return Ok(Err(AgreementError::NotAuthentic));
+        return Ok(Start::Refused);
     };
-    let prekey = match PrekeyRecord::verify(signed, &address.user, &cert) {
-        Ok(prekey) => prekey,
-        Err(error) => return Ok(Err(error.into())),
+    let Ok(prekey) = PrekeyRecord::verify(signed, &address.user, &cert) else {
+        return Ok(Start::Refused);
     };
     let profile = tx.profile()?;
     let device = contact.device_mut(address.device);
@@ -275,13 +281,12 @@ fn start(
         generation: device.generation,
     };
     let times = (tx.earlier(), tx.begins());
-    match start_session_between(&offer, (&cert, address), &prekey, times, tx.rng) {
-        Ok(session) => {
-            add_session(tx, device, &session)?;
-            Ok(Ok(()))
-        }
-        Err(error) => Ok(Err(error)),
-    }
+    let Ok(session) = start_session_between(&offer, (&cert, address), &prekey, times, tx.rng)
+    else {
+        return Ok(Start::Refused);
+    };
+    add_session(tx, device, &session)?;
+    Ok(Start::Done)
 }
 
 /// Milliseconds between two resets of sessions with one device.

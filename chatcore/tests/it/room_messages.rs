@@ -488,3 +488,29 @@ fn status(world: &World, room: RoomId, message: MessageId) -> MessageStatus {
         Direction::Incoming => panic!("not theirs"),
     }
 }
+
+/// What no relay ever took used to end as if it stood there.
+#[test]
+fn a_message_that_can_reach_nobody_any_more_is_not_delivered() {
+    let mut world = World::new(942, 2);
+    let tea = create(&mut world, 0, "tea", RoomKind::Open);
+    join(&mut world, 1, tea).unwrap();
+    world.peers[1].disconnect();
+    let bob = world.peers[1].address;
+    world.relay.lose_prekeys(&bob);
+    world.relay.lose_last_resort(&bob);
+    let message = say(&mut world, 0, tea, "is anybody there").unwrap();
+    world.run_until_quiet();
+    assert_eq!(status(&world, tea, message), MessageStatus::Queued);
+    for _ in 0..31 {
+        world.now = world.now.plus(chatcore::ids::DAY);
+        world.peers[0].disconnect();
+        world.connect(0);
+        for _ in 0..6 {
+            world.carry(0);
+        }
+    }
+    assert_eq!(status(&world, tea, message), MessageStatus::NotDelivered);
+    let told = |e: &&Event| matches!(e, Event::NotSentToRoom { message: of, .. } if *of == message);
+    assert_eq!(world.peers[0].events.iter().filter(told).count(), 1);
+}

@@ -142,3 +142,16 @@ fn a_stranger_is_not_found_by_the_name_that_they_claim() {
     world.run_until_quiet();
     assert_eq!(world.look_up(0, "carol"), Ok(carol));
 }
+
+/// Who had been told of one change within the last minutes was not told of the next.
+#[test]
+fn each_change_of_a_name_is_told_at_once() {
+    let mut world = World::acquainted(431);
+    for name in ["alina", "alma"] {
+        let rename = Command::Rename(Nickname::new(name).unwrap());
+        assert!(world.peers[0].command(world.now, rename).is_ok_and(|done| done.is_ok()));
+        world.run_until_quiet();
+        let known = query::contacts(&world.peers[1].store).unwrap();
+        assert_eq!(known[0].nickname.as_str(), name);
+    }
+}

@@ -11,6 +11,7 @@ use chatcore::wire::content::Body;
 use chatcore::wire::relay::{ErrorCode, Failure, WriteKey};
 
 use crate::support::rooms::{act, create, join, later, texts, topic, user};
+use crate::support::stranger::Stranger;
 use crate::support::world::World;
 use chatcore::membership::RoomKind;
 
@@ -318,4 +319,28 @@ fn the_same_id_and_text_again_is_no_second_message() {
         assert_eq!(refused.err(), Some(EngineError::IdInUse));
     }
     assert_eq!(told(&world, |e| matches!(e, Event::Queued { .. })), 2);
+}
+
+/// A file that is still to be brought to the relay kept what was written before it from going again, once its session
+/// was lost; and what can't arrive any more from being given up.
+#[test]
+fn what_an_upload_holds_up_holds_up_nothing_before_it() {
+    let mut world = World::new(521, 1);
+    let mut mallory = Stranger::acquainted(&mut world, 1);
+    let to = Conversation::User(mallory.user());
+    let before = world.say(0, mallory.user(), "before");
+    let (file, _) = queue(&mut world, to, FileKind::File);
+    mallory.receive(&mut world);
+    // The device lost its session, and says so in a new one.
+    mallory.start(&mut world, 0, 1);
+    mallory.send(&mut world, 0, Body::Reset);
+    let again = mallory.receive(&mut world);
+    assert!(again.iter().any(|content| content.message_id == before), "{again:?}");
+    // And the account closes.
+    let closed = mallory.naming(&mallory.record, "mallory", Vec::new());
+    mallory.send(&mut world, 0, Body::Profile(closed.signed().clone()));
+    for message in [before, file] {
+        let status = world.status(0, mallory.user(), message);
+        assert_eq!(status, MessageStatus::NotDelivered);
+    }
 }

@@ -1,7 +1,7 @@
 //! From one message or piece of news to an envelope for each device of each member.
 
 use super::super::fate::finish_payload;
-use super::super::fate::set_status_in;
+use super::super::fate::set_status;
 use super::super::outbox::Late;
 use super::super::sealing::envelope;
 use super::super::sealing::seal_shared;
@@ -491,7 +491,7 @@ fn lose(
     tx.delete::<PayloadCounts>(&message);
     let index = tx.get::<MessageIndex>(&(*own, message))?;
     forget_upload(tx, index.and_then(|index| index.blob))?;
-    set_status_in(tx, own, &message, MessageStatus::NotDelivered)?;
+    set_status(tx, own, &message, MessageStatus::NotDelivered)?;
     tx.event(Event::NotSentToRoom { room: room.reference(), message });
     Ok(())
 }

@@ -146,7 +146,7 @@ impl Room {
         }
     }
 
-    pub(super) fn reference(&self) -> RoomRef {
+    pub(in crate::engine) fn reference(&self) -> RoomRef {
         RoomRef { id: self.id(), name: self.name() }
     }
 
