@@ -146,7 +146,7 @@ fn file_of_a_stranger_waits_until_it_is_asked_for() {
     let id = offered["id"].as_str().unwrap();
     let short = id.split_at(8).0;
     let listed = world.ok("bob", &["files"]);
-    let line = format!("{short}  cat.png (5 B) from alice: chat save {short}\n");
+    let line = format!("{short}  cat.png (5 B) from alice (new to you): chat save {short}\n");
     assert_eq!(listed, line);
     world.fails("bob", &["save", "0000000000"], 5);
     world.fails("bob", &["save", id.split_at(3).0], 5);

@@ -593,7 +593,7 @@ fn two_come_in_by_keys_alone() {
     bob.sees("║ tea is ready");
     alice.line("!link");
     alice.line("!quit");
-    alice.sees("your relay stops too, for everybody; again to leave");
+    alice.sees("your relay stops for everybody: !quit again to leave");
     alice.line("!quit");
     assert_eq!(alice.exit_code(), 0);
     bob.sees("offline, ");

@@ -4,10 +4,8 @@ use super::clock::is_due;
 use super::error::EngineError;
 use super::event::Event;
 use super::follow_ups::Tell;
-use super::requests::Pending;
-use super::requests::Requests;
-use super::step::Context;
-use super::step::Step;
+use super::requests::{Pending, Requests};
+use super::step::{Context, Step};
 use super::transaction::Transaction;
 use crate::addresses::{RelayAddress, RelayAddresses};
 use crate::agreement::publish_prekey;
@@ -17,8 +15,7 @@ use crate::keys::{
     RecordSource, RelayKey, Signed, UserRecord,
 };
 use crate::store::row::ReadRows;
-use crate::store::rows::Visibility;
-use crate::store::rows::{Admission, Clock, Lobby, PrekeyRow, Profile};
+use crate::store::rows::{Admission, Clock, Lobby, PrekeyRow, Profile, Visibility};
 use crate::wire::relay::{Answer, Failure, LoggedIn, Request, Who};
 
 /// One-time prekeys that a device keeps at the relay.

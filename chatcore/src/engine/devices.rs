@@ -3,27 +3,23 @@
 //! When our record changes, those who write with us are told. When theirs names another device than
 //! before, what was on its way to one that is gone goes to the one that came.
 
-use super::event::Sender;
-use super::fate::give_up_entry;
-use super::rooms::Rooms;
-use super::sealing::envelope;
-use super::sealing::make_content;
-use super::sealing::seal_unkept;
-use super::sealing::send;
-use crate::membership::RoomKind;
-use crate::store::row::ReadRows;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::EngineError;
-use super::event::Event;
+use super::event::{Event, Sender};
+use super::fate::give_up_entry;
 use super::follow_ups::ProfileOwed;
 use super::outbox::{look_again, put_copy};
 use super::receipts::owe_receipt;
 use super::requests::Sent;
+use super::rooms::Rooms;
+use super::sealing::{envelope, make_content, seal_unkept, send};
 use super::transaction::Transaction;
 use crate::crypto::kdf::sha256;
 use crate::ids::{DeviceAddress, DeviceId, MessageId, UserId};
+use crate::membership::RoomKind;
 use crate::store::Value;
+use crate::store::row::ReadRows;
 use crate::store::rows::{
     Contact, ContactStanding, CopyAnswer, MessageIndex, OutboxContent, OutboxEntry, OutboxState,
     PayloadCounts,

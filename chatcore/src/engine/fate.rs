@@ -1,10 +1,10 @@
 //! What becomes of messages of ours: how far each came, which copies are done with, and what is given up.
 
-use super::rooms::{RoomRef, load};
 use std::collections::BTreeSet;
 
 use super::error::EngineError;
 use super::event::Event;
+use super::rooms::{RoomRef, load};
 use super::transaction::Transaction;
 use super::transfers::forget_upload;
 use crate::ids::{Conversation, DeviceId, MessageId, RoomId, UserId};

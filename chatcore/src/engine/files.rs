@@ -1,8 +1,7 @@
 //! What the engine knows of files: which are on their way, and what became of them.
 
 use super::error::EngineError;
-use super::event::Event;
-use super::event::Sender;
+use super::event::{Event, Sender};
 use super::receipts::{owe_all, owe_read};
 use super::requests::Pending;
 use super::rooms::{RoomRef, members_of, reference};

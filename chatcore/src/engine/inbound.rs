@@ -2,32 +2,28 @@
 
 use super::Engine;
 use super::account::KEEP_SECRET;
-use super::alarms::refuse_content;
-use super::alarms::tell_order;
+use super::alarms::{refuse_content, tell_order};
 use super::contacts::{NotTaken, accept_record, take_record};
 use super::devices::{follow_devices, forget_old_devices};
 use super::error::EngineError;
 use super::event::{Event, Sender};
 use super::files::file_fetched;
+use super::incoming::Incoming;
 use super::outbox::{give_up_overdue, send_again};
 use super::receipts::owe_receipt;
 use super::rooms::HOLD_FOR;
-use super::sequence::{Order, said_at};
+use super::sequence::Order;
 use super::sessions::{add_session, heed_reset, incoming_tag};
 use super::strangers::{admit_private, has_place_for_first, meet_stranger};
 use super::transaction::Transaction;
 use super::transfers::receipt_of;
 use crate::agreement::open_first;
 use crate::crypto::kdf::sha256;
-use crate::file::FileKind;
-use crate::ids::{Conversation, DAY, DeviceAddress, DeviceId, HOUR, SessionId, Timestamp};
+use crate::ids::{DAY, DeviceAddress, HOUR, SessionId, Timestamp};
 use crate::keys::{PrekeyKind, RecordSource, UserRecord};
 use crate::ratchet::{OpenMessageError, Session};
 use crate::store::row::ReadRows;
-use crate::store::rows::{
-    Contact, ContactStanding, Direction, Download, HistoryEntry, MessageIndex, PrekeyRow, Said,
-    Seen, TagOwner, Transfer,
-};
+use crate::store::rows::{Contact, ContactStanding, MessageIndex, PrekeyRow, Seen, TagOwner};
 use crate::wire::content::{Body, ChainPosition, Content, Receipt, ReceiptKind, RefusalReason};
 use crate::wire::envelope::{EnvelopeKind, FirstBlock};
 use crate::wire::relay::{Delivery, MailQueue, Request};
@@ -463,58 +459,17 @@ impl Engine {
                     follow_chain(tx, contact, from, content.position, bytes);
                 }
                 if is_new {
-                    self.show(tx, contact, from.device, (content, bytes))?;
+                    let Content { message_id: message, position, sent_at, body, .. } = content;
+                    let (device, room) = (from.device, None);
+                    let from = &*contact;
+                    Incoming { from, device, room, message, position, sent_at, body, bytes }
+                        .show(tx)?;
                 }
                 let kind = receipt_of(tx, &from.user, &id)?.unwrap_or(ReceiptKind::Delivered);
                 owe_receipt(tx, contact, from, id, kind);
                 Ok(Some(Receipt { message_id: id, kind }))
             }
         }
-    }
-
-    fn show(
-        &mut self,
-        tx: &mut Transaction<'_, '_>,
-        contact: &Contact,
-        device: DeviceId,
-        (content, bytes): (Content, &[u8]),
-    ) -> Result<(), EngineError> {
-        let peer = contact.user();
-        let (message, received_at) = (content.message_id, tx.now);
-        let sent_at = said_at(content.sent_at, tx.now);
-        let history = tx.next_number::<HistoryEntry>(&Conversation::User(peer))?;
-        let entry = HistoryEntry {
-            message,
-            peer,
-            room: None,
-            direction: Direction::Incoming,
-            sent_at,
-            received_at,
-            content: zeroize::Zeroizing::new(bytes.to_vec()),
-            file_path: String::new(),
-            name: contact.nickname().as_str().to_owned(),
-        };
-        tx.put_at(&(entry.conversation(), history), &entry);
-        let index = MessageIndex { history, outbox: Vec::new(), room: None, blob: None };
-        tx.put_at(&(peer, message), &index);
-        if let Some(kind) = content.body.file_kind() {
-            let said = Said::new(device, content.position);
-            tx.put(&Transfer::Download(Download::new(peer, message, kind, said)));
-        }
-        let (from, room) = (Sender::from(contact), None);
-        tx.event(match content.body {
-            Body::Text(text) => Event::Text { from, room, message, text, sent_at, received_at },
-            Body::File(manifest) => {
-                let kind = FileKind::File;
-                Event::File { from, room, message, manifest, kind, sent_at, received_at }
-            }
-            Body::LongText(manifest) => {
-                let kind = FileKind::LongText;
-                Event::File { from, room, message, manifest, kind, sent_at, received_at }
-            }
-            _ => Event::UnknownContent { from, message },
-        });
-        Ok(())
     }
 }
 

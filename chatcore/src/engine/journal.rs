@@ -2,8 +2,7 @@
 //! shown. A process that dies in between loses nothing of it.
 
 use super::error::EngineError;
-use super::event::Event;
-use super::event::Sender;
+use super::event::{Event, Sender};
 use super::readers::{Reader, make_room};
 use super::rooms::{RefusedBecause, reference, replaced, room_news};
 use super::step::own_profile;

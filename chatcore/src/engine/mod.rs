@@ -5,9 +5,9 @@
 //! handle_frame   ─┼─▶ Engine ──▶ Step ────┼─▶ frames    sent next
 //! handle_timeout ─┘                       └─▶ events    shown last
 //! ```
-//! It only routes: what a session, a record or a file may do is decided in their own modules. It
-//! holds nothing that must survive: after a crash a new engine goes on from the store alone. When
-//! saving a step fails, the engine is dropped with it.
+//! It only routes: what a session, a record or a file may do is decided in their own modules, and what one of them
+//! leaves to another goes through [`follow_ups`]. It holds nothing that must survive: after a crash a new engine goes on
+//! from the store alone. When saving a step fails, the engine is dropped with it.
 
 mod account;
 mod alarms;
@@ -23,6 +23,7 @@ mod fate;
 mod files;
 mod follow_ups;
 mod inbound;
+mod incoming;
 mod journal;
 mod outbound;
 mod outbox;
@@ -51,21 +52,17 @@ pub use query::{ContactView, HistoryView, ProfileView, Registration};
 pub use readers::Reader;
 pub use rooms::{NewRoom, RefusedBecause, RoomFailure, RoomMemberView, RoomRef, RoomView};
 pub use step::{Context, Step};
-
-use crate::store::Store;
-use crate::store::row::ReadRows;
-use crate::store::rows::{Clock, Contact, Payload};
-pub(crate) use sealing::MAX_INLINE;
-pub(crate) use uploads::{NextUpload, is_for_ever, spooled};
+pub use strangers::{MAX_REQUESTS, PersonWaiting};
 
 pub use crate::file::FileKind;
 pub use crate::store::rows::{
     BadProgramName, ContactStanding, Direction, FetchFailure, Lobby, MessageStatus, ProgramName,
     QueuedUpload, RoomStanding, UploadSource, Visibility, Wanted,
 };
+
 pub(crate) use requests::DRIVER_REQUESTS;
-use requests::{Asker, Link, Pending, Requests};
-pub use strangers::{MAX_REQUESTS, PersonWaiting};
+pub(crate) use sealing::MAX_INLINE;
+pub(crate) use uploads::{NextUpload, is_for_ever, spooled};
 
 use contacts::Directory;
 use devices::DeviceUpdates;
@@ -73,6 +70,8 @@ use follow_ups::{Tell, Turned};
 use outbox::{Outbox, Overdue};
 use presence::Presence;
 use receipts::{Flush, Receipts};
+use requests::{Asker, Link, Pending, Requests};
+use rooms::Rooms;
 use sessions::Sessions;
 use strangers::Strangers;
 use transaction::Transaction;
@@ -80,9 +79,11 @@ use uploads::Uploads;
 
 use crate::ids::{BlobId, Conversation, Timestamp, UserId};
 use crate::keys::Signed;
+use crate::store::Store;
+use crate::store::row::ReadRows;
+use crate::store::rows::{Clock, Contact, Payload};
 use crate::wire::content::Body;
 use crate::wire::relay::{Answer, ErrorCode, Failure, RelayFrame};
-use rooms::Rooms;
 
 /// The protocol state of one device that is not in its store.
 #[derive(Debug)]

@@ -1,17 +1,15 @@
 //! Sending: from a body to the outbox, and from the outbox to the relay.
 
-use super::sealing::MAX_INLINE;
-use super::sealing::make_content;
-use crate::store::row::ReadRows;
-
 use super::Engine;
 use super::contacts::make_contact;
 use super::error::EngineError;
 use super::event::Event;
 use super::outbox::put_copy;
+use super::sealing::{MAX_INLINE, make_content};
 use super::transaction::Transaction;
 use crate::crypto::kdf::sha256;
 use crate::ids::{Conversation, DeviceAddress, DeviceId, MessageId, Timestamp, UserId};
+use crate::store::row::ReadRows;
 use crate::store::rows::{
     Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, OutboxContent, OutboxEntry,
     OutboxState, QueuedUpload,

@@ -8,31 +8,20 @@
 //! Which copies wait is kept in memory by device, so that sending costs the same however much waits already; what is
 //! stored is gone through at login and every ten minutes.
 
-use super::copy::QUERY_EVERY;
-use super::event::Sender;
-use super::fate::Fate;
-use super::fate::RelayWord;
-use super::fate::give_up_entry;
-use super::fate::set_status;
-use super::fate::shared_answered;
-use super::fate::shared_done;
-use super::sealing::seal;
-use super::sealing::seal_unkept;
-use super::sealing::send;
-use super::sealing::{envelope, seal_shared};
-use super::transfers::is_queued;
-use super::transfers::renew_blob;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::clock::Timer;
-use super::copy::Due;
+use super::copy::{Due, QUERY_EVERY};
 use super::error::EngineError;
-use super::event::Event;
+use super::event::{Event, Sender};
+use super::fate::{Fate, RelayWord, give_up_entry, set_status, shared_answered, shared_done};
 use super::follow_ups::{CopyKind, OutboxCopy, Stage};
 use super::receipts::take_own_receipt;
 use super::requests::{Pending, Sent};
+use super::sealing::{envelope, seal, seal_shared, seal_unkept, send};
 use super::sessions::begin_reset;
 use super::transaction::Transaction;
+use super::transfers::{is_queued, renew_blob};
 use crate::ids::{DeviceAddress, DeviceId, MessageId, UserId};
 use crate::store::row::ReadRows;
 use crate::store::rows::{
@@ -40,6 +29,7 @@ use crate::store::rows::{
     SealedEnvelope,
 };
 use crate::wire::content::{Body, Receipt, ReceiptKind};
+use crate::wire::envelope::Envelope;
 use crate::wire::limits::MAX_QUERY;
 use crate::wire::relay::{ErrorCode, Request};
 
@@ -110,7 +100,7 @@ enum Outcome {
 struct Round<'j> {
     contact: Contact,
     has_changed: bool,
-    envelopes: Vec<(Sent, crate::wire::envelope::Envelope)>,
+    envelopes: Vec<(Sent, Envelope)>,
     judge: JudgeLate<'j>,
 }
 

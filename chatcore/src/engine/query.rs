@@ -1,22 +1,21 @@
 //! Looking at a profile without changing it.
 
-use super::step::own_profile;
-use crate::store::row::ReadRows;
 use std::collections::BTreeMap;
 
 use super::error::EngineError;
 use super::files::{LONGEST_PATIENCE, MAX_UNASKED};
 use super::rooms::{RoomRef, reference};
+use super::step::own_profile;
 use super::{PersonWaiting, Upload};
 use crate::addresses::RelayAddresses;
-use crate::file::FileKind;
-use crate::file::Manifest;
+use crate::file::{FileKind, Manifest};
 use crate::ids::{Conversation, DAY, MessageId, Timestamp, UserId};
 use crate::keys::{IdentityKey, Nickname, RelayKey};
+use crate::store::row::ReadRows;
 use crate::store::rows::{
-    Admission, Contact, Download, Fetched, HistoryEntry, MessageIndex, Said, Transfer,
+    Admission, Contact, ContactStanding, Direction, Download, FetchFailure, Fetched, HistoryEntry,
+    MessageIndex, MessageStatus, Said, Transfer,
 };
-use crate::store::rows::{ContactStanding, Direction, FetchFailure, MessageStatus};
 use crate::store::{Direction as Order, Store, Table, Value};
 use crate::trust::{SafetyNumber, Trust};
 use crate::wire::content::Body;

@@ -1,17 +1,15 @@
 //! Receipts: owed for what came, sent soon, never receipted themselves.
 
+use std::collections::BTreeMap;
+
 use super::clock::Timer;
 use super::copy::QUERY_EVERY;
 use super::error::EngineError;
-use super::event::Event;
-use super::event::Sender;
-use super::fate::leave_outbox;
-use super::fate::set_status;
+use super::event::{Event, Sender};
+use super::fate::{leave_outbox, set_status};
 use super::follow_ups::receipts_due;
 use super::requests::Sent;
-use super::sealing::envelope;
-use super::sealing::seal_unkept;
-use super::sealing::send;
+use super::sealing::{envelope, seal_unkept, send};
 use super::sessions::sending_session;
 use super::transaction::Transaction;
 use crate::ids::{Conversation, DeviceAddress, MINUTE, MessageId, SECOND, Timestamp, UserId};
@@ -20,7 +18,6 @@ use crate::store::rows::{
     Contact, ContactStanding, Direction, HistoryEntry, MessageIndex, MessageStatus, OutboxEntry,
 };
 use crate::wire::content::{Body, Receipt, ReceiptKind};
-use std::collections::BTreeMap;
 
 /// Milliseconds a receipt waits for a message to ride on.
 const RECEIPT_DELAY: u64 = 2 * SECOND;

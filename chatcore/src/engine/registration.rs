@@ -1,6 +1,5 @@
 //! From a connection to a relay that knows us: registration, login, and what stands in their way.
 
-use crate::store::row::ReadRows;
 use rand::{CryptoRng, RngExt};
 
 use super::Engine;
@@ -12,13 +11,13 @@ use super::follow_ups::Tell;
 use super::outbox::Overdue;
 use super::requests::{Link, Pending};
 use super::rooms::newest_head;
-use super::step::Context;
-use super::step::Step;
+use super::step::{Context, Step};
 use super::strangers::REQUEST_LIFE;
 use super::transaction::Transaction;
 use super::uploads::forget_offers;
 use crate::ids::{DAY, DeviceId};
 use crate::keys::{DeviceKeys, RecordSource, Signed, UserRecord};
+use crate::store::row::ReadRows;
 use crate::store::rows::{Admission, Profile, Seen};
 use crate::wire::relay::{DeviceFrame, ErrorCode, Failure, LoggedIn, Request};
 

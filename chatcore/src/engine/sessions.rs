@@ -1,7 +1,5 @@
 //! Which session speaks, when a new one is needed, and how it comes about.
 
-use crate::store::StoreError;
-use crate::store::row::ReadRows;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +13,8 @@ use crate::agreement::{Offer, start_session_between};
 use crate::ids::{DAY, DeliveryTag, DeviceAddress, SECOND, SessionId, Timestamp};
 use crate::keys::{PrekeyRecord, Signed};
 use crate::ratchet::Session;
+use crate::store::StoreError;
+use crate::store::row::ReadRows;
 use crate::store::rows::{Contact, PeerDevice, TagOwner};
 use crate::wire::limits::MAX_CLAIMS;
 use crate::wire::relay::{ErrorCode, Request};

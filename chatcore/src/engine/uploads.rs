@@ -6,23 +6,21 @@
 //! ```
 //! Here stands which one is next; the bytes are moved by the driver in `net`.
 
-use super::copy::QUERY_EVERY;
-use super::fate::give_up_message;
-use super::step::own_profile;
-use crate::store::row::ReadRows;
-use crate::store::rows::HistoryEntry;
 use std::collections::{BTreeSet, VecDeque};
 
 use super::clock::Timer;
-use super::copy::GIVE_UP_AFTER;
+use super::copy::{GIVE_UP_AFTER, QUERY_EVERY};
 use super::error::EngineError;
 use super::event::Event;
+use super::fate::give_up_message;
 use super::requests::Pending;
+use super::step::own_profile;
 use super::transaction::Transaction;
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, DAY, MessageId, SECOND, Timestamp};
 use crate::store::Store;
-use crate::store::rows::{MessageIndex, QueuedUpload, Transfer, UploadSource};
+use crate::store::row::ReadRows;
+use crate::store::rows::{HistoryEntry, MessageIndex, QueuedUpload, Transfer, UploadSource};
 use crate::wire::content::Body;
 use crate::wire::relay::{ErrorCode, Failure, Request, WriteKey};
 

@@ -1,16 +1,14 @@
 //! The handle that a program holds.
 
-use std::io;
 use std::path::PathBuf;
-use std::thread;
+use std::{io, thread};
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::dial::Proxy;
-use super::driver;
 use super::op::Op;
 use super::transfer::FileError;
-use super::{now, os_rng};
+use super::{driver, now, os_rng};
 use crate::engine::backup::{Changed, Restore, Restored};
 use crate::engine::query::Requests;
 use crate::engine::{

@@ -1,10 +1,9 @@
 //! How a relay's address is reached: directly, or through a SOCKS5 proxy such as Tor (RFC 1928, RFC 1929).
 
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
+use std::{fmt, io};
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use tokio::net::TcpStream;

@@ -11,7 +11,6 @@ use chatcore::wire::content::{
     Body, ChainPosition, Content, LogPoint, Receipt, ReceiptKind, RefusalReason, RoomContent,
     RoomUpdate, ShownLog,
 };
-
 use chatcore::wire::relay::ErrorCode;
 use rand::SeedableRng;
 use rand::rngs::StdRng;

@@ -6,6 +6,7 @@ use chatcore::engine::{
 };
 use chatcore::file::chunk_plan;
 use chatcore::ids::{BlobId, Conversation, DAY, MINUTE, MessageId, RoomId};
+use chatcore::membership::RoomKind;
 use chatcore::store::Table;
 use chatcore::wire::content::Body;
 use chatcore::wire::relay::{ErrorCode, Failure, WriteKey};
@@ -13,7 +14,6 @@ use chatcore::wire::relay::{ErrorCode, Failure, WriteKey};
 use crate::support::rooms::{act, create, join, later, texts, topic, user};
 use crate::support::stranger::Stranger;
 use crate::support::world::World;
-use chatcore::membership::RoomKind;
 
 /// alice and bob, who know each other.
 fn acquainted(seed: u64) -> World {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use chatcore::engine::query::WaitingFile;
-use chatcore::engine::{Command, FileKind};
+use chatcore::engine::{Command, ContactStanding, FileKind};
 use chatcore::net::{Client, Fetched, Reconnect};
 use chatcore::trust::Trust;
 
@@ -73,8 +73,10 @@ fn words(names: &Names, file: &WaitingFile) -> String {
         None => format!("chat save {id}"),
         Some(failure) => format!("{}; chat save {id} --retry", no_file(failure)),
     };
+    let is_new = file.from.standing == ContactStanding::Request;
+    let new = if is_new { " (new to you)" } else { "" };
     format!(
-        "{id}  {} ({}) from {}{room}: {fate}",
+        "{id}  {} ({}) from {}{new}{room}: {fate}",
         render::name(&file.manifest.name),
         render::size(file.manifest.size),
         names.marked(&file.from.user, file.from.nickname.as_str()),

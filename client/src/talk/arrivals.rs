@@ -18,8 +18,7 @@ use super::state::{Fate, Link, Place};
 use super::terminal::Terminal;
 use crate::error::CommandError;
 use crate::names::Names;
-use crate::render;
-use crate::show;
+use crate::{render, show};
 
 /// Journal entries shown at a time.
 const BATCH: usize = 256;

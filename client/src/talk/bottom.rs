@@ -77,9 +77,9 @@ impl Talk {
         }
         let mut parts = Vec::new();
         if self.leaving == Leaving::Asked && !self.tasks.is_empty() {
-            parts.push("something is under way and would be lost; again to leave".to_owned());
+            parts.push("something is under way and would be lost: !quit again to leave".to_owned());
         } else if self.leaving == Leaving::Asked && self.hosting.is_some() {
-            parts.push("your relay stops too, for everybody; again to leave".to_owned());
+            parts.push("your relay stops for everybody: !quit again to leave".to_owned());
         }
         if let Some(name) = &self.moving {
             parts.push(format!("looking for {}", render::name(name)));

@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::words::{self, BadWord};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
-
 use server::usage::{Wrong, wrong};
 
+use super::words::{self, BadWord};
 use crate::cli::{RequestsCommand, RoleArg, Switch};
 
 /// Stands for the program's name where clap wants one.

@@ -1,6 +1,5 @@
 //! From the rows of a backup to the store of a new device.
 
-use crate::store::row::{ReadRows, Row};
 use std::collections::BTreeSet;
 
 use super::super::devices::address_anew;
@@ -8,17 +7,16 @@ use super::super::error::EngineError;
 use super::super::registration::new_device_id;
 use super::super::requests::Requests;
 use super::super::rooms::load;
-use super::super::step::Context;
-use super::super::step::Step;
+use super::super::step::{Context, Step};
 use super::super::transaction::Transaction;
 use crate::addresses::{RelayAddress, RelayAddresses};
 use crate::ids::{Conversation, Timestamp, UserId};
 use crate::keys::{DeviceKeys, Nickname};
 use crate::membership::RoomKind;
-use crate::store::rows::UploadSource;
+use crate::store::row::{ReadRows, Row};
 use crate::store::rows::{
     Admission, Clock, Contact, ContactStanding, MessageIndex, OutboxContent, OutboxEntry, Profile,
-    RoomStanding, SavedProfile, Transfer,
+    RoomStanding, SavedProfile, Transfer, UploadSource,
 };
 use crate::store::{Changes, Key, SCHEMA_VERSION, StoreError, Table, Value, codec};
 use crate::trust::Trust;

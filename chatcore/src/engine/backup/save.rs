@@ -1,12 +1,11 @@
 //! From a store to the rows of a backup.
 
-use crate::store::row::Row;
 use std::collections::BTreeSet;
 
-use super::super::error::EngineError;
-use super::super::error::damaged;
+use super::super::error::{EngineError, damaged};
 use super::super::rooms::load;
 use crate::ids::{DeviceAddress, MessageId, RoomId, Timestamp};
+use crate::store::row::Row;
 use crate::store::rows::{
     self, Admission, Contact, MessageStatus, OutboxContent, OutboxState, Payload, PeerDevice,
     RoomSender, SavedProfile, Transfer, Unsent,

@@ -1,14 +1,12 @@
 //! What a person does in rooms: making, joining, leaving, and every other act.
 
-use super::super::error::EngineError;
-use super::super::error::damaged;
+use super::super::error::{EngineError, damaged};
 use super::super::event::Event;
 use super::super::requests::Pending;
 use super::super::transaction::Transaction;
-use super::Rooms;
 use super::loaded::Room;
 use super::log::entries_from;
-use super::{Freshness, NewRoom, RoomAsk, RoomFailure, STATEMENT};
+use super::{Freshness, NewRoom, RoomAsk, RoomFailure, Rooms, STATEMENT};
 use crate::ids::{LogId, MessageId, RoomId, UserId};
 use crate::membership::{
     Absence, Act, Actor, Creation, EventDraft, Joined, Role, RoomKind, RoomName, RoomState,

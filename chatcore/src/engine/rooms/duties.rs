@@ -3,9 +3,8 @@
 use super::super::clock::Timer;
 use super::super::error::EngineError;
 use super::super::transaction::Transaction;
-use super::MOVE_PATIENCE;
-use super::Rooms;
 use super::loaded::Room;
+use super::{MOVE_PATIENCE, Rooms};
 use crate::ids::{DAY, Timestamp, UserId};
 use crate::membership::{
     Act, CHECKPOINT_EVERY, Chain, Event as RoomEvent, Role, RoomKind, RoomState,

@@ -1,31 +1,24 @@
 //! From one message or piece of news to an envelope for each device of each member.
 
-use super::super::fate::finish_payload;
-use super::super::fate::set_status;
-use super::super::outbox::Late;
-use super::super::sealing::envelope;
-use super::super::sealing::seal_shared;
-use super::super::sealing::send;
-use super::super::transfers::forget_upload;
-use super::super::transfers::is_queued;
-use crate::store::row::ReadRows;
 use std::collections::BTreeSet;
 
 use super::super::error::EngineError;
 use super::super::event::Event;
-use super::super::outbox::put_copy;
+use super::super::fate::{finish_payload, set_status};
+use super::super::outbox::{Late, put_copy};
 use super::super::requests::Sent;
+use super::super::sealing::{envelope, seal_shared, send};
 use super::super::transaction::Transaction;
-use super::Freshness;
-use super::RoomFailure;
-use super::Rooms;
+use super::super::transfers::{forget_upload, is_queued};
 use super::invitations::{invites, removes};
 use super::loaded::{Room, load};
+use super::{Freshness, RoomFailure, Rooms};
 use crate::crypto::kdf::sha256;
 use crate::file::Manifest;
 use crate::ids::{Conversation, DeviceAddress, LogId, MessageId, RoomId, UserId};
 use crate::keys::{RecordHistory, UserRecord};
 use crate::membership::{MAX_MEMBERS, RoomKind};
+use crate::store::row::ReadRows;
 use crate::store::rows::{
     Contact, ContactStanding, CopyAnswer, HistoryEntry, MessageIndex, MessageStatus, OutboxContent,
     OutboxEntry, OutboxState, Payload, PayloadCounts, RoomStanding, Transfer, Unsent,

@@ -1,6 +1,5 @@
 //! Forks: another branch of a log is read as evidence, kept as a proof, and followed if the owner says so.
 
-use crate::store::row::ReadRows;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -8,11 +7,10 @@ use bytes::Bytes;
 use super::super::error::EngineError;
 use super::super::event::Event;
 use super::super::transaction::Transaction;
-use super::Rooms;
 use super::acts::{own_actor, signer};
 use super::loaded::Room;
 use super::log::{Page, Reader, end_of, entries_from, hash_at};
-use super::{Freshness, RoomAsk, RoomFailure};
+use super::{Freshness, RoomAsk, RoomFailure, Rooms};
 use crate::ids::{LogHash, LogId, RegisterId, RoomId, UserId};
 use crate::keys::Signed;
 use crate::membership::{
@@ -20,6 +18,7 @@ use crate::membership::{
     RoomError, RoomKind,
 };
 use crate::store::Store;
+use crate::store::row::ReadRows;
 use crate::store::rows::LogEntry;
 use crate::wire::content::{LogPoint, ShownLog};
 use crate::wire::relay::{Answer, Failure, More, Request};

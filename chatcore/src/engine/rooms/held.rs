@@ -1,10 +1,9 @@
 //! Which messages that can't be judged yet find a place (PROTOCOL.md section 16): so many in a room, so many of one
 //! person, and nobody's take the places of others.
 
-use crate::ids::DAY;
 use std::collections::BTreeMap;
 
-use crate::ids::UserId;
+use crate::ids::{DAY, UserId};
 
 /// Milliseconds that a message is held.
 pub(in crate::engine) const HOLD_FOR: u64 = DAY;

@@ -1,21 +1,18 @@
 //! Hints between members of a room: wake-ups, invitations, keys, and questions for them. None of it changes what is
 //! settled.
 
-use super::super::sealing::envelope;
-use super::super::sealing::seal_unkept;
-use super::super::sealing::send;
 use std::collections::BTreeMap;
 
 use super::super::clock::is_due;
 use super::super::error::EngineError;
 use super::super::requests::Sent;
+use super::super::sealing::{envelope, seal_unkept, send};
 use super::super::transaction::Transaction;
-use super::Rooms;
 use super::fan_out::MAX_SECRETS_AT_ONCE;
 use super::held::MAX_HELD;
 use super::invitations::Shown;
 use super::loaded::Room;
-use super::{ASK_EVERY, Freshness};
+use super::{ASK_EVERY, Freshness, Rooms};
 use crate::ids::{DeviceAddress, LogId, MessageId, RoomId, SECOND, UserId};
 use crate::membership::{Role, RoomKind, Statement};
 use crate::room::RegisterSecret;

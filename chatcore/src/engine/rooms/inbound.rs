@@ -4,29 +4,22 @@ use super::super::alarms::refuse_content;
 use super::super::clock::{Timer, is_due};
 use super::super::copy::QUERY_EVERY;
 use super::super::error::EngineError;
-use super::super::event::Event;
-use super::super::event::Sender;
+use super::super::event::{Event, Sender};
+use super::super::incoming::Incoming;
 use super::super::receipts::{RoomSize, owe_receipt, owe_room_receipt};
-use super::super::sequence::said_at;
 use super::super::transaction::Transaction;
 use super::super::transfers::receipt_of;
-use super::Rooms;
-use super::held::HOLD_FOR;
-use super::held::{IsRead, Place, place};
+use super::held::{HOLD_FOR, IsRead, Place, place};
 use super::hints::Asked;
 use super::judge::{Author, Facts, Named, Reading, Standing, Verdict, judge};
 use super::loaded::Room;
 use super::senders::{follow_sender, is_ahead};
-use super::{Freshness, RefusedBecause};
-use crate::file::FileKind;
-use crate::ids::{Conversation, DeviceAddress, MessageId, Timestamp, UserId};
+use super::{Freshness, RefusedBecause, Rooms};
+use crate::ids::{DeviceAddress, MessageId, Timestamp, UserId};
 use crate::membership::RoomKind;
 use crate::store::row::ReadRows;
-use crate::store::rows::{
-    Contact, ContactStanding, Direction, Download, HeldMessage, HistoryEntry, MessageIndex,
-    RoomStanding, Said, Transfer,
-};
-use crate::wire::content::{Body, Receipt, ReceiptKind, RefusalReason, RoomContent};
+use crate::store::rows::{Contact, ContactStanding, HeldMessage, RoomStanding};
+use crate::wire::content::{Receipt, ReceiptKind, RefusalReason, RoomContent};
 
 /// Most people of a room in which each message is receipted within seconds.
 const MAX_SMALL: usize = 16;
@@ -293,44 +286,21 @@ impl Rooms {
             contact.standing = ContactStanding::Member;
         }
         follow_sender(tx, room, contact, from, &content, bytes)?;
-        let id = room.id();
-        let history = tx.next_number::<HistoryEntry>(&Conversation::Room(id))?;
-        let (received_at, sent_at) = (tx.now, said_at(content.sent_at, tx.now));
-        let entry = HistoryEntry {
+        let RoomContent { position, sent_at, body, .. } = content;
+        Incoming {
+            from: contact,
+            device: from.device,
+            room: Some(room.reference()),
             message,
-            peer: from.user,
-            room: Some(id),
-            direction: Direction::Incoming,
+            position: Some(position),
             sent_at,
-            received_at,
-            content: zeroize::Zeroizing::new(bytes.to_vec()),
-            file_path: String::new(),
-            name: contact.nickname().as_str().to_owned(),
-        };
-        tx.put_at(&(entry.conversation(), history), &entry);
-        let index = MessageIndex { history, outbox: Vec::new(), room: Some(id), blob: None };
-        tx.put_at(&(from.user, message), &index);
-        if let Some(kind) = content.body.file_kind() {
-            let said = Said::new(from.device, Some(content.position));
-            tx.put(&Transfer::Download(Download::new(from.user, message, kind, said)));
+            body,
+            bytes,
         }
+        .show(tx)?;
         let kind = receipt_of(tx, &from.user, &message)?.unwrap_or(ReceiptKind::Delivered);
         let receipt = Receipt { message_id: message, kind };
         owe_room_receipt(tx, contact, from, receipt, size(room));
-        let room = Some(room.reference());
-        let from = Sender::from(&*contact);
-        tx.event(match content.body {
-            Body::Text(text) => Event::Text { from, room, message, text, sent_at, received_at },
-            Body::File(manifest) => {
-                let kind = FileKind::File;
-                Event::File { from, room, message, manifest, kind, sent_at, received_at }
-            }
-            Body::LongText(manifest) => {
-                let kind = FileKind::LongText;
-                Event::File { from, room, message, manifest, kind, sent_at, received_at }
-            }
-            _ => Event::UnknownContent { from, message },
-        });
         Ok(kind)
     }
 

@@ -1,6 +1,5 @@
 //! A room in memory: its row, its chain, and who says to be in.
 
-use crate::keys::Signed;
 use std::collections::BTreeMap;
 
 use super::super::error::EngineError;
@@ -8,6 +7,7 @@ use super::super::transaction::Transaction;
 use super::log::{begin, fold_logs};
 use super::{RoomFailure, RoomRef, name_of};
 use crate::ids::{LogId, RegisterId, RoomId, Timestamp, UserId};
+use crate::keys::Signed;
 use crate::membership::{
     Act, Chain, Event as RoomEvent, Joined, Role, RoomError, RoomKind, RoomState, RoomVersion,
     Statements,

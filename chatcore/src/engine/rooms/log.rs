@@ -10,8 +10,7 @@
 
 use bytes::Bytes;
 
-use super::super::error::EngineError;
-use super::super::error::damaged;
+use super::super::error::{EngineError, damaged};
 use crate::ids::{LogHash, LogId, RegisterId, RoomId, Timestamp, UserId};
 use crate::keys::{RelayKey, Signed};
 use crate::membership::{Act, Chain, Event as RoomEvent, RoomError, RoomKind};

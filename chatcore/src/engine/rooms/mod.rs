@@ -43,8 +43,9 @@ pub use types::{NewRoom, RefusedBecause, RoomFailure, RoomRef};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::clock::Timer;
+use super::error::EngineError;
+use super::event::Event;
 use super::transaction::Transaction;
-use super::{EngineError, Event};
 use crate::ids::{
     DAY, DeviceAddress, LogId, MINUTE, RegisterId, RoomId, SECOND, Timestamp, UserId,
 };

@@ -1,11 +1,12 @@
 //! Pages of a log as the relay shows them: followed, given back, and told to members.
 
+use bytes::Bytes;
+
 use super::super::error::EngineError;
 use super::super::transaction::Transaction;
-use super::RoomAsk;
-use super::Rooms;
 use super::loaded::Room;
 use super::log::{Page, Read, Reader, entries_from, hash_at};
+use super::{RoomAsk, Rooms};
 use crate::ids::{LogId, MessageId, RegisterId, Timestamp};
 use crate::keys::Signed;
 use crate::membership::{Joined, LogHead, MAX_EVENTS, RoomKind};
@@ -14,7 +15,6 @@ use crate::wire::content::{LogPoint, ShownLog};
 use crate::wire::directory::encode_signed;
 use crate::wire::limits::{MAX_ENTRIES, MAX_SHOWN_ENTRIES};
 use crate::wire::relay::{Answer, ErrorCode, Request};
-use bytes::Bytes;
 
 /// Most bytes of entries given back to the relay at a time.
 const MAX_GIVEN_BACK: usize = 768 * 1_024;

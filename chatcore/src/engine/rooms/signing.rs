@@ -2,10 +2,9 @@
 
 use super::super::error::EngineError;
 use super::super::transaction::Transaction;
-use super::RoomFailure;
-use super::Rooms;
 use super::acts::{own_actor, signer};
 use super::loaded::Room;
+use super::{RoomFailure, Rooms};
 use crate::ids::{EventHash, RoomId, Timestamp};
 use crate::membership::{
     Act, Event as RoomEvent, EventDraft, MAX_EVENTS_SINCE_CHECKPOINT, RoomError, RoomKind,

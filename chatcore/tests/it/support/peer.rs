@@ -1,6 +1,5 @@
 //! One device: its engine, its store, and crashes at any write.
 
-use super::counted::CountedStore;
 use chatcore::engine::backup::{self, Changed, Restore};
 use chatcore::engine::{
     Command, Context, Engine, EngineError, Event, Lobby, NewProfile, Step, query,
@@ -11,6 +10,8 @@ use chatcore::store::{ApplyChanges, Changes, Key, Store, Table, Value};
 use chatcore::wire::relay::{DeviceFrame, RelayFrame};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+
+use super::counted::CountedStore;
 
 pub(crate) struct Peer {
     pub(crate) store: CountedStore,
