@@ -6,7 +6,7 @@
 //! handle_timeout ─┘                       └─▶ events    shown last
 //! ```
 //! It only routes: what a session, a record or a file may do is decided in their own modules, and what one of them
-//! leaves to another goes through [`follow_ups`]. It holds nothing that must survive: after a crash a new engine goes on
+//! leaves to another goes through `follow_ups`. It holds nothing that must survive: after a crash a new engine goes on
 //! from the store alone. When saving a step fails, the engine is dropped with it.
 
 mod account;
