@@ -1,4 +1,4 @@
-//! What a person is told of contents that are not as they should be.
+//! Alarms: a person is told of contents that are not as they should be.
 
 use super::event::{Event, Sender};
 use super::rooms::RoomRef;

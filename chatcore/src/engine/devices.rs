@@ -101,7 +101,7 @@ fn pass_on_copies(
     Ok(())
 }
 
-/// What we owe a device that is gone we owe to those that came.
+/// Passes receipts and our record, owed to a device that is gone, on to those that came.
 fn pass_on_dues(
     tx: &mut Transaction<'_, '_>,
     contact: &mut Contact,
@@ -128,7 +128,7 @@ fn pass_on_dues(
     }
 }
 
-/// Who is to hear of our newest record.
+/// Keeps track of those who are to hear of our newest record.
 #[derive(Debug, Default)]
 pub(super) struct DeviceUpdates {
     /// Peer devices for whom the relay has not accepted it.

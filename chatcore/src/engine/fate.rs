@@ -1,4 +1,4 @@
-//! What becomes of messages of ours: how far each came, which copies are done with, and what is given up.
+//! The fate of messages of ours: how far each came, which copies are done with, and when it is given up.
 
 use std::collections::BTreeSet;
 
@@ -126,7 +126,7 @@ pub(super) enum Fate {
     GivenUp,
 }
 
-/// What the relay said to one copy, or would have.
+/// The relay's word on one copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RelayWord {
     Taken,

@@ -25,9 +25,9 @@ pub(super) struct OutboxCopy {
 /// Whose order a copy has to keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CopyKind {
-    /// That of one conversation.
+    /// The order of one conversation.
     Own,
-    /// That of a room, which has many copies of one content.
+    /// The order of a room, which has many copies of one content.
     Shared,
 }
 
@@ -75,13 +75,13 @@ pub(super) struct FollowUps {
     pub(super) refresh: BTreeSet<UserId>,
     /// When the receipts owed to a device are to go, if some are.
     pub(super) receipts: BTreeMap<DeviceAddress, Option<Timer>>,
-    /// Who is to be sent our newest record, and who not any more.
+    /// Devices that are to be sent our newest record, or not any more.
     pub(super) profiles: BTreeMap<DeviceAddress, ProfileOwed>,
     /// Our record of a version, which the relay has for a device.
     pub(super) told: Vec<(DeviceAddress, u64)>,
     /// Whether those who are owed our record are to be sent it.
     pub(super) tell: Option<Tell>,
-    /// Who found no place.
+    /// People who found no place.
     pub(super) turned_away: Vec<Turned>,
     /// Whose names somebody claims who is new.
     pub(super) claimed_names: Vec<(Nickname, UserId)>,
@@ -100,7 +100,7 @@ pub(super) fn receipts_due(device: &PeerDevice, now: Timestamp) -> Option<Timer>
     (!device.due_receipts.is_empty()).then(|| Timer::at(at, now))
 }
 
-/// Who is sent our record.
+/// The ones who are sent our record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Tell {
     /// Whoever was not tried since the outbox was gone through.

@@ -30,7 +30,7 @@ use crate::wire::relay::{Delivery, MailQueue, Request};
 
 /// Milliseconds that processed envelopes are remembered.
 const REMEMBER: u64 = 30 * DAY;
-/// What each of their messages takes beside its bytes.
+/// Bytes that each message of a stranger takes beside its own.
 const MESSAGE_COST: u64 = 256;
 /// First messages accepted from one peer device within an hour.
 const FIRST_MESSAGES: usize = 6;

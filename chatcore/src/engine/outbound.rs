@@ -1,4 +1,4 @@
-//! Sending: from a body to the outbox, and from the outbox to the relay.
+//! Sending: from a body to history and outbox.
 
 use super::Engine;
 use super::contacts::make_contact;

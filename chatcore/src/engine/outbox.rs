@@ -54,7 +54,7 @@ pub(super) enum Late {
 pub(super) type JudgeLate<'j> =
     &'j mut dyn FnMut(&Transaction<'_, '_>, &UserId, &Payload) -> Result<Late, EngineError>;
 
-/// What is known of the outbox without reading it.
+/// The outbox as far as it is known without reading it.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     waiting: BTreeMap<DeviceAddress, Line>,
@@ -63,7 +63,7 @@ pub(super) struct Outbox {
     next_query: Option<Timer>,
 }
 
-/// What waits for one device, in its order.
+/// The copies that wait for one device, in their order.
 #[derive(Debug, Default)]
 struct Line {
     copies: BTreeMap<u64, CopyKind>,
@@ -86,7 +86,7 @@ enum Claims {
     No,
 }
 
-/// What became of one copy.
+/// The outcome of trying one copy.
 enum Outcome {
     /// It is sealed, or gone.
     Over,
@@ -96,7 +96,7 @@ enum Outcome {
     NoSession,
 }
 
-/// What one round of sealing brings about.
+/// One round of sealing for a user.
 struct Round<'j> {
     contact: Contact,
     has_changed: bool,

@@ -20,7 +20,7 @@ use crate::wire::relay::{Request, RoomPresence};
 /// Milliseconds in which new tags are gathered before the relay is told.
 const GATHER: u64 = 2 * SECOND;
 
-/// What the relay is told of who may see us.
+/// Tells the relay who may see us.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
     attending: bool,
@@ -108,7 +108,7 @@ impl Presence {
     }
 }
 
-/// Whom we see and who sees us: contacts, and members of common private rooms. Not strangers, not
+/// Returns those whom we see and who see us: contacts, and members of common private rooms. Not strangers, not
 /// the blocked, not while a key is in doubt.
 fn friends(tx: &Transaction<'_, '_>, rooms: &mut Rooms) -> Result<Vec<Contact>, EngineError> {
     let mut friends = Vec::new();

@@ -10,7 +10,7 @@ use crate::wire::relay::{DeviceFrame, Request, RequestId};
 /// Request ids from here on belong to the driver's own requests.
 pub(crate) const DRIVER_REQUESTS: RequestId = 1 << 32;
 
-/// What an answer of the relay belongs to.
+/// The request that an answer of the relay belongs to.
 #[derive(Debug)]
 pub(super) enum Pending {
     Login,
@@ -80,7 +80,7 @@ impl Asker {
     }
 }
 
-/// What an envelope on its way carries.
+/// The load of an envelope on its way.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Sent {
     /// An entry of the outbox.
@@ -106,7 +106,7 @@ pub(super) enum Outgoing {
     Tell(Request),
 }
 
-/// What the relay has not answered on this connection.
+/// The requests that the relay has not answered on this connection.
 #[derive(Debug)]
 pub(super) struct Requests {
     pending: BTreeMap<RequestId, Pending>,

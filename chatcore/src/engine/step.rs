@@ -1,4 +1,4 @@
-//! What goes into a step of the engine, and what comes out of it.
+//! The input and the output of a step of the engine.
 
 use rand::CryptoRng;
 
@@ -27,7 +27,7 @@ impl std::fmt::Debug for Context<'_> {
     }
 }
 
-/// What to do, in this order: save, send, show.
+/// The work that a step leaves to the driver, in this order: save, send, show.
 #[derive(Debug, Default)]
 #[must_use]
 pub struct Step {

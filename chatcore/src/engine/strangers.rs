@@ -41,7 +41,7 @@ pub struct PersonWaiting {
     pub wanted: Wanted,
 }
 
-/// What the relay keeps of those for whom there was no place.
+/// Keeps count of envelopes that stay at the relay, as there was no place for them.
 #[derive(Debug, Default)]
 pub(super) struct Strangers {
     /// Envelopes.

@@ -82,9 +82,9 @@ impl FromStr for Proxy {
             let is_short = |part: &str| (1..=MAX_CREDENTIAL).contains(&part.len());
             let (user, password) = text.split_once(':').ok_or(ProxyError::Credentials)?;
             let user = decoded(user).ok_or(ProxyError::Credentials)?;
-            let password = Zeroizing::new(decoded(password).ok_or(ProxyError::Credentials)?);
+            let password = decoded(password).ok_or(ProxyError::Credentials)?;
             match is_short(&user) && is_short(&password) {
-                true => Ok((user, password)),
+                true => Ok((user.as_str().to_owned(), password)),
                 false => Err(ProxyError::Credentials),
             }
         });
@@ -94,15 +94,17 @@ impl FromStr for Proxy {
 }
 
 /// Reads `%40` and the like as the characters for which they stand (RFC 3986 section 2.1).
-fn decoded(text: &str) -> Option<String> {
+fn decoded(text: &str) -> Option<Zeroizing<String>> {
+    // It never grows: no copy of a password is left behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
     let mut parts = text.split('%');
-    let mut bytes = parts.next()?.as_bytes().to_vec();
+    bytes.extend_from_slice(parts.next()?.as_bytes());
     for part in parts {
         let (digits, rest) = part.split_at_checked(2)?;
         bytes.extend(HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok()?);
         bytes.extend_from_slice(rest.as_bytes());
     }
-    String::from_utf8(bytes).ok()
+    std::str::from_utf8(&bytes).ok().map(|text| Zeroizing::new(text.to_owned()))
 }
 
 impl fmt::Debug for Proxy {

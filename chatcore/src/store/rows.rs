@@ -402,11 +402,11 @@ pub(crate) struct SealedEnvelope {
 pub(crate) enum OutboxContent {
     /// These bytes.
     Own(Zeroizing<Vec<u8>>),
-    /// What many send, by message id.
+    /// The content that many send, by message id.
     Shared { answer: CopyAnswer },
 }
 
-/// What the relay said to one of many copies.
+/// The relay's answer to one of many copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CopyAnswer {
     /// Nothing yet.

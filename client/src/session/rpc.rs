@@ -133,7 +133,7 @@ struct EventsParams {
     words: bool,
 }
 
-/// What a program is told of an event.
+/// How much a program is told of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wording {
     Data,

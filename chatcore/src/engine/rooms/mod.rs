@@ -163,7 +163,7 @@ pub(super) struct Rooms {
     /// Questions of members, answered when this step is done.
     questions: Vec<(DeviceAddress, RoomId, LogId, u64)>,
     answered: BTreeMap<DeviceAddress, Timestamp>,
-    /// Who is to be asked about which rooms, as soon as there is a session.
+    /// People to be asked about rooms, as soon as there is a session.
     unasked: BTreeMap<UserId, BTreeSet<RoomId>>,
     /// For whom something of a room waits until it was read.
     held_back: BTreeMap<RoomId, BTreeSet<UserId>>,

@@ -123,14 +123,14 @@ impl RefusedBecause {
     }
 }
 
-/// What an answer of the relay about rooms belongs to.
+/// The request about rooms that an answer of the relay belongs to.
 #[derive(Debug)]
 pub(in crate::engine) enum RoomAsk {
     /// The open rooms, behind those that are known already.
     List { ticket: u64, known: Vec<RoomSummary> },
-    /// Who is here of one.
+    /// Members of one who are here.
     Presence { ticket: u64 },
-    /// What is new in an open room.
+    /// The news of an open room.
     Get,
     /// An event of ours in an open room; the first creates it.
     AppendOpen,
