@@ -13,7 +13,7 @@ use super::outbox::{give_up_overdue, send_again};
 use super::receipts::owe_receipt;
 use super::rooms::HOLD_FOR;
 use super::sequence::Order;
-use super::sessions::{add_session, heed_reset, incoming_tag};
+use super::sessions::{Confirmed, add_session, heed_reset, incoming_tag, save_opened};
 use super::strangers::{admit_private, has_place_for_first, meet_stranger};
 use super::transaction::Transaction;
 use super::transfers::receipt_of;
@@ -219,9 +219,10 @@ impl Engine {
             let Some(mut session) = tx.get::<Session>(&id)? else {
                 continue;
             };
+            let before = Confirmed::from(&session);
             match session.open_at(&delivery.blob, tx.begins(), tx.settled) {
                 Ok(content) => {
-                    tx.put(&session);
+                    save_opened(tx, device, &session, before)?;
                     let receipt =
                         self.take_content(tx, &mut contact, from, (&content, Place::Later))?;
                     tx.put(&contact);

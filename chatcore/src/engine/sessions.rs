@@ -61,9 +61,15 @@ pub(crate) enum Confirmed {
     Yes,
 }
 
+impl From<&Session> for Confirmed {
+    fn from(session: &Session) -> Self {
+        if session.is_confirmed() { Self::Yes } else { Self::No }
+    }
+}
+
 impl From<&Session> for Known {
     fn from(session: &Session) -> Self {
-        let confirmed = if session.is_confirmed() { Confirmed::Yes } else { Confirmed::No };
+        let confirmed = Confirmed::from(session);
         let (generation, used_at) = (session.generation(), session.used_at());
         Self { id: session.id(), generation, confirmed, used_at }
     }
@@ -92,12 +98,18 @@ pub(crate) fn speaking(
     sessions.iter().filter(speaks).max_by_key(rank).map(|known| known.id)
 }
 
-/// Returns which of the sessions with a device go once the last of them was added.
+/// Returns which of the sessions with a device go once the last of them was added or confirmed (PROTOCOL.md
+/// section 8).
+///
+/// Until somebody has answered in the new one, age deletes none: the other side may know only the former ones, and its
+/// receipts come in those.
 pub(crate) fn leaving(sessions: &[Known], generation: u32, now: Timestamp) -> Vec<SessionId> {
-    let Some((_, former)) = sessions.split_last() else { return Vec::new() };
+    let Some((new, former)) = sessions.split_last() else { return Vec::new() };
     let is_over = |known: &Known| {
         let is_former = known.generation < generation;
-        known.is_stale(now) || is_former && now.since(known.used_at) >= OLD_GENERATION_LIFE
+        let is_old =
+            known.is_stale(now) || is_former && now.since(known.used_at) >= OLD_GENERATION_LIFE;
+        is_old && new.confirmed == Confirmed::Yes
     };
     let (mut gone, mut kept): (Vec<Known>, Vec<Known>) =
         former.iter().partition(|known| is_over(known));
@@ -135,6 +147,30 @@ pub(super) fn add_session(
     device.generation = device.generation.max(session.generation());
     device.sessions.push(session.id());
     tx.put(session);
+    release_sessions(tx, device)
+}
+
+/// Stores a session in which something was opened. If that is what confirmed it, sessions that it replaces go.
+pub(super) fn save_opened(
+    tx: &mut Transaction<'_, '_>,
+    device: &mut PeerDevice,
+    session: &Session,
+    before: Confirmed,
+) -> Result<(), EngineError> {
+    tx.put(session);
+    if before == Confirmed::Yes {
+        return Ok(());
+    }
+    device.sessions.retain(|id| *id != session.id());
+    device.sessions.push(session.id());
+    release_sessions(tx, device)
+}
+
+/// Deletes the sessions with a device that its newest one, the last, replaces, and those over the limit.
+fn release_sessions(
+    tx: &mut Transaction<'_, '_>,
+    device: &mut PeerDevice,
+) -> Result<(), EngineError> {
     let known: Vec<_> = sessions_with(tx, device)?.iter().map(Known::from).collect();
     let leaving = leaving(&known, device.generation, tx.settled);
     for id in &leaving {

@@ -193,7 +193,7 @@ fn sessions_speak_and_leave_as_written() {
         let mut left: Vec<_> =
             leaving(&sessions, generation, now).iter().map(|id| id.to_hex()).collect();
         left.sort_unstable();
-        let expected = list(case, "leave_when_the_last_is_added");
+        let expected = list(case, "leave_when_the_last_is_new");
         assert_eq!(left, expected.iter().map(|v| v.as_str().unwrap()).collect::<Vec<_>>());
     }
 }

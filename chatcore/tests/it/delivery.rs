@@ -424,6 +424,27 @@ fn what_waits_is_taken_in_before_a_message_is_given_up() {
     assert_eq!((given_up(&world, message), given_up(&world, lost)), (0, 1));
 }
 
+/// A clock that is 40 days ahead for long enough to be believed makes a session look unused. It used to be deleted when
+/// the next message began another one, and with it went the receipts that the recipient, away all the while, sent in it.
+#[test]
+fn a_clock_that_was_ahead_costs_no_receipt() {
+    for skew in [40 * DAY, 400 * DAY] {
+        let mut world = World::acquainted(613);
+        let bob = world.peers[1].address.user;
+        world.peers[1].disconnect();
+        let before = world.say(0, bob, "before");
+        world.peers[0].skew = skew.cast_signed();
+        world.wait(8, HOUR / 4);
+        let meanwhile = world.say(0, bob, "meanwhile");
+        world.peers[0].skew = 0;
+        world.connect(1);
+        world.wait(4, HOUR);
+        let status = |message| world.status(0, bob, message);
+        assert_eq!(status(before), MessageStatus::Delivered, "{skew}");
+        assert_eq!(status(meanwhile), MessageStatus::Delivered, "{skew}");
+    }
+}
+
 /// Writes to somebody, and lets nobody but the relay answer.
 fn write(world: &mut World, to: UserId, text: &str) {
     let message = MessageId::generate(&mut world.rng);

@@ -106,9 +106,9 @@ def speaking(sessions, generation, knows_tag, now):
 
 
 def leaving(sessions, generation, now):
-    """The last of them was added just now."""
-    *others, _new = sessions
-    over = [s for s in others if now - s["used_at"] >= (7 if s["generation"] < generation else 30) * DAY]
+    """The last of them was added or confirmed just now."""
+    *others, new = sessions
+    over = [s for s in others if new["confirmed"] and now - s["used_at"] >= (7 if s["generation"] < generation else 30) * DAY]
     left = sorted((s for s in others if s not in over), key=lambda s: (s["generation"], s["used_at"], s["id"]))
     return sorted(s["id"] for s in over + left[:max(0, len(left) + 1 - 5)])
 

@@ -1258,7 +1258,7 @@ def session_choices():
         generation = max([s["generation"] for s in sessions] + [roll(4)])
         knows_tag = bool(roll(3))
         out.append({"now": now, "generation": generation, "knows_tag": knows_tag, "sessions": sessions,
-                    "speaks": speaking(sessions, generation, knows_tag, now) or b"", "leave_when_the_last_is_added": leaving(sessions, generation, now)})
+                    "speaks": speaking(sessions, generation, knows_tag, now) or b"", "leave_when_the_last_is_new": leaving(sessions, generation, now)})
     return out
 
 
