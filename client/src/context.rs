@@ -196,13 +196,16 @@ impl Context {
     /// # Errors
     /// [`ExitCode::Store`], or that of the passphrase's source.
     pub fn open_store(&self) -> Result<RedbStore, CommandError> {
-        self.open_whole_store().map_err(|error| {
-            let is_denied = error == StoreError::Io(ErrorKind::PermissionDenied).into();
-            match refused_in(&self.paths.profile_folder()).filter(|_| is_denied) {
-                Some(what) => error.hint(what),
-                None => error,
-            }
-        })
+        self.open_whole_store().map_err(|error| self.explained(error))
+    }
+
+    /// Names the file that the system refuses, if that is why the profile can't be used.
+    pub(crate) fn explained(&self, error: CommandError) -> CommandError {
+        let is_denied = error == StoreError::Io(ErrorKind::PermissionDenied).into();
+        match refused_in(&self.paths.profile_folder()).filter(|_| is_denied) {
+            Some(what) => error.hint(what),
+            None => error,
+        }
     }
 
     fn open_whole_store(&self) -> Result<RedbStore, CommandError> {
@@ -265,7 +268,19 @@ impl Context {
     pub fn create_store(&self) -> Result<RedbStore, CommandError> {
         self.require_no_profile()?;
         let protection = self.new_protection()?;
-        Ok(RedbStore::create(&self.paths.profile_folder(), &protection)?)
+        self.create_store_as(&protection)
+    }
+
+    /// Makes the profile's store with a protection that was asked for.
+    ///
+    /// # Errors
+    /// [`ExitCode::Store`].
+    pub(crate) fn create_store_as(
+        &self,
+        protection: &Protection,
+    ) -> Result<RedbStore, CommandError> {
+        RedbStore::create(&self.paths.profile_folder(), protection)
+            .map_err(|error| self.explained(error.into()))
     }
 
     /// Refuses a profile that is there already, before anything is asked in vain.

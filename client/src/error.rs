@@ -10,6 +10,8 @@ use chatcore::net::{ClientError, FileError};
 use chatcore::store::StoreError;
 use chatcore::wire::relay::ErrorCode;
 
+use server::permissions::refused;
+
 use crate::render;
 
 /// Kinds of failure that scripts tell apart; the numbers are promised in docs/CLI.md.
@@ -145,7 +147,10 @@ impl CommandError {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
                 failed.hint("free some space, then repeat the command")
             }
-            ErrorKind::PermissionDenied => failed.hint("check who owns it and who may use it"),
+            ErrorKind::PermissionDenied => match refused([path.to_owned()]) {
+                Some(what) => failed.hint(what),
+                None => failed.hint("check who owns it and who may use it"),
+            },
             _ => failed,
         }
     }
@@ -446,6 +451,7 @@ impl From<EngineError> for CommandError {
             EngineError::OtherRelay => {
                 say(ExitCode::Usage, "use another profile for this relay: --profile NAME")
             }
+            EngineError::AlreadyNamed => say(ExitCode::Usage, "to change it: chat nick NAME"),
             EngineError::NotFollowing => {
                 say(ExitCode::Other, "it fell too far behind, or ended it; repeat the command")
             }

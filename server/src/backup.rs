@@ -12,7 +12,7 @@ use crate::error::RelayError;
 use crate::identity::{self, KEY_FILE, TOKEN_FILE, sync_folder, write_private};
 use crate::server::{lock_folder, store_error};
 use crate::size::Size;
-use crate::store::{Epoch, Loose, Snapshot, Stores};
+use crate::store::{Epoch, Loose, SealState, Snapshot, Stores};
 use crate::sums::Sums;
 
 /// Name of a backup's list.
@@ -242,10 +242,11 @@ fn check(folder: &Path) -> Result<(), RelayError> {
     identity::check(folder)?;
     let found = Stores::inspect(folder).map_err(|source| store_error(folder, source))?;
     let folder = folder.to_owned();
-    match (found.damaged.is_empty(), found.without_keys) {
-        (true, 0) => Ok(()),
-        (true, users) => Err(RelayError::KeysMissing { folder, users }),
-        (false, _) => Err(RelayError::FilesMissing { folder, files: found.damaged }),
+    match (found.damaged.is_empty(), found.without_keys, found.seal) {
+        (true, 0, SealState::Usable) => Ok(()),
+        (true, 0, SealState::Damaged) => Err(RelayError::SealDamaged { folder }),
+        (true, users, _) => Err(RelayError::KeysMissing { folder, users }),
+        (false, ..) => Err(RelayError::FilesMissing { folder, files: found.damaged }),
     }
 }
 

@@ -109,6 +109,15 @@ pub enum RelayError {
         /// How many.
         users: usize,
     },
+    /// The checksums of the databases, written when a relay stops, can't be read.
+    #[error(
+        "{folder}: stores.seal was damaged, so nothing says whether the databases are what was written; \
+         they can be read, and are sealed anew now"
+    )]
+    SealDamaged {
+        /// Which folder.
+        folder: PathBuf,
+    },
     /// The folder holds a backup, and a relay would change it.
     #[error("{path} is a backup; make a data folder of it with: chat-server restore {path}")]
     IsBackup {
@@ -196,7 +205,7 @@ impl RelayError {
         match self {
             Self::Store { folder, source: StoreError::Failed } => refused_in(folder),
             Self::File { path, source } if source.kind() == ErrorKind::PermissionDenied => {
-                refused(path.ancestors().collect::<Vec<_>>().into_iter().rev().map(PathBuf::from))
+                refused([path.clone()])
             }
             _ => None,
         }
@@ -212,6 +221,7 @@ impl RelayError {
             | Self::BadBackup { .. }
             | Self::IsBackup { .. }
             | Self::KeysMissing { .. }
+            | Self::SealDamaged { .. }
             | Self::FilesMissing { .. }
             | Self::NotEmpty { .. } => 7,
             Self::Operator { code, .. } => *code,

@@ -4,11 +4,11 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// Looks for the first of `paths` that is there and can't be read and written; returns what to tell about it: path,
-/// owner and mode.
+/// Looks for the first of `paths` that can't be used, or made where it should be; returns what to tell about it, or about
+/// the folder that is in the way: path, owner and mode.
 #[must_use]
 pub fn refused(paths: impl IntoIterator<Item = PathBuf>) -> Option<String> {
-    paths.into_iter().find(|path| is_refused(path)).map(|path| describe(&path))
+    paths.into_iter().find_map(|path| culprit(&path)).map(|path| describe(&path))
 }
 
 /// As [`refused`], of a folder and of what lies in it.
@@ -28,20 +28,36 @@ pub fn refused_in(folder: &Path) -> Option<String> {
 /// Folders that are looked into.
 const MOST: usize = 64;
 
-fn is_refused(path: &Path) -> bool {
-    let is_denied = |kind| kind == ErrorKind::PermissionDenied;
+/// Returns what keeps a path from being used: itself, or a folder above it that lets nobody through, or lets nothing be
+/// made in it.
+fn culprit(path: &Path) -> Option<PathBuf> {
     match fs::metadata(path) {
-        Err(error) => is_denied(error.kind()),
-        Ok(metadata) if metadata.is_dir() => {
-            let is_closed = fs::read_dir(path).is_err_and(|error| is_denied(error.kind()));
-            is_closed || metadata.permissions().readonly()
-        }
+        Ok(metadata) if metadata.is_dir() => (!is_open(path)).then(|| path.to_owned()),
         Ok(metadata) if metadata.is_file() => {
             let opened = fs::File::options().read(true).write(true).open(path);
-            opened.is_err_and(|error| is_denied(error.kind()))
+            let is_denied = opened.is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
+            is_denied.then(|| path.to_owned())
         }
-        Ok(_) => false,
+        Ok(_) => None,
+        Err(_) => {
+            let parent = path.ancestors().skip(1).find(|folder| fs::metadata(folder).is_ok())?;
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            (!is_open(parent)).then(|| parent.to_owned())
+        }
     }
+}
+
+/// Tells whether this program may look into a folder, and make files in it.
+#[cfg(unix)]
+fn is_open(folder: &Path) -> bool {
+    use rustix::fs::{Access, access};
+    access(folder, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
+        != Err(rustix::io::Errno::ACCESS)
+}
+
+#[cfg(not(unix))]
+fn is_open(folder: &Path) -> bool {
+    fs::read_dir(folder).map_or_else(|error| error.kind() != ErrorKind::PermissionDenied, |_| true)
 }
 
 fn describe(path: &Path) -> String {
@@ -83,6 +99,14 @@ mod tests {
         if fs::File::open(&file).is_err() {
             let said = refused_in(folder.path()).unwrap();
             assert!(said.contains("keys/db has mode 0000"), "{said}");
+            // What is not there yet, or can't even be looked at, is not what is in the way.
+            for (mode, below) in [(0o500, "new"), (0o600, "db"), (0o000, "new/deeper")] {
+                fs::set_permissions(&inner, fs::Permissions::from_mode(mode)).unwrap();
+                let said = refused([inner.join(below)]).unwrap();
+                assert!(said.contains(&format!("keys has mode {mode:04o}")), "{said}");
+            }
+            fs::set_permissions(&inner, fs::Permissions::from_mode(0o700)).unwrap();
+            assert_eq!(refused([inner.join("new/deeper")]), None);
         }
     }
 }

@@ -457,8 +457,12 @@ async fn a_changed_byte_in_any_file_is_found_and_named() {
             assert!(!path("of damaged").exists());
         });
     }
-    // Without its seal a relay starts, and whoever looks for damage is told.
-    flipped(&path("data/stores.seal"), &|| said(&verify(&path("data")), "stores.seal"));
+    // Without its seal a relay starts, and whoever looks for damage is told, once.
+    let mut seal = fs::read(path("data/stores.seal")).unwrap();
+    seal[0] ^= 1;
+    fs::write(path("data/stores.seal"), seal).unwrap();
+    said(&verify(&path("data")), "stores.seal");
+    assert!(verify(&path("data")).status.success());
     let blob = format!("blobs/{}", blob.to_hex());
     let of_copy =
         ["relay.key", "invite.token", "keys/db", "keys/conf", "relay.redb", "stores.seal", &blob];

@@ -41,6 +41,9 @@ pub enum EngineError {
     /// The profile belongs to another relay. State is unchanged.
     #[error("the profile belongs to another relay")]
     OtherRelay,
+    /// The relay knows the profile by another nickname. State is unchanged.
+    #[error("you have a name here already")]
+    AlreadyNamed,
     /// A change of the account is under way; try again when it is done. State is unchanged.
     #[error("a change of the account is under way")]
     Busy,

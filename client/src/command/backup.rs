@@ -210,7 +210,8 @@ pub(crate) fn restore(
         let rows = rows.map(|row| row.map_err(|error| failed(&path, error)));
         restored = Some(Client::restore::<CommandError>(store, rows, changed)?);
         Ok::<_, CommandError>(())
-    })?;
+    })
+    .map_err(|error| context.explained(error))?;
     Ok(restored.ok_or(StoreError::Damaged)?)
 }
 

@@ -486,6 +486,18 @@ pub struct Inspection {
     pub without_keys: usize,
     /// Files that users sent which are missing, or shorter than what is known to be stored of them.
     pub damaged: Vec<String>,
+    /// Checksums of the databases.
+    pub seal: SealState,
+}
+
+/// State of the checksums that are written when the stores are closed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SealState {
+    /// The databases are what they name, or there are none: the stores were not closed.
+    #[default]
+    Usable,
+    /// They can't be read.
+    Damaged,
 }
 
 /// A file that belongs to a copy as it is.

@@ -45,9 +45,9 @@ pub(super) fn open(folder: &Path) -> Result<Stores, StoreError> {
 
 /// Opens the stores, looks at everything in them, and closes them.
 pub(super) fn inspect(folder: &Path) -> Result<Inspection, StoreError> {
-    seal::check_file(folder)?;
+    let seal = seal::inspect(folder)?;
     let Databases { keys: _keys, main, without_keys } = open_databases(folder)?;
-    Ok(Inspection { without_keys, damaged: blobs::damaged(&main, &folder.join(BLOBS))? })
+    Ok(Inspection { seal, without_keys, damaged: blobs::damaged(&main, &folder.join(BLOBS))? })
 }
 
 /// Returns where the databases of a data folder lie.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::super::StoreError;
+use super::super::{SealState, StoreError};
 use super::{KEYS, MAIN, failed, file_of};
 use crate::identity::sync_folder;
 use crate::sums::Sums;
@@ -114,13 +114,13 @@ fn wait_for(log: &File) -> io::Result<()> {
     }
 }
 
-/// Reads a seal; one that is not whole is as good as none.
-/// Checks that the seal can be read, if there is one. A relay starts without; whoever looks for damage is told.
-pub(super) fn check_file(folder: &Path) -> Result<(), StoreError> {
-    let is_there = folder.join(NAME).exists();
-    if is_there && read(folder)?.is_none() { Err(StoreError::Damaged(NAME)) } else { Ok(()) }
+/// Looks at the seal, if there is one. A relay starts without it; whoever looks for damage is told.
+pub(super) fn inspect(folder: &Path) -> Result<SealState, StoreError> {
+    let is_damaged = folder.join(NAME).exists() && read(folder)?.is_none();
+    Ok(if is_damaged { SealState::Damaged } else { SealState::Usable })
 }
 
+/// Reads a seal; one that is not whole is as good as none.
 fn read(folder: &Path) -> Result<Option<Sums>, StoreError> {
     let text = match fs::read_to_string(folder.join(NAME)) {
         Ok(text) => text,
