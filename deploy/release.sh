@@ -9,7 +9,7 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 targets=("$@")
 if [ ${#targets[@]} = 0 ]; then
   targets=("$host")
-  if rustup target list --installed 2>/dev/null | grep -qx aarch64-unknown-linux-gnu \
+  if [[ $(rustup target list --installed 2>/dev/null) == *aarch64-unknown-linux-gnu* ]] \
     && command -v aarch64-linux-gnu-gcc >/dev/null; then
     targets+=(aarch64-unknown-linux-gnu)
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc

@@ -20,6 +20,12 @@ trap clean_up EXIT
 
 step() { printf '\n-- %s\n' "$*"; }
 fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
+# says TEXT COMMAND…: whether it prints that. What it prints is read to its end: nobody is cut off while writing.
+says() {
+  local text=$1 all
+  shift
+  all=$("$@" 2>&1) && [[ $all == *"$text"* ]]
+}
 left_out() { printf 'LEFT OUT: %s\n' "$*"; }
 # until_true SECONDS COMMAND…: tries until it succeeds
 until_true() {
@@ -66,9 +72,9 @@ talk() {
   [ -d "$work/home/alice" ] || person alice --no-passphrase join "$1" --nick alice >/dev/null
   [ -d "$work/home/bob" ] || person bob --no-passphrase join "$1" --nick bob >/dev/null
   person alice send bob "tea?" >/dev/null
-  person bob receive | grep -q "tea?" || fail "bob has no message"
+  says "tea?" person bob receive || fail "bob has no message"
   person bob send alice "yes" >/dev/null
-  person alice receive | grep -q "yes" || fail "alice has no answer"
+  says "yes" person alice receive || fail "alice has no answer"
   person alice send-file bob "$work/photo.png" >/dev/null
   rm -rf "$work/saved"
   person bob receive --to "$work/saved" >/dev/null
@@ -106,7 +112,7 @@ else
 
   start chat-test -p 127.0.0.1::7667 -v chat-test:/data --health-interval 1s -e CHAT_SERVER_PUBLIC_ADDRESS=127.0.0.1:7667
   until_true 20 health_is chat-test healthy
-  docker logs chat-test 2>&1 | grep -q '^chat://' || fail "no link in the log"
+  says chat:// docker logs chat-test || fail "no link in the log"
   docker exec chat-test chat-server ctl --json users >/dev/null
   at() { docker port chat-test 7667 | head -n 1; }
   here() { link_of chat-test | sed "s#//[^/]*/#//$(at)/#"; }
@@ -117,7 +123,7 @@ else
   until_true 20 link_of chat-test
   # The engine chose another port.
   person bob join "$(here)" >/dev/null
-  person bob receive | grep -q "before the end" || fail "what was accepted is lost"
+  says "before the end" person bob receive || fail "what was accepted is lost"
   docker stop -t 60 chat-test >/dev/null
   [ "$(docker inspect --format '{{.State.ExitCode}}' chat-test)" = 0 ] || fail "it did not end by itself"
   rm -rf "$work/home"
@@ -170,7 +176,7 @@ else
     quietly in_compose kill
     quietly in_compose up -d
     until_true 20 relay_says health
-    person bob receive | grep -q "kept over a kill" || fail "what was accepted is lost"
+    says "kept over a kill" person bob receive || fail "what was accepted is lost"
     quietly in_compose down -v
     rm -rf "$work/home"
   else
