@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chatcore::engine::{Acquaintance, Event, FetchFailure, FileKind, RoomRef, Sender};
+use chatcore::engine::{Acquaintance, Event, FetchFailure, FileKind, ProgramName, RoomRef, Sender};
 use chatcore::ids::{MessageId, UserId};
 use chatcore::keys::RecordSource;
 use chatcore::membership::{Act, Event as RoomEvent, Role};
@@ -503,6 +503,13 @@ pub(crate) fn offline(error: &ClientError) {
 /// Says that the connection is back.
 pub(crate) fn online() {
     crate::error::tell(format_args!("chat: connected again"));
+}
+
+/// Says that a program reads from now on, and gets nothing of what came before.
+pub(crate) fn begins(program: &ProgramName) {
+    crate::error::tell(format_args!(
+        "chat: {program} reads from here on; what came before is shown by: chat history NAME"
+    ));
 }
 
 /// Says what went wrong without ending.

@@ -510,6 +510,46 @@ fn a_command_that_has_begun_ends_before_receive_does() {
     assert_eq!(given(), 2, "the first one was done with");
 }
 
+/// Told twice, `receive` ends the command, with what that started; alone or beside another `chat`. The message is given
+/// again.
+#[test]
+fn a_second_signal_ends_the_command_too() {
+    let world = World::friends(&["alice", "bob"]);
+    for is_beside in [false, true] {
+        let mut beside = is_beside.then(|| Program::start(&world, "bob"));
+        if let Some(beside) = &mut beside {
+            beside.ok("whoami", json!({}));
+        }
+        world.ok("bob", &["receive", "--as", "s"]);
+        let log = world.file("log", b"");
+        let [begun, ended] = ["begun", "ended"].map(|name| format!("{log}.{name}"));
+        for fifo in [&begun, &ended] {
+            let _none = fs::remove_file(fifo);
+            assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
+        }
+        // What holds the second FIFO open is a child of the command; reading ends when nobody does.
+        let script = format!("cat >> {log}; exec 3> {ended}; echo > {begun}; sleep 1000");
+        let receive = ["receive", "--follow", "--as", "s", "--exec", &script];
+        let mut child = world.command("bob", &receive).stdin(Stdio::null()).spawn().unwrap();
+        world.ok("alice", &["send", "bob", "one"]);
+        let held = fs::File::open(&ended).unwrap();
+        fs::read(&begun).unwrap();
+        signal("-TERM", &child);
+        // The first one is taken in, and changes nothing: the command still runs.
+        while child.try_wait().unwrap().is_none() {
+            signal("-TERM", &child);
+            std::thread::yield_now();
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert_eq!(std::io::read_to_string(held).unwrap(), "");
+        let again = world.ok("bob", &["receive", "--as", "s", "--exec", &format!("cat >> {log}")]);
+        assert_eq!(fs::read_to_string(&log).unwrap().lines().count(), 2, "{again}");
+        if let Some(beside) = beside {
+            beside.end();
+        }
+    }
+}
+
 #[test]
 fn who_follows_waits_for_a_relay_that_is_away() {
     let mut world = World::friends(&["alice", "bob"]);

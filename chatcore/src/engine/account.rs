@@ -84,7 +84,7 @@ impl NewProfile {
 /// A link used again on a profile that exists.
 #[derive(Debug, Clone)]
 pub struct Rejoin {
-    /// Another name; left out of account while the relay knows the profile by its own.
+    /// Another name, for a profile that the relay does not know yet.
     pub nickname: Option<Nickname>,
     /// The relay's pinned key.
     pub relay: RelayKey,
@@ -99,13 +99,18 @@ impl Rejoin {
     /// it ever did the relay.
     ///
     /// # Errors
-    /// [`EngineError::OtherRelay`] once the profile belongs to another relay.
+    /// [`EngineError::OtherRelay`] once the profile belongs to another relay, [`EngineError::AlreadyNamed`] once the relay
+    /// knows it by another name.
     pub fn apply(self, context: &mut Context<'_>) -> Result<Step, EngineError> {
         let mut tx = Transaction::new(context);
         let mut profile = tx.profile()?;
         let is_new = matches!(profile.admission, Admission::New | Admission::Sent);
         if !is_new && profile.relay != self.relay {
             return Err(EngineError::OtherRelay);
+        }
+        let is_named = |nickname| *profile.record.nickname() != nickname;
+        if profile.admission == Admission::Admitted && self.nickname.clone().is_some_and(is_named) {
+            return Err(EngineError::AlreadyNamed);
         }
         if profile.relay != self.relay {
             profile.addresses = RelayAddresses::only(self.address);

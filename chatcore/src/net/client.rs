@@ -5,10 +5,13 @@ use std::{io, thread};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::connection::Connection;
 use super::dial::Proxy;
 use super::op::Op;
 use super::transfer::FileError;
 use super::{driver, now, os_rng};
+use crate::addresses::RelayAddress;
+use crate::crypto::DhSecret;
 use crate::engine::backup::{Changed, Restore, Restored};
 use crate::engine::query::Requests;
 use crate::engine::{
@@ -16,7 +19,7 @@ use crate::engine::{
     MessageStatus, NewProfile, ProfileView, ProgramName, Reader, Rejoin, is_for_ever, query,
 };
 use crate::ids::{Conversation, MessageId, UserId};
-use crate::keys::Nickname;
+use crate::keys::{Nickname, RelayKey};
 use crate::noise::{HandshakeError, TransportError};
 use crate::store::{ApplyChanges, Changes, Store, StoreError, Value};
 use crate::wire::WireError;
@@ -244,10 +247,24 @@ impl Client {
         Ok(restored)
     }
 
+    /// Connects to a relay, has it prove its key, and goes again: whether there is a relay at `address` (`HOST:PORT`) is
+    /// known before a profile is made for it.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the address can't be reached, or another relay is there.
+    pub async fn probe(
+        relay: &RelayKey,
+        address: String,
+        proxy: Option<&Proxy>,
+    ) -> Result<(), ClientError> {
+        let unknown = DhSecret::generate(&mut os_rng());
+        Connection::probe((&RelayAddress::given(address), proxy), relay, &unknown).await
+    }
+
     /// Uses a link again on a profile that exists: its address may have changed.
     ///
     /// # Errors
-    /// [`EngineError::OtherRelay`], or when the store fails.
+    /// [`EngineError::OtherRelay`], [`EngineError::AlreadyNamed`], or when the store fails.
     pub fn rejoin(store: &mut impl ApplyChanges, rejoin: Rejoin) -> Result<(), ClientError> {
         let mut rng = os_rng();
         let mut context = Context { store: &*store, now: now(), rng: &mut rng };

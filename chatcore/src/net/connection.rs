@@ -60,6 +60,20 @@ impl Connection {
         })
     }
 
+    /// Connects and has the relay prove its key, and goes again. `link`: any key, which is not shown.
+    pub(super) async fn probe(
+        (known, proxy): (&RelayAddress, Option<&Proxy>),
+        relay: &RelayKey,
+        link: &DhSecret,
+    ) -> Result<(), ClientError> {
+        let mut stream = dial(known, proxy).await?;
+        let shaking = prove(&mut stream, relay, link, &[]);
+        timeout(patience(&known.address, proxy), shaking)
+            .await
+            .map_err(|_| ClientError::Unreachable(io::ErrorKind::TimedOut))??;
+        Ok(())
+    }
+
     /// Queues a frame.
     pub(super) fn push(&mut self, frame: &DeviceFrame) -> Result<(), ClientError> {
         self.scratch.clear();
@@ -123,11 +137,28 @@ async fn handshake(
     link: &DhSecret,
     first: &DeviceFrame,
 ) -> Result<Transport, ClientError> {
-    let lost = |e: io::Error| match e.kind() {
+    let mut request = Vec::new();
+    first.encode(&mut request);
+    let (record, transport) = prove(stream, relay, link, &request).await?;
+    stream.write_all(&frame_record(&record)).await.map_err(lost)?;
+    Ok(transport)
+}
+
+fn lost(error: io::Error) -> ClientError {
+    match error.kind() {
         // A relay with another key hangs up on our first record.
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => ClientError::WrongRelay,
         kind => ClientError::Unreachable(kind),
-    };
+    }
+}
+
+/// Has the relay prove its key; returns the record that proves ours, with a request inside.
+async fn prove(
+    stream: &mut TcpStream,
+    relay: &RelayKey,
+    link: &DhSecret,
+    request: &[u8],
+) -> Result<(Vec<u8>, Transport), ClientError> {
     let (record, state) = ClientHandshake::start(relay, link, &mut os_rng())?;
     stream.write_all(&frame_record(&record)).await.map_err(lost)?;
     let len = usize::from(stream.read_u16().await.map_err(lost)?);
@@ -137,9 +168,5 @@ async fn handshake(
     }
     let mut record = vec![0; len];
     stream.read_exact(&mut record).await.map_err(lost)?;
-    let mut request = Vec::new();
-    first.encode(&mut request);
-    let (record, transport) = state.finish(&record, &request)?;
-    stream.write_all(&frame_record(&record)).await.map_err(lost)?;
-    Ok(transport)
+    Ok(state.finish(&record, request)?)
 }

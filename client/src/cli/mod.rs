@@ -318,7 +318,7 @@ pub struct SendFileArgs {
 }
 
 /// What `receive` takes.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ReceiveArgs {
     /// Stay connected and show what arrives, until Ctrl-C
     #[arg(long)]
@@ -340,7 +340,7 @@ pub struct ReceiveArgs {
 }
 
 /// Which files are saved without being asked for.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct WantedArgs {
     /// Whose files are saved at once; others are announced, and wait for 'chat save' [default: contacts]
     #[arg(long, value_name = "WHOSE", value_enum)]

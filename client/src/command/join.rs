@@ -10,6 +10,7 @@ use crate::cli::JoinArgs;
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::online::Online;
+use crate::passphrase::PassphraseSource;
 use crate::render;
 
 /// Makes the profile and registers it; an existing one takes the link's address.
@@ -32,6 +33,10 @@ pub(super) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Comman
         Client::rejoin(&mut store, rejoin)?;
         store
     } else {
+        if nickname.is_none() || context.passphrase == PassphraseSource::Ask {
+            // Before anything is asked in vain.
+            Client::probe(&link.relay, address.clone(), context.proxy.as_ref()).await?;
+        }
         let nickname = match nickname {
             Some(nickname) => nickname,
             None => parse_nickname(&context.prompt.text("Your name here", "--nick NAME")?)?,

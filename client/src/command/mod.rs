@@ -86,7 +86,7 @@ fn has_read_input(command: &Command) -> bool {
 #[cfg(unix)]
 fn receive(context: &Context, args: &ReceiveArgs) -> Result<(), CommandError> {
     match remote::Remote::connect(context)? {
-        Some(remote) => rpc::receive(context, args, remote),
+        Some(remote) => serve(rpc::receive(context, args, remote)),
         None => serve(receive::run(context, args)),
     }
 }

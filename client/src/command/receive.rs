@@ -4,15 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chatcore::engine::{Command, Event, ProgramName};
+use chatcore::engine::{Command, EngineError, Event, ProgramName};
 use chatcore::net::{Client, ClientError, Notice, Reconnect};
+use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, sleep_until};
 
-use super::exec::{exec, is_message};
+use super::exec::{Running, is_message};
 use super::fetch::Fetching;
-use super::host::stopped;
 use crate::cli::ReceiveArgs;
 use crate::context::Context;
 use crate::error::CommandError;
@@ -33,36 +32,24 @@ pub(super) const TRY_AGAIN: Duration = Duration::from_secs(10);
 /// Relay, store, a file that can't be saved, or a command that failed.
 pub(super) async fn run(context: &Context, args: &ReceiveArgs) -> Result<(), CommandError> {
     let folder = download_folder(args.to.as_deref())?;
-    let busy = Mutex::new(());
+    let running = Arc::new(Running::default());
     let receive = async {
         match args.follow {
-            true => follow(context, args, &folder, &busy).await,
-            false => drain(context, args, &folder, &busy).await,
+            true => follow(context, args, &folder, &running).await,
+            false => drain(context, args, &folder, &running).await,
         }
     };
     tokio::select! {
         result = receive => result,
-        () = stopped_between_messages(&busy) => Err(CommandError::interrupted()),
+        () = running.stopped() => Err(CommandError::interrupted()),
     }
 }
-
-/// Whoever is told to stop lets a command that has begun end, so that its message is done with; unless he is told twice.
-async fn stopped_between_messages(busy: &Busy) {
-    stopped().await;
-    tokio::select! {
-        _idle = busy.lock() => {}
-        () = stopped() => {}
-    }
-}
-
-/// Held while a command runs for a message, until the message is done with.
-type Busy = Mutex<()>;
 
 async fn drain(
     context: &Context,
     args: &ReceiveArgs,
     folder: &Path,
-    busy: &Busy,
+    running: &Arc<Running>,
 ) -> Result<(), CommandError> {
     let Online { client, notices, .. } = Online::connect(context, Reconnect::Never).await?;
     let session = Session::new(client.clone());
@@ -77,7 +64,7 @@ async fn drain(
     let take_in = async {
         client.settle().await?;
         // What is here is shown before anything is fetched, which may take long.
-        let printed = print_journal(context, &client, args, busy).await?;
+        let printed = print_journal(context, &client, args, running).await?;
         // Receipts for fetched files are due only after fetching.
         let wanted = args.wanted.wanted();
         let failed = Fetching::new(context, &client, folder, wanted).once().await?;
@@ -90,7 +77,7 @@ async fn drain(
     };
     let printed = match &result {
         Ok((Printed::Failed(_), _)) => Printed::All,
-        _ => print_journal(context, &client, args, busy).await?,
+        _ => print_journal(context, &client, args, running).await?,
     };
     let (first, failed) = result?;
     let settled = client.settle().await;
@@ -111,7 +98,7 @@ async fn follow(
     context: &Context,
     args: &ReceiveArgs,
     folder: &Path,
-    busy: &Busy,
+    running: &Arc<Running>,
 ) -> Result<(), CommandError> {
     let options = context.options(Reconnect::Always);
     let (client, events) = Client::open(context.open_store()?, options)?;
@@ -134,7 +121,7 @@ async fn follow(
     let wanted = args.wanted.wanted();
     let fetching = Fetching::new(context, &client, folder, wanted).go_on(&something_came);
     tokio::pin!(fetching);
-    let mut again = shown(context, &client, args, busy).await?;
+    let mut again = shown(context, &client, args, running).await?;
     loop {
         let notice = tokio::select! {
             told = told.recv() => match told {
@@ -145,7 +132,7 @@ async fn follow(
             },
             error = &mut fetching => return Err(error.into()),
             () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
-                again = shown(context, &client, args, busy).await?;
+                again = shown(context, &client, args, running).await?;
                 continue;
             }
         };
@@ -174,16 +161,22 @@ async fn follow(
         }
         something_came.notify_one();
         if again.is_none() {
-            again = shown(context, &client, args, busy).await?;
+            again = shown(context, &client, args, running).await?;
         }
     }
 }
 
-/// A program that reads under its own name follows from now on.
+/// A program that reads under its own name follows from now on; the first time it is said that nothing older comes.
 async fn begin(client: &Client, args: &ReceiveArgs) -> Result<(), CommandError> {
-    match &args.reader {
-        Some(name) => Ok(client.command(Command::Follow(name.clone())).await?),
-        None => Ok(()),
+    let Some(name) = &args.reader else { return Ok(()) };
+    let known = client.journal_of(name.clone(), 1).await;
+    client.command(Command::Follow(name.clone())).await?;
+    match known {
+        Err(ClientError::Engine(EngineError::NotFollowing)) => {
+            show::begins(name);
+            Ok(())
+        }
+        known => Ok(known.map(|_| ())?),
     }
 }
 
@@ -199,9 +192,9 @@ async fn shown(
     context: &Context,
     client: &Client,
     args: &ReceiveArgs,
-    busy: &Busy,
+    running: &Arc<Running>,
 ) -> Result<Option<Instant>, CommandError> {
-    match print_journal(context, client, args, busy).await? {
+    match print_journal(context, client, args, running).await? {
         Printed::All => Ok(None),
         Printed::Failed(error) => {
             show::trouble(&error);
@@ -216,7 +209,7 @@ async fn print_journal(
     context: &Context,
     client: &Client,
     args: &ReceiveArgs,
-    busy: &Busy,
+    running: &Arc<Running>,
 ) -> Result<Printed, CommandError> {
     loop {
         let events = match &args.reader {
@@ -234,9 +227,9 @@ async fn print_journal(
                 (Some(command), true) => {
                     // What was printed before is not printed again if the command fails.
                     has(client, args.reader.as_ref(), number.saturating_sub(1)).await?;
-                    let _busy = busy.lock().await;
+                    let _turn = running.turn().await;
                     if let Some(line) = show::json(&names, event)
-                        && let Err(error) = exec(command, &line).await
+                        && let Err(error) = running.exec(command, &line).await
                     {
                         return Ok(Printed::Failed(error));
                     }

@@ -16,7 +16,7 @@ use chatcore::net::{Client, ClientError, Notice, Reconnect};
 use serde_json::{Value, json};
 
 #[cfg(unix)]
-use super::exec;
+use super::exec::Running;
 use super::fetch::Fetching;
 #[cfg(unix)]
 use super::receive::TRY_AGAIN;
@@ -138,10 +138,26 @@ fn in_use() -> CommandError {
 /// # Errors
 /// Without a name of its own; a command that failed; the other process ended.
 #[cfg(unix)]
-pub(super) fn receive(
+pub(super) async fn receive(
     context: &Context,
     args: &ReceiveArgs,
     remote: Remote<Socket>,
+) -> Result<(), CommandError> {
+    let running = Arc::new(Running::default());
+    let (context, args, ours) = (context.clone(), args.clone(), running.clone());
+    let receive = tokio::task::spawn_blocking(move || read(&context, &args, remote, &ours));
+    tokio::select! {
+        result = receive => result.map_err(|error| CommandError::new(ExitCode::Other, error))?,
+        () = running.stopped() => Err(CommandError::interrupted()),
+    }
+}
+
+#[cfg(unix)]
+fn read(
+    context: &Context,
+    args: &ReceiveArgs,
+    remote: Remote<Socket>,
+    running: &Running,
 ) -> Result<(), CommandError> {
     let Some(name) = &args.reader else { return Err(in_use()) };
     if args.to.is_some() || args.wanted.is_given() {
@@ -152,9 +168,9 @@ pub(super) fn receive(
     let words = context.output.mode() == OutputMode::People;
     let wanted = json!({"name": name.as_str(), "words": words});
     if args.follow {
-        follow(context, args, remote, &wanted)
+        follow(context, args, remote, &wanted, running)
     } else {
-        drain(context, args, remote, &wanted)
+        drain(context, args, remote, &wanted, running)
     }
 }
 
@@ -164,6 +180,7 @@ fn drain(
     args: &ReceiveArgs,
     mut remote: Remote<Socket>,
     wanted: &Value,
+    running: &Running,
 ) -> Result<(), CommandError> {
     let name = &wanted["name"];
     let mut done = 0;
@@ -178,8 +195,9 @@ fn drain(
             if number <= done {
                 return Err(misbehaves());
             }
+            let _turn = running.blocking_turn();
             match executable(args, event) {
-                Some((command, line)) => exec::run(command, &line)?,
+                Some((command, line)) => running.run(command, &line)?,
                 None => print(context, event)?,
             }
             done = number;
@@ -195,6 +213,7 @@ fn follow(
     args: &ReceiveArgs,
     mut remote: Remote<Socket>,
     wanted: &Value,
+    running: &Running,
 ) -> Result<(), CommandError> {
     remote.ask("subscribe", wanted)?;
     let mut done = 0;
@@ -215,11 +234,14 @@ fn follow(
         if number <= done {
             continue;
         }
+        let mut turn = running.blocking_turn();
         match executable(args, &event) {
             Some((command, line)) => {
-                while let Err(error) = exec::run(command, &line) {
+                while let Err(error) = running.run(command, &line) {
+                    drop(turn);
                     show::trouble(&error);
                     std::thread::sleep(TRY_AGAIN);
+                    turn = running.blocking_turn();
                 }
             }
             None => print(context, &event)?,

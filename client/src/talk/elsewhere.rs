@@ -145,12 +145,13 @@ impl Elsewhere {
     /// Shows how much there is; `None`: nothing.
     pub(super) fn shown(&self, muted: impl Fn(&Conversation) -> Muted) -> Option<String> {
         let each = |(conversation, unread): (&Conversation, &Unread)| {
-            let mark = match unread.mentions {
-                0 if muted(conversation) == Muted::Yes => return None,
-                0 => "",
-                _ => " @",
+            let (count, mark) = match (unread.mentions, muted(conversation)) {
+                (0, Muted::Yes) => return None,
+                (0, Muted::No) => (unread.count, ""),
+                (mentions, Muted::Yes) => (mentions, " @"),
+                (_, Muted::No) => (unread.count, " @"),
             };
-            Some(format!("{} {}{mark}", render::name(&unread.name), unread.count))
+            Some(format!("{} {count}{mark}", render::name(&unread.name)))
         };
         let all: Vec<_> = self.unread.iter().filter_map(each).collect();
         (!all.is_empty()).then(|| format!("unread: {}", all.join(", ")))
@@ -207,7 +208,11 @@ mod tests {
         assert_eq!(elsewhere.shown(carol).unwrap(), "unread: bob 1");
         elsewhere.add(person(3), "caroline", message(9), Mentions::Us);
         assert_eq!(elsewhere.next(carol), Some(person(3)), "who is mentioned is told all the same");
-        assert_eq!(elsewhere.shown(carol).unwrap(), "unread: bob 1, caroline 3 @");
+        assert_eq!(
+            elsewhere.shown(carol).unwrap(),
+            "unread: bob 1, caroline 1 @",
+            "of who is muted only mentions count"
+        );
         let taken = elsewhere.take(&person(3)).unwrap();
         assert_eq!((taken.first, taken.count), (message(1), 3));
         elsewhere.follow(|_| Some("robert".to_owned()));

@@ -91,10 +91,6 @@ fn rejoin(store: &mut RedbStore, args: &TalkArgs) -> Result<(), CommandError> {
     let own = query::profile(store)?;
     let link: Option<InviteLink> = args.link.as_deref().map(wizard::parse_link).transpose()?;
     let nickname = args.nick.as_deref().map(crate::command::join::parse_nickname).transpose()?;
-    if nickname.is_some() && own.registration == Registration::Done {
-        let what = "you have a name here already";
-        return Err(CommandError::new(ExitCode::Usage, what).hint("change it with !nick NAME"));
-    }
     let address = match (&args.connect, &link) {
         (Some(address), _) => parse_address(address)?,
         (None, Some(link)) => link.address(),

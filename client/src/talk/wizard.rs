@@ -113,6 +113,10 @@ async fn ask_and_register(context: &Context, args: &TalkArgs) -> Result<Started,
         (None, Some((_, hosting))) => hosting.own.to_string(),
         (None, None) => link.address(),
     };
+    if host.is_none() {
+        // Before anything is asked in vain.
+        Client::probe(&link.relay, address.clone(), context.proxy.as_ref()).await?;
+    }
     let nickname = match &args.nick {
         Some(nick) => parse_nickname(nick)?,
         None => ask_name(context)?,
@@ -271,7 +275,7 @@ async fn register(
 ) -> Result<RedbStore, CommandError> {
     let folder = context.paths.profile_folder();
     let Newcomer { link, address, nickname, no_lobby } = new;
-    let mut store = RedbStore::create(&folder, protection)?;
+    let mut store = context.create_store_as(protection)?;
     let profile = NewProfile {
         nickname,
         relay: link.relay,
