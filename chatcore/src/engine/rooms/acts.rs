@@ -333,8 +333,7 @@ impl Rooms {
         let number = room.push_intent(act);
         self.tickets.insert((id, number), ticket);
         self.put_room(tx, room);
-        // What was refused before may be allowed now.
-        self.sync(&id).refused = false;
+        self.sync(&id).try_again();
         self.touch(&id, Freshness::Same);
         self.drive_rooms(tx)
     }

@@ -303,7 +303,7 @@ impl Rooms {
         else {
             return Ok(Late::Goes);
         };
-        let was_read = self.sync(&payload.room).was_read || !is_read_anew;
+        let was_read = self.sync(&payload.room).was_read() || !is_read_anew;
         if is_in && was_read {
             return Ok(Late::Goes);
         }

@@ -9,7 +9,8 @@ use super::super::event::Event;
 use super::super::transaction::Transaction;
 use super::acts::{own_actor, signer};
 use super::loaded::Room;
-use super::log::{Page, Reader, end_of, entries_from, hash_at};
+use super::log::{Evidence, Page, Reader, end_of, entries_from, hash_at};
+use super::sync::{Ordering, Search};
 use super::{Freshness, RoomAsk, RoomFailure, Rooms};
 use crate::ids::{LogHash, LogId, RegisterId, RoomId, UserId};
 use crate::keys::Signed;
@@ -26,25 +27,6 @@ use crate::wire::room::encode_register_entry;
 
 /// Most bytes of another branch that are read and kept: the size of the largest log.
 const MAX_EVIDENCE: usize = 128 << 20;
-
-/// Another branch of a log, as far as it was read.
-#[derive(Debug)]
-pub(super) struct Evidence {
-    log: LogId,
-    entries: Vec<Bytes>,
-    /// Heads of the relay over the first so many of them.
-    heads: BTreeMap<usize, Signed>,
-    /// Hash of the log with all of them.
-    hash: LogHash,
-    size: usize,
-}
-
-impl Evidence {
-    pub(super) fn of(log: LogId) -> Self {
-        let hash = LogHash::begin(&log);
-        Self { log, entries: Vec::new(), heads: BTreeMap::new(), hash, size: 0 }
-    }
-}
 
 /// Returns everything that we were shown of a log.
 fn own_branch<S: ReadRows + ?Sized>(store: &S, log: &LogId) -> Result<Option<Branch>, EngineError> {
@@ -199,7 +181,7 @@ impl Rooms {
     /// Asks for the next page of another branch, from its beginning.
     pub(super) fn ask_for_evidence(&mut self, tx: &mut Transaction<'_, '_>, room: &Room) -> bool {
         let sync = self.sync(&room.id());
-        let Some(evidence) = &sync.evidence else { return false };
+        let Some(evidence) = sync.search.evidence() else { return false };
         let (log, from) = (evidence.log, evidence.entries.len() as u64);
         let request = match room.row.kind {
             RoomKind::Private => {
@@ -223,14 +205,15 @@ impl Rooms {
         answer: Answer,
     ) -> Result<(), EngineError> {
         let sync = self.sync(&room.id());
-        let from = sync.evidence.as_ref().map_or(0, |evidence| evidence.entries.len() as u64);
+        let from = sync.search.evidence().map_or(0, |evidence| evidence.entries.len() as u64);
         let page = match answer {
             Answer::RegisterEntries { length, entries, head } => Page { head, entries, length },
             Answer::RoomData { events, head, more, .. } => {
                 Self::page_of_events(from, &events, head, more == More::Yes)
             }
             Answer::Failure(failure) => {
-                (sync.evidence, sync.refused) = (None, true);
+                sync.search.end();
+                sync.ordering = Ordering::Refused;
                 self.finish_resume(tx, room, Err(RoomFailure::Refused(failure.code)));
                 return Ok(());
             }
@@ -248,7 +231,7 @@ impl Rooms {
         page: Page,
     ) -> Result<(), EngineError> {
         let id = room.id();
-        let Some(mut evidence) = self.sync(&id).evidence.take() else { return Ok(()) };
+        let Some(mut evidence) = self.sync(&id).search.end() else { return Ok(()) };
         let is_empty = page.entries.is_empty();
         for entry in page.entries {
             evidence.hash = evidence.hash.then(&entry);
@@ -267,7 +250,7 @@ impl Rooms {
             if is_empty {
                 return Err(EngineError::RelayMisbehaved);
             }
-            self.sync(&id).evidence = Some(evidence);
+            self.sync(&id).search = Search::Reads(evidence);
             return Ok(());
         }
         let Some(ours) = own_branch(&*tx, &evidence.log)? else {
@@ -280,7 +263,7 @@ impl Rooms {
             Ok((log, shared)) => self.forked(tx, room, (&proof, &evidence.heads), (log, shared)),
             Err(_) => {
                 // It goes on from ours by now, or is a beginning of it.
-                self.sync(&id).fresh = false;
+                self.sync(&id).grow_stale();
                 if let Some(left) = left_branch(tx, &id, log)? {
                     self.resume_here(tx, room, left);
                     return Ok(());
@@ -362,9 +345,7 @@ impl Rooms {
         }
         tx.event(Event::RoomResumed { room: room.reference(), lost });
         self.settle_standing(tx, room, &own)?;
-        let sync = self.sync(&room.id());
-        (sync.fresh, sync.refused, sync.last_conflict) = (false, false, None);
-        sync.looks.clear();
+        self.sync(&room.id()).change_branch();
         Ok(())
     }
 
@@ -401,7 +382,7 @@ impl Rooms {
         match answer {
             Answer::Appended(_) => {
                 self.finish_resume(tx, room, Ok(()));
-                self.sync(&room.id()).evidence = Some(Evidence::of(log));
+                self.sync(&room.id()).search = Search::Reads(Evidence::of(log));
                 Ok(())
             }
             // On a conflict somebody was faster there: signed anew by the person's wish only.
@@ -424,7 +405,7 @@ impl Rooms {
         let LogPoint { id: log, length, hash } = left;
         let number = room.push_intent(Act::Resume { log, length, hash });
         self.tickets.insert((room.id(), number), ticket);
-        self.sync(&room.id()).refused = false;
+        self.sync(&room.id()).try_again();
     }
 
     fn finish_resume(

@@ -89,16 +89,11 @@ impl Rooms {
 
     /// Tells whether a room was read to its end on this connection.
     pub(super) fn is_read(&mut self, room: &Room) -> bool {
-        self.sync(&room.id()).was_read
+        self.sync(&room.id()).was_read()
     }
 
     fn reading(&mut self, room: &Room) -> Reading {
-        let sync = self.sync(&room.id());
-        match (sync.was_read, sync.fresh) {
-            (false, _) => Reading::NotYet,
-            (true, false) => Reading::Stale,
-            (true, true) => Reading::Fresh,
-        }
+        self.sync(&room.id()).reading
     }
 
     /// What another device of the sender has sent already still counts in the chain of this one.

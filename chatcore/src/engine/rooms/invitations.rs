@@ -10,6 +10,7 @@ use super::super::error::EngineError;
 use super::super::event::Event;
 use super::super::follow_ups::Turned;
 use super::super::transaction::Transaction;
+use super::judge::Reading;
 use super::loaded::Room;
 use super::query::said_to_replace;
 use super::{Freshness, RoomFailure, Rooms, STATEMENT, name_of};
@@ -81,8 +82,7 @@ impl Rooms {
     ) -> Result<(), EngineError> {
         let by = invitation.by;
         room.row.standing = RoomStanding::Invited;
-        let sync = self.sync(&room.id());
-        (sync.fresh, sync.was_read) = (false, false);
+        self.sync(&room.id()).reading = Reading::NotYet;
         let replaces = match said_to_replace(room) {
             Some(old) => self.look_room(tx, &old, |old| {
                 let is_ours = old.row.standing == RoomStanding::Member && old.is_member(&by);

@@ -23,8 +23,9 @@ pub(crate) enum Standing {
 }
 
 /// How much of a room was read on this connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Reading {
+    #[default]
     NotYet,
     /// To its end, and the relay has told of something since.
     Stale,

@@ -8,6 +8,8 @@
 //!       └─ its head contradicts it ────────▶ fork: the other branch is evidence (`fork`)
 //! ```
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::super::error::{EngineError, damaged};
@@ -225,4 +227,23 @@ pub(super) fn fold_logs<S: ReadRows + ?Sized>(
         next = register.map(LogId::from).filter(|register| *register != log);
     }
     Ok(chain)
+}
+
+/// Another branch of a log, as far as it was read.
+#[derive(Debug)]
+pub(super) struct Evidence {
+    pub(super) log: LogId,
+    pub(super) entries: Vec<Bytes>,
+    /// Heads of the relay over the first so many of them.
+    pub(super) heads: BTreeMap<usize, Signed>,
+    /// Hash of the log with all of them.
+    pub(super) hash: LogHash,
+    pub(super) size: usize,
+}
+
+impl Evidence {
+    pub(super) fn of(log: LogId) -> Self {
+        let hash = LogHash::begin(&log);
+        Self { log, entries: Vec::new(), heads: BTreeMap::new(), hash, size: 0 }
+    }
 }

@@ -28,6 +28,7 @@ mod secrets;
 mod senders;
 mod signing;
 mod statements;
+mod sync;
 mod types;
 
 pub(super) use fan_out::members_of;
@@ -46,111 +47,16 @@ use super::clock::Timer;
 use super::error::EngineError;
 use super::event::Event;
 use super::transaction::Transaction;
-use crate::ids::{
-    DAY, DeviceAddress, LogId, MINUTE, RegisterId, RoomId, SECOND, Timestamp, UserId,
-};
+use crate::ids::{DeviceAddress, LogId, MINUTE, RoomId, SECOND, Timestamp, UserId};
 use crate::membership::{RoomKind, RoomName};
 use crate::store::rows::RoomStanding;
-use crate::wire::relay::{Answer, Failure};
+use crate::wire::relay::Answer;
+use sync::Sync;
 
 /// Milliseconds between two questions to the same member about a room.
 const ASK_EVERY: u64 = MINUTE;
-/// Milliseconds after which a room is read again that the relay could not show, unless it names more.
-const READ_AGAIN: u64 = MINUTE;
-/// Most milliseconds after which something is tried again, whatever the relay says.
-const MAX_RETRY: u64 = DAY;
 /// Milliseconds that each next one of those who may move a room waits longer.
 const MOVE_PATIENCE: u64 = 30 * SECOND;
-
-/// What is known of a room on this connection only.
-#[derive(Debug, Default)]
-pub(super) struct Sync {
-    /// Everything the relay has was read, and nothing new was told since.
-    fresh: bool,
-    /// It was read to its end on this connection.
-    was_read: bool,
-    /// A question is under way.
-    asking: bool,
-    /// Something new was told since it was asked.
-    told_meanwhile: bool,
-    /// Records of members that were asked for.
-    records: BTreeSet<UserId>,
-    /// Members whom the relay does not know.
-    unknown: BTreeSet<UserId>,
-    /// The relay refused what we wanted to change; tried again on the next connection.
-    refused: bool,
-    /// The other branch, while it is read; once on a connection.
-    evidence: Option<fork::Evidence>,
-    looked_for_evidence: bool,
-    /// From where the relay was given back what it lost of each log.
-    gave_back: BTreeMap<LogId, u64>,
-    /// Registers that the room has left and that are to be looked at, the next one last.
-    looks: Vec<RegisterId>,
-    /// All of them are.
-    looking: bool,
-    /// The one before the current one was looked at, since the relay does not know that.
-    walked: bool,
-    /// It was noticed that the relay was set back.
-    was_set_back: bool,
-    /// Our join is put again with the counter that it has.
-    rejoins: bool,
-    /// Ticket of the person who resumes the room in the relay's branch.
-    resumes: Option<u64>,
-    /// Where the relay last had something else than it showed.
-    last_conflict: Option<u64>,
-    /// Somebody was told that our statement was not taken, and it may have been.
-    told_failed: bool,
-    /// The relay named a newer counter of ours.
-    recounted: bool,
-    /// Since when the room is to be moved.
-    move_due: Option<Timestamp>,
-    /// When we are to move it, if nobody did before.
-    move_at: Option<Timer>,
-    /// Until when acts wait: the relay waits for what it lost.
-    acts_at: Option<Timer>,
-    /// Why, where that is longer than anybody is kept waiting.
-    acts_wait: Option<RoomFailure>,
-    /// Until when what is new in an open room is gathered.
-    read_at: Option<Timer>,
-    /// Until when nothing is read: the relay could not.
-    read_again: Option<Timer>,
-    /// When members were last asked.
-    asked: BTreeMap<UserId, Timestamp>,
-}
-
-impl Sync {
-    /// The relay has something new; an answer that is under way does not hold it yet.
-    const fn grow_stale(&mut self) {
-        self.fresh = false;
-        self.told_meanwhile = self.asking;
-    }
-
-    /// The relay showed something that contradicts what it signed: all of it is read.
-    fn look_for_evidence(&mut self, log: LogId) {
-        if self.resumes.is_some() || !std::mem::replace(&mut self.looked_for_evidence, true) {
-            self.evidence = Some(fork::Evidence::of(log));
-        }
-        self.fresh = true;
-    }
-
-    /// The relay could not show what it has: asked again later, and until then nothing is sent by what was known
-    /// before.
-    fn read_failed(&mut self, failure: &Failure, now: Timestamp) {
-        let wait = failure.retry_after_ms.clamp(READ_AGAIN, MAX_RETRY);
-        self.read_again = Some(Timer::after(wait, now));
-    }
-
-    /// Somebody wrote at this place before us: read, judge anew, sign anew. A second time at the same
-    /// place the relay contradicts itself, and would have us ask for ever.
-    fn conflict_at(&mut self, place: u64) {
-        if self.last_conflict.is_some_and(|last| place <= last) {
-            self.refused = true;
-        } else {
-            self.last_conflict = Some(place);
-            self.fresh = false;
-        }
-    }
-}
 
 /// Everything about rooms that is not in the store.
 #[derive(Debug, Default)]
@@ -198,8 +104,7 @@ impl Rooms {
 
     /// Returns what is to be done later.
     pub(super) fn timers(&self) -> impl Iterator<Item = Timer> {
-        let of = |sync: &Sync| [sync.move_at, sync.acts_at, sync.read_at, sync.read_again];
-        self.sync.values().flat_map(of).flatten()
+        self.sync.values().flat_map(Sync::timers)
     }
 
     fn sync(&mut self, room: &RoomId) -> &mut Sync {
@@ -209,7 +114,7 @@ impl Rooms {
     /// Has the room looked at when the step is done; `stale`: the relay has something new.
     pub(super) fn touch(&mut self, room: &RoomId, state: Freshness) {
         if state == Freshness::Stale {
-            self.sync(room).grow_stale();
+            self.sync(room).told();
         }
         self.due.insert(*room);
     }
@@ -287,7 +192,7 @@ impl Rooms {
             self.drive_room(tx, &id)?;
         }
         let sync = &self.sync;
-        let is_read = |id: &RoomId| sync.get(id).is_some_and(|sync| sync.was_read);
+        let is_read = |id: &RoomId| sync.get(id).is_some_and(Sync::was_read);
         let read: Vec<_> = self.held_back.keys().copied().filter(is_read).collect();
         for id in read {
             for user in self.held_back.remove(&id).unwrap_or_default() {
@@ -298,7 +203,7 @@ impl Rooms {
     }
 
     fn drive_room(&mut self, tx: &mut Transaction<'_, '_>, id: &RoomId) -> Result<(), EngineError> {
-        if !tx.is_online() || self.sync(id).asking {
+        if !tx.is_online() || self.sync(id).is_asking() {
             return Ok(());
         }
         let Some(mut room) = self.take_room(tx, id)? else { return Ok(()) };
@@ -346,15 +251,7 @@ impl Rooms {
     pub(super) fn timeout(&mut self, tx: &mut Transaction<'_, '_>) -> Result<(), EngineError> {
         let now = tx.now;
         for (id, sync) in &mut self.sync {
-            let is_move_due = sync.move_at.take_if(|timer| timer.is_due(now)).is_some();
-            let is_act_due = sync.acts_at.take_if(|timer| timer.is_due(now)).is_some();
-            sync.acts_wait.take_if(|_| is_act_due);
-            let is_read_due = sync.read_at.take_if(|timer| timer.is_due(now)).is_some();
-            let is_due_again = sync.read_again.take_if(|timer| timer.is_due(now)).is_some();
-            if is_read_due {
-                sync.grow_stale();
-            }
-            if is_move_due || is_act_due || is_read_due || is_due_again {
+            if sync.timeout(now) {
                 self.due.insert(*id);
             }
         }
@@ -419,7 +316,7 @@ impl Rooms {
         if let RoomAsk::Record { user } = ask {
             return self.record_came(tx, id, user, answer);
         }
-        self.sync(&id).asking = false;
+        let answered = self.sync(&id).answered();
         self.touch(&id, Freshness::Same);
         let Some(mut room) = self.take_room(tx, &id)? else { return Ok(()) };
         match ask {
@@ -438,8 +335,7 @@ impl Rooms {
             RoomAsk::Resume { log } => self.resume_appended(tx, &room, log, &answer)?,
             _ => return Err(EngineError::RelayMisbehaved),
         }
-        let sync = self.sync(&id);
-        sync.fresh &= !std::mem::take(&mut sync.told_meanwhile);
+        self.sync(&id).settle(answered);
         self.put_room(tx, room);
         Ok(())
     }

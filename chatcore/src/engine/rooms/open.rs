@@ -4,9 +4,11 @@ use super::super::clock::Timer;
 use super::super::error::EngineError;
 use super::super::event::Event;
 use super::super::transaction::Transaction;
+use super::judge::Reading;
 use super::loaded::Room;
 use super::log::{Page, Read};
-use super::{Freshness, READ_AGAIN, RoomAsk, RoomFailure, Rooms, STATEMENT};
+use super::sync::{Once, Ordering, OwnStatement, READ_AGAIN};
+use super::{Freshness, RoomAsk, RoomFailure, Rooms, STATEMENT};
 use crate::ids::{LogId, RoomId, SECOND, UserId};
 use crate::membership::{Joined, MAX_MEMBERS, RoomKind, Statement, StatementFields};
 use crate::store::row::ReadRows;
@@ -64,7 +66,7 @@ impl Rooms {
         if self.ask_for_evidence(tx, room) {
             return Ok(());
         }
-        if !self.sync(&id).fresh {
+        if !self.sync(&id).is_fresh() {
             if self.sync(&id).read_again.is_some() || self.gathers(tx, room)? {
                 return Ok(());
             }
@@ -84,12 +86,16 @@ impl Rooms {
         if let Some(joined) = room.row.wanted {
             let own = tx.profile()?.user();
             let is_read = room.statements.counter(&own) >= room.row.own_counter;
-            if is_read && !self.sync(&id).rejoins && room.is_member(&own) == (joined == Joined::Yes)
+            let statement = self.sync(&id).statement;
+            if is_read
+                && statement != OwnStatement::PutAgain
+                && room.is_member(&own) == (joined == Joined::Yes)
             {
                 // It was taken, only the answer was lost.
                 return self.statement_stands(tx, room, joined);
             }
-            if std::mem::take(&mut self.sync(&id).told_failed) {
+            if statement == OwnStatement::ToldFailed {
+                self.sync(&id).statement = OwnStatement::AsRead;
                 // It was not, and the person knows.
                 room.row.wanted = None;
                 return self.drive_open(tx, room);
@@ -156,7 +162,8 @@ impl Rooms {
                 self.settle_standing(tx, room, &own)?;
                 let is_news = has_events || room.row.statements_cursor != cursor;
                 let sync = self.sync(&id);
-                sync.fresh = is_read && !(has_more && is_news) && sync.evidence.is_none();
+                let is_end = is_read && !(has_more && is_news) && sync.search.evidence().is_none();
+                sync.reading = if is_end { Reading::Fresh } else { sync.reading.stale() };
                 Ok(())
             }
             Answer::Failure(Failure { code: ErrorCode::UnknownRoom, .. })
@@ -164,8 +171,7 @@ impl Rooms {
                     && self.sync(&id).gave_back.is_empty() =>
             {
                 // It lost the room, unless its operator took it away.
-                let sync = self.sync(&id);
-                (sync.fresh, sync.was_read) = (true, true);
+                self.sync(&id).reading = Reading::Fresh;
                 self.give_back(tx, room, LogId::from(id), 0)
             }
             Answer::Failure(failure) if failure.code != ErrorCode::UnknownRoom => {
@@ -177,7 +183,7 @@ impl Rooms {
             }
             Answer::Failure(Failure { code, .. }) => {
                 let sync = self.sync(&id);
-                (sync.fresh, sync.was_read, sync.refused) = (true, true, true);
+                (sync.reading, sync.ordering) = (Reading::Fresh, Ordering::Refused);
                 if room.row.standing == RoomStanding::Member
                     && !std::mem::replace(&mut room.row.gone, true)
                 {
@@ -210,7 +216,7 @@ impl Rooms {
                 let page = Page { head, entries, length: length + 1 };
                 if self.take_page(tx, room, &page)? != Read::Extends {
                     // It stands somewhere else than we said: what is there is read.
-                    self.sync(&id).fresh = false;
+                    self.sync(&id).grow_stale();
                 }
                 if is_create {
                     room.row.attempt.clear();
@@ -227,7 +233,7 @@ impl Rooms {
             Answer::Failure(Failure { code: ErrorCode::Conflict, .. }) => {
                 let sync = self.sync(&id);
                 sync.conflict_at(length);
-                if sync.refused {
+                if sync.ordering == Ordering::Refused {
                     self.give_up_intents(tx, room, ErrorCode::Conflict);
                 }
                 Ok(())
@@ -256,7 +262,7 @@ impl Rooms {
             }
             Answer::Failure(Failure { code: ErrorCode::Conflict, limit, .. })
                 if *limit < room.row.own_counter.saturating_add(MAX_SKIP)
-                    && !std::mem::replace(&mut self.sync(&id).recounted, true) =>
+                    && self.sync(&id).is_first(Once::Recount) =>
             {
                 // A counter that was used before this profile knew of it; once, or the relay could
                 // have us ask for ever.
@@ -276,7 +282,7 @@ impl Rooms {
         joined: Joined,
     ) -> Result<(), EngineError> {
         room.row.wanted = None;
-        self.sync(&room.id()).rejoins = false;
+        self.sync(&room.id()).statement = OwnStatement::AsRead;
         let own = tx.profile()?.user();
         // Who was taken out meanwhile did join, and is out all the same.
         let is_in = joined == Joined::Yes && room.is_member(&own);
@@ -325,7 +331,12 @@ impl Rooms {
         if !is_verdict {
             // It may have been stored all the same: that shows when the room is read.
             let sync = self.sync(&id);
-            (sync.fresh, sync.told_failed) = (false, is_asked_for);
+            sync.grow_stale();
+            sync.statement = match (sync.statement, is_asked_for) {
+                (OwnStatement::PutAgain, _) => OwnStatement::PutAgain,
+                (_, true) => OwnStatement::ToldFailed,
+                (_, false) => OwnStatement::AsRead,
+            };
             sync.read_again = Some(Timer::after(READ_AGAIN, tx.now));
             self.finish_ticket(tx, id, STATEMENT, Err(RoomFailure::Refused(code)));
             return Ok(());

@@ -6,6 +6,7 @@ use super::super::error::EngineError;
 use super::super::transaction::Transaction;
 use super::loaded::Room;
 use super::log::{Page, Read, Reader, entries_from, hash_at};
+use super::sync::{Once, Ordering, OwnStatement, Round};
 use super::{RoomAsk, Rooms};
 use crate::ids::{LogId, MessageId, RegisterId, Timestamp};
 use crate::keys::Signed;
@@ -41,8 +42,7 @@ impl Rooms {
         tx.delete_group::<LogEntry>(&log, 0)?;
         room.row.log = Some(LogPoint::begin(log));
         (room.row.head, room.row.own_entries) = (None, 0);
-        let sync = self.sync(&room.id());
-        (sync.fresh, sync.last_conflict, sync.evidence) = (false, None, None);
+        self.sync(&room.id()).change_log();
         Ok(())
     }
 
@@ -113,13 +113,12 @@ impl Rooms {
         let before = room.row.epoch;
         room.row.epoch = epoch.max(before);
         // Once on a connection: a relay that says so in every head has nobody ask for ever.
-        let sync = self.sync(&room.id());
-        if before == 0 || epoch <= before || std::mem::replace(&mut sync.was_set_back, true) {
+        if before == 0 || epoch <= before || !self.sync(&room.id()).is_first(Once::SetBack) {
             return Ok(());
         }
         if room.row.kind == RoomKind::Private {
             room.row.kept_at = Timestamp(0);
-            self.sync(&room.id()).looking = false;
+            self.sync(&room.id()).left.round = Round::None;
             return Ok(());
         }
         // All of them; to who asks from 0 on no leaves are shown.
@@ -129,7 +128,7 @@ impl Rooms {
             && room.row.wanted.is_none()
             && room.is_member(&own)
         {
-            self.sync(&room.id()).rejoins = true;
+            self.sync(&room.id()).statement = OwnStatement::PutAgain;
             room.row.wanted = Some(Joined::Yes);
         }
         Ok(())
@@ -146,7 +145,10 @@ impl Rooms {
         let read = self.take_page(tx, room, page)?;
         // Also where it shows less than we have, or something else: there is no more to judge by.
         let end = room.row.log.map_or(0, |log| log.length);
-        self.sync(&room.id()).was_read |= read != Read::Extends || end >= page.length;
+        if read != Read::Extends || end >= page.length {
+            let sync = self.sync(&room.id());
+            sync.reading = sync.reading.seen_to_end();
+        }
         match read {
             Read::Extends => {
                 let now = room.row.log.map_or(0, |log| log.length);
@@ -183,7 +185,7 @@ impl Rooms {
         if sync.gave_back.get(&log).is_some_and(|last| from <= *last) {
             if room.current_log() == Some(log) {
                 // It does not want it back: nothing can be ordered behind what it has.
-                sync.refused = true;
+                sync.ordering = Ordering::Refused;
                 self.give_up_intents(tx, room, ErrorCode::Recovering);
             }
             return Ok(());
@@ -228,9 +230,9 @@ impl Rooms {
         let is_current = room.current_log() == Some(log);
         let sync = self.sync(&room.id());
         if is_current {
-            sync.fresh = false;
+            sync.grow_stale();
         } else {
-            sync.looks.push(RegisterId::from_bytes(*log.as_bytes()));
+            sync.left.due.push(RegisterId::from_bytes(*log.as_bytes()));
         }
         Ok(())
     }

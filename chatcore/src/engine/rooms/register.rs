@@ -8,9 +8,11 @@ use super::super::event::Event;
 use super::super::requests::Pending;
 use super::super::transaction::Transaction;
 use super::invitations::invites;
+use super::judge::Reading;
 use super::loaded::Room;
 use super::log::{Page, Read, end_of};
-use super::{MAX_RETRY, RoomAsk, RoomFailure, Rooms};
+use super::sync::{MAX_RETRY, Once, Ordering, Round};
+use super::{RoomAsk, RoomFailure, Rooms};
 use crate::ids::{DAY, LogId, MessageId, RegisterId, SECOND, UserId};
 use crate::keys::Signed;
 use crate::membership::{Act, Event as RoomEvent, Joined, MANY_EVENTS, Role, RoomKind, RoomState};
@@ -53,7 +55,7 @@ impl Rooms {
         if self.ask_for_evidence(tx, room) {
             return Ok(());
         }
-        if !self.sync(&id).fresh {
+        if !self.sync(&id).is_fresh() {
             if self.sync(&id).read_again.is_some() {
                 return Ok(());
             }
@@ -108,15 +110,16 @@ impl Rooms {
         let id = room.id();
         let is_due = is_due(room.row.kept_at, KEEP_EVERY, tx.now);
         if is_due && room.row.standing == RoomStanding::Member {
-            let sync = self.sync(&id);
-            if !std::mem::replace(&mut sync.looking, true) {
-                sync.looks = room.registers();
-                sync.looks.pop();
-            } else if sync.looks.is_empty() {
-                (room.row.kept_at, sync.looking) = (tx.now, false);
+            let left = &mut self.sync(&id).left;
+            if left.round == Round::None {
+                left.due = room.registers();
+                left.due.pop();
+                left.round = Round::UnderWay;
+            } else if left.due.is_empty() {
+                (room.row.kept_at, left.round) = (tx.now, Round::None);
             }
         }
-        let Some(register) = self.sync(&id).looks.pop() else { return Ok(false) };
+        let Some(register) = self.sync(&id).left.due.pop() else { return Ok(false) };
         let read = end_of(&*tx, &LogId::from(register))?;
         let request = Request::ReadRegister { register, from: read.length };
         self.ask_room(tx, id, request, RoomAsk::Look { register, read });
@@ -126,8 +129,8 @@ impl Rooms {
     /// The relay lost something of a register: it may have lost the end of the one before as well.
     fn look_before(&mut self, room: &Room, register: RegisterId) {
         let before = room.registers().into_iter().take_while(|other| *other != register).last();
-        let sync = self.sync(&room.id());
-        sync.looks.extend(before.filter(|before| !sync.looks.contains(before)));
+        let due = &mut self.sync(&room.id()).left.due;
+        due.extend(before.filter(|before| !due.contains(before)));
     }
 
     /// A register that the room has left was looked at.
@@ -199,13 +202,14 @@ impl Rooms {
                 let is_end = self.page_read(tx, room, &Page { head, entries, length })?;
                 let stays = room.current_register() == Some(register);
                 let sync = self.sync(&id);
-                sync.fresh = is_end && stays && sync.evidence.is_none();
+                let is_end = is_end && stays && sync.search.evidence().is_none();
+                sync.reading = if is_end { Reading::Fresh } else { sync.reading.stale() };
                 Ok(())
             }
             Answer::Failure(Failure { code: ErrorCode::UnknownRegister, .. }) => {
                 let sync = self.sync(&id);
-                (sync.fresh, sync.was_read) = (true, true);
-                if !std::mem::replace(&mut sync.walked, true) {
+                sync.reading = Reading::Fresh;
+                if sync.is_first(Once::LookBefore) {
                     self.look_before(room, register);
                 }
                 if log.length > 0 {
@@ -239,7 +243,7 @@ impl Rooms {
                 let page = Page { head, entries: vec![entry], length: log.length + 1 };
                 if self.take_page(tx, room, &page)? != Read::Extends {
                     // It stands somewhere else than we said: what is there is read.
-                    self.sync(&id).fresh = false;
+                    self.sync(&id).grow_stale();
                 } else if !room.knows_attempt() {
                     // Ordered, and not all of it counted: signed anew it would not either.
                     room.row.attempt.clear();
@@ -250,7 +254,7 @@ impl Rooms {
             Answer::Failure(Failure { code: ErrorCode::Conflict, .. }) => {
                 let sync = self.sync(&id);
                 sync.conflict_at(log.length);
-                if sync.refused {
+                if sync.ordering == Ordering::Refused {
                     self.give_up_intents(tx, room, ErrorCode::Conflict);
                 }
                 Ok(())
@@ -276,32 +280,32 @@ impl Rooms {
             ErrorCode::Recovering | ErrorCode::RateLimited | ErrorCode::DiskFull
         );
         if is_for_later && failure.retry_after_ms > 0 {
-            sync.acts_at = Some(Timer::after(failure.retry_after_ms.min(MAX_RETRY), tx.now));
-            if failure.retry_after_ms > PATIENCE {
-                // Nobody is kept waiting for hours; the acts stay, and are done then.
-                let because = match failure.code {
-                    ErrorCode::Recovering => RoomFailure::Waits,
-                    ErrorCode::DiskFull => RoomFailure::Refused(ErrorCode::DiskFull),
-                    _ => RoomFailure::Filled,
-                };
-                sync.acts_wait = Some(because);
+            let until = Timer::after(failure.retry_after_ms.min(MAX_RETRY), tx.now);
+            // Nobody is kept waiting for hours; the acts stay, and are done then.
+            let is_long = failure.retry_after_ms > PATIENCE;
+            let because = is_long.then_some(match failure.code {
+                ErrorCode::Recovering => RoomFailure::Waits,
+                ErrorCode::DiskFull => RoomFailure::Refused(ErrorCode::DiskFull),
+                _ => RoomFailure::Filled,
+            });
+            sync.ordering = Ordering::Waits { until, because };
+            if let Some(because) = because {
                 self.release_tickets(tx, room, because);
             }
             return;
         }
-        sync.refused = true;
+        sync.ordering = Ordering::Refused;
         self.give_up_intents(tx, room, failure.code);
     }
 
     /// Tells whether nothing is to be ordered now, since the relay refused or delayed it. Who comes with another act
     /// meanwhile is not kept waiting for hours either.
     pub(super) fn acts_rest(&mut self, tx: &mut Transaction<'_, '_>, room: &Room) -> bool {
-        let sync = self.sync(&room.id());
-        let rests = sync.refused || sync.acts_at.is_some();
-        if let Some(because) = sync.acts_wait {
+        let ordering = self.sync(&room.id()).ordering;
+        if let Ordering::Waits { because: Some(because), .. } = ordering {
             self.release_tickets(tx, room, because);
         }
-        rests
+        ordering != Ordering::Open
     }
 
     /// Forgets what waits to be done by somebody who is out: coming in again, they do none of it.
@@ -494,7 +498,7 @@ impl Rooms {
         request: Request,
         ask: RoomAsk,
     ) {
-        self.sync(&room).asking = true;
+        self.sync(&room).ask();
         tx.ask(request, Pending::Room { room: Some(room), ask });
     }
 }
