@@ -33,14 +33,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("say something to 'echo'");
     let answer = async |event| -> Result<(), ClientError> {
         match event {
-            Event::Text { from, room: None, message, text, .. } => {
+            Event::Text { message, text } if message.room.is_none() => {
                 // After a crash the text comes again: the answer to it has the same id then, and goes out once.
-                let answer = MessageId::from_bytes(message.as_bytes().map(|byte| !byte));
-                client.send_text_as(answer, Conversation::User(from.user), &text).await
+                let answer = MessageId::from_bytes(message.id.as_bytes().map(|byte| !byte));
+                client.send_text_as(answer, Conversation::User(message.from.user), &text).await
             }
             Event::File { message, .. } => {
                 let waiting = client.waiting_files().await?;
-                if let Some(file) = waiting.iter().find(|file| file.message == message) {
+                if let Some(file) = waiting.iter().find(|file| file.message.id == message.id) {
                     client.fetch_file(file, Path::new("."), &mut |_| ()).await?;
                 }
                 Ok(())

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use chatcore::engine::{Acquaintance, Event, FetchFailure, FileKind, ProgramName, RoomRef, Sender};
+use chatcore::engine::{
+    Acquaintance, Event, FetchFailure, FileKind, Message, ProgramName, RoomRef, Sender,
+};
 use chatcore::ids::{MessageId, UserId};
 use chatcore::keys::RecordSource;
 use chatcore::membership::{Act, Event as RoomEvent, Role};
@@ -47,22 +49,24 @@ pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
     let id_of = |room: &Option<RoomRef>| room.as_ref().map(|room| room.id);
     let received_at = net::now();
     match event {
-        Event::Text { from, room, message, text, sent_at, received_at } => Some(Line::Text {
-            room: name(room),
-            room_id: id_of(room),
-            id: *message,
-            from: named(from),
-            user_id: from.user,
-            verified: verified(from),
-            text,
-            sent_at: *sent_at,
-            received_at: *received_at,
-        }),
-        Event::File { from, room, message, manifest, kind: FileKind::File, .. } => {
+        Event::Text { message: Message { id, from, room, sent_at, received_at }, text } => {
+            Some(Line::Text {
+                room: name(room),
+                room_id: id_of(room),
+                id: *id,
+                from: named(from),
+                user_id: from.user,
+                verified: verified(from),
+                text,
+                sent_at: *sent_at,
+                received_at: *received_at,
+            })
+        }
+        Event::File { message: Message { id, from, room, .. }, manifest, kind: FileKind::File } => {
             Some(Line::FileOffered {
                 room: name(room),
                 room_id: id_of(room),
-                id: *message,
+                id: *id,
                 from: named(from),
                 user_id: from.user,
                 verified: verified(from),
@@ -70,26 +74,30 @@ pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
                 size: manifest.size,
             })
         }
-        Event::FileSaved { from, room, message, name: file, size, path } => Some(Line::File {
-            room: name(room),
-            room_id: id_of(room),
-            id: *message,
-            from: named(from),
-            user_id: from.user,
-            verified: verified(from),
-            name: file,
-            size: *size,
-            path,
-        }),
-        Event::FileFailed { from, room, message, name: file, reason } => Some(Line::FileFailed {
-            id: *message,
-            from: named(from),
-            user_id: from.user,
-            name: file,
-            reason: reason.as_str(),
-            room: name(room),
-            room_id: id_of(room),
-        }),
+        Event::FileSaved { message: Message { id, from, room, .. }, name: file, size, path } => {
+            Some(Line::File {
+                room: name(room),
+                room_id: id_of(room),
+                id: *id,
+                from: named(from),
+                user_id: from.user,
+                verified: verified(from),
+                name: file,
+                size: *size,
+                path,
+            })
+        }
+        Event::FileFailed { message: Message { id, from, room, .. }, name: file, reason } => {
+            Some(Line::FileFailed {
+                id: *id,
+                from: named(from),
+                user_id: from.user,
+                name: file,
+                reason: reason.as_str(),
+                room: name(room),
+                room_id: id_of(room),
+            })
+        }
         Event::Receipt { from, message, kind } => {
             let (id, user_id, from) = (*message, from.user, from.nickname.as_str());
             Some(match kind {
@@ -139,7 +147,7 @@ pub(crate) fn json<'e>(names: &Names, event: &'e Event) -> Option<Line<'e>> {
         }
         Event::RecordUnlisted { who } => warning("record_unlisted", who.user),
         Event::ContentRefused { from } => warning("content_refused", from.user),
-        Event::UnknownContent { from, .. } => warning("unknown_content", from.user),
+        Event::UnknownContent { message } => warning("unknown_content", message.from.user),
         Event::Announcement { room, seq, text, at, .. } => Some(Line::Announcement {
             scope: if room.is_some() { "room" } else { "all" },
             text,
@@ -297,7 +305,9 @@ fn room_news(names: &Names, room: &RoomRef, event: &RoomEvent) -> String {
 
 /// Returns what a person reads of a text that was said elsewhere, on one line and without colours.
 pub(crate) fn in_short(names: &Names, event: &Event) -> Option<String> {
-    let Event::Text { from, room, text, sent_at, .. } = event else { return None };
+    let Event::Text { message: Message { from, room, sent_at, .. }, text } = event else {
+        return None;
+    };
     let who = names.sender(from) + mark(from) + &of_room(room);
     let time = render::time(*sent_at, net::now());
     // A row has room for less.
@@ -319,23 +329,27 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
     let loud = |words: String| Some(paint.warning(&words));
     let quiet = |words: String| Some(paint.dim(&words));
     match event {
-        Event::Text { from, room, text, sent_at, .. } => {
+        Event::Text { message: Message { from, room, sent_at, .. }, text } => {
             let who = name(from) + mark(from) + &of_room(room);
             let time = render::time(*sent_at, net::now());
             let tone = context.output.colours().of(&from.user);
             let spoken = Spoken { time: &time, who: &who, tone, text, reader: names.own() };
             Some(render::message(paint, &spoken))
         }
-        Event::File { from, room, message, manifest, kind: FileKind::File, .. } => Some(format!(
+        Event::File {
+            message: Message { id, from, room, .. },
+            manifest,
+            kind: FileKind::File,
+        } => Some(format!(
             "{}{}{} offers {} ({}): chat save {}",
             name(from),
             mark(from),
             in_room(room),
             render::name(&manifest.name),
             render::size(manifest.size),
-            short(message)
+            short(id)
         )),
-        Event::FileSaved { from, room, name: file, size, path, .. } => Some(format!(
+        Event::FileSaved { message: Message { from, room, .. }, name: file, size, path } => Some(format!(
             "{}{}{} sent {} ({}), saved as {}",
             name(from),
             mark(from),
@@ -350,7 +364,7 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
             ReceiptKind::Refused(reason) => refused(&name(from), *reason),
             ReceiptKind::Held => return None,
         }),
-        Event::FileFailed { from, room, name: file, reason, .. } => {
+        Event::FileFailed { message: Message { from, room, .. }, name: file, reason } => {
             let file = if file.is_empty() { "a long text".to_owned() } else { render::name(file) };
             loud(format!("{file} from {}{}: {}", name(from), in_room(room), no_file(*reason)))
         }
@@ -476,8 +490,9 @@ pub(crate) fn words(context: &Context, names: &Names, event: &Event) -> Option<S
             "something that {} sent is not what the protocol allows, and is not shown",
             name(from)
         )),
-        Event::UnknownContent { from, .. } => {
-            quiet(format!("{} sent something that needs a newer version", name(from)))
+        Event::UnknownContent { message } => {
+            let who = name(&message.from);
+            quiet(format!("{who} sent something that needs a newer version"))
         }
         _ => None,
     }

@@ -44,9 +44,9 @@ impl Wanted {
 
     /// Tells whether what waits is fetched at once. A long text is no file, but what somebody says.
     pub(crate) fn takes_waiting(self, file: &WaitingFile) -> bool {
-        let from = &file.from;
+        let from = &file.message.from;
         file.kind == FileKind::LongText
-            || self.takes(from.standing.into(), from.trust, file.manifest.size)
+            || self.takes(from.acquaintance, from.trust, file.manifest.size)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Alarms: a person is told of contents that are not as they should be.
 
-use super::event::{Event, Sender};
+use super::event::Event;
+use super::message::Sender;
 use super::rooms::RoomRef;
 use super::sequence::Order;
 use super::transaction::Transaction;

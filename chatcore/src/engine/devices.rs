@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::EngineError;
-use super::event::{Event, Sender};
+use super::event::Event;
 use super::fate::give_up_entry;
 use super::follow_ups::ProfileOwed;
+use super::message::Sender;
 use super::outbox::{look_again, put_copy};
 use super::receipts::owe_receipt;
 use super::requests::Sent;

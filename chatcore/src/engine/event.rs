@@ -1,70 +1,14 @@
 //! What the engine tells the program around it.
 
+use super::message::{Message, Sender};
 use super::rooms::{RefusedBecause, RoomFailure, RoomRef};
 use crate::file::{FileKind, Manifest};
 use crate::ids::{Conversation, MessageId, RoomId, Timestamp, UserId};
 use crate::keys::{Nickname, RecordSource, Signed};
 use crate::membership::Event as RoomEvent;
-use crate::store::rows::{Contact, ContactStanding, FetchFailure};
-use crate::trust::Trust;
+use crate::store::rows::FetchFailure;
 use crate::wire::content::{Body, ReceiptKind};
 use crate::wire::relay::{CloseReason, ErrorCode, Failure, RoomSummary};
-
-/// Who wrote something.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sender {
-    /// The user.
-    pub user: UserId,
-    /// The name they had when it was said.
-    pub nickname: Nickname,
-    /// How far their key is trusted.
-    pub trust: Trust,
-    /// Whether we ever wrote to them.
-    pub acquaintance: Acquaintance,
-    /// The relay's directory has shown that the name is theirs; else it is what they call themselves.
-    pub is_listed: bool,
-}
-
-impl From<&Contact> for Sender {
-    fn from(contact: &Contact) -> Self {
-        Self {
-            user: contact.user(),
-            nickname: contact.nickname().clone(),
-            trust: contact.trust,
-            acquaintance: contact.standing.into(),
-            is_listed: contact.records.is_listed(),
-        }
-    }
-}
-
-impl Sender {
-    /// Tells whether nothing but their own word says that the name is theirs: anybody may take one that looks like it.
-    #[must_use]
-    pub fn is_claimed(&self) -> bool {
-        self.acquaintance != Acquaintance::Contact && !self.is_listed
-    }
-}
-
-/// Whether a sender is a contact of ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Acquaintance {
-    /// We wrote to them.
-    Contact,
-    /// They wrote first; answering accepts.
-    Stranger,
-    /// We only share a room.
-    Member,
-}
-
-impl From<ContactStanding> for Acquaintance {
-    fn from(standing: ContactStanding) -> Self {
-        match standing {
-            ContactStanding::Request => Self::Stranger,
-            ContactStanding::Member => Self::Member,
-            ContactStanding::Contact | ContactStanding::Blocked => Self::Contact,
-        }
-    }
-}
 
 /// Why a name could not be turned into a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -124,44 +68,24 @@ pub enum Event {
     },
     /// A text came.
     Text {
-        /// From whom.
-        from: Sender,
-        /// In which room; `None`: to us alone.
-        room: Option<RoomRef>,
-        /// Its id.
-        message: MessageId,
+        /// Who said it, where and when.
+        message: Message,
         /// The text, not cleaned for terminals.
         text: String,
-        /// The sender's clock, at most 5 minutes ahead of ours.
-        sent_at: Timestamp,
-        /// Our clock.
-        received_at: Timestamp,
     },
     /// A file, or a text in a file, is waiting at the relay.
     File {
-        /// From whom.
-        from: Sender,
-        /// In which room; `None`: to us alone.
-        room: Option<RoomRef>,
-        /// Its id.
-        message: MessageId,
+        /// Who said it, where and when.
+        message: Message,
         /// How to fetch and open it.
         manifest: Manifest,
         /// What it is.
         kind: FileKind,
-        /// The sender's clock, at most 5 minutes ahead of ours.
-        sent_at: Timestamp,
-        /// Our clock.
-        received_at: Timestamp,
     },
     /// A file was fetched and saved.
     FileSaved {
-        /// From whom.
-        from: Sender,
-        /// In which room; `None`: to us alone.
-        room: Option<RoomRef>,
-        /// Its id.
-        message: MessageId,
+        /// Who said it, where and when.
+        message: Message,
         /// The sender's name for it, not cleaned for terminals.
         name: String,
         /// Bytes.
@@ -172,12 +96,8 @@ pub enum Event {
     /// A file, or a long text, can't be had: it is not fetched any more unless the person asks for it
     /// ([`Command::RetryFetch`](super::Command)).
     FileFailed {
-        /// From whom.
-        from: Sender,
-        /// In which room; `None`: to us alone.
-        room: Option<RoomRef>,
-        /// Its id.
-        message: MessageId,
+        /// Who said it, where and when.
+        message: Message,
         /// The sender's name for it, not cleaned for terminals; empty for a long text.
         name: String,
         /// Why.
@@ -185,10 +105,8 @@ pub enum Event {
     },
     /// Something this version can't show came.
     UnknownContent {
-        /// From whom.
-        from: Sender,
-        /// Its id.
-        message: MessageId,
+        /// Who said it, where and when.
+        message: Message,
     },
     /// A text or file of ours is safe here and on its way.
     Queued {

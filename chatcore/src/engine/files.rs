@@ -1,10 +1,11 @@
 //! What the engine knows of files: which are on their way, and what became of them.
 
 use super::error::EngineError;
-use super::event::{Event, Sender};
+use super::event::Event;
+use super::message::Message;
 use super::receipts::{owe_all, owe_read};
 use super::requests::Pending;
-use super::rooms::{RoomRef, members_of, reference};
+use super::rooms::members_of;
 use super::transaction::Transaction;
 use crate::file::Manifest;
 use crate::ids::{BlobId, Conversation, DAY, HOUR, MINUTE, MessageId, Timestamp, UserId};
@@ -131,9 +132,9 @@ pub(super) fn fetch_failed(
     if let Some(Body::LongText(manifest)) = entry.body() {
         contact.fetched.add(tx.now, manifest.size);
     }
-    let (from, room, message) = (Sender::from(&contact), room_of(tx, &entry)?, *message);
-    tx.event(Event::FileFailed { from, room, message, name, reason: failure });
-    owe_all(tx, &mut contact, message, ReceiptKind::Refused(failure.refusal()));
+    let told = Message::of(tx, &contact, &entry)?;
+    tx.event(Event::FileFailed { message: told, name, reason: failure });
+    owe_all(tx, &mut contact, *message, ReceiptKind::Refused(failure.refusal()));
     tx.put(&contact);
     Ok(())
 }
@@ -195,9 +196,9 @@ pub(super) fn file_saved(
         _ => None,
     };
     if let (Some(manifest), Some(contact)) = (manifest, tx.contact(user)?) {
-        let room = room_of(tx, &entry)?;
-        let (from, name, size) = (Sender::from(&contact), manifest.name, manifest.size);
-        tx.event(Event::FileSaved { from, room, message: *message, name, size, path });
+        let (message, name, size) =
+            (Message::of(tx, &contact, &entry)?, manifest.name, manifest.size);
+        tx.event(Event::FileSaved { message, name, size, path });
     }
     fetched(tx, user, message)
 }
@@ -214,14 +215,13 @@ pub(super) fn long_text_fetched(
     let Some((number, mut entry)) = find(tx, user, message)? else { return Ok(()) };
     entry.content =
         with_body(&entry, Body::Text(text.clone())).ok_or(EngineError::UnknownContact)?;
-    let (sent_at, received_at) = (entry.sent_at, entry.received_at);
     tx.put_at(&(entry.conversation(), number), &entry);
     fetched(tx, user, message)?;
     if let Some(mut contact) = tx.contact(user)? {
         contact.fetched.add(tx.now, text.len() as u64);
         tx.put(&contact);
-        let (from, room, message) = (Sender::from(&contact), room_of(tx, &entry)?, *message);
-        tx.event(Event::Text { from, room, message, text, sent_at, received_at });
+        let message = Message::of(tx, &contact, &entry)?;
+        tx.event(Event::Text { message, text });
     }
     Ok(())
 }
@@ -255,11 +255,4 @@ fn with_body(entry: &HistoryEntry, body: Body) -> Option<zeroize::Zeroizing<Vec<
         None => Content { body, ..Content::decode(&entry.content).ok()? }.encode(),
         Some(_) => RoomContent { body, ..RoomContent::decode(&entry.content).ok()? }.encode(),
     })
-}
-
-fn room_of(tx: &Transaction<'_, '_>, entry: &HistoryEntry) -> Result<Option<RoomRef>, EngineError> {
-    match &entry.room {
-        Some(room) => reference(tx, room),
-        None => Ok(None),
-    }
 }

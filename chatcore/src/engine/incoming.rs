@@ -4,7 +4,8 @@
 use zeroize::Zeroizing;
 
 use super::error::EngineError;
-use super::event::{Event, Sender};
+use super::event::Event;
+use super::message::Message;
 use super::rooms::RoomRef;
 use super::sequence::said_at;
 use super::transaction::Transaction;
@@ -57,18 +58,12 @@ impl Incoming<'_> {
             let said = Said::new(device, position);
             tx.put(&Transfer::Download(Download::new(peer, message, kind, said)));
         }
-        let from = Sender::from(from);
+        let message = Message { id: message, from: from.into(), room, sent_at, received_at };
         tx.event(match body {
-            Body::Text(text) => Event::Text { from, room, message, text, sent_at, received_at },
-            Body::File(manifest) => {
-                let kind = FileKind::File;
-                Event::File { from, room, message, manifest, kind, sent_at, received_at }
-            }
-            Body::LongText(manifest) => {
-                let kind = FileKind::LongText;
-                Event::File { from, room, message, manifest, kind, sent_at, received_at }
-            }
-            _ => Event::UnknownContent { from, message },
+            Body::Text(text) => Event::Text { message, text },
+            Body::File(manifest) => Event::File { message, manifest, kind: FileKind::File },
+            Body::LongText(manifest) => Event::File { message, manifest, kind: FileKind::LongText },
+            _ => Event::UnknownContent { message },
         });
         Ok(())
     }

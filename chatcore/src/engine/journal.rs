@@ -2,12 +2,13 @@
 //! shown. A process that dies in between loses nothing of it.
 
 use super::error::EngineError;
-use super::event::{Event, Sender};
+use super::event::Event;
+use super::message::{Message, Sender};
 use super::readers::{Reader, make_room};
 use super::rooms::{RefusedBecause, reference, replaced, room_news};
 use super::step::own_profile;
 use super::transaction::Transaction;
-use crate::file::FileKind;
+use crate::file::{FileKind, Manifest};
 use crate::ids::{Conversation, MessageId, UserId};
 use crate::keys::Nickname;
 use crate::membership::{Announcement, Event as RoomEvent};
@@ -33,15 +34,15 @@ pub(super) fn write_down(tx: &mut Transaction<'_, '_>) -> Result<(), EngineError
 fn entry_of(event: &Event) -> Option<JournalEntry> {
     let mut about = None;
     let (peer, kind) = match event {
-        Event::Text { from, message, .. } => (from.user, JournalKind::Text(*message)),
-        Event::File { from, message, kind: FileKind::File, .. } => {
-            (from.user, JournalKind::FileOffered(*message))
+        Event::Text { message, .. } => (message.from.user, JournalKind::Text(message.id)),
+        Event::File { message, kind: FileKind::File, .. } => {
+            (message.from.user, JournalKind::FileOffered(message.id))
         }
-        Event::FileSaved { from, message, .. } => (from.user, JournalKind::FileSaved(*message)),
-        Event::FileFailed { from, message, reason, .. } => {
-            (from.user, JournalKind::FileFailed(*message, *reason))
+        Event::FileSaved { message, .. } => (message.from.user, JournalKind::FileSaved(message.id)),
+        Event::FileFailed { message, reason, .. } => {
+            (message.from.user, JournalKind::FileFailed(message.id, *reason))
         }
-        Event::UnknownContent { from, message } => (from.user, JournalKind::Unknown(*message)),
+        Event::UnknownContent { message } => (message.from.user, JournalKind::Unknown(message.id)),
         Event::Receipt { from, message, kind } => {
             let kind = match kind {
                 ReceiptKind::Delivered => JournalKind::Delivered(*message),
@@ -152,14 +153,6 @@ fn history(
     Ok(store.get(&(conversation, index.history))?)
 }
 
-/// Names somebody as they were called when the message came.
-fn called_then(from: Sender, entry: &HistoryEntry) -> Sender {
-    match Nickname::new(&entry.name) {
-        Ok(nickname) => Sender { nickname, ..from },
-        Err(_) => from,
-    }
-}
-
 fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, EngineError> {
     let room = match &entry.room {
         Some(room) => reference(store, room)?,
@@ -207,46 +200,30 @@ fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, Eng
     Ok(Some(match entry.kind {
         JournalKind::Text(message)
         | JournalKind::FileOffered(message)
-        | JournalKind::FileSaved(message) => {
-            let is_offer = matches!(entry.kind, JournalKind::FileOffered(_));
-            let Some(entry) = history(store, &entry.peer, &message)? else {
-                return Ok(None);
-            };
-            let room = match &entry.room {
-                Some(room) => reference(store, room)?,
-                None => None,
-            };
-            let (sent_at, received_at) = (entry.sent_at, entry.received_at);
-            let from = called_then(from, &entry);
-            match entry.body().unwrap_or(Body::Unknown) {
-                Body::Text(text) => Event::Text { from, room, message, text, sent_at, received_at },
-                Body::File(manifest) if is_offer => {
-                    let kind = FileKind::File;
-                    Event::File { from, room, message, manifest, kind, sent_at, received_at }
+        | JournalKind::FileSaved(message)
+        | JournalKind::FileFailed(message, _)
+        | JournalKind::Unknown(message) => {
+            let Some(said) = history(store, &entry.peer, &message)? else { return Ok(None) };
+            let (message, body) = (Message::of(store, &contact, &said)?, said.body());
+            match (entry.kind, body.unwrap_or(Body::Unknown)) {
+                (JournalKind::Unknown(_), _) => Event::UnknownContent { message },
+                (JournalKind::FileFailed(_, reason), body) => {
+                    let name = match body {
+                        Body::File(manifest) => manifest.name,
+                        _ => String::new(),
+                    };
+                    Event::FileFailed { message, name, reason }
                 }
-                Body::File(m) => {
-                    let path = entry.file_path;
-                    Event::FileSaved { from, room, message, name: m.name, size: m.size, path }
+                (_, Body::Text(text)) => Event::Text { message, text },
+                (JournalKind::FileOffered(_), Body::File(manifest)) => {
+                    Event::File { message, manifest, kind: FileKind::File }
+                }
+                (_, Body::File(Manifest { name, size, .. })) => {
+                    Event::FileSaved { message, name, size, path: said.file_path }
                 }
                 _ => return Ok(None),
             }
         }
-        JournalKind::FileFailed(message, reason) => {
-            let Some(entry) = history(store, &entry.peer, &message)? else {
-                return Ok(None);
-            };
-            let room = match &entry.room {
-                Some(room) => reference(store, room)?,
-                None => None,
-            };
-            let from = called_then(from, &entry);
-            let name = match entry.body() {
-                Some(Body::File(manifest)) => manifest.name,
-                _ => String::new(),
-            };
-            Event::FileFailed { from, room, message, name, reason }
-        }
-        JournalKind::Unknown(message) => Event::UnknownContent { from, message },
         JournalKind::Delivered(message) => receipt(message, ReceiptKind::Delivered),
         JournalKind::Read(message) => receipt(message, ReceiptKind::Read),
         JournalKind::Refused(message, reason) => receipt(message, ReceiptKind::Refused(reason)),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::error::EngineError;
 use super::files::{LONGEST_PATIENCE, MAX_UNASKED};
-use super::rooms::{RoomRef, reference};
+use super::message::Message;
 use super::step::own_profile;
 use super::{PersonWaiting, Upload};
 use crate::addresses::RelayAddresses;
@@ -246,20 +246,12 @@ pub fn requests(store: &dyn Store) -> Result<Requests, EngineError> {
 /// A received file that is not fetched yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitingFile {
-    /// From whom.
-    pub from: ContactView,
-    /// To which room; `None`: to us alone.
-    pub room: Option<RoomRef>,
-    /// In which message.
-    pub message: MessageId,
+    /// The message that brought it.
+    pub message: Message,
     /// How to fetch and open it.
     pub manifest: Manifest,
     /// What it is.
     pub kind: FileKind,
-    /// The sender's clock.
-    pub sent_at: Timestamp,
-    /// Our clock.
-    pub received_at: Timestamp,
     /// The next attempt is due then: the relay did not have it at the last one.
     not_before: Timestamp,
     /// Of a long text that nobody asked for: what its sender had us fetch already, and what waits before it.
@@ -307,7 +299,7 @@ pub fn waiting_files(store: &dyn Store) -> Result<Vec<WaitingFile>, EngineError>
     let mut before: BTreeMap<UserId, u64> = BTreeMap::new();
     for file in &mut waiting {
         let Some((_, bytes)) = &mut file.unasked else { continue };
-        let of_theirs = before.entry(file.from.user).or_default();
+        let of_theirs = before.entry(file.message.from.user).or_default();
         *bytes = *of_theirs;
         *of_theirs = of_theirs.saturating_add(file.manifest.size);
     }
@@ -323,10 +315,11 @@ struct Place {
 }
 
 fn in_order(mut waiting: Vec<(Place, WaitingFile)>) -> Vec<WaitingFile> {
-    waiting.sort_by_key(|(place, file)| (file.received_at, place.number, file.message));
+    waiting.sort_by_key(|(place, file)| (file.message.received_at, place.number, file.message.id));
     let mut chains: BTreeMap<_, Vec<(u64, usize)>> = BTreeMap::new();
     for (at, (Place { said, .. }, file)) in waiting.iter().enumerate() {
-        let chain = (file.from.user, said.device, file.room.as_ref().map(|room| room.id));
+        let Message { from, room, .. } = &file.message;
+        let chain = (from.user, said.device, room.as_ref().map(|room| room.id));
         if said.seq > 0 {
             chains.entry(chain).or_default().push((said.seq, at));
         }
@@ -368,30 +361,13 @@ fn waiting_file(
         Some(Body::LongText(manifest)) => (manifest, FileKind::LongText),
         _ => return Ok(None),
     };
-    let room = match &entry.room {
-        Some(room) => reference(store, room)?,
-        None => None,
-    };
-    let (sent_at, received_at) = (entry.sent_at, entry.received_at);
     let is_unasked = kind == FileKind::LongText
         && contact.standing != ContactStanding::Contact
         && given_up.is_none();
     let unasked = is_unasked.then_some((contact.fetched, 0));
-    let from = view(&contact);
+    let message = Message::of(store, &contact, &entry)?;
     let place = Place { number: index.history, said: download.said };
-    let file = WaitingFile {
-        from,
-        room,
-        message,
-        manifest,
-        kind,
-        sent_at,
-        received_at,
-        not_before,
-        unasked,
-        given_up,
-        part_in,
-    };
+    let file = WaitingFile { message, manifest, kind, not_before, unasked, given_up, part_in };
     Ok(Some((place, file)))
 }
 

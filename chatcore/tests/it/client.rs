@@ -188,9 +188,9 @@ async fn send_bent(
 
 /// Waits until a file with this message is offered.
 async fn offered_as(bob: &mut Person, message: MessageId) -> WaitingFile {
-    bob.hears(|e| matches!(e, Event::File { message: m, .. } if *m == message)).await;
+    bob.hears(|e| matches!(e, Event::File { message: m, .. } if m.id == message)).await;
     let waiting = bob.client.waiting_files().await.unwrap();
-    waiting.into_iter().find(|file| file.message == message).unwrap()
+    waiting.into_iter().find(|file| file.message.id == message).unwrap()
 }
 
 fn run(test: impl Future<Output = ()>) {
@@ -548,7 +548,7 @@ fn half_a_file_goes_on_where_it_was_though_another_was_given_up() {
         let message = send_bent(&alice, user, &path, bend, false).await;
         let bent = offered_as(&mut bob, message).await;
         assert!(bob.client.fetch_file(&bent, inbox.path(), &mut |_| {}).await.is_err());
-        let is_good = |file: &WaitingFile| file.message != message;
+        let is_good = |file: &WaitingFile| file.message.id != message;
         let waiting = bob.client.waiting_files().await.unwrap();
         let good = waiting.into_iter().find(is_good).unwrap();
         served.relay().blobs.lost.insert(3);

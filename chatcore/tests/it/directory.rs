@@ -141,7 +141,7 @@ fn a_name_is_somebodys_when_the_directory_says_so() {
         assert_eq!(claimed(&world, bob.user()), !is_listed);
         let journal = query::journal(&world.peers[0].store, &Reader::Person, 9).unwrap();
         let says = |event: &Option<Event>| match event {
-            Some(Event::Text { from, .. }) => Some(from.is_claimed()),
+            Some(Event::Text { message, .. }) => Some(message.from.is_claimed()),
             _ => None,
         };
         assert_eq!(journal.iter().find_map(|(_, event)| says(event)), Some(!is_listed));
@@ -166,7 +166,9 @@ fn a_message_keeps_the_name_that_its_author_had() {
     assert_eq!(names, ["mallory", "robert"]);
     let journal = query::journal(&world.peers[0].store, &Reader::Person, 99).unwrap();
     let said = journal.into_iter().filter_map(|(_, event)| match event {
-        Some(Event::Text { from, text, .. }) => Some((text, from.nickname.as_str().to_owned())),
+        Some(Event::Text { message, text }) => {
+            Some((text, message.from.nickname.as_str().to_owned()))
+        }
         _ => None,
     });
     let said: Vec<_> = said.filter(|(text, _)| text == "before" || text == "after").collect();

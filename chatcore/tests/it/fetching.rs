@@ -314,7 +314,7 @@ fn of_a_stranger_few_long_texts_are_fetched_unasked_on_a_day() {
             let Some(file) = waiting.into_iter().find(|file| file.is_due(world.now)) else {
                 return taken;
             };
-            let (from, message, text) = (file.from.user, file.message, text.clone());
+            let (from, message, text) = (file.message.from.user, file.message.id, text.clone());
             // One that fails was fetched as well.
             let fetched = match taken % 2 {
                 0 => Command::LongTextFetched { from, message, text },

@@ -88,7 +88,7 @@ fn a_contact_begins_a_new_session_whoever_fills_the_places() {
         world.now = world.now.plus(11 * MINUTE);
         world.run_until_quiet();
     }
-    let came = |e: &Event| matches!(e, Event::Text { from, text, .. } if from.user == bob && text == "lost twice");
+    let came = |e: &Event| matches!(e, Event::Text { message, text } if message.from.user == bob && text == "lost twice");
     assert!(world.peers[0].events.iter().any(came));
     let began = world.relay.seen.iter().filter(|e| e.to.user == alice).last().unwrap();
     assert_ne!(began.tag, chatcore::ids::DeliveryTag::ZERO);

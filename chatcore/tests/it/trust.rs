@@ -48,7 +48,7 @@ fn who_is_seen_for_the_first_time_is_pinned_and_not_verified() {
     assert_eq!(contact(&world, 0, bob).trust, Trust::Pinned);
     assert_eq!(contact(&world, 1, alice).trust, Trust::Pinned);
     let is_pinned =
-        |e: &Event| matches!(e, Event::Text { from, .. } if from.trust == Trust::Pinned);
+        |e: &Event| matches!(e, Event::Text { message, .. } if message.from.trust == Trust::Pinned);
     assert_eq!(world.count(is_pinned), 2);
 }
 

@@ -280,8 +280,8 @@ fn what_is_to_be_fetched_comes_in_the_order_in_which_it_was_said() {
     later(&mut world);
     let waiting = query::waiting_files(&world.peers[1].store).unwrap();
     let of = |in_room: bool| {
-        let of = waiting.iter().filter(move |file| file.room.is_some() == in_room);
-        of.map(|file| file.message).collect::<Vec<_>>()
+        let of = waiting.iter().filter(move |file| file.message.room.is_some() == in_room);
+        of.map(|file| file.message.id).collect::<Vec<_>>()
     };
     assert_eq!(
         (of(false), of(true)),

@@ -49,14 +49,14 @@ impl<'a> Fetching<'a> {
         let mut failed = None;
         for waiting in self.client.waiting_files().await? {
             let is_put_off =
-                self.put_off.get(&waiting.message).is_some_and(|until| *until > Instant::now());
+                self.put_off.get(&waiting.message.id).is_some_and(|until| *until > Instant::now());
             if is_put_off || !self.wanted.takes_waiting(&waiting) || !waiting.is_due(net::now()) {
                 continue;
             }
             match fetch(self.context, self.client, self.folder, &waiting).await {
                 Ok(_) => {}
                 Err(error @ (ClientError::File(_) | ClientError::Refused(_))) => {
-                    self.put_off.insert(waiting.message, Instant::now() + TRY_AGAIN);
+                    self.put_off.insert(waiting.message.id, Instant::now() + TRY_AGAIN);
                     failed = Some(CommandError::from(error).about(what(&waiting)));
                 }
                 Err(error) => return Err(error),
@@ -99,7 +99,7 @@ impl<'a> Fetching<'a> {
             |file: &&WaitingFile| file.given_up.is_none() && self.wanted.takes_waiting(file);
         let due = waiting.iter().filter(is_expected).map(|file| {
             let at_relay = now + Duration::from_millis(file.wait(clock));
-            self.put_off.get(&file.message).map_or(at_relay, |until| at_relay.max(*until))
+            self.put_off.get(&file.message.id).map_or(at_relay, |until| at_relay.max(*until))
         });
         Ok(due.min())
     }
@@ -132,5 +132,5 @@ pub(crate) fn what(waiting: &WaitingFile) -> String {
         FileKind::File => render::name(&waiting.manifest.name),
         FileKind::LongText => "a long text".to_owned(),
     };
-    format!("{what} from {}", render::name(waiting.from.nickname.as_str()))
+    format!("{what} from {}", render::name(waiting.message.from.nickname.as_str()))
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use chatcore::engine::query::WaitingFile;
-use chatcore::engine::{Command, ContactStanding, FileKind};
+use chatcore::engine::{Acquaintance, Command, FileKind, Message};
 use chatcore::net::{Client, Fetched, Reconnect};
 use chatcore::trust::Trust;
 
@@ -48,24 +48,26 @@ fn only_files(mut waiting: Vec<WaitingFile>) -> Vec<WaitingFile> {
 }
 
 fn line(file: &WaitingFile) -> Line<'_> {
-    let name = file.from.nickname.as_str();
+    let Message { id, from, room, received_at, .. } = &file.message;
+    let name = from.nickname.as_str();
     Line::FileWaiting {
-        id: file.message,
-        from: if file.from.is_claimed() { Named::Claimed(name) } else { Named::Known(name) },
-        user_id: file.from.user,
-        verified: file.from.trust == Trust::Verified,
+        id: *id,
+        from: if from.is_claimed() { Named::Claimed(name) } else { Named::Known(name) },
+        user_id: from.user,
+        verified: from.trust == Trust::Verified,
         name: &file.manifest.name,
         size: file.manifest.size,
-        received_at: file.received_at,
+        received_at: *received_at,
         reason: file.given_up.map(|failure| failure.as_str()),
-        room: file.room.as_ref().map(|room| room.name.as_str()),
-        room_id: file.room.as_ref().map(|room| room.id),
+        room: room.as_ref().map(|room| room.name.as_str()),
+        room_id: room.as_ref().map(|room| room.id),
     }
 }
 
 fn words(names: &Names, file: &WaitingFile) -> String {
-    let id = short(&file.message);
-    let room = match &file.room {
+    let Message { id, from, room, .. } = &file.message;
+    let id = short(id);
+    let room = match room {
         Some(room) => format!(" in #{}", render::name(&room.name)),
         None => String::new(),
     };
@@ -73,13 +75,13 @@ fn words(names: &Names, file: &WaitingFile) -> String {
         None => format!("chat save {id}"),
         Some(failure) => format!("{}; chat save {id} --retry", no_file(failure)),
     };
-    let is_new = file.from.standing == ContactStanding::Request;
+    let is_new = from.acquaintance == Acquaintance::Stranger;
     let new = if is_new { " (new to you)" } else { "" };
     format!(
         "{id}  {} ({}) from {}{new}{room}: {fate}",
         render::name(&file.manifest.name),
         render::size(file.manifest.size),
-        names.marked(&file.from.user, file.from.nickname.as_str()),
+        names.marked(&from.user, from.nickname.as_str()),
     )
 }
 
@@ -112,7 +114,7 @@ async fn save_all(
                 return Err(CommandError::new(ExitCode::Integrity, format_args!("{what}: {why}"))
                     .hint("try it once more: --retry"));
             }
-            let (from, message) = (file.from.user, file.message);
+            let (from, message) = (file.message.from.user, file.message.id);
             client.command(Command::RetryFetch { from, message }).await?;
         }
         let fetched = fetch(context, client, folder, file).await;
@@ -136,7 +138,7 @@ fn find<'f>(waiting: &'f [WaitingFile], id: &str) -> Result<&'f WaitingFile, Com
     let digits = id.to_lowercase();
     let hint = "'chat files' lists them";
     let is_meant = |file: &&WaitingFile| {
-        digits.len() >= FEWEST_DIGITS && file.message.to_hex().starts_with(&digits)
+        digits.len() >= FEWEST_DIGITS && file.message.id.to_hex().starts_with(&digits)
     };
     let mut found = waiting.iter().filter(is_meant);
     let unknown = || {
@@ -157,7 +159,7 @@ fn find<'f>(waiting: &'f [WaitingFile], id: &str) -> Result<&'f WaitingFile, Com
 fn said(context: &Context, file: &WaitingFile, path: &Path) -> Result<(), CommandError> {
     let path = path.to_string_lossy();
     match context.output.mode() {
-        OutputMode::Json => context.output.json(&Line::Saved { id: file.message, path: &path }),
+        OutputMode::Json => context.output.json(&Line::Saved { id: file.message.id, path: &path }),
         OutputMode::People => context.output.say(&format!(
             "{} saved as {}",
             render::name(&file.manifest.name),

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chatcore::engine::{Command, EngineError, Event, ProgramName};
+use chatcore::engine::{Command, EngineError, Event, Message, ProgramName};
 use chatcore::net::{Client, ClientError, Notice, Reconnect};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
@@ -245,7 +245,7 @@ async fn print_journal(
 
 /// Tells whether nobody need hear of an offer, since the file itself follows.
 fn is_fetched_at_once(args: &ReceiveArgs, event: &Event) -> bool {
-    let Event::File { from, manifest, .. } = event else { return false };
+    let Event::File { message: Message { from, .. }, manifest, .. } = event else { return false };
     args.wanted.wanted().takes(from.acquaintance, from.trust, manifest.size)
 }
 

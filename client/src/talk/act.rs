@@ -216,7 +216,7 @@ impl Talk {
                 day = date;
             }
             let mut files = self.offered.iter().enumerate();
-            match files.find(|(_, file)| file.waiting.message == message.message) {
+            match files.find(|(_, file)| file.waiting.message.id == message.message) {
                 Some((at, file)) => {
                     lines.push(super::files::offer(context, &names, at + 1, file));
                 }

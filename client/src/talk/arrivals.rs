@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use chatcore::engine::{Command, Event, RoomRef, Sender};
+use chatcore::engine::{Command, Event, Message};
 use chatcore::ids::{Conversation, MessageId, UserId};
 use chatcore::net;
 use chatcore::wire::content::ReceiptKind;
@@ -14,7 +14,7 @@ use super::elsewhere::{Mentions, Muted};
 use super::files::{Attempt, Count, offer};
 use super::flight::Stage;
 use super::settings::{Notify, Toggle};
-use super::state::{Fate, Link, Place};
+use super::state::{Fate, Link, Place, heard_in};
 use super::terminal::Terminal;
 use crate::error::CommandError;
 use crate::names::Names;
@@ -58,13 +58,6 @@ enum Grouping {
     Off,
     /// A heading for each conversation.
     On,
-}
-
-fn heard_in(from: &Sender, room: Option<&RoomRef>) -> (Conversation, String) {
-    match room {
-        Some(room) => (Conversation::Room(room.id), format!("#{}", room.name)),
-        None => (Conversation::User(from.user), from.nickname.to_string()),
-    }
 }
 
 impl Talk {
@@ -157,22 +150,21 @@ impl Talk {
             Event::File { .. } => return,
             _ => {}
         }
-        let (from, room, message, at) = match event {
-            Event::Text { from, room, message, received_at, .. } => {
-                (from, room, *message, *received_at)
-            }
-            Event::FileSaved { from, room, message, path, .. } => {
-                if let Some(offered) = self.offered_mut(*message) {
+        let (said, at) = match event {
+            Event::Text { message, .. } => (message, message.received_at),
+            Event::FileSaved { message, path, .. } => {
+                if let Some(offered) = self.offered_mut(message.id) {
                     offered.fate = Fate::Saved(PathBuf::from(path));
                 }
-                (from, room, *message, net::now())
+                (message, net::now())
             }
             _ => {
                 shown.lines.extend(show::words(&self.context, names, event));
                 return;
             }
         };
-        let (conversation, name) = heard_in(from, room.as_ref());
+        let Message { id: message, from, room, .. } = said;
+        let (conversation, name) = heard_in(said);
         let is_here = self.is_here(&conversation);
         let mentions = match event {
             Event::Text { text, .. } => self.mentions(text),
@@ -184,13 +176,13 @@ impl Talk {
         }
         if room.is_none() && is_here && matches!(event, Event::Text { .. }) {
             // Read is what the person had before her while she talked there.
-            shown.seen.entry(from.user).or_default().push(message);
+            shown.seen.entry(from.user).or_default().push(*message);
         }
         let mut lines = Vec::new();
         if is_here {
             lines.extend(self.new_day(at));
-        } else if matches!(event, Event::Text { .. }) || self.is_news(message) {
-            self.elsewhere.add(conversation, &name, message, mentions);
+        } else if matches!(event, Event::Text { .. }) || self.is_news(*message) {
+            self.elsewhere.add(conversation, &name, *message, mentions);
         }
         if is_here || mentions == Mentions::Us || !self.is_hidden(&conversation) {
             lines.extend(self.line_of(event, names, is_here, mentions));
@@ -219,7 +211,8 @@ impl Talk {
         let paint = self.context.output.paint();
         let words = match event {
             Event::FileSaved { message, .. } => {
-                let at = self.offered.iter().position(|file| file.waiting.message == *message)?;
+                let at =
+                    self.offered.iter().position(|file| file.waiting.message.id == message.id)?;
                 // Whole wherever the person talks: they need its path.
                 return Some(offer(&self.context, names, at + 1, self.offered.get(at)?));
             }
@@ -235,7 +228,7 @@ impl Talk {
 
     /// Tells whether a file that was saved was not announced before: it is saved at once.
     fn is_news(&self, message: MessageId) -> bool {
-        let offered = self.offered.iter().find(|file| file.waiting.message == message);
+        let offered = self.offered.iter().find(|file| file.waiting.message.id == message);
         offered.is_some_and(|file| self.is_wanted(file))
     }
 

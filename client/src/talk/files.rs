@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chatcore::engine::{Command, FileKind};
+use chatcore::engine::{Command, FileKind, Message};
 use chatcore::ids::{Conversation, MessageId};
 use chatcore::net::{Client, ClientError, Fetched, FileError};
 use chatcore::trust::Trust;
@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::act::usage;
 use super::elsewhere::Mentions;
-use super::state::{Fate, Happened, Link, Offered, Place, Transfer};
+use super::state::{Fate, Happened, Link, Offered, Place, Transfer, heard_in};
 use super::{Talk, picture};
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
@@ -137,8 +137,8 @@ impl Talk {
 
     /// The person asks for it: what was given up, or is to wait, is fetched now.
     async fn retry(&self, message: MessageId) -> Result<(), CommandError> {
-        let known = self.offered.iter().find(|offered| offered.waiting.message == message);
-        if let Some(from) = known.map(|offered| offered.waiting.from.user) {
+        let known = self.offered.iter().find(|offered| offered.waiting.message.id == message);
+        if let Some(from) = known.map(|offered| offered.waiting.message.from.user) {
             self.client.command(Command::RetryFetch { from, message }).await?;
         }
         Ok(())
@@ -146,7 +146,7 @@ impl Talk {
 
     pub(super) fn offered_as(&self, number: usize) -> Result<(MessageId, Fate), CommandError> {
         let file = number.checked_sub(1).and_then(|place| self.offered.get(place));
-        let file = file.map(|file| (file.waiting.message, file.fate.clone()));
+        let file = file.map(|file| (file.waiting.message.id, file.fate.clone()));
         file.ok_or_else(|| usage("there is no such file").hint("!save lists those that there are"))
     }
 
@@ -187,7 +187,8 @@ impl Talk {
         let mut lines = Vec::new();
         for waiting in waiting {
             let known = self.offered.iter().chain(&self.long_texts);
-            if known.map(|known| known.waiting.message).any(|known| known == waiting.message) {
+            if known.map(|known| known.waiting.message.id).any(|known| known == waiting.message.id)
+            {
                 continue;
             }
             let fate = if waiting.given_up.is_some() { Fate::Failed } else { Fate::Waits };
@@ -211,17 +212,13 @@ impl Talk {
     /// Returns the line about a file that came: dimmed, or none, where the person does not talk.
     fn announce(&mut self, names: &Names, offered: &Offered, count: Count) -> Option<String> {
         let line = offer(&self.context, names, self.offered.len() + 1, offered);
-        let (from, room) = (&offered.waiting.from, offered.waiting.room.as_ref());
-        let (conversation, name) = match room {
-            Some(room) => (Conversation::Room(room.id), format!("#{}", room.name)),
-            None => (Conversation::User(from.user), from.nickname.to_string()),
-        };
+        let message = &offered.waiting.message;
+        let (conversation, name) = heard_in(message);
         if self.is_here(&conversation) {
             return Some(line);
         }
         if count == Count::Yes {
-            let (message, mentions) = (offered.waiting.message, Mentions::Nobody);
-            self.elsewhere.add(conversation, &name, message, mentions);
+            self.elsewhere.add(conversation, &name, message.id, Mentions::Nobody);
         }
         // Cut, it would lack what to type: it is short.
         (!self.is_hidden(&conversation)).then(|| self.context.output.paint().dim(&line))
@@ -245,7 +242,7 @@ impl Talk {
         };
         let texts = self.long_texts.iter().filter(due);
         let files = self.offered.iter().filter(due).filter(|file| self.is_wanted(file));
-        let wanted: Vec<_> = texts.chain(files).map(|file| file.waiting.message).collect();
+        let wanted: Vec<_> = texts.chain(files).map(|file| file.waiting.message.id).collect();
         for message in wanted {
             if let Err(error) = self.fetch(message, None, Then::Nothing) {
                 if let Some(offered) = self.offered_mut(message) {
@@ -259,7 +256,7 @@ impl Talk {
 
     pub(super) fn offered_mut(&mut self, message: MessageId) -> Option<&mut Offered> {
         let mut all = self.offered.iter_mut().chain(&mut self.long_texts);
-        all.find(|offered| offered.waiting.message == message)
+        all.find(|offered| offered.waiting.message.id == message)
     }
 
     /// Fetches a file in the background.
@@ -272,7 +269,7 @@ impl Talk {
         folder: Option<&std::path::Path>,
         then: Then,
     ) -> Result<(), CommandError> {
-        let is_text = self.long_texts.iter().any(|text| text.waiting.message == message);
+        let is_text = self.long_texts.iter().any(|text| text.waiting.message.id == message);
         let folder = match is_text {
             // It passes through a file for a moment.
             true => self.context.paths.profile_folder(),
@@ -345,7 +342,7 @@ async fn after_failure(
     happened: UnboundedSender<Happened>,
 ) -> Result<Fate, ClientError> {
     let waiting = client.waiting_files().await?;
-    let waiting = waiting.iter().find(|file| file.message == message);
+    let waiting = waiting.iter().find(|file| file.message.id == message);
     let is_local = matches!(error, ClientError::File(FileError::Io(_) | FileError::NoSpace { .. }));
     let Some(waiting) = waiting.filter(|file| file.given_up.is_none() && !is_local) else {
         return Ok(Fate::Failed);
@@ -364,13 +361,14 @@ async fn after_failure(
 /// A line about a file that somebody sent.
 pub(super) fn offer(context: &Context, names: &Names, number: usize, offered: &Offered) -> String {
     let file = &offered.waiting;
+    let Message { from, room, sent_at, .. } = &file.message;
     let paint = context.output.paint();
-    let time = render::time(file.sent_at, chatcore::net::now());
-    let place = match &file.room {
+    let time = render::time(*sent_at, chatcore::net::now());
+    let place = match room {
         Some(room) => format!(" in #{}", render::name(&room.name)),
         None => String::new(),
     };
-    let mark = if file.from.trust == Trust::Verified { " ✓" } else { "" };
+    let mark = if from.trust == Trust::Verified { " ✓" } else { "" };
     let mut what = match &offered.fate {
         Fate::Waits => format!("!save {number}"),
         Fate::IsFetched => "is being fetched".to_owned(),
@@ -380,8 +378,8 @@ pub(super) fn offer(context: &Context, names: &Names, number: usize, offered: &O
     if picture::is_named_like_one(&file.manifest.name) {
         what.push_str(&format!(", !view {number}"));
     }
-    let who = names.marked(&file.from.user, file.from.nickname.as_str());
-    let tone = context.output.colours().of(&file.from.user);
+    let who = names.marked(&from.user, from.nickname.as_str());
+    let tone = context.output.colours().of(&from.user);
     format!(
         "{} {}{mark}{place} sent {} ({}): {what}",
         paint.dim(&format!("[{time}]")),

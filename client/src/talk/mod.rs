@@ -546,7 +546,7 @@ impl Talk {
             }
             Happened::Saved { message, path } => {
                 for offered in &mut self.offered {
-                    if offered.waiting.message == message {
+                    if offered.waiting.message.id == message {
                         offered.fate = Fate::Saved(path.clone());
                     }
                 }
@@ -555,7 +555,7 @@ impl Talk {
             Happened::NotFetched { message, error, fate } => {
                 let files = self.offered.iter_mut().chain(&mut self.long_texts);
                 let mut what = None;
-                for offered in files.filter(|offered| offered.waiting.message == message) {
+                for offered in files.filter(|offered| offered.waiting.message.id == message) {
                     offered.fate = fate.clone();
                     what = Some(crate::command::fetch::what(&offered.waiting));
                 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use chatcore::engine::query::WaitingFile;
-use chatcore::engine::{ContactView, RoomView};
+use chatcore::engine::{ContactView, Message, RoomView};
 use chatcore::ids::{Conversation, MessageId};
 use chatcore::membership::RoomKind;
 
@@ -17,6 +17,14 @@ pub(super) struct Place {
     /// `#room`, or a nickname; not cleaned for terminals.
     pub(super) name: String,
     pub(super) kind: PlaceKind,
+}
+
+/// Returns where something was said, and what that is called; not cleaned for terminals.
+pub(super) fn heard_in(message: &Message) -> (Conversation, String) {
+    match &message.room {
+        Some(room) => (Conversation::Room(room.id), format!("#{}", room.name)),
+        None => (Conversation::User(message.from.user), message.from.nickname.to_string()),
+    }
 }
 
 /// How the prompt shows it.

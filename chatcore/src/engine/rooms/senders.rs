@@ -2,7 +2,7 @@
 
 use super::super::alarms::tell_order;
 use super::super::error::EngineError;
-use super::super::event::Sender;
+use super::super::message::Sender;
 use super::super::transaction::Transaction;
 use super::loaded::Room;
 use crate::crypto::kdf::sha256;

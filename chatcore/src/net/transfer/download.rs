@@ -66,10 +66,10 @@ impl Client {
         if let Err(error) = &fetched
             && let Some(failure) = failure_of(error)
         {
-            let (from, message) = (waiting.from.user, waiting.message);
+            let (from, message) = (waiting.message.from.user, waiting.message.id);
             self.command(Command::FetchFailed { from, message, failure }).await?;
             let is_given_up =
-                |file: &WaitingFile| file.message == message && file.given_up.is_some();
+                |file: &WaitingFile| file.message.id == message && file.given_up.is_some();
             if self.waiting_files().await?.iter().any(is_given_up) {
                 let (folder, manifest) = (folder.to_owned(), waiting.manifest.clone());
                 blocking(move || {
@@ -88,7 +88,7 @@ impl Client {
         folder: &Path,
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<Fetched, ClientError> {
-        let (from, message) = (waiting.from.user, waiting.message);
+        let (from, message) = (waiting.message.from.user, waiting.message.id);
         // Nothing is done for a file that the relay does not have as described.
         self.check_offered(&waiting.manifest).await?;
         self.leave_elsewhere(waiting, folder).await?;
@@ -117,7 +117,7 @@ impl Client {
     ) -> Result<(), ClientError> {
         let here = std::path::absolute(folder).map_err(FileError::from)?;
         let (from, message, folder) =
-            (waiting.from.user, waiting.message, here.to_string_lossy().into_owned());
+            (waiting.message.from.user, waiting.message.id, here.to_string_lossy().into_owned());
         if waiting.part_in == folder {
             return Ok(());
         }
