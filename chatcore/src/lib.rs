@@ -1,25 +1,42 @@
 #![doc = include_str!("../README.md")]
+// Shared files have a few items of their own that only the engine uses.
+#![cfg_attr(not(feature = "engine"), allow(dead_code))]
 
 pub mod addresses;
-pub mod agreement;
 pub mod crypto;
-pub mod engine;
-pub mod file;
 pub mod ids;
 pub mod invite;
 pub mod keys;
 pub mod membership;
-pub mod net;
 pub mod noise;
-pub mod ratchet;
-pub mod room;
-pub mod store;
-pub mod trust;
 pub mod wire;
 
+// What only people's devices need; the relay is built without it.
+#[cfg(feature = "engine")]
+pub mod agreement;
+#[cfg(feature = "engine")]
+pub mod engine;
+#[cfg(feature = "engine")]
+pub mod file;
+#[cfg(feature = "engine")]
+pub mod ratchet;
+#[cfg(feature = "engine")]
+pub mod room;
+#[cfg(feature = "engine")]
+pub mod store;
+#[cfg(feature = "engine")]
+pub mod trust;
+
+#[cfg(feature = "net")]
+pub mod net;
+#[cfg(feature = "profile")]
+pub mod profile;
+
 #[cfg(test)]
+#[cfg(feature = "engine")]
 mod redaction;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
+#[cfg(feature = "engine")]
 mod vectors;

@@ -20,7 +20,7 @@ use crate::passphrase::PassphraseSource;
 use crate::paths::Paths;
 use crate::prompt::Prompt;
 use crate::session::{Session, is_served};
-use crate::store::{KdfCost, Passphrase, Protection, RedbStore, SPOOL};
+use chatcore::profile::{KdfCost, Passphrase, ProfileStore, Protection, SPOOL};
 
 /// One run of `chat`, or a command that another process asks for.
 #[derive(Debug, Clone)]
@@ -66,7 +66,7 @@ impl Asker {
 
 /// Where what is known can be read without the relay.
 pub(crate) enum Known {
-    Store(Box<RedbStore>),
+    Store(Box<ProfileStore>),
     Client(Arc<Client>),
 }
 
@@ -188,14 +188,14 @@ impl Context {
     /// Tells whether the profile exists.
     #[must_use]
     pub fn has_profile(&self) -> bool {
-        RedbStore::exists(&self.paths.profile_folder())
+        ProfileStore::exists(&self.paths.profile_folder())
     }
 
     /// Opens the profile's store; asks for the passphrase if there is one and no flag gives it.
     ///
     /// # Errors
     /// [`ExitCode::Store`], or that of the passphrase's source.
-    pub fn open_store(&self) -> Result<RedbStore, CommandError> {
+    pub fn open_store(&self) -> Result<ProfileStore, CommandError> {
         self.open_whole_store().map_err(|error| self.explained(error))
     }
 
@@ -208,9 +208,9 @@ impl Context {
         }
     }
 
-    fn open_whole_store(&self) -> Result<RedbStore, CommandError> {
+    fn open_whole_store(&self) -> Result<ProfileStore, CommandError> {
         let dir = self.paths.profile_folder();
-        if !RedbStore::needs_passphrase(&dir)? {
+        if !ProfileStore::needs_passphrase(&dir)? {
             return Ok(self.open_patiently(&dir, None)?);
         }
         if let Some(passphrase) = self.passphrase.read()? {
@@ -237,10 +237,10 @@ impl Context {
         &self,
         dir: &Path,
         passphrase: Option<&Passphrase>,
-    ) -> Result<RedbStore, StoreError> {
+    ) -> Result<ProfileStore, StoreError> {
         let until = Instant::now() + self.lock_timeout;
         loop {
-            match RedbStore::open(dir, passphrase) {
+            match ProfileStore::open(dir, passphrase) {
                 Err(StoreError::Locked) if Instant::now() < until && !is_served(self) => {
                     std::thread::sleep(LOOK_AGAIN);
                 }
@@ -253,7 +253,7 @@ impl Context {
     pub(crate) fn wait_for_profile(&self) {
         let (dir, until) = (self.paths.profile_folder(), Instant::now() + self.lock_timeout);
         while !self.lock_timeout.is_zero()
-            && RedbStore::is_in_use(&dir)
+            && ProfileStore::is_in_use(&dir)
             && Instant::now() < until
             && !is_served(self)
         {
@@ -265,7 +265,7 @@ impl Context {
     ///
     /// # Errors
     /// As [`open_store`](Self::open_store).
-    pub fn create_store(&self) -> Result<RedbStore, CommandError> {
+    pub fn create_store(&self) -> Result<ProfileStore, CommandError> {
         self.require_no_profile()?;
         let protection = self.new_protection()?;
         self.create_store_as(&protection)
@@ -278,8 +278,8 @@ impl Context {
     pub(crate) fn create_store_as(
         &self,
         protection: &Protection,
-    ) -> Result<RedbStore, CommandError> {
-        RedbStore::create(&self.paths.profile_folder(), protection)
+    ) -> Result<ProfileStore, CommandError> {
+        ProfileStore::create(&self.paths.profile_folder(), protection)
             .map_err(|error| self.explained(error.into()))
     }
 

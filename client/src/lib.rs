@@ -8,7 +8,6 @@
 //! | `sending` | how far a command follows what it sent |
 //! | `talk` | the prompt: `chat` without a command |
 //! | [`context`] | what every command needs |
-//! | [`store`] | the encrypted profile |
 //! | [`paths`], [`passphrase`], [`prompt`] | where things are, and questions |
 //! | [`output`], [`render`], [`json`], [`progress`] | what the person or a program sees |
 //! | [`error`] | what went wrong, and exit codes |
@@ -31,6 +30,5 @@ pub mod render;
 mod sending;
 mod session;
 mod show;
-pub mod store;
 mod talk;
 mod wanted;

@@ -14,7 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::sending::{ANSWERS_WITHIN, SendingArgs};
-use crate::store::RedbStore;
+use chatcore::profile::ProfileStore;
 
 /// How long the way out may take after something was sent.
 const LEAVING: Duration = Duration::from_secs(15);
@@ -102,7 +102,7 @@ impl Online {
 
     fn open(
         context: &Context,
-        store: RedbStore,
+        store: ProfileStore,
         reconnect: Reconnect,
     ) -> Result<Self, CommandError> {
         let (client, events) = Client::open(store, context.options(reconnect))?;
@@ -112,7 +112,7 @@ impl Online {
     /// Connects a profile that is open already: nobody is asked for a passphrase twice.
     pub(crate) async fn with_store(
         context: &Context,
-        store: RedbStore,
+        store: ProfileStore,
         reconnect: Reconnect,
     ) -> Result<Self, CommandError> {
         let online = Self::open(context, store, reconnect)?;

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::GlobalArgs;
 use crate::error::{CommandError, ExitCode};
-use crate::store::Passphrase;
+use chatcore::profile::Passphrase;
 
 /// How the person wants to give it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +113,7 @@ const LONGEST: usize = 4097;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{KdfCost, Protection, RedbStore};
+    use chatcore::profile::{KdfCost, ProfileStore, Protection};
     use tempfile::TempDir;
 
     /// Tells whether the file's passphrase is the same as `text`, through a profile.
@@ -126,8 +126,8 @@ mod tests {
             passphrase: Passphrase::new(Zeroizing::new(text.to_owned())).unwrap(),
             cost: KdfCost::CHEAP_FOR_TESTING_ONLY,
         };
-        drop(RedbStore::create(&profile, &protection).unwrap());
-        RedbStore::open(&profile, Some(&from_file(&file).unwrap())).is_ok()
+        drop(ProfileStore::create(&profile, &protection).unwrap());
+        ProfileStore::open(&profile, Some(&from_file(&file).unwrap())).is_ok()
     }
 
     #[test]

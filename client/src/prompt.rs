@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{CommandError, ExitCode};
 use crate::render::is_dumb;
-use crate::store::Passphrase;
+use chatcore::profile::Passphrase;
 
 /// Whether there is somebody to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

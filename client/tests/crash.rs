@@ -13,12 +13,12 @@ use chatcore::ids::Conversation;
 use chatcore::invite::InviteLink;
 use chatcore::keys::Nickname;
 use chatcore::net::{Client, ClientError, Events, Notice, Options, Reconnect};
+use chatcore::profile::{ProfileStore, Protection};
 use chatcore::store::{
     ApplyChanges, Changes, Cursor, Direction as Order, Key, PageRow, Store, StoreError, Table,
     Value,
 };
 use chatcore::wire::content::Body;
-use client::store::{Protection, RedbStore};
 use server::{Config, Relay};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -34,7 +34,7 @@ enum Death {
 
 /// A store whose process dies at one write.
 struct Mortal {
-    store: RedbStore,
+    store: ProfileStore,
     death: Death,
     writes: Arc<AtomicU64>,
 }
@@ -87,7 +87,7 @@ struct Person {
 impl Person {
     fn open(folder: &Path, death: Death) -> Result<Self, ClientError> {
         let writes = Arc::new(AtomicU64::new(0));
-        let store = RedbStore::open(folder, None)?;
+        let store = ProfileStore::open(folder, None)?;
         let store = Mortal { store, death, writes: Arc::clone(&writes) };
         let (client, events) = Client::open(store, Options::new(Reconnect::Never))?;
         Ok(Self { client, events, writes })
@@ -101,7 +101,7 @@ impl Person {
 }
 
 fn create(folder: &Path, name: &str, link: &InviteLink) {
-    let mut store = RedbStore::create(folder, &Protection::KeyFile).unwrap();
+    let mut store = ProfileStore::create(folder, &Protection::KeyFile).unwrap();
     let profile = NewProfile {
         nickname: Nickname::new(name).unwrap(),
         relay: link.relay,
@@ -145,7 +145,7 @@ async fn bob_answers(folder: &Path) {
 }
 
 fn texts(folder: &Path, incoming: bool) -> Vec<String> {
-    let store = RedbStore::open(folder, None).unwrap();
+    let store = ProfileStore::open(folder, None).unwrap();
     let mut texts = Vec::new();
     for contact in query::contacts(&store).unwrap() {
         for message in query::history(&store, Conversation::User(contact.user), usize::MAX).unwrap()
@@ -230,7 +230,7 @@ async fn play_move(dies_in: usize, death: Death) -> u64 {
     person.close().await;
     // "two" waits for bob, and his next answer for the device that alice leaves.
     let mut rows = Vec::new();
-    let store = RedbStore::open(&alice, None).unwrap();
+    let store = ProfileStore::open(&alice, None).unwrap();
     let write = |row: &[u8]| {
         rows.push(Ok::<_, ClientError>(Zeroizing::new(row.to_vec())));
         Ok::<_, ClientError>(())
@@ -238,7 +238,7 @@ async fn play_move(dies_in: usize, death: Death) -> u64 {
     backup::save(&store, chatcore::net::now(), write).unwrap();
     drop(store);
     bob_answers(&bob).await;
-    let mut store = RedbStore::create(&moved, &Protection::KeyFile).unwrap();
+    let mut store = ProfileStore::create(&moved, &Protection::KeyFile).unwrap();
     Client::restore(&mut store, rows, Changed::default()).unwrap();
     drop(store);
 

@@ -311,7 +311,7 @@ fn a_full_mailbox_is_told_and_what_did_not_fit_goes_out_later() {
     let folder = world.home.path().join("people").join("alice");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let store = client::store::RedbStore::open(&folder, None).unwrap();
+        let store = chatcore::profile::ProfileStore::open(&folder, None).unwrap();
         let options = Options::new(Reconnect::Never);
         let (client, mut events) = Client::open(store, options).unwrap();
         let fill = async {

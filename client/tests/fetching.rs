@@ -19,7 +19,7 @@ fn send_bent(world: &World, who: &str, to: &str, bend: impl FnOnce(&mut Manifest
     let folder = world.home.path().join("people").join(who);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let store = client::store::RedbStore::open(&folder, None).unwrap();
+        let store = chatcore::profile::ProfileStore::open(&folder, None).unwrap();
         let options = Options::new(Reconnect::Never);
         let (client, mut events) = Client::open(store, options).unwrap();
         let send = async {

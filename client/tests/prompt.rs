@@ -14,7 +14,7 @@ mod support;
 use std::fs;
 
 use chatcore::net::{Client, Options, Reconnect};
-use client::store::RedbStore;
+use chatcore::profile::ProfileStore;
 use support::World;
 use support::screen::{Screen, has_tmux, timeless};
 
@@ -117,7 +117,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn open(folder: &std::path::Path) -> (Client, chatcore::net::Events) {
-    let store = RedbStore::open(folder, None).unwrap();
+    let store = ProfileStore::open(folder, None).unwrap();
     Client::open(store, Options::new(Reconnect::Never)).unwrap()
 }
 

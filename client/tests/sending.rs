@@ -129,7 +129,7 @@ fn twenty_commands_at_once_all_succeed() {
     assert_eq!(texts, (0..20).collect::<Vec<_>>());
     // Whoever is not to wait is told.
     let folder = world.home.path().join("people").join("alice");
-    let held = client::store::RedbStore::open(&folder, None).unwrap();
+    let held = chatcore::profile::ProfileStore::open(&folder, None).unwrap();
     let said = world.fails("alice", &["send", "bob", "x", "--lock-timeout", "0"], 7);
     assert!(said.contains("in use"), "{said}");
     drop(held);

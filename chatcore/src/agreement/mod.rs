@@ -21,12 +21,10 @@ use zeroize::Zeroizing;
 use crate::crypto::kdf::{LABEL_E2E, LABEL_PSK, LABEL_SESSION, hkdf, sha256};
 use crate::crypto::{KemCiphertext, KemPublicKey};
 use crate::ids::{DeviceAddress, PrekeyId, SessionId};
-use crate::keys::{PrekeyKind, RecordError, RelayKey};
+use crate::keys::{PrekeyKind, RecordError, RelayKey, SUITE};
 use crate::ratchet::{ChainKey, HeaderKey, RootKey};
 use crate::wire::WireError;
 
-/// The suite of PROTOCOL.md.
-pub const SUITE: u16 = 1;
 /// Protocol version of sessions.
 pub const VERSION: u32 = 1;
 

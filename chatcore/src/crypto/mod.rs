@@ -1,5 +1,6 @@
 //! Thin, typed wrappers around the primitives; nothing here is our own cryptography.
 
+#[cfg(feature = "engine")]
 pub mod aead;
 pub mod dh;
 pub mod kdf;

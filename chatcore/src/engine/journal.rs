@@ -5,7 +5,7 @@ use super::error::EngineError;
 use super::event::Event;
 use super::message::{Message, Sender};
 use super::readers::{Reader, make_room};
-use super::rooms::{RefusedBecause, reference, replaced, room_news};
+use super::rooms::{RefusedBecause, RoomRef, replaced, room_news};
 use super::step::own_profile;
 use super::transaction::Transaction;
 use crate::file::{FileKind, Manifest};
@@ -154,10 +154,7 @@ fn history(
 }
 
 fn event_of(store: &dyn Store, entry: JournalEntry) -> Result<Option<Event>, EngineError> {
-    let room = match &entry.room {
-        Some(room) => reference(store, room)?,
-        None => None,
-    };
+    let room = RoomRef::of(store, entry.room.as_ref())?;
     match (&entry.kind, entry.room) {
         (JournalKind::RoomNews(hash), Some(id)) => return room_news(store, &id, hash),
         (JournalKind::RoomInvited, _) => {

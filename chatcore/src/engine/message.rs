@@ -1,7 +1,7 @@
 //! A message that somebody sent: who, where and when. What it says is told beside it.
 
 use super::error::EngineError;
-use super::rooms::{RoomRef, reference};
+use super::rooms::RoomRef;
 use crate::ids::{MessageId, Timestamp, UserId};
 use crate::keys::Nickname;
 use crate::store::row::ReadRows;
@@ -30,10 +30,7 @@ impl Message {
         contact: &Contact,
         entry: &HistoryEntry,
     ) -> Result<Self, EngineError> {
-        let room = match &entry.room {
-            Some(room) => reference(store, room)?,
-            None => None,
-        };
+        let room = RoomRef::of(store, entry.room.as_ref())?;
         let mut from = Sender::from(contact);
         if let Ok(nickname) = Nickname::new(&entry.name) {
             from.nickname = nickname;

@@ -52,19 +52,18 @@ pub use files::Upload;
 pub use message::{Acquaintance, Message, Sender};
 pub use query::{ContactView, HistoryView, ProfileView, Registration};
 pub use readers::Reader;
+pub use requests::DRIVER_REQUESTS;
 pub use rooms::{NewRoom, RefusedBecause, RoomFailure, RoomMemberView, RoomRef, RoomView};
+pub use sealing::MAX_INLINE;
 pub use step::{Context, Step};
 pub use strangers::{MAX_REQUESTS, PersonWaiting};
+pub use uploads::{NextUpload, is_for_ever, spooled};
 
 pub use crate::file::FileKind;
 pub use crate::store::rows::{
     BadProgramName, ContactStanding, Direction, FetchFailure, Lobby, MessageStatus, ProgramName,
     QueuedUpload, RoomStanding, UploadSource, Visibility, Wanted,
 };
-
-pub(crate) use requests::DRIVER_REQUESTS;
-pub(crate) use sealing::MAX_INLINE;
-pub(crate) use uploads::{NextUpload, is_for_ever, spooled};
 
 use contacts::Directory;
 use devices::DeviceUpdates;
@@ -561,7 +560,7 @@ impl Engine {
     }
 
     /// The bytes of a blob can't be reached now: it waits for another run.
-    pub(crate) fn skip_upload(&mut self, blob: &BlobId) {
+    pub fn skip_upload(&mut self, blob: &BlobId) {
         self.uploads.skip(blob);
     }
 
@@ -569,7 +568,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::Store`].
-    pub(crate) fn next_upload(
+    pub fn next_upload(
         &mut self,
         store: &dyn Store,
         now: Timestamp,

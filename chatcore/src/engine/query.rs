@@ -8,6 +8,7 @@ use super::message::Message;
 use super::step::own_profile;
 use super::{PersonWaiting, Upload};
 use crate::addresses::RelayAddresses;
+use crate::crypto::DhSecret;
 use crate::file::{FileKind, Manifest};
 use crate::ids::{Conversation, DAY, MessageId, Timestamp, UserId};
 use crate::keys::{IdentityKey, Nickname, RelayKey};
@@ -155,6 +156,14 @@ fn view(contact: &Contact) -> ContactView {
         is_listed: contact.records.is_listed(),
         is_closed: contact.records.newest().devices().is_empty(),
     }
+}
+
+/// Returns the secret with which this device connects to the relay ([`ClientHandshake`](crate::noise::ClientHandshake)).
+///
+/// # Errors
+/// [`EngineError::Store`].
+pub fn link_key(store: &dyn Store) -> Result<DhSecret, EngineError> {
+    Ok(own_profile(store)?.device.link)
 }
 
 /// Returns the last `limit` messages with a user or in a room, oldest first.

@@ -7,8 +7,9 @@ use crate::ids::{DeviceAddress, RoomId, UserId};
 use crate::keys::Signed;
 use crate::wire::relay::{DeviceFrame, Request, RequestId};
 
-/// Request ids from here on belong to the driver's own requests.
-pub(crate) const DRIVER_REQUESTS: RequestId = 1 << 32;
+/// Request ids from here on belong to the driver's own requests; the engine uses those from 1 on, and 0 is what needs
+/// no answer.
+pub const DRIVER_REQUESTS: RequestId = 1 << 32;
 
 /// The request that an answer of the relay belongs to.
 #[derive(Debug)]

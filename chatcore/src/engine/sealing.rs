@@ -18,7 +18,7 @@ use crate::wire::relay::Request;
 const MAX_BATCH: usize = 900 * 1024;
 
 /// Longest encoded content that fits an envelope whatever precedes it.
-pub(crate) const MAX_INLINE: usize = 24 * 1024;
+pub const MAX_INLINE: usize = 24 * 1024;
 
 /// Makes the content of a message to one device; moves the conversation's chain.
 pub(super) fn make_content(

@@ -32,11 +32,13 @@ const SOONEST: u64 = 10 * SECOND;
 
 /// The blob to bring to the relay next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NextUpload {
-    pub(crate) manifest: Manifest,
-    pub(crate) upload: QueuedUpload,
+pub struct NextUpload {
+    /// How its recipients will fetch and open it.
+    pub manifest: Manifest,
+    /// Where its bytes are, and what the relay is to take them under.
+    pub upload: QueuedUpload,
     /// The text itself, if it is one.
-    pub(crate) text: Option<String>,
+    pub text: Option<String>,
 }
 
 /// Which uploads wait, each with the time until which it is not tried.
@@ -235,7 +237,8 @@ fn lose_upload(
 }
 
 /// Tells whether trying again does not change what the relay says of a blob.
-pub(crate) const fn is_for_ever(code: ErrorCode) -> bool {
+#[must_use]
+pub const fn is_for_ever(code: ErrorCode) -> bool {
     matches!(
         code,
         ErrorCode::TooLarge
@@ -287,7 +290,7 @@ fn all_spooled(store: &dyn Store) -> Result<Vec<(BlobId, MessageId)>, EngineErro
 ///
 /// # Errors
 /// [`EngineError::Store`].
-pub(crate) fn spooled(store: &dyn Store) -> Result<BTreeSet<BlobId>, EngineError> {
+pub fn spooled(store: &dyn Store) -> Result<BTreeSet<BlobId>, EngineError> {
     Ok(all_spooled(store)?.into_iter().map(|(blob, _)| blob).collect())
 }
 

@@ -17,11 +17,12 @@ pub use device::{CERT_LIFE, CERT_RENEWAL, DeviceCert, DeviceKeys, SigningKey, Si
 pub use identity::{IdentityKey, IdentityKeyPair};
 pub use nickname::{Nickname, NicknameError, is_printable};
 pub(crate) use prekey::PrekeyFields;
-pub use prekey::{LAST_RESORT_LIFE, ONE_TIME_LIFE, PrekeyKind, PrekeyRecord, PrekeySecret};
+pub use prekey::{LAST_RESORT_LIFE, ONE_TIME_LIFE, PrekeyKind, PrekeyRecord, PrekeySecret, SUITE};
 pub(crate) use record::UserRecordFields;
 pub use record::{
     KnownRecord, MAX_DEVICES, RecordError, RecordHistory, RecordSource, Standing, UserRecord,
 };
+#[cfg(feature = "engine")]
 pub(crate) use register::append_body;
 pub use register::{register_id, verify_append};
 pub use relay::{RelayKey, RelayKeyPair};

@@ -12,6 +12,8 @@ use crate::crypto::{DhSecret, KemPublicKey, KemSecret};
 use crate::ids::{DAY, DeviceId, PrekeyId, Timestamp, UserId};
 use crate::wire;
 
+/// The suite of PROTOCOL.md: how a session is agreed on with a prekey.
+pub const SUITE: u16 = 1;
 /// Milliseconds a one-time prekey may be used.
 pub const ONE_TIME_LIFE: u64 = 30 * DAY;
 /// Milliseconds a last-resort prekey may be used.

@@ -19,9 +19,11 @@ use super::silence::{Awaited, Silence};
 use super::transfer::{Next, Unreadable, Uploading, remove_spooled, sweep_spool};
 use super::{now, os_rng};
 use crate::addresses::RelayAddress;
-use crate::engine::{Command, Context, DRIVER_REQUESTS, Engine, EngineError, Event, Step, spooled};
-use crate::store::row::ReadRows;
-use crate::store::rows::Profile;
+use crate::crypto::DhSecret;
+use crate::engine::{
+    Command, Context, DRIVER_REQUESTS, Engine, EngineError, Event, ProfileView, Step, query,
+    spooled,
+};
 use crate::store::{ApplyChanges, Store, StoreError};
 use crate::wire::relay::{Answer, CloseReason, DeviceFrame, RelayFrame, Request, RequestId};
 
@@ -233,13 +235,13 @@ impl Driver {
         &mut self,
         engine: &mut Engine,
     ) -> Result<Result<Connection, ClientError>, End> {
-        let (profile, first) = match self.first_request(engine) {
+        let (way, first) = match self.first_request(engine) {
             Ok(first) => first,
             Err(error) => return Ok(Err(error)),
         };
         let proxy = self.options.proxy.clone();
-        let ways = profile.addresses.in_order(now());
-        let opening = open_first(&ways, proxy.as_ref(), &profile, &first);
+        let addresses = way.profile.addresses.in_order(now());
+        let opening = open_first(&addresses, proxy.as_ref(), &way, &first);
         tokio::pin!(opening);
         let notices = self.notices.clone();
         loop {
@@ -252,17 +254,14 @@ impl Driver {
         }
     }
 
-    fn first_request(
-        &mut self,
-        engine: &mut Engine,
-    ) -> Result<(Profile, DeviceFrame), ClientError> {
+    fn first_request(&mut self, engine: &mut Engine) -> Result<(Way, DeviceFrame), ClientError> {
         let store: &dyn Store = &*self.store;
-        let profile = store.get::<Profile>(&())?.ok_or(StoreError::Damaged)?;
+        let way = Way { profile: query::profile(store)?, link: query::link_key(store)? };
         let mut rng = os_rng();
         let mut context = Context { store: &*self.store, now: now(), rng: &mut rng };
         let (first, step) = engine.first_request(&mut context)?;
         self.apply(None, step)?;
-        Ok((profile, first))
+        Ok((way, first))
     }
 
     /// Serves the handle while there is no connection; who wants one does not wait out the pause.
@@ -629,17 +628,22 @@ fn next_wake(engine: &Engine, silence: Instant) -> Instant {
 /// Time after which the next address of a relay is tried beside those before it.
 const NEXT_ADDRESS: Duration = Duration::from_secs(2);
 
+/// Where the relay is, and how each side proves itself.
+struct Way {
+    profile: ProfileView,
+    link: DhSecret,
+}
+
 /// Connects at the first address where the relay answers: one that is silent keeps nobody from the next for long. The
 /// error is that of the first one.
 async fn open_first(
     addresses: &[&RelayAddress],
     proxy: Option<&Proxy>,
-    profile: &Profile,
+    way: &Way,
     first: &DeviceFrame,
 ) -> Result<Connection, ClientError> {
-    let open = |known| {
-        Box::pin(Connection::open((known, proxy), &profile.relay, &profile.device.link, first))
-    };
+    let open =
+        |known| Box::pin(Connection::open((known, proxy), &way.profile.relay, &way.link, first));
     let mut waiting = addresses.iter().copied();
     let mut attempts = Vec::new();
     let mut failed = None;

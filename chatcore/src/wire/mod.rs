@@ -3,10 +3,13 @@
 //! Decoding is strict: a missing field, a wrong length, an unknown enum value or a value over its
 //! limit is refused. The one exception is the body of a content, where an unknown kind is kept.
 
+#[cfg(feature = "engine")]
 pub mod content;
 pub mod directory;
 pub mod envelope;
+#[cfg(feature = "engine")]
 pub mod file;
+#[cfg(feature = "engine")]
 pub mod first_message;
 pub mod limits;
 pub mod prekey;

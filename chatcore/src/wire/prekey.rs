@@ -4,9 +4,9 @@ use prost::Message;
 use proto::prekey as pb;
 
 use super::{WireError, array};
-use crate::agreement::SUITE;
 use crate::crypto::KemPublicKey;
 use crate::ids::{DeviceId, PrekeyId, Timestamp, UserId};
+use crate::keys::SUITE;
 use crate::keys::{PrekeyFields, PrekeyKind};
 
 pub(crate) fn decode(body: &[u8]) -> Result<PrekeyFields, WireError> {

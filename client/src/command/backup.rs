@@ -21,7 +21,9 @@ use crate::output::OutputMode;
 use crate::passphrase::from_file;
 use crate::prompt::Prompt;
 use crate::render;
-use crate::store::{BackupError, BackupReader, LockedBackup, Protection, RedbStore, create_backup};
+use chatcore::profile::{
+    BackupError, BackupReader, LockedBackup, ProfileStore, Protection, create_backup,
+};
 
 const FLAG: &str = "--backup-passphrase-file FILE";
 
@@ -114,7 +116,7 @@ pub(crate) async fn let_in(
     protection: &Protection,
 ) -> Result<ProfileView, CommandError> {
     let folder = context.paths.profile_folder();
-    let reopen = || RedbStore::open(&folder, protection.passphrase());
+    let reopen = || ProfileStore::open(&folder, protection.passphrase());
     let error = match come_in(context, reopen()?).await {
         Ok(profile) => return Ok(profile),
         Err(error) => error,
@@ -134,7 +136,7 @@ pub(crate) async fn let_in(
     ))
 }
 
-async fn come_in(context: &Context, store: RedbStore) -> Result<ProfileView, CommandError> {
+async fn come_in(context: &Context, store: ProfileStore) -> Result<ProfileView, CommandError> {
     let online = Online::with_store(context, store, Reconnect::Never).await?;
     let done = async {
         online.client.settle().await?;
@@ -145,7 +147,7 @@ async fn come_in(context: &Context, store: RedbStore) -> Result<ProfileView, Com
     Ok(done?)
 }
 
-fn is_revoked(store: &RedbStore) -> bool {
+fn is_revoked(store: &ProfileStore) -> bool {
     query::profile(store).is_ok_and(|own| own.registration == Registration::Revoked)
 }
 
@@ -206,7 +208,7 @@ pub(crate) fn restore(
     let Backup { path, rows } = backup;
     let mut restored = None;
     let folder = context.paths.profile_folder();
-    RedbStore::create_with(&folder, protection, |store| {
+    ProfileStore::create_with(&folder, protection, |store| {
         let rows = rows.map(|row| row.map_err(|error| failed(&path, error)));
         restored = Some(Client::restore::<CommandError>(store, rows, changed)?);
         Ok::<_, CommandError>(())

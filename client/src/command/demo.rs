@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::hosting::relay_error;
 use crate::render;
-use crate::store::{Protection, RedbStore};
+use chatcore::profile::{ProfileStore, Protection};
 
 const TEXT: &str = "Meet me at the old lighthouse, at eight.";
 const ANSWER: &str = "I will be there.";
@@ -30,14 +30,14 @@ struct Person {
 
 impl Person {
     async fn open(folder: &Path) -> Result<Self, CommandError> {
-        let store = RedbStore::open(folder, None)?;
+        let store = ProfileStore::open(folder, None)?;
         let (client, events) = Client::open(store, Options::new(Reconnect::Never))?;
         client.online().await?;
         Ok(Self { client, events })
     }
 
     async fn join(folder: &Path, name: &str, link: &InviteLink) -> Result<Self, CommandError> {
-        let mut store = RedbStore::create(folder, &Protection::KeyFile)?;
+        let mut store = ProfileStore::create(folder, &Protection::KeyFile)?;
         let nickname = Nickname::new(name).map_err(|e| CommandError::new(ExitCode::Other, e))?;
         let profile = NewProfile {
             nickname,

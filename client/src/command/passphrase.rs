@@ -4,7 +4,7 @@ use crate::cli::PassphraseArgs;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::passphrase::from_file;
-use crate::store::Protection;
+use chatcore::profile::Protection;
 
 /// Sets, changes or removes the passphrase.
 ///
@@ -42,7 +42,7 @@ mod tests {
     use crate::passphrase::PassphraseSource;
     use crate::paths::Paths;
     use crate::prompt::Prompt;
-    use crate::store::KdfCost;
+    use chatcore::profile::KdfCost;
     use std::fs;
     use tempfile::TempDir;
 

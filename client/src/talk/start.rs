@@ -16,11 +16,11 @@ use crate::error::{CommandError, ExitCode};
 use crate::hosting::Hosting;
 use crate::prompt::Prompt;
 use crate::render;
-use crate::store::RedbStore;
+use chatcore::profile::ProfileStore;
 
 /// A profile that is ready to be opened.
 pub(super) struct Started {
-    pub(super) store: RedbStore,
+    pub(super) store: ProfileStore,
     /// The relay in this process.
     pub(super) host: Option<(Host, Hosting)>,
     pub(super) lobby: Lobby,
@@ -87,7 +87,7 @@ async fn start_again(context: &Context, args: &TalkArgs) -> Result<Started, Comm
     Ok(started)
 }
 
-fn rejoin(store: &mut RedbStore, args: &TalkArgs) -> Result<(), CommandError> {
+fn rejoin(store: &mut ProfileStore, args: &TalkArgs) -> Result<(), CommandError> {
     let own = query::profile(store)?;
     let link: Option<InviteLink> = args.link.as_deref().map(wizard::parse_link).transpose()?;
     let nickname = args.nick.as_deref().map(crate::command::join::parse_nickname).transpose()?;

@@ -21,7 +21,7 @@ use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::hosting::{Bound, Hosting, address_for_others};
 use crate::passphrase::PassphraseSource;
-use crate::store::{Protection, RedbStore};
+use chatcore::profile::{ProfileStore, Protection};
 
 /// Where a relay listens unless the person says otherwise.
 const LISTEN: &str = "0.0.0.0:7667";
@@ -164,7 +164,7 @@ async fn come_back(context: &Context, args: &TalkArgs) -> Result<Started, Comman
     crate::error::tell(format_args!("The profile here gets a passphrase of its own."));
     let protection = protection(context)?;
     let restored = backup::restore(context, opened, changed, &protection)?;
-    let reopen = || RedbStore::open(&context.paths.profile_folder(), protection.passphrase());
+    let reopen = || ProfileStore::open(&context.paths.profile_folder(), protection.passphrase());
     let nickname = loop {
         match backup::let_in(context, &protection).await {
             Ok(profile) => break profile.nickname,
@@ -184,7 +184,7 @@ async fn come_back(context: &Context, args: &TalkArgs) -> Result<Started, Comman
 }
 
 /// Gives a profile that the relay has not let in another name.
-fn rename(store: &mut RedbStore, nickname: Nickname) -> Result<(), CommandError> {
+fn rename(store: &mut ProfileStore, nickname: Nickname) -> Result<(), CommandError> {
     let own = query::profile(store)?;
     let nickname = Some(nickname);
     let address = own.addresses.newest().address.clone();
@@ -272,7 +272,7 @@ async fn register(
     context: &Context,
     new: Newcomer,
     protection: &Protection,
-) -> Result<RedbStore, CommandError> {
+) -> Result<ProfileStore, CommandError> {
     let folder = context.paths.profile_folder();
     let Newcomer { link, address, nickname, no_lobby } = new;
     let mut store = context.create_store_as(protection)?;
@@ -286,7 +286,7 @@ async fn register(
     Client::create_profile(&mut store, profile)?;
     loop {
         let done = come_in(context, store, no_lobby).await;
-        store = RedbStore::open(&folder, protection.passphrase())?;
+        store = ProfileStore::open(&folder, protection.passphrase())?;
         let error = match done {
             Ok(()) => return Ok(store),
             Err(error) => error,
@@ -306,7 +306,11 @@ async fn register(
 }
 
 /// Registers, and joins the Lobby meanwhile.
-async fn come_in(context: &Context, store: RedbStore, no_lobby: bool) -> Result<(), CommandError> {
+async fn come_in(
+    context: &Context,
+    store: ProfileStore,
+    no_lobby: bool,
+) -> Result<(), CommandError> {
     let (client, mut events) = Client::open(store, context.options(Reconnect::Never))?;
     let register = async {
         client.online().await?;

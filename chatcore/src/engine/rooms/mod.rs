@@ -37,7 +37,7 @@ pub(super) use held::HOLD_FOR;
 pub(super) use loaded::{Room, load};
 pub(super) use log::newest_head;
 pub use query::{RoomMemberView, RoomView, room, rooms};
-pub(super) use query::{reference, replaced, room_news};
+pub(super) use query::{replaced, room_news};
 pub(super) use types::RoomAsk;
 pub use types::{NewRoom, RefusedBecause, RoomFailure, RoomRef};
 

@@ -198,12 +198,3 @@ pub(in crate::engine) fn replaced(
         None => Ok(None),
     }
 }
-
-/// Returns id and name of a room that is known.
-pub(in crate::engine) fn reference<S: ReadRows + ?Sized>(
-    store: &S,
-    id: &RoomId,
-) -> Result<Option<RoomRef>, EngineError> {
-    let row = store.get::<RoomRow>(id)?;
-    Ok(row.map(|row| RoomRef { id: row.id, name: row.name }))
-}

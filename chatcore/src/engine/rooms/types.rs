@@ -4,6 +4,9 @@ use bytes::Bytes;
 
 use crate::ids::{LogId, RegisterId, RoomId, UserId};
 use crate::membership::{RoomError, RoomKind, RoomName, Topic};
+use crate::store::StoreError;
+use crate::store::row::ReadRows;
+use crate::store::rows::RoomRow;
 use crate::wire::content::LogPoint;
 use crate::wire::relay::{ErrorCode, RoomSummary};
 
@@ -14,6 +17,18 @@ pub struct RoomRef {
     pub id: RoomId,
     /// The name as last known; empty for a room that was not read yet.
     pub name: String,
+}
+
+impl RoomRef {
+    /// Returns id and name of the room that something is about, if it is about one that is known.
+    pub(in crate::engine) fn of<S: ReadRows + ?Sized>(
+        store: &S,
+        room: Option<&RoomId>,
+    ) -> Result<Option<Self>, StoreError> {
+        let Some(id) = room else { return Ok(None) };
+        let row = store.get::<RoomRow>(id)?;
+        Ok(row.map(|row| Self { id: row.id, name: row.name }))
+    }
 }
 
 /// A room to be made.

@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-use chatcore::store::StoreError;
+use crate::store::StoreError;
 use zeroize::Zeroizing;
 
 /// Holds a folder for this process; given back on drop, also by a crash.

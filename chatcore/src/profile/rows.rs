@@ -4,7 +4,7 @@ use std::fs::File;
 use std::ops::{Bound, RangeInclusive};
 use std::path::{Path, PathBuf};
 
-use chatcore::store::{
+use crate::store::{
     ApplyChanges, Changes, Cursor, Direction, Key, PageRow, SCHEMA_VERSION, Store, StoreError,
     Table, Value,
 };
@@ -18,7 +18,7 @@ use super::guard::{GuardedDatabase, guarded};
 use super::keys::{IndexKey, MasterKey, Place, ROW_KEY_LEN, ValueKey};
 
 /// A profile's store, held by this process alone until it is dropped.
-pub struct RedbStore {
+pub struct ProfileStore {
     // Dropped in this order: the file is closed before the lock is given back.
     database: GuardedDatabase,
     index_key: IndexKey,
@@ -28,13 +28,13 @@ pub struct RedbStore {
     _lock: FolderLock,
 }
 
-impl std::fmt::Debug for RedbStore {
+impl std::fmt::Debug for ProfileStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RedbStore").finish_non_exhaustive()
+        f.debug_struct("ProfileStore").finish_non_exhaustive()
     }
 }
 
-impl RedbStore {
+impl ProfileStore {
     pub(super) fn master(&self) -> &MasterKey {
         &self.master
     }
@@ -147,7 +147,7 @@ impl RedbStore {
     }
 }
 
-impl Store for RedbStore {
+impl Store for ProfileStore {
     fn load(&self, key: &Key) -> Result<Option<Value>, StoreError> {
         let row = self.index_key.group(key.table.number(), &key.group).row(key.number);
         guarded(|| {
@@ -227,7 +227,7 @@ fn number_of(row: &[u8; ROW_KEY_LEN]) -> Result<u64, StoreError> {
     row.last_chunk().copied().map(u64::from_be_bytes).ok_or(StoreError::Damaged)
 }
 
-impl ApplyChanges for RedbStore {
+impl ApplyChanges for ProfileStore {
     fn apply(&mut self, changes: &Changes) -> Result<(), StoreError> {
         if changes.is_empty() {
             return Ok(());

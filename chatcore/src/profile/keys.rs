@@ -2,10 +2,10 @@
 
 use std::fmt;
 
+use crate::crypto::aead::{OpenError, XNONCE_LEN, xopen, xseal};
+use crate::crypto::kdf::hmac;
+use crate::store::StoreError;
 use argon2::{Algorithm, Argon2, Params, Version};
-use chatcore::crypto::aead::{OpenError, XNONCE_LEN, xopen, xseal};
-use chatcore::crypto::kdf::hmac;
-use chatcore::store::StoreError;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use unicode_normalization::UnicodeNormalization;

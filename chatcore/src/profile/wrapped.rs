@@ -7,8 +7,8 @@
 //! | 24 | nonce |
 //! | 48 | the key, sealed with XChaCha20-Poly1305; associated data: all bytes before the nonce, those of the file before this included |
 
-use chatcore::crypto::aead::XNONCE_LEN;
-use chatcore::store::StoreError;
+use crate::crypto::aead::XNONCE_LEN;
+use crate::store::StoreError;
 
 use super::keys::{KdfCost, MasterKey, Passphrase, WrappingKey, fill};
 

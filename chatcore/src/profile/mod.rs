@@ -28,11 +28,11 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use chatcore::store::StoreError;
+use crate::store::StoreError;
 
 pub use backup::{BackupError, BackupReader, BackupWriter, LockedBackup, create_backup};
 pub use keys::{KdfCost, Passphrase};
-pub use rows::RedbStore;
+pub use rows::ProfileStore;
 
 use files::FolderLock;
 use header::{Header, Wrapping};
@@ -63,7 +63,7 @@ impl Protection {
     }
 }
 
-impl RedbStore {
+impl ProfileStore {
     /// Tells whether there is a profile in `dir`.
     #[must_use]
     pub fn exists(dir: &Path) -> bool {
@@ -226,4 +226,4 @@ const KEY: &str = "key";
 const STORE: &str = "store.redb";
 const LOCK: &str = "lock";
 /// Folder for sealed copies of files that wait for the relay.
-pub(crate) const SPOOL: &str = "outgoing";
+pub const SPOOL: &str = "outgoing";

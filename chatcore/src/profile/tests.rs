@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::Path;
 
-use chatcore::store::{
+use crate::store::{
     ApplyChanges, Changes, Direction, Key, MemoryStore, Store, StoreError, Table, Value,
     conformance,
 };
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
-use super::{KdfCost, Passphrase, Protection, RedbStore};
+use super::{KdfCost, Passphrase, ProfileStore, Protection};
 
 fn passphrase(text: &str) -> Passphrase {
     Passphrase::new(Zeroizing::new(text.to_owned())).unwrap()
@@ -27,8 +27,8 @@ fn row(table: Table, group: &[u8], number: u64, value: &[u8]) -> Changes {
     changes
 }
 
-fn create(dir: &TempDir) -> RedbStore {
-    RedbStore::create(dir.path(), &Protection::KeyFile).unwrap()
+fn create(dir: &TempDir) -> ProfileStore {
+    ProfileStore::create(dir.path(), &Protection::KeyFile).unwrap()
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -53,10 +53,10 @@ fn conforms_and_keeps_its_rows() {
         let passphrase = Some(passphrase("right"));
         let mut reference = MemoryStore::default();
         conformance::check(&mut reference);
-        let mut store = RedbStore::create(dir.path(), &protection).unwrap();
+        let mut store = ProfileStore::create(dir.path(), &protection).unwrap();
         conformance::check(&mut store);
         drop(store);
-        let store = RedbStore::open(dir.path(), passphrase.as_ref()).unwrap();
+        let store = ProfileStore::open(dir.path(), passphrase.as_ref()).unwrap();
         let sorted = |store: &dyn Store, table| {
             let mut rows: Vec<Value> = store.list(table).unwrap();
             rows.sort_by(|a, b| a.as_slice().cmp(b.as_slice()));
@@ -74,27 +74,27 @@ fn conforms_and_keeps_its_rows() {
 #[test]
 fn only_the_passphrase_opens() {
     let dir = TempDir::new().unwrap();
-    assert!(!RedbStore::exists(dir.path()));
-    drop(RedbStore::create(dir.path(), &protected("right")).unwrap());
-    assert!(RedbStore::exists(dir.path()));
-    assert!(RedbStore::needs_passphrase(dir.path()).unwrap());
-    let none = RedbStore::open(dir.path(), None).unwrap_err();
+    assert!(!ProfileStore::exists(dir.path()));
+    drop(ProfileStore::create(dir.path(), &protected("right")).unwrap());
+    assert!(ProfileStore::exists(dir.path()));
+    assert!(ProfileStore::needs_passphrase(dir.path()).unwrap());
+    let none = ProfileStore::open(dir.path(), None).unwrap_err();
     assert_eq!(none, StoreError::PassphraseNeeded);
-    let wrong = RedbStore::open(dir.path(), Some(&passphrase("Right"))).unwrap_err();
+    let wrong = ProfileStore::open(dir.path(), Some(&passphrase("Right"))).unwrap_err();
     assert_eq!(wrong, StoreError::WrongPassphrase);
-    assert!(RedbStore::open(dir.path(), Some(&passphrase("right"))).is_ok());
+    assert!(ProfileStore::open(dir.path(), Some(&passphrase("right"))).is_ok());
 }
 
 #[test]
 fn a_profile_is_never_created_over_another() {
     let dir = TempDir::new().unwrap();
     drop(create(&dir));
-    let again = RedbStore::create(dir.path(), &Protection::KeyFile).unwrap_err();
+    let again = ProfileStore::create(dir.path(), &Protection::KeyFile).unwrap_err();
     assert_eq!(again, StoreError::Io(std::io::ErrorKind::AlreadyExists));
     fs::remove_file(dir.path().join("header")).unwrap();
-    let headless = RedbStore::open(dir.path(), None).unwrap_err();
+    let headless = ProfileStore::open(dir.path(), None).unwrap_err();
     assert_eq!(headless, StoreError::Damaged);
-    let again = RedbStore::create(dir.path(), &Protection::KeyFile).unwrap_err();
+    let again = ProfileStore::create(dir.path(), &Protection::KeyFile).unwrap_err();
     assert_eq!(again, StoreError::Damaged);
 }
 
@@ -103,8 +103,8 @@ fn what_is_not_there_is_not_found() {
     let dir = TempDir::new().unwrap();
     let missing = StoreError::Io(std::io::ErrorKind::NotFound);
     for path in [dir.path().to_owned(), dir.path().join("nowhere")] {
-        assert_eq!(RedbStore::open(&path, None).unwrap_err(), missing);
-        assert_eq!(RedbStore::needs_passphrase(&path).unwrap_err(), missing);
+        assert_eq!(ProfileStore::open(&path, None).unwrap_err(), missing);
+        assert_eq!(ProfileStore::needs_passphrase(&path).unwrap_err(), missing);
     }
     assert!(names(dir.path()).is_empty());
 }
@@ -113,35 +113,35 @@ fn what_is_not_there_is_not_found() {
 fn a_profile_belongs_to_one_process_at_a_time() {
     let dir = TempDir::new().unwrap();
     let store = create(&dir);
-    let second = RedbStore::open(dir.path(), None).unwrap_err();
+    let second = ProfileStore::open(dir.path(), None).unwrap_err();
     assert_eq!(second, StoreError::Locked);
-    let second = RedbStore::create(dir.path(), &Protection::KeyFile).unwrap_err();
+    let second = ProfileStore::create(dir.path(), &Protection::KeyFile).unwrap_err();
     assert_eq!(second, StoreError::Locked);
     drop(store);
-    assert!(RedbStore::open(dir.path(), None).is_ok());
+    assert!(ProfileStore::open(dir.path(), None).is_ok());
 }
 
 #[test]
 fn the_passphrase_can_be_changed_removed_and_set() {
     let dir = TempDir::new().unwrap();
-    let mut store = RedbStore::create(dir.path(), &protected("first")).unwrap();
+    let mut store = ProfileStore::create(dir.path(), &protected("first")).unwrap();
     store.apply(&row(Table::Contacts, b"bob", 0, b"kept")).unwrap();
     store.change_passphrase(&protected("second")).unwrap();
     drop(store);
-    let old = RedbStore::open(dir.path(), Some(&passphrase("first"))).unwrap_err();
+    let old = ProfileStore::open(dir.path(), Some(&passphrase("first"))).unwrap_err();
     assert_eq!(old, StoreError::WrongPassphrase);
 
-    let mut store = RedbStore::open(dir.path(), Some(&passphrase("second"))).unwrap();
+    let mut store = ProfileStore::open(dir.path(), Some(&passphrase("second"))).unwrap();
     store.change_passphrase(&Protection::KeyFile).unwrap();
     drop(store);
     assert_eq!(names(dir.path()), ["header", "key", "lock", "store.redb"]);
-    assert!(!RedbStore::needs_passphrase(dir.path()).unwrap());
+    assert!(!ProfileStore::needs_passphrase(dir.path()).unwrap());
 
-    let mut store = RedbStore::open(dir.path(), None).unwrap();
+    let mut store = ProfileStore::open(dir.path(), None).unwrap();
     store.change_passphrase(&protected("third")).unwrap();
     drop(store);
     assert_eq!(names(dir.path()), ["header", "lock", "store.redb"]);
-    let store = RedbStore::open(dir.path(), Some(&passphrase("third"))).unwrap();
+    let store = ProfileStore::open(dir.path(), Some(&passphrase("third"))).unwrap();
     let kept = store.load(&Key::new(Table::Contacts, b"bob")).unwrap();
     assert_eq!(kept.unwrap().as_slice(), b"kept");
 }
@@ -149,12 +149,12 @@ fn the_passphrase_can_be_changed_removed_and_set() {
 #[test]
 fn an_interrupted_change_of_protection_opens_and_leaves_no_key() {
     let dir = TempDir::new().unwrap();
-    drop(RedbStore::create(dir.path(), &protected("right")).unwrap());
+    drop(ProfileStore::create(dir.path(), &protected("right")).unwrap());
     // Stopped between the key file and the header.
     fs::write(dir.path().join("key"), [7; 32]).unwrap();
     fs::write(dir.path().join("header.new"), b"half").unwrap();
     let right = passphrase("right");
-    let mut store = RedbStore::open(dir.path(), Some(&right)).unwrap();
+    let mut store = ProfileStore::open(dir.path(), Some(&right)).unwrap();
     assert!(!dir.path().join("key").exists());
     store.change_passphrase(&protected("next")).unwrap();
     assert_eq!(names(dir.path()), ["header", "lock", "store.redb"]);
@@ -172,8 +172,8 @@ fn an_interrupted_creation_can_be_repeated() {
         for name in &files[..left] {
             fs::copy(whole.path().join(name), dir.path().join(name)).unwrap();
         }
-        assert!(!RedbStore::exists(dir.path()));
-        let missing = RedbStore::open(dir.path(), None).unwrap_err();
+        assert!(!ProfileStore::exists(dir.path()));
+        let missing = ProfileStore::open(dir.path(), None).unwrap_err();
         assert_eq!(missing, StoreError::Io(std::io::ErrorKind::NotFound));
         conformance::check(&mut create(&dir));
         assert_eq!(names(dir.path()), ["header", "key", "lock", "store.redb"]);
@@ -193,7 +193,7 @@ fn every_applied_step_survives_a_crash() {
         // What a machine that stops here finds: the files of a store that was not closed.
         let crashed = TempDir::new().unwrap();
         copy(dir.path(), crashed.path());
-        let reopened = RedbStore::open(crashed.path(), None).unwrap();
+        let reopened = ProfileStore::open(crashed.path(), None).unwrap();
         assert_eq!(reopened.list(Table::History).unwrap().len() as u64, n + 1, "after step {n}");
         let counter = reopened.load(&Key::new(Table::Profile, b"bob")).unwrap();
         assert_eq!(counter.unwrap().as_slice(), n.to_be_bytes());
@@ -210,7 +210,7 @@ fn nothing_is_readable_in_the_folder() {
     ];
     let dir = TempDir::new().unwrap();
     let protection = protected("correct horse battery");
-    let mut store = RedbStore::create(dir.path(), &protection).unwrap();
+    let mut store = ProfileStore::create(dir.path(), &protection).unwrap();
     for table in Table::ALL {
         store.apply(&row(table, secrets[0], 1, secrets[2])).unwrap();
         store.apply(&row(table, secrets[1], 2, secrets[0])).unwrap();
@@ -222,8 +222,8 @@ fn nothing_is_readable_in_the_folder() {
             let right = passphrase("correct horse battery");
             store.change_passphrase(&protected("another")).unwrap();
             drop(store);
-            assert!(RedbStore::open(dir.path(), Some(&right)).is_err());
-            store = RedbStore::open(dir.path(), Some(&passphrase("another"))).unwrap();
+            assert!(ProfileStore::open(dir.path(), Some(&right)).is_err());
+            store = ProfileStore::open(dir.path(), Some(&passphrase("another"))).unwrap();
         }
         assert_eq!(names(dir.path()), ["header", "lock", "store.redb"]);
         for name in names(dir.path()) {
@@ -243,7 +243,7 @@ fn only_the_owner_may_enter() {
     let root = TempDir::new().unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     let dir = root.path().join("home").join("alice");
-    let mut store = RedbStore::create(&dir, &Protection::KeyFile).unwrap();
+    let mut store = ProfileStore::create(&dir, &Protection::KeyFile).unwrap();
     store.apply(&row(Table::Contacts, b"bob", 0, b"x")).unwrap();
     assert_eq!(mode(&root.path().join("home")), 0o700);
     assert_eq!(mode(&dir), 0o700);
@@ -255,7 +255,7 @@ fn only_the_owner_may_enter() {
     let open = root.path().join("open");
     fs::create_dir(&open).unwrap();
     fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
-    drop(RedbStore::create(&open, &Protection::KeyFile).unwrap());
+    drop(ProfileStore::create(&open, &Protection::KeyFile).unwrap());
     assert_eq!(mode(&open), 0o700);
 }
 
@@ -268,15 +268,15 @@ fn a_missing_or_wrong_part_is_damage_and_stays_as_it_is() {
         drop(create(&dir));
         let path = dir.path().join(part);
         fs::remove_file(&path).unwrap();
-        let missing = RedbStore::open(dir.path(), None).unwrap_err();
+        let missing = ProfileStore::open(dir.path(), None).unwrap_err();
         assert_eq!(missing, StoreError::Damaged, "{part} missing");
         assert!(!path.exists());
         fs::write(&path, b"").unwrap();
-        let empty = RedbStore::open(dir.path(), None).unwrap_err();
+        let empty = ProfileStore::open(dir.path(), None).unwrap_err();
         assert_eq!(empty, StoreError::Damaged, "{part} empty");
         assert!(fs::read(&path).unwrap().is_empty());
         fs::copy(other.path().join(part), &path).unwrap();
-        let swapped = RedbStore::open(dir.path(), None).unwrap_err();
+        let swapped = ProfileStore::open(dir.path(), None).unwrap_err();
         assert_eq!(swapped, StoreError::Damaged, "{part} of another profile");
     }
 }
@@ -295,15 +295,15 @@ fn a_newer_store_is_refused_and_stays_as_it_is() {
     drop(table);
     transaction.commit().unwrap();
     drop(database);
-    let newer = RedbStore::open(dir.path(), None).unwrap_err();
+    let newer = ProfileStore::open(dir.path(), None).unwrap_err();
     assert_eq!(newer, StoreError::NewerSchema { found: 2, known: 1 });
-    let again = RedbStore::create(dir.path(), &Protection::KeyFile).unwrap_err();
+    let again = ProfileStore::create(dir.path(), &Protection::KeyFile).unwrap_err();
     assert_eq!(again, StoreError::Io(std::io::ErrorKind::AlreadyExists));
 }
 
 /// Opens a store and reads every row, as far as that goes.
 fn read_all(dir: &Path) -> Result<Vec<Value>, StoreError> {
-    let store = RedbStore::open(dir, None)?;
+    let store = ProfileStore::open(dir, None)?;
     let mut rows = store.list(Table::History)?;
     rows.extend(store.load(&Key::new(Table::Contacts, b"bob"))?);
     rows.sort_by(|a, b| a.as_slice().cmp(b.as_slice()));
@@ -368,7 +368,7 @@ fn a_changed_byte_is_harmless_or_damage() {
 fn a_destroyed_profile_leaves_nothing() {
     let root = TempDir::new().unwrap();
     let dir = root.path().join("alice");
-    let store = RedbStore::create(&dir, &Protection::KeyFile).unwrap();
+    let store = ProfileStore::create(&dir, &Protection::KeyFile).unwrap();
     store.destroy().unwrap();
     assert!(names(root.path()).is_empty());
 }

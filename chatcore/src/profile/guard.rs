@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-use chatcore::store::StoreError;
+use crate::store::StoreError;
 use redb::Database;
 
 /// Runs a redb call; a panic becomes [`StoreError::Damaged`].

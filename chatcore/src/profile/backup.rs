@@ -15,8 +15,8 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use chatcore::crypto::aead::TAG_LEN;
-use chatcore::store::{StoreError, Value};
+use crate::crypto::aead::TAG_LEN;
+use crate::store::{StoreError, Value};
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
@@ -26,7 +26,6 @@ use super::wrapped::{WRAPPED_LEN, WrappedKey};
 
 /// Why a backup is not read or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum BackupError {
     /// The file does not begin like one.
     #[error("that is no backup of chat")]

@@ -8,8 +8,8 @@
 //! | 100 | only for 1: the [`wrapped`](super::wrapped) key |
 //! | 32 | SHA-256 of all before, in every version: tells damage from a wrong passphrase |
 
-use chatcore::crypto::kdf::sha256;
-use chatcore::store::StoreError;
+use crate::crypto::kdf::sha256;
+use crate::store::StoreError;
 
 use super::keys::{KdfCost, MasterKey, Passphrase};
 use super::wrapped::WrappedKey;
