@@ -1,4 +1,8 @@
-#![doc = include_str!("../README.md")]
+#![cfg_attr(feature = "net", doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(feature = "net"),
+    doc = "The messenger's protocol, without the async client (feature `net`)."
+)]
 // Shared files have a few items of their own that only the engine uses.
 #![cfg_attr(not(feature = "engine"), allow(dead_code))]
 

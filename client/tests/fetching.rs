@@ -34,7 +34,7 @@ fn send_bent(world: &World, who: &str, to: &str, bend: impl FnOnce(&mut Manifest
             bend(&mut manifest);
             let message = MessageId::generate(&mut rand::rng());
             client
-                .command(Command::SendFile { to, message, manifest, upload: None })
+                .command_for_testing_only(Command::SendFile { to, message, manifest, upload: None })
                 .await
                 .unwrap();
             client.settle().await.unwrap();

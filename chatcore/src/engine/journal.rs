@@ -134,10 +134,23 @@ pub fn journal(
     reader: &Reader,
     limit: usize,
 ) -> Result<Vec<(u64, Option<Event>)>, EngineError> {
+    journal_after(store, reader, 0, limit)
+}
+
+/// As [`journal`], without what has a number of `after` or less.
+///
+/// # Errors
+/// As [`journal`].
+pub fn journal_after(
+    store: &dyn Store,
+    reader: &Reader,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<(u64, Option<Event>)>, EngineError> {
     let readers = store.get::<Readers>(&())?.unwrap_or_default();
     let done = readers.done(reader).ok_or(EngineError::NotFollowing)?;
     let mut events = Vec::new();
-    for (number, entry) in store.range(&(), done + 1, Direction::Forward, limit)? {
+    for (number, entry) in store.range(&(), done.max(after) + 1, Direction::Forward, limit)? {
         events.push((number, event_of(store, entry)?));
     }
     Ok(events)

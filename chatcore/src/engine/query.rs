@@ -15,13 +15,13 @@ use crate::keys::{IdentityKey, Nickname, RelayKey};
 use crate::store::row::ReadRows;
 use crate::store::rows::{
     Admission, Contact, ContactStanding, Direction, Download, FetchFailure, Fetched, HistoryEntry,
-    MessageIndex, MessageStatus, Said, Transfer,
+    MessageIndex, MessageStatus, Profile, Said, Transfer,
 };
 use crate::store::{Direction as Order, Store, Table, Value};
 use crate::trust::{SafetyNumber, Trust};
 use crate::wire::content::Body;
 
-pub use super::journal::journal;
+pub use super::journal::{journal, journal_after};
 pub use super::rooms::{fork_proof, room, rooms};
 
 /// Who we are.
@@ -112,6 +112,14 @@ pub struct HistoryView {
     pub file_path: String,
     /// The name that its author had when it came; empty for ours.
     pub name: String,
+}
+
+/// Tells whether a profile was made in a store.
+///
+/// # Errors
+/// [`EngineError::Store`].
+pub fn has_profile(store: &dyn Store) -> Result<bool, EngineError> {
+    Ok(store.get::<Profile>(&())?.is_some())
 }
 
 /// Returns who we are.

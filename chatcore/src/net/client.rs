@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::{io, thread};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::builder::BuildError;
 use super::connection::Connection;
 use super::dial::Proxy;
 use super::op::Op;
@@ -15,8 +16,9 @@ use crate::crypto::DhSecret;
 use crate::engine::backup::{Changed, Restore, Restored};
 use crate::engine::query::Requests;
 use crate::engine::{
-    Command, ContactView, Context, EngineError, Event, HistoryView, LookupError, MAX_INLINE,
-    MessageStatus, NewProfile, ProfileView, ProgramName, Reader, Rejoin, is_for_ever, query,
+    Command, ContactView, Context, EngineError, Event, FileKind, HistoryView, LookupError,
+    MAX_INLINE, MessageStatus, NewProfile, ProfileView, ProgramName, Reader, Rejoin, is_for_ever,
+    query,
 };
 use crate::ids::{Conversation, MessageId, UserId};
 use crate::keys::{Nickname, RelayKey};
@@ -66,6 +68,9 @@ pub enum ClientError {
     /// A file can't be sent or saved.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The caller left something out, or gave it twice.
+    #[error(transparent)]
+    Build(#[from] BuildError),
     /// The client was closed.
     #[error("the client is closed")]
     Closed,
@@ -182,12 +187,43 @@ pub enum Notice {
 
 /// The stream of what happens; bounded: a slow reader slows the relay down, and loses nothing.
 #[derive(Debug)]
-pub struct Events(mpsc::Receiver<Notice>);
+pub struct Events {
+    notices: mpsc::Receiver<Notice>,
+    pulse: watch::Sender<Pulse>,
+}
 
 impl Events {
     /// Waits for the next notice; `None` when the client is closed.
     pub async fn next(&mut self) -> Option<Notice> {
-        self.0.recv().await
+        let notice = self.notices.recv().await;
+        if let Some(notice) = &notice {
+            self.pulse.send_modify(|pulse| pulse.note(notice));
+        }
+        notice
+    }
+}
+
+/// What subscribers are woken by; what happened stands in the journal.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pulse {
+    /// How often a long text may have become due to be fetched.
+    pub(super) texts: u64,
+    /// Why the client ended.
+    pub(super) stopped: Option<ClientError>,
+}
+
+impl Pulse {
+    fn note(&mut self, notice: &Notice) {
+        match notice {
+            Notice::Stopped(error) => self.stopped = Some(*error),
+            Notice::Event(event) => {
+                let is_long_text = matches!(**event, Event::File { kind: FileKind::LongText, .. });
+                if is_long_text || matches!(**event, Event::Connected { .. }) {
+                    self.texts += 1;
+                }
+            }
+            Notice::Disconnected(_) => {}
+        }
     }
 }
 
@@ -196,6 +232,8 @@ impl Events {
 pub struct Client {
     ops: mpsc::Sender<Op>,
     pub(super) spool: Option<PathBuf>,
+    /// What subscribers wait for.
+    pub(super) pulse: watch::Receiver<Pulse>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -210,7 +248,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Engine`] when the store fails.
     pub fn create_profile(
-        store: &mut impl ApplyChanges,
+        store: &mut dyn ApplyChanges,
         profile: NewProfile,
     ) -> Result<(), ClientError> {
         let mut rng = os_rng();
@@ -225,7 +263,7 @@ impl Client {
     /// Those of `rows`; [`ClientError::Engine`] when they are no backup or the store fails: what was
     /// written until then is of no use.
     pub fn restore<E: From<ClientError>>(
-        store: &mut impl ApplyChanges,
+        store: &mut dyn ApplyChanges,
         rows: impl IntoIterator<Item = Result<Value, E>>,
         changed: Changed,
     ) -> Result<Restored, E> {
@@ -265,7 +303,7 @@ impl Client {
     ///
     /// # Errors
     /// [`EngineError::OtherRelay`], [`EngineError::AlreadyNamed`], or when the store fails.
-    pub fn rejoin(store: &mut impl ApplyChanges, rejoin: Rejoin) -> Result<(), ClientError> {
+    pub fn rejoin(store: &mut dyn ApplyChanges, rejoin: Rejoin) -> Result<(), ClientError> {
         let mut rng = os_rng();
         let mut context = Context { store: &*store, now: now(), rng: &mut rng };
         let step = rejoin.apply(&mut context)?;
@@ -280,15 +318,24 @@ impl Client {
         store: impl ApplyChanges + Send + 'static,
         options: Options,
     ) -> Result<(Self, Events), ClientError> {
-        query::profile(&store)?;
+        Self::start(Box::new(store), options)
+    }
+
+    pub(super) fn start(
+        store: Box<dyn ApplyChanges + Send>,
+        options: Options,
+    ) -> Result<(Self, Events), ClientError> {
+        query::profile(&*store)?;
+        let (pulse, beats) = watch::channel(Pulse::default());
         let (ops, ops_receiver) = mpsc::channel(64);
         let (notices, notices_receiver) = mpsc::channel(NOTICES);
         let spool = options.spool.clone();
         let thread = thread::Builder::new()
             .name("chat-client".to_owned())
-            .spawn(move || driver::run(Box::new(store), options, ops_receiver, notices))
+            .spawn(move || driver::run(store, options, ops_receiver, notices))
             .map_err(|e| ClientError::Engine(EngineError::Store(StoreError::Io(e.kind()))))?;
-        Ok((Self { ops, spool, thread: Some(thread) }, Events(notices_receiver)))
+        let client = Self { ops, spool, pulse: beats, thread: Some(thread) };
+        Ok((client, Events { notices: notices_receiver, pulse }))
     }
 
     async fn call<T>(
@@ -304,8 +351,17 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn command(&self, command: Command) -> Result<(), ClientError> {
+    pub(super) async fn command(&self, command: Command) -> Result<(), ClientError> {
         self.call(|reply| Op::Command { command, reply }).await
+    }
+
+    /// As every act above it, of any command: tests say with it what no program of ours says.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    #[doc(hidden)]
+    pub async fn command_for_testing_only(&self, command: Command) -> Result<(), ClientError> {
+        self.command(command).await
     }
 
     /// Waits until the relay knows us.

@@ -3,6 +3,8 @@
 //! A client runs on a thread of its own: there the store's fsyncs block nobody, and one order is
 //! kept for every step: save, send, show.
 
+mod acts;
+mod builder;
 mod client;
 mod connection;
 mod dial;
@@ -10,13 +12,15 @@ mod driver;
 mod op;
 mod resolve;
 mod rooms;
-mod serve;
+
 mod silence;
+mod subscription;
 mod transfer;
 
+pub use builder::{BuildError, ClientBuilder};
 pub use client::{Client, ClientError, Events, Notice, Options, Reconnect};
 pub use dial::{Proxy, ProxyError};
-pub use serve::ServeError;
+pub use subscription::{ServeError, Subscription, Told};
 pub use transfer::{Fetched, FileError};
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -25,6 +29,14 @@ use rand::rand_core::UnwrapErr;
 use rand::rngs::SysRng;
 
 use crate::ids::Timestamp;
+
+/// Runs a program's asynchronous work to its end, on a tokio runtime of its own, for a program that has none.
+///
+/// # Errors
+/// The operating system gives no thread.
+pub fn block_on<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work))
+}
 
 /// Returns the operating system's randomness.
 #[must_use]

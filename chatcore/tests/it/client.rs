@@ -182,7 +182,7 @@ async fn send_bent(
     } else {
         Command::SendFile { to, message, manifest, upload: None }
     };
-    alice.client.command(command).await.unwrap();
+    alice.client.command_for_testing_only(command).await.unwrap();
     message
 }
 
@@ -388,8 +388,8 @@ fn a_program_is_handed_each_event_until_it_was_handled() {
         // It fails at the second one, as a crash would; then at none, and ends at the last.
         for fails_at in ["three", "never"] {
             let options = Options::new(Reconnect::Always);
-            let (client, mut events) = Client::open(bob.disk.clone(), options).unwrap();
-            let served = client.serve(&mut events, Reader::Person, async |event| match event {
+            let bob = Person::open_with(bob.disk.clone(), options);
+            let served = bob.client.serve(Reader::Person, async |event| match event {
                 Event::Text { text, .. } if text == fails_at => Err("crash"),
                 Event::Text { text, .. } => {
                     handled.push(text.clone());
@@ -402,7 +402,7 @@ fn a_program_is_handed_each_event_until_it_was_handled() {
             });
             let expected = if fails_at == "never" { "the end" } else { "crash" };
             assert_eq!(served.await, Err(ServeError::Handler(expected)));
-            client.close().await;
+            bob.client.close().await;
         }
         let mut all = handled.clone();
         all.sort_unstable();
@@ -432,13 +432,9 @@ fn what_a_program_keeps_is_there_again_in_its_order() {
         let alice = Person::new(&served, "alice");
         for (number, value) in [(2, "two"), (1, "one"), (3, "three")] {
             let value = Some(zeroize::Zeroizing::new(value.as_bytes().to_vec()));
-            alice.client.command(Command::Keep { name: "typed", number, value }).await.unwrap();
+            alice.client.keep("typed", number, value).await.unwrap();
         }
-        alice
-            .client
-            .command(Command::Keep { name: "typed", number: 3, value: None })
-            .await
-            .unwrap();
+        alice.client.keep("typed", 3, None).await.unwrap();
         let kept = alice.client.kept("typed", 10).await.unwrap();
         let kept: Vec<_> = kept.iter().map(|(number, value)| (*number, value.as_slice())).collect();
         assert_eq!(kept, [(1, b"one".as_slice()), (2, b"two")]);

@@ -1,6 +1,6 @@
 //! `chat nick NAME` and `chat account delete`.
 
-use chatcore::engine::{Command, Event, Registration, query};
+use chatcore::engine::{Event, Registration, query};
 use chatcore::net::{ClientError, Notice, Reconnect};
 
 use crate::cli::{DeleteArgs, NickArgs};
@@ -60,7 +60,7 @@ pub(super) async fn delete(context: &Context, args: &DeleteArgs) -> Result<(), C
         return Err(CommandError::interrupted());
     }
     let mut online = Online::with_store(context, store, Reconnect::Never).await?;
-    online.client.command(Command::CloseAccount).await?;
+    online.client.close_account().await?;
     outcome(&mut online, |event| matches!(event, Event::AccountClosed)).await?;
     online.close().await;
     context.open_store()?.destroy()?;

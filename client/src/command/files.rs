@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use chatcore::engine::query::WaitingFile;
-use chatcore::engine::{Acquaintance, Command, FileKind, Message};
+use chatcore::engine::{Acquaintance, FileKind, Message};
 use chatcore::net::{Client, Fetched, Reconnect};
 use chatcore::trust::Trust;
 
@@ -115,7 +115,7 @@ async fn save_all(
                     .hint("try it once more: --retry"));
             }
             let (from, message) = (file.message.from.user, file.message.id);
-            client.command(Command::RetryFetch { from, message }).await?;
+            client.retry_fetch(from, message).await?;
         }
         let fetched = fetch(context, client, folder, file).await;
         match fetched.map_err(|error| CommandError::from(error).about(what(file)))? {

@@ -1,6 +1,6 @@
 //! `chat join LINK --nick NAME`.
 
-use chatcore::engine::{Command, Lobby, NewProfile, Rejoin, RoomStanding, RoomView};
+use chatcore::engine::{Lobby, NewProfile, Rejoin, RoomStanding, RoomView};
 use chatcore::invite::{DEFAULT_PORT, InviteLink, complete_address};
 use chatcore::keys::Nickname;
 use chatcore::membership::RoomKind;
@@ -49,7 +49,7 @@ pub(super) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Comman
     };
     let online = Online::with_store(context, store, Reconnect::Never).await?;
     if args.no_lobby {
-        online.client.command(Command::DeclineLobby).await?;
+        online.client.decline_lobby().await?;
     }
     // The Lobby is joined meanwhile.
     online.client.settle().await?;

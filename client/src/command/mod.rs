@@ -21,7 +21,6 @@ mod rpc;
 pub(crate) mod send;
 pub(crate) mod whoami;
 
-use chatcore::engine::Command as EngineCommand;
 use chatcore::store::StoreError;
 
 use crate::cli::{AccountCommand, Cli, Command, ReceiveArgs, RpcArgs, TalkArgs};
@@ -130,13 +129,8 @@ pub(crate) async fn shared(context: &Context, command: &Command) -> Result<(), C
         Command::Admin(args) => admin::run(context, args).await,
         Command::Verify(args) => people::verify(context, args).await,
         Command::Requests(args) => requests::run(context, args).await,
-        Command::Block(args) => {
-            people::block(context, args, EngineCommand::Block, "is blocked.").await
-        }
-        Command::Unblock(args) => {
-            let done = "is not blocked any more.";
-            people::block(context, args, EngineCommand::Unblock, done).await
-        }
+        Command::Block(args) => people::block(context, args, people::Block::Set).await,
+        Command::Unblock(args) => people::block(context, args, people::Block::Lifted).await,
         Command::Nick(args) => account::nick(context, args).await,
         Command::Join(_)
         | Command::Receive(_)

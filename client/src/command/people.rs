@@ -1,8 +1,8 @@
 //! `chat contacts`, `chat history`, `chat verify`, `chat block` and `chat unblock`.
 
 use chatcore::engine::{
-    Command, ContactStanding, ContactView, Direction, HistoryView, MessageStatus, ProfileView,
-    RoomStanding, RoomView, Visibility,
+    ContactStanding, ContactView, Direction, HistoryView, MessageStatus, ProfileView, RoomStanding,
+    RoomView, Visibility,
 };
 use chatcore::ids::{Conversation, RoomId, UserId};
 use chatcore::keys::Nickname;
@@ -131,7 +131,7 @@ pub(crate) fn show_contacts(
 pub(super) async fn presence(context: &Context, args: &PresenceArgs) -> Result<(), CommandError> {
     let (visibility, said) = visibility(args.visible);
     let online = Online::connect(context, Reconnect::Never).await?;
-    online.client.command(Command::SetVisibility(visibility)).await?;
+    online.client.set_visibility(visibility).await?;
     online.finish().await?;
     context.output.say(said)
 }
@@ -330,7 +330,7 @@ pub(super) async fn verify(context: &Context, args: &VerifyArgs) -> Result<(), C
         (None, false) => None,
     };
     if decided == Some(true) {
-        online.client.command(Command::Verify(contact.user)).await?;
+        online.client.verify(contact.user).await?;
     }
     show_number(context, &contact, &number)?;
     let same = match decided {
@@ -347,7 +347,7 @@ pub(super) async fn verify(context: &Context, args: &VerifyArgs) -> Result<(), C
         )?,
     };
     if same {
-        online.client.command(Command::Verify(contact.user)).await?;
+        online.client.verify(contact.user).await?;
         if context.output.mode() == OutputMode::People {
             let name = render::name(contact.nickname.as_str());
             context.output.say(&format!("{name} is verified."))?;
@@ -380,7 +380,7 @@ async fn decide(
         })
         .ok_or_else(CommandError::identity_changed)?;
     if args.keep {
-        online.client.command(Command::KeepIdentity(contact.user)).await?;
+        online.client.keep_identity(contact.user).await?;
         return Ok(Decided::Keeps);
     }
     let own = online.client.profile().await?;
@@ -406,13 +406,13 @@ async fn decide(
     if !accept {
         let question = "Stay with the person as you knew them, and go on writing to them?";
         if context.prompt.confirm(question, "--keep")? {
-            online.client.command(Command::KeepIdentity(contact.user)).await?;
+            online.client.keep_identity(contact.user).await?;
             return Ok(Decided::Keeps);
         }
         return Err(CommandError::identity_changed());
     }
     let (known, new) = (contact.user, new.user);
-    online.client.command(Command::AcceptIdentity { known, new }).await?;
+    online.client.accept_identity(known, new).await?;
     Ok(Decided::Accepts)
 }
 
@@ -442,6 +442,13 @@ pub(crate) fn show_number(
     context.output.say(&(title + &rows.concat()))
 }
 
+/// Whether somebody is to be heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Block {
+    Set,
+    Lifted,
+}
+
 /// Hears nothing more from somebody, or hears again.
 ///
 /// # Errors
@@ -449,11 +456,10 @@ pub(crate) fn show_number(
 pub(super) async fn block(
     context: &Context,
     args: &WhoArgs,
-    command: impl FnOnce(UserId) -> Command,
-    done: &str,
+    block: Block,
 ) -> Result<(), CommandError> {
     let online = Online::connect(context, Reconnect::Never).await?;
-    set_block(context, &online.client, &args.who, command, done).await?;
+    set_block(context, &online.client, &args.who, block).await?;
     online.finish().await
 }
 
@@ -465,8 +471,7 @@ pub(crate) async fn set_block(
     context: &Context,
     client: &Client,
     who: &str,
-    command: impl FnOnce(UserId) -> Command,
-    done: &str,
+    block: Block,
 ) -> Result<(), CommandError> {
     let known = client.contacts().await?;
     let user = match find(known, who) {
@@ -474,6 +479,15 @@ pub(crate) async fn set_block(
         Err(error) if error.code() == ExitCode::UnknownRecipient => client.lookup(who).await?,
         Err(error) => return Err(error),
     };
-    client.command(command(user)).await?;
+    let done = match block {
+        Block::Set => {
+            client.block(user).await?;
+            "is blocked."
+        }
+        Block::Lifted => {
+            client.unblock(user).await?;
+            "is not blocked any more."
+        }
+    };
     context.output.say(&format!("{} {done}", render::name(who)))
 }

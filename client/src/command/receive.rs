@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chatcore::engine::{Command, EngineError, Event, Message, ProgramName};
+use chatcore::engine::{EngineError, Event, Message, ProgramName};
 use chatcore::net::{Client, ClientError, Notice, Reconnect};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
@@ -170,7 +170,7 @@ async fn follow(
 async fn begin(client: &Client, args: &ReceiveArgs) -> Result<(), CommandError> {
     let Some(name) = &args.reader else { return Ok(()) };
     let known = client.journal_of(name.clone(), 1).await;
-    client.command(Command::Follow(name.clone())).await?;
+    client.follow(name.clone()).await?;
     match known {
         Err(ClientError::Engine(EngineError::NotFollowing)) => {
             show::begins(name);
@@ -257,7 +257,7 @@ async fn has(
     match reader {
         Some(name) => {
             let program = name.clone();
-            Ok(client.command(Command::Acknowledge { program, up_to }).await?)
+            Ok(client.acknowledge(program, up_to).await?)
         }
         None => Ok(client.shown(up_to).await?),
     }

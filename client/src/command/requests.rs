@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chatcore::engine::query::Requests;
-use chatcore::engine::{Command, ContactView, EngineError, HistoryView, PersonWaiting, Wanted};
+use chatcore::engine::{ContactView, EngineError, HistoryView, PersonWaiting, Wanted};
 use chatcore::ids::UserId;
 use chatcore::keys::Nickname;
 use chatcore::net::{Client, ClientError, Reconnect};
@@ -65,12 +65,12 @@ async fn decide(
     match command {
         RequestsCommand::Accept { who } => {
             let contact = find(&contacts, who)?;
-            client.command(Command::AcceptRequest(contact.user)).await?;
+            client.accept_request(contact.user).await?;
             context.output.say(&format!("{} is one of your contacts now.", name(contact)))
         }
         RequestsCommand::Decline { who } => {
             let contact = find(&contacts, who)?;
-            client.command(Command::DeclineRequest(contact.user)).await?;
+            client.decline_request(contact.user).await?;
             let block = context.output.how("chat block NAME", "!block NAME");
             context.output.say(&format!(
                 "{} is declined, and not told; what they wrote is gone. They may ask again; if you never want \
@@ -81,7 +81,7 @@ async fn decide(
         RequestsCommand::Clear => {
             let mut declined = 0;
             for contact in &contacts {
-                match client.command(Command::DeclineRequest(contact.user)).await {
+                match client.decline_request(contact.user).await {
                     Ok(()) => declined += 1,
                     // Answered meanwhile, or to be decided about by `verify`.
                     Err(ClientError::Engine(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chatcore::engine::{Command as EngineCommand, EngineError, Event, ProgramName};
+use chatcore::engine::{EngineError, Event, ProgramName};
 use chatcore::net::{ClientError, Proxy};
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
@@ -397,7 +397,7 @@ impl Connection {
                 if self.following.as_ref().is_some_and(|f| f.program == program) {
                     self.following = None;
                 }
-                self.session.client.command(EngineCommand::Unfollow(program)).await?;
+                self.session.client.unfollow(program).await?;
                 Ok(json!({}))
             }
             "acknowledge" => {
@@ -409,8 +409,7 @@ impl Connection {
                     return Err(Failure::new(INVALID_REQUEST, what));
                 };
                 let is_followed = following.is_some_and(|f| f.program == program);
-                let command = EngineCommand::Acknowledge { program, up_to: number };
-                self.session.client.command(command).await?;
+                self.session.client.acknowledge(program, number).await?;
                 if let Some(following) = following.filter(|_| is_followed) {
                     following.acknowledged.notify_one();
                 }
@@ -419,7 +418,7 @@ impl Connection {
             "events" => {
                 let given: EventsParams = params(given)?;
                 let program = program(&given.name)?;
-                self.session.client.command(EngineCommand::Follow(program.clone())).await?;
+                self.session.client.follow(program.clone()).await?;
                 let teller = self.teller(given.wording());
                 let events = waiting(&self.session, &program, &teller).await?;
                 Ok(events.into_iter().map(|(_, event)| event).collect())
@@ -444,7 +443,7 @@ impl Connection {
 
     async fn subscribe(&mut self, given: EventsParams) -> Result<Value, Failure> {
         let program = program(&given.name)?;
-        self.session.client.command(EngineCommand::Follow(program.clone())).await?;
+        self.session.client.follow(program.clone()).await?;
         let acknowledged = Arc::new(Notify::new());
         let (session, out) = (self.session.clone(), self.out.clone());
         let has = acknowledged.clone();
@@ -603,7 +602,7 @@ async fn waiting(
         }
         if let Some(up_to) = silent {
             let program = program.clone();
-            client.command(EngineCommand::Acknowledge { program, up_to }).await?;
+            client.acknowledge(program, up_to).await?;
             if shown.is_empty() {
                 continue;
             }

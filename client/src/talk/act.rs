@@ -3,8 +3,8 @@
 use std::future::Future;
 
 use chatcore::engine::query::HistoryView;
-use chatcore::engine::{Command, Direction, RoomStanding};
-use chatcore::ids::{Conversation, MessageId, Timestamp, UserId};
+use chatcore::engine::{Direction, RoomStanding};
+use chatcore::ids::{Conversation, MessageId, Timestamp};
 use chatcore::membership::Role;
 use chatcore::net::{self, Client, ClientError};
 use chatcore::wire::content::Body;
@@ -414,10 +414,8 @@ impl Talk {
             Typable::History { number } => self.history(number.min(MAX_HISTORY)).await,
             Typable::Search { text } => self.search(text),
             Typable::Requests { command } => self.requests(command),
-            Typable::Block { who } => self.block(who, Command::Block, "is blocked."),
-            Typable::Unblock { who } => {
-                self.block(who, Command::Unblock, "is not blocked any more.")
-            }
+            Typable::Block { who } => self.block(who, people::Block::Set),
+            Typable::Unblock { who } => self.block(who, people::Block::Lifted),
             Typable::Nick { name } => {
                 let nickname = crate::command::join::parse_nickname(&name)?;
                 Ok(self.client.rename(nickname).await?)
@@ -425,7 +423,7 @@ impl Talk {
             Typable::Whoami => whoami::show(&self.context, &self.own, ""),
             Typable::Presence { visible } => {
                 let (visibility, said) = people::visibility(visible);
-                self.client.command(Command::SetVisibility(visibility)).await?;
+                self.client.set_visibility(visibility).await?;
                 self.say(said)
             }
             Typable::Set { what, value } => self.set(what, value).await,
@@ -643,15 +641,10 @@ impl Talk {
         Ok(())
     }
 
-    fn block(
-        &mut self,
-        who: String,
-        command: fn(UserId) -> Command,
-        done: &'static str,
-    ) -> Result<(), CommandError> {
+    fn block(&mut self, who: String, block: people::Block) -> Result<(), CommandError> {
         let (context, client) = (self.context.clone(), self.client.clone());
         self.spawn(async move {
-            people::set_block(&context, &client, &who, command, done).await?;
+            people::set_block(&context, &client, &who, block).await?;
             Ok(None)
         });
         Ok(())

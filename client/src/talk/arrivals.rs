@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use chatcore::engine::{Command, Event, Message};
+use chatcore::engine::{Event, Message};
 use chatcore::ids::{Conversation, MessageId, UserId};
 use chatcore::net;
 use chatcore::wire::content::ReceiptKind;
@@ -256,7 +256,7 @@ impl Talk {
     ) -> Result<(), CommandError> {
         if self.settings.receipts == Toggle::On {
             for (from, messages) in seen {
-                self.client.command(Command::MarkRead { from, messages }).await?;
+                self.client.mark_read(from, messages).await?;
             }
         }
         Ok(())

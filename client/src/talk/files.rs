@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chatcore::engine::{Command, FileKind, Message};
+use chatcore::engine::{FileKind, Message};
 use chatcore::ids::{Conversation, MessageId};
 use chatcore::net::{Client, ClientError, Fetched, FileError};
 use chatcore::trust::Trust;
@@ -139,7 +139,7 @@ impl Talk {
     async fn retry(&self, message: MessageId) -> Result<(), CommandError> {
         let known = self.offered.iter().find(|offered| offered.waiting.message.id == message);
         if let Some(from) = known.map(|offered| offered.waiting.message.from.user) {
-            self.client.command(Command::RetryFetch { from, message }).await?;
+            self.client.retry_fetch(from, message).await?;
         }
         Ok(())
     }

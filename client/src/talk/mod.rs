@@ -38,7 +38,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chatcore::engine::{Command, Lobby, ProfileView, RoomStanding, RoomView, query};
+use chatcore::engine::{Lobby, ProfileView, RoomStanding, RoomView, query};
 use chatcore::ids::Conversation;
 use chatcore::membership::RoomKind;
 use chatcore::net::{Client, ClientError, Events, Notice, Reconnect};
@@ -152,7 +152,7 @@ async fn talk(context: Context, started: Started) -> Result<(), CommandError> {
     let screen = Screen::new(size().unwrap_or((80, 24)), output.paint());
     let context = Context { output, prompt: Prompt::Unattended, ..context };
     if lobby == Lobby::Declined {
-        client.command(Command::DeclineLobby).await?;
+        client.decline_lobby().await?;
     }
     let client = Arc::new(client);
     let session = Session::new(client.clone());
@@ -571,14 +571,14 @@ impl Talk {
 
     async fn keep_settings(&self) -> Result<(), CommandError> {
         let value = Some(Zeroizing::new(self.settings.encode()));
-        Ok(self.client.command(Command::Keep { name: SETTINGS, number: 0, value }).await?)
+        Ok(self.client.keep(SETTINGS, 0, value).await?)
     }
 
     /// Keeps what changed of what is unread.
     pub(super) async fn keep_unread(&mut self) -> Result<(), CommandError> {
         for (number, row) in self.elsewhere.take_changes() {
             let value = row.map(Zeroizing::new);
-            self.client.command(Command::Keep { name: UNREAD, number, value }).await?;
+            self.client.keep(UNREAD, number, value).await?;
         }
         Ok(())
     }
@@ -590,9 +590,9 @@ impl Talk {
         let number = self.next_typed;
         self.next_typed += 1;
         let value = Some(Zeroizing::new(text.as_bytes().to_vec()));
-        self.client.command(Command::Keep { name: TYPED, number, value }).await?;
+        self.client.keep(TYPED, number, value).await?;
         if let Some(number) = number.checked_sub(MAX_TYPED as u64) {
-            self.client.command(Command::Keep { name: TYPED, number, value: None }).await?;
+            self.client.keep(TYPED, number, None).await?;
         }
         Ok(())
     }

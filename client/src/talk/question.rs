@@ -1,6 +1,5 @@
 //! What the person is asked, and who somebody is.
 
-use chatcore::engine::Command;
 use chatcore::ids::UserId;
 use chatcore::keys::Nickname;
 use chatcore::net::Client;
@@ -50,6 +49,13 @@ impl Question {
             Self::Sure { .. } => "yes or no> ",
         }
     }
+}
+
+/// What a person decides about somebody's key.
+enum Decision {
+    Verify(UserId),
+    Accept { known: UserId, new: UserId },
+    Keep(UserId),
 }
 
 impl Talk {
@@ -107,7 +113,7 @@ impl Talk {
                 let hint = "read them again; if they still differ, somebody stands between you";
                 return Err(error.hint(hint));
             }
-            client.command(Command::Verify(user)).await?;
+            client.verify(user).await?;
             context.output.say(&format!("{} is verified.", render::name(&name)))?;
             Ok(None)
         });
@@ -118,10 +124,10 @@ impl Talk {
     pub(super) async fn answer(&mut self, answer: &str) -> Result<(), CommandError> {
         let Some(question) = self.questions.pop_front() else { return Ok(()) };
         let warning = |text: &str| self.context.output.paint().warning(text);
-        let (command, said) = match (&question, answer.to_lowercase().as_str()) {
+        let (decision, said) = match (&question, answer.to_lowercase().as_str()) {
             (Question::SameDigits { user, name }, "yes") => {
                 let said = format!("{} is verified.", render::name(name));
-                (Some(Command::Verify(*user)), said)
+                (Some(Decision::Verify(*user)), said)
             }
             (Question::SameDigits { name, .. }, "no") => {
                 let name = render::name(name);
@@ -136,11 +142,11 @@ impl Talk {
                 let shown = render::name(name);
                 let how = render::quoted(&shown);
                 let said = format!("{shown} has the new key now. Compare it: !verify {how}");
-                (Some(Command::AcceptIdentity { known, new }), said)
+                (Some(Decision::Accept { known, new }), said)
             }
             (Question::WhoIsIt { known, name, .. }, "keep") => {
                 let said = format!("You go on writing to {} as you knew them.", render::name(name));
-                (Some(Command::KeepIdentity(*known)), said)
+                (Some(Decision::Keep(*known)), said)
             }
             (Question::SameDigits { .. } | Question::WhoIsIt { .. }, "later") => {
                 (None, "Nothing is decided; !verify asks again.".to_owned())
@@ -161,8 +167,13 @@ impl Talk {
             }
         };
         self.take_up_again();
-        if let Some(command) = command {
-            self.client.command(command).await?;
+        match decision {
+            Some(Decision::Verify(user)) => self.client.verify(user).await?,
+            Some(Decision::Accept { known, new }) => {
+                self.client.accept_identity(known, new).await?
+            }
+            Some(Decision::Keep(user)) => self.client.keep_identity(user).await?,
+            None => {}
         }
         self.say(&said)
     }

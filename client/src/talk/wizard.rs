@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use chatcore::engine::backup::Changed;
-use chatcore::engine::{Command, Lobby, NewProfile, Rejoin, query};
+use chatcore::engine::{Lobby, NewProfile, Rejoin, query};
 use chatcore::invite::{DEFAULT_PORT, InviteLink, complete_address};
 use chatcore::keys::Nickname;
 use chatcore::net::{Client, Reconnect};
@@ -315,7 +315,7 @@ async fn come_in(
     let register = async {
         client.online().await?;
         if no_lobby {
-            client.command(Command::DeclineLobby).await?;
+            client.decline_lobby().await?;
         }
         client.settle().await
     };
