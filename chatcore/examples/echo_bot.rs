@@ -3,9 +3,7 @@
 
 use std::error::Error;
 
-use chatcore::engine::Event;
-use chatcore::ids::{Conversation, MessageId};
-use chatcore::net::{self, Client};
+use chatcore::{Client, Conversation, Event, MessageId, net};
 
 fn main() -> Result<(), Box<dyn Error>> {
     net::block_on(echo())?

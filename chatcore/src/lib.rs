@@ -36,6 +36,16 @@ pub mod net;
 #[cfg(feature = "profile")]
 pub mod profile;
 
+// What a bot needs.
+#[cfg(feature = "engine")]
+pub use engine::{Event, Message};
+pub use ids::{Conversation, MessageId};
+pub use invite::InviteLink;
+#[cfg(feature = "net")]
+pub use net::{Client, ClientError, Subscription, Told};
+#[cfg(feature = "profile")]
+pub use profile::Passphrase;
+
 #[cfg(test)]
 #[cfg(feature = "engine")]
 mod redaction;

@@ -8,6 +8,22 @@
 //! It only routes: what a session, a record or a file may do is decided in their own modules, and what one of them
 //! leaves to another goes through `follow_ups`. It holds nothing that must survive: after a crash a new engine goes on
 //! from the store alone. When saving a step fails, the engine is dropped with it.
+//!
+//! # Driving the engine yourself
+//!
+//! `net` is one driver; `examples/driver.rs` is another, without tokio, over pipes in memory. A driver
+//!
+//! 1. makes a profile ([`NewProfile::create`]) and saves it, or opens a store that has one ([`query::has_profile`]);
+//! 2. connects to one of [`ProfileView::addresses`], and shakes hands as [`ClientHandshake`](crate::noise::ClientHandshake)
+//!    with [`ProfileView::relay`] and [`query::link_key`], the frame of [`Engine::first_request`] inside the third record;
+//! 3. hands in each frame that comes, each command of a person, and the time whenever [`Engine::poll_timeout`] is over,
+//!    one after the other, and does with each [`Step`] what stands above, in that order;
+//! 4. says [`Engine::disconnected`] when the connection ends, and comes again at 2;
+//! 5. drops the engine when saving fails, or when it returns [`EngineError::RelayMisbehaved`] the connection.
+//!
+//! Requests of its own, such as those of file transfers, have ids from [`DRIVER_REQUESTS`] on; answers to them are not for
+//! the engine. Blobs that wait are named by [`Engine::next_upload`]; [`Command::Uploaded`] and its like say what became
+//! of them, and [`spooled`] which sealed copies are still needed.
 
 mod account;
 mod alarms;

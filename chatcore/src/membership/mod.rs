@@ -3,7 +3,7 @@
 //! Participants: the members' devices; in open rooms the relay, which keeps the same chain.
 //! Goals: every honest member computes the same state from the same log; nobody acts above the role,
 //! now or backdated; a relay can withhold, not forge, and can't order twice without leaving a proof. Non-goals: who *reads* a
-//! room is settled by whom each member encrypts to ([`room`](crate::room)).
+//! room is settled by whom each member encrypts to (`room`).
 //!
 //! ```text
 //! log at the relay ──head, signed──▶ entries in one order ──verify──▶ Event ──Chain::append──▶ RoomState

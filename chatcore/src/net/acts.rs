@@ -2,7 +2,8 @@
 
 use zeroize::Zeroizing;
 
-use super::client::{Client, ClientError};
+use super::client::Client;
+use super::error::ClientError;
 use crate::engine::{Command, ProgramName, Visibility};
 use crate::ids::{MessageId, UserId};
 

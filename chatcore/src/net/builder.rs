@@ -3,8 +3,9 @@
 #[cfg(feature = "profile")]
 use std::path::{Path, PathBuf};
 
-use super::client::{Client, ClientError, Events, Options, Reconnect};
+use super::client::{Client, Events, Options, Reconnect};
 use super::dial::Proxy;
+use super::error::ClientError;
 use crate::engine::{BadProgramName, Lobby, NewProfile, Rejoin, query};
 use crate::invite::InviteLink;
 use crate::keys::{Nickname, NicknameError};
@@ -229,5 +230,59 @@ impl Wanted {
             None => (own.relay, own.addresses.newest().address.clone(), None),
         };
         Client::rejoin(store, Rejoin { nickname, relay, address, token })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::RelayKeyPair;
+    use crate::net::block_on;
+    use crate::store::MemoryStore;
+
+    fn link(relay: &RelayKeyPair) -> InviteLink {
+        InviteLink { host: "127.0.0.1".to_owned(), port: 1, relay: relay.public(), token: None }
+    }
+
+    fn opened(builder: ClientBuilder) -> Result<Client, ClientError> {
+        block_on(builder.open()).unwrap().map(|(client, _)| client)
+    }
+
+    #[test]
+    fn what_is_missing_or_given_twice_is_named() {
+        let relay = RelayKeyPair::generate(&mut crate::testing::rng());
+        let fails = |builder: ClientBuilder| opened(builder).unwrap_err();
+        let store = || Client::builder().store(MemoryStore::default());
+        assert_eq!(fails(Client::builder().nickname("a")), BuildError::NoStore.into());
+        assert_eq!(fails(store().nickname("a")), BuildError::NoRelay.into());
+        assert_eq!(fails(store().relay(link(&relay))), BuildError::NoNickname.into());
+        let twice = store().relay(link(&relay)).nickname("a").nickname("b");
+        assert_eq!(fails(twice), BuildError::Twice("nickname").into());
+        let bad = fails(store().relay(link(&relay)).nickname("#a"));
+        assert!(matches!(bad, ClientError::Build(BuildError::Nickname(_))), "{bad}");
+    }
+
+    #[cfg(feature = "profile")]
+    #[test]
+    fn profile_folder_is_made_once_and_opened_after_that() {
+        let [relay, other] = [1, 2].map(|_| RelayKeyPair::generate(&mut crate::testing::rng()));
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("bot");
+        let bot = |relay| Client::builder().profile(&folder).relay(link(relay)).nickname("bot");
+        let open = |builder| {
+            let client = opened(builder)?;
+            let user = block_on(client.profile()).unwrap()?.user;
+            block_on(client.close()).unwrap();
+            Ok::<_, ClientError>(user)
+        };
+        let nobody = Client::builder().profile(&folder).nickname("bot");
+        assert_eq!(open(nobody), Err(BuildError::NoRelay.into()));
+        assert!(!ProfileStore::exists(&folder), "nothing is left of it");
+        let user = open(bot(&relay)).unwrap();
+        assert_eq!(open(bot(&relay)), Ok(user));
+        assert_eq!(open(Client::builder().profile(&folder)), Ok(user));
+        // Not registered yet, it may go to another relay; a passphrase that is not needed is not looked at.
+        let passphrase = Passphrase::new("not needed".to_owned().into()).unwrap();
+        assert_eq!(open(bot(&other).passphrase(passphrase)), Ok(user));
     }
 }

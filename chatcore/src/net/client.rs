@@ -1,133 +1,28 @@
 //! The handle that a program holds.
 
 use std::path::PathBuf;
-use std::{io, thread};
+use std::thread;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::builder::BuildError;
 use super::connection::Connection;
 use super::dial::Proxy;
-use super::op::Op;
-use super::transfer::FileError;
+use super::error::ClientError;
+use super::op::{Asked, Op};
 use super::{driver, now, os_rng};
 use crate::addresses::RelayAddress;
 use crate::crypto::DhSecret;
 use crate::engine::backup::{Changed, Restore, Restored};
 use crate::engine::query::Requests;
 use crate::engine::{
-    Command, ContactView, Context, EngineError, Event, FileKind, HistoryView, LookupError,
-    MAX_INLINE, MessageStatus, NewProfile, ProfileView, ProgramName, Reader, Rejoin, is_for_ever,
-    query,
+    Command, ContactView, Context, EngineError, Event, FileKind, HistoryView, MAX_INLINE,
+    MessageStatus, NewProfile, ProfileView, ProgramName, Reader, Rejoin, query,
 };
 use crate::ids::{Conversation, MessageId, UserId};
 use crate::keys::{Nickname, RelayKey};
-use crate::noise::{HandshakeError, TransportError};
 use crate::store::{ApplyChanges, Changes, Store, StoreError, Value};
-use crate::wire::WireError;
 use crate::wire::limits::MAX_ROOM_INLINE;
-use crate::wire::relay::{Answer, ErrorCode, Failure, Request};
-
-/// Why a client can't do what it was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ClientError {
-    /// No connection, or it broke. What was saved is sent on the next one.
-    #[error("the relay can't be reached ({})", why(*.0))]
-    Unreachable(io::ErrorKind),
-    /// The proxy does not answer, or refuses.
-    #[error("the proxy does not lead to the relay")]
-    Proxy,
-    /// The proxy wants a user name and a password, or others.
-    #[error("the proxy does not accept the user name and password")]
-    ProxyLogin,
-    /// Names that end with `.onion` lead nowhere without Tor, and asking for them elsewhere tells others.
-    #[error("the relay's address is a Tor address, and no proxy is given")]
-    OnionNeedsProxy,
-    /// Something answers at that address, but not with the pinned key.
-    #[error("what answers there is not the relay of the invite link, or hung up")]
-    WrongRelay,
-    /// The handshake failed.
-    #[error("the relay could not prove its key: {0}")]
-    Handshake(#[from] HandshakeError),
-    /// The link broke the rules.
-    #[error(transparent)]
-    Link(TransportError),
-    /// A frame is not what it should be.
-    #[error("the relay sent something that is no frame: {0}")]
-    Wire(WireError),
-    /// The relay refused us.
-    #[error("{}", .0.code)]
-    Refused(Failure),
-    /// The engine refused, or the store failed.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// A name leads nowhere.
-    #[error(transparent)]
-    Lookup(#[from] LookupError),
-    /// A file can't be sent or saved.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The caller left something out, or gave it twice.
-    #[error(transparent)]
-    Build(#[from] BuildError),
-    /// The client was closed.
-    #[error("the client is closed")]
-    Closed,
-}
-
-/// Says why an address can't be reached.
-fn why(kind: io::ErrorKind) -> String {
-    match kind {
-        io::ErrorKind::NotFound => "no host has the name that its address begins with".to_owned(),
-        kind => kind.to_string(),
-    }
-}
-
-impl ClientError {
-    /// Tells whether there was no connection, or it broke: the relay may be there later.
-    #[must_use]
-    pub const fn is_unreachable(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable(_) | Self::Proxy | Self::ProxyLogin | Self::OnionNeedsProxy
-        )
-    }
-
-    /// Tells whether a file may be taken later as it is: the relay is away, or has no room for it now.
-    pub(crate) const fn may_pass(&self) -> bool {
-        match self {
-            Self::File(FileError::Refused(code)) => !is_for_ever(*code),
-            Self::Refused(failure) => !self.is_final() && !is_for_ever(failure.code),
-            _ => self.is_unreachable(),
-        }
-    }
-
-    /// Tells whether trying again does not mend it: a client that meets it ends.
-    #[must_use]
-    pub const fn is_final(&self) -> bool {
-        match self {
-            Self::Engine(EngineError::Store(_) | EngineError::Revoked) => true,
-            Self::Refused(failure) => matches!(
-                failure.code,
-                ErrorCode::Malformed
-                    | ErrorCode::BadToken
-                    | ErrorCode::RegistrationClosed
-                    | ErrorCode::NicknameTaken
-                    | ErrorCode::BadRecord
-                    | ErrorCode::Unsupported
-                    | ErrorCode::Banned
-            ),
-            _ => false,
-        }
-    }
-}
-
-impl From<StoreError> for ClientError {
-    fn from(error: StoreError) -> Self {
-        Self::Engine(EngineError::Store(error))
-    }
-}
+use crate::wire::relay::{Answer, Request};
 
 /// What a client does when a connection can't be made or breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -389,19 +284,17 @@ impl Client {
     /// [`ClientError::Lookup`].
     pub async fn lookup(&self, name: &str) -> Result<UserId, ClientError> {
         let name = name.to_owned();
-        match self.ask(move |ticket| Command::Lookup { ticket, name }).await? {
-            Event::LookupDone { result, .. } => Ok(result?),
-            _ => Err(ClientError::Closed),
-        }
+        self.ask(Asked::Lookup, move |ticket| Command::Lookup { ticket, name }).await
     }
 
-    /// Carries out a command that an event with its ticket answers; returns that event.
-    pub(super) async fn ask(
+    /// Carries out a command, and waits for what answers it.
+    pub(super) async fn ask<T>(
         &self,
+        asked: impl FnOnce(oneshot::Sender<Result<T, ClientError>>) -> Asked,
         command: impl FnOnce(u64) -> Command + Send + 'static,
-    ) -> Result<Event, ClientError> {
+    ) -> Result<T, ClientError> {
         let command = Box::new(command);
-        self.call(|reply| Op::Ask { command, reply }).await
+        self.call(|reply| Op::Ask { command, asked: asked(reply) }).await
     }
 
     /// Queues a text to a person or, as `#name`, to a room, durably; [`Event::AtRelay`] and [`Event::Receipt`] tell how far it came.
@@ -524,10 +417,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn online_contacts(&self) -> Result<Vec<UserId>, ClientError> {
-        match self.ask(|ticket| Command::QueryPresence { ticket }).await? {
-            Event::Presence { online, .. } => Ok(online),
-            _ => Err(ClientError::Closed),
-        }
+        self.ask(Asked::Presence, |ticket| Command::QueryPresence { ticket }).await
     }
 
     /// Returns the last messages with a user or in a room, oldest first.

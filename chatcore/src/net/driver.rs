@@ -11,10 +11,11 @@ use rand::RngExt;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::client::{ClientError, Notice, Options, Reconnect};
+use super::client::{Notice, Options, Reconnect};
 use super::connection::{Activity, Connection};
 use super::dial::Proxy;
-use super::op::{Op, Reply};
+use super::error::ClientError;
+use super::op::{Asked, Op, Reply};
 use super::silence::{Awaited, Silence};
 use super::transfer::{Next, Unreadable, Uploading, remove_spooled, sweep_spool};
 use super::{now, os_rng};
@@ -78,7 +79,7 @@ struct Driver {
     notices: mpsc::Sender<Notice>,
     backlog: VecDeque<Notice>,
     /// Who waits for the event with a ticket.
-    asked: BTreeMap<u64, Reply<Event>>,
+    asked: BTreeMap<u64, Asked>,
     next_ticket: u64,
     settling: Vec<Reply<()>>,
     waiting_online: Vec<Reply<()>>,
@@ -216,8 +217,8 @@ impl Driver {
     }
 
     fn fail_waiters(&mut self, error: ClientError) {
-        for reply in std::mem::take(&mut self.asked).into_values() {
-            let _gone = reply.send(Err(error));
+        for asked in std::mem::take(&mut self.asked).into_values() {
+            asked.refuse(error);
         }
         for reply in self.settling.drain(..).chain(self.waiting_online.drain(..)) {
             let _gone = reply.send(Err(error));
@@ -425,15 +426,15 @@ impl Driver {
                 let _gone = reply.send(result);
                 fatal.map_or(Ok(()), Err)
             }
-            Op::Ask { command, reply } => {
+            Op::Ask { command, asked } => {
                 let ticket = self.next_ticket;
                 self.next_ticket += 1;
-                self.asked.insert(ticket, reply);
+                self.asked.insert(ticket, asked);
                 let result = self.command(engine, connection, command(ticket));
                 if let Err(error) = result
-                    && let Some(reply) = self.asked.remove(&ticket)
+                    && let Some(asked) = self.asked.remove(&ticket)
                 {
-                    let _gone = reply.send(Err(error));
+                    asked.refuse(error);
                 }
                 result.err().filter(ClientError::is_final).map_or(Ok(()), Err)
             }
@@ -571,8 +572,8 @@ impl Driver {
         let mut ended = None;
         for event in step.events {
             if let Some(ticket) = event.ticket() {
-                if let Some(reply) = self.asked.remove(&ticket) {
-                    let _gone = reply.send(Ok(event));
+                if let Some(asked) = self.asked.remove(&ticket) {
+                    asked.answer(event);
                 }
                 continue;
             }

@@ -9,6 +9,7 @@ mod client;
 mod connection;
 mod dial;
 mod driver;
+mod error;
 mod op;
 mod resolve;
 mod rooms;
@@ -18,8 +19,9 @@ mod subscription;
 mod transfer;
 
 pub use builder::{BuildError, ClientBuilder};
-pub use client::{Client, ClientError, Events, Notice, Options, Reconnect};
+pub use client::{Client, Events, Notice, Options, Reconnect};
 pub use dial::{Proxy, ProxyError};
+pub use error::{Blame, ClientError};
 pub use subscription::{ServeError, Subscription, Told};
 pub use transfer::{Fetched, FileError};
 

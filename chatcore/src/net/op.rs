@@ -2,10 +2,11 @@
 
 use tokio::sync::oneshot;
 
-use super::client::ClientError;
-use crate::engine::{Command, Event};
+use super::error::ClientError;
+use crate::engine::{Command, EngineError, Event};
+use crate::ids::{RoomId, UserId};
 use crate::store::Store;
-use crate::wire::relay::{Answer, Request};
+use crate::wire::relay::{Answer, Request, RoomSummary};
 
 /// What the handle asks of the driver.
 pub(super) enum Op {
@@ -16,7 +17,7 @@ pub(super) enum Op {
     /// A command that an event with its ticket answers.
     Ask {
         command: Ask,
-        reply: Reply<Event>,
+        asked: Asked,
     },
     /// Waits for a connection.
     Online {
@@ -32,6 +33,52 @@ pub(super) enum Op {
     },
     Look(Look),
     Close,
+}
+
+/// Who waits for the answer to a command, each for its own kind.
+pub(super) enum Asked {
+    Lookup(Reply<UserId>),
+    Presence(Reply<Vec<UserId>>),
+    Room(Reply<RoomId>),
+    Rooms(Reply<Vec<RoomSummary>>),
+    /// Exit code and text.
+    Admin(Reply<(u8, String)>),
+}
+
+impl Asked {
+    /// Hands an answer on. Whoever asked may have gone.
+    pub(super) fn answer(self, event: Event) {
+        let _gone = match (self, event) {
+            (Self::Lookup(reply), Event::LookupDone { result, .. }) => {
+                reply.send(result.map_err(ClientError::from)).is_err()
+            }
+            (Self::Presence(reply), Event::Presence { online, .. }) => {
+                reply.send(Ok(online)).is_err()
+            }
+            (Self::Room(reply), Event::RoomDone { result, .. }) => {
+                let result = result.map_err(|failure| EngineError::Room(failure).into());
+                reply.send(result).is_err()
+            }
+            (Self::Rooms(reply), Event::RoomsListed { result, .. }) => {
+                reply.send(result.map_err(|code| ClientError::Refused(code.into()))).is_err()
+            }
+            (Self::Admin(reply), Event::AdminAnswered { result, .. }) => {
+                reply.send(result.map_err(|code| ClientError::Refused(code.into()))).is_err()
+            }
+            // The engine answers each command with its own event.
+            (_, _) => false,
+        };
+    }
+
+    pub(super) fn refuse(self, error: ClientError) {
+        let _gone = match self {
+            Self::Lookup(reply) => reply.send(Err(error)).is_err(),
+            Self::Presence(reply) => reply.send(Err(error)).is_err(),
+            Self::Room(reply) => reply.send(Err(error)).is_err(),
+            Self::Rooms(reply) => reply.send(Err(error)).is_err(),
+            Self::Admin(reply) => reply.send(Err(error)).is_err(),
+        };
+    }
 }
 
 /// Makes the command once its ticket is known.
@@ -52,9 +99,7 @@ impl Op {
             Self::Command { reply, .. } | Self::Online { reply } | Self::Settle { reply } => {
                 let _gone = reply.send(Err(error));
             }
-            Self::Ask { reply, .. } => {
-                let _gone = reply.send(Err(error));
-            }
+            Self::Ask { asked, .. } => asked.refuse(error),
             Self::Request { reply, .. } => {
                 let _gone = reply.send(Err(error));
             }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::client::{Client, ClientError};
+use super::client::Client;
+use super::error::ClientError;
+use super::op::Asked;
 use crate::engine::{
-    Command, EngineError, Event, LookupError, NewRoom, RoomFailure, RoomStanding, RoomView, query,
+    Command, EngineError, LookupError, NewRoom, RoomFailure, RoomStanding, RoomView, query,
 };
 use crate::ids::{Conversation, RoomId, UserId};
 use crate::keys::Nickname;
@@ -52,24 +54,12 @@ fn find(name: &str, rooms: &[RoomView]) -> Result<RoomId, ClientError> {
 }
 
 impl Client {
-    async fn ask_room(
-        &self,
-        command: impl FnOnce(u64) -> Command + Send + 'static,
-    ) -> Result<RoomId, ClientError> {
-        match self.ask(command).await? {
-            Event::RoomDone { result, .. } => {
-                result.map_err(|failure| ClientError::Engine(EngineError::Room(failure)))
-            }
-            _ => Err(ClientError::Closed),
-        }
-    }
-
     /// Makes a room; returns its id once the relay has it.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn create_room(&self, room: NewRoom) -> Result<RoomId, ClientError> {
-        self.ask_room(move |ticket| Command::CreateRoom { ticket, room }).await
+        self.ask(Asked::Room, move |ticket| Command::CreateRoom { ticket, room }).await
     }
 
     /// Takes up an invitation, or joins an open room.
@@ -77,7 +67,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn join_room(&self, room: RoomId) -> Result<RoomId, ClientError> {
-        self.ask_room(move |ticket| Command::JoinRoom { ticket, room }).await
+        self.ask(Asked::Room, move |ticket| Command::JoinRoom { ticket, room }).await
     }
 
     /// Leaves a room, or declines an invitation.
@@ -85,7 +75,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn leave_room(&self, room: RoomId) -> Result<RoomId, ClientError> {
-        self.ask_room(move |ticket| Command::LeaveRoom { ticket, room }).await
+        self.ask(Asked::Room, move |ticket| Command::LeaveRoom { ticket, room }).await
     }
 
     /// Does something in a room; returns when it is ordered, or refused by the room's rules.
@@ -93,7 +83,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn act_in_room(&self, room: RoomId, act: Act) -> Result<RoomId, ClientError> {
-        self.ask_room(move |ticket| Command::ActInRoom { ticket, room, act }).await
+        self.ask(Asked::Room, move |ticket| Command::ActInRoom { ticket, room, act }).await
     }
 
     /// Takes over an open room whose owner was not heard of for 180 days.
@@ -101,7 +91,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn succeed_in_room(&self, room: RoomId) -> Result<RoomId, ClientError> {
-        self.ask_room(move |ticket| Command::SucceedInRoom { ticket, room }).await
+        self.ask(Asked::Room, move |ticket| Command::SucceedInRoom { ticket, room }).await
     }
 
     /// Makes a room in the place of one that can't go on, and asks its members in; returns the new one.
@@ -113,7 +103,7 @@ impl Client {
         room: RoomId,
         name: Option<RoomName>,
     ) -> Result<RoomId, ClientError> {
-        self.ask_room(move |ticket| Command::RebuildRoom { ticket, room, name }).await
+        self.ask(Asked::Room, move |ticket| Command::RebuildRoom { ticket, room, name }).await
     }
 
     /// Goes on with what the relay has of a room of ours that it was set back in.
@@ -121,7 +111,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn resume_room(&self, room: RoomId) -> Result<RoomId, ClientError> {
-        self.ask_room(move |ticket| Command::ResumeRoom { ticket, room }).await
+        self.ask(Asked::Room, move |ticket| Command::ResumeRoom { ticket, room }).await
     }
 
     /// Returns the proof that the relay forked a room, if there is one.
@@ -137,7 +127,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn refresh_roster(&self, room: RoomId) -> Result<RoomId, ClientError> {
-        self.ask_room(move |ticket| Command::RefreshRoster { ticket, room }).await
+        self.ask(Asked::Room, move |ticket| Command::RefreshRoster { ticket, room }).await
     }
 
     /// Returns the relay's open rooms, as the relay says.
@@ -145,12 +135,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn open_rooms(&self) -> Result<Vec<RoomSummary>, ClientError> {
-        match self.ask(|ticket| Command::ListRooms { ticket }).await? {
-            Event::RoomsListed { result, .. } => {
-                result.map_err(|code| ClientError::Refused(code.into()))
-            }
-            _ => Err(ClientError::Closed),
-        }
+        self.ask(Asked::Rooms, |ticket| Command::ListRooms { ticket }).await
     }
 
     /// Returns who of an open room of ours is here and lets it be seen.
@@ -158,10 +143,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn room_presence(&self, room: RoomId) -> Result<Vec<UserId>, ClientError> {
-        match self.ask(move |ticket| Command::QueryRoomPresence { ticket, room }).await? {
-            Event::Presence { online, .. } => Ok(online),
-            _ => Err(ClientError::Closed),
-        }
+        self.ask(Asked::Presence, move |ticket| Command::QueryRoomPresence { ticket, room }).await
     }
 
     /// Has the relay carry out a command, as an administrator; returns exit code and text.
@@ -169,12 +151,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn admin(&self, line: String, form: AnswerForm) -> Result<(u8, String), ClientError> {
-        match self.ask(move |ticket| Command::Admin { ticket, line, form }).await? {
-            Event::AdminAnswered { result, .. } => {
-                result.map_err(|code| ClientError::Refused(code.into()))
-            }
-            _ => Err(ClientError::Closed),
-        }
+        self.ask(Asked::Admin, move |ticket| Command::Admin { ticket, line, form }).await
     }
 
     /// Returns our rooms, by name.

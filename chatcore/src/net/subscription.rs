@@ -6,7 +6,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::builder::BuildError;
-use super::client::{Client, ClientError, Pulse};
+use super::client::{Client, Pulse};
+use super::error::ClientError;
 use super::now;
 use crate::engine::{Event, FileKind, ProgramName, Reader, query};
 use crate::store::Store;
@@ -44,7 +45,7 @@ pub struct Subscription<'c> {
     client: &'c Client,
     reader: Reader,
     pulse: watch::Receiver<Pulse>,
-    /// Number of what was handed over last.
+    /// Number of what was handed over last; 0 once that was acknowledged. An empty journal begins to count at 1 again.
     last: u64,
     /// Count of the pulse when long texts were fetched last.
     texts: Option<u64>,
@@ -152,7 +153,7 @@ impl Subscription<'_> {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn acknowledge(&self, told: &Told) -> Result<(), ClientError> {
+    pub async fn acknowledge(&mut self, told: &Told) -> Result<(), ClientError> {
         self.done_with(told.number).await
     }
 
@@ -162,10 +163,14 @@ impl Subscription<'_> {
         Ok(self.client.look(look).await?.pop())
     }
 
-    async fn done_with(&self, up_to: u64) -> Result<(), ClientError> {
+    async fn done_with(&mut self, up_to: u64) -> Result<(), ClientError> {
         match &self.reader {
-            Reader::Person => self.client.shown(up_to).await,
-            Reader::Program(name) => self.client.acknowledge(name.clone(), up_to).await,
+            Reader::Person => self.client.shown(up_to).await?,
+            Reader::Program(name) => self.client.acknowledge(name.clone(), up_to).await?,
         }
+        if up_to >= self.last {
+            self.last = 0;
+        }
+        Ok(())
     }
 }

@@ -412,6 +412,45 @@ fn a_program_is_handed_each_event_until_it_was_handled() {
     });
 }
 
+/// The journal begins to count again once everything was acknowledged: a subscription that skipped what it had counted
+/// missed what came next.
+#[test]
+fn subscription_hands_over_again_what_was_not_acknowledged_and_nothing_else() {
+    run(async {
+        let served = Served::start(440);
+        let (alice, bob, user) = acquainted(&served).await;
+        let next = async |subscription: &mut chatcore::Subscription<'_>| loop {
+            let told = subscription.next().await.unwrap().unwrap();
+            match &told.event {
+                Event::Text { text, .. } => return (text.clone(), told),
+                _ => subscription.acknowledge(&told).await.unwrap(),
+            }
+        };
+        for reader in [Reader::Person, Reader::Program("bot".parse().unwrap())] {
+            let mut first = bob.client.subscribe_as(reader.clone()).await.unwrap();
+            for text in ["one", "two"] {
+                alice.client.send_text_to(Conversation::User(user), text).await.unwrap();
+            }
+            let mut said = next(&mut first).await;
+            while said.0 != "one" {
+                first.acknowledge(&said.1).await.unwrap();
+                said = next(&mut first).await;
+            }
+            assert_eq!(next(&mut first).await.0, "two", "without waiting for an acknowledgement");
+            let mut second = bob.client.subscribe_as(reader).await.unwrap();
+            for text in ["one", "two"] {
+                let (said, told) = next(&mut second).await;
+                assert_eq!(said, text);
+                second.acknowledge(&told).await.unwrap();
+            }
+            alice.client.send_text_to(Conversation::User(user), "three").await.unwrap();
+            let (said, told) = next(&mut second).await;
+            assert_eq!(said, "three");
+            second.acknowledge(&told).await.unwrap();
+        }
+    });
+}
+
 #[test]
 fn who_is_here_of_a_room_is_asked_of_the_relay() {
     run(async {

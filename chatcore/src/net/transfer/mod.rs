@@ -12,7 +12,7 @@ pub(super) use spool::{remove_spooled, sweep_spool};
 
 use std::io;
 
-use super::client::ClientError;
+use super::error::ClientError;
 use crate::file::ChunkError;
 use crate::wire::relay::{Answer, ErrorCode, Failure};
 
