@@ -20,7 +20,10 @@ export CARGO_ENCODED_RUSTFLAGS=${CARGO_ENCODED_RUSTFLAGS%$'\x1f'}
 
 for target in "${targets[@]}"; do
   # Named also where it is the host's: else the flags would be for build scripts and macros, too.
-  cargo build --profile dist --locked --target "$target" -p client -p server
+  # One after the other: built together, the relay would get the features of the library that only people need.
+  for package in server client; do
+    cargo build --profile dist --locked --target "$target" -p "$package" --bins
+  done
   mkdir -p "dist/$target/data"
   for program in chat chat-server; do
     cp "$out/$target/dist/$program" "dist/$target/$program"

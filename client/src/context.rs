@@ -19,7 +19,7 @@ use crate::output::{Output, OutputMode};
 use crate::passphrase::PassphraseSource;
 use crate::paths::Paths;
 use crate::prompt::Prompt;
-use crate::session::{Session, is_served};
+use crate::rpc::{Session, is_served};
 use chatcore::profile::{KdfCost, Passphrase, ProfileStore, Protection, SPOOL};
 
 /// One run of `chat`, or a command that another process asks for.

@@ -12,7 +12,7 @@ use chatcore::wire::relay::ErrorCode;
 
 use server::permissions::refused;
 
-use crate::render;
+use crate::output::render;
 
 /// Kinds of failure that scripts tell apart; the numbers are promised in docs/CLI.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

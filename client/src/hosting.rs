@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::error::{CommandError, ExitCode};
+use crate::output::render;
 use crate::output::{Output, Without};
 use crate::paths::data_root;
-use crate::render;
 
 pub(crate) fn relay_error(error: RelayError) -> CommandError {
     let code = if error.exit_code() == 7 { ExitCode::Store } else { ExitCode::Other };

@@ -66,8 +66,8 @@ pub fn from_file(path: &Path) -> Result<Passphrase, CommandError> {
     if is_readable_by_others(&file) {
         crate::error::tell(format_args!(
             "chat: others can read {}; better: chmod 600 {}",
-            crate::render::line(&path.to_string_lossy()),
-            crate::render::line(&path.to_string_lossy())
+            crate::output::render::line(&path.to_string_lossy()),
+            crate::output::render::line(&path.to_string_lossy())
         ));
     }
     // Reserved at once, so that no copy stays behind in a buffer that grew.

@@ -11,7 +11,7 @@ use dialoguer::{Confirm, Input, Select};
 use zeroize::Zeroizing;
 
 use crate::error::{CommandError, ExitCode};
-use crate::render::is_dumb;
+use crate::output::render::is_dumb;
 use chatcore::profile::Passphrase;
 
 /// Whether there is somebody to ask.

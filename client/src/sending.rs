@@ -9,10 +9,10 @@ use clap::{Args, ValueEnum};
 use tokio::time::Instant;
 
 use crate::error::{CommandError, ExitCode};
-use crate::json::Line;
 use crate::online::Online;
+use crate::output::json::Line;
+use crate::output::render;
 use crate::output::{Output, OutputMode};
-use crate::render;
 
 /// How long the relay is given to answer when nothing else was asked for.
 pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_secs(30);

@@ -243,8 +243,9 @@ fn check(folder: &Path) -> Result<(), RelayError> {
     let found = Stores::inspect(folder).map_err(|source| store_error(folder, source))?;
     let folder = folder.to_owned();
     match (found.damaged.is_empty(), found.without_keys, found.seal) {
-        (true, 0, SealState::Usable) => Ok(()),
-        (true, 0, SealState::Damaged) => Err(RelayError::SealDamaged { folder }),
+        // Told first: they are sealed anew by now, and the next look tells the rest.
+        (_, _, SealState::Damaged) => Err(RelayError::SealDamaged { folder }),
+        (true, 0, _) => Ok(()),
         (true, users, _) => Err(RelayError::KeysMissing { folder, users }),
         (false, ..) => Err(RelayError::FilesMissing { folder, files: found.damaged }),
     }

@@ -36,15 +36,21 @@ fn culprit(path: &Path) -> Option<PathBuf> {
         Ok(metadata) if metadata.is_file() => {
             let opened = fs::File::options().read(true).write(true).open(path);
             let is_denied = opened.is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
-            is_denied.then(|| path.to_owned())
+            // It is replaced by a new one beside it.
+            if is_denied { Some(path.to_owned()) } else { closed_above(path) }
         }
         Ok(_) => None,
-        Err(_) => {
-            let parent = path.ancestors().skip(1).find(|folder| fs::metadata(folder).is_ok())?;
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            (!is_open(parent)).then(|| parent.to_owned())
-        }
+        Err(_) => closed_above(path),
     }
+}
+
+/// Returns the nearest folder above a path that can be seen, if nothing may be made in it.
+fn closed_above(path: &Path) -> Option<PathBuf> {
+    let parent = path.ancestors().skip(1).find_map(|folder| {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        fs::metadata(folder).is_ok().then_some(folder)
+    })?;
+    (!is_open(parent)).then(|| parent.to_owned())
 }
 
 /// Tells whether this program may look into a folder, and make files in it.

@@ -137,7 +137,11 @@ impl ClientBuilder {
         let (client, mut events) = self.open().await?;
         // Nobody listens to what happens at the moment; it stands in the journal.
         tokio::spawn(async move { while events.next().await.is_some() {} });
-        client.online().await?;
+        if let Err(error) = client.online().await {
+            // Its profile is free when the caller tries again.
+            client.close().await;
+            return Err(error);
+        }
         Ok(client)
     }
 
@@ -151,9 +155,14 @@ impl ClientBuilder {
             return Err(BuildError::Twice(twice).into());
         }
         // Disks are slow, and so is what makes a passphrase expensive to guess.
+        let lobby = self.lobby;
         let opening = tokio::task::spawn_blocking(move || self.prepare());
         let (store, options) = opening.await.map_err(|_| ClientError::Closed)??;
-        Client::start(store, options)
+        let (client, events) = Client::start(store, options)?;
+        if lobby == Some(Lobby::Declined) {
+            client.decline_lobby().await?;
+        }
+        Ok((client, events))
     }
 
     fn prepare(self) -> Result<(Box<dyn ApplyChanges + Send>, Options), ClientError> {

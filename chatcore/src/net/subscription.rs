@@ -30,6 +30,8 @@ pub enum ServeError<E> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
     number: u64,
+    /// How often the journal had begun to count again when it was handed over.
+    round: u64,
     /// What happened.
     pub event: Event,
 }
@@ -45,8 +47,12 @@ pub struct Subscription<'c> {
     client: &'c Client,
     reader: Reader,
     pulse: watch::Receiver<Pulse>,
-    /// Number of what was handed over last; 0 once that was acknowledged. An empty journal begins to count at 1 again.
+    /// Number of what was handed over last; 0 once that was acknowledged: an empty journal begins to count at 1 again.
     last: u64,
+    /// How often that was so.
+    round: u64,
+    /// The highest number that was acknowledged in this round.
+    done: u64,
     /// Count of the pulse when long texts were fetched last.
     texts: Option<u64>,
     /// When a long text is to be tried again.
@@ -73,7 +79,16 @@ impl Client {
             self.follow(name.clone()).await?;
         }
         let pulse = self.pulse.clone();
-        Ok(Subscription { client: self, reader, pulse, last: 0, texts: None, due: None })
+        Ok(Subscription {
+            client: self,
+            reader,
+            pulse,
+            last: 0,
+            round: 0,
+            done: 0,
+            texts: None,
+            due: None,
+        })
     }
 
     /// Hands everything that happens to `handle`, in order, one after the other, until the client is closed. An event is
@@ -87,7 +102,7 @@ impl Client {
         mut handle: impl AsyncFnMut(Event) -> Result<(), E>,
     ) -> Result<(), ServeError<E>> {
         let mut subscription = self.subscribe_as(reader).await?;
-        while let Some(Told { number, event }) = subscription.next().await? {
+        while let Some(Told { number, event, .. }) = subscription.next().await? {
             handle(event).await.map_err(ServeError::Handler)?;
             subscription.done_with(number).await?;
         }
@@ -118,6 +133,12 @@ impl Client {
 }
 
 impl Subscription<'_> {
+    /// Returns who reads.
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
     /// Waits for the next event; `None` when the client was closed.
     ///
     /// # Errors
@@ -125,16 +146,16 @@ impl Subscription<'_> {
     pub async fn next(&mut self) -> Result<Option<Told>, ClientError> {
         loop {
             let pulse = self.pulse.borrow_and_update().clone();
-            if self.texts != Some(pulse.texts)
-                || self.due.take_if(|due| *due <= Instant::now()).is_some()
+            if self.texts != Some(pulse.texts) || self.due.is_some_and(|due| due <= Instant::now())
             {
-                self.texts = Some(pulse.texts);
-                self.due = self.client.fetch_long_texts().await?;
+                let due = self.client.fetch_long_texts().await?;
+                // Not before: whoever stops to wait meanwhile has it tried again.
+                (self.texts, self.due) = (Some(pulse.texts), due);
             }
             while let Some((number, event)) = self.look().await? {
                 self.last = number;
                 match event {
-                    Some(event) => return Ok(Some(Told { number, event })),
+                    Some(event) => return Ok(Some(Told { number, round: self.round, event })),
                     // Its room or its sender is gone.
                     None => self.done_with(number).await?,
                 }
@@ -149,11 +170,15 @@ impl Subscription<'_> {
         }
     }
 
-    /// Says that an event was dealt with, and all before it: none of them is handed over again.
+    /// Says that an event was dealt with, and all before it: none of them is handed over again. What was acknowledged
+    /// already is nothing new.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn acknowledge(&mut self, told: &Told) -> Result<(), ClientError> {
+        if told.round < self.round || told.number <= self.done {
+            return Ok(());
+        }
         self.done_with(told.number).await
     }
 
@@ -164,13 +189,15 @@ impl Subscription<'_> {
     }
 
     async fn done_with(&mut self, up_to: u64) -> Result<(), ClientError> {
-        match &self.reader {
-            Reader::Person => self.client.shown(up_to).await?,
-            Reader::Program(name) => self.client.acknowledge(name.clone(), up_to).await?,
-        }
+        // Before it is done: a caller that does not wait for it is handed over too much, and nothing too little.
         if up_to >= self.last {
-            self.last = 0;
+            (self.last, self.done, self.round) = (0, 0, self.round + 1);
+        } else {
+            self.done = up_to;
         }
-        Ok(())
+        match &self.reader {
+            Reader::Person => self.client.shown(up_to).await,
+            Reader::Program(name) => self.client.acknowledge(name.clone(), up_to).await,
+        }
     }
 }

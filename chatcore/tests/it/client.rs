@@ -438,15 +438,25 @@ fn subscription_hands_over_again_what_was_not_acknowledged_and_nothing_else() {
             }
             assert_eq!(next(&mut first).await.0, "two", "without waiting for an acknowledgement");
             let mut second = bob.client.subscribe_as(reader).await.unwrap();
+            let mut handed = Vec::new();
             for text in ["one", "two"] {
                 let (said, told) = next(&mut second).await;
                 assert_eq!(said, text);
-                second.acknowledge(&told).await.unwrap();
+                handed.push(told);
+            }
+            // In whatever order, and twice.
+            for told in handed.iter().rev().chain(&handed) {
+                second.acknowledge(told).await.unwrap();
             }
             alice.client.send_text_to(Conversation::User(user), "three").await.unwrap();
-            let (said, told) = next(&mut second).await;
-            assert_eq!(said, "three");
-            second.acknowledge(&told).await.unwrap();
+            assert_eq!(next(&mut second).await.0, "three");
+            for told in &handed {
+                second.acknowledge(told).await.unwrap();
+            }
+            let mut third = bob.client.subscribe_as(second.reader().clone()).await.unwrap();
+            let (said, told) = next(&mut third).await;
+            assert_eq!(said, "three", "what was not acknowledged is not lost by what was");
+            third.acknowledge(&told).await.unwrap();
         }
     });
 }

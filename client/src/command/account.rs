@@ -7,7 +7,7 @@ use crate::cli::{DeleteArgs, NickArgs};
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::online::Online;
-use crate::render;
+use crate::output::render;
 
 /// Waits for the relay's word on a change of the account.
 async fn outcome(online: &mut Online, done: impl Fn(&Event) -> bool) -> Result<(), CommandError> {

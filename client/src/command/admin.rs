@@ -7,10 +7,10 @@ use serde_json::Value;
 use crate::cli::AdminArgs;
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
-use crate::json::of_value;
 use crate::online::Online;
 use crate::output::OutputMode;
-use crate::render;
+use crate::output::json::of_value;
+use crate::output::render;
 
 /// Has the relay carry out a command, and prints what it says.
 ///

@@ -15,12 +15,12 @@ use super::join::{parse_address, parse_nickname};
 use crate::cli::{ExportArgs, ImportArgs};
 use crate::context::{ATTEMPTS, Context};
 use crate::error::{CommandError, ExitCode};
-use crate::json::Line;
 use crate::online::Online;
 use crate::output::OutputMode;
+use crate::output::json::Line;
+use crate::output::render;
 use crate::passphrase::from_file;
 use crate::prompt::Prompt;
-use crate::render;
 use chatcore::profile::{
     BackupError, BackupReader, LockedBackup, ProfileStore, Protection, create_backup,
 };

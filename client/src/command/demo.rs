@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::hosting::relay_error;
-use crate::render;
+use crate::output::render;
 use chatcore::profile::{ProfileStore, Protection};
 
 const TEXT: &str = "Meet me at the old lighthouse, at eight.";

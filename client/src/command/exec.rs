@@ -1,7 +1,9 @@
 //! A command of the person's for each message.
 
+#[cfg(unix)]
+use std::io::IsTerminal;
 use std::io::Write;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use chatcore::engine::Event;
@@ -10,7 +12,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::host::stopped;
 use crate::error::{CommandError, ExitCode};
-use crate::json::to_line;
+use crate::output::json::to_line;
 
 /// Tells whether an event is something that somebody says.
 pub(super) const fn is_message(event: &Event) -> bool {
@@ -19,67 +21,88 @@ pub(super) const fn is_message(event: &Event) -> bool {
 
 /// The command that runs for a message, at most one at a time.
 #[derive(Debug, Default)]
-pub(super) struct Running {
+pub(crate) struct Running {
     /// Held until the message is done with.
-    turn: Mutex<()>,
+    turn: Mutex<Next>,
     /// What to end if the person insists.
     #[cfg(unix)]
-    group: std::sync::Mutex<Option<rustix::process::Pid>>,
+    child: std::sync::Mutex<Option<Target>>,
+}
+
+/// What is ended with a command.
+#[cfg(unix)]
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    /// The command, and all that it started.
+    Group(rustix::process::Pid),
+    /// The command alone.
+    Process(rustix::process::Pid),
+}
+
+/// Whether a command may begin.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) enum Next {
+    #[default]
+    MayBegin,
+    /// The person has said stop.
+    Stopped,
+}
+
+/// Held while a message is dealt with.
+pub(crate) type Turn<'r> = MutexGuard<'r, Next>;
+
+fn free(turn: Turn<'_>) -> Result<Turn<'_>, CommandError> {
+    match *turn {
+        Next::MayBegin => Ok(turn),
+        Next::Stopped => Err(CommandError::interrupted()),
+    }
 }
 
 impl Running {
     /// Waits until no command runs; none begins while the result is held.
-    pub(super) async fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().await
+    ///
+    /// # Errors
+    /// [`ExitCode::Interrupted`]: none begins any more.
+    pub(super) async fn turn(&self) -> Result<Turn<'_>, CommandError> {
+        free(self.turn.lock().await)
     }
 
     /// As [`Self::turn`], for a thread that may wait.
+    ///
+    /// # Errors
+    /// As [`Self::turn`].
     #[cfg(unix)]
-    pub(super) fn blocking_turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.blocking_lock()
+    pub(crate) fn blocking_turn(&self) -> Result<Turn<'_>, CommandError> {
+        free(self.turn.blocking_lock())
     }
 
-    /// Ends when the person has said stop and no command runs. Said twice, the command is ended too, with all that it
-    /// started.
-    pub(super) async fn stopped(&self) {
+    /// Ends when the person has said stop and no command runs; none begins after that. Said twice, the command is ended
+    /// too, with all that it started.
+    pub(crate) async fn stopped(&self) {
         stopped().await;
         tokio::select! {
-            _idle = self.turn() => {}
+            mut idle = self.turn.lock() => *idle = Next::Stopped,
             () = stopped() => self.end(),
         }
     }
 
     #[cfg(unix)]
     fn end(&self) {
-        use rustix::process::{Signal, kill_process_group};
-        if let Some(group) = *self.group() {
-            // It may have ended by itself.
-            let _ended = kill_process_group(group, Signal::TERM);
-        }
+        use rustix::process::{Signal, kill_process, kill_process_group};
+        // It may have ended by itself.
+        let _ended = match *self.child() {
+            Some(Target::Group(group)) => kill_process_group(group, Signal::TERM),
+            Some(Target::Process(process)) => kill_process(process, Signal::TERM),
+            None => Ok(()),
+        };
     }
 
     #[cfg(not(unix))]
     fn end(&self) {}
 
     #[cfg(unix)]
-    fn group(&self) -> std::sync::MutexGuard<'_, Option<rustix::process::Pid>> {
-        self.group.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn began(&self, child: &Child) {
-        #[cfg(unix)]
-        {
-            *self.group() = Some(rustix::process::Pid::from_child(child));
-        }
-        #[cfg(not(unix))]
-        let _ = child;
-    }
-
-    fn ended(&self) {
-        #[cfg(unix)]
-        {
-            *self.group() = None;
-        }
+    fn child(&self) -> std::sync::MutexGuard<'_, Option<Target>> {
+        self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Runs a command of the shell with a JSON line on its standard input.
@@ -103,7 +126,7 @@ impl Running {
     ///
     /// # Errors
     /// As [`Self::exec`].
-    pub(super) fn run(&self, command: &str, json: &str) -> Result<(), CommandError> {
+    pub(crate) fn run(&self, command: &str, json: &str) -> Result<(), CommandError> {
         let failed = |what: &dyn std::fmt::Display| {
             CommandError::new(ExitCode::Other, format_args!("the command {what}"))
                 .hint("the message is kept and given to it again")
@@ -111,19 +134,31 @@ impl Running {
         let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
         let mut command_line = Command::new(shell);
         command_line.args([flag, command]).stdin(Stdio::piped());
-        // A group of its own: Ctrl-C reaches us alone, and we let it end.
+        // A group of its own can be ended with all that it started. At a terminal it would be one that may not ask there.
         #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut command_line, 0);
+        let is_grouped = !std::io::stdin().is_terminal();
+        #[cfg(unix)]
+        if is_grouped {
+            std::os::unix::process::CommandExt::process_group(&mut command_line, 0);
+        }
         let mut child = command_line
             .spawn()
             .map_err(|error| failed(&format_args!("can't be started: {error}")))?;
-        self.began(&child);
+        #[cfg(unix)]
+        {
+            let pid = rustix::process::Pid::from_child(&child);
+            let target = if is_grouped { Target::Group(pid) } else { Target::Process(pid) };
+            *self.child() = Some(target);
+        }
         if let Some(mut input) = child.stdin.take() {
             // A command that does not read its input may be content all the same.
             let _unread = writeln!(input, "{json}");
         }
         let status = child.wait();
-        self.ended();
+        #[cfg(unix)]
+        {
+            *self.child() = None;
+        }
         let status = status.map_err(|error| failed(&format_args!("failed: {error}")))?;
         if status.success() { Ok(()) } else { Err(failed(&format_args!("ended with {status}"))) }
     }

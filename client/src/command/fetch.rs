@@ -13,16 +13,16 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::progress::Progress;
-use crate::render;
-use crate::show;
+use crate::output::progress::Progress;
+use crate::output::render;
+use crate::output::show;
 use crate::wanted::Wanted;
 
 /// Time until a file is tried again that this computer could not take: its disk is full, its folder gone.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Fetches for one command, one file at a time; a file that can't be had holds up no other.
-pub(super) struct Fetching<'a> {
+pub(crate) struct Fetching<'a> {
     context: &'a Context,
     client: &'a Client,
     folder: &'a Path,
@@ -32,7 +32,7 @@ pub(super) struct Fetching<'a> {
 }
 
 impl<'a> Fetching<'a> {
-    pub(super) const fn new(
+    pub(crate) const fn new(
         context: &'a Context,
         client: &'a Client,
         folder: &'a Path,
@@ -67,7 +67,7 @@ impl<'a> Fetching<'a> {
 
     /// Fetches what is due, now and whenever something may have come, until the client is closed; says
     /// what can't be had.
-    pub(super) async fn go_on(mut self, something_came: &Notify) -> ClientError {
+    pub(crate) async fn go_on(mut self, something_came: &Notify) -> ClientError {
         loop {
             let due = match self.once().await {
                 Ok(failed) => {

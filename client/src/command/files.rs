@@ -11,13 +11,13 @@ use super::fetch::{fetch, what};
 use crate::cli::SaveArgs;
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
-use crate::json::{Line, Named};
-use crate::names::Names;
 use crate::online::Online;
 use crate::output::OutputMode;
+use crate::output::json::{Line, Named};
+use crate::output::names::Names;
+use crate::output::render;
+use crate::output::show::{no_file, short};
 use crate::paths::download_folder;
-use crate::render;
-use crate::show::{no_file, short};
 
 /// Fewest digits of an id.
 const FEWEST_DIGITS: usize = 4;

@@ -10,8 +10,8 @@ use crate::cli::JoinArgs;
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::online::Online;
+use crate::output::render;
 use crate::passphrase::PassphraseSource;
-use crate::render;
 
 /// Makes the profile and registers it; an existing one takes the link's address.
 ///

@@ -4,20 +4,19 @@ pub(crate) mod account;
 pub(crate) mod admin;
 pub(crate) mod backup;
 mod completions;
+pub(crate) mod contacts;
 mod demo;
-mod exec;
+pub(crate) mod exec;
 pub(crate) mod fetch;
 mod files;
 pub(crate) mod host;
 pub(crate) mod join;
 mod man;
 mod passphrase;
-pub(crate) mod people;
-mod proof;
+pub(crate) mod proof;
 pub(crate) mod receive;
 pub(crate) mod requests;
 pub(crate) mod room;
-mod rpc;
 pub(crate) mod send;
 pub(crate) mod whoami;
 
@@ -27,7 +26,7 @@ use crate::cli::{AccountCommand, Cli, Command, ReceiveArgs, RpcArgs, TalkArgs};
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::online::{block_on, serve};
-use crate::session::remote;
+use crate::rpc::{remote, stdio};
 
 /// Does what the command line says.
 ///
@@ -43,7 +42,7 @@ pub fn run(cli: &Cli) -> Result<(), CommandError> {
         context.wait_for_profile();
     }
     let Some(command) = &cli.command else {
-        return serve(crate::talk::run(context, &cli.talk));
+        return serve(crate::repl::run(context, &cli.talk));
     };
     if cli.talk != TalkArgs::default() {
         let what = "--link, --host, --nick and the like stand without a command, or behind one that knows them";
@@ -85,7 +84,7 @@ fn has_read_input(command: &Command) -> bool {
 #[cfg(unix)]
 fn receive(context: &Context, args: &ReceiveArgs) -> Result<(), CommandError> {
     match remote::Remote::connect(context)? {
-        Some(remote) => serve(rpc::receive(context, args, remote)),
+        Some(remote) => serve(stdio::receive(context, args, remote)),
         None => serve(receive::run(context, args)),
     }
 }
@@ -98,14 +97,14 @@ fn receive(context: &Context, args: &ReceiveArgs) -> Result<(), CommandError> {
 #[cfg(unix)]
 fn rpc(context: &Context, args: &RpcArgs) -> Result<(), CommandError> {
     match remote::Remote::connect(context)? {
-        Some(remote) => rpc::pass_on(remote),
-        None => block_on(rpc::run(context, args)),
+        Some(remote) => stdio::pass_on(remote),
+        None => block_on(stdio::run(context, args)),
     }
 }
 
 #[cfg(not(unix))]
 fn rpc(context: &Context, args: &RpcArgs) -> Result<(), CommandError> {
-    block_on(rpc::run(context, args))
+    block_on(stdio::run(context, args))
 }
 
 /// Does what a command says that several processes may ask of one client.
@@ -116,21 +115,21 @@ pub(crate) async fn shared(context: &Context, command: &Command) -> Result<(), C
     match command {
         Command::Whoami => whoami::run(context).await,
         Command::Contacts(args) if args.online => {
-            people::contacts_online(context, args.verbose).await
+            contacts::contacts_online(context, args.verbose).await
         }
-        Command::Contacts(args) => people::contacts(context, args.verbose).await,
-        Command::Presence(args) => people::presence(context, args).await,
-        Command::History(args) => people::history(context, args).await,
+        Command::Contacts(args) => contacts::contacts(context, args.verbose).await,
+        Command::Presence(args) => contacts::presence(context, args).await,
+        Command::History(args) => contacts::history(context, args).await,
         Command::Files => files::list(context).await,
         Command::Save(args) => files::save(context, args).await,
         Command::Send(args) => send::text(context, args).await,
         Command::SendFile(args) => send::files(context, args).await,
         Command::Room(command) => room::run(context, command).await,
         Command::Admin(args) => admin::run(context, args).await,
-        Command::Verify(args) => people::verify(context, args).await,
+        Command::Verify(args) => contacts::verify(context, args).await,
         Command::Requests(args) => requests::run(context, args).await,
-        Command::Block(args) => people::block(context, args, people::Block::Set).await,
-        Command::Unblock(args) => people::block(context, args, people::Block::Lifted).await,
+        Command::Block(args) => contacts::block(context, args, contacts::Block::Set).await,
+        Command::Unblock(args) => contacts::block(context, args, contacts::Block::Lifted).await,
         Command::Nick(args) => account::nick(context, args).await,
         Command::Join(_)
         | Command::Receive(_)

@@ -11,13 +11,13 @@ use chatcore::wire::limits::MAX_FORK_PROOF;
 use chatcore::wire::room::{decode_fork_proof, encode_fork_proof};
 use tempfile::NamedTempFile;
 
-use super::people;
+use super::contacts;
 use crate::cli::{CheckProofArgs, ProofArgs};
 use crate::context::{Context, Known};
 use crate::error::{CommandError, ExitCode};
-use crate::json::{Line, SignedHead};
 use crate::output::OutputMode;
-use crate::render;
+use crate::output::json::{Line, SignedHead};
+use crate::output::render;
 
 /// Shows the proof that the relay forked a room, and writes it into a file.
 ///
@@ -25,7 +25,7 @@ use crate::render;
 /// An unknown room, one that was not forked, the file's, the store's.
 pub(super) async fn show(context: &Context, args: &ProofArgs) -> Result<(), CommandError> {
     let known = context.known()?;
-    let room = people::find_room(&known.rooms().await?, &args.room)?;
+    let room = contacts::find_room(&known.rooms().await?, &args.room)?;
     let Some(proof) = known.fork_proof(room).await? else {
         return Err(none());
     };

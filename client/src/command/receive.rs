@@ -15,16 +15,16 @@ use super::fetch::Fetching;
 use crate::cli::ReceiveArgs;
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::names::Names;
 use crate::online::{Notices, Online, is_for_now};
+use crate::output::names::Names;
+use crate::output::show;
 use crate::paths::download_folder;
-use crate::session::{Serving, Session};
-use crate::show;
+use crate::rpc::{Serving, Session};
 
 /// Journal entries shown at a time.
 const BATCH: usize = 256;
 /// Time until a command that failed is tried again.
-pub(super) const TRY_AGAIN: Duration = Duration::from_secs(10);
+pub(crate) const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Shows what waits, saves files, sends receipts; with `--follow` goes on.
 ///
@@ -227,7 +227,7 @@ async fn print_journal(
                 (Some(command), true) => {
                     // What was printed before is not printed again if the command fails.
                     has(client, args.reader.as_ref(), number.saturating_sub(1)).await?;
-                    let _turn = running.turn().await;
+                    let _turn = running.turn().await?;
                     if let Some(line) = show::json(&names, event)
                         && let Err(error) = running.exec(command, &line).await
                     {

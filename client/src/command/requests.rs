@@ -12,10 +12,10 @@ use chatcore::wire::content::Body;
 use crate::cli::{RequestsArgs, RequestsCommand};
 use crate::context::{Context, Known};
 use crate::error::{CommandError, ExitCode};
-use crate::json::Line;
 use crate::online::Online;
 use crate::output::OutputMode;
-use crate::render;
+use crate::output::json::Line;
+use crate::output::render;
 
 /// Fewest digits of an id.
 const FEWEST_DIGITS: usize = 8;

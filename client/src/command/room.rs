@@ -15,11 +15,11 @@ use crate::cli::{
 };
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
-use crate::json::Line;
-use crate::names::Names;
 use crate::online::Online;
 use crate::output::OutputMode;
-use crate::render;
+use crate::output::json::Line;
+use crate::output::names::Names;
+use crate::output::render;
 
 const fn role(role: RoleArg) -> Role {
     match role {
@@ -128,7 +128,7 @@ async fn create(
     let kind = if args.open { RoomKind::Open } else { RoomKind::Private };
     let shown = name.as_str().to_owned();
     // Else neither could be named any more.
-    if !matches!(super::people::find_room(&client.rooms().await?, &shown), Err(e) if e.code() == ExitCode::UnknownRecipient)
+    if !matches!(super::contacts::find_room(&client.rooms().await?, &shown), Err(e) if e.code() == ExitCode::UnknownRecipient)
     {
         let what = format_args!("you know a room #{} already", render::name(&shown));
         return Err(CommandError::new(ExitCode::Usage, what).hint("choose another name"));

@@ -13,8 +13,8 @@ use crate::cli::{SendArgs, SendFileArgs};
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::online::Online;
-use crate::progress::Progress;
-use crate::render;
+use crate::output::progress::Progress;
+use crate::output::render;
 use crate::sending::Sent;
 
 /// Sends a text. Once it is in the outbox it has succeeded, unless `--wait` asks for more.

@@ -5,9 +5,9 @@ use chatcore::net;
 
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::json::Line;
 use crate::output::OutputMode;
-use crate::render;
+use crate::output::json::Line;
+use crate::output::render;
 
 /// Shows the own name, id and relay; needs no connection.
 ///

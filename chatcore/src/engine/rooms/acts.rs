@@ -6,6 +6,7 @@ use super::super::requests::Pending;
 use super::super::transaction::Transaction;
 use super::loaded::Room;
 use super::log::entries_from;
+use super::sync::OwnStatement;
 use super::{Freshness, NewRoom, RoomAsk, RoomFailure, Rooms, STATEMENT};
 use crate::ids::{LogId, MessageId, RoomId, UserId};
 use crate::membership::{
@@ -209,6 +210,7 @@ impl Rooms {
                 self.put_room(tx, room);
                 wanted?;
                 self.tickets.insert((id, STATEMENT), ticket);
+                self.sync(&id).statement = OwnStatement::AsRead;
             }
         }
         self.touch(&id, Freshness::Stale);
@@ -260,6 +262,7 @@ impl Rooms {
         self.put_room(tx, room);
         wanted?;
         self.tickets.insert((id, STATEMENT), ticket);
+        self.sync(&id).statement = OwnStatement::AsRead;
         self.touch(&id, Freshness::Same);
         self.drive_rooms(tx)
     }

@@ -10,7 +10,7 @@ use super::super::transaction::Transaction;
 use super::acts::{own_actor, signer};
 use super::loaded::Room;
 use super::log::{Evidence, Page, Reader, end_of, entries_from, hash_at};
-use super::sync::{Ordering, Search};
+use super::sync::Ordering;
 use super::{Freshness, RoomAsk, RoomFailure, Rooms};
 use crate::ids::{LogHash, LogId, RegisterId, RoomId, UserId};
 use crate::keys::Signed;
@@ -181,7 +181,7 @@ impl Rooms {
     /// Asks for the next page of another branch, from its beginning.
     pub(super) fn ask_for_evidence(&mut self, tx: &mut Transaction<'_, '_>, room: &Room) -> bool {
         let sync = self.sync(&room.id());
-        let Some(evidence) = sync.search.evidence() else { return false };
+        let Some(evidence) = &sync.search else { return false };
         let (log, from) = (evidence.log, evidence.entries.len() as u64);
         let request = match room.row.kind {
             RoomKind::Private => {
@@ -205,14 +205,14 @@ impl Rooms {
         answer: Answer,
     ) -> Result<(), EngineError> {
         let sync = self.sync(&room.id());
-        let from = sync.search.evidence().map_or(0, |evidence| evidence.entries.len() as u64);
+        let from = sync.search.as_ref().map_or(0, |evidence| evidence.entries.len() as u64);
         let page = match answer {
             Answer::RegisterEntries { length, entries, head } => Page { head, entries, length },
             Answer::RoomData { events, head, more, .. } => {
                 Self::page_of_events(from, &events, head, more == More::Yes)
             }
             Answer::Failure(failure) => {
-                sync.search.end();
+                sync.search = None;
                 sync.ordering = Ordering::Refused;
                 self.finish_resume(tx, room, Err(RoomFailure::Refused(failure.code)));
                 return Ok(());
@@ -231,7 +231,7 @@ impl Rooms {
         page: Page,
     ) -> Result<(), EngineError> {
         let id = room.id();
-        let Some(mut evidence) = self.sync(&id).search.end() else { return Ok(()) };
+        let Some(mut evidence) = self.sync(&id).search.take() else { return Ok(()) };
         let is_empty = page.entries.is_empty();
         for entry in page.entries {
             evidence.hash = evidence.hash.then(&entry);
@@ -250,7 +250,7 @@ impl Rooms {
             if is_empty {
                 return Err(EngineError::RelayMisbehaved);
             }
-            self.sync(&id).search = Search::Reads(evidence);
+            self.sync(&id).search = Some(evidence);
             return Ok(());
         }
         let Some(ours) = own_branch(&*tx, &evidence.log)? else {
@@ -382,7 +382,7 @@ impl Rooms {
         match answer {
             Answer::Appended(_) => {
                 self.finish_resume(tx, room, Ok(()));
-                self.sync(&room.id()).search = Search::Reads(Evidence::of(log));
+                self.sync(&room.id()).search = Some(Evidence::of(log));
                 Ok(())
             }
             // On a conflict somebody was faster there: signed anew by the person's wish only.

@@ -162,7 +162,7 @@ impl Rooms {
                 self.settle_standing(tx, room, &own)?;
                 let is_news = has_events || room.row.statements_cursor != cursor;
                 let sync = self.sync(&id);
-                let is_end = is_read && !(has_more && is_news) && sync.search.evidence().is_none();
+                let is_end = is_read && !(has_more && is_news) && sync.search.is_none();
                 sync.reading = if is_end { Reading::Fresh } else { sync.reading.stale() };
                 Ok(())
             }
@@ -332,10 +332,10 @@ impl Rooms {
             // It may have been stored all the same: that shows when the room is read.
             let sync = self.sync(&id);
             sync.grow_stale();
-            sync.statement = match (sync.statement, is_asked_for) {
-                (OwnStatement::PutAgain, _) => OwnStatement::PutAgain,
-                (_, true) => OwnStatement::ToldFailed,
-                (_, false) => OwnStatement::AsRead,
+            sync.statement = match (is_asked_for, sync.statement) {
+                (true, _) => OwnStatement::ToldFailed,
+                (false, OwnStatement::PutAgain) => OwnStatement::PutAgain,
+                (false, _) => OwnStatement::AsRead,
             };
             sync.read_again = Some(Timer::after(READ_AGAIN, tx.now));
             self.finish_ticket(tx, id, STATEMENT, Err(RoomFailure::Refused(code)));

@@ -202,7 +202,7 @@ impl Rooms {
                 let is_end = self.page_read(tx, room, &Page { head, entries, length })?;
                 let stays = room.current_register() == Some(register);
                 let sync = self.sync(&id);
-                let is_end = is_end && stays && sync.search.evidence().is_none();
+                let is_end = is_end && stays && sync.search.is_none();
                 sync.reading = if is_end { Reading::Fresh } else { sync.reading.stale() };
                 Ok(())
             }

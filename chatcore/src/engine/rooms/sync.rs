@@ -20,7 +20,8 @@ pub(super) const MAX_RETRY: u64 = DAY;
 pub(super) struct Sync {
     pub(super) reading: Reading,
     question: Question,
-    pub(super) search: Search,
+    /// The other branch of a room in which the relay contradicted what it had signed, while it is read.
+    pub(super) search: Option<Evidence>,
     pub(super) ordering: Ordering,
     pub(super) statement: OwnStatement,
     pub(super) left: LeftRegisters,
@@ -55,39 +56,6 @@ enum Question {
     UnderWay,
     /// Under way, and the answer may lack what the relay has told of since.
     Outrun,
-}
-
-/// Search for the other branch of a room in which the relay contradicted what it had signed. It is read once on a
-/// connection, unless a person asks for more.
-#[derive(Debug, Default)]
-pub(super) enum Search {
-    #[default]
-    NotBegun,
-    Reads(Evidence),
-    Ended,
-}
-
-impl Search {
-    pub(super) const fn evidence(&self) -> Option<&Evidence> {
-        match self {
-            Self::Reads(evidence) => Some(evidence),
-            Self::NotBegun | Self::Ended => None,
-        }
-    }
-
-    /// Ends a search that is under way; returns what it has found.
-    pub(super) fn end(&mut self) -> Option<Evidence> {
-        match std::mem::take(self) {
-            Self::Reads(evidence) => {
-                *self = Self::Ended;
-                Some(evidence)
-            }
-            other => {
-                *self = other;
-                None
-            }
-        }
-    }
 }
 
 /// Whether the relay orders what we do in the room.
@@ -143,6 +111,8 @@ pub(super) enum Once {
     SetBack,
     /// Taking a newer counter of ours from the relay.
     Recount,
+    /// Reading the other branch, unless a person asks for it.
+    Search,
 }
 
 impl Reading {
@@ -218,17 +188,19 @@ impl Sync {
 
     /// The relay showed something that contradicts what it signed: all of it is read.
     pub(super) fn look_for_evidence(&mut self, log: LogId) {
-        if self.resumes.is_some() || matches!(self.search, Search::NotBegun) {
-            self.search = Search::Reads(Evidence::of(log));
+        if self.resumes.is_some() || self.is_first(Once::Search) {
+            self.search = Some(Evidence::of(log));
         }
-        self.reading = Reading::Fresh;
+        if self.was_read() {
+            self.reading = Reading::Fresh;
+        }
     }
 
     /// The room goes on in another log, of which nothing was read.
     pub(super) fn change_log(&mut self) {
         self.grow_stale();
         self.last_conflict = None;
-        self.search.end();
+        self.search = None;
     }
 
     /// The room goes on in another branch: what was refused in the former may be taken in this one.
@@ -357,12 +329,13 @@ mod tests {
         let log = LogId::from_bytes([1; 32]);
         let mut sync = Sync::default();
         sync.look_for_evidence(log);
-        assert!(sync.search.end().is_some() && sync.search.end().is_none());
+        assert!(sync.search.take().is_some());
+        assert!(!sync.was_read(), "what was not read is not read by that");
         sync.look_for_evidence(log);
-        assert!(sync.search.evidence().is_none());
+        assert!(sync.search.is_none());
         sync.resumes = Some(1);
         sync.look_for_evidence(log);
-        assert!(sync.search.evidence().is_some());
+        assert!(sync.search.is_some());
     }
 
     #[test]

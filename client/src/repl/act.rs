@@ -21,13 +21,13 @@ use crate::cli::{
     RebuildArgs, RequestsCommand, RoomArgs, RoomCommand, RoomCreateArgs, RoomInviteArgs,
     RoomPolicyArgs, RoomRoleArgs, RoomShowArgs, RoomTextArgs, RoomWhoArgs, Verbose,
 };
-use crate::command::{admin, people, requests, room, whoami};
+use crate::command::{admin, contacts, requests, room, whoami};
 use crate::error::{CommandError, ExitCode};
 use crate::hosting::show_link;
-use crate::names::Names;
 use crate::online::contact;
 use crate::output::Without;
-use crate::render::{self, Spoken, Tone};
+use crate::output::names::Names;
+use crate::output::render::{self, Spoken, Tone};
 
 /// Newest messages of each conversation in which something is looked for.
 const SEARCHED: usize = 10_000;
@@ -220,7 +220,7 @@ impl Talk {
                 Some((at, file)) => {
                     lines.push(super::files::offer(context, &names, at + 1, file));
                 }
-                None => lines.push(people::message_line(context, own, &names, message)),
+                None => lines.push(contacts::message_line(context, own, &names, message)),
             }
             if matches!(message.body, Body::Text(_)) {
                 seen.push(message.message);
@@ -414,15 +414,15 @@ impl Talk {
             Typable::History { number } => self.history(number.min(MAX_HISTORY)).await,
             Typable::Search { text } => self.search(text),
             Typable::Requests { command } => self.requests(command),
-            Typable::Block { who } => self.block(who, people::Block::Set),
-            Typable::Unblock { who } => self.block(who, people::Block::Lifted),
+            Typable::Block { who } => self.block(who, contacts::Block::Set),
+            Typable::Unblock { who } => self.block(who, contacts::Block::Lifted),
             Typable::Nick { name } => {
                 let nickname = crate::command::join::parse_nickname(&name)?;
                 Ok(self.client.rename(nickname).await?)
             }
             Typable::Whoami => whoami::show(&self.context, &self.own, ""),
             Typable::Presence { visible } => {
-                let (visibility, said) = people::visibility(visible);
+                let (visibility, said) = contacts::visibility(visible);
                 self.client.set_visibility(visibility).await?;
                 self.say(said)
             }
@@ -574,7 +574,7 @@ impl Talk {
             // Who is here, only the relay knows.
             let here = client.online_contacts().await.ok();
             let contacts = client.contacts().await?;
-            people::show_contacts(&context, &contacts, here.as_deref(), verbose)?;
+            contacts::show_contacts(&context, &contacts, here.as_deref(), verbose)?;
             Ok(None)
         });
         Ok(())
@@ -587,7 +587,7 @@ impl Talk {
         let names = Names::load(&self.client).await?;
         for message in self.client.history(place.conversation, number).await? {
             let conversation = place.conversation;
-            people::show_message(&self.context, &self.own, &names, conversation, &message)?;
+            contacts::show_message(&self.context, &self.own, &names, conversation, &message)?;
         }
         Ok(())
     }
@@ -619,7 +619,7 @@ impl Talk {
                 context.output.say(&context.output.paint().dim(&heading))?;
                 found += shown.len();
                 for message in shown {
-                    people::show_message(&context, &own, &names, conversation, message)?;
+                    contacts::show_message(&context, &own, &names, conversation, message)?;
                 }
             }
             match found {
@@ -641,10 +641,10 @@ impl Talk {
         Ok(())
     }
 
-    fn block(&mut self, who: String, block: people::Block) -> Result<(), CommandError> {
+    fn block(&mut self, who: String, block: contacts::Block) -> Result<(), CommandError> {
         let (context, client) = (self.context.clone(), self.client.clone());
         self.spawn(async move {
-            people::set_block(&context, &client, &who, block).await?;
+            contacts::set_block(&context, &client, &who, block).await?;
             Ok(None)
         });
         Ok(())

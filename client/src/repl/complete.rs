@@ -85,7 +85,7 @@ fn escaped(path: &str) -> String {
 
 /// A name may have spaces, in quotes.
 fn names(before: &str, known: &[String]) -> Offer {
-    let names = known.iter().map(|name| crate::render::name(name));
+    let names = known.iter().map(|name| crate::output::render::name(name));
     words(before, words::last(before), names.collect())
 }
 

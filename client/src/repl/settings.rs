@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::render;
+use crate::output::render;
 use crate::wanted::{Accept, Wanted, size};
 
 /// What [`Settings::set`] knows.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chatcore::ids::{Conversation, MessageId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::render;
+use crate::output::render;
 
 /// What was not shown yet, by conversation.
 #[derive(Debug, Default)]

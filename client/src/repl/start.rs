@@ -14,8 +14,8 @@ use crate::command::join::parse_address;
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::hosting::Hosting;
+use crate::output::render;
 use crate::prompt::Prompt;
-use crate::render;
 use chatcore::profile::ProfileStore;
 
 /// A profile that is ready to be opened.

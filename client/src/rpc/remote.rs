@@ -12,7 +12,7 @@ use crate::cli::{Command, SendArgs, SendFileArgs};
 use crate::command::send::read_stdin;
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
-use crate::render;
+use crate::output::render;
 
 /// Most bytes of an answer.
 const MAX_ANSWER: u64 = 64 << 20;

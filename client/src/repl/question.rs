@@ -9,11 +9,11 @@ use super::Talk;
 use super::act::usage;
 use super::state::Happened;
 use crate::cli::RoomCommand;
-use crate::command::people;
+use crate::command::contacts;
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
 use crate::online::contact;
-use crate::render;
+use crate::output::render;
 
 /// Digits of a safety number.
 const DIGITS: usize = 60;
@@ -100,7 +100,7 @@ impl Talk {
             let number = contact.safety_number(&own.identity_key);
             let (user, name) = (contact.user, contact.nickname.to_string());
             if digits.is_empty() {
-                people::show_number(&context, &contact, &number)?;
+                contacts::show_number(&context, &contact, &number)?;
                 let shown = render::name(&name);
                 context.output.say(&format!(
                     "Call {shown}, or meet. {shown} types !verify with your name, and sees the same \
@@ -199,6 +199,6 @@ async fn ask_who_it_is(
         "The name {shown} belongs to another identity key now. It may be a new device, or an \
          impostor. Call {shown}, over a line that you trust, and compare:"
     )))?;
-    people::show_number(context, new, &new.safety_number(&own.identity_key))?;
+    contacts::show_number(context, new, &new.safety_number(&own.identity_key))?;
     Ok(Some(Happened::Asking(Question::WhoIsIt { known: known.user, new: new.user, name })))
 }

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 
 use self::encode::number;
 pub(crate) use self::encode::{of_value, to_line};
-use crate::render;
+use crate::output::render;
 
 /// Who sent something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -7,7 +7,7 @@ use super::screen::Bottom;
 use super::state::{Interrupted, Leaving, Link, PlaceKind};
 use super::terminal::Terminal;
 use crate::error::CommandError;
-use crate::render;
+use crate::output::render;
 
 /// Most transfers shown at a time.
 const MAX_SHOWN_TRANSFERS: usize = 3;

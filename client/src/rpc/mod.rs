@@ -2,11 +2,12 @@
 //! ask of it through its socket.
 
 mod json_rpc;
+pub(crate) mod methods;
 pub(crate) mod remote;
 mod room_methods;
-pub(crate) mod rpc;
 #[cfg(unix)]
 pub(crate) mod socket;
+pub(crate) mod stdio;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

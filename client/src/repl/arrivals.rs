@@ -17,8 +17,8 @@ use super::settings::{Notify, Toggle};
 use super::state::{Fate, Link, Place, heard_in};
 use super::terminal::Terminal;
 use crate::error::CommandError;
-use crate::names::Names;
-use crate::{render, show};
+use crate::output::names::Names;
+use crate::output::{render, show};
 
 /// Journal entries shown at a time.
 const BATCH: usize = 256;

@@ -16,26 +16,26 @@ use chatcore::net::{Client, ClientError, Notice, Reconnect};
 use serde_json::{Value, json};
 
 #[cfg(unix)]
-use super::exec::Running;
-use super::fetch::Fetching;
-#[cfg(unix)]
-use super::receive::TRY_AGAIN;
+use super::remote::{Heard, Remote};
+use super::{Phase, Serving, Session, methods};
 #[cfg(unix)]
 use crate::cli::ReceiveArgs;
 use crate::cli::RpcArgs;
+#[cfg(unix)]
+use crate::command::exec::Running;
+use crate::command::fetch::Fetching;
+#[cfg(unix)]
+use crate::command::receive::TRY_AGAIN;
 use crate::context::Context;
 use crate::error::CommandError;
 #[cfg(unix)]
 use crate::error::ExitCode;
-#[cfg(unix)]
-use crate::json::of_value;
 use crate::online::{Notices, Online};
 use crate::output::OutputMode;
-use crate::paths::download_folder;
 #[cfg(unix)]
-use crate::session::remote::{Heard, Remote};
-use crate::session::{Phase, Serving, Session, rpc};
-use crate::show;
+use crate::output::json::of_value;
+use crate::output::show;
+use crate::paths::download_folder;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, watch};
 
@@ -49,7 +49,7 @@ const LEAVING: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// Relay or store.
-pub(super) async fn run(context: &Context, args: &RpcArgs) -> Result<(), CommandError> {
+pub(crate) async fn run(context: &Context, args: &RpcArgs) -> Result<(), CommandError> {
     let folder = download_folder(args.to.as_deref())?;
     let store = context.open_store()?;
     let (client, events) = Client::open(store, context.options(Reconnect::Always))?;
@@ -76,7 +76,7 @@ async fn talk(
     let context = Context { session: Some(session.clone()), ..context.clone() };
     let input = tokio::io::BufReader::new(tokio::io::stdin());
     let (_serves, ending) = watch::channel(Phase::Serves);
-    let talk = rpc::serve(&context, session, input, tokio::io::stdout(), ending);
+    let talk = methods::serve(&context, session, input, tokio::io::stdout(), ending);
     let fetch = fetch_what_comes(session, fetching);
     tokio::pin!(talk, fetch);
     let result = loop {
@@ -138,7 +138,7 @@ fn in_use() -> CommandError {
 /// # Errors
 /// Without a name of its own; a command that failed; the other process ended.
 #[cfg(unix)]
-pub(super) async fn receive(
+pub(crate) async fn receive(
     context: &Context,
     args: &ReceiveArgs,
     remote: Remote<Socket>,
@@ -195,7 +195,7 @@ fn drain(
             if number <= done {
                 return Err(misbehaves());
             }
-            let _turn = running.blocking_turn();
+            let _turn = running.blocking_turn()?;
             match executable(args, event) {
                 Some((command, line)) => running.run(command, &line)?,
                 None => print(context, event)?,
@@ -234,14 +234,14 @@ fn follow(
         if number <= done {
             continue;
         }
-        let mut turn = running.blocking_turn();
+        let mut turn = running.blocking_turn()?;
         match executable(args, &event) {
             Some((command, line)) => {
                 while let Err(error) = running.run(command, &line) {
                     drop(turn);
                     show::trouble(&error);
                     std::thread::sleep(TRY_AGAIN);
-                    turn = running.blocking_turn();
+                    turn = running.blocking_turn()?;
                 }
             }
             None => print(context, &event)?,
@@ -290,7 +290,7 @@ fn print(context: &Context, event: &Value) -> Result<(), CommandError> {
 /// # Errors
 /// The other process ended.
 #[cfg(unix)]
-pub(super) fn pass_on(remote: Remote<Socket>) -> Result<(), CommandError> {
+pub(crate) fn pass_on(remote: Remote<Socket>) -> Result<(), CommandError> {
     let gone = |_| CommandError::new(ExitCode::Store, "the other `chat` ended");
     let (mut answers, mut stream) = remote.into_parts().map_err(gone)?;
     let is_asked = Arc::new(AtomicBool::new(false));

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
 use crate::error::CommandError;
-use crate::json::to_line;
+use crate::output::json::to_line;
 
 /// Codes that the specification gives; all others are exit codes of docs/CLI.md.
 pub(super) const PARSE_ERROR: i64 = -32700;

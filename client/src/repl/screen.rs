@@ -6,7 +6,7 @@ use std::fmt::Write;
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
-use crate::render::Paint;
+use crate::output::render::Paint;
 
 /// Columns that a further line of the text is moved in.
 const INDENT: usize = 2;

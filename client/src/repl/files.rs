@@ -15,9 +15,9 @@ use super::state::{Fate, Happened, Link, Offered, Place, Transfer, heard_in};
 use super::{Talk, picture};
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
-use crate::names::Names;
+use crate::output::names::Names;
+use crate::output::render::{self, Paint};
 use crate::paths::download_folder;
-use crate::render::{self, Paint};
 
 /// What follows when a file is saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

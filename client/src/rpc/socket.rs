@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::{Phase, Session, rpc};
+use super::{Phase, Session, methods};
 use crate::context::Context;
 
 /// The socket's name.
@@ -95,13 +95,13 @@ async fn accept(
         };
         if programs.len() >= MAX_PROGRAMS {
             // It may be gone already.
-            let _unread = stream.write_all(rpc::too_many().as_bytes()).await;
+            let _unread = stream.write_all(methods::too_many().as_bytes()).await;
             continue;
         }
         let (context, session, ending) = (context.clone(), session.clone(), ending.clone());
         programs.spawn(async move {
             let (reader, writer) = stream.into_split();
-            rpc::serve(&context, &session, BufReader::new(reader), writer, ending).await;
+            methods::serve(&context, &session, BufReader::new(reader), writer, ending).await;
         });
     }
     while programs.join_next().await.is_some() {}

@@ -14,11 +14,11 @@ use chatcore::wire::content::Body;
 use crate::cli::{HistoryArgs, PresenceArgs, Switch, Verbose, VerifyArgs, WhoArgs};
 use crate::context::Context;
 use crate::error::{CommandError, ExitCode};
-use crate::json::Line;
-use crate::names::Names;
 use crate::online::Online;
+use crate::output::json::Line;
+use crate::output::names::Names;
+use crate::output::render::{self, Spoken, Tone};
 use crate::output::{OutputMode, Without};
-use crate::render::{self, Spoken, Tone};
 
 const fn standing(contact: &ContactView) -> &'static str {
     match contact.standing {

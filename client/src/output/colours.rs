@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use chatcore::ids::UserId;
 
-use crate::render::{SENDERS, Tone};
+use crate::output::render::{SENDERS, Tone};
 
 /// Each person has a colour that nobody else has while others are free; the same one in each run, if it is free then.
 #[derive(Debug, Clone, Default)]

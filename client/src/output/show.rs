@@ -16,10 +16,10 @@ use chatcore::wire::relay::CloseReason;
 use crate::command::room::word;
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::json::{Line, Named};
-use crate::names::Names;
 use crate::output::OutputMode;
-use crate::render::{self, Paint, Spoken, Tone};
+use crate::output::json::{Line, Named};
+use crate::output::names::Names;
+use crate::output::render::{self, Paint, Spoken, Tone};
 
 /// Characters of a text that are looked at to show it in short.
 const MAX_SHORT_TEXT: usize = 400;

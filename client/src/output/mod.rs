@@ -1,6 +1,13 @@
 //! What a command says: for a person or as JSON lines for a program, on standard output or above the
 //! line that is being typed.
 
+pub(crate) mod colours;
+pub mod json;
+pub(crate) mod names;
+pub mod progress;
+pub mod render;
+pub(crate) mod show;
+
 use std::io::{self, ErrorKind, StdoutLock, Write};
 
 use qrcode::QrCode;
@@ -8,10 +15,10 @@ use qrcode::render::unicode::Dense1x2;
 use serde::Serialize;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::colours::Colours;
 use crate::error::{CommandError, ExitCode};
-use crate::json::to_line;
-use crate::render::Paint;
+use crate::output::colours::Colours;
+use crate::output::json::to_line;
+use crate::output::render::Paint;
 
 /// Who reads standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,13 +25,14 @@ use super::json_rpc::{
 };
 use super::{Phase, Session, room_methods};
 use crate::cli::{self, Parsed};
+use crate::command;
 use crate::context::{Asker, Context};
 use crate::error::{CommandError, ExitCode};
-use crate::json::of_value;
-use crate::names::Names;
+use crate::output::json::of_value;
+use crate::output::names::Names;
+use crate::output::show;
 use crate::output::{Output, OutputMode, Said};
 use crate::prompt::Prompt;
-use crate::{command, show};
 
 /// Most bytes of a request.
 const MAX_REQUEST: usize = 512 * 1024;

@@ -137,7 +137,7 @@ impl Line {
     pub(super) fn paste(&mut self, text: &str) -> Result<(), TooLong> {
         self.accept_found();
         self.remember();
-        let text = crate::render::text(&text.replace("\r\n", "\n").replace('\r', "\n"));
+        let text = crate::output::render::text(&text.replace("\r\n", "\n").replace('\r', "\n"));
         if text.len() > MAX_TEXT.saturating_sub(self.buffer.len()) {
             return Err(TooLong);
         }

@@ -15,8 +15,8 @@ use unicode_security::MixedScript;
 use unicode_security::confusable_detection::skeleton;
 
 use crate::error::CommandError;
-use crate::json::{Person, RoomPerson};
-use crate::render;
+use crate::output::json::{Person, RoomPerson};
+use crate::output::render;
 
 /// Nicknames of everybody we know.
 #[derive(Debug, Default)]

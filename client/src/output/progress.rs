@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::Output;
-use crate::render;
+use crate::output::render;
 
 /// One file on its way.
 pub struct Progress {
