@@ -15,9 +15,9 @@ pub enum BenchError {
     /// The machine did not do what it was asked.
     #[error("{what}: {source}")]
     System {
-        /// What was being done.
+        /// The work that failed.
         what: &'static str,
-        /// What the system said.
+        /// The system's words.
         source: io::Error,
     },
     /// The link to the relay could not be made.

@@ -14,7 +14,7 @@ pub enum Format {
 /// One measured value, beside the same measured without the messenger.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
-    /// What was measured; the same from release to release.
+    /// Name of the measurement; the same from release to release.
     pub name: &'static str,
     /// The value.
     pub value: f64,

@@ -56,13 +56,13 @@ impl User {
 pub struct Strangers {
     /// The relay both are at.
     pub relay: RelayKey,
-    /// Who writes first.
+    /// The one who writes first.
     pub alice: User,
-    /// Who is found through a prekey.
+    /// The one who is found through a prekey.
     pub bob: User,
     /// Bob's secret.
     pub secret: PrekeySecret,
-    /// What bob published.
+    /// Prekeys that bob published.
     pub prekey: PrekeyRecord,
 }
 

@@ -1,4 +1,4 @@
-//! What the messenger costs, measured; the figures stand in docs/BENCHMARKS.md.
+//! Measurements of the messenger; the figures stand in docs/BENCHMARKS.md.
 //!
 //! ```text
 //! benches/*.rs    criterion suites of chatcore       fixtures   people, sessions, files for them

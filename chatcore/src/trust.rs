@@ -22,7 +22,7 @@ pub enum Trust {
     Changed,
 }
 
-/// What two people compare to know that nobody stands between them.
+/// Digits that two people compare to know that nobody stands between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SafetyNumber {
     digits: String,

@@ -1,4 +1,4 @@
-//! What every command needs: where the profile is, who reads the output, who answers questions.
+//! Context of every command: where the profile is, who reads the output, who answers questions.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub struct Context {
     pub prompt: Prompt,
     /// Where the passphrase comes from.
     pub passphrase: PassphraseSource,
-    /// What a guess at a new passphrase shall cost.
+    /// Cost of a guess at a new passphrase.
     pub cost: KdfCost,
     /// How long it waits for a profile that another process has.
     pub lock_timeout: Duration,
@@ -41,7 +41,7 @@ pub struct Context {
     pub proxy: Option<Proxy>,
     /// The client that has the profile open in this process, if one has.
     pub(crate) session: Option<Session>,
-    /// What belongs to the process that asks.
+    /// Folder and input of the process that asks.
     pub(crate) asker: Asker,
 }
 
@@ -297,7 +297,7 @@ impl Context {
     /// Asks how a new profile is to be protected, unless a flag answers.
     ///
     /// # Errors
-    /// That of the passphrase's source.
+    /// Errors of the passphrase's source.
     pub(crate) fn new_protection(&self) -> Result<Protection, CommandError> {
         let passphrase = match &self.passphrase {
             PassphraseSource::None => return Ok(Protection::KeyFile),

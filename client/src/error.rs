@@ -1,4 +1,4 @@
-//! What a command can fail with: an exit code, what happened, and what to do about it.
+//! Failures of a command: an exit code, what happened, and what to do about it.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -34,11 +34,11 @@ pub enum ExitCode {
     Store = 7,
     /// A file of the person's cannot be read or written.
     File = 8,
-    /// What arrived is not what was sent.
+    /// Received data is not what was sent.
     Integrity = 9,
     /// More than is allowed.
     Limit = 10,
-    /// What was sent is kept, and not as far yet as was to be waited for.
+    /// The message is kept, and has not come as far yet as was to be waited for.
     Kept = 11,
     /// The person stopped it.
     Interrupted = 130,
@@ -240,7 +240,7 @@ impl CommandError {
     }
 }
 
-/// What hints name, and how the prompt does the same.
+/// Commands named in hints, and those of the prompt that do the same.
 const IN_PROMPT: [(&str, &str); 15] = [
     ("'chat contacts -v'", "'!contacts -v'"),
     ("'chat room list --json' shows it, 8 digits are enough", "!rooms shows it"),
@@ -547,7 +547,7 @@ impl From<StoreError> for CommandError {
             }
             StoreError::Damaged => failed.hint(
                 "nothing was overwritten; put the profile's folder back from a copy,\n\
-                 or start anew under another name with --profile NAME",
+                 or start again under another name with --profile NAME",
             ),
             StoreError::NewerSchema { .. } => failed.hint("install the newest version of `chat`"),
             StoreError::Io(kind) => {

@@ -70,7 +70,7 @@ impl Bound {
     }
 }
 
-/// What whoever hosts is told.
+/// News for whoever hosts.
 pub(crate) enum HostNews {
     /// Somebody registered.
     Newcomer(Nickname),

@@ -28,7 +28,7 @@ pub(crate) struct Online {
     pub(crate) away: Option<ClientError>,
 }
 
-/// What the client tells.
+/// Notices of the client.
 #[derive(Debug)]
 pub(crate) enum Notices {
     Own(Events),

@@ -1,4 +1,4 @@
-//! What a command that sends does without the relay, and how far it follows what it sent.
+//! Sending without the relay, and how far a command follows what it sent.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub enum HowFar {
     Delivered,
 }
 
-/// What every command that sends takes.
+/// Options of every command that sends.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct SendingArgs {
     /// Wait until the message is that far; exit code 11 if it is not in time: it is kept, and goes out later
@@ -84,7 +84,7 @@ pub(crate) struct Sent<'a> {
     pub(crate) to: Conversation,
     /// As the person named them.
     pub(crate) name: &'a str,
-    /// What it is, if it is no text.
+    /// Its kind, if it is no text.
     pub(crate) file: Option<&'a str>,
 }
 

@@ -1,4 +1,4 @@
-//! What the command prints and with which exit code; one file per case in `tests/cli`.
+//! Output and exit code of the command; one file per case in `tests/cli`.
 
 #[test]
 fn commands_print_what_their_files_say() {

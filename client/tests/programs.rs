@@ -471,7 +471,7 @@ fn signal(which: &str, child: &Child) {
     assert!(sent.unwrap().success());
 }
 
-/// What is standard input or a pipe here is something else to the `chat` that has the profile open.
+/// Standard input or a pipe here is something else to the `chat` that has the profile open.
 #[test]
 fn nothing_of_another_process_is_sent_as_a_file() {
     let world = World::friends(&["alice", "bob"]);
@@ -486,7 +486,7 @@ fn nothing_of_another_process_is_sent_as_a_file() {
     alice.end();
 }
 
-/// What was begun for a message is not left running, and not begun again for it.
+/// A command that was begun for a message is not left running, and not begun again for it.
 #[test]
 fn a_command_that_has_begun_ends_before_receive_does() {
     let world = World::friends(&["alice", "bob"]);

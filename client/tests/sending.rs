@@ -1,4 +1,4 @@
-//! What becomes of a message that was sent, with real processes: kept without the relay, followed as far as was
+//! Fate of sent messages, with real processes: kept without the relay, followed as far as was
 //! asked, never told wrongly, never doubled.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 

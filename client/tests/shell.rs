@@ -1,4 +1,4 @@
-//! What a person does at a shell, and what stands in their way there.
+//! Use at a shell, and what stands in a person's way there.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 

@@ -7,7 +7,7 @@ use std::fs;
 /// Number, name and type of each field.
 type Fields = BTreeSet<(String, String, String)>;
 
-/// What a schema declares: message → fields.
+/// Declarations of a schema: message → fields.
 fn declared(schema: &str) -> BTreeMap<String, Fields> {
     let (mut messages, mut current) = (BTreeMap::<String, Fields>::new(), String::new());
     // A message may stand on one line: every brace begins a new piece.
@@ -32,7 +32,7 @@ fn declared(schema: &str) -> BTreeMap<String, Fields> {
     messages
 }
 
-/// What one part of the section documents.
+/// Contents of one part of the section.
 fn documented(text: &str) -> BTreeMap<String, Fields> {
     let (mut messages, mut current) = (BTreeMap::<String, Fields>::new(), String::new());
     for line in text.lines() {

@@ -206,7 +206,7 @@ fn copy_databases(
     Ok(loose)
 }
 
-/// What was found whole.
+/// A folder that was found whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verified {
     /// All files of a backup.
@@ -243,7 +243,7 @@ fn check(folder: &Path) -> Result<(), RelayError> {
     let found = Stores::inspect(folder).map_err(|source| store_error(folder, source))?;
     let folder = folder.to_owned();
     match (found.damaged.is_empty(), found.without_keys, found.seal) {
-        // Told first: they are sealed anew by now, and the next look tells the rest.
+        // Told first: they are sealed again by now, and the next look tells the rest.
         (_, _, SealState::Damaged) => Err(RelayError::SealDamaged { folder }),
         (true, 0, _) => Ok(()),
         (true, users, _) => Err(RelayError::KeysMissing { folder, users }),

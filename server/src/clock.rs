@@ -45,19 +45,19 @@ pub trait Clock: Send + Sync + 'static {
     }
 }
 
-/// What is stored of a clock while the relay does not run.
+/// Note of a clock, stored while the relay does not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeNote {
     /// The time that was believed.
     pub believed: Timestamp,
-    /// What the machine's clock showed instead.
+    /// Time that the machine's clock showed instead.
     pub doubted: Option<Doubted>,
 }
 
 /// A clock that jumped and has not stayed for long enough yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Doubted {
-    /// What it showed at last.
+    /// Time that it showed last.
     pub shown: Timestamp,
     /// For how many milliseconds it has stayed, as far as the relay ran.
     pub stayed: u64,
@@ -116,7 +116,7 @@ struct State {
 /// Where the other clock jumped to.
 #[derive(Debug, Clone, Copy)]
 struct Jump {
-    /// What it showed, and the uptime then.
+    /// Time that it showed, and the uptime then.
     at: (Timestamp, Uptime),
     /// For how long it had stayed by then.
     stayed: u64,
@@ -208,7 +208,7 @@ impl std::fmt::Debug for CarefulClock {
 mod tests {
     use super::*;
 
-    /// What the machine shows, and for how long it has run.
+    /// Time that the machine shows, and its uptime.
     #[derive(Clone)]
     struct Machine(Arc<Mutex<(Timestamp, Uptime)>>);
 

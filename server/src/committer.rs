@@ -1,4 +1,4 @@
-//! What waits to be stored, and the thread that stores it.
+//! The queue of writes, and the thread that stores them.
 //!
 //! ```text
 //! append ──▶ pending ──2 ms──▶ committing ──durable──▶ stored

@@ -23,11 +23,11 @@ const METRICS_PORT: u16 = 9_667;
 /// The data folder in the user's folder for data.
 const FOLDER: &str = "chat-server";
 
-/// Who may register.
+/// The users who may register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Registration {
-    /// Who has the token of the invite link.
+    /// Users with the token of the invite link.
     #[default]
     Invite,
     /// Everybody.
@@ -79,7 +79,7 @@ impl Storage {
 pub struct Config {
     /// Where its state is.
     pub storage: Storage,
-    /// Who may register.
+    /// The users who may register.
     pub registration: Registration,
     /// Host and port that the invite link says; port 0: the one listened on.
     pub public_address: Option<(String, u16)>,
@@ -120,7 +120,7 @@ pub struct Settings {
     /// Data folder [default: $XDG_DATA_HOME/chat-server or ~/.local/share/chat-server]
     #[arg(long, value_name = "DIR", env = "CHAT_SERVER_DATA", global = true)]
     pub data: Option<PathBuf>,
-    /// Who may register [default: invite]
+    /// Users who may register [default: invite]
     #[arg(long, value_enum, env = "CHAT_SERVER_REGISTRATION")]
     pub registration: Option<Registration>,
     /// Keep everything in memory; nothing survives a stop
@@ -188,8 +188,8 @@ pub struct Settings {
 const MIN_MAILBOX: Size = Size(1 << 20);
 
 impl Settings {
-    /// Names of settings that a running relay takes over when it reads its settings anew; the others hold until it is
-    /// started anew.
+    /// Names of settings that a running relay takes over when it reads its settings again; the others hold until it is
+    /// started again.
     pub const CHANGEABLE: [&str; 14] = [
         "registration",
         "public-address",

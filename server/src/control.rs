@@ -31,7 +31,7 @@ const MAX_AT_A_TIME: usize = 8;
 /// Pause when the system has no more sockets.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What goes in.
+/// Input of a command.
 #[derive(Debug, Serialize, Deserialize)]
 struct Asked {
     line: String,
@@ -94,7 +94,7 @@ const MAX_SOCKET_PATH: usize = 100;
 /// Has somebody use a socket in a folder. Where its path is too long for one, the system is led there by the folder.
 ///
 /// # Errors
-/// What `act` says; the folder can't be opened.
+/// The errors of `act`; the folder can't be opened.
 pub fn with_socket<T>(
     folder: &Path,
     name: &str,

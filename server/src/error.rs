@@ -49,7 +49,7 @@ pub enum RelayError {
     Setting {
         /// Which.
         setting: &'static str,
-        /// What it should be.
+        /// The form that it should have.
         hint: &'static str,
     },
     /// The configuration file can't be understood.
@@ -112,7 +112,7 @@ pub enum RelayError {
     /// The checksums of the databases, written when a relay stops, can't be read.
     #[error(
         "{folder}: stores.seal was damaged, so nothing says whether the databases are what was written; \
-         they can be read, and are sealed anew now"
+         they can be read, and are sealed again now"
     )]
     SealDamaged {
         /// Which folder.
@@ -151,7 +151,7 @@ pub enum RelayError {
     Operator {
         /// The exit code it gave.
         code: u8,
-        /// What it said.
+        /// Its words.
         said: String,
     },
     /// The operating system refused a thread or a signal.

@@ -12,7 +12,7 @@ use crate::lock::lock;
 /// Most of all addresses, also where many connections are allowed.
 const MAX_IN_ALL: usize = 4_096;
 
-/// Who is under way.
+/// Connections under way.
 #[derive(Debug)]
 pub(crate) struct HalfOpenTable {
     /// Most of all addresses.

@@ -24,7 +24,7 @@ const KEY_LEN: usize = 64;
 /// Bytes of a registration token.
 const TOKEN_LEN: usize = 16;
 
-/// What a relay is known by.
+/// Keys and token of a relay.
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) keys: RelayKeyPair,
@@ -105,7 +105,7 @@ fn load_or_write<const N: usize>(
     }
 }
 
-/// What stands behind the bytes of a file, so that it is noticed when the disk changed one.
+/// Checksum behind the bytes of a file, by which a change on the disk is noticed.
 fn checksum(path: &Path, bytes: &[u8]) -> [u8; 32] {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     sha256(&[name.as_bytes(), bytes])

@@ -67,7 +67,7 @@ pub struct Limits {
     pub recovery: u64,
     /// Milliseconds a blob is kept.
     pub blob_life: u64,
-    /// What one user changes in open rooms: events, joins and leaves.
+    /// Changes of one user in open rooms: events, joins and leaves.
     pub room_acts: Rate,
     /// Pages of the list of open rooms that one user reads.
     pub lists: Rate,
@@ -75,7 +75,7 @@ pub struct Limits {
     pub prekey_uploads: Rate,
     /// Entries that one user appends to registers.
     pub register_appends: Rate,
-    /// What may be stored in registers.
+    /// Limits of storage in registers.
     pub registers: RegisterQuota,
     /// Members of an open room.
     pub members: usize,

@@ -80,7 +80,7 @@ impl From<io::Error> for LoginError {
     }
 }
 
-/// What came of a registration.
+/// Result of a registration.
 pub(crate) enum Registered {
     /// The record is the newest one.
     Welcome(Welcome),

@@ -29,7 +29,7 @@ const SHARDS: usize = 64;
 
 type Shard = Mutex<HashMap<DeviceAddress, Mailbox>>;
 
-/// What a device says of the envelopes that were delivered to it.
+/// Answer of a device about the envelopes that were delivered to it.
 #[derive(Debug)]
 pub(crate) struct Ack {
     pub(crate) epoch: u64,

@@ -24,7 +24,7 @@ pub(crate) struct Memory {
     large_answers: Arc<Semaphore>,
 }
 
-/// What one connection has outside of the turn.
+/// Memory of one connection outside of the turn.
 #[derive(Debug)]
 pub(crate) struct Share(Arc<Semaphore>);
 

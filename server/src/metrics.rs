@@ -22,7 +22,7 @@ use crate::server::Shared;
 
 /// The prefix of all names.
 const PREFIX: &str = "chat";
-/// Time for which the numbers of users and registers are not counted anew: counting goes through all of them.
+/// Time for which the numbers of users and registers are not counted again: counting goes through all of them.
 const COUNTED_FOR: Duration = Duration::from_secs(60);
 
 /// Why something was refused.

@@ -107,7 +107,7 @@ struct Lane {
     waits_for_memory: bool,
 }
 
-/// What the first of the sends that are held waits for. No memory is taken before it can be used, else
+/// Reason for which the first of the held sends waits. No memory is taken before it can be used, else
 /// those who do not read would keep it from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {

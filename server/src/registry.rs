@@ -1,4 +1,4 @@
-//! Who is connected: a handle for each logged-in connection, through which others reach it.
+//! Connected devices: a handle for each logged-in connection, through which others reach it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use crate::store::{Body, StoreError};
 /// Number of a connection in this process.
 pub(crate) type ConnectionId = u64;
 
-/// What storage work has ready for a connection.
+/// Results of storage work for a connection.
 #[derive(Debug)]
 pub(crate) enum Completion {
     /// An answer to one of its requests.
@@ -45,21 +45,21 @@ pub(crate) struct PeerHandle {
     wake: Notify,
     closing: AtomicU8,
     completions: Mutex<VecDeque<Completion>>,
-    /// Who may see that the device is here, ascending.
+    /// Users who may see that the device is here, ascending.
     visible_to: Mutex<Box<[DeliveryTag]>>,
     /// Whether members of common open rooms may, and who of them may not, ascending.
     in_rooms: Mutex<Option<Box<[UserId]>>>,
     pushes: Mutex<Pushes>,
 }
 
-/// What is to be pushed to a connection.
+/// Frames to be pushed to a connection.
 #[derive(Debug, Default)]
 struct Pushes {
     rooms: Vec<RoomId>,
     announcements: VecDeque<Signed>,
 }
 
-/// Rooms and announcements each that wait for a slow connection; beyond it, it has to come anew.
+/// Rooms and announcements each that wait for a slow connection; beyond it, it has to come again.
 const MAX_PUSHES: usize = 512;
 
 impl PeerHandle {

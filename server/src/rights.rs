@@ -1,4 +1,4 @@
-//! Who stands out: the banned, administrators, and those who hold an invitation with a limit.
+//! Bans, administrators, and invitations with a limit.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -12,7 +12,7 @@ use crate::store::{Invite, Privileges, Rights, StoreError};
 /// Most invitations with a limit that are open at a time.
 const MAX_INVITES: usize = 10_000;
 
-/// What the store holds, in memory.
+/// Copy of the store, in memory.
 #[derive(Debug)]
 pub(crate) struct RightsTable {
     users: Mutex<BTreeMap<UserId, Rights>>,

@@ -68,7 +68,7 @@ const MAX_NEWCOMERS: usize = 64;
 /// Name of the file that keeps a second relay out.
 pub(crate) const LOCK_FILE: &str = "lock";
 
-/// What all connections share.
+/// State that all connections share.
 pub(crate) struct Shared {
     pub(crate) identity: Identity,
     registration: Live<Registration>,

@@ -25,7 +25,7 @@ const MAX_WAITS: u32 = 16;
 /// Logs after which those are looked for that nobody waits for any more.
 const SWEEP_AT: usize = 1_024;
 
-/// Who waits for which log.
+/// Connections that wait, by log.
 #[derive(Debug, Default)]
 pub(crate) struct Turns(Mutex<Table>);
 

@@ -1,4 +1,4 @@
-//! What is wrong with a command line, in words of our own, for the relay's program and the client's.
+//! Errors of a command line in words of our own, for the relay's program and the client's.
 
 use chatcore::keys::is_printable;
 use clap::builder::StyledStr;
@@ -16,7 +16,7 @@ pub fn without_empty_environment(command: clap::Command) -> clap::Command {
         .mut_subcommands(without_empty_environment)
 }
 
-/// What is wrong with a command line.
+/// An error of a command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wrong {
     /// Lower case, no full stop.
@@ -111,7 +111,7 @@ fn usage_line(usage: &StyledStr) -> Option<String> {
     Some(format!("usage: {}", clean(line.trim())))
 }
 
-/// What was typed may hold what a terminal obeys.
+/// Typed text may hold characters that a terminal obeys.
 fn clean(text: &str) -> String {
     text.chars().filter(|c| *c == ' ' || is_printable(*c)).collect()
 }

@@ -91,7 +91,7 @@ async fn attempts_that_bring_nobody_in_use_up_no_invitation() {
     relay.stop().await;
 }
 
-/// Who names a stranger's link key first keeps the stranger out later (a relay that lost the stranger,
+/// A user who names a stranger's link key first keeps the stranger out later (a relay that lost the stranger,
 /// as after a restore; link keys stand in records that all contacts have).
 #[tokio::test]
 async fn nobody_is_kept_out_by_who_named_their_link_key_before() {
@@ -282,7 +282,7 @@ async fn uploads_that_stall_hold_up_nobody() {
     assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
 }
 
-/// Who was banned is out, also if they read nothing.
+/// A banned user is out, also if they read nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_banned_is_cut_though_they_read_nothing() {
     let folder = tempfile::tempdir().unwrap();

@@ -133,7 +133,7 @@ impl Drop for Process {
     }
 }
 
-/// What the child does: a relay whose stores end the process.
+/// The child: a relay whose stores end the process.
 fn serve(data: &Path, order: &str) {
     let mut order = order.split(' ');
     let death = order.next().unwrap().parse().unwrap();

@@ -1,5 +1,5 @@
 //! A relay whose stores fail, or whose code does: nobody is told that something is stored which may not be,
-//! and the relay ends, so that its supervisor looks at it anew.
+//! and the relay ends, so that its supervisor looks at it again.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -20,7 +20,7 @@ use support::{Device, TestRelay, User, envelope};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// What goes wrong from now on: 0 nothing, 1 the disk, 2 the code, 3 for want of space.
+/// Failure from now on: 0 nothing, 1 the disk, 2 the code, 3 for want of space.
 static FAULT: AtomicU8 = AtomicU8::new(0);
 
 struct Failing(Box<dyn Mailbox>);
@@ -73,7 +73,7 @@ async fn a_relay_ends_with_an_error_when_its_store_fails_or_panics() {
         let bob = users[1].address();
         alice.send(Request::SendMany(vec![envelope(bob, 1)])).await;
         if fault == 3 {
-            // The first batch finds no space, and the stores are opened anew for the next.
+            // The first batch finds no space, and the stores are opened again for the next.
             let mut answer = alice.answer(3).await;
             assert_eq!(answer, {
                 let retry_after_ms = 60_000;

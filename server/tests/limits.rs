@@ -261,7 +261,7 @@ async fn a_record_changes_as_often_as_it_may() {
     relay.stop().await;
 }
 
-/// What was sent behind the end of an account is not done.
+/// A request behind the end of an account is not done.
 #[tokio::test]
 async fn who_has_closed_the_account_does_nothing_more() {
     let relay = TestRelay::start(Config::ephemeral()).await;

@@ -156,7 +156,7 @@ async fn another_lobby_opens_when_one_is_full() {
     relay.stop().await;
 }
 
-/// Who could never act in a room loses no race there, and waits for no turn: nobody is held up by outsiders.
+/// A user who could never act in a room loses no race there, and waits for no turn: nobody is held up by outsiders.
 #[tokio::test]
 async fn outsiders_hold_up_nobody() {
     let relay = TestRelay::start(Config::ephemeral()).await;
@@ -185,7 +185,7 @@ async fn outsiders_hold_up_nobody() {
     relay.stop().await;
 }
 
-/// Who joins for the first time need not be told of everybody who was there once.
+/// A user who joins for the first time need not be told of everybody who was there once.
 #[tokio::test]
 async fn leaves_are_told_only_to_those_who_knew() {
     let relay = TestRelay::start(Config::ephemeral()).await;
@@ -264,7 +264,7 @@ async fn a_link_lets_in_as_many_an_hour_as_the_operator_says() {
     relay.stop().await;
 }
 
-/// Who goes on with another device is here, counted and told in open rooms like before.
+/// A user who goes on with another device is here, counted and told in open rooms like before.
 #[tokio::test]
 async fn who_moved_to_another_device_is_seen_and_told_in_open_rooms() {
     let relay = TestRelay::start(Config::ephemeral()).await;

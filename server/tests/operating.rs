@@ -196,7 +196,7 @@ async fn a_hangup_has_settings_read_anew_and_says_which_wait_for_a_start() {
         relay.logged("changed")["settings"],
         "registration, log-level, max-mailbox-messages",
     );
-    assert_eq!(relay.logged("started anew")["settings"], "listen");
+    assert_eq!(relay.logged("started again")["settings"], "listen");
     let refused = relay.register("bob").await;
     assert!(
         matches!(&refused, Answer::Failure(f) if f.code == ErrorCode::RegistrationClosed),
@@ -216,7 +216,7 @@ async fn a_hangup_has_settings_read_anew_and_says_which_wait_for_a_start() {
     // What waits for a start is said again.
     write("listen = '127.0.0.1:1'\nregistration = 'closed'\nmax-mailbox-messages = 1");
     relay.signal("-HUP");
-    assert_eq!(relay.logged("started anew")["settings"], "listen");
+    assert_eq!(relay.logged("started again")["settings"], "listen");
     write("registration = 'open'\nlisten = '127.0.0.1:1'");
     relay.signal("-HUP");
     assert_eq!(relay.logged("changed")["settings"], "registration, max-mailbox-messages");

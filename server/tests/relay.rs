@@ -1,4 +1,4 @@
-//! What a relay answers, over real connections.
+//! Answers of a relay, over real connections.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;

@@ -1,4 +1,4 @@
-//! What survives a stop, a kill, a backup; and what a damaged folder does.
+//! Survival of a stop, a kill and a backup; and damaged folders.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;

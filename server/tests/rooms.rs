@@ -1,4 +1,4 @@
-//! What a relay does about rooms, and what its operator does about users; over real connections.
+//! Rooms at a relay, and users under its operator; over real connections.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -574,7 +574,7 @@ async fn a_relay_that_was_set_back_unseen_learns_it_from_devices() {
     relay.stop().await;
 }
 
-/// What is given back to a relay that does not know that it was set back holds up that log, and no other:
+/// An entry that is given back to a relay that does not know that it was set back holds up that log, and no other:
 /// there may be more of it, and who is quick must not come in between.
 #[tokio::test]
 async fn a_log_that_is_given_something_back_waits_for_more() {

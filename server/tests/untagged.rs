@@ -77,7 +77,7 @@ async fn what_has_no_place_stays_without_being_in_the_way_until_it_is_asked_for(
     let (_, again) = bobs.deliveries(1).await;
     assert_eq!(marks(&again), [3]);
     bobs.keep(MailQueue::Untagged, epoch, again[0].n, &[again[0].n]).await;
-    // A relay that was started anew does not know which those were.
+    // A relay that was started again does not know which those were.
     relay.stop().await;
     let relay = TestRelay::start(config).await;
     let (mut bobs, answer) = relay.try_login(&bob).await;

@@ -28,7 +28,7 @@ const LOW_RATE: u32 = 200;
 
 type Lines = JoinSet<Result<(), BenchError>>;
 
-/// What one side did.
+/// Work of one side.
 struct Measured {
     per_second: f64,
     cpu_us: Option<f64>,

@@ -95,7 +95,7 @@ pub(super) fn stopped(error: tokio::task::JoinError) -> BenchError {
 pub struct Connected {
     pub(super) stream: TcpStream,
     pub(super) transport: Transport,
-    /// What came behind the answer.
+    /// Bytes behind the answer.
     pub(super) rest: Vec<u8>,
     /// The room that newcomers come into.
     pub(super) lobby: Option<RoomId>,

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Bytes read by one system call, for each direction of a pair.
 const COPY_SIZE: usize = 64 << 10;
-/// What a connection says first: its pair, or [`ECHO`].
+/// First words of a connection: its pair, or [`ECHO`].
 pub(super) const ECHO: u32 = u32::MAX;
 
 type Waiting = Arc<Mutex<HashMap<u32, TcpStream>>>;

@@ -29,7 +29,7 @@ pub(super) enum Pace {
     Listen,
 }
 
-/// What all connections of a phase count together.
+/// Counters that all connections of a phase share.
 #[derive(Debug)]
 pub(super) struct Tally {
     base: Instant,

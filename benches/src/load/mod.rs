@@ -33,7 +33,7 @@ pub use serve::serve;
 
 use std::time::Duration;
 
-/// What the busy phases send.
+/// Messages of the busy phases.
 #[derive(Debug, Clone, Copy)]
 pub struct Traffic {
     /// Pairs of users who write to each other.

@@ -12,7 +12,7 @@ use chatcore::invite::InviteLink;
 
 use crate::error::BenchError;
 
-/// What a child is.
+/// Role of a child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
     /// A relay with its stores in a folder.

@@ -14,7 +14,7 @@ use rand::{Rng, RngExt};
 
 use crate::error::BenchError;
 
-/// What arrived in one pass.
+/// Arrivals of one pass.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// Batches of ours that are confirmed.

@@ -1,4 +1,4 @@
-//! What runs inside a child: a relay with limits for a load, or the forwarder.
+//! The inside of a child: a relay with limits for a load, or the forwarder.
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -11,7 +11,7 @@ use crate::ratchet::Session;
 use crate::wire::envelope::FirstBlock;
 use crate::wire::first_message::FirstMessagePayload;
 
-/// Who starts a session, and how.
+/// Start of a session: by whom, and how.
 #[derive(Debug)]
 pub struct Offer<'a> {
     /// The relay both are at.

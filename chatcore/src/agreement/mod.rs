@@ -57,7 +57,7 @@ impl From<snow::Error> for AgreementError {
     }
 }
 
-/// What both ends know before: it is bound into the handshake.
+/// Facts that both ends know before; they are bound into the handshake.
 pub(crate) struct Context<'a> {
     pub(crate) relay: &'a RelayKey,
     pub(crate) recipient: DeviceAddress,

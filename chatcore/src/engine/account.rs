@@ -30,7 +30,7 @@ const LAST_RESORT_ROTATION: u64 = 7 * DAY;
 /// may wait that long at the relay.
 pub(super) const KEEP_SECRET: u64 = 30 * DAY;
 
-/// What a new profile is made of.
+/// Properties of a new profile.
 #[derive(Debug, Clone)]
 pub struct NewProfile {
     /// The person's name.
@@ -132,7 +132,7 @@ impl Rejoin {
 }
 
 /// Takes another name while the relay does not know the profile: a record that nobody can have seen is
-/// made anew, any other is followed by the next version.
+/// made again, any other is followed by the next version.
 fn rename_unregistered(profile: &mut Profile, nickname: Nickname) {
     if *profile.record.nickname() == nickname {
         return;

@@ -1,4 +1,4 @@
-//! What an application asks of the engine, each an entry of [`Command`].
+//! Commands of an application to the engine, each an entry of [`Command`].
 
 use zeroize::Zeroizing;
 
@@ -10,7 +10,7 @@ use crate::membership::{Act, RoomName};
 use crate::store::rows::{FetchFailure, ProgramName, QueuedUpload, Visibility};
 use crate::wire::relay::{AnswerForm, Failure};
 
-/// What a person or program asks for.
+/// Command of a person or program.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Command {
@@ -43,7 +43,7 @@ pub enum Command {
     CreateRoom {
         /// Comes back in the answer.
         ticket: u64,
-        /// What to make.
+        /// The room to make.
         room: NewRoom,
     },
     /// Takes up an invitation, or joins an open room; answered by [`super::Event::RoomDone`].
@@ -216,7 +216,7 @@ pub enum Command {
     AcceptIdentity {
         /// The contact as known.
         known: UserId,
-        /// Whom the person was shown; refused if the name leads to yet another by now.
+        /// The user that the person was shown; refused if the name leads to yet another by now.
         new: UserId,
     },
     /// Stays with the contact as known, whoever has the name now.
@@ -267,7 +267,7 @@ pub enum Command {
     /// Keeps something of the program's own in the profile, sealed as everything there; read by
     /// [`super::query::kept`].
     Keep {
-        /// What it is for.
+        /// Its purpose.
         name: &'static str,
         /// Orders what has the same name.
         number: u64,

@@ -209,7 +209,7 @@ fn take_chain(
     let listed = contact.records.listed_version();
     let goes_back = chain.last().is_none_or(|last| last.version() < listed);
     let foreign = chain.iter().any(|r| r.user_id() != contact.user());
-    // Also what the chain takes away in one record and names anew in the next.
+    // Also what the chain takes away in one record and names again in the next.
     let newest = contact.records.newest();
     let changes_keys = |r: &UserRecord| r.version() > known && r.changes_keys(newest);
     let contradicted: Vec<_> =
@@ -541,7 +541,7 @@ impl Directory {
     }
 }
 
-/// What becomes of records of somebody whom we do not know.
+/// Verdict on records of a user whom we do not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stranger {
     /// The person named them by their id.

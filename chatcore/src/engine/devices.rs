@@ -27,7 +27,7 @@ use crate::store::rows::{
 };
 use crate::wire::content::{Body, ChainPosition, Content};
 
-/// What was tried to have a peer device hear of us.
+/// Last attempt to have a peer device hear of us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Tried {
     /// A prekey was asked for.
@@ -352,7 +352,7 @@ fn bequeath(
     Ok(())
 }
 
-/// Writes an entry for one device, to be sealed anew.
+/// Writes an entry for one device, to be sealed again.
 fn save_copy(
     tx: &mut Transaction<'_, '_>,
     contact: &mut Contact,
@@ -468,7 +468,7 @@ mod tests {
         tx.put_at(&(user, message), &index);
     }
 
-    /// Who has a copy, by the outbox and by the message's own list.
+    /// Devices that have a copy, by the outbox and by the message's own list.
     fn copies(tx: &Transaction<'_, '_>, user: &UserId, message: &MessageId) -> Vec<u32> {
         let entries = tx.group::<OutboxEntry>(user).unwrap();
         let numbers: BTreeSet<_> = entries.iter().map(|(number, _)| *number).collect();

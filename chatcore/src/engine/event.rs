@@ -1,4 +1,4 @@
-//! What the engine tells the program around it.
+//! Events that the engine tells the program around it.
 
 use super::message::{Message, Sender};
 use super::rooms::{RefusedBecause, RoomFailure, RoomRef};
@@ -68,23 +68,23 @@ pub enum Event {
     },
     /// A text came.
     Text {
-        /// Who said it, where and when.
+        /// Sender, place and time.
         message: Message,
         /// The text, not cleaned for terminals.
         text: String,
     },
     /// A file, or a text in a file, is waiting at the relay.
     File {
-        /// Who said it, where and when.
+        /// Sender, place and time.
         message: Message,
         /// How to fetch and open it.
         manifest: Manifest,
-        /// What it is.
+        /// Its kind.
         kind: FileKind,
     },
     /// A file was fetched and saved.
     FileSaved {
-        /// Who said it, where and when.
+        /// Sender, place and time.
         message: Message,
         /// The sender's name for it, not cleaned for terminals.
         name: String,
@@ -96,7 +96,7 @@ pub enum Event {
     /// A file, or a long text, can't be had: it is not fetched any more unless the person asks for it
     /// ([`Command::RetryFetch`](super::Command)).
     FileFailed {
-        /// Who said it, where and when.
+        /// Sender, place and time.
         message: Message,
         /// The sender's name for it, not cleaned for terminals; empty for a long text.
         name: String,
@@ -105,7 +105,7 @@ pub enum Event {
     },
     /// Something this version can't show came.
     UnknownContent {
-        /// Who said it, where and when.
+        /// Sender, place and time.
         message: Message,
     },
     /// A text or file of ours is safe here and on its way.
@@ -114,7 +114,7 @@ pub enum Event {
         to: Conversation,
         /// Its id.
         message: MessageId,
-        /// What it says.
+        /// Its contents.
         body: Body,
     },
     /// A message of ours is at the relay.
@@ -142,7 +142,7 @@ pub enum Event {
         from: Sender,
         /// For which message of ours.
         message: MessageId,
-        /// What it says.
+        /// Its contents.
         kind: ReceiptKind,
     },
     /// Messages of this sender are missing.
@@ -170,7 +170,7 @@ pub enum Event {
     IdentityChanged {
         /// The contact as known.
         contact: Sender,
-        /// Who has the name now.
+        /// The user who has the name now.
         new_user: UserId,
     },
     /// Something that somebody sent, authentic and whole, is not what the protocol allows: nothing of it is shown.
@@ -213,7 +213,7 @@ pub enum Event {
     Renamed(Nickname),
     /// Our account is closed.
     AccountClosed,
-    /// What was asked of a room is done, or is not possible.
+    /// A command about a room is done, or is not possible.
     RoomDone {
         /// The number it was asked with.
         ticket: u64,
@@ -224,10 +224,10 @@ pub enum Event {
     RoomsListed {
         /// The number it was asked with.
         ticket: u64,
-        /// What the relay says.
+        /// The relay's answer.
         result: Result<Vec<RoomSummary>, ErrorCode>,
     },
-    /// What an administrator's command came to.
+    /// Result of an administrator's command.
     AdminAnswered {
         /// The number it was asked with.
         ticket: u64,
@@ -277,7 +277,7 @@ pub enum Event {
     MessageRefused {
         /// Which room, if it is known.
         room: Option<RoomRef>,
-        /// Who sent it.
+        /// The sender.
         from: Sender,
         /// Why.
         reason: RefusedBecause,

@@ -1,4 +1,4 @@
-//! What the engine knows of files: which are on their way, and what became of them.
+//! Files that are on their way, and what became of them.
 
 use super::error::EngineError;
 use super::event::Event;

@@ -57,7 +57,7 @@ pub(super) struct Turned {
 /// Work for others.
 #[derive(Debug, Default)]
 pub(super) struct FollowUps {
-    /// Copies that came into the outbox, wait anew, or lost their device.
+    /// Copies that came into the outbox, wait again, or lost their device.
     pub(super) placed: Vec<OutboxCopy>,
     /// For whom everything that waits may go now.
     pub(super) seal: BTreeSet<UserId>,

@@ -36,7 +36,7 @@ const MESSAGE_COST: u64 = 256;
 /// First messages accepted from one peer device within an hour.
 const FIRST_MESSAGES: usize = 6;
 
-/// What an envelope turned out to be.
+/// Result of opening an envelope.
 enum Opened {
     /// A content, from this device.
     Content { from: DeviceAddress, receipt: Option<Receipt>, first: Option<SeenFirst> },

@@ -40,7 +40,7 @@ impl Message {
     }
 }
 
-/// Who wrote something.
+/// Sender of a message or receipt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sender {
     /// The user.

@@ -572,7 +572,7 @@ fn placed(number: u64, entry: &OutboxEntry) -> OutboxCopy {
     OutboxCopy { to: entry.to, number, message: entry.message, kind, stage }
 }
 
-/// Writes a copy of a message that is new, or waits anew: the only way into the outbox.
+/// Writes a copy of a message that is new, or waits again: the only way into the outbox.
 pub(super) fn put_copy(tx: &mut Transaction<'_, '_>, number: u64, entry: &OutboxEntry) {
     tx.put_at(&(entry.to.user, number), entry);
     tx.follow.placed.push(placed(number, entry));

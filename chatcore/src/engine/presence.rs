@@ -1,4 +1,4 @@
-//! Who may see that we are here, and who of ours is (PROTOCOL.md section 9).
+//! Presence: who may see that we are here, and who of ours is (PROTOCOL.md section 9).
 //!
 //! A contact sees us by the tag we gave it: the relay answers only who holds one that we named on
 //! this connection. Nothing of it is stored anywhere.

@@ -24,7 +24,7 @@ use crate::wire::content::Body;
 pub use super::journal::{journal, journal_after};
 pub use super::rooms::{fork_proof, room, rooms};
 
-/// Who we are.
+/// The own profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProfileView {
     /// Our user id.
@@ -68,7 +68,7 @@ pub struct ContactView {
     pub standing: ContactStanding,
     /// How far the key is trusted.
     pub trust: Trust,
-    /// Who has the name now, if the person has to decide.
+    /// The user who has the name now, if the person has to decide.
     pub replaced_by: Option<UserId>,
     /// The relay's directory has shown that the name is theirs; else it is what they call themselves.
     pub is_listed: bool,
@@ -98,7 +98,7 @@ pub struct HistoryView {
     pub number: u64,
     /// Its id.
     pub message: MessageId,
-    /// Who wrote it; in a room this, when it is not us.
+    /// Its author; in a room this, when it is not us.
     pub from: UserId,
     /// Theirs or ours.
     pub direction: Direction,
@@ -106,7 +106,7 @@ pub struct HistoryView {
     pub sent_at: Timestamp,
     /// Our clock.
     pub received_at: Timestamp,
-    /// What it says.
+    /// Its contents.
     pub body: Body,
     /// Where a received file was saved; empty if it was not.
     pub file_path: String,
@@ -267,7 +267,7 @@ pub struct WaitingFile {
     pub message: Message,
     /// How to fetch and open it.
     pub manifest: Manifest,
-    /// What it is.
+    /// Its kind.
     pub kind: FileKind,
     /// The next attempt is due then: the relay did not have it at the last one.
     not_before: Timestamp,

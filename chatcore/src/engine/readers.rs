@@ -1,4 +1,4 @@
-//! Who reads the journal: the person, and programs that follow it under a name of their own. Each
+//! Readers of the journal: the person, and programs that follow it under a name of their own. Each
 //! is told everything until it says that it has it; an entry goes when all have it.
 
 use super::error::EngineError;
@@ -10,7 +10,7 @@ const MAX_PROGRAMS: usize = 32;
 /// Entries by which a reader may be behind; a program further behind is forgotten.
 const MAX_BEHIND: u64 = 100_000;
 
-/// Who reads the journal.
+/// A reader of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reader {
     /// Whoever sits before the screen.

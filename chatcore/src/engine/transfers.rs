@@ -11,7 +11,7 @@ use crate::store::rows::{Download, MessageIndex, OutboxContent, OutboxEntry, Pay
 use crate::wire::content::{Body, Content, ReceiptKind};
 use crate::wire::relay::Request;
 
-/// Milliseconds after which the life of a blob begins anew when another envelope names it.
+/// Milliseconds after which the life of a blob begins again when another envelope names it.
 const RENEW_AFTER: u64 = DAY;
 
 /// Tells whether a message of ours waits until the relay has what it names.
@@ -57,7 +57,7 @@ pub(super) fn receipt_of(
     }))
 }
 
-/// The life of a blob at the relay begins anew when an envelope that names it goes out long after
+/// The life of a blob at the relay begins again when an envelope that names it goes out long after
 /// the one before: who gets that one must be able to fetch it.
 pub(super) fn renew_blob(
     tx: &mut Transaction<'_, '_>,

@@ -127,7 +127,7 @@ impl DeviceKeys {
     }
 }
 
-/// What a certificate says; only [`DeviceCert`] says that it is signed.
+/// Contents of a certificate; only [`DeviceCert`] says that it is signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DeviceCertFields {
     pub(crate) user_id: UserId,

@@ -1,6 +1,6 @@
 //! Long-term keys, and the signed objects that bind them to people.
 //!
-//! What arrives is a [`Signed`]; `verify` turns it into a [`UserRecord`] or a [`PrekeyRecord`], and
+//! Records arrive as a [`Signed`]; `verify` turns it into a [`UserRecord`] or a [`PrekeyRecord`], and
 //! nothing else makes those types. PROTOCOL.md sections 1 and 2.
 
 mod device;

@@ -253,7 +253,7 @@ pub enum Standing {
     Ahead,
 }
 
-/// What a device has seen of one user's chain; versions never go back.
+/// Records that a device has seen of one user's chain; versions never go back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordHistory {
     newest: UserRecord,

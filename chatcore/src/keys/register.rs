@@ -1,4 +1,4 @@
-//! What the relay sees of a register's keys: the write key, which names it and proves appends.
+//! Public part of a register's keys: the write key, which names it and proves appends.
 
 use super::device::SigningPublicKey;
 use super::signed::{SignatureError, Signed};

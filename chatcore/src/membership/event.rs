@@ -6,7 +6,7 @@ use crate::ids::{EventHash, LogHash, LogId, RegisterId, RoomId, Timestamp, UserI
 use crate::keys::{DeviceCert, DeviceKeys, IdentityKey, RelayKey, RelayKeyPair, Signed};
 use crate::wire;
 
-/// Who may come in, and who keeps the order.
+/// Kinds of rooms: who may come in, and who keeps the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoomKind {
     /// By invitation; the relay knows neither name nor members.
@@ -15,7 +15,7 @@ pub enum RoomKind {
     Open,
 }
 
-/// Who did something.
+/// Author of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Actor {
     /// A device of a user, by its certificate.
@@ -72,7 +72,7 @@ impl ActorFields {
     }
 }
 
-/// What is known of the bytes.
+/// Origin of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
     /// They came from outside.
@@ -81,7 +81,7 @@ pub(super) enum Trust {
     OwnStore,
 }
 
-/// What the relay signed about the time since an owner did anything.
+/// Heads that the relay signed over the time since an owner did anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Absence {
     /// A head of the room that covers the owner's last act.
@@ -119,7 +119,7 @@ impl RoomVersion {
     }
 }
 
-/// What a room begins with.
+/// First properties of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Creation {
     /// Private or open.
@@ -152,7 +152,7 @@ impl Creation {
     }
 }
 
-/// What was done.
+/// The act.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
     /// The room begins; the actor is its owner.
@@ -417,7 +417,7 @@ impl Event {
     }
 }
 
-/// Who signs an event.
+/// Signer of an event.
 #[derive(Debug, Clone, Copy)]
 pub enum Signer<'a> {
     /// A device, with its user's identity key and its certificate.
@@ -458,7 +458,7 @@ pub struct EventDraft {
     pub after: Option<(RoomId, u64, EventHash)>,
     /// The time.
     pub at: Timestamp,
-    /// What is done.
+    /// The act.
     pub act: Act,
 }
 

@@ -1,4 +1,4 @@
-//! Who belongs to a room and what each may do: signed events, their fold, and nothing secret.
+//! Membership of a room and its roles: signed events, their fold, and nothing secret.
 //!
 //! Participants: the members' devices; in open rooms the relay, which keeps the same chain.
 //! Goals: every honest member computes the same state from the same log; nobody acts above the role,

@@ -39,7 +39,7 @@ impl Role {
     }
 }
 
-/// What an event does, without its details.
+/// Kinds of acts, without their details.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ActKind {
     /// Lets somebody join a private room.
@@ -84,7 +84,7 @@ pub enum ActKind {
     SetVersion,
 }
 
-/// Whom an act may be done to.
+/// Users that an act may be done to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// It has no target.
@@ -117,7 +117,7 @@ pub struct Rule {
     pub from: Option<Role>,
     /// To whom.
     pub target: Target,
-    /// What it may give.
+    /// Roles that it may give.
     pub grant: Grant,
 }
 
@@ -125,7 +125,7 @@ const fn rule(act: ActKind, from: Role, target: Target, grant: Grant) -> Rule {
     Rule { act, from: Some(from), target, grant }
 }
 
-/// Who may do what to whom: the whole of it.
+/// The table of roles: who may do what to whom.
 pub const RULES: [Rule; 20] = [
     // The lowest role is the room's policy; this is its default.
     rule(ActKind::Invite, Role::Moderator, Target::Outside, Grant::Below),

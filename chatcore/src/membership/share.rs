@@ -8,7 +8,7 @@ use super::{
 };
 use crate::ids::UserId;
 
-/// What counts of the events of a room.
+/// Counted events of a room.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Shares {
     /// By each user since their share was renewed.

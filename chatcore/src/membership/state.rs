@@ -20,7 +20,7 @@ pub struct Member {
     pub since: u64,
 }
 
-/// What the owner settles for the room.
+/// Policy of a room, set by its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     /// Lowest role that may invite.
@@ -401,7 +401,7 @@ impl RoomState {
         }
         self.seq = event.seq();
         // In a version that we do not know, only a newer program can tell whether an act counts: the chain
-        // goes on, so that one may leave, and is folded anew from its logs by that program.
+        // goes on, so that one may leave, and is folded again from its logs by that program.
         if result.is_ok() {
             self.take_place(event);
             self.change(event);

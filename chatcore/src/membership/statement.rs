@@ -12,7 +12,7 @@ use crate::ids::{DeviceAddress, RoomId, UserId};
 use crate::keys::{DeviceCert, DeviceKeys, IdentityKey, Signed};
 use crate::wire;
 
-/// What a statement says; only [`Statement`] says that it is signed.
+/// Contents of a statement; only [`Statement`] says that it is signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatementFields {
     /// Which open room.
@@ -122,7 +122,7 @@ impl Statement {
     }
 }
 
-/// What counts of each user's statements: `(counter, in or out)`.
+/// The statement of each user that counts: `(counter, in or out)`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Statements(BTreeMap<UserId, (u64, Joined)>);
 

@@ -211,7 +211,7 @@ fn open_folder(
     ProfileStore::create_with(folder, &protection, |store| wanted.create(store))
 }
 
-/// What the caller says of the account.
+/// The caller's wishes for the account.
 struct Wanted {
     relay: Option<InviteLink>,
     nickname: Option<Nickname>,

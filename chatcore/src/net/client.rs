@@ -24,7 +24,7 @@ use crate::store::{ApplyChanges, Changes, Store, StoreError, Value};
 use crate::wire::limits::MAX_ROOM_INLINE;
 use crate::wire::relay::{Answer, Request};
 
-/// What a client does when a connection can't be made or breaks.
+/// Behaviour of a client when a connection can't be made or breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reconnect {
     /// Tells so and ends.
@@ -68,7 +68,7 @@ impl Options {
     }
 }
 
-/// What a client tells.
+/// News of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notice {
@@ -98,7 +98,7 @@ impl Events {
     }
 }
 
-/// What subscribers are woken by; what happened stands in the journal.
+/// Wake-up of subscribers; the events themselves stand in the journal.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pulse {
     /// How often a long text may have become due to be fetched.
@@ -127,7 +127,7 @@ impl Pulse {
 pub struct Client {
     ops: mpsc::Sender<Op>,
     pub(super) spool: Option<PathBuf>,
-    /// What subscribers wait for.
+    /// Wake-ups of subscribers.
     pub(super) pulse: watch::Receiver<Pulse>,
     thread: Option<thread::JoinHandle<()>>,
 }

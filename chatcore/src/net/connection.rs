@@ -30,7 +30,7 @@ pub(super) struct Connection {
     scratch: Vec<u8>,
 }
 
-/// What the socket did.
+/// Activity of the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Activity {
     Received,

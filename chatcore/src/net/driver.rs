@@ -78,7 +78,7 @@ struct Driver {
     ops: mpsc::Receiver<Op>,
     notices: mpsc::Sender<Notice>,
     backlog: VecDeque<Notice>,
-    /// Who waits for the event with a ticket.
+    /// Callers that wait for the event with a ticket.
     asked: BTreeMap<u64, Asked>,
     next_ticket: u64,
     settling: Vec<Reply<()>>,
@@ -102,7 +102,7 @@ enum Asker {
     Upload(u64),
 }
 
-/// What the loop woke for.
+/// Reason for which the loop woke.
 enum Woke<'n> {
     Op(Box<Op>),
     Close,

@@ -1,4 +1,4 @@
-//! What the handle asks of the driver.
+//! Operations that the handle asks of the driver.
 
 use tokio::sync::oneshot;
 
@@ -8,7 +8,7 @@ use crate::ids::{RoomId, UserId};
 use crate::store::Store;
 use crate::wire::relay::{Answer, Request, RoomSummary};
 
-/// What the handle asks of the driver.
+/// Operations that the handle asks of the driver.
 pub(super) enum Op {
     Command {
         command: Command,
@@ -35,7 +35,7 @@ pub(super) enum Op {
     Close,
 }
 
-/// Who waits for the answer to a command, each for its own kind.
+/// Callers that wait for the answer to a command, each for its own kind.
 pub(super) enum Asked {
     Lookup(Reply<UserId>),
     Presence(Reply<Vec<UserId>>),

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 const PING_AFTER: Duration = Duration::from_secs(30);
 /// Silence after which the connection is dead.
 const DEAD_AFTER: Duration = Duration::from_secs(90);
-/// Silence on the requests of transfers after which the connection is made anew; on a slow line a
+/// Silence on the requests of transfers after which the connection is made again; on a slow line a
 /// chunk takes minutes.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(300);
-/// Age at which a connection is made anew.
+/// Age at which a connection is made again.
 const RENEW_AFTER: Duration = Duration::from_secs(24 * 3_600);
 /// Silence after which whoever waits for everything to be done waits no more.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ pub(super) struct Silence {
     pub(super) spoken: Instant,
 }
 
-/// What is waited for on a connection.
+/// Awaited frames of a connection.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Awaited {
     /// Since when answers to transfers' requests are awaited, and none came.
@@ -41,7 +41,7 @@ impl Silence {
         Self { began: now, heard: now, spoken: now }
     }
 
-    /// Tells whether the connection is to be made anew. Prekeys, certificates and old rows are looked after at login.
+    /// Tells whether the connection is to be made again. Prekeys, certificates and old rows are looked after at login.
     pub(super) fn is_over(&self, now: Instant, awaited: Awaited) -> bool {
         now >= self.end(awaited)
     }

@@ -32,14 +32,15 @@ pub struct Told {
     number: u64,
     /// How often the journal had begun to count again when it was handed over.
     round: u64,
-    /// What happened.
+    /// The event.
     pub event: Event,
 }
 
-/// What happens, in order, for one reader. Long texts are fetched first, and come as [`Event::Text`]; files are offered as
+/// Events in order, for one reader. Long texts are fetched first, and come as [`Event::Text`]; files are offered as
 /// [`Event::File`], for [`Client::fetch_file`].
 ///
-/// What was not acknowledged is handed over again by the next subscription, also after a crash. So each event is handed
+/// An event that was not acknowledged is handed over again by the next subscription, also after a crash. So each
+/// event is handed
 /// over at least once, and what a program does about it may have been done before: what is to be sent once is sent under an
 /// id that follows from the event ([`Client::send_text_as`]).
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use rand::rngs::SysRng;
 use unicode_normalization::UnicodeNormalization;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
-/// What a person types to open a profile; zeroized on drop, never shown.
+/// Passphrase that opens a profile; zeroized on drop, never shown.
 #[derive(Clone, ZeroizeOnDrop)]
 pub struct Passphrase(String);
 
@@ -33,7 +33,7 @@ impl fmt::Debug for Passphrase {
     }
 }
 
-/// What one guess at a passphrase costs (Argon2id, RFC 9106).
+/// Cost of one guess at a passphrase (Argon2id, RFC 9106).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KdfCost {
     /// Memory in KiB.

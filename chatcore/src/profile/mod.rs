@@ -38,7 +38,7 @@ use files::FolderLock;
 use header::{Header, Wrapping};
 use keys::MasterKey;
 
-/// What keeps the master key of a profile.
+/// Protection of the master key of a profile.
 #[derive(Debug)]
 pub enum Protection {
     /// A file that only the owner may read: whoever can read it can read the profile.
@@ -47,7 +47,7 @@ pub enum Protection {
     Passphrase {
         /// The passphrase.
         passphrase: Passphrase,
-        /// What each guess shall cost.
+        /// Cost of each guess.
         cost: KdfCost,
     },
 }

@@ -325,7 +325,7 @@ fn failed(error: impl Into<redb::Error>) -> StoreError {
     }
 }
 
-/// What is known before any row can be opened.
+/// Facts that are known before any row can be opened.
 const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
 const META_SCHEMA: &str = "schema";
 /// A sealed constant, which only the right key opens.
@@ -335,7 +335,7 @@ const META_BYTE: u8 = 255;
 /// Enough for the pages of one step; the default is far beyond a client's memory.
 const CACHE: usize = 8 * 1024 * 1024;
 /// Files up to this length are read and verified at every opening, in about 10 ms at most: a page
-/// that changed could hide a row, and a pinned contact who vanished would be trusted anew. Longer
+/// that changed could hide a row, and a pinned contact who vanished would be trusted again. Longer
 /// ones are verified after a crash only; each row authenticates itself in any case.
 const CHECKED_ON_OPEN: u64 = 32 * 1024 * 1024;
 

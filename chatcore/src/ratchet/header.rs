@@ -8,7 +8,7 @@ use crate::wire::WireError;
 const FLAG_OFFER: u8 = 1;
 const FLAG_ANSWER: u8 = 2;
 
-/// What a message says about its place in the ratchet.
+/// Header of a message: its place in the ratchet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) ratchet_key: DhPublicKey,

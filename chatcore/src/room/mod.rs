@@ -1,4 +1,4 @@
-//! What only members of a private room have: the secret of its register, and the entries in it.
+//! Secrets that only members of a private room have: of its register, and of the entries in it.
 //!
 //! Goals: the relay orders the events of a private room without learning its name, its members or what
 //! they do. Non-goals: the register authorises nothing; each event carries its own signature

@@ -1,4 +1,4 @@
-//! What every store must do; each implementation's tests run it.
+//! Conformance suite of stores; each implementation's tests run it.
 
 use zeroize::Zeroizing;
 

@@ -1,4 +1,4 @@
-//! What the core asks of a store, and the changes it hands back.
+//! Store traits of the core, and the changes it hands back.
 //!
 //! The core reads through [`Store`] and never writes: each step's writes are one [`Changes`], which
 //! the driver applies in one durable transaction before anything is sent or shown.
@@ -34,7 +34,7 @@ pub enum Table {
     Tags,
     /// Envelopes and first messages already processed, by hash.
     Seen,
-    /// What is not receipted yet, by running number.
+    /// Messages that are not receipted yet, by running number.
     Outbox,
     /// Messages, by peer and running number.
     History,
@@ -42,7 +42,7 @@ pub enum Table {
     Messages,
     /// Files on their way, by blob id or message.
     Transfers,
-    /// What the person has not been shown yet, by running number.
+    /// Events that the person has not been shown yet, by running number.
     Journal,
     /// Rooms, by room id.
     Rooms,
@@ -50,13 +50,13 @@ pub enum Table {
     RoomEvents,
     /// Joins and leaves of open rooms, by room and running number.
     RoomStatements,
-    /// What was received of each sender in each room.
+    /// Chain of each sender in each room.
     RoomSenders,
     /// Messages to rooms that can't be judged yet, by room and running number.
     Held,
-    /// What many outbox entries send, by message: 0 the content, 1 how far it came.
+    /// Content that many outbox entries share, by message: 0 the content, 1 how far it came.
     Payloads,
-    /// What the program around the core keeps for the person, by name and running number.
+    /// Rows of the program around the core, by name and running number.
     Kept,
     /// Entries of registers and open rooms as the relay has them, by log and number.
     RoomLogs,

@@ -52,7 +52,7 @@ pub(crate) struct Profile {
     pub(crate) moved: u64,
     pub(crate) lobby: Lobby,
     pub(crate) clock: Clock,
-    /// Who tried to reach us and found no place.
+    /// Users who tried to reach us and found no place.
     pub(crate) unplaced: Vec<Unplaced>,
     /// How many of them the person was told of.
     pub(crate) unplaced_told: usize,
@@ -73,7 +73,7 @@ pub(crate) struct TagOwner {
     pub(crate) device: DeviceAddress,
 }
 
-/// What a backup holds of the own profile: no key of a device.
+/// The own profile in a backup: without any key of a device.
 #[derive(Debug)]
 pub(crate) struct SavedProfile {
     pub(crate) saved_at: Timestamp,
@@ -256,14 +256,14 @@ pub(crate) struct Contact {
     /// The person was told that the user's own word is not what the directory has.
     pub(crate) is_unlisted: bool,
     pub(crate) trust: Trust,
-    /// What it was when the name changed hands.
+    /// Its value when the name changed hands.
     pub(crate) trust_before: Trust,
-    /// Who has the name now, while the person has not decided.
+    /// The user who has the name now, while the person has not decided.
     pub(crate) replaced_by: Option<UserId>,
     pub(crate) devices: Vec<PeerDevice>,
 }
 
-/// What somebody had us fetch without being asked for it, on one day.
+/// Bytes that a user had us fetch unasked, on one day.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Fetched {
     /// Days since the epoch.
@@ -361,7 +361,7 @@ impl Contact {
     }
 }
 
-/// What became of an envelope or first message that was processed.
+/// Result of an envelope or first message that was processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) hash: [u8; 32],
@@ -397,7 +397,7 @@ pub(crate) struct SealedEnvelope {
     pub(crate) held: bool,
 }
 
-/// What an outbox entry sends.
+/// Payload of an outbox entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OutboxContent {
     /// These bytes.
@@ -416,7 +416,7 @@ pub(crate) enum CopyAnswer {
     Taken,
 }
 
-/// What many outbox entries send.
+/// Payload that many outbox entries share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Payload {
     pub(crate) room: RoomId,
@@ -489,7 +489,7 @@ impl MessageStatus {
     }
 }
 
-/// Who wrote a message of a conversation.
+/// Direction of a message of a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// The peer.
@@ -557,7 +557,7 @@ pub(crate) struct MessageIndex {
 pub(crate) struct UploadRun {
     /// Random, drawn before the run seals anything.
     pub(crate) salt_seed: [u8; 32],
-    /// What the relay had when the run began.
+    /// Chunks that the relay had when the run began.
     pub(crate) stored: Vec<u8>,
 }
 
@@ -656,7 +656,7 @@ impl Transfer {
     }
 }
 
-/// What a journal entry tells; the rest stands in contact and history.
+/// Kinds of journal entries; the rest stands in contact and history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum JournalKind {
     Text(MessageId),
@@ -763,7 +763,7 @@ pub(crate) struct Unplaced {
 pub(crate) struct Invitation {
     /// Whose word it is.
     pub(crate) by: UserId,
-    /// Who showed it to us.
+    /// The user who showed it to us.
     pub(crate) shown_by: UserId,
     /// Number of the event that asks us in, as it says; 0 in an open room.
     pub(crate) seq: u64,
@@ -813,7 +813,7 @@ pub(crate) struct RoomRow {
     pub(crate) folded_by: u32,
     pub(crate) statements_cursor: u64,
     pub(crate) own_counter: u64,
-    /// What our newest statement on an open room says, while the relay may not have it.
+    /// Our newest statement on an open room, while the relay may not have it.
     pub(crate) wanted: Option<Joined>,
     pub(crate) intents: Vec<Intent>,
     pub(crate) next_intent: u64,
@@ -824,7 +824,7 @@ pub(crate) struct RoomRow {
     pub(crate) sent_seq: u64,
     pub(crate) sent_hash: [u8; 32],
     pub(crate) unsent: Vec<Unsent>,
-    /// Who asks us in, each by their own word.
+    /// Users who ask us in, each by their own word.
     pub(crate) invitations: Vec<Invitation>,
     pub(crate) next_statement_row: u64,
 }
@@ -847,10 +847,10 @@ pub(crate) struct LogEntry {
     pub(crate) head: Option<Signed>,
 }
 
-/// What was received of one sending device in one room.
+/// Chain of one sending device in one room.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct RoomSender {
-    /// When we came in: who comes in anew counts anew.
+    /// When we came in: who comes in again counts again.
     pub(crate) joined: u64,
     pub(crate) received: Sequence,
 }

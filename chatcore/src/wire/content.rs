@@ -18,7 +18,7 @@ use crate::keys::Signed;
 use crate::membership::RoomName;
 use crate::room::RegisterSecret;
 
-/// What a device tells of a message it got.
+/// Receipt of a device for a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ReceiptKind {
     /// Stored at the recipient.
@@ -108,7 +108,7 @@ impl RefusalReason {
 pub struct Receipt {
     /// Which message.
     pub message_id: MessageId,
-    /// What became of it.
+    /// Its fate.
     pub kind: ReceiptKind,
 }
 
@@ -189,7 +189,7 @@ pub struct RoomUpdate {
     pub registers: Vec<RegisterSecret>,
     /// First event of an open room, or of one that the recipient is asked into; not yet verified.
     pub create: Option<Signed>,
-    /// What asks the recipient in, or takes that back; not yet verified.
+    /// The event that asks the recipient in, or takes that back; not yet verified.
     pub act: Option<Signed>,
     /// The room's name as the sender knows it.
     pub name: Option<RoomName>,
@@ -254,7 +254,7 @@ pub struct RoomContent {
     pub room: RoomId,
     /// Number of the newest event that the sender knew.
     pub seq: u64,
-    /// That event.
+    /// The event.
     pub head: EventHash,
     /// Where the sender read it.
     pub log: LogPoint,
@@ -328,7 +328,7 @@ impl RoomContent {
     }
 }
 
-/// What is inside an envelope (PROTOCOL.md section 7).
+/// Content of an envelope (PROTOCOL.md section 7).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
     /// The same across resends.

@@ -9,7 +9,7 @@ use crate::crypto::KemCiphertext;
 use crate::crypto::kem::KEM_CT_LEN;
 use crate::ids::{DeliveryTag, DeviceAddress, IdempotencyKey, PrekeyId};
 
-/// What a blob is.
+/// Kinds of blobs in envelopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EnvelopeKind {
     /// Starts a session.
@@ -42,7 +42,7 @@ pub struct Envelope {
     pub to: DeviceAddress,
     /// Names the sending device to the recipient; zero in first messages.
     pub tag: DeliveryTag,
-    /// What the blob is.
+    /// Kind of the blob.
     pub kind: EnvelopeKind,
     /// The ciphertext, of one of the sizes of [`BLOB_SIZES`].
     pub blob: Bytes,
@@ -83,7 +83,7 @@ pub fn unpad(padded: &[u8]) -> Result<&[u8], WireError> {
     }
 }
 
-/// What precedes the ratchet message in an envelope of kind [`EnvelopeKind::First`].
+/// Block before the ratchet message in an envelope of kind [`EnvelopeKind::First`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirstBlock {
     /// Which prekey was used.

@@ -9,7 +9,7 @@ use crate::crypto::DhPublicKey;
 use crate::ids::{DeliveryTag, DeviceId};
 use crate::keys::Signed;
 
-/// What the starter of a session says of herself, inside Noise message 2.
+/// Payload of the starter of a session, inside Noise message 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirstMessagePayload {
     /// Newest user record of the sender, not yet verified.

@@ -73,7 +73,7 @@ pub(crate) fn log_point(world: &World, i: usize, room: RoomId) -> LogPoint {
     LogPoint { id, length: log.length, hash: LogHash::from_bytes(bytes(&log.hash)) }
 }
 
-/// What an altered client does: signs acts by `i`, on the newest event that the peer knows and whatever
+/// An altered client: signs acts by `i`, on the newest event that the peer knows and whatever
 /// the rules say, and has the relay order them in one entry of the register that the room goes on in.
 pub(crate) fn order(world: &mut World, i: usize, room: RoomId, acts: &[Act]) {
     let head = view(world, i, room).head.unwrap();

@@ -315,7 +315,7 @@ fn what_is_sent_without_the_relay_goes_out_when_it_is_there_in_order() {
     });
 }
 
-/// Who wrote to somebody last.
+/// The user who wrote to somebody last.
 async fn alice_of(bob: &Person) -> UserId {
     bob.client.contacts().await.unwrap()[0].user
 }
@@ -580,7 +580,7 @@ fn a_wrong_root_gives_a_file_or_a_long_text_up_and_nothing_of_it_is_shown() {
     });
 }
 
-/// What is there of a file stays when the rest can't be had now, also while another one was given up.
+/// The fetched part of a file stays when the rest can't be had now, also while another one was given up.
 #[test]
 fn half_a_file_goes_on_where_it_was_though_another_was_given_up() {
     run(async {

@@ -401,7 +401,7 @@ fn what_was_written_offline_is_tried_for_a_month_from_the_first_connection() {
     assert_eq!(world.count(|e| matches!(e, Event::NotDelivered { .. })), 0);
 }
 
-/// Who comes back after a month takes in what waits before anything is given up: the receipt may be there.
+/// A user who comes back after a month takes in what waits before anything is given up: the receipt may be there.
 #[test]
 fn what_waits_is_taken_in_before_a_message_is_given_up() {
     let mut world = World::acquainted(612);
@@ -454,7 +454,7 @@ fn write(world: &mut World, to: UserId, text: &str) {
     world.carry(0);
 }
 
-/// What waits for somebody used to be read for each text to them.
+/// The outbox of a user used to be read for each text to them.
 #[test]
 fn a_text_costs_the_same_however_much_waits() {
     #[derive(Debug, Clone, Copy)]

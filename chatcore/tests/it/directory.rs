@@ -151,7 +151,7 @@ fn a_name_is_somebodys_when_the_directory_says_so() {
     }
 }
 
-/// What was said before a rename was shown under the new name.
+/// Texts from before a rename were shown under the new name.
 #[test]
 fn a_message_keeps_the_name_that_its_author_had() {
     let mut world = World::new(311, 1);

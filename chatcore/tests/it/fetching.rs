@@ -1,4 +1,4 @@
-//! What becomes of a message whose file can't be had: nothing is said to be delivered before the person
+//! Messages whose file can't be had: nothing is said to be delivered before the person
 //! can have it, nothing is forgotten at one answer of the relay, and both sides are told in the end.
 
 use chatcore::engine::query::WaitingFile;

@@ -1,5 +1,5 @@
 //! The library as others link it, one file a subject: engines that talk through a simulated relay, the client
-//! over a socket, rooms as signed chains. One binary, since each would compile and link all of `support` anew.
+//! over a socket, rooms as signed chains. One binary, since each would compile and link all of `support` again.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -18,7 +18,7 @@ use prost::Message;
 use crate::support::rooms::*;
 use crate::support::world::World;
 
-/// What two said to each other, by what one of them has.
+/// Conversation of two, by what one of them has.
 fn said(world: &World, i: usize, with: usize) -> BTreeSet<String> {
     let with = Conversation::User(user(world, with));
     let history = query::history(&world.peers[i].store, with, usize::MAX).unwrap();
@@ -249,7 +249,7 @@ fn rooms_go_along_with_roles_and_keys() {
     // What happens between the backup and the move: a member goes, and the room gets new keys.
     let carol = user(&world, 2);
     act(&mut world, 1, room, Act::Kick { user: carol, counter: 0 }).unwrap();
-    act(&mut world, 1, room, Act::SetTopic(Topic::new("sealed anew").unwrap())).unwrap();
+    act(&mut world, 1, room, Act::SetTopic(Topic::new("sealed again").unwrap())).unwrap();
     say(&mut world, 1, room, "without carol").unwrap();
     settle(&mut world);
     world.restore(0, &rows);
@@ -257,7 +257,7 @@ fn rooms_go_along_with_roles_and_keys() {
     later(&mut world);
     assert_eq!(view(&world, 0, room).role, Some(Role::Owner));
     assert_eq!(view(&world, 0, room).members, 2);
-    assert_eq!(view(&world, 0, room).topic, "sealed anew", "the keys came unasked");
+    assert_eq!(view(&world, 0, room).topic, "sealed again", "the keys came unasked");
     say(&mut world, 0, room, "back again").unwrap();
     say(&mut world, 1, room, "welcome").unwrap();
     settle(&mut world);

@@ -177,7 +177,7 @@ fn a_refused_change_of_the_record_is_followed_not_replaced() {
     assert!(UserRecord::verify(record.clone()).unwrap().extends(&sent.0[&3]));
 }
 
-/// The record that closes an account was signed anew at each attempt, and another one beside it when
+/// The record that closes an account was signed again at each attempt, and another one beside it when
 /// the person stayed after all.
 #[test]
 fn an_account_that_is_being_closed_signs_nothing_else() {

@@ -1,4 +1,4 @@
-//! Prekeys and certificates: made anew in time, by the time that is believed, and used while they are good.
+//! Prekeys and certificates: made again in time, by the time that is believed, and used while they are good.
 
 use bytes::Bytes;
 use chatcore::engine::{Command, Event, MessageStatus, Visibility};

@@ -1,4 +1,4 @@
-//! Who sees that somebody is here: contacts, nobody else, and nobody who was blocked.
+//! Presence is seen by contacts, nobody else, and nobody who was blocked.
 
 use chatcore::engine::{Command, Event, Visibility};
 use chatcore::ids::{HOUR, SECOND, UserId};

@@ -134,7 +134,7 @@ fn who_says_nothing_is_listed_and_declined_like_the_others() {
     assert_eq!(world.rows(0, Table::Contacts), 1);
 }
 
-/// Whom we answered needs no place, though others hold all of them.
+/// A stranger whom we answered needs no place, though others hold all of them.
 #[test]
 fn what_a_new_contact_wrote_before_comes_at_once() {
     let mut world = World::acquainted(306);

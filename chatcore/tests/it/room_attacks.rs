@@ -244,7 +244,7 @@ fn who_has_joined_refuses_no_greeting_before_the_room_was_read() {
     later(&mut world);
     ask(&mut world, 1, Command::JoinRoom { ticket: 1, room });
     lose_answer(&mut world, 1);
-    // alice comes anew, reads that bob is in, and greets him.
+    // alice comes again, reads that bob is in, and greets him.
     world.peers[0].die();
     world.connect(0);
     world.run_until_quiet();

@@ -194,7 +194,7 @@ fn what_is_no_candidate_comes_to_nothing() {
     assert_ne!(view(&world, 2, room).head, head);
 }
 
-/// Who can't move a full room is told, keeps what waits, and can always go.
+/// A member who can't move a full room is told, keeps what waits, and can always go.
 #[test]
 fn what_waits_in_a_full_register_is_done_in_the_next() {
     let (mut world, room) = three(971);

@@ -121,7 +121,7 @@ fn secrets_of_a_stranger_cost_little() {
     let took = began.elapsed();
     assert!(
         took.as_secs() < 10,
-        "4 messages cost {took:?}: more than a minute, each looked at anew"
+        "4 messages cost {took:?}: more than a minute, each looked at again"
     );
     assert_eq!(altered::secrets(&world, 0, create.room()).len(), 2_048);
 }

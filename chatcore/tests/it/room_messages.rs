@@ -31,7 +31,7 @@ fn with_mallory(seed: u64) -> (World, RoomId, Stranger) {
     (world, tea, mallory)
 }
 
-/// What mallory says next, as an honest client would say it.
+/// Mallory's next message, as an honest client would say it.
 fn next(world: &World, tea: RoomId, last: Option<&RoomContent>, text: &str) -> RoomContent {
     let (seq, head) = view(world, 0, tea).head.unwrap();
     let position = match last {
@@ -70,7 +70,7 @@ fn speak(world: &mut World, mallory: &mut Stranger, said: &RoomContent) -> Vec<R
     contents.iter().flat_map(|c| &c.receipts).filter(|r| is_it(r)).map(|r| r.kind).collect()
 }
 
-/// Who is asked in and did not come hears nothing of what is said there, and holds nothing of it.
+/// An invited user who did not come hears nothing of what is said there, and holds nothing of it.
 #[test]
 fn a_message_to_a_room_that_one_is_only_asked_into_is_refused() {
     let mut world = World::acquainted(391);
@@ -285,7 +285,7 @@ fn a_record_of_somebody_else_is_no_answer_about_a_member() {
     assert_eq!(world.count(|e| matches!(e, Event::NewSession { .. })), 0);
 }
 
-/// What mallory shows of the log in which alice reads the room.
+/// Mallory's version of the log in which alice reads the room.
 fn shown(world: &World, tea: RoomId, signer: &RelayKeyPair, statements: Vec<Signed>) -> Body {
     let LogPoint { id: log, length, .. } = altered::log_point(world, 0, tea);
     let hash = LogHash::from_bytes([9; 32]);
@@ -423,7 +423,7 @@ fn texts_of_up_to_4096_bytes_go_inside() {
     assert_eq!(say(4_097), Err(EngineError::TextTooLong { max: 4_096 }));
 }
 
-/// What was said while somebody was out is no gap to them.
+/// Messages from while somebody was out are no gap to them.
 #[test]
 fn who_comes_in_anew_begins_everybodys_chain_anew() {
     for kind in [RoomKind::Private, RoomKind::Open] {
@@ -488,7 +488,7 @@ fn status(world: &World, room: RoomId, message: MessageId) -> MessageStatus {
     }
 }
 
-/// What no relay ever took used to end as if it stood there.
+/// A message that no relay ever took used to end as if it stood there.
 #[test]
 fn a_message_that_can_reach_nobody_any_more_is_not_delivered() {
     let mut world = World::new(942, 2);

@@ -25,7 +25,7 @@ fn entries(world: &World) -> usize {
     world.relay.rooms.lengths().values().sum()
 }
 
-/// Two who act at the same time: the second reads, judges anew, and signs on what it read.
+/// Two who act at the same time: the second reads, judges again, and signs on what it read.
 #[test]
 fn two_who_act_at_once_both_have_their_act_ordered() {
     for kind in [RoomKind::Private, RoomKind::Open] {
@@ -102,7 +102,7 @@ fn a_removal_whose_answer_was_lost_in_a_crash_is_done_once_and_locks_nobody_out(
     }
 }
 
-/// What was ordered is known again as one's own, and not signed once more.
+/// An ordered act is known again as one's own, and not signed once more.
 #[test]
 fn an_act_whose_answer_was_lost_in_a_crash_is_done_once() {
     let (mut world, room) = three(420);
@@ -369,7 +369,7 @@ fn a_room_in_the_place_of_another_has_its_policy_and_asks_who_was_asked() {
     assert_eq!(chain.state().invited().get(&dave), Some(&Role::Moderator));
 }
 
-/// What a relay lost is given back through all registers that the room has left, by whoever has it.
+/// Entries that a relay lost are given back through all registers that the room has left, by whoever has them.
 #[test]
 fn all_registers_that_a_relay_lost_are_given_back() {
     for with_new_epoch in [true, false] {
@@ -457,7 +457,7 @@ fn nothing_of_an_abandoned_branch_is_kept_or_done_again_that_has_no_sense_in_the
     }
 }
 
-/// What was given back is told to those who have read the shortened log already.
+/// Entries that were given back are told to those who have read the shortened log already.
 #[test]
 fn who_gives_something_back_tells_the_others() {
     let (mut world, room) = three(414);

@@ -442,7 +442,7 @@ fn resume_is_not_followed_twice() {
     }
 }
 
-/// Who owns a room of a version that is not known can't be told: nobody's resume is followed there.
+/// The owner of a room of a version that is not known can't be told: nobody's resume is followed there.
 #[test]
 fn no_resume_is_followed_in_a_version_that_is_not_known() {
     let (mut world, room) = three(913);
@@ -582,7 +582,7 @@ fn removal_and_move_are_one_entry() {
     assert_eq!(view(&world, 2, room).standing, RoomStanding::Outside);
 }
 
-/// Whoever came in anew reads the room through all its registers.
+/// Whoever came in again reads the room through all its registers.
 #[test]
 fn newcomer_reads_through_every_register() {
     let (mut world, room) = three(906);

@@ -50,7 +50,7 @@ impl HandMade {
         self.events[0].room()
     }
 
-    /// What asks somebody in, by the last event.
+    /// The invitation in the last event.
     fn offer(&self) -> RoomUpdate {
         RoomUpdate {
             registers: vec![self.secret.clone()],
@@ -246,7 +246,7 @@ fn an_invitation_is_taken_back_by_who_made_it() {
     }
 }
 
-/// What the table of roles says of an event counts only with the signature under it.
+/// The role of an event's author counts only with the signature under it.
 #[test]
 fn an_event_under_another_signature_counts_for_nothing() {
     let mut world = World::new(392, 2);
@@ -375,7 +375,7 @@ fn secrets_that_open_nothing_are_few_and_those_of_the_room_stay() {
     assert!(before.iter().all(|secret| after.contains(secret)));
 }
 
-/// Who is out of a closed room, or in it, takes no keys for it.
+/// A user out of a closed room, or in it, takes no keys for it.
 #[test]
 fn a_hint_about_a_closed_room_changes_nothing() {
     let (mut world, room) = three(396);

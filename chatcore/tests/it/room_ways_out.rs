@@ -1,4 +1,4 @@
-//! What is left to people when a room can't go on: another room in its place, leaving it, a newer program.
+//! Ways out when a room can't go on: another room in its place, leaving it, a newer program.
 
 use chatcore::engine::{Command, Event, RoomStanding, query};
 use chatcore::ids::{DAY, RoomId};
@@ -218,7 +218,7 @@ fn a_room_of_a_newer_version_is_read_left_and_folded_by_the_newer_program() {
     later(&mut world);
     assert_eq!(view(&world, 1, room).standing, RoomStanding::Outside);
     assert!(view(&world, 2, room).roster.iter().all(|member| member.user != bob));
-    // A program that knows the version folds anew, also what was stored by one that did not: here one
+    // A program that knows the version folds again, also what was stored by one that did not: here one
     // that knew no version at all, and lost an event.
     world.peers[2].die();
     let store = &world.peers[2].store;

@@ -190,7 +190,7 @@ fn what_nobody_can_explain_within_a_day_is_refused() {
     assert!(texts(&world, 1, room).is_empty());
 }
 
-/// Who is taken out keeps nothing of what was said meanwhile, and its sender does not wait for an answer.
+/// A removed member keeps nothing of what was said meanwhile, and its sender does not wait for an answer.
 #[test]
 fn what_waits_is_refused_when_its_reader_is_taken_out() {
     let (mut world, room) = three(5);
@@ -851,7 +851,7 @@ fn the_relay_is_asked_who_is_here_of_a_room() {
     assert!(world.peers[0].events.iter().any(here));
 }
 
-/// What was signed once and may have been stored is not signed once more.
+/// An act that was signed and may have been stored is not signed once more.
 #[test]
 fn an_act_that_was_lost_goes_out_again_as_it_was_signed() {
     let (mut world, room) = three(68);

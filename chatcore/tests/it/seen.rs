@@ -1,4 +1,4 @@
-//! What a person has seen, and what the program keeps for the person.
+//! Seen messages, and rows that the program keeps for the person.
 
 use chatcore::engine::{
     Command, Direction, EngineError, Event, MessageStatus, ProgramName, Reader, query,

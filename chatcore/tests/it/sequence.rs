@@ -8,7 +8,7 @@ use chatcore::wire::content::{Body, ChainPosition, Content, Receipt, ReceiptKind
 use crate::support::stranger::Stranger;
 use crate::support::world::World;
 
-/// What a person was told: texts, gaps and alarms.
+/// News of a person: texts, gaps and alarms.
 fn told(world: &World) -> (usize, Vec<u64>, usize) {
     let gap = |e: &Event| match e {
         Event::Gap { room: None, missing, .. } => Some(*missing),

@@ -224,7 +224,7 @@ fn what_nobody_can_open_leaves_nothing_behind() {
     assert_eq!((world.rows(0, Table::Seen), world.rows(0, Table::Journal)), (seen, journal));
 }
 
-/// What a stranger sends leaves no more rows than messages that are shown.
+/// A stranger's messages leave no more rows than are shown.
 #[test]
 fn what_a_stranger_sends_and_is_not_shown_leaves_nothing() {
     let mut world = World::new(215, 1);

@@ -1,4 +1,4 @@
-//! Whom a name means: pinned keys, alarms, and the person's decision.
+//! The user that a name means: pinned keys, alarms, and the person's decision.
 
 use chatcore::engine::{Command, ContactView, EngineError, Event, LookupError, query};
 use chatcore::ids::{MessageId, UserId};
@@ -143,7 +143,7 @@ fn a_stranger_is_not_found_by_the_name_that_they_claim() {
     assert_eq!(world.look_up(0, "carol"), Ok(carol));
 }
 
-/// Who had been told of one change within the last minutes was not told of the next.
+/// A user who had been told of one change within the last minutes was not told of the next.
 #[test]
 fn each_change_of_a_name_is_told_at_once() {
     let mut world = World::acquainted(431);

@@ -47,7 +47,7 @@ fn command(world: &mut World, command: Command) {
     world.run_until_quiet();
 }
 
-/// What bob was shown, in order: texts, and `+` for what he has to fetch.
+/// Messages that bob was shown, in order: texts, and `+` for what he has to fetch.
 fn shown(world: &World) -> Vec<String> {
     let shown = |event: &Event| match event {
         Event::Text { text, .. } => Some(text.clone()),
@@ -140,7 +140,8 @@ fn what_the_relay_refuses_is_tried_again_and_told() {
     assert_eq!(shown(&world), ["+"]);
 }
 
-/// What is refused for ever is told, and holds nothing up; what a relay says of time is believed within limits.
+/// An upload that is refused for ever is told, and holds nothing up; what a relay says of time is believed within
+/// limits.
 #[test]
 fn what_the_relay_never_takes_is_given_up() {
     let mut world = acquainted(509);
@@ -221,7 +222,7 @@ fn given_up_after_a_month_it_is_not_brought_to_the_relay_any_more() {
     assert!(world.peers[0].engine.as_ref().unwrap().is_settled());
 }
 
-/// What nobody fetched leaves nothing behind once the relay has let it go.
+/// A file that nobody fetched leaves nothing behind once the relay has let it go.
 #[test]
 fn what_is_gone_from_the_relay_is_forgotten() {
     let mut world = acquainted(511);

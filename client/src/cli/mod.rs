@@ -49,12 +49,12 @@ pub struct Cli {
     /// Flags of the prompt.
     #[command(flatten)]
     pub talk: TalkArgs,
-    /// What to do; nothing: talk.
+    /// The command; none: talk.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What `chat` without a command takes: answers to what it would ask the first time.
+/// Arguments of `chat` without a command: answers to what it would ask the first time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Flags without a command")]
 pub struct TalkArgs {
@@ -251,7 +251,7 @@ pub enum Command {
     Man(ManArgs),
 }
 
-/// What `join` takes.
+/// Arguments of `join`.
 #[derive(Debug, Args)]
 pub struct JoinArgs {
     /// The link that you were given: chat://HOST:PORT/KEY, perhaps with #TOKEN; put it in quotes
@@ -267,7 +267,7 @@ pub struct JoinArgs {
     pub no_lobby: bool,
 }
 
-/// What `send` takes.
+/// Arguments of `send`.
 #[derive(Debug, Args)]
 pub struct SendArgs {
     /// Somebody's name, or '#ROOM'
@@ -298,7 +298,7 @@ pub(crate) fn message_id(text: &str) -> Result<MessageId, String> {
     MessageId::from_hex(text).ok_or_else(|| "an id has 32 hexadecimal digits".to_owned())
 }
 
-/// What `send-file` takes.
+/// Arguments of `send-file`.
 #[derive(Debug, Args)]
 pub struct SendFileArgs {
     /// Somebody's name, or '#ROOM'
@@ -317,7 +317,7 @@ pub struct SendFileArgs {
     pub sending: SendingArgs,
 }
 
-/// What `receive` takes.
+/// Arguments of `receive`.
 #[derive(Debug, Clone, Args)]
 pub struct ReceiveArgs {
     /// Stay connected and show what arrives, until Ctrl-C
@@ -379,7 +379,7 @@ pub struct SaveArgs {
     pub retry: bool,
 }
 
-/// What `rpc` takes.
+/// Arguments of `rpc`.
 #[derive(Debug, Args)]
 pub struct RpcArgs {
     /// Save files in this folder [default: the current one]
@@ -390,7 +390,7 @@ pub struct RpcArgs {
     pub wanted: WantedArgs,
 }
 
-/// What `history` takes.
+/// Arguments of `history`.
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
     /// Somebody's name, or '#ROOM'
@@ -400,7 +400,7 @@ pub struct HistoryArgs {
     pub limit: usize,
 }
 
-/// What `contacts` takes.
+/// Arguments of `contacts`.
 #[derive(Debug, Args)]
 pub struct ContactsArgs {
     /// Ask the relay who of them is here now, and lets you see it
@@ -411,7 +411,7 @@ pub struct ContactsArgs {
     pub verbose: Verbose,
 }
 
-/// What `admin` takes.
+/// Arguments of `admin`.
 #[derive(Debug, Args)]
 pub struct AdminArgs {
     /// The command and what belongs to it
@@ -424,7 +424,7 @@ pub struct AdminArgs {
     pub command: Vec<String>,
 }
 
-/// What `presence` takes.
+/// Arguments of `presence`.
 #[derive(Debug, Args)]
 pub struct PresenceArgs {
     /// Whether contacts and members of common rooms may see you
@@ -440,7 +440,7 @@ pub enum Switch {
     Off,
 }
 
-/// What `verify` takes.
+/// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// Somebody's name
@@ -463,15 +463,15 @@ pub struct WhoArgs {
     pub who: String,
 }
 
-/// What `requests` takes.
+/// Arguments of `requests`.
 #[derive(Debug, Args)]
 pub struct RequestsArgs {
-    /// What to do; without it: list them.
+    /// The answer; without it they are listed.
     #[command(subcommand)]
     pub command: Option<RequestsCommand>,
 }
 
-/// What becomes of a stranger who wrote.
+/// Answer to a stranger who wrote.
 #[derive(Debug, Clone, Subcommand)]
 pub enum RequestsCommand {
     /// Make somebody one of your contacts, as answering does
@@ -491,14 +491,14 @@ pub enum RequestsCommand {
     Clear,
 }
 
-/// What `nick` takes.
+/// Arguments of `nick`.
 #[derive(Debug, Args)]
 pub struct NickArgs {
     /// The new name
     pub name: String,
 }
 
-/// What `passphrase` takes.
+/// Arguments of `passphrase`.
 #[derive(Debug, Args)]
 pub struct PassphraseArgs {
     /// Remove it: who can read your files can then read your messages
@@ -509,7 +509,7 @@ pub struct PassphraseArgs {
     pub new_passphrase_file: Option<PathBuf>,
 }
 
-/// What `export` takes.
+/// Arguments of `export`.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
     /// The file to write; there must be none of that name
@@ -519,7 +519,7 @@ pub struct ExportArgs {
     pub backup_passphrase_file: Option<PathBuf>,
 }
 
-/// What `import` takes.
+/// Arguments of `import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// The file that `chat export` wrote
@@ -535,7 +535,7 @@ pub struct ImportArgs {
     pub nick: Option<String>,
 }
 
-/// What `account` can do.
+/// Commands of `account`.
 #[derive(Debug, Subcommand)]
 pub enum AccountCommand {
     /// Delete the account at the relay and the profile on this computer, for good
@@ -543,7 +543,7 @@ pub enum AccountCommand {
     Delete(DeleteArgs),
 }
 
-/// What `account delete` takes.
+/// Arguments of `account delete`.
 #[derive(Debug, Args)]
 pub struct DeleteArgs {
     /// Do not ask
@@ -557,7 +557,7 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
     address.ok_or_else(|| "that is none, such as 0.0.0.0:7667".to_owned())
 }
 
-/// What `host` takes.
+/// Arguments of `host`.
 #[derive(Debug, Args)]
 pub struct HostArgs {
     /// Address and port to listen on; port 0 takes a free one
@@ -566,7 +566,7 @@ pub struct HostArgs {
     /// Folder of the relay [default: chat-server in the usual data folder]
     #[arg(long, value_name = "DIR", conflicts_with = "ephemeral")]
     pub data: Option<PathBuf>,
-    /// Who may come in
+    /// People who may come in
     #[arg(long, value_enum, default_value_t = Registration::Invite)]
     pub registration: Registration,
     /// Address that the link names, when friends reach this computer by another one
@@ -577,10 +577,10 @@ pub struct HostArgs {
     pub ephemeral: bool,
 }
 
-/// Who may register.
+/// The people who may register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Registration {
-    /// Who has the whole link
+    /// Everybody who has the whole link
     Invite,
     /// Everybody who knows the relay
     Open,
@@ -588,14 +588,14 @@ pub enum Registration {
     Closed,
 }
 
-/// What `completions` takes.
+/// Arguments of `completions`.
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
     /// Your shell
     pub shell: Shell,
 }
 
-/// What `man` takes.
+/// Arguments of `man`.
 #[derive(Debug, Args)]
 pub struct ManArgs {
     /// Write one page per command into this folder

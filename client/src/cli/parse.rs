@@ -9,7 +9,7 @@ use server::usage::{Wrong, without_empty_environment, wrong};
 use super::Cli;
 use crate::error::{CommandError, ExitCode};
 
-/// What a command line is.
+/// Result of parsing a command line.
 #[derive(Debug)]
 pub enum Parsed {
     /// Something to do.

@@ -1,10 +1,10 @@
-//! What `chat room` takes.
+//! Arguments of `chat room`.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-/// What `room` can do.
+/// Commands of `room`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum RoomCommand {
     /// Make a room; it is yours
@@ -110,7 +110,7 @@ pub struct RoomCreateArgs {
     /// Listed by the relay; everybody there may join
     #[arg(long)]
     pub open: bool,
-    /// What it is about
+    /// Its topic
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub topic: String,
 }
@@ -166,7 +166,7 @@ pub struct RoomInviteArgs {
     pub room: String,
     /// Somebody's name
     pub who: String,
-    /// What they will be
+    /// Their role
     #[arg(long, value_enum, default_value_t = RoleArg::Member)]
     pub role: RoleArg,
 }
@@ -178,7 +178,7 @@ pub struct RoomRoleArgs {
     pub room: String,
     /// Somebody's name
     pub who: String,
-    /// What they will be
+    /// Their role
     #[arg(value_enum)]
     pub role: RoleArg,
 }

@@ -217,7 +217,7 @@ pub(crate) fn restore(
     Ok(restored.ok_or(StoreError::Damaged)?)
 }
 
-/// What can go wrong while a backup is written.
+/// Failures while a backup is written.
 enum Broken {
     Backup(BackupError),
     Command(CommandError),

@@ -356,7 +356,7 @@ pub(super) async fn verify(context: &Context, args: &VerifyArgs) -> Result<(), C
     online.finish().await
 }
 
-/// What a person makes of a name that leads to another key.
+/// Decision of a person about a name that leads to another key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Decided {
     /// It is who they knew, with the key that they knew.

@@ -24,12 +24,12 @@ pub(super) const fn is_message(event: &Event) -> bool {
 pub(crate) struct Running {
     /// Held until the message is done with.
     turn: Mutex<Next>,
-    /// What to end if the person insists.
+    /// The process to end if the person insists.
     #[cfg(unix)]
     child: std::sync::Mutex<Option<Target>>,
 }
 
-/// What is ended with a command.
+/// Processes that are ended with a command.
 #[cfg(unix)]
 #[derive(Debug, Clone, Copy)]
 enum Target {

@@ -17,7 +17,7 @@ const ENVIRONMENT: [(&str, &str); 6] = [
     ("TERM", "dumb: no escapes, and no prompt"),
 ];
 
-/// What is kept, and where.
+/// Files that are kept, and where.
 const FILES: [(&str, &str); 3] = [
     (
         "~/.local/share/chat/PROFILE",

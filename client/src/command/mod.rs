@@ -31,7 +31,7 @@ use crate::rpc::{remote, stdio};
 /// Does what the command line says.
 ///
 /// # Errors
-/// What the person is to be told, with the exit code.
+/// Message to the person, with the exit code.
 pub fn run(cli: &Cli) -> Result<(), CommandError> {
     let context = Context::new(&cli.global)?;
     if !matches!(

@@ -314,7 +314,7 @@ const fn kind(kind: RoomKind) -> &'static str {
     }
 }
 
-/// Who of a room is here, ourselves included.
+/// Members of a room who are here, ourselves included.
 async fn here(
     client: &Client,
     room: &RoomView,

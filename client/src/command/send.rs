@@ -190,10 +190,10 @@ pub(super) async fn files(context: &Context, args: &SendFileArgs) -> Result<(), 
 /// Opens what can be read only once.
 type Opening = Box<dyn FnOnce() -> std::io::Result<Box<dyn Read>> + Send>;
 
-/// What is sent as a file.
+/// Source of a file to be sent.
 enum Parcel {
     File(PathBuf),
-    /// What can be read only once.
+    /// A source that can be read only once.
     Stream {
         name: String,
         /// As the person named it.

@@ -1,4 +1,4 @@
-//! Who is painted in which colour, as long as this program runs.
+//! Colours of people, as long as this program runs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! What a command says: for a person or as JSON lines for a program, on standard output or above the
+//! Output of a command: for a person or as JSON lines for a program, on standard output or above the
 //! line that is being typed.
 
 pub(crate) mod colours;
@@ -20,7 +20,7 @@ use crate::output::colours::Colours;
 use crate::output::json::to_line;
 use crate::output::render::Paint;
 
-/// Who reads standard output.
+/// Reader of standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputMode {
     /// A person; [`Output::json`] prints nothing.
@@ -39,7 +39,7 @@ enum Sink {
     Process(UnboundedSender<Said>),
 }
 
-/// What a command says to another process.
+/// Output of a command to another process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
     /// For its standard output.
@@ -48,10 +48,10 @@ pub enum Said {
     Err(String),
 }
 
-/// What stands in the place of a code that the terminal has no room for.
+/// Stands in the place of a code that the terminal has no room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Without {
-    /// That it has none: it was asked for.
+    /// A note that there is none: it was asked for.
     Words,
     /// Nothing.
     Nothing,

@@ -1,4 +1,4 @@
-//! Who is meant by an id, in words.
+//! Names of ids, in words.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ use crate::output::render;
 pub(crate) struct Names {
     own: Option<UserId>,
     names: BTreeMap<UserId, String>,
-    /// Who wrote, and was not answered.
+    /// Users who wrote, and were not answered.
     new: BTreeSet<UserId>,
 }
 

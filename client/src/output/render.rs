@@ -54,7 +54,7 @@ const fn is_line_break(c: char) -> bool {
     matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// What somebody said.
+/// A message as it is shown.
 #[derive(Debug, Clone, Copy)]
 pub struct Spoken<'a> {
     /// When, as [`time()`] gave it.
@@ -69,7 +69,7 @@ pub struct Spoken<'a> {
     pub reader: &'a str,
 }
 
-/// What a text begins with that says what its author does.
+/// Beginning of a text that says what its author does.
 const ME: &str = "/me ";
 
 /// Returns `[14:03] bob: text`, or `[14:03] * bob waves` for `/me waves`; further lines are indented, so that none looks
@@ -274,7 +274,7 @@ impl Paint {
 pub enum Tone {
     /// The person's own, in no colour of another.
     Own,
-    /// That of another, by its number.
+    /// The colour of another person, by its number.
     Of(usize),
 }
 

@@ -1,4 +1,4 @@
-//! What happened, for a person's eyes or a program's.
+//! Events in words or as JSON, for a person or a program.
 
 use std::collections::BTreeSet;
 
@@ -272,7 +272,7 @@ fn removed(lost: &[RoomEvent]) -> BTreeSet<UserId> {
     lost.iter().filter(|e| is_removal(e.act())).filter_map(|e| e.act().target()).collect()
 }
 
-/// What somebody did in a room, as a sentence.
+/// An act in a room, as a sentence.
 fn room_news(names: &Names, room: &RoomRef, event: &RoomEvent) -> String {
     let by = names.actor(event);
     let whom = event.act().target().map_or_else(String::new, |user| names.you_or(&user));

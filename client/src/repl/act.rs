@@ -1,4 +1,4 @@
-//! What the person asks for.
+//! Commands of the person, carried out.
 
 use std::future::Future;
 

@@ -1,4 +1,4 @@
-//! What others sent: shown, counted, and told to be seen.
+//! Arrivals: shown, counted, and told to be seen.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ const BATCH: usize = 256;
 /// Lines shown of a conversation in which something was missed, unless the person talks there.
 const SHOWN_OF_A_GROUP: usize = 5;
 
-/// What is to be printed, and what follows from it.
+/// Lines to be printed, and what follows from them.
 #[derive(Debug, Default)]
 struct Shown {
     lines: Vec<String>,
@@ -33,11 +33,11 @@ struct Shown {
     groups: BTreeMap<Conversation, Group>,
     /// Texts to us alone that stand on the screen then.
     seen: BTreeMap<UserId, Vec<MessageId>>,
-    /// Who wrote last.
+    /// The last author.
     last: Option<String>,
 }
 
-/// What came in one conversation.
+/// Arrivals of one conversation.
 #[derive(Debug)]
 struct Group {
     name: String,

@@ -1,4 +1,4 @@
-//! What is said above the line, and what stands around it.
+//! Lines above the one being typed, and the rows around it.
 
 use super::Talk;
 use super::line::IsFound;

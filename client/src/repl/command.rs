@@ -1,4 +1,4 @@
-//! What can be typed after `!`.
+//! Commands of the prompt, typed after `!`.
 
 use std::path::PathBuf;
 
@@ -57,7 +57,7 @@ pub(super) enum Typable {
     Mute { time: Option<String> },
     /// Hear of this conversation again
     Unmute,
-    /// Who is in the room, and in which role; -v: with ids
+    /// Members of the room, and their roles; -v: with ids
     Who {
         room: Option<String>,
         #[arg(short, long)]
@@ -149,7 +149,7 @@ pub(super) enum Typable {
     Unblock { who: String },
     /// Change your name
     Nick { name: String },
-    /// Who you are here
+    /// Your name and id here
     Whoami,
     /// Whether others may see that you are here
     Presence {
@@ -188,7 +188,7 @@ fn words_before_text(command: &str) -> Option<usize> {
 /// Reads a line.
 ///
 /// # Errors
-/// What is wrong, for the person.
+/// The error, for the person.
 pub(super) fn parse(line: &str) -> Result<Input, String> {
     if line.trim().is_empty() {
         return Ok(Input::Empty);
@@ -312,7 +312,7 @@ pub(super) fn names() -> Vec<String> {
     Typed::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
 }
 
-/// What is said of a command.
+/// Help of a command.
 pub(super) struct About {
     /// In a list.
     pub(super) line: String,

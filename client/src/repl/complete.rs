@@ -1,4 +1,4 @@
-//! What the Tab key offers.
+//! Completion with the Tab key.
 
 use rustyline::completion::{Candidate, FilenameCompleter, longest_common_prefix};
 
@@ -11,12 +11,12 @@ pub(super) struct Known {
     pub(super) rooms: Vec<String>,
 }
 
-/// What can stand in the line from a place on up to the cursor.
+/// Candidates for the text from a place up to the cursor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Offer {
     /// Where the word begins, in bytes.
     pub(super) from: usize,
-    /// What it can become, in order.
+    /// The candidates, in order.
     pub(super) words: Vec<String>,
 }
 

@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::output::render;
 
-/// What was not shown yet, by conversation.
+/// Unread messages, by conversation.
 #[derive(Debug, Default)]
 pub(super) struct Elsewhere {
     unread: BTreeMap<Conversation, Unread>,
     /// Numbers what came.
     next: u64,
-    /// What changed since it was kept last.
+    /// Conversations that changed since they were kept last.
     changed: BTreeSet<Conversation>,
 }
 
-/// What was not shown of a conversation.
+/// Unread messages of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unread {
     /// `#room`, or a nickname; not cleaned for terminals.

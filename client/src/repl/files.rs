@@ -19,7 +19,7 @@ use crate::output::names::Names;
 use crate::output::render::{self, Paint};
 use crate::paths::download_folder;
 
-/// What follows when a file is saved.
+/// Next step once a file is saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Then {
     Nothing,

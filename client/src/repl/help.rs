@@ -1,4 +1,4 @@
-//! What `!help` says.
+//! Texts of `!help`.
 
 use super::command::{describe, names, parse};
 
@@ -102,7 +102,7 @@ const EXAMPLES: [(&str, &str); 46] = [
 /// Columns of a list of commands.
 const WIDTH: usize = 76;
 
-/// What is no command.
+/// Answer to an unknown command.
 const BESIDES: &str = "  /me TEXT                   say what you do: /me waves\n  \
      // or \\!                   at the start sends a text that begins with !\n  \
      @name                      has somebody look up; Tab completes names, commands and paths";

@@ -12,7 +12,7 @@ pub(super) const MAX_TYPED: usize = 1_000;
 /// Steps that can be taken back.
 const MAX_UNDO: usize = 200;
 
-/// What a key asks of the program around the line.
+/// Request of a key to the program around the line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Asked {
     /// Nothing but to show the line as it is now.
@@ -36,7 +36,7 @@ pub(super) enum Asked {
 /// A search in what was typed before.
 #[derive(Debug)]
 struct Search {
-    /// What is looked for.
+    /// The text that is looked for.
     term: String,
     /// Place in what was typed, from the newest; `None`: nothing found.
     found: Option<usize>,
@@ -58,7 +58,7 @@ pub(super) struct Line {
     search: Option<Search>,
 }
 
-/// What was cut last.
+/// Text that was cut last.
 #[derive(Debug, Default)]
 struct Killed(String);
 

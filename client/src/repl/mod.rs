@@ -110,7 +110,7 @@ struct Talk {
     link: Link,
     /// The first is asked now.
     questions: VecDeque<Question>,
-    /// What was being typed when a question came.
+    /// Text that was being typed when a question came.
     set_aside: Option<String>,
     /// Numbers the moves to another place.
     moves: u64,

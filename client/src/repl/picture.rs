@@ -24,7 +24,7 @@ pub(super) fn is_named_like_one(name: &str) -> bool {
 /// Reads a picture and returns it as lines for a terminal with colours.
 ///
 /// # Errors
-/// What is wrong, for the person.
+/// The error, for the person.
 pub(super) fn lines(path: &Path, columns: u16) -> Result<Vec<String>, String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     let mut reader = ImageReader::new(BufReader::new(file))

@@ -1,4 +1,4 @@
-//! What the person is asked, and who somebody is.
+//! Questions to the person, such as who somebody is.
 
 use chatcore::ids::UserId;
 use chatcore::keys::Nickname;
@@ -51,7 +51,7 @@ impl Question {
     }
 }
 
-/// What a person decides about somebody's key.
+/// Decision of a person about somebody's key.
 enum Decision {
     Verify(UserId),
     Accept { known: UserId, new: UserId },

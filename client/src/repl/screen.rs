@@ -10,20 +10,20 @@ use crate::output::render::Paint;
 
 /// Columns that a further line of the text is moved in.
 const INDENT: usize = 2;
-/// What a row begins with that goes on with a line.
+/// Beginning of a row that goes on with a line.
 const HANGING: &str = "    ";
 /// The same for what the relay announces.
 const FRAME: &str = "║ ";
-/// What a link begins with.
+/// Beginnings of links.
 const LINKS: [&str; 3] = ["https://", "http://", "chat://"];
-/// What makes a link of what follows, up to the same without an address (OSC 8).
+/// Begins a link, up to the same without an address (OSC 8).
 const OPEN: &str = "\x1b]8;;";
 /// Ends the address.
 const END_OF: &str = "\x1b\\";
 /// Columns that a tab takes in the line.
 const TAB: usize = 2;
 
-/// What the rows at the bottom show.
+/// Rows at the bottom.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Bottom {
     /// A row each, cut where the terminal ends.
@@ -53,7 +53,7 @@ struct Rows {
     cursor: (usize, usize),
 }
 
-/// What of it is on the terminal now.
+/// Contents of the terminal.
 #[derive(Debug)]
 pub(super) struct Screen {
     width: usize,
@@ -67,7 +67,7 @@ pub(super) struct Screen {
     first_row: FirstRow,
 }
 
-/// What stands in the first row of the terminal.
+/// Contents of the first row of the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FirstRow {
     /// The bottom begins there, since everything was cleared.
@@ -96,7 +96,7 @@ impl Screen {
         self.height = if height == 0 { 24 } else { usize::from(height).max(2) };
     }
 
-    /// Prints lines above, and the bottom anew.
+    /// Prints lines above, and the bottom again.
     pub(super) fn print(&mut self, lines: &[String], bottom: &Bottom) -> String {
         let mut out = String::new();
         self.begin(&mut out);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::output::render;
 use crate::wanted::{Accept, Wanted, size};
 
-/// What [`Settings::set`] knows.
+/// Names that [`Settings::set`] knows.
 pub(super) const NAMES: [&str; 7] =
     ["accept", "autosave", "focus", "folder", "keep", "notify", "receipts"];
 
@@ -23,7 +23,7 @@ pub(super) struct Settings {
     pub(super) autosave: u64,
     /// Where files are saved; `None`: the current folder.
     pub(super) folder: Option<PathBuf>,
-    /// What tells that a message came.
+    /// Signal that a message came.
     pub(super) notify: Notify,
     /// Whether contacts are told that their messages were seen.
     pub(super) receipts: Toggle,
@@ -47,7 +47,7 @@ pub(super) struct Host {
     pub(super) data: Option<PathBuf>,
 }
 
-/// What a person notices from elsewhere.
+/// Notice of messages elsewhere.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Notify {
@@ -144,7 +144,7 @@ impl Settings {
     /// Changes one of them.
     ///
     /// # Errors
-    /// What is wrong, for the person.
+    /// The error, for the person.
     pub(super) fn set(&mut self, what: &str, value: &str) -> Result<(), String> {
         let wrong = |values: &str| format!("{what} is one of: {values}");
         match what {

@@ -1,4 +1,4 @@
-//! What the prompt knows of the moment.
+//! State of the prompt.
 
 use std::path::PathBuf;
 
@@ -38,7 +38,7 @@ pub(super) enum PlaceKind {
     Person,
 }
 
-/// What tasks tell the loop.
+/// News of tasks to the loop.
 pub(super) enum Happened {
     Failed(CommandError),
     /// A text that was not sent, so that it is not lost.
@@ -98,7 +98,7 @@ pub(super) struct Offered {
     pub(super) was_tried: bool,
 }
 
-/// What became of it.
+/// Its fate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fate {
     Waits,

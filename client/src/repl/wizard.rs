@@ -293,7 +293,7 @@ async fn register(
         };
         if error.is_refusal(ErrorCode::BadToken) || error.is_refusal(ErrorCode::RegistrationClosed)
         {
-            // The relay knows nothing of it: the next attempt begins anew.
+            // The relay knows nothing of it: the next attempt begins again.
             store.destroy()?;
             return Err(error);
         }

@@ -1,6 +1,6 @@
 //! JSON-RPC 2.0 (jsonrpc.org/specification), a JSON value a line: what other programs ask of a client.
 //!
-//! What a method does, a command does: one table of rules for both, and the results are the lines
+//! Methods do what commands do: one table of rules for both, and the results are the lines
 //! that the command prints with `--json`.
 
 use std::path::{Path, PathBuf};
@@ -251,7 +251,7 @@ struct Connection {
     following: Option<Following>,
 }
 
-/// What a program that follows is told.
+/// Subscription of a program that follows.
 struct Following {
     program: ProgramName,
     /// Wakes who tells it.
@@ -582,7 +582,7 @@ async fn run(
     command::shared(&context, &command).await
 }
 
-/// What a program that follows does not have yet, as JSON; what has no JSON it has by itself.
+/// Events that a program that follows does not have yet, as JSON; those without JSON it has by itself.
 async fn waiting(
     session: &Session,
     program: &ProgramName,

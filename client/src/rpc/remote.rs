@@ -48,7 +48,7 @@ struct Advice {
     hint: String,
 }
 
-/// What it says.
+/// Its contents.
 #[derive(Debug)]
 pub(crate) enum Heard {
     /// The answer to the last request.

@@ -1,4 +1,4 @@
-//! What programs ask of rooms: each method is a command of `chat room`, with its parameters by name.
+//! Methods about rooms: each is a command of `chat room`, with its parameters by name.
 
 use serde::Deserialize;
 use serde_json::Value;

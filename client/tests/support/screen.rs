@@ -101,7 +101,7 @@ impl Screen {
         self.tmux(&["resize-window", "-x", &width, "-y", &height]);
     }
 
-    /// What stands on the screen, without the empty end.
+    /// Contents of the screen, without the empty end.
     pub(crate) fn shown(&self) -> String {
         let out = self.tmux(&["capture-pane", "-p"]);
         String::from_utf8(out.stdout).unwrap().trim_end().to_owned()

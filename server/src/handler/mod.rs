@@ -1,4 +1,4 @@
-//! What requests do. Everything here may block and runs on blocking threads, except [`send`].
+//! Handlers of requests. Everything here may block and runs on blocking threads, except [`send`].
 
 mod directory;
 mod files;
@@ -22,7 +22,7 @@ pub(crate) use mailbox::{read_bodies, send};
 /// Milliseconds after which something is worth another try when the disk is full.
 const NO_DISK_RETRY: u64 = 60 * SECOND;
 
-/// Who asks.
+/// The device that asks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller {
     pub(crate) address: DeviceAddress,

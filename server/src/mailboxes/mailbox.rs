@@ -22,7 +22,7 @@ const MAX_ATTACHED: usize = 256 << 10;
 /// Names an envelope that left a mailbox.
 pub(super) type Left = (Arrival, IdempotencyKey);
 
-/// What waits in a mailbox.
+/// Envelopes that wait in a mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Waiting {
     /// To be delivered.
@@ -31,7 +31,7 @@ pub(crate) struct Waiting {
     pub(crate) kept: u64,
 }
 
-/// What a connection is to do next; all of one queue.
+/// Next work of a connection; all of one queue.
 #[derive(Debug, Default)]
 pub(crate) struct Due {
     /// To be sent now.
@@ -393,7 +393,7 @@ impl Untagged {
 }
 
 impl Lane {
-    /// Begins anew for the next reader.
+    /// Begins again for the next reader.
     fn rewind(&mut self, holds_bodies: bool) {
         (self.delivered, self.in_flight, self.in_flight_bytes) = (0, 0, 0);
         if holds_bodies {

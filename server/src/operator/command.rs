@@ -77,7 +77,7 @@ impl std::fmt::Display for Whom {
     }
 }
 
-/// What kind of invitation.
+/// Kinds of invitations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct InviteArgs {
     /// How often it lets somebody in.

@@ -1,4 +1,4 @@
-//! What the operator may ask of a running relay: at its terminal, through a socket in its data folder
+//! Commands of the operator to a running relay: at its terminal, through a socket in its data folder
 //! that only its own user can open, or as a user whom the operator made an administrator.
 
 mod command;
@@ -31,7 +31,7 @@ use crate::store::{AuditLine, Invite, StoreError, StoredAnnouncement, Tells};
 /// Most users listed.
 const MAX_LISTED: usize = 2_000;
 
-/// Who uses a right.
+/// The user of a right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
     /// Whoever runs the relay.
@@ -40,7 +40,7 @@ pub(crate) enum By {
     Admin(UserId),
 }
 
-/// What a command came to.
+/// Result of a command.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Said {
     /// For a person.
@@ -701,7 +701,7 @@ impl Task<'_> {
     }
 }
 
-/// What a user is made.
+/// New standing of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Admin,

@@ -1,4 +1,4 @@
-//! Who takes how much of the disk, and taking it back.
+//! Disk use by user, and taking it back.
 
 use std::collections::HashMap;
 

@@ -27,11 +27,11 @@ const PLACES_OF_RELAY: usize = 32;
 /// Users for whom as many places as somebody has rooms must be left, before he makes another one. The first room may
 /// take the last place.
 const SHARERS: usize = 16;
-/// How often the relay signs an act anew when somebody else was faster.
+/// How often the relay signs an act again when somebody else was faster.
 const MAX_TRIES: usize = 16;
 /// Name of the room that everybody comes into.
 const LOBBY: &str = "Lobby";
-/// What an event takes beside its body.
+/// Bytes of an event beside its body.
 const EVENT_COST: u64 = 128;
 
 /// All open rooms.
@@ -53,7 +53,7 @@ struct Room {
     now: Mutex<OpenRoom>,
 }
 
-/// What there is of a user in all rooms.
+/// Totals of a user over all rooms.
 #[derive(Default)]
 struct OfUser {
     joined: BTreeSet<RoomId>,
@@ -83,7 +83,7 @@ fn internal(error: StoreError) -> ErrorCode {
 pub(crate) struct Appended {
     /// Events of the room with it, and what the log comes to.
     pub(crate) end: (u64, LogHash),
-    /// Whom to tell.
+    /// Users to tell.
     pub(crate) told: Vec<UserId>,
 }
 

@@ -30,7 +30,7 @@ pub(super) struct OpenRoom {
     pub(super) healed: Timestamp,
 }
 
-/// What an answer about a room says, without the head.
+/// Contents of an answer about a room, without the head.
 pub(super) struct Page {
     pub(super) events: Vec<Signed>,
     pub(super) statements: Vec<(u64, Signed)>,

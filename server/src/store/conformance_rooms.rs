@@ -92,7 +92,7 @@ fn nobody_fills_a_register_alone_and_behind_its_end_stand_candidates() {
         assert_eq!(put_at(ALICE, 4, NOW.plus(99)), Appended::Full(Some(1)));
         assert!(is_stored(put_at(BOB, 4, NOW.plus(99))), "each account in its own time");
         assert_eq!(put_at(ALICE, 5, NOW.plus(100)), Appended::Full(None), "no more of them");
-        // Set aside, and brought back, it is judged anew.
+        // Set aside, and brought back, it is judged again.
         let entries = registers.read(&id, 0, 1 << 20, NOW).unwrap().unwrap();
         registers.sweep(NOW.plus(9_999)).unwrap();
         let end = (5, entries.hash);

@@ -1,5 +1,5 @@
 //! The one way to a relay's stores: before anything is stored there has to be space for it; a store that ran
-//! out of space is closed, and opened anew when there is some; after any other failure nothing goes on.
+//! out of space is closed, and opened again when there is some; after any other failure nothing goes on.
 //!
 //! ```text
 //! open ──the disk is full──▶ full ──space again──▶ open (repaired)
@@ -33,7 +33,7 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 /// Time between two openings: each looks at everything that is stored.
 const REOPEN_EVERY: Duration = Duration::from_secs(10);
 
-/// What is written. What comes first is still stored when what comes later is refused.
+/// Kinds of writes. The first is still stored when the later ones are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// It takes things away, or has a place of its own.
@@ -131,13 +131,13 @@ enum State {
     Failed,
 }
 
-/// Opens the stores anew.
+/// Opens the stores again.
 pub(crate) type Reopen = Box<dyn Fn() -> Result<Stores, StoreError> + Send + Sync>;
 
 struct Guard {
     state: RwLock<State>,
     reopen: Reopen,
-    /// When the stores were last opened anew.
+    /// When the stores were last opened again.
     reopened: Mutex<Option<Instant>>,
     folder: PathBuf,
     health: Arc<Health>,
@@ -293,7 +293,7 @@ impl Guard {
         Ok(())
     }
 
-    /// What was written may not be there: nobody is answered by it any more.
+    /// The last writes may not be there: nobody is answered from them any more.
     fn fail(&self) {
         // First of all: whoever still works in the stores must not say that it succeeded.
         let had_failed = self.health.failed.send_replace(true);
@@ -304,7 +304,7 @@ impl Guard {
         if !had_failed {
             tracing::error!(
                 folder = %self.folder.display(),
-                "the store failed: the relay ends, so that what is stored is looked at anew"
+                "the store failed: the relay ends, so that what is stored is looked at again"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! What the relay keeps, behind narrow traits: one atomic operation per method, durable on return.
+//! Storage of the relay behind narrow traits: one atomic operation per method, durable on return.
 //!
 //! Two engines on disk, each where it is good: sled keeps public keys (`disk::keys`), redb keeps
 //! what must not be lost (`disk::main`); blobs are plain files. The memory engine serves
@@ -70,7 +70,7 @@ pub enum StoreError {
     Failed,
 }
 
-/// What a directory did with a record.
+/// Result of putting a record into the directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Put {
     /// It is the newest now.
@@ -133,7 +133,7 @@ pub trait Directory: Send + Sync {
     /// [`StoreError`].
     fn release(&self, folded: &str) -> Result<bool, StoreError>;
 
-    /// Appends a record, or begins the chain anew with one that is newer by more than one version;
+    /// Appends a record, or begins the chain again with one that is newer by more than one version;
     /// moves nickname and link keys with it. `proven` is the link key whose secret the asker has
     /// shown to hold: another record that names it loses it. `now` starts the reservation of a
     /// nickname that is given up.
@@ -166,7 +166,7 @@ pub struct StoredPrekey {
     pub signed: Signed,
 }
 
-/// What is stored of a device's prekeys.
+/// Stock of a device's prekeys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PrekeyStatus {
     /// One-time prekeys.
@@ -236,12 +236,12 @@ pub struct Queued {
     pub queue: MailQueue,
 }
 
-/// What is delivered of an envelope.
+/// The part of an envelope that is delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Body {
     /// Names the sending device to the recipient.
     pub tag: DeliveryTag,
-    /// What the blob is.
+    /// Kind of the blob.
     pub kind: EnvelopeKind,
     /// The ciphertext.
     pub blob: Bytes,
@@ -285,10 +285,10 @@ pub trait Mailbox: Send + Sync {
     fn commit(&self, batch: Arc<MailboxBatch>) -> Result<(), StoreError>;
 }
 
-/// What the relay knows of a blob.
+/// Properties of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlobRecord {
-    /// Who pays for the space.
+    /// The user who pays for the space.
     pub owner: UserId,
     /// Chunk size and count.
     pub shape: BlobShape,
@@ -331,7 +331,7 @@ pub struct BlobState {
 /// Bytes that a blob counts at least.
 pub const MIN_BLOB_COST: u64 = 64 * 1_024;
 
-/// What a user has stored.
+/// Storage of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BlobUsage {
     /// Blobs that are not complete.
@@ -342,7 +342,7 @@ pub struct BlobUsage {
     pub uploaded: u64,
 }
 
-/// What may be stored.
+/// Limits of storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlobQuota {
     /// Incomplete blobs of a user.
@@ -370,7 +370,7 @@ impl BlobUsage {
     }
 }
 
-/// What became of a blob to be created.
+/// Result of creating a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreateOutcome {
     /// It is there: new, or created before with the same owner, key and shape.
@@ -381,7 +381,7 @@ pub enum CreateOutcome {
     OverQuota(u64),
 }
 
-/// What became of a chunk.
+/// Result of storing a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChunkOutcome {
     /// It is stored.
@@ -534,7 +534,7 @@ pub struct Stores {
     pub registers: Box<dyn Registers>,
     /// Open rooms.
     pub open_rooms: Box<dyn OpenRooms>,
-    /// What the relay said.
+    /// The announcement of the relay.
     pub announcements: Box<dyn Announcements>,
     /// Bans, administrators, invitations.
     pub privileges: Box<dyn Privileges>,

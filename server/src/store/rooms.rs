@@ -1,4 +1,4 @@
-//! What the relay keeps for rooms and for its operator: registers, open rooms, announcements, rights.
+//! Storage for rooms and for the operator: registers, open rooms, announcements, rights.
 
 use bytes::Bytes;
 use chatcore::ids::{InviteToken, LogHash, RegisterId, RoomId, Timestamp, UserId};
@@ -7,7 +7,7 @@ use chatcore::wire::limits::MAX_CANDIDATE;
 
 use super::StoreError;
 
-/// What became of an entry to be appended.
+/// Result of appending an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Appended {
     /// It stands at its position, and the register comes to this with it.
@@ -47,7 +47,7 @@ pub struct Epoch {
     pub began: Timestamp,
 }
 
-/// What holds up new entries in a relay that lost some.
+/// Reason for which a relay that lost entries takes no new ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recovering {
     /// Milliseconds for which every log waits, since the relay was set back.
@@ -68,7 +68,7 @@ impl Recovering {
     }
 }
 
-/// What may be stored in registers.
+/// Limits of storage in registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RegisterQuota {
     /// Entries of one register.
@@ -85,7 +85,7 @@ pub struct RegisterQuota {
     pub bytes: u64,
 }
 
-/// What one user has in registers.
+/// Storage of one user in registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct RegisterUsage {
     /// Registers begun.
@@ -94,7 +94,7 @@ pub struct RegisterUsage {
     pub bytes: u64,
 }
 
-/// What one user appended to one register.
+/// Entries of one user in one register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Share {
     pub(super) entries: u32,
@@ -328,7 +328,7 @@ pub struct StoredAnnouncement {
     pub signed: Signed,
 }
 
-/// What the relay said.
+/// The announcement of the relay.
 pub trait Announcements: Send + Sync {
     /// Keeps an announcement.
     ///

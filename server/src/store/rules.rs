@@ -6,7 +6,7 @@ use chatcore::keys::{Signed, UserRecord};
 
 use super::{KEYS_FILE, NICKNAME_RESERVATION, Put, StoreError};
 
-/// What is to be done with a record.
+/// Verdict on a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Judgement {
     /// Nothing; this is the answer.
@@ -40,12 +40,12 @@ pub(super) fn judge(record: &UserRecord, newest: Option<&UserRecord>) -> Judgeme
     }
 }
 
-/// What was verified on the way in verifies again, unless the disk changed it.
+/// A record that was verified on its way in verifies again, unless the disk changed it.
 pub(super) fn verified(newest: Option<Signed>) -> Result<Option<UserRecord>, StoreError> {
     newest.map(UserRecord::verify).transpose().map_err(|_| StoreError::Damaged(KEYS_FILE))
 }
 
-/// Who has a nickname, and until when if it was given up.
+/// Owner of a nickname, and until when if it was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NicknameRow {
     pub(super) owner: UserId,

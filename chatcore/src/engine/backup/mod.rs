@@ -1,4 +1,4 @@
-//! What a person takes along to another machine, row by row.
+//! Backup of a profile, row by row, for another machine.
 //!
 //! ```text
 //! old store ─▶ save ─▶ rows: who we are, contacts, rooms, history, outbox ─▶ Restore ─▶ new store

@@ -22,7 +22,7 @@ use crate::store::{Changes, Key, SCHEMA_VERSION, StoreError, Table, Value, codec
 use crate::trust::Trust;
 use crate::wire::WireError;
 
-/// What was restored.
+/// Summary of a restored backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
     /// Our nickname.
@@ -37,7 +37,7 @@ pub struct Restored {
     pub messages: u64,
 }
 
-/// What is not to be as it was when the backup was made.
+/// Changes to a profile since its backup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changed {
     /// Where the relay is now: `HOST:PORT`.
@@ -169,7 +169,7 @@ impl Restore {
             clock: Clock { believed: tx.now, ..Clock::default() },
             visibility: saved.visibility,
             announced: saved.announced,
-            // Told anew, and learned already.
+            // Told again, and learned already.
             moved: 0,
             lobby: saved.lobby,
             unplaced: Vec::new(),
@@ -241,7 +241,7 @@ fn stands_at(key: &Key, group: &[u8]) -> Result<(), WireError> {
     if key.group == group { Ok(()) } else { Err(WireError::BadValue("group")) }
 }
 
-/// What waits for a person begins the chain of the new device; tells whether anything does.
+/// Messages that wait for a person begin the chain of the new device; tells whether there are any.
 fn send_anew(tx: &mut Transaction<'_, '_>, contact: &mut Contact) -> Result<bool, EngineError> {
     let user = contact.user();
     let entries = tx.group::<OutboxEntry>(&user)?;

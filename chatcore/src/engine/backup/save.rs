@@ -16,7 +16,7 @@ use crate::wire::content::{Body, Content};
 /// Rows looked at in one go.
 const PAGE: usize = 500;
 
-/// What was saved.
+/// Summary of a saved backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Saved {
     /// People known.

@@ -1,4 +1,4 @@
-//! What a person does in rooms: making, joining, leaving, and every other act.
+//! Acts of a person in rooms: making, joining, leaving, and every other one.
 
 use super::super::error::{EngineError, damaged};
 use super::super::event::Event;

@@ -1,4 +1,4 @@
-//! What a member of some rank does without being told: checkpoints, and moves that are due.
+//! Duties of a member of some rank: checkpoints, and moves that are due.
 
 use super::super::clock::Timer;
 use super::super::error::EngineError;

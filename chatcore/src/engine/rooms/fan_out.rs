@@ -322,7 +322,7 @@ impl Rooms {
         })
     }
 
-    /// What was to go out of a room that we do not belong to any more is lost.
+    /// A message to a room that we do not belong to any more is lost.
     pub(super) fn give_up_unsent(
         &self,
         tx: &mut Transaction<'_, '_>,

@@ -385,7 +385,7 @@ impl Rooms {
                 self.sync(&room.id()).search = Some(Evidence::of(log));
                 Ok(())
             }
-            // On a conflict somebody was faster there: signed anew by the person's wish only.
+            // On a conflict somebody was faster there: signed again by the person's wish only.
             Answer::Failure(Failure { code, .. }) => {
                 self.finish_resume(tx, room, Err(RoomFailure::Refused(*code)));
                 Ok(())

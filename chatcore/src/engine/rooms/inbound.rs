@@ -1,4 +1,4 @@
-//! What members send: messages, news of the room, and questions.
+//! Contents that members send: messages, news of the room, and questions.
 
 use super::super::alarms::refuse_content;
 use super::super::clock::{Timer, is_due};
@@ -97,7 +97,7 @@ impl Rooms {
         self.sync(&room.id()).reading
     }
 
-    /// What another device of the sender has sent already still counts in the chain of this one.
+    /// A message that another device of the sender has sent already still counts in the chain of this one.
     fn take_repeated(
         &mut self,
         tx: &mut Transaction<'_, '_>,

@@ -238,7 +238,7 @@ pub(super) fn removes(act: &Act, user: &UserId) -> bool {
     matches!(act, Act::Kick { user: who, .. } | Act::Ban { user: who, .. } if who == user)
 }
 
-/// What a hint shows of how we stand to a room: signed by whoever it says, and no more than that. Whether it holds
+/// Invitation that a hint shows: signed by whoever it says, and no more than that. Whether it holds
 /// is seen when the room is read.
 pub(super) enum Shown {
     Asked(Box<Asked>),

@@ -38,7 +38,7 @@ pub(in crate::engine) struct Room {
     /// Events that stand in the store as they are here, and rows of events there.
     saved_events: u64,
     stored_events: u64,
-    /// What the row was when it was last saved.
+    /// The row as it was last saved.
     saved: Value,
 }
 

@@ -94,7 +94,7 @@ pub(in crate::engine) fn newest_head<S: ReadRows + ?Sized>(
     Ok(newest.map(|(_, signed)| signed))
 }
 
-/// What opens the entries of one log of a room, and folds them.
+/// Reader of one log of a room: opens its entries, and folds them.
 pub(super) struct Reader {
     own: UserId,
     relay: RelayKey,
@@ -211,7 +211,7 @@ pub(super) fn begin(room: RoomId, kind: RoomKind, event: RoomEvent) -> Result<Ch
     if is_it { Ok(chain) } else { Err(RoomError::OtherRoom) }
 }
 
-/// Folds a room anew from what its logs hold: the chain as this program understands it.
+/// Folds a room again from what its logs hold: the chain as this program understands it.
 pub(super) fn fold_logs<S: ReadRows + ?Sized>(
     store: &S,
     room: &RoomRow,

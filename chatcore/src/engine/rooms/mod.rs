@@ -1,6 +1,6 @@
 //! Rooms of a profile: which exist, what waits in them, and when something is due.
 //!
-//! What an event may do is [`membership`](crate::membership)'s to say; here it is only carried.
+//! The meaning of an event is [`membership`](crate::membership)'s; here it is only carried.
 //!
 //! ```text
 //! command ─▶ intent or unsent, saved ─┐
@@ -73,7 +73,7 @@ pub(super) struct Rooms {
     unasked: BTreeMap<UserId, BTreeSet<RoomId>>,
     /// For whom something of a room waits until it was read.
     held_back: BTreeMap<RoomId, BTreeSet<UserId>>,
-    /// Who waits for an intent: room and number, or `STATEMENT`.
+    /// Tickets that wait for an intent: room and number, or `STATEMENT`.
     tickets: BTreeMap<(RoomId, u64), u64>,
     /// Rooms whose roster somebody wants to see, with everybody's name.
     rosters: BTreeMap<RoomId, Vec<u64>>,
@@ -160,7 +160,7 @@ impl Rooms {
         }))
     }
 
-    /// The relay knows us: every room is read anew, and the Lobby joined if that is still to be done.
+    /// The relay knows us: every room is read again, and the Lobby joined if that is still to be done.
     pub(super) fn logged_in(
         &mut self,
         tx: &mut Transaction<'_, '_>,

@@ -30,7 +30,7 @@ pub(super) fn own_join(
     if room.row.kind != RoomKind::Open || !is_in {
         return Ok(None);
     }
-    // As the relay has it, and never signed anew: nobody says two things by one counter.
+    // As the relay has it, and never signed again: nobody says two things by one counter.
     room.shown_join(tx, &tx.profile()?.user())
 }
 

@@ -31,9 +31,9 @@ pub struct RoomView {
     pub members: usize,
     /// Everybody in it, by name, when one room was asked for.
     pub roster: Vec<RoomMemberView>,
-    /// Who is invited and has not joined.
+    /// Users who are invited and have not joined.
     pub invited: Vec<RoomMemberView>,
-    /// Who is banned.
+    /// Banned users.
     pub banned: Vec<UserId>,
     /// Lowest role that may invite.
     pub may_invite: Option<Role>,

@@ -245,7 +245,7 @@ impl Rooms {
                     // It stands somewhere else than we said: what is there is read.
                     self.sync(&id).grow_stale();
                 } else if !room.knows_attempt() {
-                    // Ordered, and not all of it counted: signed anew it would not either.
+                    // Ordered, and not all of it counted: signed again it would not either.
                     room.row.attempt.clear();
                     self.give_up_intents(tx, room, ErrorCode::Conflict);
                 }

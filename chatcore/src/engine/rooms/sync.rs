@@ -1,4 +1,4 @@
-//! What is known of a room on this connection only: how far it was read, what is under way, what waits. Pure state: the
+//! State of a room on this connection only: how far it was read, what is under way, what waits. Pure state: the
 //! managers of a room decide by it, and it asks and tells nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,7 +73,7 @@ pub(super) enum Ordering {
     Refused,
 }
 
-/// What becomes of our join or leave of an open room that the relay has not taken.
+/// State of our join or leave of an open room that the relay has not taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum OwnStatement {
     /// One that is read at the relay was taken.
@@ -101,7 +101,8 @@ pub(super) enum Round {
     UnderWay,
 }
 
-/// What is done at most once on a connection: else a relay that gives reason for it again and again would keep us busy
+/// Acts that are done at most once on a connection: else a relay that gives reason for it again and again would keep
+/// us busy
 /// for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Once {

@@ -14,7 +14,7 @@ use crate::engine::{Command, EngineError, FetchFailure, FileKind};
 use crate::file::{ChunkError, Manifest};
 use crate::wire::relay::{Answer, ErrorCode, Request};
 
-/// What a fetched file turned out to be.
+/// Kinds of fetched files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fetched {
     /// A file, saved here.
@@ -146,7 +146,7 @@ impl Client {
 
     /// Fetches every chunk and holds the whole against the root. A chunk that was damaged on its way is
     /// asked for once more; chunks of an earlier attempt may have been damaged here, so with them a
-    /// wrong root proves nothing, and everything is fetched anew.
+    /// wrong root proves nothing, and everything is fetched again.
     async fn get_verified(
         &self,
         manifest: &Manifest,

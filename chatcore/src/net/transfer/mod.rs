@@ -86,7 +86,7 @@ fn is_set(bitmap: &[u8], index: u32) -> bool {
     byte.is_some_and(|byte| byte & (1 << (index % 8)) != 0)
 }
 
-/// What an answer says if it is a refusal.
+/// Failure in an answer, if it is a refusal.
 fn refusal(answer: Answer) -> ClientError {
     match answer {
         Answer::Failure(Failure { code: ErrorCode::UnknownBlob, .. }) => FileError::Gone.into(),

@@ -312,7 +312,11 @@ mod tests {
         // Which is no proof against the sender.
         assert!(partial.resumed);
         partial.discard();
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "the next attempt begins anew");
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            0,
+            "the next attempt begins again"
+        );
     }
 
     #[cfg(unix)]

@@ -21,7 +21,7 @@ use crate::ids::{BlobId, Conversation, FileId, MessageId, Timestamp};
 use crate::wire::limits::{MAX_FILE, MAX_FILE_NAME, MAX_TEXT};
 use crate::wire::relay::{Answer, Request, WriteKey};
 
-/// Runs of one upload; after so many breaks it begins anew.
+/// Runs of one upload; after so many breaks it begins again.
 const MAX_RUNS: usize = 64;
 
 /// A file as it was when sending began.
@@ -153,7 +153,7 @@ fn seal_all(
             break;
         }
     }
-    // Cut off meanwhile, and perhaps written anew.
+    // Cut off meanwhile, and perhaps written again.
     if total < manifest.size && !is_stopped { Err(FileError::Changed) } else { Ok(root.finish()) }
 }
 

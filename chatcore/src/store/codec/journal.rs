@@ -1,4 +1,4 @@
-//! What the person has not been shown yet.
+//! Rows of the journal: events that the person has not been shown yet.
 
 use prost::Message;
 use proto::storage as pb;

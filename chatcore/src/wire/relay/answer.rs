@@ -1,4 +1,4 @@
-//! What the relay says.
+//! The relay's answer.
 
 use bytes::Bytes;
 use prost::Message;
@@ -22,7 +22,7 @@ use crate::wire::envelope::EnvelopeKind;
 /// Answer to a login or registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggedIn {
-    /// Who the relay takes the device for.
+    /// The address under which the relay knows the device.
     pub address: DeviceAddress,
     /// Version of the user's newest record at the relay.
     pub record_version: u64,
@@ -68,7 +68,7 @@ pub struct Delivery {
     pub n: u64,
     /// Names the sending device.
     pub tag: DeliveryTag,
-    /// What the blob is.
+    /// Kind of the blob.
     pub kind: EnvelopeKind,
     /// The ciphertext.
     pub blob: Bytes,
@@ -90,7 +90,7 @@ pub enum CloseReason {
 /// A failed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure {
-    /// What failed.
+    /// Code of the failure.
     pub code: ErrorCode,
     /// The limit met, 0 if none applies.
     pub limit: u64,
@@ -104,7 +104,7 @@ impl From<ErrorCode> for Failure {
     }
 }
 
-/// What the relay says: an answer, or a push with request id 0.
+/// Frame of the relay: an answer, or a push with request id 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The request failed.
@@ -141,7 +141,7 @@ pub enum Answer {
     Chunk(Bytes),
     /// It is done.
     Done,
-    /// What was kept is delivered once more.
+    /// Kept envelopes are delivered once more.
     DeliveringKept {
         /// So many envelopes.
         count: u64,
@@ -164,7 +164,7 @@ pub enum Answer {
         /// Whether there is more behind them.
         more: More,
     },
-    /// What is new in an open room.
+    /// News of an open room.
     RoomData {
         /// Events in their order.
         events: Vec<Signed>,
@@ -175,7 +175,7 @@ pub enum Answer {
         /// Over the events up to the last one here, not yet verified.
         head: Signed,
     },
-    /// Who of an open room is connected and lets it be seen.
+    /// Members of an open room who are connected and let it be seen.
     RoomPresence(Vec<UserId>),
     /// Entries of a register.
     RegisterEntries {
@@ -190,7 +190,7 @@ pub enum Answer {
     Appended(Signed),
     /// Announcements, ascending.
     Announcements(Vec<Signed>),
-    /// What an administrator's command came to.
+    /// Result of an administrator's command.
     AdminAnswer {
         /// Exit code.
         code: u8,
@@ -219,7 +219,7 @@ pub enum More {
 pub struct RelayFrame {
     /// 0 for a push.
     pub request_id: RequestId,
-    /// What is said.
+    /// The answer or push.
     pub answer: Answer,
 }
 

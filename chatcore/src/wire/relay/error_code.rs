@@ -6,7 +6,7 @@ use super::super::WireError;
 
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// What the relay says when it refuses; the text is for people.
+        /// Codes of refusal; the text is for people.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
         pub enum ErrorCode {
             $($(#[$doc])* #[error($text)] $name,)*

@@ -1,4 +1,4 @@
-//! What a device asks.
+//! Requests of a device.
 
 use bytes::Bytes;
 use prost::Message;
@@ -37,7 +37,7 @@ impl MailQueue {
     }
 }
 
-/// What a device asks of its relay.
+/// Request of a device to its relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// Names the device by its link key.
@@ -228,7 +228,7 @@ pub enum AnswerForm {
 pub struct DeviceFrame {
     /// Echoed in the answer.
     pub request_id: RequestId,
-    /// What is asked.
+    /// The request.
     pub request: Request,
 }
 

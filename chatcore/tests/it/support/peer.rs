@@ -98,7 +98,7 @@ impl Peer {
         }
     }
 
-    /// What its clock shows.
+    /// Time that its clock shows.
     fn clock(&self, now: Timestamp) -> Timestamp {
         Timestamp(now.0.saturating_add_signed(self.skew))
     }

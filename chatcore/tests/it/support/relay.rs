@@ -26,7 +26,7 @@ use super::blobs::Blobs;
 use super::peer::Peer;
 use super::relay_rooms::RelayRooms;
 
-/// What the relay does to an envelope.
+/// Treatment of an envelope by the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     Drop,
@@ -48,7 +48,7 @@ const FAULTS: [Fault; 7] = [
     Fault::CrossMailbox,
 ];
 
-/// What the relay does to an answer of the directory.
+/// Treatment of an answer of the directory by the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lie {
     /// There is nobody of that name.
@@ -127,9 +127,9 @@ pub(crate) struct Relay {
     pub(crate) lies: u32,
     /// Devices that others have replaced are let in, and told nothing of it.
     pub(crate) admits_replaced: bool,
-    /// Who is connected and may be seen, by which tags.
+    /// Devices that are connected and may be seen, by which tags.
     pub(crate) visible: BTreeMap<DeviceAddress, Vec<DeliveryTag>>,
-    /// How often the life of a blob began anew.
+    /// How often the life of a blob began again.
     pub(crate) renewed: BTreeMap<BlobId, usize>,
     pub(crate) deleted: BTreeSet<BlobId>,
     pub(crate) blobs: Blobs,
@@ -309,12 +309,12 @@ impl Relay {
         prekeys.retain(|prekey| prekey.kind() != PrekeyKind::LastResort);
     }
 
-    /// What waits for a device is lost.
+    /// The mailbox of a device is lost.
     pub(crate) fn empty_mailbox(&mut self, device: &DeviceAddress) {
         self.mailboxes.remove(device);
     }
 
-    /// What waits for a device is delivered the other way round.
+    /// The mailbox of a device is delivered the other way round.
     pub(crate) fn turn_around(&mut self, device: &DeviceAddress) {
         let waiting = &mut self.mailboxes.get_mut(device).unwrap().waiting;
         let numbers: Vec<_> = waiting.iter().map(|(n, _)| *n).collect();

@@ -43,12 +43,12 @@ pub(crate) struct RelayRooms {
     pub(crate) hidden_from: BTreeSet<UserId>,
     pub(crate) open: BTreeMap<RoomId, OpenRoom>,
     pub(crate) lobby: Option<RoomId>,
-    /// Who is here of every room.
+    /// Members of every room who are here.
     pub(crate) here: Vec<UserId>,
     pub(crate) announcements: Vec<Signed>,
     /// Announcements on their way to who is connected.
     pub(crate) pushed: BTreeMap<UserId, Vec<Signed>>,
-    /// Who is to be told that a room changed.
+    /// Devices to be told that a room changed.
     pub(crate) changed: Vec<(UserId, RoomId)>,
     pub(crate) is_forking: bool,
     pub(crate) members_cap: usize,

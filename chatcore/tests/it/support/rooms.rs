@@ -1,4 +1,4 @@
-//! What users do in rooms, and what is seen of it.
+//! Acts of users in rooms, and what is seen of them.
 
 use chatcore::engine::{Command, Event, NewRoom, RefusedBecause, RoomView, query};
 use chatcore::ids::{Conversation, MINUTE, MessageId, RoomId, UserId};
@@ -148,7 +148,7 @@ pub(crate) fn later(world: &mut World) {
     }
 }
 
-/// Everybody of these comes anew, and has time to read.
+/// Everybody of these comes again, and has time to read.
 pub(crate) fn reconnect(world: &mut World, peers: std::ops::Range<usize>) {
     for i in peers {
         world.peers[i].die();

@@ -37,7 +37,7 @@ pub(crate) struct World {
     /// Machines that somebody moved away from, with his place among the peers.
     pub(crate) left: Vec<(usize, Peer)>,
     answers: BTreeMap<DeviceAddress, Vec<RelayFrame>>,
-    /// What was queued durably: message → (from, to, text).
+    /// Messages that were queued durably: message → (from, to, text).
     pub(crate) sent: BTreeMap<MessageId, (UserId, UserId, String)>,
     /// The same of machines that somebody moved away from.
     pub(crate) sent_by_left: BTreeMap<MessageId, (UserId, UserId, String)>,
@@ -271,7 +271,7 @@ impl World {
         }
     }
 
-    /// Everybody's connection breaks, and is made anew.
+    /// Everybody's connection breaks, and is made again.
     pub(crate) fn reconnect(&mut self) {
         for peer in &mut self.peers {
             peer.disconnect();

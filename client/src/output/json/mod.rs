@@ -12,7 +12,7 @@ use self::encode::number;
 pub(crate) use self::encode::{of_value, to_line};
 use crate::output::render;
 
-/// Who sent something.
+/// Sender of something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Named<'a> {
     /// By a nickname that we know, or that the relay's directory shows to be theirs.
@@ -142,7 +142,7 @@ pub enum Line<'a> {
         user_id: UserId,
         /// The name that they give themselves.
         claimed_name: &'a str,
-        /// What they wrote last: the text, or the name of a file; empty for something else.
+        /// Their last message: the text, or the name of a file; empty for something else.
         #[serde(skip_serializing_if = "Option::is_none")]
         text: Option<&'a str>,
         /// When that arrived here.
@@ -292,7 +292,7 @@ pub enum Line<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         online: Option<bool>,
     },
-    /// Who we are.
+    /// The own profile.
     Whoami {
         /// The nickname.
         nickname: &'a str,
@@ -393,14 +393,14 @@ pub enum Line<'a> {
         #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_room_hex")]
         room_id: Option<RoomId>,
     },
-    /// What was asked of a room is done.
+    /// A command about a room is done.
     RoomDone {
         /// The room's name.
         room: &'a str,
         /// The room's id.
         #[serde(serialize_with = "room_hex")]
         room_id: RoomId,
-        /// What was done.
+        /// The act.
         act: &'a str,
     },
     /// The relay signed two orders of one room.
@@ -471,9 +471,9 @@ pub enum Line<'a> {
         outdated: bool,
         /// Everybody in it.
         members: Vec<RoomPerson>,
-        /// Who is invited.
+        /// Invited users.
         invited: Vec<RoomPerson>,
-        /// Who is banned.
+        /// Banned users.
         banned: Vec<Person>,
     },
     /// Somebody did something in a room.

@@ -21,7 +21,7 @@ use crate::{home_data, say, supervisor};
 /// Threads for work that waits for the disk.
 const BLOCKING_THREADS: usize = 64;
 
-/// Where settings come from, to be read anew.
+/// Where settings come from, to be read again.
 pub(crate) struct Source {
     /// Flags and variables, which stay.
     pub(crate) given: Settings,
@@ -186,7 +186,7 @@ struct Running {
 }
 
 impl Running {
-    /// Reads the settings anew. What can't hold leaves all as it was.
+    /// Reads the settings again. What can't hold leaves all as it was.
     fn reload(&mut self) -> Result<(), RelayError> {
         let settings = self.source.read()?;
         let config = settings.config(home_data())?;
@@ -207,7 +207,7 @@ impl Running {
             write_link(path, &link)?;
         }
         if taken.is_empty() && left.is_empty() {
-            tracing::info!("the settings are read anew; nothing has changed");
+            tracing::info!("the settings are read again; nothing has changed");
         }
         if !taken.is_empty() {
             tracing::info!(settings = taken.join(", "), "changed");
@@ -215,7 +215,7 @@ impl Running {
         if !left.is_empty() {
             tracing::warn!(
                 settings = left.join(", "),
-                "not changed before the relay is started anew"
+                "not changed before the relay is started again"
             );
         }
         self.taken = now;
@@ -223,7 +223,7 @@ impl Running {
     }
 }
 
-/// Goes on when the terminal that it was started in is closed; reads the settings anew.
+/// Goes on when the terminal that it was started in is closed; reads the settings again.
 fn heed_hangups(mut running: Running) -> Result<(), RelayError> {
     #[cfg(unix)]
     {

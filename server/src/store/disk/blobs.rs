@@ -47,7 +47,7 @@ struct Shared {
 
 struct Blob {
     id: BlobId,
-    /// As it was created or found; its life may have begun anew since.
+    /// As it was created or found; its life may have begun again since.
     record: BlobRecord,
     progress: Mutex<Progress>,
 }
@@ -61,7 +61,7 @@ struct Progress {
     unsynced: u32,
     /// Removed while somebody still held it.
     is_gone: bool,
-    /// A sync failed: the system may have dropped chunks that it had taken. It begins anew.
+    /// A sync failed: the system may have dropped chunks that it had taken. It begins again.
     is_broken: bool,
     /// When its life began.
     since: Timestamp,
