@@ -39,10 +39,9 @@ pub struct Told {
 /// Events in order, for one reader. Long texts are fetched first, and come as [`Event::Text`]; files are offered as
 /// [`Event::File`], for [`Client::fetch_file`].
 ///
-/// An event that was not acknowledged is handed over again by the next subscription, also after a crash. So each
-/// event is handed
-/// over at least once, and what a program does about it may have been done before: what is to be sent once is sent under an
-/// id that follows from the event ([`Client::send_text_as`]).
+/// An event that was not acknowledged is handed over again by the next subscription, also after a crash. So each event
+/// is handed over at least once, and what a program does about it may have been done before: what is to be sent once is
+/// sent under an id that follows from the event ([`Client::send_text_as`]).
 #[derive(Debug)]
 pub struct Subscription<'c> {
     client: &'c Client,

@@ -101,9 +101,8 @@ pub(super) enum Round {
     UnderWay,
 }
 
-/// Acts that are done at most once on a connection: else a relay that gives reason for it again and again would keep
-/// us busy
-/// for ever.
+/// Acts that are done at most once on a connection: else a relay that gives reason for them again and again would keep
+/// us busy for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Once {
     /// Looking at the register before the current one, which the relay does not know.
