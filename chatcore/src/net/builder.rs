@@ -131,8 +131,8 @@ impl ClientBuilder {
     /// with [`Client::subscribe`] or [`Client::serve`].
     ///
     /// # Errors
-    /// [`ClientError::Build`], [`OtherRelay`](crate::engine::EngineError::OtherRelay) for a link of another relay than the profile's, what the store
-    /// or the relay refuses. A profile that was made before is kept.
+    /// [`ClientError::Build`], [`OtherRelay`](crate::engine::EngineError::OtherRelay) for a link of another relay than
+    /// the profile's, what the store or the relay refuses. A profile that was made before is kept.
     pub async fn connect(self) -> Result<Client, ClientError> {
         let (client, mut events) = self.open().await?;
         // Nobody listens to what happens at the moment; it stands in the journal.

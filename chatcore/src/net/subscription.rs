@@ -153,11 +153,13 @@ impl Subscription<'_> {
                 (self.texts, self.due) = (Some(pulse.texts), due);
             }
             while let Some((number, event)) = self.look().await? {
+                let has_all = self.last == 0;
                 self.last = number;
                 match event {
                     Some(event) => return Ok(Some(Told { number, round: self.round, event })),
-                    // Its room or its sender is gone.
-                    None => self.done_with(number).await?,
+                    // Its room or its sender is gone. What stands before it is the program's to acknowledge.
+                    None if has_all => self.done_with(number).await?,
+                    None => {}
                 }
             }
             if let Some(error) = pulse.stopped {

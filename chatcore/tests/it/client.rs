@@ -461,6 +461,43 @@ fn subscription_hands_over_again_what_was_not_acknowledged_and_nothing_else() {
     });
 }
 
+/// An event whose sender was declined meanwhile is passed over. It used to acknowledge what was handed over before it.
+#[test]
+fn subscription_acknowledges_nothing_that_the_program_has_not_acknowledged() {
+    run(async {
+        let served = Served::start(441);
+        let (alice, bob, user) = acquainted(&served).await;
+        let carol = Person::new(&served, "carol");
+        carol.client.online().await.unwrap();
+        let stranger = carol.client.profile().await.unwrap().user;
+        let Person { client, mut told, .. } = bob;
+        let texts = async |subscription: &mut chatcore::Subscription<'_>, wanted: &str| {
+            let mut passed = Vec::new();
+            loop {
+                match subscription.next().await.unwrap().unwrap().event {
+                    Event::Text { text, .. } if text == wanted => return passed,
+                    Event::Text { text, .. } => passed.push(text),
+                    _ => {}
+                }
+            }
+        };
+        let mut first = client.subscribe("bot").await.unwrap();
+        let says = async |text| {
+            alice.client.send_text_to(Conversation::User(user), text).await.unwrap();
+        };
+        says("one").await;
+        texts(&mut first, "one").await;
+        carol.client.send_text("bob", "it is me").await.unwrap();
+        let is_carol = |e: &Event| matches!(e, Event::Text { text, .. } if text == "it is me");
+        told.wait_for(|told| told.iter().any(is_carol)).await.unwrap();
+        client.decline_request(stranger).await.unwrap();
+        says("two").await;
+        texts(&mut first, "two").await;
+        let mut second = client.subscribe("bot").await.unwrap();
+        assert_eq!(texts(&mut second, "two").await, ["one"]);
+    });
+}
+
 #[test]
 fn who_is_here_of_a_room_is_asked_of_the_relay() {
     run(async {
